@@ -1,0 +1,42 @@
+# The two commands: "make run" shows the example, "make test" checks everything. Both set up what they need.
+PYTHON ?= python3
+PORT ?= 8080
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help run test lint pytest debian clean
+
+help:
+	@echo "make run    serve the example on http://127.0.0.1:$(PORT)/ (PORT=... changes it)"
+	@echo "make test   ruff, mypy and all tests"
+
+run: $(VENV)/.run
+	@PORT=$(PORT) $(BIN)/gunicorn example_app:app
+
+test: debian lint pytest
+
+lint: $(VENV)/.test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+pytest: $(VENV)/.test
+	$(BIN)/pytest -n 2
+
+# The Debian packages that tests need: where we are root they are installed, elsewhere their tests say what is missing.
+debian:
+	@sh tests/debian-packages chromium=chromium
+
+$(VENV)/bin/python:
+	@sh tests/virtual-environment "$(PYTHON)" $(VENV)
+
+$(VENV)/.run: setup.cfg pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable ".[server]"
+	@touch $@
+
+$(VENV)/.test: setup.cfg pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable ".[server,redis,jwt,metrics,test]"
+	@touch $@ $(VENV)/.run
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

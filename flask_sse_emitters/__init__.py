@@ -1,0 +1,26 @@
+"""Server-Sent Events for Flask: an object for each client, which a view returns and anything may send to."""
+
+from __future__ import annotations
+
+from .callbacks import CloseReason
+from .copy_on_write import CopyOnWriteList
+from .emitter import SseEmitter
+from .emitters import SseEmitters
+from .errors import EmitterClosed, InvalidEvent, NotInitialized, SseError, UnsupportedWorker
+from .event import Event, EventBuilder
+from .extension import SSE
+
+__all__ = [
+    "SSE",
+    "CloseReason",
+    "CopyOnWriteList",
+    "EmitterClosed",
+    "Event",
+    "EventBuilder",
+    "InvalidEvent",
+    "NotInitialized",
+    "SseEmitter",
+    "SseEmitters",
+    "SseError",
+    "UnsupportedWorker",
+]

@@ -1,0 +1,88 @@
+"""What waits for one client, within bounds."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from .settings import Settings
+
+#: A client is handed about this many bytes at once, so that what is under way stays small beside what waits.
+BATCH = 65_536
+
+
+class Frame(NamedTuple):
+    """An event as it is written to every client: encoded once, and shared by all of their backlogs."""
+
+    payload: bytes
+    name: str | None = None
+
+
+class Backlog:
+    """Frames in order of arrival. Not thread-safe: its emitter guards it."""
+
+    __slots__ = ("_frames", "dropped", "size")
+
+    def __init__(self) -> None:
+        self._frames: list[Frame] = []
+        self.size = 0  #: bytes
+        self.dropped = 0  #: frames, since the beginning
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def push(self, frame: Frame, settings: Settings) -> bool:
+        """Keep a frame. False, and the frame not kept, where it goes over the bounds and those say to close."""
+        if settings.overflow == "coalesce":
+            self._drop_namesake(frame)
+        size = self.size + len(frame.payload)
+        if len(self._frames) >= settings.max_pending or size > settings.max_pending_bytes:
+            if settings.overflow != "drop_oldest":
+                return False
+            if len(frame.payload) > settings.max_pending_bytes:  # no room could ever be made
+                self.dropped += 1
+                return True
+            self._make_room(len(frame.payload), settings)
+        self._frames.append(frame)
+        self.size += len(frame.payload)
+        return True
+
+    def take(self) -> bytes:
+        """Remove and give the oldest frames, as many as make one good write; ``b""`` where there are none."""
+        if self.size <= BATCH:
+            taken, self._frames = self._frames, []
+        else:
+            taken = self._frames[: self._batch_length()]
+            del self._frames[: len(taken)]
+        payload = b"".join(frame.payload for frame in taken) if len(taken) != 1 else taken[0].payload
+        self.size -= len(payload)
+        return payload
+
+    def clear(self) -> None:
+        self._frames = []
+        self.size = 0
+
+    def _batch_length(self) -> int:
+        size = 0
+        for length, frame in enumerate(self._frames, 1):
+            size += len(frame.payload)
+            if size >= BATCH:
+                return length
+        return len(self._frames)
+
+    def _drop_namesake(self, frame: Frame) -> None:
+        for index, older in enumerate(self._frames):
+            if older.name == frame.name:
+                self._drop(index, index + 1)
+                return
+
+    def _make_room(self, size: int, settings: Settings) -> None:
+        count, kept = 0, self.size
+        while len(self._frames) - count >= settings.max_pending or kept + size > settings.max_pending_bytes:
+            kept -= len(self._frames[count].payload)
+            count += 1
+        self._drop(0, count)
+
+    def _drop(self, start: int, end: int) -> None:
+        self.size -= sum(len(frame.payload) for frame in self._frames[start:end])
+        del self._frames[start:end]
+        self.dropped += end - start

@@ -1,0 +1,380 @@
+"""One client's stream, as a state machine without I/O.
+
+An emitter is in one of four states, and only ever goes forwards:
+
+* *waiting*: made, and taking events, but no response carries them yet. The attach deadline runs.
+* *streaming*: an outlet has the client, and calls :meth:`SseEmitter._take` for what to write whenever ``ready`` was
+  called. Heartbeats run.
+* *ended*: ``close_reason`` is set, once. Whoever set it has told the lists, woken the outlet, and sent the callbacks
+  to the scheduler. The outlet may still be writing what was pending before.
+* *drained*: the outlet has been told that nothing more will come.
+
+The lifetime runs from the beginning. One timer carries all deadlines: it is set to the nearest, and finds out what is
+due when it fires, so neither an event nor a heartbeat ever has to move it.
+
+Everything below ``_guard`` is a few statements; callbacks, outlets, lists and the scheduler are called without it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from . import settings as surroundings
+from .backlog import Backlog, Frame
+from .callbacks import Callbacks, CloseReason
+from .deadlines import Deadlines
+from .errors import EmitterClosed, NotInitialized, SseError
+from .event import Dumps, EventBuilder, as_event
+from .parking import guard
+from .scheduler import SCHEDULER, Scheduler, Timer
+from .settings import Duration, Overflow, Settings
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+    from flask import Response
+    from werkzeug.datastructures import Headers
+
+log = logging.getLogger(__name__)
+
+HEARTBEAT = b":\n\n"
+
+# The ends after which nothing more is written, not even what was pending.
+_CUT = (CloseReason.DISCONNECTED, CloseReason.OVERFLOW)
+
+_Callback = TypeVar("_Callback", bound=Callable[[], object])
+_ErrorCallback = TypeVar("_ErrorCallback", bound=Callable[[BaseException], object])
+
+
+class Outlet(Protocol):
+    """What writes a stream to its client. Neither method may block; both may be called from any thread."""
+
+    def wake(self) -> None:
+        """There is something to take. Called once after each time that there was nothing."""
+
+    def cut(self) -> None:
+        """Let go of the client at once, though a write to it be under way."""
+
+
+class SseEmitter:
+    """One client's stream: make it in a view, return it, and send to it from anywhere.
+
+    ::
+
+        @app.get("/connect")
+        def connect():
+            emitter = SseEmitter(timeout=60)
+            emitter.send("connected!")
+            return emitter
+
+    Every method and property may be used from any thread and blocks none. What is sent before the view returns is
+    kept, in order, and written first.
+
+    :param timeout: the whole lifetime, seconds or a timedelta, from now; then the stream ends and a browser reconnects.
+        None takes ``SSE_TIMEOUT``, 0 means never.
+    :param heartbeat: after so long without an event (seconds or a timedelta) a comment is written. None takes
+        ``SSE_HEARTBEAT``, 0 means never.
+    :param max_pending: how many events may wait for a slow client, from 1. None takes ``SSE_MAX_PENDING``.
+    :param max_pending_bytes: how many bytes of them, from 1. None takes ``SSE_MAX_PENDING_BYTES``.
+    :param overflow: what happens to an event beyond that: ``"close"`` ends the stream, ``"drop_oldest"`` makes room,
+        ``"coalesce"`` first replaces the pending event of the same name. None takes ``SSE_OVERFLOW``.
+    :param scheduler: keeps the time; tests pass one that holds it still.
+    :raises ValueError: names the parameter, and what it accepts.
+
+    Outside an app the defaults hold until a view returns it; from then on that app's values.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_attached",
+        "_backlog",
+        "_beat",
+        "_callbacks",
+        "_deadlines",
+        "_error",
+        "_given",
+        "_guard",
+        "_idle",
+        "_last_event_id",
+        "_leave",
+        "_outlet",
+        "_reason",
+        "_scheduler",
+        "_settings",
+        "_timer",
+    )
+
+    def __init__(
+        self,
+        timeout: Duration | None = None,
+        *,
+        heartbeat: Duration | None = None,
+        max_pending: int | None = None,
+        max_pending_bytes: int | None = None,
+        overflow: Overflow | None = None,
+        scheduler: Scheduler = SCHEDULER,
+    ) -> None:
+        given = {
+            "timeout": timeout,
+            "heartbeat": heartbeat,
+            "max_pending": max_pending,
+            "max_pending_bytes": max_pending_bytes,
+            "overflow": overflow,
+        }
+        self._given = {name: surroundings.checked(name, value) for name, value in given.items() if value is not None}
+        settings = surroundings.current()
+        self._settings: Settings = replace(settings, **self._given) if self._given else settings
+        self._last_event_id = surroundings.last_event_id()
+        self._guard = guard()
+        self._backlog = Backlog()
+        self._callbacks = Callbacks(scheduler.run)
+        self._reason: CloseReason | None = None
+        self._error: BaseException | None = None
+        self._leave: tuple[Callable[[SseEmitter], object], ...] = ()  # tell the lists that hold it of the end
+        self._attached = False  # a response carries it
+        self._outlet: Outlet | None = None
+        self._idle = False  # the outlet has taken all there was, and sleeps
+        self._beat = False  # a heartbeat is to be written
+        self._scheduler = scheduler
+        self._deadlines = Deadlines(scheduler.clock(), self._settings)
+        self._timer: Timer | None = None
+        self._set_timer()
+        surroundings.note_in_request(self)
+
+    @staticmethod
+    def event() -> EventBuilder:
+        """Begin to build an event: ``SseEmitter.event().name("connect").data("connected!")``."""
+        return EventBuilder()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it takes events: False from the moment of its end, before any callback runs."""
+        return self._reason is None
+
+    @property
+    def close_reason(self) -> CloseReason | None:
+        """How it ended; None while it is open."""
+        return self._reason
+
+    @property
+    def error(self) -> BaseException | None:
+        """What ended it, where that was an error."""
+        return self._error
+
+    @property
+    def pending(self) -> int:
+        """How many events wait for the client."""
+        return len(self._backlog)
+
+    @property
+    def dropped(self) -> int:
+        """How many events ``overflow`` has dropped or replaced."""
+        return self._backlog.dropped
+
+    @property
+    def last_event_id(self) -> str | None:
+        """What the client sent as ``Last-Event-ID`` (WHATWG HTML, section 9.2.3) when it reconnected; else None."""
+        return self._last_event_id
+
+    def send(self, event: Any) -> None:
+        """Send an :class:`Event`, a builder's, or plain data. Never blocks.
+
+        :raises InvalidEvent: where it cannot be written; the emitter is as before.
+        :raises EmitterClosed: after the end; also where this event is one too many and ``overflow`` is "close".
+        """
+        if not self.try_send(event):
+            assert self._reason is not None
+            raise EmitterClosed(self._reason, self._error)
+
+    def try_send(self, event: Any) -> bool:
+        """Send as :meth:`send` does, but give False where that raises :class:`EmitterClosed`."""
+        return self._offer(make_frame(event, self._dumps))
+
+    def complete(self) -> None:
+        """End the stream after what is pending. The first end counts; later ones are nothing. Never raises."""
+        self._end(CloseReason.COMPLETED)
+
+    def complete_with_error(self, error: BaseException) -> None:
+        """End the stream after what is pending, with an error, which goes to the callbacks and not to the client."""
+        self._end(CloseReason.ERROR, error)
+
+    def on_completion(self, call: _Callback) -> _Callback:
+        """Call this once the stream has ended, in whatever way, after the other callbacks. Usable as a decorator.
+
+        Callbacks run in the background, in the order of their registration, with the app's context pushed where the
+        emitter belongs to an app. They may block and raise (that is logged). One registered after the end runs, too.
+        """
+        self._callbacks.add("completion", call)
+        return call
+
+    def on_timeout(self, call: _Callback) -> _Callback:
+        """Call this once the lifetime is over, as :meth:`on_completion` does."""
+        self._callbacks.add("timeout", call)
+        return call
+
+    def on_error(self, call: _ErrorCallback) -> _ErrorCallback:
+        """Call this with the error that ended the stream, as :meth:`on_completion` does.
+
+        A client that leaves is an error here, as is one that is too slow (``OVERFLOW``).
+        """
+        self._callbacks.add("error", call)
+        return call
+
+    def response(self, status: int | str = 200, headers: Headers | dict[str, str] | None = None) -> Response:
+        """The Flask response that carries this stream; a view may as well return the emitter itself.
+
+        :raises NotInitialized: in an app that has no :class:`SSE`, or outside of one.
+        :raises SseError: where a response carries it already: each client needs an emitter of its own.
+        """
+        state = surroundings.app_state()
+        if state is None:
+            raise NotInitialized("this app has no SSE: call SSE(app) or sse.init_app(app) where the app is made")
+        return state.respond(self, status, headers)
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        # Flask takes a callable for a WSGI application, which makes an emitter a valid view result for type checkers.
+        return self.response()(environ, start_response)
+
+    def __repr__(self) -> str:
+        state = "open" if self._reason is None else self._reason.name
+        return f"<{type(self).__name__} {id(self):#x} {state}, {self.pending} pending>"
+
+    # What follows is for the rooms above: lists, responses and outlets.
+
+    def _offer(self, frame: Frame) -> bool:
+        """Give the client a frame; False where it takes none any more."""
+        with self._guard:
+            if self._reason is not None:
+                return False
+            kept = self._backlog.push(frame, self._settings)
+            outlet = self._to_wake() if kept else None
+        if outlet is not None:
+            outlet.wake()
+        if not kept:
+            bounds = f"max_pending={self._settings.max_pending}, max_pending_bytes={self._settings.max_pending_bytes}"
+            self._end(CloseReason.OVERFLOW, SseError(f"the client is too slow: more events pending than {bounds}"))
+        return kept
+
+    def _dumps(self, data: Any) -> str | bytes:
+        settings = self._settings if self._settings.app_context else surroundings.current()
+        return settings.dumps(data)
+
+    def _attach(self, settings: Settings) -> None:
+        """A response carries it from now on, in an app with these settings."""
+        with self._guard:
+            if self._attached:
+                raise SseError(f"a response carries {self!r} already: make an emitter for each request")
+            self._attached = True
+            if self._settings.app_context is None:
+                self._settings = self._deadlines.settings = replace(settings, **self._given)
+        if self._last_event_id is None:
+            self._last_event_id = surroundings.last_event_id()
+        self._set_timer()
+
+    def _stream_to(self, outlet: Outlet) -> None:
+        """The outlet has the client, and begins to take."""
+        now = self._scheduler.clock()
+        with self._guard:
+            self._outlet = outlet
+            self._deadlines.stream(now)
+        self._set_timer()
+
+    def _take(self) -> bytes | None:
+        """What the outlet is to write now; ``b""`` where there is nothing until it is woken; None at the end."""
+        now = self._scheduler.clock()
+        with self._guard:
+            if payload := self._backlog.take() or (HEARTBEAT if self._beat else b""):
+                self._beat = False
+                self._deadlines.written = now
+            elif self._reason is None:
+                self._idle = True
+            else:
+                self._outlet = None
+                return None
+            return payload
+
+    def _disconnect(self, error: BaseException) -> None:
+        """The client is gone."""
+        self._end(CloseReason.DISCONNECTED, error)
+
+    def _when_ended(self, leave: Callable[[SseEmitter], object]) -> None:
+        """Have a list told of the end, by whoever ends it, before anything else; at once, where it has ended."""
+        with self._guard:
+            if self._reason is None:
+                self._leave += (leave,)
+                return
+        leave(self)
+
+    def _end(self, reason: CloseReason, error: BaseException | None = None) -> None:
+        with self._guard:
+            if self._reason is not None:
+                return
+            self._reason, self._error = reason, error
+            leaves, self._leave = self._leave, ()
+            timer, self._timer = self._timer, None
+            if reason in _CUT:
+                self._backlog.clear()
+            self._beat = False
+            busy = None if self._idle else self._outlet
+            outlet = self._to_wake()
+        for leave in leaves:
+            leave(self)
+        if timer is not None:
+            self._scheduler.cancel(timer)
+        if outlet is not None:
+            outlet.wake()
+        if busy is not None and reason in _CUT:
+            busy.cut()
+        self._callbacks.release(reason, error, self._settings.context)
+        log.debug("%r ended: %s", self, error or reason.value)
+
+    def _to_wake(self) -> Outlet | None:
+        if not self._idle:
+            return None
+        self._idle = False
+        return self._outlet
+
+    def _set_timer(self) -> None:
+        """Set the one timer to the nearest deadline, and again where that changed meanwhile."""
+        while True:
+            with self._guard:
+                when = self._nearest_deadline()
+            timer = None if when is None else self._scheduler.call_at(when, self._on_timer)
+            with self._guard:
+                settled = when == self._nearest_deadline()
+                if settled:
+                    timer, self._timer = self._timer, timer
+            if timer is not None:
+                self._scheduler.cancel(timer)
+            if settled:
+                return
+
+    def _nearest_deadline(self) -> float | None:
+        return self._deadlines.nearest() if self._reason is None else None
+
+    def _on_timer(self) -> None:
+        now = self._scheduler.clock()
+        with self._guard:
+            due = self._deadlines.due(now)
+            self._beat = due == "heartbeat" and self._idle  # an outlet that is busy writes something better
+            outlet = self._to_wake() if self._beat else None
+        if outlet is not None:
+            outlet.wake()
+        if due == "timeout":
+            self._end(CloseReason.TIMEOUT)
+        elif due == "attach":
+            within = f"SSE_ATTACH_SECONDS={self._settings.attach_seconds:g}"
+            self._end(CloseReason.ERROR, SseError(f"no view returned this emitter within {within}"))
+        else:
+            self._set_timer()
+
+
+def make_frame(event: Any, dumps: Dumps) -> Frame:
+    """An event, a builder's or plain data, encoded for any number of clients.
+
+    :raises InvalidEvent: where it cannot be written.
+    """
+    event = as_event(event)
+    return Frame(event.encode(dumps), event.event)

@@ -1,0 +1,131 @@
+"""A list of clients, and the way of an event to all of them."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from typing import Any, TypeAlias
+
+from . import settings as surroundings
+from .backlog import Frame
+from .copy_on_write import CopyOnWriteList
+from .emitter import SseEmitter, make_frame
+from .parking import guard
+from .scheduler import SCHEDULER
+
+#: After so many errands for others a sender hands the rest to the background, and returns.
+MAX_ERRANDS = 32
+
+# What is to be done for those who were in the list when it was asked for; no frame means that they are to end.
+_Errand: TypeAlias = tuple[Frame | None, tuple[SseEmitter, ...]]
+
+
+class SseEmitters:
+    """A thread-safe list of emitters, one for each purpose, which send the same events to many clients.
+
+    ::
+
+        emitters = SseEmitters()
+
+        @app.get("/connect")
+        def connect():
+            return emitters.add(SseEmitter())
+
+        @app.post("/notices")
+        def post():
+            emitters.send(SseEmitter.event().name("notice").data(request.json))
+            return "", 204
+
+    An emitter leaves the list by itself when it ends, in whatever way. Every method may be called from any thread, none
+    blocks, and none raises because another thread changed the list. All clients get the list's events in one order.
+
+    For those in this list only: it knows nothing of other processes.
+    """
+
+    def __init__(self) -> None:
+        self._emitters: CopyOnWriteList[SseEmitter] = CopyOnWriteList()
+        self._guard = guard()
+        self._outbox: deque[_Errand] = deque()
+        self._walking = False  # somebody is at the outbox: whoever else puts something in leaves it to them
+
+    def add(self, emitter: SseEmitter) -> SseEmitter:
+        """Put an emitter in the list, until it ends. Again is nothing.
+
+        :return: the emitter, so that a view may return what this returns.
+        """
+        if not isinstance(emitter, SseEmitter):
+            raise TypeError(f"add() takes an SseEmitter, not {emitter!r}")
+        if self._emitters.add_if_absent(emitter):
+            emitter._when_ended(self._emitters.remove)
+        return emitter
+
+    def remove(self, emitter: SseEmitter) -> None:
+        """Take an emitter out of the list, and leave its stream open. That it is not there is no error."""
+        self._emitters.remove(emitter)
+
+    def send(self, event: Any) -> int:
+        """Send an event, a builder's or plain data to every emitter in the list; encoded once for all of them.
+
+        :return: how many open emitters were in the list.
+        :raises InvalidEvent: where it cannot be written; then nobody gets anything.
+        """
+        return self._put(make_frame(event, self._dumps))
+
+    def complete(self) -> None:
+        """End every stream of the list, after all that was sent before. The list can be used on."""
+        self._put(None)
+
+    def __len__(self) -> int:
+        return len(self._emitters)
+
+    def __contains__(self, emitter: object) -> bool:
+        return emitter in self._emitters
+
+    def __iter__(self) -> Iterator[SseEmitter]:
+        """Over a snapshot: what other threads do meanwhile does not show."""
+        return iter(self._emitters)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {len(self)}>"
+
+    def _dumps(self, data: Any) -> str | bytes:
+        """JSON, as the app whose context is pushed makes it, or else the one that the emitters belong to."""
+        settings = surroundings.current()
+        if settings.app_context is None:
+            settings = next((emitter._settings for emitter in self if emitter._settings.app_context), settings)
+        return settings.dumps(data)
+
+    def _put(self, frame: Frame | None) -> int:
+        with self._guard:
+            emitters = self._emitters.snapshot()
+            self._outbox.append((frame, emitters))
+            mine, self._walking = not self._walking, True
+        if mine:
+            self._walk(MAX_ERRANDS)
+        return len(emitters)
+
+    def _walk(self, errands: int | None = None) -> None:
+        """Empty the outbox: one walker at a time, so that no event overtakes another."""
+        try:
+            while self._outbox and errands != 0:
+                errands = None if errands is None else errands - 1
+                self._run_errand()
+        finally:
+            with self._guard:
+                self._walking = bool(self._outbox)
+                more = self._walking
+            if more:
+                SCHEDULER.run(self._walk)
+
+    def _run_errand(self) -> None:
+        frame, emitters = self._outbox.popleft()
+        rest = iter(emitters)
+        try:
+            for emitter in rest:
+                if frame is None:
+                    emitter.complete()
+                else:
+                    emitter._offer(frame)
+        except BaseException:  # an interrupt of the sender's thread is no reason to forget the others
+            self._outbox.appendleft((frame, tuple(rest)))
+            raise

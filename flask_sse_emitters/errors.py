@@ -1,0 +1,40 @@
+"""Everything this package raises on purpose. Each message names what to change."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .callbacks import CloseReason
+
+
+class SseError(Exception):
+    """The root of this package's errors."""
+
+
+class InvalidEvent(SseError, ValueError):
+    """The event cannot be written as an event stream (WHATWG HTML 9.2.5). Nothing was sent."""
+
+
+class EmitterClosed(SseError):
+    """The emitter takes no more events, because its stream has ended."""
+
+    #: How the stream ended.
+    reason: CloseReason
+
+    #: What ended it, where that was an error.
+    error: BaseException | None
+
+    def __init__(self, reason: CloseReason, error: BaseException | None = None) -> None:
+        because = f": {error}" if error is not None else ""
+        super().__init__(f"this emitter ended with {reason.name}{because}; use try_send() where that may happen")
+        self.reason = reason
+        self.error = error
+
+
+class NotInitialized(SseError, RuntimeError):
+    """An emitter was used in an app that has no :class:`SSE`."""
+
+
+class UnsupportedWorker(SseError, RuntimeError):
+    """The server answers one request at a time, so a single open stream would block it."""

@@ -1,0 +1,181 @@
+"""Events, and their form on the wire: WHATWG HTML, sections 9.2.5 and 9.2.6."""
+
+from __future__ import annotations
+
+import json
+import reprlib
+from collections.abc import Callable, Iterator
+from dataclasses import KW_ONLY, dataclass, replace
+from typing import Any, TypeAlias
+
+from .errors import InvalidEvent
+
+Dumps: TypeAlias = Callable[[Any], str | bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event. It never changes, and may be sent any number of times, to any number of clients.
+
+    :param data: a ``str`` is sent as it is, None means no data line (browsers then dispatch nothing), anything else
+        is sent as JSON. Line ends (CR, LF and CRLF) reach the client as LF, and nothing else is changed.
+    :param event: the name that ``addEventListener`` takes, of one line; None is ``"message"``.
+    :param id: what a reconnecting client sends back as ``Last-Event-ID``: an int, or a str of one line without NUL.
+    :param retry: how long a client waits before it reconnects, an int of milliseconds from 0.
+    :param comment: text that clients ignore, of any number of lines.
+    :raises InvalidEvent: at once, and names the field, where one of these does not hold.
+    """
+
+    data: Any = None
+    _: KW_ONLY
+    event: str | None = None
+    id: str | int | None = None
+    retry: int | None = None
+    comment: str | None = None
+
+    def __post_init__(self) -> None:
+        for part in _parts(self.data):
+            if isinstance(part, str):
+                _check("data", part)
+        if self.event is not None:
+            _check("event", self.event, forbidden="\r\n")
+        if self.id is not None and not _is_int(self.id):
+            _check("id", self.id, forbidden="\r\n\0")
+        if self.retry is not None and not (_is_int(self.retry) and self.retry >= 0):
+            raise InvalidEvent(f"retry must be an int of milliseconds, 0 or more, not {self.retry!r}")
+        if self.comment is not None:
+            _check("comment", self.comment)
+
+    def encode(self, dumps: Dumps = json.dumps) -> bytes:
+        """The event as it is written to a stream, with the blank line that ends it.
+
+        :param dumps: makes JSON, as str or as UTF-8 bytes, of data that is neither str nor None.
+        :raises InvalidEvent: where it cannot.
+        """
+        text = "".join(f"{line}\n" for line in self._lines(dumps))
+        try:
+            return f"{text}\n".encode()
+        except UnicodeEncodeError as error:
+            raise InvalidEvent(
+                f"the JSON made of data holds a lone surrogate, which UTF-8 cannot carry: {error}"
+            ) from error
+
+    def _lines(self, dumps: Dumps) -> Iterator[str]:
+        if self.comment is not None:
+            for line in split_lines(_plain(self.comment)):
+                yield f": {line}"
+        if self.id is not None:
+            yield f"id: {_plain(self.id)}"
+        if self.event is not None:
+            yield f"event: {_plain(self.event)}"
+        if self.retry is not None:
+            yield f"retry: {_plain(self.retry)}"
+        for part in _parts(self.data):
+            for line in split_lines(_plain(part) if isinstance(part, str) else _json(part, dumps)):
+                yield f"data: {line}"
+
+
+class EventBuilder:
+    """Builds an :class:`Event` step by step: ``SseEmitter.event().name("connect").data("connected!")``.
+
+    May be passed wherever an event may, and sent any number of times. A step raises :class:`InvalidEvent` as
+    :class:`Event` does, and then leaves the builder as it was. One thread at a time may build.
+    """
+
+    __slots__ = ("_event",)
+
+    def __init__(self) -> None:
+        self._event = Event()
+
+    def id(self, id: str | int) -> EventBuilder:
+        """Set what a reconnecting client sends back as ``Last-Event-ID``."""
+        self._event = replace(self._event, id=id)
+        return self
+
+    def name(self, name: str) -> EventBuilder:
+        """Set the event's name, the one that ``addEventListener`` takes."""
+        self._event = replace(self._event, event=name)
+        return self
+
+    def data(self, data: Any) -> EventBuilder:
+        """Set the data, or add to it on a new line. Data that is no str becomes JSON."""
+        parts = [*_parts(self._event.data), *_parts(data)]
+        together: Any = parts[0] if len(parts) == 1 else _DataLines(parts)
+        if len(parts) > 1 and all(isinstance(part, str) for part in parts):
+            together = "\n".join(parts)
+        self._event = replace(self._event, data=together if parts else None)
+        return self
+
+    def comment(self, comment: str) -> EventBuilder:
+        """Set the comment, or add to it on a new line."""
+        _check("comment", comment)
+        before = self._event.comment
+        self._event = replace(self._event, comment=comment if before is None else f"{before}\n{comment}")
+        return self
+
+    def retry(self, retry: int) -> EventBuilder:
+        """Set how long the client waits before it reconnects, an int of milliseconds."""
+        self._event = replace(self._event, retry=retry)
+        return self
+
+    def build(self) -> Event:
+        """The event as it stands now; further steps do not change it."""
+        return self._event
+
+
+def as_event(event: Any) -> Event:
+    """The event that was meant: an event itself, what a builder has built, or plain data made into one."""
+    if isinstance(event, Event):
+        return event
+    return event.build() if isinstance(event, EventBuilder) else Event(event)
+
+
+class _DataLines(tuple[Any, ...]):
+    """Data given to a builder in several parts, of which not all are text: each is encoded for itself."""
+
+    __slots__ = ()
+
+
+def _parts(data: Any) -> tuple[Any, ...]:
+    if isinstance(data, _DataLines):
+        return data
+    return () if data is None else (data,)
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _check(field: str, text: object, forbidden: str = "") -> None:
+    if not isinstance(text, str):
+        kind = "a str or an int" if field == "id" else "a str"
+        raise InvalidEvent(f"{field} must be {kind}, not {reprlib.repr(text)}")
+    for character in forbidden:
+        if character in text:
+            raise InvalidEvent(f"{field} must not contain {character!r}: {reprlib.repr(text)}")
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidEvent(f"{field} holds a lone surrogate, which UTF-8 cannot carry: {error}") from error
+
+
+def _plain(value: str | int) -> str:
+    # The text itself, also where a subclass (an enum, say) formats in its own way.
+    return str.__str__(value) if isinstance(value, str) else int.__repr__(value)
+
+
+def _json(data: Any, dumps: Dumps) -> str:
+    try:
+        text = dumps(data)
+        return text if isinstance(text, str) else str(text, "utf-8")
+    except (TypeError, ValueError, RecursionError) as error:
+        kind = type(data).__name__
+        raise InvalidEvent(f"data of type {kind} cannot be made JSON ({error}); send a str instead") from error
+
+
+def split_lines(text: str) -> list[str]:
+    """Split at CR, LF and CRLF, the standard's only line ends: ``str.splitlines`` knows seven more."""
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return text.split("\n")

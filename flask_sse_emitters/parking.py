@@ -1,0 +1,93 @@
+"""How a thread or a greenlet waits here, and how anybody wakes it.
+
+gevent's patching turns ``threading`` into greenlets, and that decides how a stream waits. It does not decide how state
+is guarded: a patched lock that several operating system threads fight over waits for its owner's event loop, which may
+itself be waiting (measured with gevent 26.9: four of each deadlocked). So the two are kept apart.
+
+* A :func:`guard` is a native lock in either world. It is held for a few statements that neither block, nor call
+  foreign code, nor take a second guard: so no greenlet is ever switched away while it holds one.
+* A :class:`Parker` lets the one thread or greenlet that made it sleep, until somebody, from any thread, wakes it.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from importlib import import_module
+from typing import Any, Protocol
+
+
+class Guard(Protocol):
+    def __enter__(self) -> bool: ...
+    def __exit__(self, *exc_info: object) -> None: ...
+
+
+class Parker(Protocol):
+    """Wakes one sleeper. Each :meth:`unpark` lets exactly one :meth:`park` return, whichever comes first."""
+
+    def park(self) -> None:
+        """Sleep until unparked. Only by the thread or greenlet that owns this."""
+
+    def unpark(self) -> None:
+        """Wake the sleeper, or keep its next sleep from beginning. From any thread; never blocks."""
+
+
+def is_green() -> bool:
+    """Whether gevent has patched ``threading``, so that a thread started now is a greenlet."""
+    monkey = sys.modules.get("gevent.monkey")
+    return monkey is not None and bool(monkey.is_module_patched("threading"))
+
+
+def guard() -> Guard:
+    """A native lock, whatever has been patched."""
+    lock: Guard = native("_thread", "allocate_lock")()
+    return lock
+
+
+def parker() -> Parker:
+    """A parker for whoever calls this: a greenlet where threads are greenlets, else a thread."""
+    return _GreenletParker() if is_green() else _ThreadParker()
+
+
+def on_main_loop() -> bool:
+    """Whether a thread started here would live: under gevent a greenlet lives in the event loop of its maker."""
+    return not is_green() or bool(import_module("gevent").get_hub().main_hub)
+
+
+def native(module: str, name: str) -> Any:
+    """What the module's attribute was before any patching."""
+    monkey = sys.modules.get("gevent.monkey")
+    return getattr(import_module(module), name) if monkey is None else monkey.get_original(module, name)
+
+
+class _ThreadParker:
+    __slots__ = ("_lock",)
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def park(self) -> None:
+        self._lock.acquire()
+
+    def unpark(self) -> None:
+        self._lock.release()
+
+
+class _GreenletParker:
+    __slots__ = ("_hub", "_this_thread", "_waiter")
+
+    def __init__(self) -> None:
+        hub = import_module("gevent.hub")
+        self._hub = hub.get_hub()
+        self._waiter = hub.Waiter(self._hub)
+        self._this_thread = native("_thread", "get_ident")
+
+    def park(self) -> None:
+        self._waiter.get()
+        self._waiter.clear()
+
+    def unpark(self) -> None:
+        loop = self._hub.loop
+        here = self._this_thread() == self._hub.thread_ident
+        (loop.run_callback if here else loop.run_callback_threadsafe)(self._waiter.switch, None)

@@ -1,0 +1,252 @@
+"""The one background thread of a process: it keeps time, watches descriptors, and sends callbacks on their way.
+
+Three kinds of work meet here, and none waits for another:
+
+* Timers run on the thread itself. They are this package's own, short, and never block.
+* Readers, too: whoever watches many sockets registers one descriptor that stands for all of them.
+* Jobs run foreign code, which may block. Each runs on one of a few helper threads, which live while there are jobs.
+
+The thread starts when it is first needed, so never at import and never before a fork; a forked child starts afresh.
+Under gevent's patching all of these threads are greenlets.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import os
+import selectors
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from itertools import count
+
+from .parking import guard, native, on_main_loop
+
+log = logging.getLogger(__name__)
+
+#: So many jobs run at once; more wait for one of them to end.
+MAX_HELPERS = 8
+
+#: After so many seconds of timers in one go, others get the processor for a moment.
+SLICE, BREATH = 0.004, 0.0005
+
+#: Cancelled timers stay in the queue until their time, unless they are the greater part of more than this many.
+CANCELLED_KEPT = 128
+
+
+class Timer:
+    """A call to come, made by :meth:`Scheduler.call_at`."""
+
+    __slots__ = ("call",)
+
+    def __init__(self, call: Callable[[], object]) -> None:
+        self.call: Callable[[], object] | None = call  # None once called or cancelled
+
+
+class Scheduler:
+    """Timers, readers and jobs. Every method may be called from any thread, and none blocks.
+
+    :param clock: gives the time in seconds; must be monotonic.
+    """
+
+    _timers: list[tuple[float, int, Timer]]  # a heap: when, in which order, what
+    _cancelled: int  # how many of them are
+    _jobs: deque[Callable[[], object]]
+    _new_readers: list[tuple[int, Callable[[], object]]]
+    _bell: _Bell | None
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
+        self._begin_anew()
+        _all.add(self)
+
+    def call_at(self, when: float, call: Callable[[], object]) -> Timer:
+        """Call on the background thread once the clock shows this time. O(log n). The call must not block."""
+        timer = Timer(call)
+        with self._guard:
+            heapq.heappush(self._timers, (when, next(self._order), timer))
+            first = self._timers[0][2] is timer
+        if first:
+            self._wake()
+        return timer
+
+    def cancel(self, timer: Timer) -> None:
+        """Do not call, and let go of what would have been called. Again, or too late, is nothing."""
+        with self._guard:
+            call, timer.call = timer.call, None
+            if call is None:
+                return
+            self._cancelled += 1
+            if self._cancelled > CANCELLED_KEPT and self._cancelled * 2 > len(self._timers):
+                self._timers = [entry for entry in self._timers if entry[2].call is not None]
+                heapq.heapify(self._timers)
+                self._cancelled = 0
+
+    def run(self, job: Callable[[], object]) -> None:
+        """Run foreign code soon, on a helper thread, where it may block and raise."""
+        with self._guard:
+            self._jobs.append(job)
+        self._wake()
+
+    def add_reader(self, descriptor: int, call: Callable[[], object]) -> None:
+        """Call on the background thread whenever this descriptor can be read, for as long as the process lives."""
+        with self._guard:
+            self._new_readers.append((descriptor, call))
+        self._wake()
+
+    def _begin_anew(self) -> None:
+        self._guard = guard()
+        self._order = count()
+        self._timers = []
+        self._cancelled = 0
+        self._jobs = deque()
+        self._helpers = 0
+        self._new_readers = []
+        self._running = False
+        self._awake = True  # nobody needs to wake the thread: it has not looked yet, or is about to look
+        self._bell = None
+
+    def _wake(self) -> None:
+        with self._guard:
+            asleep, self._awake = not self._awake, True
+        if not self._running:
+            self._start()
+        elif asleep and self._bell is not None:
+            self._bell.ring()
+
+    def _start(self) -> None:
+        if not on_main_loop():  # the next call from there starts it
+            return
+        with self._guard:
+            if self._running:
+                return
+            self._running = True
+        self._bell = bell = _Bell()
+        try:
+            threading.Thread(target=self._loop, args=(bell,), name="sse-scheduler", daemon=True).start()
+        except BaseException:
+            self._running = False
+            raise
+
+    def _loop(self, bell: _Bell) -> None:
+        with selectors.DefaultSelector() as selector:
+            selector.register(bell.fileno(), selectors.EVENT_READ, bell.hush)
+            while self._bell is bell:  # after a fork, gevent would go on with this in the child
+                self._register_readers(selector)
+                self._start_helpers()
+                for key, _ in selector.select(self._rest()):
+                    _call(key.data)
+                with self._guard:
+                    self._awake = True
+                self._call_due()
+
+    def _rest(self) -> float | None:
+        """How long the thread may sleep now, None for as long as nobody wakes it."""
+        with self._guard:
+            if self._new_readers or (self._jobs and self._helpers < MAX_HELPERS):
+                return 0.0
+            self._awake = False
+            return max(0.0, self._timers[0][0] - self.clock()) if self._timers else None
+
+    def _call_due(self) -> None:
+        slice_ends = time.monotonic() + SLICE
+        while (call := self._pop_due()) is not None:
+            _call(call)
+            if time.monotonic() > slice_ends:
+                time.sleep(BREATH)
+                slice_ends = time.monotonic() + SLICE
+
+    def _pop_due(self) -> Callable[[], object] | None:
+        now = self.clock()
+        with self._guard:
+            while self._timers and self._timers[0][0] <= now:
+                timer = heapq.heappop(self._timers)[2]
+                if timer.call is not None:
+                    call, timer.call = timer.call, None
+                    return call
+                self._cancelled -= 1
+        return None
+
+    def _register_readers(self, selector: selectors.BaseSelector) -> None:
+        with self._guard:
+            readers, self._new_readers = self._new_readers, []
+        for descriptor, call in readers:
+            selector.register(descriptor, selectors.EVENT_READ, call)
+
+    def _start_helpers(self) -> None:
+        while True:
+            with self._guard:
+                if not self._jobs or self._helpers >= MAX_HELPERS:
+                    return
+                self._helpers += 1
+            try:
+                threading.Thread(target=self._help, name="sse-callbacks", daemon=True).start()
+            except RuntimeError:  # no more threads to be had
+                with self._guard:
+                    self._helpers -= 1
+                log.exception("cannot start a thread for callbacks; trying again")
+                time.sleep(0.25)
+                return
+
+    def _help(self) -> None:
+        while True:
+            with self._guard:
+                if not self._jobs:
+                    self._helpers -= 1
+                    return
+                job = self._jobs.popleft()
+            _call(job)
+            del job
+
+
+class _Bell:
+    """Wakes a thread that waits for descriptors. Rung from any thread, also from one that gevent knows nothing of."""
+
+    def __init__(self) -> None:
+        self._inner, self._outer = native("socket", "socketpair")()
+        self._inner.setblocking(False)
+        self._outer.setblocking(False)
+
+    def fileno(self) -> int:
+        return int(self._inner.fileno())
+
+    def ring(self) -> None:
+        with suppress(BlockingIOError):  # full of rings not yet heard
+            self._outer.send(b"\0")
+
+    def hush(self) -> None:
+        with suppress(BlockingIOError):
+            self._inner.recv(4096)
+
+    def close(self) -> None:
+        self._inner.close()
+        self._outer.close()
+
+
+def _call(call: Callable[[], object]) -> None:
+    try:
+        call()
+    except Exception:
+        log.exception("an error in %r, which was called in the background", call)
+
+
+#: Every scheduler of the process; a forked child has none of their threads.
+_all: weakref.WeakSet[Scheduler] = weakref.WeakSet()
+
+#: The scheduler of this process.
+SCHEDULER = Scheduler()
+
+
+def _begin_all_anew() -> None:
+    for scheduler in list(_all):
+        if scheduler._bell is not None:
+            scheduler._bell.close()
+        scheduler._begin_anew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_all_anew)

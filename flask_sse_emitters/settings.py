@@ -1,0 +1,170 @@
+"""What an app sets for its streams, and the defaults where there is no app."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, MutableMapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, fields
+from datetime import timedelta
+from typing import Any, Literal, Protocol, TypeAlias
+
+from flask import Response, current_app, has_app_context, has_request_context, request
+
+from .event import Dumps
+
+Duration: TypeAlias = float | timedelta
+Overflow: TypeAlias = Literal["close", "drop_oldest", "coalesce"]
+
+#: The key in ``app.extensions``.
+EXTENSION = "sse_emitters"
+
+_MADE = "flask_sse_emitters.made"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """One app's values. Each of the config keys ``SSE_...`` is named like the field it fills."""
+
+    timeout: float = 1800.0
+    heartbeat: float = 15.0
+    retry: int = 3000
+    max_pending: int = 1000
+    max_pending_bytes: int = 1_048_576
+    overflow: Overflow = "close"
+    attach_seconds: float = 30.0
+
+    #: Makes JSON of an event's data.
+    dumps: Dumps = json.dumps
+    #: Pushes the app's context; None where there is no app.
+    app_context: Callable[[], AbstractContextManager[Any]] | None = None
+
+    def context(self) -> AbstractContextManager[Any]:
+        """The app's context, to be entered; without an app, one that does nothing."""
+        return nullcontext() if self.app_context is None else self.app_context()
+
+
+DEFAULTS = Settings()
+
+
+def read_config(config: MutableMapping[str, Any]) -> dict[str, Any]:
+    """The fields that an app's config sets, checked; keys that it lacks are filled in with the defaults.
+
+    :raises ValueError: names the key, and what it accepts.
+    """
+    values = {}
+    for field in fields(Settings):
+        if field.name in _CHECKS:
+            key = f"SSE_{field.name.upper()}"
+            values[field.name] = checked(field.name, config.setdefault(key, field.default), key)
+    return values
+
+
+def checked(field: str, value: Any, called: str = "") -> Any:
+    """The value in the form of the field, durations as float seconds.
+
+    :raises ValueError: says what the field, which the user knows as ``called``, accepts.
+    """
+    accepts, convert = _CHECKS[field]
+    try:
+        return convert(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{called or field} must be {accepts}, not {value!r}") from None
+
+
+class AppState(Protocol):
+    """What the extension keeps in ``app.extensions["sse_emitters"]``."""
+
+    settings: Settings
+
+    def respond(self, emitter: Any, status: int | str, headers: Any) -> Response: ...
+
+
+def app_state() -> AppState | None:
+    """That of the app whose context is pushed here; None without one, or where it has no :class:`SSE`."""
+    return current_app.extensions.get(EXTENSION) if has_app_context() else None
+
+
+def current() -> Settings:
+    """The settings of the app whose context is pushed here, or the defaults."""
+    state = app_state()
+    return DEFAULTS if state is None else state.settings
+
+
+def note_in_request(emitter: Any) -> None:
+    """Remember with the request that is pushed here that it made this emitter."""
+    if has_request_context():
+        request.environ.setdefault(_MADE, []).append(emitter)
+
+
+def made_in_request() -> list[Any]:
+    """The emitters that the request made, which it forgets."""
+    made: list[Any] = request.environ.pop(_MADE, [])
+    return made
+
+
+def last_event_id() -> str | None:
+    """What the client of the request that is pushed here received last; None if nothing, or without a request.
+
+    The header ``Last-Event-ID`` (WHATWG HTML, section 9.2.3), or else one of the query parameters by which polyfills
+    send it. Servers hand headers over as latin-1, while browsers mean UTF-8.
+    """
+    if not has_request_context():
+        return None
+    header = request.environ.get("HTTP_LAST_EVENT_ID")
+    if header:
+        return str(header).encode("latin-1", "replace").decode("utf-8", "replace")
+    if not request.environ.get("QUERY_STRING"):
+        return None
+    return next(filter(None, map(request.args.get, ("last_event_id", "lastEventId", "evs_last_event_id"))), None)
+
+
+def _duration(value: Any) -> float:
+    seconds = value.total_seconds() if isinstance(value, timedelta) else _number(value, int, float)
+    if not (0 <= seconds < math.inf):
+        raise ValueError
+    return float(seconds)
+
+
+def _positive_duration(value: Any) -> float:
+    seconds = _duration(value)
+    if not seconds:
+        raise ValueError
+    return seconds
+
+
+def _milliseconds(value: Any) -> int:
+    if _number(value, int) < 0:
+        raise ValueError
+    return int(value)
+
+
+def _bound(value: Any) -> int:
+    if _number(value, int) < 1:
+        raise ValueError
+    return int(value)
+
+
+def _overflow(value: Any) -> str:
+    if not isinstance(value, str) or value not in ("close", "drop_oldest", "coalesce"):
+        raise ValueError
+    return value
+
+
+def _number(value: Any, *kinds: type) -> Any:
+    if isinstance(value, bool) or not isinstance(value, kinds):
+        raise TypeError
+    return value
+
+
+_SECONDS_OR_NEVER = ("seconds as a number or a timedelta, 0 for never", _duration)
+_CHECKS: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    "timeout": _SECONDS_OR_NEVER,
+    "heartbeat": _SECONDS_OR_NEVER,
+    "retry": ("an int of milliseconds, 0 or more", _milliseconds),
+    "max_pending": ("an int, 1 or more", _bound),
+    "max_pending_bytes": ("an int, 1 or more", _bound),
+    "overflow": ('"close", "drop_oldest" or "coalesce"', _overflow),
+    "attach_seconds": ("seconds as a number or a timedelta, more than 0", _positive_duration),
+}

@@ -1,0 +1,171 @@
+"""An emitter as a Flask response: its headers, and the iterable that a WSGI server (PEP 3333) writes to the client.
+
+The request ends before its stream begins, and gives back its database session and whatever else it holds: nothing here
+keeps a context.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from flask import Response, request
+
+from .callbacks import CloseReason
+from .emitter import SseEmitter
+from .errors import UnsupportedWorker
+from .event import Event
+from .hangups import HANGUPS, Watch
+from .parking import parker
+from .settings import Settings
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+_HEADERS = {
+    "Cache-Control": "no-cache, no-transform",
+    "X-Accel-Buffering": "no",  # has nginx pass on at once what it gets
+}
+
+# Where servers show an application its client's socket.
+_SOCKETS = ("gunicorn.socket", "gunicorn.sock", "werkzeug.socket")
+
+# Servers that answer one request at a time, by what only they put in the environ.
+_BLOCKING = {
+    "gunicorn.socket": "start gunicorn with --worker-class gevent (or gthread, and one of --threads for each client)",
+    "werkzeug.socket": "run Werkzeug's server with threaded=True",
+}
+
+# Old browsers show a polyfill nothing of a response before 2 kB are there; these query parameters ask for them.
+_PADDING_WANTED = ("padding", "evs_preamble")
+_PADDING = b":" + b" " * 2048 + b"\n"
+
+
+def respond(
+    emitter: SseEmitter, response_class: type[Response], settings: Settings, status: int | str, headers: Any
+) -> Response:
+    """The response to the request that is pushed here, with the emitter's stream for its body.
+
+    :param response_class: made by :func:`streaming`.
+    """
+    environ = request.environ
+    _refuse_blocking(environ)
+    greeting = Event(retry=settings.retry, comment="stream open").encode()
+    if any(name in request.args for name in _PADDING_WANTED):
+        greeting = _PADDING + greeting
+    emitter._attach(settings)
+    stream = Stream(emitter, greeting, _client_socket(environ))
+    response = response_class(stream, status, _HEADERS, content_type="text/event-stream", direct_passthrough=True)
+    response.headers.update(headers or {})
+    return response
+
+
+def streaming(response_class: type[Response]) -> type[Response]:
+    """The app's own class of responses, able to carry a stream."""
+    return type(response_class.__name__, (_StreamingResponse, response_class), {})
+
+
+class Stream:
+    """What the server iterates over, on the thread or greenlet that it gives to the client: one outlet of an emitter.
+
+    Not a generator, because one that was never started never learns that it was closed.
+    """
+
+    __slots__ = ("_asleep", "_client", "_emitter", "_greeting", "_parker", "_watch", "when_closed")
+
+    def __init__(self, emitter: SseEmitter, greeting: bytes, client: int | None) -> None:
+        self._emitter = emitter
+        self._greeting: bytes | None = greeting
+        self._client = client
+        self._watch: Watch | None = None
+        self._asleep = False  # there was nothing to take: park before trying again
+        self.when_closed: Callable[[], object] | None = None
+
+    def __iter__(self) -> Stream:
+        return self
+
+    def __next__(self) -> bytes:
+        if self._greeting is not None:
+            return self._begin(self._greeting)
+        while True:
+            if self._asleep:
+                self._parker.park()
+            payload = self._emitter._take()
+            if payload is None:
+                raise self._end()
+            self._asleep = not payload
+            if payload:
+                return payload
+
+    def close(self) -> None:
+        """The server is done with the response: the one place where it says so."""
+        self._forget_client()
+        left = "the client left" if self._greeting is None else "the response was closed before its first byte"
+        self._emitter._disconnect(ConnectionAbortedError(errno.ECONNABORTED, left))
+        when_closed, self.when_closed = self.when_closed, None
+        if when_closed is not None:
+            when_closed()
+
+    def wake(self) -> None:
+        self._parker.unpark()
+
+    def cut(self) -> None:
+        if self._watch is not None:
+            HANGUPS.cut(self._watch)
+
+    def _begin(self, greeting: bytes) -> bytes:
+        self._greeting = None
+        self._parker = parker()
+        self._emitter._stream_to(self)
+        if self._client is not None:
+            self._watch = HANGUPS.watch(self._client, self._hung_up)
+        first = self._emitter._take()
+        self._asleep = first == b""
+        return greeting + (first or b"")
+
+    def _end(self) -> Exception:
+        self._forget_client()
+        if (
+            self._emitter.close_reason is CloseReason.OVERFLOW
+        ):  # a clean end would tell the client that it missed nothing
+            return BrokenPipeError(errno.EPIPE, str(self._emitter.error))
+        return StopIteration()
+
+    def _hung_up(self) -> None:
+        self._emitter._disconnect(ConnectionResetError(errno.ECONNRESET, "the client left"))
+
+    def _forget_client(self) -> None:
+        if self._watch is not None:
+            HANGUPS.forget(self._watch)
+
+
+class _StreamingResponse(Response):
+    """Tells the stream what else is to be done when the server closes it: ``Response.call_on_close``."""
+
+    def get_app_iter(self, environ: WSGIEnvironment) -> Iterable[bytes]:
+        app_iter = super().get_app_iter(environ)
+        if isinstance(app_iter, Stream):
+            app_iter.when_closed = self.close
+            return app_iter
+        return _NoBody(self.close)  # HEAD, or a status that allows none
+
+
+class _NoBody(list[bytes]):
+    # Its length keeps gevent's pywsgi from announcing chunks, of which it would then write the last one.
+    def __init__(self, close: Callable[[], object]) -> None:
+        super().__init__()
+        self.close = close
+
+
+def _refuse_blocking(environ: WSGIEnvironment) -> None:
+    if environ.get("wsgi.multithread"):
+        return
+    for sign, mend in _BLOCKING.items():
+        if sign in environ:
+            raise UnsupportedWorker(f"this server answers one request at a time, and a stream would block it: {mend}")
+
+
+def _client_socket(environ: WSGIEnvironment) -> int | None:
+    client = next((environ[name] for name in _SOCKETS if name in environ), None)
+    return None if client is None else int(client.fileno())
