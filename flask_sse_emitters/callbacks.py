@@ -1,4 +1,4 @@
-"""How a stream can end, and the user's callbacks that follow each end: each of them once, in order, in the background."""
+"""How a stream can end, and the callbacks that follow each end: each of them once, in order, in the background."""
 
 from __future__ import annotations
 

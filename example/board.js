@@ -1,0 +1,364 @@
+const $ = (id) => document.getElementById(id);
+const calm = matchMedia("(prefers-reduced-motion: reduce)");
+
+/* The stream ------------------------------------------------------------------------------------------------------ */
+
+const SILENCE = 10_000; // the server speaks every second: after so long the network is gone, though nothing said so
+const PAUSE = 2_000;
+
+let source;
+let heard = 0; // when, last
+let lostAt = 0;
+let retryAt = 0;
+
+function listen() {
+  retryAt = 0;
+  heard = performance.now();
+  source = new EventSource("stream");
+  source.onopen = () => {
+    heard = performance.now();
+    lostAt = 0;
+    showState();
+  };
+  source.onerror = () => {
+    lose();
+    if (source.readyState === EventSource.CLOSED) retryLater(); // else the browser tries again by itself
+  };
+  on("history", (history) => {
+    history.notices.forEach((notice) => addNotice(notice));
+    chart.fill(history.samples);
+  });
+  on("notice", (notice) => {
+    if (addNotice(notice, true)) announce(notice);
+  });
+  on("load", showLoad);
+  showState();
+}
+
+function on(name, handle) {
+  source.addEventListener(name, (event) => {
+    heard = performance.now();
+    handle(JSON.parse(event.data));
+  });
+}
+
+function lose() {
+  lostAt ||= performance.now();
+  showState();
+}
+
+function retryLater() {
+  source.close();
+  retryAt = performance.now() + PAUSE;
+  showState();
+}
+
+function showState() {
+  const live = source.readyState === EventSource.OPEN;
+  const state = live ? "live" : lostAt ? "lost" : "connecting";
+  const element = $("state");
+  if (element.dataset.state !== state) {
+    element.dataset.state = document.documentElement.dataset.state = state;
+    element.setAttribute("aria-live", "polite");
+  } else if (state === "lost") {
+    element.setAttribute("aria-live", "off"); // the change was said; each second of it need not be
+  }
+  const text = { live: "Live", connecting: "Connecting…", lost: reconnecting() }[state];
+  if (element.textContent !== text) element.textContent = text;
+}
+
+function reconnecting() {
+  if (retryAt) return `Reconnecting in ${Math.max(1, Math.ceil((retryAt - performance.now()) / 1000))} s`;
+  return `Reconnecting… ${Math.round((performance.now() - lostAt) / 1000)} s`;
+}
+
+setInterval(() => {
+  const time = performance.now();
+  if (retryAt && time >= retryAt) listen();
+  else if (source.readyState === EventSource.OPEN && time - heard > SILENCE) {
+    retryLater();
+    lose();
+  }
+  if (lostAt) showState();
+}, 500);
+
+addEventListener("pagehide", () => source.close());
+addEventListener("pageshow", (event) => {
+  if (event.persisted) listen();
+});
+
+/* Notices --------------------------------------------------------------------------------------------------------- */
+
+const KEPT = 200;
+const known = new Set(); // ids: a notice may come again, with the history of a new stream or from the form
+const title = document.title;
+let unseen = 0;
+
+/** Whether it was new. */
+function addNotice(notice, fresh = false) {
+  if (known.has(notice.id)) return false;
+  known.add(notice.id);
+  const item = noticeItem(notice, fresh);
+  const list = $("notices");
+  const older = [...list.children].find((other) => Number(other.dataset.at) <= notice.at);
+  list.insertBefore(item, older ?? null);
+  while (list.children.length > KEPT) list.lastElementChild.remove();
+  $("empty").hidden = true;
+  return true;
+}
+
+function noticeItem(notice, fresh) {
+  const at = new Date(notice.at);
+  const today = at.toDateString() === new Date().toDateString();
+  const time = make("time", "", at.toLocaleString([], today ? { timeStyle: "short" } : { dateStyle: "medium", timeStyle: "short" }));
+  time.dateTime = at.toISOString();
+  time.title = at.toLocaleString();
+  const mark = make("span", "mark", [...notice.author][0].toUpperCase());
+  mark.ariaHidden = "true";
+  mark.style.setProperty("--hue", [...notice.author].reduce((hue, letter) => (hue * 31 + letter.codePointAt(0)) % 360, 7));
+  const item = make("li", fresh ? "fresh" : "");
+  item.dataset.id = notice.id;
+  item.dataset.at = notice.at;
+  item.append(mark, make("span", "author", notice.author), time, make("p", "text", notice.text));
+  return item;
+}
+
+function make(name, className, text = "") {
+  const element = document.createElement(name);
+  element.className = className;
+  element.textContent = text;
+  return element;
+}
+
+function announce(notice) {
+  $("heard").textContent = `${notice.author}: ${notice.text}`;
+  if (document.hidden) document.title = `(${++unseen}) ${title}`;
+}
+
+document.addEventListener("visibilitychange", () => {
+  unseen = 0;
+  document.title = title;
+});
+
+/* The form -------------------------------------------------------------------------------------------------------- */
+
+const form = $("form");
+const { author, text } = form.elements;
+const button = form.querySelector("button");
+const keys = $("hint").firstElementChild;
+let sending = false;
+
+function refresh() {
+  button.disabled = sending || !text.value.trim();
+  const left = text.maxLength - text.value.length;
+  $("hint").classList.toggle("counting", left <= 100);
+  $("hint").replaceChildren(left <= 100 ? `${left} characters left` : keys);
+}
+
+form.addEventListener("submit", async (event) => {
+  event.preventDefault();
+  if (button.disabled) return;
+  const sent = text.value;
+  sending = true;
+  text.focus();
+  refresh();
+  try {
+    const notice = await post({ author: author.value, text: sent });
+    addNotice(notice, true);
+    if (text.value === sent) text.value = "";
+    $("error").textContent = "";
+  } catch (error) {
+    $("error").textContent = error.message;
+  }
+  sending = false;
+  refresh();
+});
+
+async function post(notice) {
+  let response;
+  try {
+    response = await fetch("notices", {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify(notice),
+      signal: AbortSignal.timeout(8_000),
+    });
+  } catch (error) {
+    throw new Error(
+      error.name === "TimeoutError"
+        ? "The server has not answered. A browser opens six connections to a server: are there more than five of these tabs?"
+        : "The server cannot be reached. Your text is kept: post it again once the page is live.",
+    );
+  }
+  const answer = await response.json().catch(() => ({}));
+  if (!response.ok) throw new Error(answer.error ?? `The server answered ${response.status}.`);
+  return answer;
+}
+
+text.addEventListener("input", () => {
+  $("error").textContent = "";
+  refresh();
+});
+text.addEventListener("keydown", (event) => {
+  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+  event.preventDefault();
+  form.requestSubmit();
+});
+author.addEventListener("keydown", (event) => {
+  if (event.key !== "Enter" || event.isComposing) return;
+  event.preventDefault();
+  if (button.disabled) text.focus();
+  else form.requestSubmit();
+});
+
+author.value = localStorage.getItem("author") ?? "";
+author.addEventListener("change", () => localStorage.setItem("author", author.value));
+
+/* The chart ------------------------------------------------------------------------------------------------------- */
+
+function showLoad(load) {
+  $("cpu").textContent = Math.round(load.cpu);
+  $("clients").textContent = load.clients;
+  chart.add(load);
+  const element = $("chart");
+  element.dataset.samples = Number(element.dataset.samples) + 1;
+  element.setAttribute("aria-label", `The last two minutes. Now: processor load ${Math.round(load.cpu)} percent, clients ${load.clients}.`);
+}
+
+/** Two curves over the last two minutes. What is new slides in within the second until more comes. */
+class Chart {
+  static SPAN = 120_000;
+  static GAP = 3_500; // the server was away: no line is drawn across
+  static GUTTER = 41.6; // 2.6rem in board.css
+  static SLIDE = 1_000;
+
+  #element;
+  #grid = svg("svg", { class: "grid", "aria-hidden": "true" });
+  #curves = svg("svg", { class: "curves", "aria-hidden": "true" });
+  #samples = [];
+  #slide = { from: 0, to: 0, since: 0 }; // the time at the right edge
+
+  constructor(element) {
+    this.#element = element;
+    const view = make("div", "window");
+    view.append(this.#curves);
+    element.append(this.#grid, view);
+    new ResizeObserver(() => this.#draw()).observe(element);
+  }
+
+  /** Samples of the past, of which some may be known. */
+  fill(samples) {
+    this.#merge(samples);
+    this.#slide = { from: this.#end, to: this.#end, since: 0 };
+    this.#draw();
+  }
+
+  add(sample) {
+    const edge = this.#edge;
+    this.#merge([sample]);
+    const to = this.#end;
+    const from = calm.matches || document.hidden || to - edge > Chart.GAP ? to : edge;
+    this.#slide = { from, to, since: performance.now() };
+    this.#draw();
+    const distance = ((to - from) / Chart.SPAN) * this.#width;
+    this.#curves.getAnimations().forEach((animation) => animation.cancel());
+    if (distance) this.#curves.animate([{ transform: `translateX(${distance}px)` }, { transform: "none" }], Chart.SLIDE);
+  }
+
+  get #end() {
+    return this.#samples.at(-1)?.at ?? 0;
+  }
+
+  get #edge() {
+    const { from, to, since } = this.#slide;
+    return from + (to - from) * Math.min(1, (performance.now() - since) / Chart.SLIDE);
+  }
+
+  get #width() {
+    return Math.max(1, this.#element.clientWidth - Chart.GUTTER);
+  }
+
+  #merge(samples) {
+    const byTime = new Map([...this.#samples, ...samples].map((sample) => [sample.at, sample]));
+    const sorted = [...byTime.values()].sort((one, other) => one.at - other.at);
+    this.#samples = sorted.filter((sample) => sample.at >= sorted.at(-1).at - Chart.SPAN - 5_000);
+  }
+
+  #draw() {
+    const height = this.#element.clientHeight - 24;
+    const split = Math.round(height * 0.68);
+    const most = roundUp(Math.max(...this.#samples.map((sample) => sample.clients), 2));
+    const panes = [
+      { key: "cpu", top: 8, bottom: split, most: 100, marks: [0, 50, 100], unit: " %" },
+      { key: "clients", top: split + 26, bottom: height, most, marks: [0, most], unit: "", steps: true },
+    ];
+    this.#grid.replaceChildren(...panes.flatMap((pane) => this.#rules(pane)), ...this.#times(height));
+    this.#curves.replaceChildren(...panes.map((pane) => this.#curve(pane)));
+  }
+
+  #rules({ top, bottom, most, marks, unit }) {
+    return marks.flatMap((mark) => {
+      const y = Math.round(bottom - (mark / most) * (bottom - top)) + 0.5;
+      const label = mark === most ? mark + unit : mark;
+      return [
+        svg("line", { x1: 0, x2: this.#width, y1: y, y2: y }),
+        svg("text", { x: this.#width + 6, y: y + 4 }, label),
+      ];
+    });
+  }
+
+  #times(height) {
+    return ["2 min ago", "1 min ago", "now"].map((label, index) =>
+      svg("text", { x: (this.#width * index) / 2, y: height + 20, "text-anchor": ["start", "middle", "end"][index] }, label),
+    );
+  }
+
+  #curve({ key, top, bottom, most, steps }) {
+    const x = (sample) => (this.#width * (1 - (this.#end - sample.at) / Chart.SPAN)).toFixed(1);
+    const y = (sample) => (bottom - (sample[key] / most) * (bottom - top)).toFixed(1);
+    const step = (sample, index, run) => {
+      if (steps) return `H${x(sample)}V${y(sample)}`;
+      const before = run[index - 1];
+      const middle = ((Number(x(before)) + Number(x(sample))) / 2).toFixed(1);
+      return `C${middle} ${y(before)} ${middle} ${y(sample)} ${x(sample)} ${y(sample)}`;
+    };
+    const runs = this.#runs().map((run) => ({
+      run,
+      line: run.map((sample, index) => (index ? step(sample, index, run) : `M${x(sample)} ${y(sample)}`)).join(""),
+    }));
+    const group = svg("g", { class: key });
+    group.append(
+      svg("path", { class: "area", d: runs.map(({ run, line }) => `${line}V${bottom}H${x(run[0])}Z`).join("") }),
+      svg("path", { class: "line", d: runs.map(({ line }) => line).join("") }),
+    );
+    return group;
+  }
+
+  #runs() {
+    const runs = [];
+    for (const sample of this.#samples) {
+      const run = runs.at(-1);
+      if (run && sample.at - run.at(-1).at <= Chart.GAP) run.push(sample);
+      else runs.push([sample]);
+    }
+    return runs;
+  }
+}
+
+function roundUp(number) {
+  const power = 10 ** Math.floor(Math.log10(number));
+  return [1, 2, 5, 10].map((factor) => factor * power).find((mark) => mark >= number);
+}
+
+function svg(name, attributes, text) {
+  const element = document.createElementNS("http://www.w3.org/2000/svg", name);
+  Object.entries(attributes).forEach(([key, value]) => element.setAttribute(key, value));
+  if (text !== undefined) element.textContent = text;
+  return element;
+}
+
+const chart = new Chart($("chart"));
+
+$("curl").textContent = `curl -N ${new URL("stream", location)}`;
+refresh();
+listen();

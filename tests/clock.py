@@ -1,0 +1,36 @@
+"""A scheduler that a test holds still: time passes when the test says so, and nothing runs on another thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from flask_sse_emitters.scheduler import Scheduler, Timer
+
+
+class ManualScheduler(Scheduler):
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.jobs: list[Callable[[], object]] = []
+        super().__init__(clock=lambda: self.now)
+
+    def pass_time(self, seconds: float) -> None:
+        """Move the clock, stopping at each timer on the way."""
+        end = self.now + seconds
+        while self._timers and self._timers[0][0] <= end:
+            self.now = max(self.now, self._timers[0][0])
+            self._call_due()
+        self.now = end
+
+    def run_jobs(self) -> None:
+        """Run the callbacks that are due."""
+        while self.jobs:
+            self.jobs.pop(0)()
+
+    def run(self, job: Callable[[], object]) -> None:
+        self.jobs.append(job)
+
+    def live_timers(self) -> list[Timer]:
+        return [timer for _, _, timer in self._timers if timer.call is not None]
+
+    def _start(self) -> None:
+        pass

@@ -1,0 +1,10 @@
+"""How the tests run gunicorn."""
+
+import os
+
+bind = f"fd://{os.environ['LISTENER']}"
+workers = 1
+worker_connections = 5000
+graceful_timeout = 1
+keepalive = 5
+control_socket_disable = True

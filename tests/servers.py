@@ -1,0 +1,115 @@
+"""Real servers in processes of their own, on free ports."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+
+from .waiting import PATIENCE
+
+ROOT = Path(__file__).parent.parent
+
+_GUNICORN = [sys.executable, "-m", "gunicorn", "--config", str(ROOT / "tests" / "gunicorn_settings.py")]
+
+_COMMANDS = {
+    "gevent": [*_GUNICORN, "--worker-class", "gevent"],
+    "gthread": [*_GUNICORN, "--worker-class", "gthread", "--threads", "100"],
+    "gevent_pywsgi": [*_GUNICORN, "--worker-class", "gevent_pywsgi"],
+    "sync": [*_GUNICORN, "--worker-class", "sync"],
+    "werkzeug": [sys.executable, "-m", "tests.werkzeug_server"],
+}
+
+#: Those that the contract holds on.
+SERVERS = ["gevent", "gthread", "gevent_pywsgi", "werkzeug"]
+
+
+class Server:
+    """A server that runs an application, from ``with`` to its end.
+
+    It listens at a socket that this process opened: the port is free, and connections wait while it starts.
+    """
+
+    def __init__(self, kind: str, app: str, env: dict[str, str] | None = None, port: int = 0) -> None:
+        self.kind = kind
+        self._app = app
+        self._env = env or {}
+        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by __exit__
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port = port
+
+    def __enter__(self) -> Server:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.stop()
+        self._log.close()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def log(self) -> str:
+        """What it has written so far, to stdout and stderr."""
+        position = self._log.seek(0)
+        text = self._log.read()
+        assert position == 0
+        return text
+
+    def start(self) -> None:
+        with socket.socket() as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(("127.0.0.1", self.port))
+            listener.listen(2048)
+            self.port = listener.getsockname()[1]
+            self._process = subprocess.Popen(
+                [*_COMMANDS[self.kind], self._app],
+                cwd=ROOT,
+                env={**os.environ, "LISTENER": str(listener.fileno()), **self._env},
+                pass_fds=[listener.fileno()],
+                stdout=self._log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def signal(self, number: int) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def kill(self) -> None:
+        """End all of it at once, as a crash would."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> None:
+        self._end(signal.SIGTERM)
+
+    def _end(self, number: int) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        os.killpg(process.pid, number)
+        try:
+            process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait(PATIENCE)
+        self._await_group_end(process.pid)
+
+    @staticmethod
+    def _await_group_end(group: int) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            try:
+                os.killpg(group, 0)
+            except ProcessLookupError:
+                return
+            time.sleep(0.01)
+        os.killpg(group, signal.SIGKILL)

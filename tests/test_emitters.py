@@ -1,0 +1,196 @@
+"""Lists of emitters."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from flask import Flask
+
+from flask_sse_emitters import SSE, CloseReason, Event, InvalidEvent, SseEmitter, SseEmitters
+from flask_sse_emitters.backlog import Frame
+
+from .clock import ManualScheduler
+from .stress import texts_of
+from .waiting import PATIENCE, until
+
+
+def test_an_event_reaches_every_emitter_and_send_counts_them() -> None:
+    emitters = SseEmitters()
+    members = [emitters.add(SseEmitter()) for _ in range(3)]
+    assert emitters.send("a") == 3
+    assert emitters.send(SseEmitter.event().name("n").data("b")) == 3
+    assert [texts_of(member) for member in members] == [["a", "b"]] * 3
+
+
+def test_an_event_is_encoded_once_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    frames: list[Frame] = []
+    original = SseEmitter._offer
+    monkeypatch.setattr(SseEmitter, "_offer", lambda self, frame: (frames.append(frame), original(self, frame))[1])
+    emitters = SseEmitters()
+    for _ in range(3):
+        emitters.add(SseEmitter())
+    emitters.send({"a": 1})
+    assert len(frames) == 3
+    assert len({id(frame.payload) for frame in frames}) == 1
+
+
+def test_an_emitter_is_in_the_list_once_until_it_ends() -> None:
+    emitters = SseEmitters()
+    emitter = SseEmitter()
+    assert emitters.add(emitter) is emitters.add(emitter) is emitter
+    assert (len(emitters), emitter in emitters, list(emitters)) == (1, True, [emitter])
+    emitter.complete()
+    assert (len(emitters), emitter in emitters, list(emitters)) == (0, False, [])
+    assert emitters.send("x") == 0
+
+
+def test_an_emitter_that_has_ended_does_not_enter() -> None:
+    emitters = SseEmitters()
+    emitter = SseEmitter()
+    emitter.complete()
+    assert emitters.add(emitter) is emitter
+    assert len(emitters) == 0
+
+
+def test_one_may_be_in_several_lists() -> None:
+    lists = [SseEmitters() for _ in range(3)]
+    emitter = SseEmitter()
+    for emitters in lists:
+        emitters.add(emitter)
+        emitters.send("x")
+    emitter.complete()
+    assert [len(emitters) for emitters in lists] == [0, 0, 0]
+    assert texts_of(emitter) == ["x", "x", "x"]
+
+
+def test_removing_leaves_the_stream_open() -> None:
+    emitters = SseEmitters()
+    emitter = emitters.add(SseEmitter())
+    emitters.remove(emitter)
+    emitters.remove(emitter)
+    assert emitter.is_open
+    assert emitters.send("x") == 0
+
+
+def test_only_emitters_enter() -> None:
+    with pytest.raises(TypeError, match=r"add\(\) takes an SseEmitter, not 'x'"):
+        SseEmitters().add("x")  # type: ignore[arg-type]
+
+
+def test_an_invalid_event_reaches_nobody_and_the_list_still_works() -> None:
+    emitters = SseEmitters()
+    emitter = emitters.add(SseEmitter())
+    with pytest.raises(InvalidEvent):
+        emitters.send(b"bytes")
+    emitters.send("fine")
+    assert texts_of(emitter) == ["fine"]
+
+
+def test_one_that_overflows_leaves_and_the_others_get_it() -> None:
+    emitters = SseEmitters()
+    slow, fast = emitters.add(SseEmitter(max_pending=1)), emitters.add(SseEmitter())
+    emitters.send(1)
+    assert emitters.send(2) == 2
+    assert slow.close_reason is CloseReason.OVERFLOW
+    assert list(emitters) == [fast]
+    assert texts_of(fast) == ["1", "2"]
+
+
+def test_complete_ends_all_after_what_was_sent_and_the_list_can_be_used_on() -> None:
+    emitters = SseEmitters()
+    emitter = emitters.add(SseEmitter())
+    emitters.send("last words")
+    emitters.complete()
+    assert emitter.close_reason is CloseReason.COMPLETED
+    assert texts_of(emitter) == ["last words"]
+    later = emitters.add(SseEmitter())
+    emitters.send("again")
+    assert texts_of(later) == ["again"]
+
+
+def test_json_is_made_by_the_app_of_the_emitters_where_no_context_is_pushed(scheduler: ManualScheduler) -> None:
+    app = Flask(__name__)
+    SSE(app)
+    app.json.ensure_ascii = False  # type: ignore[attr-defined]
+    emitters = SseEmitters()
+    emitters.add(SseEmitter(scheduler=scheduler))
+    with app.app_context():
+        emitter = emitters.add(SseEmitter(scheduler=scheduler))
+    emitters.send(["é"])
+    assert texts_of(emitter) == ['["é"]']
+
+
+class _Gate(SseEmitter):
+    """Stops whoever hands it an event, until it is let through."""
+
+    __slots__ = ("let", "reached")
+
+    def __init__(self) -> None:
+        self.reached, self.let = threading.Event(), threading.Event()
+        super().__init__()
+
+    def _offer(self, frame: Frame) -> bool:
+        self.reached.set()
+        assert self.let.wait(PATIENCE)
+        return super()._offer(frame)
+
+
+def test_a_second_sender_neither_overtakes_nor_waits() -> None:
+    """While one is at work in the list, others leave their events to it, and return."""
+    emitters = SseEmitters()
+    first, gate, last = emitters.add(SseEmitter()), _Gate(), SseEmitter()
+    emitters.add(gate)
+    emitters.add(last)
+    sender = threading.Thread(target=emitters.send, args=("a",))
+    sender.start()
+    assert gate.reached.wait(PATIENCE)
+    assert emitters.send("b") == 3
+    newcomer = emitters.add(SseEmitter())
+    emitters.send("c")
+    emitters.complete()
+    assert first.is_open, "the end does not overtake what was sent before it"
+    gate.let.set()
+    sender.join(PATIENCE)
+    until(lambda: len(emitters) == 0, "the end of all")
+    assert [texts_of(emitter) for emitter in (first, gate, last)] == [["a", "b", "c"]] * 3
+    assert texts_of(newcomer) == ["c"], "not what was sent before it came"
+
+
+def test_nobody_is_kept_at_work_for_others_without_end() -> None:
+    emitters = SseEmitters()
+    gate = _Gate()
+    emitters.add(gate)
+    sender = threading.Thread(target=emitters.send, args=(0,))
+    sender.start()
+    assert gate.reached.wait(PATIENCE)
+    for number in range(1, 500):
+        emitters.send(number)
+    gate.let.set()
+    sender.join(PATIENCE)
+    until(lambda: gate.pending == 500, "the background to do the rest")
+    assert texts_of(gate) == [str(number) for number in range(500)]
+
+
+def test_an_interrupted_sender_leaves_the_rest_to_the_background() -> None:
+    class Interrupted(SseEmitter):
+        __slots__ = ()
+
+        def _offer(self, frame: Frame) -> bool:
+            raise KeyboardInterrupt
+
+    emitters = SseEmitters()
+    before = emitters.add(SseEmitter())
+    emitters.add(Interrupted())
+    after = emitters.add(SseEmitter())
+    with pytest.raises(KeyboardInterrupt):
+        emitters.send("x")
+    until(lambda: after.pending, "the rest")
+    assert texts_of(before) == texts_of(after) == ["x"]
+
+
+def test_it_tells_how_many_there_are() -> None:
+    emitters = SseEmitters()
+    emitters.add(SseEmitter())
+    assert repr(emitters) == "<SseEmitters of 1>"
+    assert Event("x") not in emitters

@@ -1,0 +1,172 @@
+"""Timers, readers and jobs on the one background thread of a process."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+
+import psutil
+import pytest
+
+from flask_sse_emitters.scheduler import MAX_HELPERS, Scheduler
+
+from .clock import ManualScheduler
+from .waiting import PATIENCE, until
+
+
+def test_timers_fire_in_the_order_of_their_times(scheduler: ManualScheduler) -> None:
+    fired: list[str] = []
+    for delay, name in ((3, "c"), (1, "a"), (2, "b"), (1, "a, set later")):
+        scheduler.call_at(scheduler.now + delay, lambda name=name: fired.append(name))  # type: ignore[misc]
+    scheduler.pass_time(0.9)
+    assert fired == []
+    scheduler.pass_time(5)
+    assert fired == ["a", "a, set later", "b", "c"]
+
+
+def test_a_cancelled_timer_never_fires_and_lets_go_of_its_call(scheduler: ManualScheduler) -> None:
+    timer = scheduler.call_at(scheduler.now + 1, lambda: pytest.fail("it was cancelled"))
+    scheduler.cancel(timer)
+    scheduler.cancel(timer)
+    assert timer.call is None
+    scheduler.pass_time(2)
+
+
+def test_cancelled_timers_do_not_gather(scheduler: ManualScheduler) -> None:
+    kept = scheduler.call_at(scheduler.now + 9999, lambda: None)
+    for _ in range(10_000):
+        scheduler.cancel(scheduler.call_at(scheduler.now + 1800, lambda: None))
+    assert len(scheduler._timers) < 500
+    assert scheduler.live_timers() == [kept]
+
+
+def test_a_timer_that_raises_is_logged_and_stops_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    scheduler = Scheduler()
+    fired = threading.Event()
+    scheduler.call_at(0, lambda: 1 / 0)
+    scheduler.call_at(0, fired.set)
+    assert fired.wait(PATIENCE)
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_nothing_starts_before_it_is_needed_and_then_one_thread() -> None:
+    before = threading.active_count()
+    scheduler = Scheduler()
+    assert threading.active_count() == before
+    for _ in range(100):
+        scheduler.call_at(scheduler.clock() + 1000, lambda: None)
+    assert threading.active_count() == before + 1
+    assert [thread.daemon for thread in threading.enumerate() if thread.name == "sse-scheduler"].count(False) == 0
+
+
+def test_blocked_callbacks_delay_no_timer() -> None:
+    """As many callbacks as ever run at once block; timers that are due all the while fire before they end."""
+    scheduler = Scheduler()
+    blocked, release = threading.Semaphore(0), threading.Event()
+
+    def block() -> None:
+        blocked.release()
+        assert release.wait(PATIENCE)
+
+    for _ in range(3 * MAX_HELPERS):
+        scheduler.run(block)
+    for _ in range(MAX_HELPERS):
+        assert blocked.acquire(timeout=PATIENCE)
+    fired = threading.Semaphore(0)
+    now = scheduler.clock()
+    for delay in range(20):
+        scheduler.call_at(now + delay / 100, fired.release)
+    for _ in range(20):
+        assert fired.acquire(timeout=PATIENCE)
+    assert not blocked.acquire(blocking=False), "more helpers than the bound"
+    release.set()
+    for _ in range(2 * MAX_HELPERS):
+        assert blocked.acquire(timeout=PATIENCE)
+    until(lambda: scheduler._helpers == 0, "the helpers to end")
+
+
+def test_jobs_that_raise_are_logged_and_stop_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    scheduler = Scheduler()
+    done = threading.Event()
+    scheduler.run(lambda: [][0])
+    scheduler.run(done.set)
+    assert done.wait(PATIENCE)
+    until(lambda: "IndexError" in caplog.text, "the log")
+
+
+def test_where_no_thread_can_be_started_callbacks_wait_until_one_can(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    scheduler = Scheduler()
+    scheduler.call_at(0, lambda: None)
+    until(lambda: not scheduler._timers, "the background thread")
+    start, refused = threading.Thread.start, threading.Event()
+
+    def refuse(thread: threading.Thread) -> None:
+        refused.set()
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    done = threading.Event()
+    scheduler.run(done.set)
+    assert refused.wait(PATIENCE)
+    monkeypatch.setattr(threading.Thread, "start", start)
+    assert done.wait(PATIENCE)
+    assert "cannot start a thread for callbacks" in caplog.text
+
+
+def test_a_reader_is_called_when_its_descriptor_can_be_read() -> None:
+    scheduler = Scheduler()
+    read_end, write_end = os.pipe()
+    heard: list[bytes] = []
+    scheduler.add_reader(read_end, lambda: heard.append(os.read(read_end, 100)))
+    os.write(write_end, b"x")
+    until(lambda: heard == [b"x"], "the reader")
+    os.write(write_end, b"y")
+    until(lambda: heard == [b"x", b"y"], "the reader, again")
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_a_forked_child_starts_afresh() -> None:
+    scheduler = Scheduler()
+    scheduler.call_at(0, lambda: None)
+    until(lambda: not scheduler._timers, "the background thread")
+    scheduler.call_at(scheduler.clock() + 1000, lambda: None)
+    read_end, write_end = os.pipe()
+    child = os.fork()
+    if child == 0:
+        fired = threading.Event()
+        scheduler.call_at(scheduler.clock(), fired.set)
+        os.write(write_end, b"fired" if len(scheduler._timers) <= 1 and fired.wait(PATIENCE) else b"not")
+        os._exit(0)
+    os.close(write_end)
+    assert os.read(read_end, 100) == b"fired"
+    os.waitpid(child, 0)
+    os.close(read_end)
+    fired = threading.Event()
+    scheduler.call_at(0, fired.set)
+    assert fired.wait(PATIENCE), "the parent goes on"
+
+
+def test_twenty_thousand_pending_timers_cost_nothing() -> None:
+    """The background thread does not run at all while no timer is due."""
+    scheduler = Scheduler()
+    for number in range(20_000):
+        scheduler.call_at(scheduler.clock() + 1000 + number, lambda: None)
+    fired = threading.Event()
+    scheduler.call_at(0, fired.set)
+    assert fired.wait(PATIENCE)
+    time.sleep(0.2)
+    before = _thread_times()
+    time.sleep(1.0)
+    used = max(after - before.get(number, 0) for number, after in _thread_times().items() if number != _me())
+    assert used <= 0.02, f"{used} s of processor time in one idle second"
+
+
+def _me() -> int:
+    return threading.get_native_id()
+
+
+def _thread_times() -> dict[int, float]:
+    return {thread.id: thread.user_time + thread.system_time for thread in psutil.Process().threads()}

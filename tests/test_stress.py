@@ -1,0 +1,40 @@
+"""Thread-safety, proven by trying to break it: see ``stress.py`` for what must hold."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from .servers import ROOT
+from .stress import OPERATIONS, churn_and_send, publish_to_streams
+
+
+class _Thread:
+    def __init__(self, call: Callable[[], object]) -> None:
+        self._thread = threading.Thread(target=call)
+        self._thread.start()
+
+    def join(self) -> None:
+        self._thread.join()
+
+
+@pytest.mark.timeout(600)
+def test_a_list_holds_under_two_hundred_thousand_operations_of_32_threads() -> None:
+    assert OPERATIONS == 200_000
+    churn_and_send(lambda: None)
+
+
+def test_streams_on_threads_get_everything_in_one_order() -> None:
+    publish_to_streams(_Thread, consumers=50, senders=8, each=500)
+
+
+@pytest.mark.timeout(600)
+def test_all_of_it_holds_on_greenlets_and_with_foreign_threads() -> None:
+    """200,000 operations of greenlets; then streams on greenlets, sent to by greenlets and by real threads."""
+    command = [sys.executable, "-m", "tests.stress_on_greenlets"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=500, check=False)
+    assert (result.returncode, result.stdout) == (0, "held\n"), result.stderr

@@ -1,0 +1,22 @@
+"""Waiting for a condition: generous, and never longer than needed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+#: How long a test waits for what must come, on however slow a machine.
+PATIENCE = 30.0
+
+
+def until(condition: Callable[[], T], what: str = "the condition", seconds: float = PATIENCE) -> T:
+    """The condition's value, once it is true."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited {seconds:g} s in vain for {what}; it is {value!r}")
+        time.sleep(0.005)
+    return value
