@@ -44,7 +44,7 @@ def page() -> ResponseReturnValue:
 
 @views.get("/stream")
 def stream() -> SseEmitter:
-    # Into the list first: what happens meanwhile may then come twice, which the page sorts out, but is never missed.
+    # Into the list first: what is posted meanwhile may come twice, which the page sorts out, but is never missed.
     emitter = pages.add(SseEmitter())
     history = {"notices": list(notices.copy()), "samples": list(samples.copy())}
     emitter.send(SseEmitter.event().name("history").data(history))
@@ -66,7 +66,7 @@ def post_notice() -> ResponseReturnValue:
     notice = Notice(id=uuid.uuid4().hex, author=author or "Anonymous", text=text, at=now())
     notices.append(notice)
     pages.send(SseEmitter.event().name("notice").data(notice))
-    return dict(notice), 201
+    return notice, 201
 
 
 @views.get("/connect")
@@ -141,13 +141,9 @@ def now() -> int:
     return round(time.time() * 1000)
 
 
-def create_app() -> Flask:
-    app = Flask(__name__, static_folder=None)
-    app.config["SSE_RETRY"] = 1000
-    app.register_blueprint(views)
-    SSE(app)
-    return app
-
-
 pulse = Pulse()
-app = create_app()
+
+app = Flask(__name__, static_folder=None)
+app.config["SSE_RETRY"] = 1000
+app.register_blueprint(views)
+SSE(app)

@@ -211,8 +211,12 @@ author.addEventListener("keydown", (event) => {
   else form.requestSubmit();
 });
 
-author.value = localStorage.getItem("author") ?? "";
-author.addEventListener("change", () => localStorage.setItem("author", author.value));
+let remembered = {};
+try {
+  remembered = localStorage;
+} catch {} // the browser keeps nothing for this page
+author.value = remembered.author ?? "";
+author.addEventListener("change", () => (remembered.author = author.value));
 
 /* The chart ------------------------------------------------------------------------------------------------------- */
 

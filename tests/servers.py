@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -20,7 +21,7 @@ _GUNICORN = [sys.executable, "-m", "gunicorn", "--config", str(ROOT / "tests" / 
 
 _COMMANDS = {
     "gevent": [*_GUNICORN, "--worker-class", "gevent"],
-    "gthread": [*_GUNICORN, "--worker-class", "gthread", "--threads", "100"],
+    "gthread": [*_GUNICORN, "--worker-class", "gthread", "--threads", "200"],
     "gevent_pywsgi": [*_GUNICORN, "--worker-class", "gevent_pywsgi"],
     "sync": [*_GUNICORN, "--worker-class", "sync"],
     "werkzeug": [sys.executable, "-m", "tests.werkzeug_server"],
@@ -36,9 +37,11 @@ class Server:
     It listens at a socket that this process opened: the port is free, and connections wait while it starts.
     """
 
-    def __init__(self, kind: str, app: str, env: dict[str, str] | None = None, port: int = 0) -> None:
+    def __init__(
+        self, kind: str, app: str, *, env: dict[str, str] | None = None, port: int = 0, arguments: Sequence[str] = ()
+    ) -> None:
         self.kind = kind
-        self._app = app
+        self._command = [*_COMMANDS[kind], *arguments, app]
         self._env = env or {}
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by __exit__
         self._process: subprocess.Popen[bytes] | None = None
@@ -71,7 +74,7 @@ class Server:
             listener.listen(2048)
             self.port = listener.getsockname()[1]
             self._process = subprocess.Popen(
-                [*_COMMANDS[self.kind], self._app],
+                self._command,
                 cwd=ROOT,
                 env={**os.environ, "LISTENER": str(listener.fileno()), **self._env},
                 pass_fds=[listener.fileno()],

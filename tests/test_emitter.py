@@ -201,7 +201,7 @@ def test_sending_after_the_end_raises_with_the_reason(make: Make) -> None:
     emitter = make()
     error = KeyError("why")
     emitter.complete_with_error(error)
-    with pytest.raises(EmitterClosed, match="ended with ERROR: 'why'; use try_send") as caught:
+    with pytest.raises(EmitterClosed, match=r"ended with ERROR: 'why'; use try_send") as caught:
         emitter.send("x")
     assert (caught.value.reason, caught.value.error) == (CloseReason.ERROR, error)
     assert emitter.try_send("x") is False
@@ -335,7 +335,7 @@ def test_close_ends_the_stream_at_the_event_that_is_one_too_many(make: Make) -> 
     emitter = make(max_pending=2)
     emitter.send(1)
     emitter.send(2)
-    with pytest.raises(EmitterClosed, match="OVERFLOW.*max_pending=2") as caught:
+    with pytest.raises(EmitterClosed, match=r"OVERFLOW.*max_pending=2") as caught:
         emitter.send(3)
     assert caught.value.reason is CloseReason.OVERFLOW
     assert (emitter.close_reason, emitter.pending, emitter.dropped) == (CloseReason.OVERFLOW, 0, 0)

@@ -176,7 +176,7 @@ def test_an_interrupted_sender_leaves_the_rest_to_the_background() -> None:
     class Interrupted(SseEmitter):
         __slots__ = ()
 
-        def _offer(self, frame: Frame) -> bool:
+        def _offer(self, _: Frame) -> bool:
             raise KeyboardInterrupt
 
     emitters = SseEmitters()

@@ -26,7 +26,7 @@ class Colour(enum.StrEnum):
     RED = "red"
 
 
-class Shout(str, enum.Enum):
+class Shout(str, enum.Enum):  # noqa: UP042 - formats otherwise than its text
     HEY = "hey"
 
 
@@ -121,7 +121,7 @@ def test_an_error_shows_only_the_beginning_of_a_long_text() -> None:
 
 
 def test_data_that_is_no_json_is_refused_with_what_to_do() -> None:
-    with pytest.raises(InvalidEvent, match="data of type bytes cannot be made JSON .* send a str instead"):
+    with pytest.raises(InvalidEvent, match=r"data of type bytes cannot be made JSON .* send a str instead"):
         Event(b"raw").encode()
     nested: list[Any] = []
     nested.append(nested)
@@ -245,4 +245,4 @@ def test_httpx_sse_reads_the_same_events(events: list[Event]) -> None:
     for event in events:
         last = last if event.id is None else str(event.id)
         ids.append(last)
-    assert read == [(e.data, e.event or "message", id) for e, id in zip(events, ids, strict=True)]
+    assert read == [(e.data, e.event or "message", last_id) for e, last_id in zip(events, ids, strict=True)]

@@ -192,9 +192,11 @@ def test_the_request_is_over_before_its_stream(app: Flask, client: FlaskClient) 
 def test_one_emitter_has_one_response(app: Flask, client: FlaskClient) -> None:
     emitter = SseEmitter()
     app.add_url_rule("/", view_func=lambda: emitter)
-    with client.get("/"), pytest.raises(SseError, match="make an emitter for each request"):
-        app.testing = True
-        client.get("/")
+    app.testing = True
+    with client.get("/"):
+        with pytest.raises(SseError, match="make an emitter for each request"):
+            client.get("/")
+        assert emitter.is_open
     assert emitter.close_reason is CloseReason.DISCONNECTED
 
 

@@ -1,0 +1,102 @@
+"""A client that reads a stream as it comes, and can leave in every way that clients do."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import struct
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from flask_sse_emitters import Event
+from flask_sse_emitters.testing import read_events
+
+from .servers import Server
+from .waiting import PATIENCE, until
+
+
+def new_name() -> str:
+    return uuid.uuid4().hex
+
+
+class Client:
+    """One request, whose response is read as it comes."""
+
+    def __init__(
+        self, server: Server, path: str, method: str = "GET", headers: dict[str, str] | None = None, version: int = 11
+    ) -> None:
+        self._connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)
+        self._connection._http_vsn = version  # type: ignore[attr-defined]
+        self._connection._http_vsn_str = f"HTTP/{version / 10}"  # type: ignore[attr-defined]
+        self._connection.connect()
+        self.socket: socket.socket = self._connection.sock
+        self._connection.request(method, path, headers=headers or {})
+        self.response = self._connection.getresponse()
+
+    def events(self, n: int) -> list[Event]:
+        return read_events(self.response, n)
+
+    def texts(self, n: int) -> list[str]:
+        return [event.data for event in self.events(n)]
+
+    def read_some(self) -> bytes:
+        """What has come, at least a byte; ``b""`` at the end."""
+        return self.response.read1()
+
+    def rest(self) -> bytes:
+        """All up to a clean end; raises where there is none."""
+        return self.response.read()
+
+    def close(self) -> None:
+        self.response.close()
+        self._connection.close()
+        self.socket.close()
+
+    def reset(self) -> None:
+        """Leave with a reset in place of a FIN."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.close()
+
+
+@contextmanager
+def connected(server: Server, path: str, **options: Any) -> Iterator[Client]:
+    client = Client(server, path, **options)
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+def get(server: Server, path: str) -> Any:
+    with connected(server, path) as client:
+        body = client.rest()
+        assert client.response.status == 200, body
+        return json.loads(body)
+
+
+def post(server: Server, path: str, data: object = None) -> Any:
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)
+    connection.request("POST", path, json.dumps(data), {"Content-Type": "application/json"})
+    with connection.getresponse() as response:
+        body = response.read()
+        assert response.status == 200, body
+    connection.close()
+    return json.loads(body or "null")
+
+
+def state(server: Server, name: str, app: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = get(server, f"{app}/state/{name}")
+    return found
+
+
+def ended(server: Server, name: str, callbacks: int, app: str = "") -> dict[str, Any]:
+    """The emitter's state, once it has ended and that many callbacks have run."""
+
+    def found() -> dict[str, Any] | None:
+        now = state(server, name, app)
+        return now if now.get("open") is False and len(now["journal"]) >= callbacks else None
+
+    return until(found, f"the end of {name} and {callbacks} callbacks") or {}

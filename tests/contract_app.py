@@ -1,0 +1,245 @@
+"""The application of the contract: every view is one way to use the package, and tests look in and steer over HTTP."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+from flask import Blueprint, Flask, Response, current_app, g, has_request_context, request
+from flask.typing import ResponseReturnValue
+from werkzeug.middleware.dispatcher import DispatcherMiddleware
+
+from flask_sse_emitters import SSE, SseEmitter, SseEmitters
+from flask_sse_emitters.hangups import HANGUPS
+from flask_sse_emitters.parking import is_green
+
+sse = SSE()
+streams = Blueprint("streams", __name__)
+steering = Blueprint("steering", __name__)
+
+emitters: dict[str, SseEmitter] = {}
+lists: defaultdict[str, SseEmitters] = defaultdict(SseEmitters)
+journals: defaultdict[str, list[str]] = defaultdict(list)
+
+
+def make(name: str) -> SseEmitter:
+    """An emitter under a name, as the query wants it, in the list of the query, with all its callbacks in a journal."""
+    options: dict[str, Any] = {
+        key: convert(request.args[key])
+        for key, convert in (("timeout", float), ("heartbeat", float), ("max_pending", int), ("overflow", str))
+        if key in request.args
+    }
+    emitter = emitters[name] = SseEmitter(**{"timeout": 60, "heartbeat": 0, **options})
+    journal, requests_thread = journals[name], threading.current_thread()
+
+    def note(what: str) -> None:
+        away = "" if threading.current_thread() is not requests_thread else " on the request's thread"
+        app = current_app.name if current_app else "no app"
+        journal.append(f"{what} in {app}{away}")
+
+    emitter.on_completion(lambda: note("completion"))
+    emitter.on_timeout(lambda: note("timeout"))
+    emitter.on_error(lambda _: note("error"))
+    return lists[request.args.get("list", name)].add(emitter)
+
+
+@streams.get("/silent/<name>")
+def silent(name: str) -> ResponseReturnValue:
+    return make(name)
+
+
+@streams.get("/greeting/<name>")
+def greeting(name: str) -> ResponseReturnValue:
+    emitter = make(name)
+    for number in range(3):
+        emitter.send(SseEmitter.event().name("greeting").id(number).data(number))
+    return emitter
+
+
+@streams.get("/unknown")
+def unknown() -> ResponseReturnValue:
+    """An emitter that nothing here keeps: only its list does, until its end."""
+    emitter = lists["unknown"].add(SseEmitter(timeout=float(request.args["timeout"])))
+    emitter.send("hello")
+    emitter.on_completion(lambda: None)
+    emitter.on_error(lambda _: None)
+    return emitter
+
+
+@streams.get("/tuple/<name>")
+def in_a_tuple(name: str) -> Any:
+    return make(name), 200, {"X-Foo": "bar"}
+
+
+@streams.get("/completed/<name>")
+def completed(name: str) -> ResponseReturnValue:
+    emitter = make(name)
+    emitter.send("only this")
+    emitter.complete()
+    return emitter
+
+
+@streams.get("/failing/<name>")
+def failing(name: str) -> ResponseReturnValue:
+    make(name)
+    raise RuntimeError("the view failed")
+
+
+@streams.get("/failing-after/<name>")
+def failing_after(name: str) -> ResponseReturnValue:
+    g.fail_after = True
+    return make(name)
+
+
+@streams.get("/unreturned/<name>")
+def unreturned(name: str) -> ResponseReturnValue:
+    make(name)
+    return "something else"
+
+
+@streams.after_request
+def fail_after(response: Response) -> Response:
+    if g.get("fail_after"):
+        raise RuntimeError("after_request failed")
+    return response
+
+
+@streams.teardown_request
+def note_the_end_of_the_request(error: BaseException | None) -> None:
+    if has_request_context() and request.view_args:
+        journals["requests"].append(request.view_args["name"])
+
+
+@steering.get("/state/<name>")
+def state(name: str) -> ResponseReturnValue:
+    if name not in emitters:
+        return {"journal": []}
+    emitter = emitters[name]
+    return {
+        "open": emitter.is_open,
+        "reason": emitter.close_reason and emitter.close_reason.name,
+        "error": emitter.error and str(emitter.error),
+        "pending": emitter.pending,
+        "last_event_id": emitter.last_event_id,
+        "journal": journals[name],
+    }
+
+
+@steering.get("/requests")
+def requests() -> ResponseReturnValue:
+    return journals["requests"]
+
+
+@steering.post("/send/<name>")
+def send(name: str) -> ResponseReturnValue:
+    return {"sent": emitters[name].try_send(request.get_json())}
+
+
+@steering.post("/complete/<name>")
+def complete(name: str) -> ResponseReturnValue:
+    emitters[name].complete()
+    return ""
+
+
+@steering.post("/fail/<name>")
+def fail(name: str) -> ResponseReturnValue:
+    emitters[name].complete_with_error(ValueError("on purpose"))
+    return ""
+
+
+@steering.get("/lists/<name>")
+def count(name: str) -> ResponseReturnValue:
+    return {"count": len(lists[name])}
+
+
+@steering.post("/lists/<name>/send")
+def send_to_all(name: str) -> ResponseReturnValue:
+    return {"count": lists[name].send(request.get_json())}
+
+
+@steering.post("/lists/<name>/complete")
+def complete_all(name: str) -> ResponseReturnValue:
+    lists[name].complete()
+    return ""
+
+
+@steering.post("/lists/<name>/publish")
+def publish(name: str) -> ResponseReturnValue:
+    """Send so many events from so many threads: ``foreign`` ones are real threads also where gevent has patched."""
+    threads, each = int(request.args["threads"]), int(request.args["each"])
+
+    def send(sender: int) -> None:
+        for number in range(each):
+            lists[name].send(f"{sender}:{number}")
+            if not number % 10:
+                breathe()
+
+    run_on_threads(send, threads, foreign="foreign" in request.args)
+    return ""
+
+
+def breathe() -> None:
+    threading.Event().wait(0.001)
+
+
+def run_on_threads(call: Callable[[int], object], count: int, foreign: bool) -> None:
+    if foreign and is_green():
+        from gevent.hub import get_hub
+        from gevent.monkey import get_original
+
+        nap = get_original("time", "sleep")
+        globals()["breathe"] = lambda: nap(0.001)
+        results = [get_hub().threadpool.spawn(call, number) for number in range(count)]
+        for result in results:
+            result.get()
+        return
+    threads = [threading.Thread(target=call, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+@steering.get("/process")
+def process() -> ResponseReturnValue:
+    """What this process holds."""
+    import gc
+
+    import psutil
+
+    gc.collect()
+    me = psutil.Process()
+    kinds = ("SseEmitter", "Stream", "Watch", "Timer", "Callbacks", "Backlog", "Deadlines")
+    counts = dict.fromkeys(kinds, 0)
+    for thing in gc.get_objects():
+        kind = type(thing)
+        if kind.__name__ in counts and kind.__module__.startswith("flask_sse_emitters"):
+            counts[kind.__name__] += 1
+    return {
+        "objects": counts,
+        "all_objects": len(gc.get_objects()),
+        "rss": me.memory_info().rss,
+        "threads": me.num_threads(),
+        "python_threads": threading.active_count(),
+        "descriptors": me.num_fds(),
+        "watched": len(HANGUPS),
+    }
+
+
+def create_app(name: str, **config: Any) -> Flask:
+    app = Flask(name)
+    app.config.update(config)
+    sse.init_app(app)
+    app.register_blueprint(streams)
+    app.register_blueprint(steering)
+    return app
+
+
+#: The second app, under /impatient, is for emitters that no view returns.
+app = create_app("contract")
+app.wsgi_app = DispatcherMiddleware(  # type: ignore[method-assign]
+    app.wsgi_app, {"/impatient": create_app("impatient", SSE_ATTACH_SECONDS=0.2, PID=os.getpid())}
+)

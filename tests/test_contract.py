@@ -1,0 +1,315 @@
+"""What holds on every server: real ones, in processes of their own, over real sockets."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import threading
+import time
+
+import pytest
+
+from flask_sse_emitters import Event
+from flask_sse_emitters.testing import decode
+
+from .client import Client, connected, ended, get, new_name, post, state
+from .servers import Server
+from .waiting import PATIENCE, until
+
+pytestmark = pytest.mark.xdist_group("contract")
+
+COMPLETION = "completion in contract"
+TIMEOUT = "timeout in contract"
+ERROR = "error in contract"
+
+
+def test_the_first_bytes_come_at_once_though_nothing_is_sent(server: Server) -> None:
+    with connected(server, f"/silent/{new_name()}") as client:
+        assert client.response.status == 200
+        first = client.read_some()
+        assert first.startswith(b":")
+        assert b"retry: 3000\n" in first
+
+
+def test_the_headers_are_those_of_an_event_stream(server: Server) -> None:
+    with connected(server, f"/tuple/{new_name()}") as client:
+        headers = client.response.headers
+        assert headers.get_all("Content-Type") == ["text/event-stream"]
+        assert headers.get_all("Cache-Control") == ["no-cache, no-transform"]
+        assert headers.get_all("X-Accel-Buffering") == ["no"]
+        assert headers.get_all("X-Foo") == ["bar"]
+        assert headers.get_all("Transfer-Encoding") == ["chunked"]
+        assert headers.get_all("Content-Length") is None
+
+
+def test_what_the_view_sent_comes_first_and_in_order(server: Server) -> None:
+    with connected(server, f"/greeting/{new_name()}") as client:
+        assert client.events(3) == [Event(str(n), event="greeting", id=str(n)) for n in range(3)]
+
+
+def test_events_arrive_one_by_one_as_they_are_sent(server: Server) -> None:
+    name = new_name()
+    with connected(server, f"/silent/{name}") as client:
+        for number in range(5):
+            assert post(server, f"/send/{name}", {"n": number}) == {"sent": True}
+            assert [json.loads(text) for text in client.texts(1)] == [{"n": number}]
+        assert state(server, name)["open"]
+
+
+def test_an_awkward_event_arrives_as_it_was_sent(server: Server) -> None:
+    name, text = new_name(), "\u2028é\0\x85\n\n x: 😀" * 20_000
+    with connected(server, f"/silent/{name}?max_pending=10") as client:
+        assert post(server, f"/send/{name}", text) == {"sent": True}
+        assert client.texts(1) == [text]
+
+
+def test_complete_ends_cleanly_after_what_was_pending(server: Server) -> None:
+    name = new_name()
+    with connected(server, f"/greeting/{name}") as client:
+        post(server, f"/send/{name}", "last words")
+        post(server, f"/complete/{name}")
+        assert [event.data for event in decode(client.rest())] == ["0", "1", "2", "last words"]
+    assert ended(server, name, 1)["journal"] == [COMPLETION]
+    assert state(server, name)["reason"] == "COMPLETED"
+
+
+def test_one_that_was_complete_before_the_view_returned_it_still_says_its_last_words(server: Server) -> None:
+    name = new_name()
+    with connected(server, f"/completed/{name}") as client:
+        assert [event.data for event in decode(client.rest())] == ["only this"]
+    assert ended(server, name, 1)["journal"] == [COMPLETION]
+
+
+def test_an_error_ends_cleanly_for_the_client(server: Server) -> None:
+    name = new_name()
+    with connected(server, f"/greeting/{name}") as client:
+        post(server, f"/fail/{name}")
+        assert len(decode(client.rest())) == 3
+    found = ended(server, name, 2)
+    assert (found["reason"], found["error"]) == ("ERROR", "on purpose")
+    assert found["journal"] == [ERROR, COMPLETION]
+
+
+def test_a_lifetime_ends_with_a_clean_end_of_a_200(server: Server) -> None:
+    name = new_name()
+    with connected(server, f"/greeting/{name}?timeout=0.3") as client:
+        assert client.response.status == 200
+        assert len(decode(client.rest())) == 3
+    found = ended(server, name, 2)
+    assert found["reason"] == "TIMEOUT"
+    assert found["journal"] == [TIMEOUT, COMPLETION]
+    assert get(server, f"/lists/{name}") == {"count": 0}
+
+
+@pytest.mark.parametrize("way", ["close", "reset", "half-close", "close behind unread bytes"])
+def test_a_client_that_leaves_is_noticed_without_sending(way: str, server: Server) -> None:
+    """There is no heartbeat here, and nothing is sent: only the socket can tell."""
+    name = new_name()
+    client = Client(server, f"/greeting/{name}")
+    assert len(client.events(3)) == 3
+    if way == "close behind unread bytes":
+        client.socket.sendall(b"GET / HTTP/1.1\r\nHost: impatient\r\n")
+    if way == "reset":
+        client.reset()
+    elif way == "half-close":
+        client.socket.shutdown(socket.SHUT_WR)
+    else:
+        client.close()
+    found = ended(server, name, 2)
+    client.close()
+    assert (found["reason"], found["error"]) == ("DISCONNECTED", "[Errno 104] the client left")
+    assert found["journal"] == [ERROR, COMPLETION]
+    assert get(server, f"/lists/{name}") == {"count": 0}
+
+
+def test_bytes_from_the_client_are_no_end(server: Server) -> None:
+    name = new_name()
+    with connected(server, f"/silent/{name}") as client:
+        client.socket.sendall(b"GET / HTTP/1.1\r\n")
+        for number in range(3):
+            post(server, f"/send/{name}", number)
+            assert client.texts(1) == [str(number)]
+        assert state(server, name)["open"]
+
+
+def test_a_client_that_left_before_the_first_event_leaves_nothing(server: Server) -> None:
+    name = new_name()
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)
+    connection.request("GET", f"/silent/{name}")
+    connection.close()
+    assert ended(server, name, 2)["journal"] == [ERROR, COMPLETION]
+
+
+def test_heartbeats_come_while_there_is_nothing_else(server: Server) -> None:
+    with connected(server, f"/silent/{new_name()}?heartbeat=0.1") as client:
+        client.read_some()
+        assert [client.read_some() for _ in range(3)] == [b":\n\n"] * 3
+
+
+def test_head_gets_headers_at_most(server: Server) -> None:
+    name = new_name()
+    with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE) as raw:
+        request = f"HEAD /greeting/{name} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        raw.sendall(request.encode())
+        answer = b"".join(iter(lambda: raw.recv(4096), b""))
+    head, body = answer.split(b"\r\n\r\n", 1)
+    assert head.startswith(b"HTTP/1.1 200")
+    assert b"Content-Type: text/event-stream" in head
+    assert body == b""
+    found = ended(server, name, 2)
+    assert found["reason"] == "DISCONNECTED"
+    assert [entry.split(" on ")[0] for entry in found["journal"]] == [ERROR, COMPLETION]
+
+
+def test_an_http_1_0_client_gets_the_stream_without_chunks(server: Server) -> None:
+    if server.kind == "werkzeug":
+        pytest.skip("Werkzeug's server sends chunks to clients of HTTP/1.0, too, whatever the application")
+    name = new_name()
+    with connected(server, f"/greeting/{name}", version=10) as client:
+        assert client.response.headers.get("Transfer-Encoding") is None
+        assert len(client.events(3)) == 3
+        post(server, f"/send/{name}", "more")
+        assert client.texts(1) == ["more"]
+        post(server, f"/complete/{name}")
+        assert client.rest() == b""
+
+
+@pytest.mark.parametrize("view", ["failing", "failing-after"])
+def test_a_request_that_fails_after_add_leaves_nothing(view: str, server: Server) -> None:
+    name = new_name()
+    with connected(server, f"/{view}/{name}") as client:
+        assert client.response.status == 500
+    found = ended(server, name, 2)
+    assert found["reason"] == "ERROR"
+    assert "failed" in found["error"]
+    assert found["journal"] == [ERROR, COMPLETION]
+    assert get(server, f"/lists/{name}") == {"count": 0}
+
+
+def test_an_emitter_that_no_view_returns_ends_at_the_attach_deadline(server: Server) -> None:
+    name = new_name()
+    with connected(server, f"/impatient/unreturned/{name}") as client:
+        assert client.rest() == b"something else"
+    found = ended(server, name, 2, "/impatient")
+    assert found["reason"] == "ERROR"
+    assert found["journal"] == ["error in impatient", "completion in impatient"]
+
+
+def test_the_request_is_over_while_its_stream_runs(server: Server) -> None:
+    """And with it the database session that it held."""
+    name = new_name()
+    with connected(server, f"/greeting/{name}") as client:
+        assert len(client.events(3)) == 3
+        until(lambda: name in get(server, "/requests"), "the teardown of the request")
+        assert state(server, name)["open"]
+
+
+def test_the_last_event_id_is_what_the_client_sent(server: Server) -> None:
+    name = new_name()
+    with connected(server, f"/silent/{name}", headers={"Last-Event-ID": "é7".encode().decode("latin-1")}):
+        assert state(server, name)["last_event_id"] == "é7"
+
+
+def test_a_client_that_reads_nothing_is_cut_at_its_bound(server: Server) -> None:
+    name = new_name()
+    with socket.socket() as raw:
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        raw.settimeout(PATIENCE)
+        raw.connect(("127.0.0.1", server.port))
+        raw.sendall(f"GET /silent/{name}?max_pending=20 HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        until(lambda: "open" in state(server, name), "the emitter")
+        until(lambda: not post(server, f"/send/{name}", "x" * 100_000)["sent"], "the overflow")
+        found = ended(server, name, 2)
+        got = b"".join(iter(lambda: _recv(raw), b""))
+    assert found["reason"] == "OVERFLOW"
+    assert "max_pending=20" in found["error"]
+    assert found["journal"] == [ERROR, COMPLETION]
+    assert not got.endswith(b"\r\n0\r\n\r\n"), "a clean end would say that nothing is missing"
+
+
+def _recv(raw: socket.socket) -> bytes:
+    try:
+        return raw.recv(65536)
+    except ConnectionResetError:
+        return b""
+
+
+@pytest.mark.parametrize("foreign", ["", "&foreign"])
+def test_all_clients_get_all_events_in_one_order(foreign: str, server: Server) -> None:
+    """8 threads send at once: those of the server's own kind, and real threads where its own are greenlets."""
+    room = new_name()
+    clients = [Client(server, f"/silent/{new_name()}?list={room}&max_pending=100000") for _ in range(20)]
+    until(lambda: get(server, f"/lists/{room}") == {"count": 20}, "the clients")
+    post(server, f"/lists/{room}/publish?threads=8&each=50{foreign}")
+    post(server, f"/lists/{room}/complete")
+    orders = [[event.data for event in decode(client.rest())] for client in clients]
+    for client in clients:
+        client.close()
+    assert all(order == orders[0] for order in orders)
+    assert len(orders[0]) == len(set(orders[0])) == 400
+    for sender in range(8):
+        own = [text for text in orders[0] if text.startswith(f"{sender}:")]
+        assert own == [f"{sender}:{number}" for number in range(50)]
+
+
+def test_a_connection_is_used_again_after_a_clean_end(server: Server) -> None:
+    if server.kind == "werkzeug":
+        pytest.skip("Werkzeug's server closes every connection after its response")
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)
+    for _ in range(3):
+        connection.request("GET", f"/completed/{new_name()}")
+        with connection.getresponse() as response:
+            assert [event.data for event in decode(response.read())] == ["only this"]
+    connection.close()
+
+
+def test_ends_are_quiet(server: Server) -> None:
+    """Nothing about clients that left, or were cut, reaches the log of a server; least of all a stack trace."""
+    name = new_name()
+    for leave in (Client.close, Client.reset):
+        client = Client(server, f"/greeting/{name}")
+        client.events(1)
+        before = len(server.log)
+        leave(client)
+        ended(server, name, 2)
+        time.sleep(0.1)  # for a stack trace that should not come
+        assert "Traceback" not in server.log[before:]
+
+
+def test_five_hundred_clients_come_and_go_while_8_threads_publish(server: Server) -> None:
+    if server.kind not in ("gevent", "gthread"):
+        pytest.skip("through gunicorn's two common workers")
+    room = new_name()
+    failures: list[BaseException] = []
+    done = threading.Event()
+
+    def come_and_go(count: int) -> None:
+        try:
+            for _ in range(count):
+                with connected(server, f"/silent/{new_name()}?list={room}&max_pending=100000") as client:
+                    texts = client.texts(10)
+                    assert len(set(texts)) == 10
+                    for sender in range(8):
+                        own = [int(text.split(":")[1]) for text in texts if text.startswith(f"{sender}:")]
+                        assert own == list(range(own[0], own[0] + len(own))) if own else True
+        except BaseException as error:
+            failures.append(error)
+
+    def publish() -> None:
+        try:
+            while not done.is_set():
+                post(server, f"/lists/{room}/publish?threads=8&each=50")
+        except BaseException as error:
+            failures.append(error)
+
+    visitors = [threading.Thread(target=come_and_go, args=(5,)) for _ in range(100)]
+    publisher = threading.Thread(target=publish)
+    for thread in (*visitors, publisher):
+        thread.start()
+    for thread in visitors:
+        thread.join()
+    done.set()
+    publisher.join()
+    assert failures == []
+    until(lambda: get(server, f"/lists/{room}") == {"count": 0}, "the list to be empty")

@@ -1,0 +1,81 @@
+"""An emitter that ends leaves nothing behind."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from .client import Client, get
+from .servers import SERVERS, Server
+from .waiting import until
+
+CONNECTS = 5_000
+AT_ONCE = 20
+
+
+@pytest.fixture(params=SERVERS)
+def own_server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """A server that no other test has used.
+
+    Its malloc has one arena: how many more the C library makes depends on which threads happen to meet in it, and each
+    keeps the most that it ever held. That differs by megabytes from run to run, without a single object more.
+    """
+    few_threads = ("--threads", "24") if request.param == "gthread" else ()  # so that its pool is full soon
+    env = {"MALLOC_ARENA_MAX": "1"}
+    with Server(request.param, "tests.contract_app:app", env=env, arguments=few_threads) as server:
+        yield server
+
+
+@pytest.mark.timeout(600)
+def test_five_thousand_connects_leave_nothing_behind(own_server: Server) -> None:
+    _connect_and_leave(own_server, 1_000)  # for what is made once, and kept
+    before = _settled(own_server)
+    _connect_and_leave(own_server, CONNECTS)
+    after = _settled(own_server)
+    assert after["objects"] == dict.fromkeys(after["objects"], 0) | {"Timer": after["objects"]["Timer"]}
+    assert after["objects"]["Timer"] <= 200, "cancelled timers are swept"
+    assert after["watched"] == 0
+    assert after["all_objects"] - before["all_objects"] < 1_000
+    assert (after["rss"] - before["rss"]) / 2**20 < 2
+    assert after["descriptors"] <= before["descriptors"] + 2
+    assert after["threads"] <= before["threads"] + 2
+    assert after["python_threads"] <= before["python_threads"] + 2
+
+
+def _connect_and_leave(server: Server, count: int) -> None:
+    failures: list[BaseException] = []
+
+    def visit(visits: int) -> None:
+        try:
+            for number in range(visits):
+                ends_by_itself = number % 4 == 0
+                client = Client(server, f"/unknown?timeout={0.001 if ends_by_itself else 60}")
+                client.events(1)
+                if ends_by_itself:
+                    client.rest()
+                elif number % 4 == 1:
+                    client.reset()
+                client.close()
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=visit, args=(count // AT_ONCE,)) for _ in range(AT_ONCE)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+
+
+def _settled(server: Server) -> dict[str, Any]:
+    """What the process holds, once all emitters have ended and their callbacks have run."""
+    until(lambda: get(server, "/lists/unknown") == {"count": 0}, "all emitters to end")
+
+    def found() -> dict[str, Any] | None:
+        now: dict[str, Any] = get(server, "/process")
+        return now if now["objects"]["SseEmitter"] == 0 and now["watched"] == 0 else None
+
+    return until(found, "the last emitter to be let go") or {}
