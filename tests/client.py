@@ -8,7 +8,7 @@ import socket
 import struct
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 from flask_sse_emitters import Event
@@ -71,20 +71,25 @@ def connected(server: Server, path: str, **options: Any) -> Iterator[Client]:
 
 
 def get(server: Server, path: str) -> Any:
-    with connected(server, path) as client:
-        body = client.rest()
-        assert client.response.status == 200, body
-        return json.loads(body)
+    return _answer(server, "GET", path)
 
 
 def post(server: Server, path: str, data: object = None) -> Any:
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)
-    connection.request("POST", path, json.dumps(data), {"Content-Type": "application/json"})
-    with connection.getresponse() as response:
-        body = response.read()
-        assert response.status == 200, body
-    connection.close()
+    return _answer(server, "POST", path, json.dumps(data), {"Content-Type": "application/json"})
+
+
+def _answer(server: Server, *request: Any) -> Any:
+    status, body = answer(server, *request)
+    assert status < 300, body
     return json.loads(body or "null")
+
+
+def answer(server: Server, *request: Any) -> tuple[int, bytes]:
+    """The status and the whole body of the answer to a request, given as for ``http.client``."""
+    with closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)) as connection:
+        connection.request(*request)
+        with connection.getresponse() as response:
+            return response.status, response.read()
 
 
 def state(server: Server, name: str, app: str = "") -> dict[str, Any]:

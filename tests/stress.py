@@ -49,7 +49,7 @@ def churn_and_send(give_way: Callable[[], object], scale: float = 1.0) -> None:
         window: deque[SseEmitter] = deque()
         for number in range(int(ADDS_EACH * scale)):
             emitter = SseEmitter(timeout=0, **UNBOUNDED)
-            emitter.on_completion(lambda emitter=emitter: completions.update([id(emitter)]))  # type: ignore[misc]
+            emitter.on_completion(lambda emitter=emitter: completions.update([id(emitter)]))
             assert emitters.add(emitter) is emitter
             window.append(emitter)
             if len(window) > 4:

@@ -163,9 +163,9 @@ def test_callbacks_keep_the_order_of_their_registration_within_a_kind(make: Make
     emitter = make(timeout=1)
     calls: list[str] = []
     for name in ("c1", "c2"):
-        emitter.on_completion(lambda name=name: calls.append(name))  # type: ignore[misc]
+        emitter.on_completion(lambda name=name: calls.append(name))
     for name in ("t1", "t2"):
-        emitter.on_timeout(lambda name=name: calls.append(name))  # type: ignore[misc]
+        emitter.on_timeout(lambda name=name: calls.append(name))
     scheduler.pass_time(1)
     scheduler.run_jobs()
     assert calls == ["t1", "t2", "c1", "c2"]
@@ -194,7 +194,7 @@ def test_a_callback_that_raises_is_logged_and_stops_no_other(
 
 def test_what_is_not_callable_is_refused(make: Make) -> None:
     with pytest.raises(TypeError, match="on_timeout takes something to call, not 'x'"):
-        make().on_timeout("x")
+        make().on_timeout("x")  # type: ignore[type-var]
 
 
 def test_sending_after_the_end_raises_with_the_reason(make: Make) -> None:
@@ -220,7 +220,11 @@ def test_an_invalid_event_is_refused_and_the_emitter_still_works(event: Any, mak
 
 
 def test_after_an_end_the_client_gets_what_was_pending(make: Make) -> None:
-    for end in (lambda e: e.complete(), lambda e: e.complete_with_error(ValueError())):
+    ends: list[Callable[[SseEmitter], None]] = [
+        lambda emitter: emitter.complete(),
+        lambda emitter: emitter.complete_with_error(ValueError()),
+    ]
+    for end in ends:
         emitter = make()
         emitter.send("last words")
         end(emitter)

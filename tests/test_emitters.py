@@ -26,7 +26,12 @@ def test_an_event_reaches_every_emitter_and_send_counts_them() -> None:
 def test_an_event_is_encoded_once_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
     frames: list[Frame] = []
     original = SseEmitter._offer
-    monkeypatch.setattr(SseEmitter, "_offer", lambda self, frame: (frames.append(frame), original(self, frame))[1])
+
+    def offer(emitter: SseEmitter, frame: Frame) -> bool:
+        frames.append(frame)
+        return original(emitter, frame)
+
+    monkeypatch.setattr(SseEmitter, "_offer", offer)
     emitters = SseEmitters()
     for _ in range(3):
         emitters.add(SseEmitter())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import json
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -152,13 +153,14 @@ def test_a_builder_goes_on_after_an_event_was_built() -> None:
 
 def test_a_refused_step_leaves_the_builder_as_it_was() -> None:
     builder = EventBuilder().data("kept").name("kept").comment("kept")
-    for step in (
+    steps: list[Callable[[], object]] = [
         lambda: builder.id("\n"),
         lambda: builder.name("\n"),
         lambda: builder.retry(-1),
         lambda: builder.data("\ud800"),
         lambda: builder.comment(5),  # type: ignore[arg-type]
-    ):
+    ]
+    for step in steps:
         with pytest.raises(InvalidEvent):
             step()
     assert builder.build() == Event("kept", event="kept", comment="kept")

@@ -204,10 +204,10 @@ def test_one_emitter_has_one_response(app: Flask, client: FlaskClient) -> None:
 
 
 def test_a_lifetime_ends_with_a_clean_end_of_a_200(app: Flask, client: FlaskClient) -> None:
-    made: list[SseEmitter] = []
-    app.add_url_rule("/", view_func=lambda: made.append(SseEmitter(timeout=0.05)) or made[0])
+    emitter = SseEmitter(timeout=0.05)
+    app.add_url_rule("/", view_func=lambda: emitter)
     assert decode(client.get("/").get_data()) == []
-    assert made[0].close_reason is CloseReason.TIMEOUT
+    assert emitter.close_reason is CloseReason.TIMEOUT
 
 
 def test_a_response_closed_before_its_first_byte_is_a_disconnect(app: Flask, client: FlaskClient) -> None:

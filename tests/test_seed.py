@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 
-from flask import Flask, Response
+from flask import Flask
 from flask.typing import ResponseReturnValue
 
 from flask_sse_emitters import SSE, CopyOnWriteList, SseEmitter
@@ -56,7 +56,7 @@ def test_the_controller_answers_with_the_emitter_which_removes_itself_when_it_ti
     app = Flask(__name__)
     SSE(app)
     app.add_url_rule("/connect", view_func=SseController(sse_emitters).connect)
-    response: Response = app.test_client().get("/connect")
+    response = app.test_client().get("/connect")
     assert response.content_type == "text/event-stream"
     (event,) = decode(response.get_data())
     assert (event.event, event.data) == ("connect", "connected!")

@@ -1,0 +1,147 @@
+"""The example in a real browser."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from .client import answer
+from .conftest import program
+from .servers import Server
+from .waiting import PATIENCE, until
+
+pytestmark = [pytest.mark.xdist_group("browser"), pytest.mark.timeout(300)]
+
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+#: What the article on Spring's SseEmitter has its readers run, as it stands there, but for what it does with the data.
+SEED = """() => new Promise(resolve => {
+    const sse = new EventSource("http://localhost:8080/connect");
+
+    sse.addEventListener('connect', (e) => {
+        const { data: receivedConnectData } = e;
+        resolve(receivedConnectData);
+    });
+})"""
+
+expect.set_options(timeout=PATIENCE * 1000)
+
+
+@pytest.fixture(scope="module")
+def example() -> Iterator[Server]:
+    with Server("gevent", "example_app:app") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def browser(example: Server) -> Iterator[Browser]:
+    executable = program("chromium", "chromium")
+    there = f"--host-resolver-rules=MAP localhost:8080 127.0.0.1:{example.port}"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=[*FLAGS, there])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def pages(browser: Browser, example: Server) -> Iterator[list[Page]]:
+    """Two pages of two visitors, both live."""
+    contexts = [browser.new_context(viewport={"width": 1280, "height": 800}) for _ in range(2)]
+    pages = [context.new_page() for context in contexts]
+    for page in pages:
+        page.goto(example.url)
+        expect(page.locator("#state")).to_have_attribute("data-state", "live")
+    yield pages
+    for context in contexts:
+        context.close()
+
+
+def write(page: Page, text: str) -> None:
+    page.locator("[name=author]").fill("Ada")
+    page.locator("[name=text]").fill(text)
+    page.locator("button[type=submit]").click()
+
+
+def samples(page: Page) -> int:
+    return int(page.locator("#chart").get_attribute("data-samples") or 0)
+
+
+def test_a_notice_that_one_posts_all_see(pages: list[Page]) -> None:
+    write(pages[0], "<b>Lunch</b> at noon")
+    for page in pages:
+        notices = page.locator("#notices li").filter(has_text="<b>Lunch</b> at noon")
+        expect(notices).to_have_count(1)
+        expect(notices).to_contain_text("Ada")
+    write(pages[1], "I come along")
+    for page in pages:
+        expect(page.locator("#notices li").filter(has_text="I come along")).to_have_count(1)
+
+
+def test_the_chart_moves_and_clients_are_counted(pages: list[Page]) -> None:
+    for page in pages:
+        expect(page.locator("#clients")).to_have_text("2")
+    before = [samples(page) for page in pages]
+    until(lambda: all(samples(page) >= then + 3 for page, then in zip(pages, before, strict=True)), "new samples")
+    pages[1].close()
+    expect(pages[0].locator("#clients")).to_have_text("1")
+
+
+def test_a_restart_of_the_server_is_survived(pages: list[Page], example: Server) -> None:
+    write(pages[0], "before the restart")
+    for page in pages:
+        expect(page.locator("#notices li").filter(has_text="before the restart")).to_have_count(1)
+    example.kill()
+    for page in pages:
+        expect(page.locator("#state")).not_to_have_attribute("data-state", "live")
+    example.start()
+    for page in pages:
+        expect(page.locator("#state")).to_have_attribute("data-state", "live")
+    write(pages[1], "after the restart")
+    for page in pages:
+        expect(page.locator("#notices li").filter(has_text="after the restart")).to_have_count(1)
+        expect(page.locator("#notices li").filter(has_text="before the restart")).to_have_count(1)
+
+
+def test_the_seeds_javascript_runs_as_it_stands(pages: list[Page]) -> None:
+    assert pages[0].evaluate(SEED) == "connected!"
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_page_fits_its_window(width: int, browser: Browser, example: Server, tmp_path: Path) -> None:
+    errors: list[str] = []
+    page = browser.new_page(viewport={"width": width, "height": 800})
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("request", lambda request: errors.append(request.url) if not request.url.startswith(example.url) else None)
+    page.goto(example.url)
+    expect(page.locator("#state")).to_have_attribute("data-state", "live")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert errors == [], "an error, or something fetched from elsewhere"
+    page.close()
+
+
+@pytest.mark.parametrize(
+    ("notice", "message"),
+    [
+        ([], "Send a JSON object"),
+        ({"text": " "}, "1 to 500 characters"),
+        ({"text": "x" * 501}, "1 to 500 characters"),
+        ({"text": 5}, "1 to 500 characters"),
+        ({"author": "x" * 41, "text": "x"}, "at most 40 characters"),
+    ],
+)
+def test_a_wrong_notice_is_refused_with_what_is_wrong(notice: object, message: str, example: Server) -> None:
+    status, body = answer(example, "POST", "/notices", json.dumps(notice), {"Content-Type": "application/json"})
+    assert status == 400
+    assert message in json.loads(body)["error"]
