@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import count
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Generic, TypeVar, overload
 
 from .parking import guard
@@ -18,17 +17,17 @@ class CopyOnWriteList(Sequence[T], Generic[T]):
     raises because another thread changed the list. Unlike there, a change costs O(1): the copy is made when the list
     is next read, and shared by all who read it until the next change.
 
-    Elements keep the order in which they were added, and may be in the list more than once. They are compared with
-    ``==``; where they can be hashed, finding one costs O(1).
+    Elements keep the order in which they were added, and are compared with ``==``. One may be in the list more than
+    once, or not hashable; removing then costs O(n) until the list is empty again.
+
+    :param elements: those in the list from the beginning.
     """
 
-    __slots__ = ("__weakref__", "_elements", "_guard", "_published", "_tickets", "_turn", "_version")
+    __slots__ = ("__weakref__", "_elements", "_guard", "_published", "_version")
 
-    def __init__(self, elements: Sequence[T] = ()) -> None:
+    def __init__(self, elements: Iterable[T] = ()) -> None:
         self._guard = guard()
-        self._turn = count()
-        self._elements: dict[int, T] = {}  # ticket -> element, in the order of the tickets
-        self._tickets: dict[T, int | list[int]] = {}  # element -> its ticket, or all of them
+        self._elements: dict[T, None] | list[T] = {}  # a dict, which keeps their order, for as long as it can be one
         self._version = 0  # of _elements; goes up with every change
         self._published: tuple[int, tuple[T, ...]] = (0, ())  # a snapshot, and the version it shows
         for element in elements:
@@ -56,10 +55,13 @@ class CopyOnWriteList(Sequence[T], Generic[T]):
         :return: whether there was one. That another thread was first is no error.
         """
         with self._guard:
-            ticket = self._forget(element)
-            if ticket is None:
+            if element not in self:
                 return False
-            del self._elements[ticket]
+            if isinstance(self._elements, dict) and _is_hashable(element):
+                del self._elements[element]
+            else:
+                self._listed().remove(element)
+                self._elements = self._elements or {}
             self._version += 1
             return True
 
@@ -71,7 +73,7 @@ class CopyOnWriteList(Sequence[T], Generic[T]):
         while True:
             version = self._version
             try:
-                elements = tuple(self._elements.values())
+                elements = tuple(self._elements)
             except RuntimeError:  # the dict grew or shrank under the copy
                 continue
             if version == self._version:
@@ -79,43 +81,25 @@ class CopyOnWriteList(Sequence[T], Generic[T]):
                 return elements
 
     def _append(self, element: T) -> None:
-        ticket = next(self._turn)
-        self._note(element, ticket)
-        self._elements[ticket] = element
+        if isinstance(self._elements, dict) and _is_hashable(element) and element not in self._elements:
+            self._elements[element] = None
+        else:
+            self._listed().append(element)
         self._version += 1
 
-    def _note(self, element: T, ticket: int) -> None:
-        try:
-            first = self._tickets.setdefault(element, ticket)
-        except TypeError:  # not hashable: found by comparing
-            return
-        if isinstance(first, list):
-            first.append(ticket)
-        elif first != ticket:
-            self._tickets[element] = [first, ticket]
-
-    def _forget(self, element: T) -> int | None:
-        try:
-            found = self._tickets.get(element)
-        except TypeError:
-            return next((ticket for ticket, other in self._elements.items() if other == element), None)
-        if isinstance(found, list):
-            ticket = found.pop(0)
-            if len(found) == 1:
-                self._tickets[element] = found[0]
-            return ticket
-        if found is not None:
-            del self._tickets[element]
-        return found
+    def _listed(self) -> list[T]:
+        if isinstance(self._elements, dict):
+            self._elements = list(self._elements)
+        return self._elements
 
     def __len__(self) -> int:
         return len(self._elements)
 
     def __contains__(self, element: object) -> bool:
-        try:
-            return element in self._tickets
-        except TypeError:
-            return element in self.snapshot()
+        elements = self._elements
+        if isinstance(elements, dict) and _is_hashable(element):
+            return element in elements
+        return element in self.snapshot()
 
     def __iter__(self) -> Iterator[T]:
         return iter(self.snapshot())
@@ -129,3 +113,11 @@ class CopyOnWriteList(Sequence[T], Generic[T]):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({list(self.snapshot())!r})"
+
+
+def _is_hashable(element: object) -> bool:
+    try:
+        hash(element)
+    except TypeError:
+        return False
+    return True
