@@ -14,7 +14,7 @@ from flask_sse_emitters import Event
 from flask_sse_emitters.testing import decode
 
 from .client import Client, connected, ended, get, new_name, post, state
-from .servers import Server
+from .servers import SERVERS, Server
 from .waiting import PATIENCE, until
 
 pytestmark = pytest.mark.xdist_group("contract")
@@ -162,9 +162,12 @@ def test_head_gets_headers_at_most(server: Server) -> None:
     assert [entry.split(" on ")[0] for entry in found["journal"]] == [ERROR, COMPLETION]
 
 
+# Werkzeug's server sends chunks to clients of HTTP/1.0, too, and closes every connection, whatever the application.
+on_gunicorn = pytest.mark.parametrize("server", [kind for kind in SERVERS if kind != "werkzeug"], indirect=True)
+
+
+@on_gunicorn
 def test_an_http_1_0_client_gets_the_stream_without_chunks(server: Server) -> None:
-    if server.kind == "werkzeug":
-        pytest.skip("Werkzeug's server sends chunks to clients of HTTP/1.0, too, whatever the application")
     name = new_name()
     with connected(server, f"/greeting/{name}", version=10) as client:
         assert client.response.headers.get("Transfer-Encoding") is None
@@ -253,9 +256,8 @@ def test_all_clients_get_all_events_in_one_order(foreign: str, server: Server) -
         assert own == [f"{sender}:{number}" for number in range(50)]
 
 
+@on_gunicorn
 def test_a_connection_is_used_again_after_a_clean_end(server: Server) -> None:
-    if server.kind == "werkzeug":
-        pytest.skip("Werkzeug's server closes every connection after its response")
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)
     for _ in range(3):
         connection.request("GET", f"/completed/{new_name()}")
@@ -277,9 +279,8 @@ def test_ends_are_quiet(server: Server) -> None:
         assert "Traceback" not in server.log[before:]
 
 
+@pytest.mark.parametrize("server", ["gevent", "gthread"], indirect=True)
 def test_five_hundred_clients_come_and_go_while_8_threads_publish(server: Server) -> None:
-    if server.kind not in ("gevent", "gthread"):
-        pytest.skip("through gunicorn's two common workers")
     room = new_name()
     failures: list[BaseException] = []
     done = threading.Event()
