@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import accumulate, takewhile
 from typing import NamedTuple
 
 from .settings import Settings
 
-#: A client is handed about this many bytes at once, so that what is under way stays small beside what waits.
+#: A client is handed so many bytes at once at most. What is under way stays small beside what waits, and a client on a
+#: slow line makes progress that can be seen.
 BATCH = 65_536
 
 
@@ -14,16 +16,17 @@ class Frame(NamedTuple):
     """An event as it is written to every client: encoded once, and shared by all of their backlogs."""
 
     payload: bytes
-    name: str | None = None
+    name: str | None  #: by which a newer one may replace it, as browsers know it; None where it has no data
 
 
 class Backlog:
     """Frames in order of arrival. Not thread-safe: its emitter guards it."""
 
-    __slots__ = ("_frames", "dropped", "size")
+    __slots__ = ("_begun", "_frames", "dropped", "size")
 
     def __init__(self) -> None:
         self._frames: list[Frame] = []
+        self._begun = b""  # the rest of a large frame, of which a part was taken
         self.size = 0  #: bytes
         self.dropped = 0  #: frames, since the beginning
 
@@ -47,31 +50,32 @@ class Backlog:
         return True
 
     def take(self) -> bytes:
-        """Remove and give the oldest frames, as many as make one good write; ``b""`` where there are none."""
-        if self.size <= BATCH:
-            taken, self._frames = self._frames, []
+        """Remove and give the oldest bytes, as many as make one good write; ``b""`` where there are none."""
+        if self._begun:
+            payload = self._begun
         else:
-            taken = self._frames[: self._batch_length()]
-            del self._frames[: len(taken)]
-        payload = b"".join(frame.payload for frame in taken) if len(taken) != 1 else taken[0].payload
-        self.size -= len(payload)
-        return payload
+            payload = b"".join([frame.payload for frame in self._next_frames()])
+            self.size -= len(payload)
+        self._begun = payload[BATCH:]
+        return payload[:BATCH] if self._begun else payload
 
     def clear(self) -> None:
         self._frames = []
+        self._begun = b""
         self.size = 0
 
-    def _batch_length(self) -> int:
-        size = 0
-        for length, frame in enumerate(self._frames, 1):
-            size += len(frame.payload)
-            if size >= BATCH:
-                return length
-        return len(self._frames)
+    def _next_frames(self) -> list[Frame]:
+        """As many as fit in one batch; a larger one goes alone."""
+        count = len(self._frames)
+        if self.size > BATCH:
+            sizes = accumulate(len(frame.payload) for frame in self._frames)
+            count = max(1, sum(1 for _ in takewhile(BATCH.__ge__, sizes)))
+        taken, self._frames = self._frames[:count], self._frames[count:]
+        return taken
 
     def _drop_namesake(self, frame: Frame) -> None:
         for index, older in enumerate(self._frames):
-            if older.name == frame.name:
+            if older.name == frame.name is not None:
                 self._drop(index, index + 1)
                 return
 

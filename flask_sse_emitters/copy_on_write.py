@@ -18,7 +18,8 @@ class CopyOnWriteList(Sequence[T], Generic[T]):
     is next read, and shared by all who read it until the next change.
 
     Elements keep the order in which they were added, and are compared with ``==``. One may be in the list more than
-    once, or not hashable; removing then costs O(n) until the list is empty again.
+    once, or not hashable; removing then costs O(n) until the list is empty again. Their ``==`` and ``hash`` are called
+    under the lock, so they must not block.
 
     :param elements: those in the list from the beginning.
     """
@@ -55,13 +56,17 @@ class CopyOnWriteList(Sequence[T], Generic[T]):
         :return: whether there was one. That another thread was first is no error.
         """
         with self._guard:
-            if element not in self:
-                return False
-            if isinstance(self._elements, dict) and _is_hashable(element):
-                del self._elements[element]
+            elements = self._elements
+            if isinstance(elements, dict) and _is_hashable(element):
+                if element not in elements:
+                    return False
+                del elements[element]
             else:
-                self._listed().remove(element)
-                self._elements = self._elements or {}
+                elements = self._listed()
+                if element not in elements:
+                    return False
+                elements.remove(element)
+                self._elements = elements or {}
             self._version += 1
             return True
 

@@ -35,7 +35,7 @@ from .settings import Duration, Overflow, Settings
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
     from flask import Response
-    from werkzeug.datastructures import Headers
+    from flask.typing import HeadersValue
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ HEARTBEAT = b":\n\n"
 _CUT = (CloseReason.DISCONNECTED, CloseReason.OVERFLOW)
 
 _Callback = TypeVar("_Callback", bound=Callable[[], object])
-_ErrorCallback = TypeVar("_ErrorCallback", bound=Callable[[BaseException], object])
+_ErrorCallback = TypeVar("_ErrorCallback", bound=Callable[[Any], object])
 
 
 class Outlet(Protocol):
@@ -69,8 +69,8 @@ class SseEmitter:
             emitter.send("connected!")
             return emitter
 
-    Every method and property may be used from any thread and blocks none. What is sent before the view returns is
-    kept, in order, and written first.
+    Every method and property may be used from any thread (not from a signal handler) and blocks none. What is sent
+    before the view returns is kept, in order, and written first.
 
     :param timeout: the whole lifetime, seconds or a timedelta, from now; then the stream ends and a browser reconnects.
         None takes ``SSE_TIMEOUT``, 0 means never.
@@ -98,7 +98,7 @@ class SseEmitter:
         "_guard",
         "_idle",
         "_last_event_id",
-        "_leave",
+        "_leaves",
         "_outlet",
         "_reason",
         "_scheduler",
@@ -132,7 +132,7 @@ class SseEmitter:
         self._callbacks = Callbacks(scheduler.run)
         self._reason: CloseReason | None = None
         self._error: BaseException | None = None
-        self._leave: tuple[Callable[[SseEmitter], object], ...] = ()  # tell the lists that hold it of the end
+        self._leaves: tuple[Callable[[SseEmitter], object], ...] = ()  # tell the lists that hold it of the end
         self._attached = False  # a response carries it
         self._outlet: Outlet | None = None
         self._idle = False  # the outlet has taken all there was, and sleeps
@@ -190,7 +190,7 @@ class SseEmitter:
 
     def try_send(self, event: Any) -> bool:
         """Send as :meth:`send` does, but give False where that raises :class:`EmitterClosed`."""
-        return self._offer(make_frame(event, self._dumps))
+        return self._offer([make_frame(event, self._dumps)])
 
     def complete(self) -> None:
         """End the stream after what is pending. The first end counts; later ones are nothing. Never raises."""
@@ -222,7 +222,7 @@ class SseEmitter:
         self._callbacks.add("error", call)
         return call
 
-    def response(self, status: int | str = 200, headers: Headers | dict[str, str] | None = None) -> Response:
+    def response(self, status: int | str = 200, headers: HeadersValue | None = None) -> Response:
         """The Flask response that carries this stream; a view may as well return the emitter itself.
 
         :raises NotInitialized: in an app that has no :class:`SSE`, or outside of one.
@@ -243,15 +243,17 @@ class SseEmitter:
 
     # What follows is for the rooms above: lists, responses and outlets.
 
-    def _offer(self, frame: Frame) -> bool:
-        """Give the client a frame; False where it takes none any more."""
+    def _offer(self, frames: list[Frame]) -> bool:
+        """Give the client these, in order; False where it does not take them all, and has ended."""
         with self._guard:
             if self._reason is not None:
                 return False
-            kept = self._backlog.push(frame, self._settings)
-            outlet = self._to_wake() if kept else None
-        if outlet is not None:
-            outlet.wake()
+            kept = True
+            for frame in frames:
+                kept = kept and self._backlog.push(frame, self._settings)
+            sleeper = self._to_wake() if kept else None
+        if sleeper is not None:
+            sleeper.wake()
         if not kept:
             bounds = f"max_pending={self._settings.max_pending}, max_pending_bytes={self._settings.max_pending_bytes}"
             self._end(CloseReason.OVERFLOW, SseError(f"the client is too slow: more events pending than {bounds}"))
@@ -288,60 +290,84 @@ class SseEmitter:
             if payload := self._backlog.take() or (HEARTBEAT if self._beat else b""):
                 self._beat = False
                 self._deadlines.written = now
-            elif self._reason is None:
+                return payload
+            if self._reason is None:
                 self._idle = True
-            else:
-                self._outlet = None
-                return None
-            return payload
+                return b""
+        self._let_go()
+        return None
 
     def _disconnect(self, error: BaseException) -> None:
-        """The client is gone."""
-        self._end(CloseReason.DISCONNECTED, error)
+        """The client is gone; also where the stream has ended, and what was pending is still being written."""
+        if not self._end(CloseReason.DISCONNECTED, error) and (outlet := self._outlet) is not None:
+            outlet.cut()
 
-    def _when_ended(self, leave: Callable[[SseEmitter], object]) -> None:
+    def _release(self, error: BaseException) -> None:
+        """The outlet has let go of the client: because of this error, if the stream has not ended yet."""
+        self._end(CloseReason.DISCONNECTED, error)
+        self._let_go()
+
+    def _join(self, leave: Callable[[SseEmitter], object]) -> None:
         """Have a list told of the end, by whoever ends it, before anything else; at once, where it has ended."""
         with self._guard:
             if self._reason is None:
-                self._leave += (leave,)
+                self._leaves += (leave,)
                 return
         leave(self)
 
-    def _end(self, reason: CloseReason, error: BaseException | None = None) -> None:
+    def _part(self, leave: Callable[[SseEmitter], object]) -> None:
+        with self._guard:
+            self._leaves = tuple(other for other in self._leaves if other != leave)
+
+    def _end(self, reason: CloseReason, error: BaseException | None = None) -> bool:
+        """End it, unless it has ended."""
         with self._guard:
             if self._reason is not None:
-                return
-            self._reason, self._error = reason, error
-            leaves, self._leave = self._leave, ()
+                return False
+            self._error = error
+            self._reason = reason
+            leaves, self._leaves = self._leaves, ()
             timer, self._timer = self._timer, None
             if reason in _CUT:
                 self._backlog.clear()
             self._beat = False
             busy = None if self._idle else self._outlet
-            outlet = self._to_wake()
+            sleeper = self._to_wake()
         for leave in leaves:
             leave(self)
         if timer is not None:
             self._scheduler.cancel(timer)
-        if outlet is not None:
-            outlet.wake()
+        if sleeper is not None:
+            sleeper.wake()
         if busy is not None and reason in _CUT:
             busy.cut()
         self._callbacks.release(reason, error, self._settings.context)
+        self._set_timer()
         log.debug("%r ended: %s", self, error or reason.value)
+        return True
+
+    def _let_go(self) -> None:
+        with self._guard:
+            self._outlet = None
+            timer, self._timer = self._timer, None
+        if timer is not None:
+            self._scheduler.cancel(timer)
 
     def _to_wake(self) -> Outlet | None:
         if not self._idle:
             return None
         self._idle = False
+        self._deadlines.written = self._scheduler.clock()
         return self._outlet
 
     def _set_timer(self) -> None:
-        """Set the one timer to the nearest deadline, and again where that changed meanwhile."""
+        """See to it that the one timer fires no later than the nearest deadline."""
         while True:
             with self._guard:
                 when = self._nearest_deadline()
-            timer = None if when is None else self._scheduler.call_at(when, self._on_timer)
+                if when is None or (self._timer is not None and self._timer.when <= when):
+                    return
+            timer: Timer | None = self._scheduler.call_at(when, self._on_timer)
             with self._guard:
                 settled = when == self._nearest_deadline()
                 if settled:
@@ -352,23 +378,30 @@ class SseEmitter:
                 return
 
     def _nearest_deadline(self) -> float | None:
-        return self._deadlines.nearest() if self._reason is None else None
+        if self._reason is None:
+            return self._deadlines.nearest(ended=False)
+        drains = self._outlet is not None and self._reason not in _CUT
+        return self._deadlines.nearest(ended=True) if drains else None
 
     def _on_timer(self) -> None:
         now = self._scheduler.clock()
         with self._guard:
-            due = self._deadlines.due(now)
+            self._timer = None
+            busy = None if self._idle else self._outlet
+            due = self._deadlines.due(now, busy is not None, self._reason is not None)
             self._beat = due == "heartbeat" and self._idle  # an outlet that is busy writes something better
-            outlet = self._to_wake() if self._beat else None
-        if outlet is not None:
-            outlet.wake()
+            sleeper = self._to_wake() if self._beat else None
+        if sleeper is not None:
+            sleeper.wake()
         if due == "timeout":
             self._end(CloseReason.TIMEOUT)
         elif due == "attach":
             within = f"SSE_ATTACH_SECONDS={self._settings.attach_seconds:g}"
-            self._end(CloseReason.ERROR, SseError(f"no view returned this emitter within {within}"))
-        else:
-            self._set_timer()
+            self._end(CloseReason.ERROR, SseError(f"its stream did not begin within {within}: did a view return it?"))
+        elif due == "write":
+            within = f"SSE_WRITE_SECONDS={self._settings.write_seconds:g}"
+            self._disconnect(TimeoutError(f"the client took nothing for {within}"))
+        self._set_timer()
 
 
 def make_frame(event: Any, dumps: Dumps) -> Frame:
@@ -377,4 +410,4 @@ def make_frame(event: Any, dumps: Dumps) -> Frame:
     :raises InvalidEvent: where it cannot be written.
     """
     event = as_event(event)
-    return Frame(event.encode(dumps), event.event)
+    return Frame(event.encode(dumps), None if event.data is None else event.event or "message")

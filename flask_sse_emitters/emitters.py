@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import time
+import weakref
 from collections import deque
 from collections.abc import Iterator
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from . import settings as surroundings
 from .backlog import Frame
@@ -13,11 +17,16 @@ from .emitter import SseEmitter, make_frame
 from .parking import guard
 from .scheduler import SCHEDULER
 
-#: After so many errands for others a sender hands the rest to the background, and returns.
+#: After so many errands for others a sender leaves the rest to the background, and returns.
 MAX_ERRANDS = 32
+
+#: Where so many errands wait, events are sent faster than this process can hand them out, and senders give way.
+CROWD = 1_000
 
 # What is to be done for those who were in the list when it was asked for; no frame means that they are to end.
 _Errand: TypeAlias = tuple[Frame | None, tuple[SseEmitter, ...]]
+
+_E = TypeVar("_E", bound=SseEmitter)
 
 
 class SseEmitters:
@@ -36,19 +45,27 @@ class SseEmitters:
             emitters.send(SseEmitter.event().name("notice").data(request.json))
             return "", 204
 
-    An emitter leaves the list by itself when it ends, in whatever way. Every method may be called from any thread, none
-    blocks, and none raises because another thread changed the list. All clients get the list's events in one order.
+    An emitter leaves the list by itself when it ends, in whatever way. Every method may be called from any thread (not
+    from a signal handler), none blocks, and none raises because another thread changed the list. All clients get the
+    list's events in one order.
 
     For those in this list only: it knows nothing of other processes.
     """
 
+    _emitters: CopyOnWriteList[SseEmitter]
+    _outbox: deque[_Errand]
+
     def __init__(self) -> None:
-        self._emitters: CopyOnWriteList[SseEmitter] = CopyOnWriteList()
+        self._begin_anew()
+        _all.add(self)
+
+    def _begin_anew(self) -> None:
         self._guard = guard()
-        self._outbox: deque[_Errand] = deque()
+        self._emitters = CopyOnWriteList()
+        self._outbox = deque()
         self._walking = False  # somebody is at the outbox: whoever else puts something in leaves it to them
 
-    def add(self, emitter: SseEmitter) -> SseEmitter:
+    def add(self, emitter: _E) -> _E:
         """Put an emitter in the list, until it ends. Again is nothing.
 
         :return: the emitter, so that a view may return what this returns.
@@ -56,12 +73,13 @@ class SseEmitters:
         if not isinstance(emitter, SseEmitter):
             raise TypeError(f"add() takes an SseEmitter, not {emitter!r}")
         if self._emitters.add_if_absent(emitter):
-            emitter._when_ended(self._emitters.remove)
+            emitter._join(self._emitters.remove)
         return emitter
 
     def remove(self, emitter: SseEmitter) -> None:
         """Take an emitter out of the list, and leave its stream open. That it is not there is no error."""
-        self._emitters.remove(emitter)
+        if self._emitters.remove(emitter):
+            emitter._part(self._emitters.remove)
 
     def send(self, event: Any) -> int:
         """Send an event, a builder's or plain data to every emitter in the list; encoded once for all of them.
@@ -102,30 +120,65 @@ class SseEmitters:
             mine, self._walking = not self._walking, True
         if mine:
             self._walk(MAX_ERRANDS)
+        elif (crowd := len(self._outbox)) > CROWD:
+            time.sleep(crowd / CROWD / 1000)
         return len(emitters)
 
-    def _walk(self, errands: int | None = None) -> None:
+    def _walk(self, errands: int = sys.maxsize) -> None:
         """Empty the outbox: one walker at a time, so that no event overtakes another."""
         try:
-            while self._outbox and errands != 0:
-                errands = None if errands is None else errands - 1
-                self._run_errand()
+            while self._outbox and errands > 0:
+                errands -= self._run_errands()
         finally:
             with self._guard:
                 self._walking = bool(self._outbox)
                 more = self._walking
             if more:
-                SCHEDULER.run(self._walk)
+                SCHEDULER.deliver(self._walk)
 
-    def _run_errand(self) -> None:
-        frame, emitters = self._outbox.popleft()
+    def _run_errands(self) -> int:
+        """Run the next errand, together with those behind it that go to the same emitters.
+
+        :return: how many that were.
+        """
+        frames, emitters = self._next_frames()
         rest = iter(emitters)
         try:
             for emitter in rest:
-                if frame is None:
-                    emitter.complete()
+                if frames:
+                    emitter._offer(frames)
                 else:
-                    emitter._offer(frame)
+                    emitter.complete()
         except BaseException:  # an interrupt of the sender's thread is no reason to forget the others
-            self._outbox.appendleft((frame, tuple(rest)))
+            left = tuple(rest)
+            errands: list[_Errand] = [(frame, left) for frame in frames] or [(None, left)]
+            self._outbox.extendleft(reversed(errands))
             raise
+        return len(frames) or 1
+
+    def _next_frames(self) -> tuple[list[Frame], tuple[SseEmitter, ...]]:
+        """The next frames for the same emitters; none, where these are to end."""
+        frame, emitters = self._outbox.popleft()
+        if frame is None:
+            return [], emitters
+        frames = [frame]
+        while len(frames) < MAX_ERRANDS and self._outbox:
+            frame, others = self._outbox[0]
+            if frame is None or others is not emitters:
+                break
+            frames.append(frame)
+            self._outbox.popleft()
+        return frames, emitters
+
+
+#: Every list of the process. A forked child has none of its parent's clients, nor whoever was at an outbox.
+_all: weakref.WeakSet[SseEmitters] = weakref.WeakSet()
+
+
+def _begin_all_anew() -> None:
+    for emitters in list(_all):
+        emitters._begin_anew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_all_anew)

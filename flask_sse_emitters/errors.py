@@ -31,6 +31,9 @@ class EmitterClosed(SseError):
         self.reason = reason
         self.error = error
 
+    def __reduce__(self) -> tuple[type[EmitterClosed], tuple[CloseReason, BaseException | None]]:
+        return type(self), (self.reason, self.error)
+
 
 class NotInitialized(SseError, RuntimeError):
     """An emitter was used in an app that has no :class:`SSE`."""

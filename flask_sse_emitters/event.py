@@ -41,6 +41,9 @@ class Event:
             _check("event", self.event, forbidden="\r\n")
         if self.id is not None and not _is_int(self.id):
             _check("id", self.id, forbidden="\r\n\0")
+        for field, number in (("id", self.id), ("retry", self.retry)):
+            if _is_int(number) and abs(number) >= _TOO_LARGE:  # type: ignore[arg-type]
+                raise InvalidEvent(f"{field} is an int of more than 1,000 digits")
         if self.retry is not None and not (_is_int(self.retry) and self.retry >= 0):
             raise InvalidEvent(f"retry must be an int of milliseconds, 0 or more, not {self.retry!r}")
         if self.comment is not None:
@@ -102,7 +105,7 @@ class EventBuilder:
         parts = [*_parts(self._event.data), *_parts(data)]
         together: Any = parts[0] if len(parts) == 1 else _DataLines(parts)
         if len(parts) > 1 and all(isinstance(part, str) for part in parts):
-            together = "\n".join(parts)
+            together = "\n".join(map(_with_lf, parts))  # a CR before the LF that joins them would become one with it
         self._event = replace(self._event, data=together if parts else None)
         return self
 
@@ -110,7 +113,7 @@ class EventBuilder:
         """Set the comment, or add to it on a new line."""
         _check("comment", comment)
         before = self._event.comment
-        self._event = replace(self._event, comment=comment if before is None else f"{before}\n{comment}")
+        self._event = replace(self._event, comment=comment if before is None else f"{_with_lf(before)}\n{comment}")
         return self
 
     def retry(self, retry: int) -> EventBuilder:
@@ -128,6 +131,9 @@ def as_event(event: Any) -> Event:
     if isinstance(event, Event):
         return event
     return event.build() if isinstance(event, EventBuilder) else Event(event)
+
+
+_TOO_LARGE = 10**1000  # Python writes no int of many more digits
 
 
 class _DataLines(tuple[Any, ...]):
@@ -172,6 +178,10 @@ def _json(data: Any, dumps: Dumps) -> str:
     except (TypeError, ValueError, RecursionError) as error:
         kind = type(data).__name__
         raise InvalidEvent(f"data of type {kind} cannot be made JSON ({error}); send a str instead") from error
+
+
+def _with_lf(text: str) -> str:
+    return "\n".join(split_lines(text))
 
 
 def split_lines(text: str) -> list[str]:

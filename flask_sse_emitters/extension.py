@@ -33,6 +33,8 @@ class SSE:
     ``SSE_OVERFLOW`` (``"close"``)
         What happens beyond that: ``"close"`` ends the stream, ``"drop_oldest"`` makes room, ``"coalesce"`` first
         replaces the pending event of the same name.
+    ``SSE_WRITE_SECONDS`` (30)
+        A client that takes nothing of what is written to it for so long counts as gone; 0 means never.
     ``SSE_ATTACH_SECONDS`` (30)
         An emitter whose stream has not begun by then ends with an error.
 

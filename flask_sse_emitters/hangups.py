@@ -117,11 +117,11 @@ def _new_epoll() -> epoll | None:
     return instance
 
 
-def _register(epoll: epoll | None, descriptor: int) -> OSError | None:
+def _register(epoll: epoll | None, descriptor: int) -> OSError | ValueError | None:
     try:
         if epoll is not None:
             epoll.register(descriptor, _RDHUP)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # it cannot be watched, or is closed already
         return error
     return None
 

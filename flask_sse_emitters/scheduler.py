@@ -4,7 +4,8 @@ Three kinds of work meet here, and none waits for another:
 
 * Timers run on the thread itself. They are this package's own, short, and never block.
 * Readers, too: whoever watches many sockets registers one descriptor that stands for all of them.
-* Jobs run foreign code, which may block. Each runs on one of a few helper threads, which live while there are jobs.
+* Jobs run on a few helper threads, which live while there are jobs. Callbacks are foreign code and may block, so they
+  have helpers of their own; deliveries have others.
 
 The thread starts when it is first needed, so never at import and never before a fork; a forked child starts afresh.
 Under gevent's patching all of these threads are greenlets.
@@ -28,11 +29,17 @@ from .parking import guard, native, on_main_loop
 
 log = logging.getLogger(__name__)
 
-#: So many jobs run at once; more wait for one of them to end.
+#: So many callbacks run at once; more wait for one of them to end.
 MAX_HELPERS = 8
+
+#: So many deliveries to lists of clients.
+MAX_DELIVERIES = 2
 
 #: After so many seconds of timers in one go, others get the processor for a moment.
 SLICE, BREATH = 0.004, 0.0005
+
+#: Seconds; the operating system takes no more than some weeks.
+LONGEST_REST = 3600.0
 
 #: Cancelled timers stay in the queue until their time, unless they are the greater part of more than this many.
 CANCELLED_KEPT = 128
@@ -41,9 +48,10 @@ CANCELLED_KEPT = 128
 class Timer:
     """A call to come, made by :meth:`Scheduler.call_at`."""
 
-    __slots__ = ("call",)
+    __slots__ = ("call", "when")
 
-    def __init__(self, call: Callable[[], object]) -> None:
+    def __init__(self, when: float, call: Callable[[], object]) -> None:
+        self.when = when
         self.call: Callable[[], object] | None = call  # None once called or cancelled
 
 
@@ -55,7 +63,6 @@ class Scheduler:
 
     _timers: list[tuple[float, int, Timer]]  # a heap: when, in which order, what
     _cancelled: int  # how many of them are
-    _jobs: deque[Callable[[], object]]
     _new_readers: list[tuple[int, Callable[[], object]]]
     _bell: _Bell | None
 
@@ -66,7 +73,7 @@ class Scheduler:
 
     def call_at(self, when: float, call: Callable[[], object]) -> Timer:
         """Call on the background thread once the clock shows this time. O(log n). The call must not block."""
-        timer = Timer(call)
+        timer = Timer(when, call)
         with self._guard:
             heapq.heappush(self._timers, (when, next(self._order), timer))
             first = self._timers[0][2] is timer
@@ -88,9 +95,11 @@ class Scheduler:
 
     def run(self, job: Callable[[], object]) -> None:
         """Run foreign code soon, on a helper thread, where it may block and raise."""
-        with self._guard:
-            self._jobs.append(job)
-        self._wake()
+        self._give(self._callbacks, job)
+
+    def deliver(self, job: Callable[[], object]) -> None:
+        """Run our own code soon, on a helper thread that foreign code never holds. It must not block."""
+        self._give(self._deliveries, job)
 
     def add_reader(self, descriptor: int, call: Callable[[], object]) -> None:
         """Call on the background thread whenever this descriptor can be read, for as long as the process lives."""
@@ -103,12 +112,18 @@ class Scheduler:
         self._order = count()
         self._timers = []
         self._cancelled = 0
-        self._jobs = deque()
-        self._helpers = 0
+        self._callbacks = _Lane("sse-callbacks", MAX_HELPERS)
+        self._deliveries = _Lane("sse-deliveries", MAX_DELIVERIES)
+        self._lanes = (self._callbacks, self._deliveries)
         self._new_readers = []
         self._running = False
         self._awake = True  # nobody needs to wake the thread: it has not looked yet, or is about to look
         self._bell = None
+
+    def _give(self, lane: _Lane, job: Callable[[], object]) -> None:
+        with self._guard:
+            lane.jobs.append(job)
+        self._wake()
 
     def _wake(self) -> None:
         with self._guard:
@@ -125,20 +140,24 @@ class Scheduler:
             if self._running:
                 return
             self._running = True
-        self._bell = bell = _Bell()
         try:
-            threading.Thread(target=self._loop, args=(bell,), name="sse-scheduler", daemon=True).start()
-        except BaseException:
+            self._bell = bell = _Bell()
+            selector = selectors.DefaultSelector()
+            threading.Thread(target=self._loop, args=(bell, selector), name="sse-scheduler", daemon=True).start()
+        except (OSError, RuntimeError):  # no descriptor, or no thread, to be had now
             self._running = False
             raise
 
-    def _loop(self, bell: _Bell) -> None:
-        with selectors.DefaultSelector() as selector:
+    def _loop(self, bell: _Bell, selector: selectors.BaseSelector) -> None:
+        with selector:
             selector.register(bell.fileno(), selectors.EVENT_READ, bell.hush)
-            while self._bell is bell:  # after a fork, gevent would go on with this in the child
+            while True:
                 self._register_readers(selector)
                 self._start_helpers()
-                for key, _ in selector.select(self._rest()):
+                ready = selector.select(self._rest())
+                if self._bell is not bell:  # in a forked child, where gevent goes on with the parent's greenlets
+                    return
+                for key, _ in ready:
                     _call(key.data)
                 with self._guard:
                     self._awake = True
@@ -147,10 +166,10 @@ class Scheduler:
     def _rest(self) -> float | None:
         """How long the thread may sleep now, None for as long as nobody wakes it."""
         with self._guard:
-            if self._new_readers or (self._jobs and self._helpers < MAX_HELPERS):
+            if self._new_readers or any(lane.wants_helper() for lane in self._lanes):
                 return 0.0
             self._awake = False
-            return max(0.0, self._timers[0][0] - self.clock()) if self._timers else None
+            return min(max(0.0, self._timers[0][0] - self.clock()), LONGEST_REST) if self._timers else None
 
     def _call_due(self) -> None:
         slice_ends = time.monotonic() + SLICE
@@ -178,29 +197,50 @@ class Scheduler:
             selector.register(descriptor, selectors.EVENT_READ, call)
 
     def _start_helpers(self) -> None:
-        while True:
-            with self._guard:
-                if not self._jobs or self._helpers >= MAX_HELPERS:
+        for lane in self._lanes:
+            while self._take_helper(lane):
+                try:
+                    threading.Thread(target=self._help, args=(lane,), name=lane.name, daemon=True).start()
+                except RuntimeError:  # no more threads to be had
+                    with self._guard:
+                        lane.helpers -= 1
+                        lane.coming -= 1
+                    log.exception("cannot start a thread for callbacks; trying again")
+                    time.sleep(0.25)
                     return
-                self._helpers += 1
-            try:
-                threading.Thread(target=self._help, name="sse-callbacks", daemon=True).start()
-            except RuntimeError:  # no more threads to be had
-                with self._guard:
-                    self._helpers -= 1
-                log.exception("cannot start a thread for callbacks; trying again")
-                time.sleep(0.25)
-                return
 
-    def _help(self) -> None:
+    def _take_helper(self, lane: _Lane) -> bool:
+        with self._guard:
+            wanted = lane.wants_helper()
+            lane.helpers += wanted
+            lane.coming += wanted
+            return wanted
+
+    def _help(self, lane: _Lane) -> None:
+        with self._guard:
+            lane.coming -= 1
         while True:
             with self._guard:
-                if not self._jobs:
-                    self._helpers -= 1
+                if not lane.jobs:
+                    lane.helpers -= 1
                     return
-                job = self._jobs.popleft()
+                job = lane.jobs.popleft()
             _call(job)
             del job
+
+
+class _Lane:
+    """Jobs, and the helper threads that run them. The scheduler guards it."""
+
+    def __init__(self, name: str, max_helpers: int) -> None:
+        self.name = name
+        self.jobs: deque[Callable[[], object]] = deque()
+        self.helpers = 0
+        self.coming = 0  # helpers that have been started, and have not begun yet
+        self._max_helpers = max_helpers
+
+    def wants_helper(self) -> bool:
+        return self.coming < len(self.jobs) and self.helpers < self._max_helpers
 
 
 class _Bell:
@@ -230,7 +270,7 @@ class _Bell:
 def _call(call: Callable[[], object]) -> None:
     try:
         call()
-    except Exception:
+    except BaseException:  # SystemExit, too: it must not end a thread that serves everybody
         log.exception("an error in %r, which was called in the background", call)
 
 

@@ -34,6 +34,7 @@ class Settings:
     max_pending_bytes: int = 1_048_576
     overflow: Overflow = "close"
     attach_seconds: float = 30.0
+    write_seconds: float = 30.0
 
     #: Makes JSON of an event's data.
     dumps: Dumps = json.dumps
@@ -166,5 +167,6 @@ _CHECKS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "max_pending": ("an int, 1 or more", _bound),
     "max_pending_bytes": ("an int, 1 or more", _bound),
     "overflow": ('"close", "drop_oldest" or "coalesce"', _overflow),
+    "write_seconds": _SECONDS_OR_NEVER,
     "attach_seconds": ("seconds as a number or a timedelta, more than 0", _positive_duration),
 }

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from flask import Response, request
+from werkzeug.wsgi import ClosingIterator
 
 from .callbacks import CloseReason
 from .emitter import SseEmitter
@@ -57,6 +58,7 @@ def respond(
     emitter._attach(settings)
     stream = Stream(emitter, greeting, _client_socket(environ))
     response = response_class(stream, status, _HEADERS, content_type="text/event-stream", direct_passthrough=True)
+    response.call_on_close(stream.close)  # also where somebody puts another body in its place
     response.headers.update(headers or {})
     return response
 
@@ -102,7 +104,7 @@ class Stream:
         """The server is done with the response: the one place where it says so."""
         self._forget_client()
         left = "the client left" if self._greeting is None else "the response was closed before its first byte"
-        self._emitter._disconnect(ConnectionAbortedError(errno.ECONNABORTED, left))
+        self._emitter._release(ConnectionAbortedError(errno.ECONNABORTED, left))
         when_closed, self.when_closed = self.when_closed, None
         if when_closed is not None:
             when_closed()
@@ -111,8 +113,9 @@ class Stream:
         self._parker.unpark()
 
     def cut(self) -> None:
-        if self._watch is not None:
-            HANGUPS.cut(self._watch)
+        watch = self._watch
+        if watch is not None:
+            HANGUPS.cut(watch)
 
     def _begin(self, greeting: bytes) -> bytes:
         self._greeting = None
@@ -136,8 +139,9 @@ class Stream:
         self._emitter._disconnect(ConnectionResetError(errno.ECONNRESET, "the client left"))
 
     def _forget_client(self) -> None:
-        if self._watch is not None:
-            HANGUPS.forget(self._watch)
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            HANGUPS.forget(watch)
 
 
 class _StreamingResponse(Response):
@@ -148,7 +152,11 @@ class _StreamingResponse(Response):
         if isinstance(app_iter, Stream):
             app_iter.when_closed = self.close
             return app_iter
-        return _NoBody(self.close)  # HEAD, or a status that allows none
+        if environ["REQUEST_METHOD"] == "HEAD":
+            return _NoBody(self.close)
+        if app_iter is self.response:  # somebody has wrapped the stream
+            return ClosingIterator(app_iter, self.close)
+        return app_iter
 
 
 class _NoBody(list[bytes]):
@@ -168,4 +176,5 @@ def _refuse_blocking(environ: WSGIEnvironment) -> None:
 
 def _client_socket(environ: WSGIEnvironment) -> int | None:
     client = next((environ[name] for name in _SOCKETS if name in environ), None)
-    return None if client is None else int(client.fileno())
+    descriptor = -1 if client is None else int(client.fileno())
+    return None if descriptor < 0 else descriptor

@@ -27,9 +27,9 @@ def test_an_event_is_encoded_once_for_all(monkeypatch: pytest.MonkeyPatch) -> No
     frames: list[Frame] = []
     original = SseEmitter._offer
 
-    def offer(emitter: SseEmitter, frame: Frame) -> bool:
-        frames.append(frame)
-        return original(emitter, frame)
+    def offer(emitter: SseEmitter, offered: list[Frame]) -> bool:
+        frames.extend(offered)
+        return original(emitter, offered)
 
     monkeypatch.setattr(SseEmitter, "_offer", offer)
     emitters = SseEmitters()
@@ -80,7 +80,7 @@ def test_removing_leaves_the_stream_open() -> None:
 
 def test_only_emitters_enter() -> None:
     with pytest.raises(TypeError, match=r"add\(\) takes an SseEmitter, not 'x'"):
-        SseEmitters().add("x")  # type: ignore[arg-type]
+        SseEmitters().add("x")  # type: ignore[type-var]
 
 
 def test_an_invalid_event_reaches_nobody_and_the_list_still_works() -> None:
@@ -135,10 +135,10 @@ class _Gate(SseEmitter):
         self.reached, self.let = threading.Event(), threading.Event()
         super().__init__()
 
-    def _offer(self, frame: Frame) -> bool:
+    def _offer(self, frames: list[Frame]) -> bool:
         self.reached.set()
         assert self.let.wait(PATIENCE)
-        return super()._offer(frame)
+        return super()._offer(frames)
 
 
 def test_a_second_sender_neither_overtakes_nor_waits() -> None:
@@ -181,7 +181,7 @@ def test_an_interrupted_sender_leaves_the_rest_to_the_background() -> None:
     class Interrupted(SseEmitter):
         __slots__ = ()
 
-        def _offer(self, _: Frame) -> bool:
+        def _offer(self, _: list[Frame]) -> bool:
             raise KeyboardInterrupt
 
     emitters = SseEmitters()

@@ -98,6 +98,8 @@ def test_events_are_values() -> None:
         ({"id": "a\rb"}, r"id must not contain '\\r'"),
         ({"id": "a\0b"}, r"id must not contain '\\x00'"),
         ({"id": True}, "id must be a str or an int, not True"),
+        ({"id": 10**1000}, "id is an int of more than 1,000 digits"),
+        ({"retry": 10**1000}, "retry is an int of more than 1,000 digits"),
         ({"id": 1.5}, "id must be a str or an int, not 1.5"),
         ({"retry": -1}, "retry must be an int of milliseconds, 0 or more, not -1"),
         ({"retry": True}, "retry must be an int .* not True"),
@@ -136,6 +138,11 @@ def test_a_builder_builds_the_same_events() -> None:
     builder = SseEmitter.event().id(7).name("update").data("a").data("b").comment("x").comment("y").retry(5)
     assert builder.build() == Event("a\nb", event="update", id=7, retry=5, comment="x\ny")
     assert builder.build() == builder.build()
+
+
+def test_a_cr_at_the_end_of_a_part_is_a_line_end_of_its_own() -> None:
+    event = EventBuilder().data("a\r").data("b").comment("c\r").comment("d").build()
+    assert event.encode() == b": c\n: \n: d\ndata: a\ndata: \ndata: b\n\n"
 
 
 def test_a_builder_takes_json_between_lines_of_text() -> None:

@@ -370,6 +370,7 @@ def test_init_app_fills_in_the_defaults() -> None:
         "SSE_MAX_PENDING_BYTES": 1048576,
         "SSE_OVERFLOW": "close",
         "SSE_ATTACH_SECONDS": 30,
+        "SSE_WRITE_SECONDS": 30,
     }
 
 
@@ -385,6 +386,7 @@ def test_init_app_fills_in_the_defaults() -> None:
         ("SSE_MAX_PENDING", 0, "an int, 1 or more"),
         ("SSE_MAX_PENDING_BYTES", "1MB", "an int, 1 or more"),
         ("SSE_OVERFLOW", "block", '"close", "drop_oldest" or "coalesce"'),
+        ("SSE_WRITE_SECONDS", -1, "seconds as a number or a timedelta, 0 for never"),
         ("SSE_ATTACH_SECONDS", 0, "seconds as a number or a timedelta, more than 0"),
     ],
 )

@@ -83,7 +83,7 @@ def test_blocked_callbacks_delay_no_timer() -> None:
     release.set()
     for _ in range(2 * MAX_HELPERS):
         assert blocked.acquire(timeout=PATIENCE)
-    until(lambda: scheduler._helpers == 0, "the helpers to end")
+    until(lambda: scheduler._callbacks.helpers == 0, "the helpers to end")
 
 
 def test_jobs_that_raise_are_logged_and_stop_no_other(caplog: pytest.LogCaptureFixture) -> None:
