@@ -77,7 +77,7 @@ class Scheduler:
         with self._guard:
             heapq.heappush(self._timers, (when, next(self._order), timer))
             first = self._timers[0][2] is timer
-        if first:
+        if first or not self._running:
             self._wake()
         return timer
 
@@ -140,12 +140,17 @@ class Scheduler:
             if self._running:
                 return
             self._running = True
+        bell = selector = None
         try:
             self._bell = bell = _Bell()
             selector = selectors.DefaultSelector()
             threading.Thread(target=self._loop, args=(bell, selector), name="sse-scheduler", daemon=True).start()
         except (OSError, RuntimeError):  # no descriptor, or no thread, to be had now
             self._running = False
+            if bell is not None:
+                bell.close()
+            if selector is not None:
+                selector.close()
             raise
 
     def _loop(self, bell: _Bell, selector: selectors.BaseSelector) -> None:

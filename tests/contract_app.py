@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import defaultdict
 from collections.abc import Callable
@@ -238,8 +237,12 @@ def create_app(name: str, **config: Any) -> Flask:
     return app
 
 
-#: The second app, under /impatient, is for emitters that no view returns.
+#: The others are for emitters that no view returns, and for clients that take nothing.
 app = create_app("contract")
 app.wsgi_app = DispatcherMiddleware(  # type: ignore[method-assign]
-    app.wsgi_app, {"/impatient": create_app("impatient", SSE_ATTACH_SECONDS=0.2, PID=os.getpid())}
+    app.wsgi_app,
+    {
+        "/impatient": create_app("impatient", SSE_ATTACH_SECONDS=0.2),
+        "/hasty": create_app("hasty", SSE_WRITE_SECONDS=0.3),
+    },
 )

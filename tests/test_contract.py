@@ -231,6 +231,23 @@ def test_a_client_that_reads_nothing_is_cut_at_its_bound(server: Server) -> None
     assert not got.endswith(b"\r\n0\r\n\r\n"), "a clean end would say that nothing is missing"
 
 
+@pytest.mark.parametrize("query", ["overflow=drop_oldest&max_pending=100", "timeout=0.2&max_pending=1000"])
+def test_a_client_that_reads_nothing_holds_nothing_for_long(query: str, server: Server) -> None:
+    """With events without end it counts as gone; when the stream has ended, what was pending is given up."""
+    name = new_name()
+    with socket.socket() as raw:
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        raw.settimeout(PATIENCE)
+        raw.connect(("127.0.0.1", server.port))
+        raw.sendall(f"GET /hasty/silent/{name}?{query} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        until(lambda: "open" in state(server, name), "the emitter")
+        watched = get(server, "/process")["watched"]
+        until(lambda: not post(server, f"/send/{name}", "x" * 50_000)["sent"], "the end")
+        reason = ended(server, name, 2)["reason"]
+        assert reason == ("DISCONNECTED" if "drop_oldest" in query else "TIMEOUT")
+        until(lambda: get(server, "/process")["watched"] < watched, "the server to let go of it")
+
+
 def _recv(raw: socket.socket) -> bytes:
     try:
         return raw.recv(65536)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 
 import pytest
@@ -9,6 +10,7 @@ from flask import Flask
 
 from flask_sse_emitters import SSE, CloseReason, Event, InvalidEvent, SseEmitter, SseEmitters
 from flask_sse_emitters.backlog import Frame
+from flask_sse_emitters.emitters import CROWD
 
 from .clock import ManualScheduler
 from .stress import texts_of
@@ -192,6 +194,76 @@ def test_an_interrupted_sender_leaves_the_rest_to_the_background() -> None:
         emitters.send("x")
     until(lambda: after.pending, "the rest")
     assert texts_of(before) == texts_of(after) == ["x"]
+
+
+def test_removing_takes_back_what_adding_left_with_the_emitter() -> None:
+    emitters = SseEmitters()
+    emitter = SseEmitter()
+    for _ in range(100):
+        emitters.add(emitter)
+        emitters.remove(emitter)
+    assert emitter._leaves == ()
+    emitters.add(emitter)
+    emitter.complete()
+    assert len(emitters) == 0
+
+
+def test_callbacks_that_block_hold_no_event_up() -> None:
+    release = threading.Event()
+    for _ in range(16):
+        blocking = SseEmitter()
+        blocking.on_completion(lambda: release.wait(PATIENCE))
+        blocking.complete()
+    emitters, gate = SseEmitters(), _Gate()
+    emitters.add(gate)
+    sender = threading.Thread(target=emitters.send, args=(0,))
+    sender.start()
+    assert gate.reached.wait(PATIENCE)
+    for number in range(1, 200):
+        emitters.send(number)
+    gate.let.set()
+    sender.join(PATIENCE)
+    until(lambda: gate.pending == 200, "the background to do the rest")
+    release.set()
+
+
+def test_senders_give_way_where_events_are_sent_faster_than_handed_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    naps: list[float] = []
+    monkeypatch.setattr("flask_sse_emitters.emitters.time.sleep", naps.append)
+    emitters, gate = SseEmitters(), _Gate()
+    emitters.add(gate)
+    sender = threading.Thread(target=emitters.send, args=(0,))
+    sender.start()
+    assert gate.reached.wait(PATIENCE)
+    while not naps:
+        emitters.send("x")
+    assert len(emitters._outbox) > CROWD
+    gate.let.set()
+    sender.join(PATIENCE)
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_a_forked_child_has_lists_of_its_own() -> None:
+    """Also where another thread of the parent was handing out events at the time."""
+    emitters, gate = SseEmitters(), _Gate()
+    emitters.add(gate)
+    sender = threading.Thread(target=emitters.send, args=("of the parent",))
+    sender.start()
+    assert gate.reached.wait(PATIENCE)
+    read_end, write_end = os.pipe()
+    child = os.fork()
+    if child == 0:
+        emitter = emitters.add(SseEmitter())
+        reached = emitters.send("of the child")
+        os.write(write_end, f"{reached} {texts_of(emitter)}".encode())
+        os._exit(0)
+    os.close(write_end)
+    with open(read_end) as answer:
+        assert answer.read() == "1 ['of the child']"
+    os.waitpid(child, 0)
+    gate.let.set()
+    sender.join(PATIENCE)
+    assert texts_of(gate) == ["of the parent"]
 
 
 def test_it_tells_how_many_there_are() -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from flask import Blueprint, Flask, Response, abort, make_response, request
+from flask import Blueprint, Flask, Response, abort, make_response, request, stream_with_context
 from flask.testing import FlaskClient
 from flask.typing import ResponseReturnValue
 
@@ -171,6 +171,31 @@ def test_what_is_to_be_called_on_close_is_called_once_at_the_end(app: Flask, cli
     assert closed == ["no request"], "the stream keeps no request"
     client.head("/").close()
     assert len(closed) == 2
+
+
+@pytest.mark.parametrize("way", ["a generator", "stream_with_context", "no passthrough"])
+def test_a_body_that_somebody_wraps_still_arrives_and_ends(way: str, app: Flask, client: FlaskClient) -> None:
+    emitter = SseEmitter()
+    app.add_url_rule("/", view_func=lambda: emitter)
+
+    def passed_on(body: Iterable[bytes]) -> Iterator[bytes]:
+        yield from body
+
+    @app.after_request
+    def wrap(response: Response) -> Response:
+        if way == "a generator":
+            response.response = passed_on(response.response)  # type: ignore[arg-type]
+        elif way == "stream_with_context":
+            response.response = stream_with_context(response.response)  # type: ignore[call-overload]
+        else:
+            response.direct_passthrough = False
+        return response
+
+    response = client.get("/")
+    emitter.send("x")
+    assert read_events(response, 1) == [Event("x")]
+    response.close()
+    assert emitter.close_reason is CloseReason.DISCONNECTED
 
 
 def test_the_request_is_over_before_its_stream(app: Flask, client: FlaskClient) -> None:

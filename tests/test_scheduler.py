@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import selectors
+import socket
 import threading
 import time
 
@@ -114,6 +116,76 @@ def test_where_no_thread_can_be_started_callbacks_wait_until_one_can(
     monkeypatch.setattr(threading.Thread, "start", start)
     assert done.wait(PATIENCE)
     assert "cannot start a thread for callbacks" in caplog.text
+
+
+def test_a_job_that_ends_its_thread_ends_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    scheduler = Scheduler()
+
+    def leave() -> None:
+        raise SystemExit
+
+    for _ in range(2 * MAX_HELPERS):
+        scheduler.run(leave)
+    done = threading.Event()
+    scheduler.run(done.set)
+    assert done.wait(PATIENCE)
+    until(lambda: scheduler._callbacks.helpers == 0, "the helpers to end")
+    assert "SystemExit" in caplog.text
+
+
+def test_deliveries_do_not_wait_for_callbacks() -> None:
+    scheduler = Scheduler()
+    release, delivered = threading.Event(), threading.Event()
+    for _ in range(2 * MAX_HELPERS):
+        scheduler.run(lambda: release.wait(PATIENCE))
+    scheduler.deliver(delivered.set)
+    assert delivered.wait(PATIENCE)
+    release.set()
+
+
+def test_one_job_takes_one_helper(monkeypatch: pytest.MonkeyPatch) -> None:
+    scheduler = Scheduler()
+    started: list[str] = []
+    start = threading.Thread.start
+
+    def note_and_start(thread: threading.Thread) -> None:
+        started.append(thread.name)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", note_and_start)
+    done = threading.Event()
+    scheduler.run(done.set)
+    assert done.wait(PATIENCE)
+    assert started.count("sse-callbacks") == 1
+
+
+def test_a_timer_may_be_months_away() -> None:
+    scheduler = Scheduler()
+    scheduler.call_at(scheduler.clock() + 100 * 86_400, lambda: pytest.fail("not yet"))
+    fired = threading.Event()
+    scheduler.call_at(scheduler.clock() + 0.01, fired.set)
+    assert fired.wait(PATIENCE)
+    again = threading.Event()
+    scheduler.call_at(0, again.set)
+    assert again.wait(PATIENCE), "the background thread survives"
+
+
+@pytest.mark.parametrize("missing", ["socketpair", "DefaultSelector", "thread"])
+def test_where_it_cannot_start_it_says_so_and_starts_the_next_time(
+    missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("no more") if missing == "thread" else OSError("Too many open files")
+
+    scheduler = Scheduler()
+    with monkeypatch.context() as patch:
+        target = {"socketpair": socket, "DefaultSelector": selectors, "thread": threading.Thread}[missing]
+        patch.setattr(target, missing if missing != "thread" else "start", refuse)
+        with pytest.raises((OSError, RuntimeError)):
+            scheduler.call_at(0, lambda: None)
+    fired = threading.Event()
+    scheduler.call_at(0, fired.set)
+    assert fired.wait(PATIENCE)
 
 
 def test_a_reader_is_called_when_its_descriptor_can_be_read() -> None:
