@@ -92,7 +92,7 @@ class Hangups:
         with self._guard:
             if self._epoll is not None:
                 for descriptor, _ in self._epoll.poll(0):
-                    watch = self._watches[descriptor]
+                    watch = self._watches.get(descriptor) or Watch(descriptor, int)
                     self._unregister(watch)
                     gone.append(watch)
         for watch in gone:

@@ -25,7 +25,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from itertools import count
 
-from .parking import guard, native, on_main_loop
+from .parking import guard, native, on_main_loop, parker
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ class Scheduler:
 
     _timers: list[tuple[float, int, Timer]]  # a heap: when, in which order, what
     _cancelled: int  # how many of them are
-    _new_readers: list[tuple[int, Callable[[], object]]]
+    _readers: list[tuple[int, Callable[[], object]]]
     _bell: _Bell | None
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -104,7 +104,7 @@ class Scheduler:
     def add_reader(self, descriptor: int, call: Callable[[], object]) -> None:
         """Call on the background thread whenever this descriptor can be read, for as long as the process lives."""
         with self._guard:
-            self._new_readers.append((descriptor, call))
+            self._readers.append((descriptor, call))
         self._wake()
 
     def _begin_anew(self) -> None:
@@ -115,7 +115,7 @@ class Scheduler:
         self._callbacks = _Lane("sse-callbacks", MAX_HELPERS)
         self._deliveries = _Lane("sse-deliveries", MAX_DELIVERIES)
         self._lanes = (self._callbacks, self._deliveries)
-        self._new_readers = []
+        self._readers = []
         self._running = False
         self._awake = True  # nobody needs to wake the thread: it has not looked yet, or is about to look
         self._bell = None
@@ -154,24 +154,37 @@ class Scheduler:
             raise
 
     def _loop(self, bell: _Bell, selector: selectors.BaseSelector) -> None:
-        with selector:
-            selector.register(bell.fileno(), selectors.EVENT_READ, bell.hush)
-            while True:
-                self._register_readers(selector)
-                self._start_helpers()
-                ready = selector.select(self._rest())
-                if self._bell is not bell:  # in a forked child, where gevent goes on with the parent's greenlets
-                    return
-                for key, _ in ready:
-                    _call(key.data)
-                with self._guard:
-                    self._awake = True
-                self._call_due()
+        try:
+            with selector:
+                selector.register(bell.fileno(), selectors.EVENT_READ, bell.hush)
+                self._serve(bell, selector)
+        except BaseException:
+            self._running = False  # whoever needs it next starts it again
+            bell.close()
+            raise
+        # In a forked child gevent goes on with the parent's greenlets. Threads that end there are unknown to threading.
+        parker().park()
 
-    def _rest(self) -> float | None:
+    def _serve(self, bell: _Bell, selector: selectors.BaseSelector) -> None:
+        registered = 0
+        while self._bell is bell:
+            for descriptor, call in self._readers[registered:]:
+                selector.register(descriptor, selectors.EVENT_READ, call)
+                registered += 1
+            self._start_helpers()
+            ready = selector.select(self._rest(registered))
+            if self._bell is not bell:
+                return
+            for key, _ in ready:
+                _call(key.data)
+            with self._guard:
+                self._awake = True
+            self._call_due()
+
+    def _rest(self, registered: int) -> float | None:
         """How long the thread may sleep now, None for as long as nobody wakes it."""
         with self._guard:
-            if self._new_readers or any(lane.wants_helper() for lane in self._lanes):
+            if len(self._readers) > registered or any(lane.wants_helper() for lane in self._lanes):
                 return 0.0
             self._awake = False
             return min(max(0.0, self._timers[0][0] - self.clock()), LONGEST_REST) if self._timers else None
@@ -194,12 +207,6 @@ class Scheduler:
                     return call
                 self._cancelled -= 1
         return None
-
-    def _register_readers(self, selector: selectors.BaseSelector) -> None:
-        with self._guard:
-            readers, self._new_readers = self._new_readers, []
-        for descriptor, call in readers:
-            selector.register(descriptor, selectors.EVENT_READ, call)
 
     def _start_helpers(self) -> None:
         for lane in self._lanes:
@@ -260,7 +267,7 @@ class _Bell:
         return int(self._inner.fileno())
 
     def ring(self) -> None:
-        with suppress(BlockingIOError):  # full of rings not yet heard
+        with suppress(OSError):  # full of rings not yet heard, or closed
             self._outer.send(b"\0")
 
     def hush(self) -> None:

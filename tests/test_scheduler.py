@@ -188,6 +188,28 @@ def test_where_it_cannot_start_it_says_so_and_starts_the_next_time(
     assert fired.wait(PATIENCE)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_background_thread_that_dies_is_replaced_by_the_next_who_needs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    scheduler = Scheduler()
+    read_end, write_end = os.pipe()
+    heard: list[bytes] = []
+    scheduler.add_reader(read_end, lambda: heard.append(os.read(read_end, 100)))
+    until(lambda: scheduler._running, "the background thread")
+
+    def break_down() -> None:
+        raise OSError("the selector is broken")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scheduler, "_start_helpers", break_down)
+        scheduler.call_at(0, lambda: None)
+        until(lambda: not scheduler._running, "its end")
+    os.write(write_end, b"x")
+    fired = threading.Event()
+    scheduler.call_at(0, fired.set)
+    assert fired.wait(PATIENCE)
+    until(lambda: heard == [b"x"], "the reader that it had")
+
+
 def test_a_reader_is_called_when_its_descriptor_can_be_read() -> None:
     scheduler = Scheduler()
     read_end, write_end = os.pipe()

@@ -1,0 +1,54 @@
+"""What a process patched by gevent goes through: a first emitter of a foreign thread, and a fork. A program."""
+
+from gevent import monkey
+
+monkey.patch_all()
+
+import os  # noqa: E402
+import sys  # noqa: E402
+import threading  # noqa: E402
+
+from gevent.hub import get_hub  # noqa: E402
+
+from flask_sse_emitters import CloseReason, SseEmitter, SseEmitters  # noqa: E402
+
+from .stress import texts_of  # noqa: E402
+from .waiting import PATIENCE, until  # noqa: E402
+
+
+def ends_and_calls_back() -> None:
+    """An end reaches its callbacks at once, not with the next timer, which is a minute away."""
+    emitter, called = SseEmitter(timeout=60), threading.Event()
+    emitter.on_completion(called.set)
+    emitter.complete()
+    assert called.wait(PATIENCE)
+
+
+def a_foreign_thread_is_first() -> None:
+    emitter = get_hub().threadpool.apply(lambda: SseEmitter(timeout=0.05))
+    ends_and_calls_back()
+    until(lambda: emitter.close_reason is CloseReason.TIMEOUT, "the timer that a foreign thread set")
+
+
+def a_child_is_forked() -> None:
+    emitters = SseEmitters()
+    emitters.add(SseEmitter())
+    child = os.fork()
+    if child == 0:
+        try:
+            ends_and_calls_back()
+            own = emitters.add(SseEmitter())
+            assert emitters.send("x") == 1
+            assert texts_of(own) == ["x"]
+        except BaseException as error:
+            print(repr(error), file=sys.stderr, flush=True)  # noqa: T201
+            os._exit(1)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    ends_and_calls_back()
+
+
+if __name__ == "__main__":
+    a_foreign_thread_is_first()
+    a_child_is_forked()
+    print("held")  # noqa: T201
