@@ -168,10 +168,10 @@ def complete_all(name: str) -> ResponseReturnValue:
 @steering.post("/lists/<name>/publish")
 def publish(name: str) -> ResponseReturnValue:
     """Send so many events from so many threads: ``foreign`` ones are real threads also where gevent has patched."""
-    threads, each = int(request.args["threads"]), int(request.args["each"])
+    threads, each, first = (int(request.args[name]) for name in ("threads", "each", "first"))
 
     def send(sender: int) -> None:
-        for number in range(each):
+        for number in range(first, first + each):
             lists[name].send(f"{sender}:{number}")
             if not number % 10:
                 breathe()

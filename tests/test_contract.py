@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import itertools
 import json
 import socket
 import threading
@@ -261,7 +262,7 @@ def test_all_clients_get_all_events_in_one_order(foreign: str, server: Server) -
     room = new_name()
     clients = [Client(server, f"/silent/{new_name()}?list={room}&max_pending=100000") for _ in range(20)]
     until(lambda: get(server, f"/lists/{room}") == {"count": 20}, "the clients")
-    post(server, f"/lists/{room}/publish?threads=8&each=50{foreign}")
+    post(server, f"/lists/{room}/publish?threads=8&each=50&first=0{foreign}")
     post(server, f"/lists/{room}/complete")
     orders = [[event.data for event in decode(client.rest())] for client in clients]
     for client in clients:
@@ -316,8 +317,8 @@ def test_five_hundred_clients_come_and_go_while_8_threads_publish(server: Server
 
     def publish() -> None:
         try:
-            while not done.is_set():
-                post(server, f"/lists/{room}/publish?threads=8&each=50")
+            for first in itertools.takewhile(lambda _: not done.is_set(), itertools.count(step=50)):
+                post(server, f"/lists/{room}/publish?threads=8&each=50&first={first}")
         except BaseException as error:
             failures.append(error)
 

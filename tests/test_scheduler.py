@@ -11,7 +11,7 @@ import time
 import psutil
 import pytest
 
-from flask_sse_emitters.scheduler import MAX_HELPERS, Scheduler
+from flask_sse_emitters.scheduler import MAX_HELPERS, SCHEDULER, Scheduler
 
 from .clock import ManualScheduler
 from .waiting import PATIENCE, until
@@ -52,14 +52,27 @@ def test_a_timer_that_raises_is_logged_and_stops_no_other(caplog: pytest.LogCapt
     assert "ZeroDivisionError" in caplog.text
 
 
-def test_nothing_starts_before_it_is_needed_and_then_one_thread() -> None:
-    before = threading.active_count()
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[threading.Thread]:
+    """The threads that this test starts: those of other schedulers in this process do not count."""
+    threads: list[threading.Thread] = []
+    start = threading.Thread.start
+
+    def note_and_start(thread: threading.Thread) -> None:
+        if thread._target.__self__ is not SCHEDULER:  # type: ignore[attr-defined]
+            threads.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", note_and_start)
+    return threads
+
+
+def test_nothing_starts_before_it_is_needed_and_then_one_thread(started: list[threading.Thread]) -> None:
     scheduler = Scheduler()
-    assert threading.active_count() == before
+    assert started == []
     for _ in range(100):
         scheduler.call_at(scheduler.clock() + 1000, lambda: None)
-    assert threading.active_count() == before + 1
-    assert [thread.daemon for thread in threading.enumerate() if thread.name == "sse-scheduler"].count(False) == 0
+    assert [(thread.name, thread.daemon) for thread in started] == [("sse-scheduler", True)]
 
 
 def test_blocked_callbacks_delay_no_timer() -> None:
@@ -143,20 +156,12 @@ def test_deliveries_do_not_wait_for_callbacks() -> None:
     release.set()
 
 
-def test_one_job_takes_one_helper(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_job_takes_one_helper(started: list[threading.Thread]) -> None:
     scheduler = Scheduler()
-    started: list[str] = []
-    start = threading.Thread.start
-
-    def note_and_start(thread: threading.Thread) -> None:
-        started.append(thread.name)
-        start(thread)
-
-    monkeypatch.setattr(threading.Thread, "start", note_and_start)
     done = threading.Event()
     scheduler.run(done.set)
     assert done.wait(PATIENCE)
-    assert started.count("sse-callbacks") == 1
+    assert sorted(thread.name for thread in started) == ["sse-callbacks", "sse-scheduler"]
 
 
 def test_a_timer_may_be_months_away() -> None:
