@@ -83,10 +83,12 @@ class SseEmitter:
     :param scheduler: keeps the time; tests pass one that holds it still.
     :raises ValueError: names the parameter, and what it accepts.
 
-    Outside an app the defaults hold until a view returns it; from then on that app's values.
+    Outside an app the defaults hold until a view returns it; from then on that app's values. Attributes of your own,
+    such as whose stream it is, may be set on it.
     """
 
     __slots__ = (
+        "__dict__",
         "__weakref__",
         "_attached",
         "_backlog",

@@ -80,6 +80,17 @@ def test_removing_leaves_the_stream_open() -> None:
     assert emitters.send("x") == 0
 
 
+def test_emitters_may_be_told_apart_by_attributes_of_ones_own() -> None:
+    emitters = SseEmitters()
+    for user in ("ada", "grace", "ada"):
+        emitter = emitters.add(SseEmitter())
+        emitter.user = user  # type: ignore[attr-defined]
+    reached = [emitter for emitter in emitters if emitter.user == "ada"]  # type: ignore[attr-defined]
+    for emitter in reached:
+        emitter.send("for ada only")
+    assert [emitter.pending for emitter in emitters] == [1, 0, 1]
+
+
 def test_only_emitters_enter() -> None:
     with pytest.raises(TypeError, match=r"add\(\) takes an SseEmitter, not 'x'"):
         SseEmitters().add("x")  # type: ignore[type-var]
