@@ -22,11 +22,12 @@ class Frame(NamedTuple):
 class Backlog:
     """Frames in order of arrival. Not thread-safe: its emitter guards it."""
 
-    __slots__ = ("_begun", "_frames", "dropped", "size")
+    __slots__ = ("_begun", "_frames", "_offset", "dropped", "size")
 
     def __init__(self) -> None:
         self._frames: list[Frame] = []
-        self._begun = b""  # the rest of a large frame, of which a part was taken
+        self._begun = b""  # a large payload, shared with other clients, that was taken up to an offset
+        self._offset = 0
         self.size = 0  #: bytes
         self.dropped = 0  #: frames, since the beginning
 
@@ -51,17 +52,22 @@ class Backlog:
 
     def take(self) -> bytes:
         """Remove and give the oldest bytes, as many as make one good write; ``b""`` where there are none."""
-        if self._begun:
-            payload = self._begun
-        else:
+        if not self._begun:
             payload = b"".join([frame.payload for frame in self._next_frames()])
-            self.size -= len(payload)
-        self._begun = payload[BATCH:]
-        return payload[:BATCH] if self._begun else payload
+            if len(payload) <= BATCH:
+                self.size -= len(payload)
+                return payload
+            self._begun = payload
+        part = self._begun[self._offset : self._offset + BATCH]
+        self._offset += len(part)
+        self.size -= len(part)
+        if self._offset == len(self._begun):
+            self._begun, self._offset = b"", 0
+        return part
 
     def clear(self) -> None:
         self._frames = []
-        self._begun = b""
+        self._begun, self._offset = b"", 0
         self.size = 0
 
     def _next_frames(self) -> list[Frame]:

@@ -15,24 +15,31 @@ class Deadlines:
 
     An event moves none of them: it only sets :attr:`written`, and what was due because nothing had been written is set
     anew when its time has come.
+
+    Whether a client makes progress shows when the next bytes are taken for it, and, long before that where the system's
+    buffer is large, in how many of those written it has not acknowledged yet. That is looked at from time to time while
+    it is busy; where it stays the same for the whole of ``SSE_WRITE_SECONDS``, the client is stuck.
     """
 
-    __slots__ = ("_beat", "_born", "_streaming", "_write", "settings", "written")
+    __slots__ = ("_beat", "_born", "_look", "_progress", "_quiet_since", "_streaming", "_unsent", "settings", "written")
 
     def __init__(self, now: float, settings: Settings) -> None:
         self.settings = settings
         self.written = now  #: when the client was last given something to take
         self._born = now
         self._beat = now
-        self._write = now
+        self._quiet_since = now  # what self._beat was set by
+        self._look = now
+        self._progress = now  # when the client was last seen to take something
+        self._unsent: int | None = None  # bytes, at the last look
         self._streaming = False
 
     def stream(self, now: float) -> None:
         """The client begins to get something: from now on there are heartbeats."""
         self._streaming = True
         self.written = now
-        self._beat = self._spread(now)
-        self._write = now + self.settings.write_seconds
+        self._set_beat(now)
+        self._look = now + self.settings.write_seconds
 
     def nearest(self, ended: bool) -> float | None:
         """When something may be due; after the end, while there is still something to write, only a slow write."""
@@ -43,30 +50,44 @@ class Deadlines:
         if not self._streaming and not ended:
             times.append(self._born + settings.attach_seconds)
         if self._streaming and settings.write_seconds:
-            times.append(self._write)
+            times.append(self._look)
         if self._streaming and settings.heartbeat and not ended:
             times.append(self._beat)
         return min(times, default=None)
 
-    def due(self, now: float, busy: bool, ended: bool) -> Due | None:
-        """What is due, if the client has been busy taking something since :attr:`written`, or has not."""
+    def due(self, now: float, busy: bool, unsent: int | None, ended: bool) -> Due | None:
+        """What is due.
+
+        :param busy: whether what was taken for the client at :attr:`written` is still being written.
+        :param unsent: how many bytes it has not acknowledged; None where nobody can tell.
+        """
         settings = self.settings
         if settings.timeout and now >= self._born + settings.timeout and not ended:
             return "timeout"
         if not self._streaming:
             return "attach" if now >= self._born + settings.attach_seconds and not ended else None
-        if settings.write_seconds and now >= self._write:
-            self._write = (self.written if busy else now) + settings.write_seconds
-            if self._write <= now:
-                self._write = now + settings.write_seconds
-                return "write"
+        if settings.write_seconds and now >= self._look and self._is_stuck(now, busy, unsent):
+            return "write"
         if settings.heartbeat and now >= self._beat:
-            self._beat = self._spread(self.written)
-            if self._beat <= now:
-                self._beat = self._spread(now)
+            quiet = self.written <= self._quiet_since
+            self._set_beat(now if quiet else self.written)
+            if quiet:
                 return "heartbeat"
         return None
 
-    def _spread(self, since: float) -> float:
+    def _is_stuck(self, now: float, busy: bool, unsent: int | None) -> bool:
+        patience = self.settings.write_seconds
+        if not busy:
+            self._unsent, self._look = None, now + patience
+            return False
+        if unsent is None:  # only the next write could show it
+            self._progress = max(self._progress, self.written)
+        elif unsent == 0 or unsent != self._unsent:
+            self._progress = now
+        self._unsent, self._look = unsent, now + patience / 4
+        return now >= self._progress + patience
+
+    def _set_beat(self, since: float) -> None:
         # Drawn anew each time, so that clients that all got one event do not all get their next heartbeat at once.
-        return since + self.settings.heartbeat * random.uniform(0.75, 1.0)
+        self._quiet_since = since
+        self._beat = since + self.settings.heartbeat * random.uniform(0.75, 1.0)

@@ -57,6 +57,9 @@ class Outlet(Protocol):
     def cut(self) -> None:
         """Let go of the client at once, though a write to it be under way."""
 
+    def unsent(self) -> int | None:
+        """How many bytes that were written the client has not acknowledged yet; None where nobody can tell."""
+
 
 class SseEmitter:
     """One client's stream: make it in a view, return it, and send to it from anywhere.
@@ -98,6 +101,7 @@ class SseEmitter:
         "_error",
         "_given",
         "_guard",
+        "_handed",
         "_idle",
         "_last_event_id",
         "_leaves",
@@ -138,6 +142,7 @@ class SseEmitter:
         self._attached = False  # a response carries it
         self._outlet: Outlet | None = None
         self._idle = False  # the outlet has taken all there was, and sleeps
+        self._handed = False  # the outlet has taken something, and is at writing it
         self._beat = False  # a heartbeat is to be written
         self._scheduler = scheduler
         self._deadlines = Deadlines(scheduler.clock(), self._settings)
@@ -200,6 +205,8 @@ class SseEmitter:
 
     def complete_with_error(self, error: BaseException) -> None:
         """End the stream after what is pending, with an error, which goes to the callbacks and not to the client."""
+        if not isinstance(error, BaseException):
+            error = SseError(f"complete_with_error() was called with {error!r}, which is no exception")
         self._end(CloseReason.ERROR, error)
 
     def on_completion(self, call: _Callback) -> _Callback:
@@ -258,12 +265,12 @@ class SseEmitter:
             sleeper.wake()
         if not kept:
             bounds = f"max_pending={self._settings.max_pending}, max_pending_bytes={self._settings.max_pending_bytes}"
-            self._end(CloseReason.OVERFLOW, SseError(f"the client is too slow: more events pending than {bounds}"))
+            self._end(CloseReason.OVERFLOW, SseError(f"more events pending for the client than {bounds} allow"))
         return kept
 
     def _dumps(self, data: Any) -> str | bytes:
-        settings = self._settings if self._settings.app_context else surroundings.current()
-        return settings.dumps(data)
+        own = self._settings.app_context is not None
+        return (self._settings.dumps if own else surroundings.dumps())(data)
 
     def _attach(self, settings: Settings) -> None:
         """A response carries it from now on, in an app with these settings."""
@@ -291,8 +298,10 @@ class SseEmitter:
         with self._guard:
             if payload := self._backlog.take() or (HEARTBEAT if self._beat else b""):
                 self._beat = False
+                self._handed = True
                 self._deadlines.written = now
                 return payload
+            self._handed = False
             if self._reason is None:
                 self._idle = True
                 return b""
@@ -359,7 +368,6 @@ class SseEmitter:
         if not self._idle:
             return None
         self._idle = False
-        self._deadlines.written = self._scheduler.clock()
         return self._outlet
 
     def _set_timer(self) -> None:
@@ -387,10 +395,11 @@ class SseEmitter:
 
     def _on_timer(self) -> None:
         now = self._scheduler.clock()
+        outlet = self._outlet
+        unsent = outlet.unsent() if outlet is not None and self._handed else None
         with self._guard:
             self._timer = None
-            busy = None if self._idle else self._outlet
-            due = self._deadlines.due(now, busy is not None, self._reason is not None)
+            due = self._deadlines.due(now, self._handed, unsent, self._reason is not None)
             self._beat = due == "heartbeat" and self._idle  # an outlet that is busy writes something better
             sleeper = self._to_wake() if self._beat else None
         if sleeper is not None:

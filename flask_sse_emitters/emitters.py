@@ -107,11 +107,10 @@ class SseEmitters:
         return f"<{type(self).__name__} of {len(self)}>"
 
     def _dumps(self, data: Any) -> str | bytes:
-        """JSON, as the app whose context is pushed makes it, or else the one that the emitters belong to."""
-        settings = surroundings.current()
-        if settings.app_context is None:
-            settings = next((emitter._settings for emitter in self if emitter._settings.app_context), settings)
-        return settings.dumps(data)
+        """JSON, as the app of the emitters makes it; where they have none, the app that is at hand."""
+        own = (emitter._settings for emitter in self if emitter._settings.app_context is not None)
+        settings = None if surroundings.app_state() is not None else next(own, None)
+        return (surroundings.dumps() if settings is None else settings.dumps)(data)
 
     def _put(self, frame: Frame | None) -> int:
         with self._guard:

@@ -8,7 +8,7 @@ from flask import Flask, Response
 
 from . import wsgi
 from .emitter import SseEmitter
-from .settings import EXTENSION, Settings, made_in_request, read_config
+from .settings import EXTENSION, Settings, made_in_request, read_config, register
 
 
 class SSE:
@@ -56,7 +56,8 @@ class SSE:
         settings = Settings(
             **read_config(app.config), dumps=lambda data: app.json.dumps(data), app_context=app.app_context
         )
-        app.extensions[EXTENSION] = _AppState(app, settings)
+        app.extensions[EXTENSION] = state = _AppState(app, settings)
+        register(state)
         app.teardown_request(_end_failed)
         make_response = app.make_response
 

@@ -12,12 +12,17 @@ import _socket
 import logging
 import os
 import socket
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from .parking import guard, native
 from .scheduler import SCHEDULER
+
+if sys.platform != "win32":
+    import fcntl
+    import termios
 
 if TYPE_CHECKING:
     from select import epoll
@@ -79,6 +84,13 @@ class Hangups:
             if self._watches.get(watch.descriptor) is watch:
                 _shut_down(watch.descriptor)
 
+    def unsent(self, watch: Watch) -> int | None:
+        """How many bytes written to this socket its client has not acknowledged yet; None where nobody can tell."""
+        with self._guard:
+            if self._watches.get(watch.descriptor) is watch:
+                return _unsent(watch.descriptor)
+        return None
+
     def __len__(self) -> int:
         return len(self._watches)
 
@@ -101,7 +113,7 @@ class Hangups:
     def _unregister(self, watch: Watch) -> None:
         if self._epoll is not None and not watch.noticed:
             watch.noticed = True
-            with suppress(OSError):  # it was never registered
+            with suppress(OSError, ValueError):  # it was never registered
                 self._epoll.unregister(watch.descriptor)
 
 
@@ -134,6 +146,17 @@ def _shut_down(descriptor: int) -> None:
             handle.shutdown(socket.SHUT_RDWR)
     finally:
         handle.detach()
+
+
+def _unsent(descriptor: int) -> int | None:
+    if sys.platform == "win32":
+        return None
+    answer = bytearray(4)
+    try:
+        fcntl.ioctl(descriptor, termios.TIOCOUTQ, answer)
+    except OSError:
+        return None
+    return int.from_bytes(answer, sys.byteorder)
 
 
 def _begin_anew_in_child() -> None:

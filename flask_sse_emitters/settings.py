@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
 from datetime import timedelta
 from typing import Any, Literal, Protocol, TypeAlias
+from weakref import WeakSet
 
 from flask import Response, current_app, has_app_context, has_request_context, request
 
@@ -70,7 +71,7 @@ def checked(field: str, value: Any, called: str = "") -> Any:
     accepts, convert = _CHECKS[field]
     try:
         return convert(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{called or field} must be {accepts}, not {value!r}") from None
 
 
@@ -82,9 +83,23 @@ class AppState(Protocol):
     def respond(self, emitter: Any, status: int | str, headers: Any) -> Response: ...
 
 
+_states: WeakSet[AppState] = WeakSet()
+
+
 def app_state() -> AppState | None:
     """That of the app whose context is pushed here; None without one, or where it has no :class:`SSE`."""
     return current_app.extensions.get(EXTENSION) if has_app_context() else None
+
+
+def dumps() -> Dumps:
+    """How the app whose context is pushed makes JSON, or the only app of this process that has an :class:`SSE`."""
+    state = app_state() or (next(iter(_states), None) if len(_states) == 1 else None)
+    return DEFAULTS.dumps if state is None else state.settings.dumps
+
+
+def register(state: AppState) -> None:
+    """Remember an app's state, for as long as the app lives."""
+    _states.add(state)
 
 
 def current() -> Settings:

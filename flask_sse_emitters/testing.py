@@ -17,11 +17,12 @@ def read_events(response: Any, n: int) -> list[Event]:
 
     ::
 
-        response = client.get("/connect")
-        assert read_events(response, 1) == [Event("connected!", event="connect")]
+        with client.get("/connect") as response:
+            assert read_events(response, 1) == [Event("connected!", event="connect")]
 
     Waits until there are so many, however long that takes: set ``SSE_TIMEOUT`` in your tests, so that streams end. A
-    further call goes on where this one stopped. Close the response in the end.
+    further call goes on where this one stopped. Close the response in the end: until then its emitter is open, and in
+    its lists.
 
     :param response: of Flask's test client, httpx (``client.stream``), requests (``stream=True``) or ``urllib``; or
         any iterable of bytes.

@@ -117,6 +117,10 @@ class Stream:
         if watch is not None:
             HANGUPS.cut(watch)
 
+    def unsent(self) -> int | None:
+        watch = self._watch
+        return None if watch is None else HANGUPS.unsent(watch)
+
     def _begin(self, greeting: bytes) -> bytes:
         self._greeting = None
         self._parker = parker()

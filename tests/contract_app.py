@@ -122,6 +122,7 @@ def state(name: str) -> ResponseReturnValue:
         "reason": emitter.close_reason and emitter.close_reason.name,
         "error": emitter.error and str(emitter.error),
         "pending": emitter.pending,
+        "idle": emitter._idle,
         "last_event_id": emitter.last_event_id,
         "journal": journals[name],
     }

@@ -109,6 +109,7 @@ def test_a_client_that_leaves_is_noticed_without_sending(way: str, server: Serve
     name = new_name()
     client = Client(server, f"/greeting/{name}")
     assert len(client.events(3)) == 3
+    until(lambda: state(server, name)["idle"], "the last write to be over")
     if way == "close behind unread bytes":
         client.socket.sendall(b"GET / HTTP/1.1\r\nHost: impatient\r\n")
     if way == "reset":

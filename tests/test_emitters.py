@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import threading
+from datetime import datetime
+from weakref import WeakSet
 
 import pytest
 from flask import Flask
 
-from flask_sse_emitters import SSE, CloseReason, Event, InvalidEvent, SseEmitter, SseEmitters
+from flask_sse_emitters import SSE, CloseReason, Event, InvalidEvent, SseEmitter, SseEmitters, settings
 from flask_sse_emitters.backlog import Frame
 from flask_sse_emitters.emitters import CROWD
 
@@ -137,6 +139,19 @@ def test_json_is_made_by_the_app_of_the_emitters_where_no_context_is_pushed(sche
         emitter = emitters.add(SseEmitter(scheduler=scheduler))
     emitters.send(["é"])
     assert texts_of(emitter) == ['["é"]']
+
+
+def test_json_is_made_by_the_only_app_also_while_nobody_is_in_the_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings, "_states", WeakSet())
+    app = Flask(__name__)
+    SSE(app)
+    now = datetime(2026, 1, 1)
+    assert SseEmitters().send({"at": now}) == 0
+    SseEmitter().send({"at": now})
+    other = Flask(__name__)
+    SSE(other)
+    with pytest.raises(InvalidEvent):
+        SseEmitters().send({"at": now})
 
 
 class _Gate(SseEmitter):
