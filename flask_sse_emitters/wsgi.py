@@ -133,11 +133,10 @@ class Stream:
 
     def _end(self) -> Exception:
         self._forget_client()
-        if (
-            self._emitter.close_reason is CloseReason.OVERFLOW
-        ):  # a clean end would tell the client that it missed nothing
-            return BrokenPipeError(errno.EPIPE, str(self._emitter.error))
-        return StopIteration()
+        if self._emitter.close_reason is not CloseReason.OVERFLOW:
+            return StopIteration()
+        # A clean end would tell the client that it missed nothing. Servers take this for a client that is gone.
+        return BrokenPipeError(errno.EPIPE, str(self._emitter.error))
 
     def _hung_up(self) -> None:
         self._emitter._disconnect(ConnectionResetError(errno.ECONNRESET, "the client left"))
