@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -137,7 +139,10 @@ def _changes_take(count: int) -> float:
 
 
 def test_changes_cost_the_same_however_many_elements_there_are() -> None:
-    """A ratio of processor times within one run, each the least of ten taken in turn; O(n^2) would be 100 or more."""
-    times = [(_changes_take(2_000), _changes_take(20_000)) for _ in range(10)]
-    small, large = (min(column) for column in zip(*times, strict=True))
-    assert large < 10 * small * 1.5
+    """A ratio of the least processor times that are seen; what else runs here only adds to a time. O(n^2) is 100."""
+    small, large = math.inf, math.inf
+    for _ in range(50):
+        small, large = min(small, _changes_take(2_000)), min(large, _changes_take(20_000))
+        if large < 10 * small * 1.5:
+            return
+    pytest.fail(f"20,000 changes take {large / small:.1f} times what 2,000 take")
