@@ -14,20 +14,17 @@ Under gevent's patching all of these threads are greenlets.
 from __future__ import annotations
 
 import heapq
-import logging
 import os
 import selectors
 import threading
 import time
 import weakref
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import count
 
+from .lanes import Lane, call_and_log
 from .parking import guard, native, on_main_loop, parker
-
-log = logging.getLogger(__name__)
 
 #: So many callbacks run at once; more wait for one of them to end.
 MAX_HELPERS = 8
@@ -95,11 +92,13 @@ class Scheduler:
 
     def run(self, job: Callable[[], object]) -> None:
         """Run foreign code soon, on a helper thread, where it may block and raise."""
-        self._give(self._callbacks, job)
+        self._callbacks.put(job)
+        self._wake()
 
     def deliver(self, job: Callable[[], object]) -> None:
         """Run our own code soon, on a helper thread that foreign code never holds. It must not block."""
-        self._give(self._deliveries, job)
+        self._deliveries.put(job)
+        self._wake()
 
     def add_reader(self, descriptor: int, call: Callable[[], object]) -> None:
         """Call on the background thread whenever this descriptor can be read, for as long as the process lives."""
@@ -112,18 +111,13 @@ class Scheduler:
         self._order = count()
         self._timers = []
         self._cancelled = 0
-        self._callbacks = _Lane("sse-callbacks", MAX_HELPERS)
-        self._deliveries = _Lane("sse-deliveries", MAX_DELIVERIES)
+        self._callbacks = Lane("sse-callbacks", MAX_HELPERS)
+        self._deliveries = Lane("sse-deliveries", MAX_DELIVERIES)
         self._lanes = (self._callbacks, self._deliveries)
         self._readers = []
         self._running = False
         self._awake = True  # nobody needs to wake the thread: it has not looked yet, or is about to look
         self._bell = None
-
-    def _give(self, lane: _Lane, job: Callable[[], object]) -> None:
-        with self._guard:
-            lane.jobs.append(job)
-        self._wake()
 
     def _wake(self) -> None:
         with self._guard:
@@ -171,12 +165,13 @@ class Scheduler:
             for descriptor, call in self._readers[registered:]:
                 selector.register(descriptor, selectors.EVENT_READ, call)
                 registered += 1
-            self._start_helpers()
+            for lane in self._lanes:
+                lane.start_helpers()
             ready = selector.select(self._rest(registered))
             if self._bell is not bell:
                 return
             for key, _ in ready:
-                _call(key.data)
+                call_and_log(key.data)
             with self._guard:
                 self._awake = True
             self._call_due()
@@ -184,15 +179,16 @@ class Scheduler:
     def _rest(self, registered: int) -> float | None:
         """How long the thread may sleep now, None for as long as nobody wakes it."""
         with self._guard:
-            if len(self._readers) > registered or any(lane.wants_helper() for lane in self._lanes):
-                return 0.0
-            self._awake = False
-            return min(max(0.0, self._timers[0][0] - self.clock()), LONGEST_REST) if self._timers else None
+            self._awake = False  # from here on whoever brings something rings
+            rest = min(max(0.0, self._timers[0][0] - self.clock()), LONGEST_REST) if self._timers else None
+        if len(self._readers) > registered or any(lane.wants_helper() for lane in self._lanes):
+            return 0.0
+        return rest
 
     def _call_due(self) -> None:
         slice_ends = time.monotonic() + SLICE
         while (call := self._pop_due()) is not None:
-            _call(call)
+            call_and_log(call)
             if time.monotonic() > slice_ends:
                 time.sleep(BREATH)
                 slice_ends = time.monotonic() + SLICE
@@ -207,52 +203,6 @@ class Scheduler:
                     return call
                 self._cancelled -= 1
         return None
-
-    def _start_helpers(self) -> None:
-        for lane in self._lanes:
-            while self._take_helper(lane):
-                try:
-                    threading.Thread(target=self._help, args=(lane,), name=lane.name, daemon=True).start()
-                except RuntimeError:  # no more threads to be had
-                    with self._guard:
-                        lane.helpers -= 1
-                        lane.coming -= 1
-                    log.exception("cannot start a thread for callbacks; trying again")
-                    time.sleep(0.25)
-                    return
-
-    def _take_helper(self, lane: _Lane) -> bool:
-        with self._guard:
-            wanted = lane.wants_helper()
-            lane.helpers += wanted
-            lane.coming += wanted
-            return wanted
-
-    def _help(self, lane: _Lane) -> None:
-        with self._guard:
-            lane.coming -= 1
-        while True:
-            with self._guard:
-                if not lane.jobs:
-                    lane.helpers -= 1
-                    return
-                job = lane.jobs.popleft()
-            _call(job)
-            del job
-
-
-class _Lane:
-    """Jobs, and the helper threads that run them. The scheduler guards it."""
-
-    def __init__(self, name: str, max_helpers: int) -> None:
-        self.name = name
-        self.jobs: deque[Callable[[], object]] = deque()
-        self.helpers = 0
-        self.coming = 0  # helpers that have been started, and have not begun yet
-        self._max_helpers = max_helpers
-
-    def wants_helper(self) -> bool:
-        return self.coming < len(self.jobs) and self.helpers < self._max_helpers
 
 
 class _Bell:
@@ -277,13 +227,6 @@ class _Bell:
     def close(self) -> None:
         self._inner.close()
         self._outer.close()
-
-
-def _call(call: Callable[[], object]) -> None:
-    try:
-        call()
-    except BaseException:  # SystemExit, too: it must not end a thread that serves everybody
-        log.exception("an error in %r, which was called in the background", call)
 
 
 #: Every scheduler of the process; a forked child has none of their threads.

@@ -128,7 +128,7 @@ def test_where_no_thread_can_be_started_callbacks_wait_until_one_can(
     assert refused.wait(PATIENCE)
     monkeypatch.setattr(threading.Thread, "start", start)
     assert done.wait(PATIENCE)
-    assert "cannot start a thread for callbacks" in caplog.text
+    assert "cannot start a thread for sse-callbacks" in caplog.text
 
 
 def test_a_job_that_ends_its_thread_ends_no_other(caplog: pytest.LogCaptureFixture) -> None:
@@ -205,7 +205,7 @@ def test_a_background_thread_that_dies_is_replaced_by_the_next_who_needs_it(monk
         raise OSError("the selector is broken")
 
     with monkeypatch.context() as patch:
-        patch.setattr(scheduler, "_start_helpers", break_down)
+        patch.setattr(scheduler, "_call_due", break_down)
         scheduler.call_at(0, lambda: None)
         until(lambda: not scheduler._running, "its end")
     os.write(write_end, b"x")

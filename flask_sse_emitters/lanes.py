@@ -1,0 +1,80 @@
+"""Jobs, and the few helper threads that run them."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+from .parking import guard
+
+log = logging.getLogger(__name__)
+
+
+class Lane:
+    """Jobs that wait for none of another lane. Every method may be called from any thread.
+
+    Helpers live while there are jobs. They are started by :meth:`start_helpers` alone, because where threads are
+    greenlets, only who lives in the main loop can start any.
+
+    :param max_helpers: so many jobs run at once; more wait for one of them to end.
+    """
+
+    def __init__(self, name: str, max_helpers: int) -> None:
+        self.helpers = 0
+        self._name = name
+        self._max_helpers = max_helpers
+        self._guard = guard()
+        self._jobs: deque[Callable[[], object]] = deque()
+        self._coming = 0  # helpers that have been started, and have not begun yet
+
+    def put(self, job: Callable[[], object]) -> None:
+        with self._guard:
+            self._jobs.append(job)
+
+    def wants_helper(self) -> bool:
+        return self._coming < len(self._jobs) and self.helpers < self._max_helpers
+
+    def start_helpers(self) -> None:
+        """Start as many as are wanted now. Where no thread is to be had, wait a moment for the caller to try again."""
+        while self._count_in():
+            try:
+                threading.Thread(target=self._help, name=self._name, daemon=True).start()
+            except RuntimeError:
+                with self._guard:
+                    self.helpers -= 1
+                    self._coming -= 1
+                log.exception("cannot start a thread for %s; trying again", self._name)
+                time.sleep(0.25)
+                return
+
+    def _count_in(self) -> bool:
+        with self._guard:
+            wanted = self.wants_helper()
+            self.helpers += wanted
+            self._coming += wanted
+            return wanted
+
+    def _help(self) -> None:
+        with self._guard:
+            self._coming -= 1
+        while (job := self._next()) is not None:
+            call_and_log(job)
+            del job
+
+    def _next(self) -> Callable[[], object] | None:
+        with self._guard:
+            if self._jobs:
+                return self._jobs.popleft()
+            self.helpers -= 1
+            return None
+
+
+def call_and_log(call: Callable[[], object]) -> None:
+    """Call, and log what it raises: also SystemExit, which must not end a thread that serves everybody."""
+    try:
+        call()
+    except BaseException:
+        log.exception("an error in %r, which was called in the background", call)
