@@ -62,7 +62,7 @@ def greeting(name: str) -> ResponseReturnValue:
 def unknown() -> ResponseReturnValue:
     """An emitter that nothing here keeps: only its list does, until its end."""
     emitter = lists["unknown"].add(SseEmitter(timeout=float(request.args["timeout"])))
-    emitter.send("hello")
+    emitter.try_send("hello")
     emitter.on_completion(lambda: None)
     emitter.on_error(lambda _: None)
     return emitter

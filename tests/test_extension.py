@@ -23,6 +23,7 @@ from flask_sse_emitters import (
 )
 from flask_sse_emitters.testing import decode, read_events
 
+from .clock import ManualScheduler
 from .waiting import until
 
 
@@ -424,19 +425,20 @@ def test_a_wrong_config_value_is_named(key: str, value: object, accepts: str) ->
     assert "sse_emitters" not in app.extensions
 
 
-def test_an_emitter_made_outside_takes_the_values_of_the_app_that_returns_it() -> None:
+def test_an_emitter_made_outside_takes_the_values_of_the_app_that_returns_it(scheduler: ManualScheduler) -> None:
     app = Flask(__name__)
-    app.config.update(SSE_MAX_PENDING=2, SSE_TIMEOUT=0.05)
+    app.config.update(SSE_MAX_PENDING=2, SSE_TIMEOUT=10)
     SSE(app)
-    emitter, own = SseEmitter(), SseEmitter(timeout=30, max_pending=3)
+    emitter = SseEmitter(scheduler=scheduler)
+    own = SseEmitter(timeout=20, max_pending=3, scheduler=scheduler)
+    late = SseEmitter(scheduler=scheduler)
     with app.test_request_context():
-        responses = [emitter.response(), own.response()]
+        responses = [emitter.response(), own.response(), late.response()]
     assert [emitter.try_send(n) for n in range(3)] == [True, True, False]
-    assert [own.try_send(n) for n in range(4)] == [True, True, True, False]
-    late = SseEmitter()
-    with app.test_request_context():
-        responses.append(late.response())
-    until(lambda: late.close_reason is CloseReason.TIMEOUT, "the app's SSE_TIMEOUT")
+    assert [own.try_send(n) for n in range(3)] == [True, True, True]
+    scheduler.pass_time(11)
+    assert [late.close_reason, own.close_reason] == [CloseReason.TIMEOUT, None]
+    assert own.try_send(4) is False
     for response in responses:
         response.close()
 

@@ -43,7 +43,7 @@ class SseController:
         self.sse_emitters = sse_emitters
 
     def connect(self) -> ResponseReturnValue:
-        emitter = SseEmitter(0.2)
+        emitter = SseEmitter(1.0)
         self.sse_emitters.add(emitter)
         emitter.send(SseEmitter.event()
                      .name("connect")
