@@ -87,7 +87,9 @@ class Backlog:
 
     def _make_room(self, size: int, settings: Settings) -> None:
         count, kept = 0, self.size
-        while len(self._frames) - count >= settings.max_pending or kept + size > settings.max_pending_bytes:
+        while count < len(self._frames) and (  # what is under way stays, and the newest has its place after it
+            len(self._frames) - count >= settings.max_pending or kept + size > settings.max_pending_bytes
+        ):
             kept -= len(self._frames[count].payload)
             count += 1
         self._drop(0, count)

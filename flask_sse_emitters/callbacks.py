@@ -21,10 +21,10 @@ class CloseReason(Enum):
 
     COMPLETED = "completed"  #: ``complete()`` was called
     TIMEOUT = "timeout"  #: its lifetime was over
-    DISCONNECTED = "disconnected"  #: the client left
-    ERROR = "error"  #: ``complete_with_error()`` was called, or no view returned it in time
+    DISCONNECTED = "disconnected"  #: the client left, or took nothing for ``SSE_WRITE_SECONDS``
+    ERROR = "error"  #: ``complete_with_error()`` was called, its request failed, or no view returned it in time
     OVERFLOW = "overflow"  #: more events were pending than allowed
-    SHUTDOWN = "shutdown"  #: the worker stops
+    SHUTDOWN = "shutdown"  #: the worker stops (nothing ends a stream with this yet)
 
 
 _FOLLOWING: dict[CloseReason, tuple[Kind, ...]] = {

@@ -3,14 +3,14 @@
 An emitter is in one of four states, and only ever goes forwards:
 
 * *waiting*: made, and taking events, but no response carries them yet. The attach deadline runs.
-* *streaming*: an outlet has the client, and calls :meth:`SseEmitter._take` for what to write whenever ``ready`` was
-  called. Heartbeats run.
+* *streaming*: an outlet has the client, and calls :meth:`SseEmitter._take` for what to write until there is nothing;
+  :meth:`Outlet.wake` has it go on. Heartbeats run, and the deadline of a client that takes nothing.
 * *ended*: ``close_reason`` is set, once. Whoever set it has told the lists, woken the outlet, and sent the callbacks
   to the scheduler. The outlet may still be writing what was pending before.
 * *drained*: the outlet has been told that nothing more will come.
 
-The lifetime runs from the beginning. One timer carries all deadlines: it is set to the nearest, and finds out what is
-due when it fires, so neither an event nor a heartbeat ever has to move it.
+The lifetime runs from the beginning. One timer carries all deadlines: it fires no later than the nearest, and finds out
+then what is due, so no event ever has to move it.
 
 Everything below ``_guard`` is a few statements; callbacks, outlets, lists and the scheduler are called without it.
 """

@@ -518,6 +518,20 @@ def test_drop_oldest_makes_room_in_bytes(make: Make) -> None:
     assert (emitter.pending, emitter.dropped) == (2, 3)
 
 
+def test_drop_oldest_keeps_the_newest_behind_a_large_event_under_way(make: Make) -> None:
+    emitter = make(max_pending_bytes=200_100, overflow="drop_oldest")
+    outlet = FakeOutlet(emitter)
+    emitter.send("a" * 200_000)
+    begun = outlet.take()
+    assert begun
+    for text in ("b", "c" * 150_000, "d" * 150_000):
+        emitter.send(text)
+    assert (emitter.pending, emitter.dropped, emitter.is_open) == (1, 2, True)
+    events = decode(begun + b"".join(outlet.take_all()))
+    assert [event.data for event in events] == ["a" * 200_000, "d" * 150_000]
+    assert emitter._backlog.size == 0
+
+
 def test_coalesce_puts_the_newest_of_each_name_last(make: Make) -> None:
     emitter = make(max_pending=3, overflow="coalesce")
     for name, data in (("a", 1), ("b", 1), ("a", 2), (None, 1), ("a", 3), (None, 2)):
