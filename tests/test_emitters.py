@@ -190,17 +190,22 @@ def test_a_second_sender_neither_overtakes_nor_waits() -> None:
     assert texts_of(newcomer) == ["c"], "not what was sent before it came"
 
 
-def test_nobody_is_kept_at_work_for_others_without_end() -> None:
-    emitters = SseEmitters()
-    gate = _Gate()
+def send_while_held_up(count: int) -> _Gate:
+    """Send so many, all but the first while the emitter that this gives back holds the sender of the first up."""
+    emitters, gate = SseEmitters(), _Gate()
     emitters.add(gate)
     sender = threading.Thread(target=emitters.send, args=(0,))
     sender.start()
     assert gate.reached.wait(PATIENCE)
-    for number in range(1, 500):
+    for number in range(1, count):
         emitters.send(number)
     gate.let.set()
     sender.join(PATIENCE)
+    return gate
+
+
+def test_nobody_is_kept_at_work_for_others_without_end() -> None:
+    gate = send_while_held_up(500)
     until(lambda: gate.pending == 500, "the background to do the rest")
     assert texts_of(gate) == [str(number) for number in range(500)]
 
@@ -240,15 +245,7 @@ def test_callbacks_that_block_hold_no_event_up() -> None:
         blocking = SseEmitter()
         blocking.on_completion(lambda: release.wait(PATIENCE))
         blocking.complete()
-    emitters, gate = SseEmitters(), _Gate()
-    emitters.add(gate)
-    sender = threading.Thread(target=emitters.send, args=(0,))
-    sender.start()
-    assert gate.reached.wait(PATIENCE)
-    for number in range(1, 200):
-        emitters.send(number)
-    gate.let.set()
-    sender.join(PATIENCE)
+    gate = send_while_held_up(200)
     until(lambda: gate.pending == 200, "the background to do the rest")
     release.set()
 
