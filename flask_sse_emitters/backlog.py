@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import accumulate, takewhile
 from typing import NamedTuple
 
@@ -17,6 +18,36 @@ class Frame(NamedTuple):
 
     payload: bytes
     name: str | None  #: by which a newer one may replace it, as browsers know it; None where it has no data
+
+
+class Batch:
+    """Frames that go to many clients at once, joined for all of them once.
+
+    :param frames: in order. None at all stands for the end of the streams.
+    :param last: the number that their list gave to the last of them; those before it have the numbers before.
+    :param when: the time of the clock that heartbeats go by.
+    """
+
+    __slots__ = ("chunk", "first", "frames", "is_small", "largest", "last", "payload", "when")
+
+    def __init__(self, frames: Sequence[Frame], last: int, when: float) -> None:
+        self.frames = frames
+        self.first = last - max(0, len(frames) - 1)
+        self.last = last
+        self.when = when
+        self.payload = frames[0].payload if len(frames) == 1 else b"".join([frame.payload for frame in frames])
+        self.chunk = chunk(self.payload)
+        self.largest = max((len(frame.payload) for frame in frames), default=0)
+        self.is_small = len(self.payload) <= BATCH
+
+    def after(self, number: int) -> Batch:
+        """What a client still lacks that has been given all up to this number."""
+        return Batch(self.frames[number + 1 - self.first :], self.last, self.when)
+
+
+def chunk(payload: bytes) -> bytes:
+    """The payload as a chunk of a chunked body: RFC 9112, section 7.1."""
+    return b"%X\r\n%b\r\n" % (len(payload), payload)
 
 
 class Backlog:
@@ -49,6 +80,15 @@ class Backlog:
         self._frames.append(frame)
         self.size += len(frame.payload)
         return True
+
+    def push_all(self, batch: Batch, settings: Settings) -> bool:
+        """Keep all frames of a batch, as :meth:`push` does each. False after the first that cannot be kept."""
+        count, size = len(self._frames) + len(batch.frames), self.size + len(batch.payload)
+        if count <= settings.max_pending and size <= settings.max_pending_bytes and settings.overflow != "coalesce":
+            self._frames.extend(batch.frames)
+            self.size = size
+            return True
+        return all(self.push(frame, settings) for frame in batch.frames)
 
     def take(self) -> bytes:
         """Remove and give the oldest bytes, as many as make one good write; ``b""`` where there are none."""

@@ -4,10 +4,14 @@ An emitter is in one of four states, and only ever goes forwards:
 
 * *waiting*: made, and taking events, but no response carries them yet. The attach deadline runs.
 * *streaming*: an outlet has the client, and calls :meth:`SseEmitter._take` for what to write until there is nothing;
-  :meth:`Outlet.wake` has it go on. Heartbeats run, and the deadline of a client that takes nothing.
+  :meth:`Outlet.wake` has it go on. An outlet that writes by itself is then *ready*: what lists send is given to it
+  right away (:meth:`DirectOutlet.write`). Heartbeats run, and the deadline of a client that takes nothing.
 * *ended*: ``close_reason`` is set, once. Whoever set it has told the lists, woken the outlet, and sent the callbacks
   to the scheduler. The outlet may still be writing what was pending before.
 * *drained*: the outlet has been told that nothing more will come.
+
+Lists have others deliver what is sent to them. So whatever is done with one emitter first catches up with what its
+lists were given before that: nobody can tell that it had not been delivered yet.
 
 The lifetime runs from the beginning. One timer carries all deadlines: it fires no later than the nearest, and finds out
 then what is due, so no event ever has to move it.
@@ -23,10 +27,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from . import settings as surroundings
-from .backlog import Backlog, Frame
+from .backlog import Backlog, Batch, Frame
 from .callbacks import Callbacks, CloseReason
 from .deadlines import Deadlines
-from .errors import EmitterClosed, NotInitialized, SseError
+from .errors import EmitterClosed, InvalidEvent, NotInitialized, SseError
 from .event import Dumps, EventBuilder, as_event
 from .parking import guard
 from .scheduler import SCHEDULER, Scheduler, Timer
@@ -59,6 +63,30 @@ class Outlet(Protocol):
 
     def unsent(self) -> int | None:
         """How many bytes that were written the client has not acknowledged yet; None where nobody can tell."""
+
+
+class DirectOutlet(Outlet, Protocol):
+    """An outlet that need not be woken, but can write at once."""
+
+    def write(self, batch: Batch) -> None:
+        """Write all of it, or keep what the client does not take now and call :meth:`SseEmitter._keep_back`.
+
+        Only on the main loop (see :func:`.parking.on_main_loop`), where nothing comes between.
+        """
+
+
+class Membership(Protocol):
+    """An emitter's place in one list."""
+
+    list: Any
+    served: int  #: the number of the last errand of the list that the emitter has been given
+    when: float  #: when something of the list was last written at once
+
+    def leave(self) -> None:
+        """The emitter has ended."""
+
+    def outstanding(self) -> list[Batch]:
+        """What the list was given, and may not have delivered yet."""
 
 
 class SseEmitter:
@@ -95,17 +123,19 @@ class SseEmitter:
         "__weakref__",
         "_attached",
         "_backlog",
-        "_beat",
         "_callbacks",
         "_deadlines",
+        "_direct",
         "_error",
         "_given",
         "_guard",
         "_handed",
         "_idle",
         "_last_event_id",
-        "_leaves",
+        "_memberships",
+        "_next",
         "_outlet",
+        "_ready",
         "_reason",
         "_scheduler",
         "_settings",
@@ -138,12 +168,14 @@ class SseEmitter:
         self._callbacks = Callbacks(scheduler.run)
         self._reason: CloseReason | None = None
         self._error: BaseException | None = None
-        self._leaves: tuple[Callable[[SseEmitter], object], ...] = ()  # tell the lists that hold it of the end
+        self._memberships: tuple[Membership, ...] = ()
         self._attached = False  # a response carries it
         self._outlet: Outlet | None = None
         self._idle = False  # the outlet has taken all there was, and sleeps
+        self._direct: DirectOutlet | None = None  # the same one, where it can write by itself
+        self._ready: DirectOutlet | None = None  # and is idle
         self._handed = False  # the outlet has taken something, and is at writing it
-        self._beat = False  # a heartbeat is to be written
+        self._next = b""  # what is to be written before the backlog: a heartbeat, or what a list gave to it while idle
         self._scheduler = scheduler
         self._deadlines = Deadlines(scheduler.clock(), self._settings)
         self._timer: Timer | None = None
@@ -173,6 +205,7 @@ class SseEmitter:
     @property
     def pending(self) -> int:
         """How many events wait for the client."""
+        self._catch_up()
         return len(self._backlog)
 
     @property
@@ -197,16 +230,20 @@ class SseEmitter:
 
     def try_send(self, event: Any) -> bool:
         """Send as :meth:`send` does, but give False where that raises :class:`EmitterClosed`."""
-        return self._offer([make_frame(event, self._dumps)])
+        frame = make_frame(event, self._dumps, self._settings.max_event_bytes)
+        self._catch_up()
+        return self._offer(frame)
 
     def complete(self) -> None:
         """End the stream after what is pending. The first end counts; later ones are nothing. Never raises."""
+        self._catch_up()
         self._end(CloseReason.COMPLETED)
 
     def complete_with_error(self, error: BaseException) -> None:
         """End the stream after what is pending, with an error, which goes to the callbacks and not to the client."""
         if not isinstance(error, BaseException):
             error = SseError(f"complete_with_error() was called with {error!r}, which is no exception")
+        self._catch_up()
         self._end(CloseReason.ERROR, error)
 
     def on_completion(self, call: _Callback) -> _Callback:
@@ -252,21 +289,74 @@ class SseEmitter:
 
     # What follows is for the rooms above: lists, responses and outlets.
 
-    def _offer(self, frames: list[Frame]) -> bool:
-        """Give the client these, in order; False where it does not take them all, and has ended."""
+    def _offer(self, frame: Frame) -> bool:
+        """Give the client one more; False where it does not take it, and has ended."""
         with self._guard:
             if self._reason is not None:
                 return False
-            kept = True
-            for frame in frames:
-                kept = kept and self._backlog.push(frame, self._settings)
+            kept = self._backlog.push(frame, self._settings)
             sleeper = self._to_wake() if kept else None
         if sleeper is not None:
             sleeper.wake()
         if not kept:
-            bounds = f"max_pending={self._settings.max_pending}, max_pending_bytes={self._settings.max_pending_bytes}"
-            self._end(CloseReason.OVERFLOW, SseError(f"more events pending for the client than {bounds} allow"))
+            self._overflow()
         return kept
+
+    def _deliver(self, batch: Batch, membership: Membership, may_write: bool = True) -> None:
+        """Give the client what a list sent, unless it has it already.
+
+        :param may_write: whether this is the main loop, where a direct outlet may write.
+        """
+        sleeper: Outlet | None = None
+        with self._guard:
+            if membership.served >= batch.first:
+                if membership.served >= batch.last:
+                    return
+                batch = batch.after(membership.served)
+            membership.served = batch.last
+            if self._reason is not None:
+                return
+            ready = self._ready if may_write else None
+            kept = True
+            if not (self._idle and batch.is_small and batch.largest <= self._settings.max_pending_bytes):
+                ready = None
+                kept = self._backlog.push_all(batch, self._settings)
+                sleeper = self._to_wake()
+            elif ready is None:
+                self._next = batch.payload
+                sleeper = self._to_wake()
+            else:
+                membership.when = batch.when
+        if ready is not None:
+            ready.write(batch)
+        elif sleeper is not None:
+            sleeper.wake()
+        if not kept:
+            self._overflow()
+
+    def _complete_for(self, batch: Batch, membership: Membership) -> None:
+        """End the stream because the list of this membership is to end, unless that was before."""
+        with self._guard:
+            if membership.served >= batch.last:
+                return
+            membership.served = batch.last
+        self._catch_up(but_for=membership)
+        self._end(CloseReason.COMPLETED)
+
+    def _catch_up(self, but_for: Membership | None = None) -> None:
+        """Deliver now what lists have been given."""
+        for membership in self._memberships:
+            if membership is but_for:
+                continue
+            for batch in membership.outstanding():
+                if batch.frames:
+                    self._deliver(batch, membership, may_write=False)
+                else:
+                    self._complete_for(batch, membership)
+
+    def _overflow(self) -> None:
+        bounds = f"max_pending={self._settings.max_pending}, max_pending_bytes={self._settings.max_pending_bytes}"
+        self._end(CloseReason.OVERFLOW, SseError(f"more events pending for the client than {bounds} allow"))
 
     def _dumps(self, data: Any) -> str | bytes:
         own = self._settings.app_context is not None
@@ -292,21 +382,39 @@ class SseEmitter:
             self._deadlines.stream(now)
         self._set_timer()
 
+    def _hand_over(self, outlet: DirectOutlet) -> None:
+        """This outlet takes over from the one that had the client, and is to begin to take."""
+        with self._guard:
+            self._outlet = self._direct = outlet
+            self._idle = False
+
     def _take(self) -> bytes | None:
         """What the outlet is to write now; ``b""`` where there is nothing until it is woken; None at the end."""
         now = self._scheduler.clock()
         with self._guard:
-            if payload := self._backlog.take() or (HEARTBEAT if self._beat else b""):
-                self._beat = False
+            first, self._next = self._next, b""
+            if first is HEARTBEAT and self._backlog:
+                first = b""
+            if payload := first or self._backlog.take():
                 self._handed = True
                 self._deadlines.written = now
                 return payload
             self._handed = False
             if self._reason is None:
                 self._idle = True
+                self._ready = self._direct
                 return b""
         self._let_go()
         return None
+
+    def _keep_back(self) -> None:
+        """The outlet is still at what it was given to write."""
+        now = self._scheduler.clock()
+        with self._guard:
+            self._idle = False
+            self._ready = None
+            self._handed = True
+            self._deadlines.written = now
 
     def _disconnect(self, error: BaseException) -> None:
         """The client is gone; also where the stream has ended, and what was pending is still being written."""
@@ -318,17 +426,17 @@ class SseEmitter:
         self._end(CloseReason.DISCONNECTED, error)
         self._let_go()
 
-    def _join(self, leave: Callable[[SseEmitter], object]) -> None:
-        """Have a list told of the end, by whoever ends it, before anything else; at once, where it has ended."""
+    def _join(self, membership: Membership) -> bool:
+        """Have a list told of the end, before anything else. False where it has ended, or is in that list already."""
         with self._guard:
-            if self._reason is None:
-                self._leaves += (leave,)
-                return
-        leave(self)
+            joins = self._reason is None and all(other.list is not membership.list for other in self._memberships)
+            if joins:
+                self._memberships += (membership,)
+            return joins
 
-    def _part(self, leave: Callable[[SseEmitter], object]) -> None:
+    def _part(self, membership: Membership) -> None:
         with self._guard:
-            self._leaves = tuple(other for other in self._leaves if other != leave)
+            self._memberships = tuple(other for other in self._memberships if other is not membership)
 
     def _end(self, reason: CloseReason, error: BaseException | None = None) -> bool:
         """End it, unless it has ended."""
@@ -337,15 +445,17 @@ class SseEmitter:
                 return False
             self._error = error
             self._reason = reason
-            leaves, self._leaves = self._leaves, ()
+            memberships, self._memberships = self._memberships, ()
             timer, self._timer = self._timer, None
             if reason in _CUT:
                 self._backlog.clear()
-            self._beat = False
+                self._next = b""
+            elif self._next is HEARTBEAT:
+                self._next = b""
             busy = None if self._idle else self._outlet
             sleeper = self._to_wake()
-        for leave in leaves:
-            leave(self)
+        for membership in memberships:
+            membership.leave()
         if timer is not None:
             self._scheduler.cancel(timer)
         if sleeper is not None:
@@ -359,7 +469,7 @@ class SseEmitter:
 
     def _let_go(self) -> None:
         with self._guard:
-            self._outlet = None
+            self._outlet = self._direct = self._ready = None
             timer, self._timer = self._timer, None
         if timer is not None:
             self._scheduler.cancel(timer)
@@ -368,6 +478,7 @@ class SseEmitter:
         if not self._idle:
             return None
         self._idle = False
+        self._ready = None
         return self._outlet
 
     def _set_timer(self) -> None:
@@ -399,12 +510,16 @@ class SseEmitter:
         unsent = outlet.unsent() if outlet is not None and self._handed else None
         with self._guard:
             self._timer = None
+            self._deadlines.written = max([self._deadlines.written, *(each.when for each in self._memberships)])
             due = self._deadlines.due(now, self._handed, unsent, self._reason is not None)
-            self._beat = due == "heartbeat" and self._idle  # an outlet that is busy writes something better
-            sleeper = self._to_wake() if self._beat else None
+            sleeper = None
+            if due == "heartbeat" and self._idle:  # an outlet that is busy writes something better
+                self._next = HEARTBEAT
+                sleeper = self._to_wake()
         if sleeper is not None:
             sleeper.wake()
         if due == "timeout":
+            self._catch_up()
             self._end(CloseReason.TIMEOUT)
         elif due == "attach":
             within = f"SSE_ATTACH_SECONDS={self._settings.attach_seconds:g}"
@@ -415,10 +530,16 @@ class SseEmitter:
         self._set_timer()
 
 
-def make_frame(event: Any, dumps: Dumps) -> Frame:
+def make_frame(event: Any, dumps: Dumps, max_bytes: int) -> Frame:
     """An event, a builder's or plain data, encoded for any number of clients.
 
-    :raises InvalidEvent: where it cannot be written.
+    :raises InvalidEvent: where it cannot be written, or is larger.
     """
     event = as_event(event)
-    return Frame(event.encode(dumps), None if event.data is None else event.event or "message")
+    payload = event.encode(dumps)
+    if len(payload) > max_bytes:
+        raise InvalidEvent(
+            f"the event has {len(payload):,} bytes, and SSE_MAX_EVENT_BYTES allows {max_bytes:,}: "
+            "raise that, or send a reference from which clients fetch the rest"
+        )
+    return Frame(payload, None if event.data is None else event.event or "message")

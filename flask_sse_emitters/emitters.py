@@ -1,30 +1,40 @@
-"""A list of clients, and the way of an event to all of them."""
+"""A list of clients, and the way of an event to all of them.
+
+``send`` puts an errand in the list's outbox and returns. One walker at a time carries the outbox to the clients: on one
+walk over them all that goes to the same ones, so that what is sent faster than it can be carried goes in fewer and
+larger pieces. The first few clients are served on the sender's own thread, so small lists need nobody else; a helper in
+the background serves the rest, in slices, with breaks for others between them.
+
+Each client's place in the list notes the last errand that it was given. So a client that cannot wait for the walker,
+because something else is to be done with it, catches up by itself, and the walker passes over it.
+"""
 
 from __future__ import annotations
 
 import os
-import sys
-import time
 import weakref
 from collections import deque
 from collections.abc import Iterator
-from typing import Any, TypeAlias, TypeVar
+from itertools import takewhile
+from time import monotonic
+from typing import Any, NamedTuple, TypeVar
 
 from . import settings as surroundings
-from .backlog import Frame
+from .backlog import BATCH, Batch, Frame
 from .copy_on_write import CopyOnWriteList
 from .emitter import SseEmitter, make_frame
-from .parking import guard
+from .parking import SLICE, give_way, guard, on_main_loop
 from .scheduler import SCHEDULER
+from .settings import Settings
 
-#: After so many errands for others a sender leaves the rest to the background, and returns.
-MAX_ERRANDS = 32
+#: A sender serves so many clients by itself, and leaves the others to the background.
+OWN_SHARE = 100
 
-#: Where so many errands wait, events are sent faster than this process can hand them out, and senders give way.
+#: The clock is looked at after so many clients.
+STRIDE = 25
+
+#: Where so many errands wait, events are sent faster than this process can carry them, and senders give way.
 CROWD = 1_000
-
-# What is to be done for those who were in the list when it was asked for; no frame means that they are to end.
-_Errand: TypeAlias = tuple[Frame | None, tuple[SseEmitter, ...]]
 
 _E = TypeVar("_E", bound=SseEmitter)
 
@@ -52,7 +62,7 @@ class SseEmitters:
     For those in this list only: it knows nothing of other processes.
     """
 
-    _emitters: CopyOnWriteList[SseEmitter]
+    _members: CopyOnWriteList[_Member]
     _outbox: deque[_Errand]
 
     def __init__(self) -> None:
@@ -61,9 +71,13 @@ class SseEmitters:
 
     def _begin_anew(self) -> None:
         self._guard = guard()
-        self._emitters = CopyOnWriteList()
+        self._members = CopyOnWriteList()
         self._outbox = deque()
-        self._walking = False  # somebody is at the outbox: whoever else puts something in leaves it to them
+        self._number = 0  # of the newest errand
+        self._walking = False  # somebody carries the outbox: whoever else puts something in leaves it to them
+        self._batch = Batch((), 0, 0.0)  # what is being carried
+        self._to: tuple[_Member, ...] = ()  # and to whom
+        self._position = 0  # so many of them have been served
 
     def add(self, emitter: _E) -> _E:
         """Put an emitter in the list, until it ends. Again is nothing.
@@ -72,14 +86,20 @@ class SseEmitters:
         """
         if not isinstance(emitter, SseEmitter):
             raise TypeError(f"add() takes an SseEmitter, not {emitter!r}")
-        if self._emitters.add_if_absent(emitter):
-            emitter._join(self._emitters.remove)
+        member = _Member(emitter, self, self._number)
+        if emitter._join(member):
+            self._members.add(member)
+            if not emitter.is_open:  # its end may have come before the list had it
+                self._members.remove(member)
         return emitter
 
     def remove(self, emitter: SseEmitter) -> None:
         """Take an emitter out of the list, and leave its stream open. That it is not there is no error."""
-        if self._emitters.remove(emitter):
-            emitter._part(self._emitters.remove)
+        member = self._member(emitter)
+        if member is not None:
+            emitter._catch_up()
+            emitter._part(member)
+            self._members.remove(member)
 
     def send(self, event: Any) -> int:
         """Send an event, a builder's or plain data to every emitter in the list; encoded once for all of them.
@@ -87,90 +107,158 @@ class SseEmitters:
         :return: how many open emitters were in the list.
         :raises InvalidEvent: where it cannot be written; then nobody gets anything.
         """
-        return self._put(make_frame(event, self._dumps))
+        return self._put(make_frame(event, self._dumps, self._settings().max_event_bytes))
 
     def complete(self) -> None:
         """End every stream of the list, after all that was sent before. The list can be used on."""
         self._put(None)
 
     def __len__(self) -> int:
-        return len(self._emitters)
+        return len(self._members)
 
     def __contains__(self, emitter: object) -> bool:
-        return emitter in self._emitters
+        return isinstance(emitter, SseEmitter) and self._member(emitter) is not None
 
     def __iter__(self) -> Iterator[SseEmitter]:
         """Over a snapshot: what other threads do meanwhile does not show."""
-        return iter(self._emitters)
+        return iter([member.emitter for member in self._members])
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {len(self)}>"
 
+    def _member(self, emitter: SseEmitter) -> _Member | None:
+        mine = (each for each in emitter._memberships if each.list is self and isinstance(each, _Member))
+        return next(mine, None)
+
+    def _settings(self) -> Settings:
+        """Those of the app that is at hand; where there is none, of the app that the emitters have."""
+        if surroundings.app_state() is None:
+            own = (member.emitter._settings for member in self._members)
+            settings = next((each for each in own if each.app_context is not None), None)
+            if settings is not None:
+                return settings
+        return surroundings.current()
+
     def _dumps(self, data: Any) -> str | bytes:
-        """JSON, as the app of the emitters makes it; where they have none, the app that is at hand."""
-        own = (emitter._settings for emitter in self if emitter._settings.app_context is not None)
-        settings = None if surroundings.app_state() is not None else next(own, None)
-        return (surroundings.dumps() if settings is None else settings.dumps)(data)
+        settings = self._settings()
+        return (surroundings.dumps() if settings.app_context is None else settings.dumps)(data)
 
     def _put(self, frame: Frame | None) -> int:
         with self._guard:
-            emitters = self._emitters.snapshot()
-            self._outbox.append((frame, emitters))
+            members = self._members.snapshot()
+            if not members:
+                return 0
+            self._number += 1
+            self._outbox.append(_Errand(self._number, frame, members))
             mine, self._walking = not self._walking, True
         if mine:
-            self._walk(MAX_ERRANDS)
+            self._carry_own_share()
         elif (crowd := len(self._outbox)) > CROWD:
-            time.sleep(crowd / CROWD / 1000)
-        return len(emitters)
+            give_way(crowd / CROWD / 1000)
+        return len(members)
 
-    def _walk(self, errands: int = sys.maxsize) -> None:
-        """Empty the outbox: one walker at a time, so that no event overtakes another."""
+    def _carry_own_share(self) -> None:
+        more = True
         try:
-            while self._outbox and errands > 0:
-                errands -= self._run_errands()
-        finally:
-            with self._guard:
-                self._walking = bool(self._outbox)
-                more = self._walking
+            more = not on_main_loop() or self._walk(OWN_SHARE)
+        finally:  # also after an interrupt of the sender's thread
             if more:
-                SCHEDULER.deliver(self._walk)
+                SCHEDULER.deliver(self._carry_slice)
 
-    def _run_errands(self) -> int:
-        """Run the next errand, together with those behind it that go to the same emitters.
-
-        :return: how many that were.
-        """
-        frames, emitters = self._next_frames()
-        rest = iter(emitters)
+    def _carry_slice(self) -> bool:
         try:
-            for emitter in rest:
-                if frames:
-                    emitter._offer(frames)
-                else:
-                    emitter.complete()
-        except BaseException:  # an interrupt of the sender's thread is no reason to forget the others
-            left = tuple(rest)
-            errands: list[_Errand] = [(frame, left) for frame in frames] or [(None, left)]
-            self._outbox.extendleft(reversed(errands))
+            return self._walk()
+        except BaseException:
+            SCHEDULER.deliver(self._carry_slice)  # the others shall not be forgotten
             raise
-        return len(frames) or 1
 
-    def _next_frames(self) -> tuple[list[Frame], tuple[SseEmitter, ...]]:
-        """The next frames for the same emitters; none, where these are to end."""
-        frame, emitters = self._outbox.popleft()
-        if frame is None:
-            return [], emitters
-        frames = [frame]
-        while len(frames) < MAX_ERRANDS and self._outbox:
-            frame, others = self._outbox[0]
-            if frame is None or others is not emitters:
+    def _walk(self, most: float = float("inf")) -> bool:
+        """Carry the outbox to so many clients at most, for a slice of time. Only on the main loop.
+
+        :return: whether there is more to carry.
+        """
+        slice_ends = monotonic() + SLICE
+        while most > 0:
+            if self._position >= len(self._to) and not self._begin_walk():
+                return False
+            batch, start = self._batch, self._position
+            block = self._to[start : start + STRIDE]
+            if batch.frames:
+                for member in block:
+                    member.emitter._deliver(batch, member)
+            else:
+                for member in block:
+                    member.emitter._complete_for(batch, member)
+            self._position += len(block)
+            most -= len(block)
+            if monotonic() > slice_ends:
                 break
-            frames.append(frame)
-            self._outbox.popleft()
-        return frames, emitters
+        return self._position < len(self._to) or self._begin_walk()
+
+    def _begin_walk(self) -> bool:
+        """Take up all that goes to the same clients next. False where there is nothing, and nobody walks any more."""
+        with self._guard:
+            while self._outbox and self._outbox[0].number <= self._batch.last:  # these have been carried
+                self._outbox.popleft()
+            self._walking = bool(self._outbox)
+            errands = _first_batch(self._outbox)
+        if errands:
+            frames = [errand.frame for errand in errands if errand.frame is not None]
+            self._batch, self._to = Batch(frames, errands[-1].number, SCHEDULER.clock()), errands[-1].members
+        else:
+            self._to = ()
+        self._position = 0
+        return bool(errands)
 
 
-#: Every list of the process. A forked child has none of its parent's clients, nor whoever was at an outbox.
+class _Errand(NamedTuple):
+    """What is to be done for those who were in the list when it was asked for."""
+
+    number: int
+    frame: Frame | None  #: None means that their streams are to end
+    members: tuple[_Member, ...]
+
+
+class _Member:
+    """One emitter's place in one list."""
+
+    __slots__ = ("emitter", "list", "served", "when")
+
+    def __init__(self, emitter: SseEmitter, list: SseEmitters, served: int) -> None:
+        self.emitter = emitter
+        self.list = list
+        self.served = served
+        self.when = 0.0
+
+    def leave(self) -> None:
+        self.list._members.remove(self)
+
+    def outstanding(self) -> list[Batch]:
+        if not self.list._outbox:
+            return []
+        now = SCHEDULER.clock()
+        with self.list._guard:
+            errands = [errand for errand in self.list._outbox if errand.number > self.served]
+        return [Batch([] if errand.frame is None else [errand.frame], errand.number, now) for errand in errands]
+
+
+def _first_batch(outbox: deque[_Errand]) -> list[_Errand]:
+    """The first errands that one walk can carry: events for the same clients, or an end."""
+    first = next(iter(outbox), None)
+    if first is None or first.frame is None:
+        return [] if first is None else [first]
+    room = BATCH
+    taken: list[_Errand] = []
+    for errand in takewhile(lambda errand: errand.frame is not None and errand.members is first.members, outbox):
+        assert errand.frame is not None
+        room -= len(errand.frame.payload)
+        if room < 0 and taken:
+            break
+        taken.append(errand)
+    return taken
+
+
+#: Every list of the process. A forked child has none of its parent's clients, nor whoever carried an outbox.
 _all: weakref.WeakSet[SseEmitters] = weakref.WeakSet()
 
 

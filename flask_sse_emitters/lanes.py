@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from .parking import guard
+from .parking import give_way, guard
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +31,7 @@ class Lane:
         self._coming = 0  # helpers that have been started, and have not begun yet
 
     def put(self, job: Callable[[], object]) -> None:
+        """One that returns True is called again, after those that wait."""
         with self._guard:
             self._jobs.append(job)
 
@@ -61,7 +62,9 @@ class Lane:
         with self._guard:
             self._coming -= 1
         while (job := self._next()) is not None:
-            call_and_log(job)
+            if call_and_log(job) is True:
+                give_way()
+                self.put(job)
             del job
 
     def _next(self) -> Callable[[], object] | None:
@@ -72,9 +75,10 @@ class Lane:
             return None
 
 
-def call_and_log(call: Callable[[], object]) -> None:
+def call_and_log(call: Callable[[], object]) -> object:
     """Call, and log what it raises: also SystemExit, which must not end a thread that serves everybody."""
     try:
-        call()
+        return call()
     except BaseException:
         log.exception("an error in %r, which was called in the background", call)
+        return None

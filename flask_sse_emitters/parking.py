@@ -13,8 +13,12 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from importlib import import_module
 from typing import Any, Protocol
+
+#: After so many seconds of work in one go, others get the processor for a moment.
+SLICE, BREATH = 0.002, 0.0005
 
 
 class Guard(Protocol):
@@ -52,6 +56,20 @@ def parker() -> Parker:
 def on_main_loop() -> bool:
     """Whether a thread started here would live: under gevent a greenlet lives in the event loop of its maker."""
     return not is_green() or bool(import_module("gevent").get_hub().main_hub)
+
+
+def give_way(seconds: float = BREATH) -> None:
+    """Let others have the processor for a moment: who works in the background does so after each :data:`SLICE`.
+
+    Nothing in gevent's event loop itself, which everybody else waits for.
+    """
+    if not (is_green() and _in_hub()):
+        time.sleep(seconds)
+
+
+def _in_hub() -> bool:
+    gevent = import_module("gevent")
+    return bool(gevent.getcurrent() is gevent.get_hub())
 
 
 def native(module: str, name: str) -> Any:

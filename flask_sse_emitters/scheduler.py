@@ -19,21 +19,19 @@ import selectors
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import count
 
 from .lanes import Lane, call_and_log
-from .parking import guard, native, on_main_loop, parker
+from .parking import SLICE, give_way, guard, native, on_main_loop, parker
 
 #: So many callbacks run at once; more wait for one of them to end.
 MAX_HELPERS = 8
 
 #: So many deliveries to lists of clients.
 MAX_DELIVERIES = 2
-
-#: After so many seconds of timers in one go, others get the processor for a moment.
-SLICE, BREATH = 0.004, 0.0005
 
 #: Seconds; the operating system takes no more than some weeks.
 LONGEST_REST = 3600.0
@@ -78,6 +76,11 @@ class Scheduler:
             self._wake()
         return timer
 
+    def call_soon(self, call: Callable[[], object]) -> None:
+        """Call on the background thread as soon as it gets there. The call must not block."""
+        self._soon.append(call)
+        self._wake()
+
     def cancel(self, timer: Timer) -> None:
         """Do not call, and let go of what would have been called. Again, or too late, is nothing."""
         with self._guard:
@@ -96,7 +99,10 @@ class Scheduler:
         self._wake()
 
     def deliver(self, job: Callable[[], object]) -> None:
-        """Run our own code soon, on a helper thread that foreign code never holds. It must not block."""
+        """Run our own code soon, on a helper thread that foreign code never holds. It must not block.
+
+        A job that takes long does a slice of it, and returns True to be called again after others had their turn.
+        """
         self._deliveries.put(job)
         self._wake()
 
@@ -111,6 +117,7 @@ class Scheduler:
         self._order = count()
         self._timers = []
         self._cancelled = 0
+        self._soon: deque[Callable[[], object]] = deque()
         self._callbacks = Lane("sse-callbacks", MAX_HELPERS)
         self._deliveries = Lane("sse-deliveries", MAX_DELIVERIES)
         self._lanes = (self._callbacks, self._deliveries)
@@ -181,17 +188,20 @@ class Scheduler:
         with self._guard:
             self._awake = False  # from here on whoever brings something rings
             rest = min(max(0.0, self._timers[0][0] - self.clock()), LONGEST_REST) if self._timers else None
-        if len(self._readers) > registered or any(lane.wants_helper() for lane in self._lanes):
+        if self._soon or len(self._readers) > registered or any(lane.wants_helper() for lane in self._lanes):
             return 0.0
         return rest
 
     def _call_due(self) -> None:
         slice_ends = time.monotonic() + SLICE
-        while (call := self._pop_due()) is not None:
+        while (call := self._next_call()) is not None:
             call_and_log(call)
             if time.monotonic() > slice_ends:
-                time.sleep(BREATH)
+                give_way()
                 slice_ends = time.monotonic() + SLICE
+
+    def _next_call(self) -> Callable[[], object] | None:
+        return self._soon.popleft() if self._soon else self._pop_due()
 
     def _pop_due(self) -> Callable[[], object] | None:
         now = self.clock()

@@ -17,6 +17,7 @@ from .event import Dumps
 
 Duration: TypeAlias = float | timedelta
 Overflow: TypeAlias = Literal["close", "drop_oldest", "coalesce"]
+Handoff: TypeAlias = Literal["auto", "on", "off"]
 
 #: The key in ``app.extensions``.
 EXTENSION = "sse_emitters"
@@ -36,6 +37,8 @@ class Settings:
     overflow: Overflow = "close"
     attach_seconds: float = 30.0
     write_seconds: float = 30.0
+    handoff: Handoff = "auto"
+    max_event_bytes: int = 1_048_576
 
     #: Makes JSON of an event's data.
     dumps: Dumps = json.dumps
@@ -162,10 +165,13 @@ def _bound(value: Any) -> int:
     return int(value)
 
 
-def _overflow(value: Any) -> str:
-    if not isinstance(value, str) or value not in ("close", "drop_oldest", "coalesce"):
-        raise ValueError
-    return value
+def _one_of(*words: str) -> Callable[[Any], str]:
+    def word(value: Any) -> str:
+        if not isinstance(value, str) or value not in words:
+            raise ValueError
+        return value
+
+    return word
 
 
 def _number(value: Any, *kinds: type) -> Any:
@@ -181,7 +187,9 @@ _CHECKS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "retry": ("an int of milliseconds, 0 or more", _milliseconds),
     "max_pending": ("an int, 1 or more", _bound),
     "max_pending_bytes": ("an int, 1 or more", _bound),
-    "overflow": ('"close", "drop_oldest" or "coalesce"', _overflow),
+    "overflow": ('"close", "drop_oldest" or "coalesce"', _one_of("close", "drop_oldest", "coalesce")),
+    "handoff": ('"auto", "on" or "off"', _one_of("auto", "on", "off")),
+    "max_event_bytes": ("an int, 1 or more", _bound),
     "write_seconds": _SECONDS_OR_NEVER,
     "attach_seconds": ("seconds as a number or a timedelta, more than 0", _positive_duration),
 }

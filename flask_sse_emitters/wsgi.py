@@ -7,6 +7,7 @@ keeps a context.
 from __future__ import annotations
 
 import errno
+import sys
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +18,15 @@ from .callbacks import CloseReason
 from .emitter import SseEmitter
 from .errors import UnsupportedWorker
 from .event import Event
-from .hangups import HANGUPS, Watch
+from .handoff import Request, hand_off, note_declined, why_not
 from .parking import parker
-from .settings import Settings
+from .settings import Handoff, Settings
+from .sockets import SOCKETS, Watch
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIEnvironment
+    from types import FrameType
+
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 _HEADERS = {
     "Cache-Control": "no-cache, no-transform",
@@ -56,9 +60,9 @@ def respond(
     if any(name in request.args for name in _PADDING_WANTED):
         greeting = _PADDING + greeting
     emitter._attach(settings)
-    stream = Stream(emitter, greeting, _client_socket(environ))
+    stream = Stream(emitter, greeting, _client_socket(environ), settings.handoff)
     response = response_class(stream, status, _HEADERS, content_type="text/event-stream", direct_passthrough=True)
-    response.call_on_close(stream.close)  # also where somebody puts another body in its place
+    Response.call_on_close(response, stream.close)  # also where somebody puts another body in its place
     response.headers.update(headers or {})
     return response
 
@@ -71,18 +75,25 @@ def streaming(response_class: type[Response]) -> type[Response]:
 class Stream:
     """What the server iterates over, on the thread or greenlet that it gives to the client: one outlet of an emitter.
 
+    Once the first bytes are on their way it hands the client off, where it can: see :mod:`.handoff`.
+
     Not a generator, because one that was never started never learns that it was closed.
+
+    :param greeting: what is written first, in any case.
+    :param client: the descriptor of its socket; None where the server does not show it.
     """
 
-    __slots__ = ("_asleep", "_client", "_emitter", "_greeting", "_parker", "_watch", "when_closed")
+    __slots__ = ("_asleep", "_call", "_client", "_emitter", "_greeting", "_handoff", "_parker", "_watch", "when_over")
 
-    def __init__(self, emitter: SseEmitter, greeting: bytes, client: int | None) -> None:
-        self._emitter = emitter
+    def __init__(self, emitter: SseEmitter, greeting: bytes, client: int | None, handoff: Handoff) -> None:
+        self._emitter: SseEmitter | None = emitter  # None once it has been handed off
         self._greeting: bytes | None = greeting
         self._client = client
+        self._handoff = handoff
+        self._call: tuple[WSGIEnvironment, StartResponse] | None = None
         self._watch: Watch | None = None
         self._asleep = False  # there was nothing to take: park before trying again
-        self.when_closed: Callable[[], object] | None = None
+        self.when_over: list[Callable[[], object]] = []
 
     def __iter__(self) -> Stream:
         return self
@@ -90,24 +101,30 @@ class Stream:
     def __next__(self) -> bytes:
         if self._greeting is not None:
             return self._begin(self._greeting)
+        if self._call is not None and self._is_handed_off(self._call, sys._getframe(1)):
+            raise StopIteration
         while True:
             if self._asleep:
                 self._parker.park()
-            payload = self._emitter._take()
+            payload = self._emitter._take() if self._emitter is not None else None
             if payload is None:
                 raise self._end()
             self._asleep = not payload
             if payload:
                 return payload
 
+    def called(self, environ: WSGIEnvironment, start_response: StartResponse) -> None:
+        """The server, or whoever stands before it, begins with the response."""
+        self._call = environ, start_response
+
     def close(self) -> None:
         """The server is done with the response: the one place where it says so."""
         self._forget_client()
         left = "the client left" if self._greeting is None else "the response was closed before its first byte"
-        self._emitter._release(ConnectionAbortedError(errno.ECONNABORTED, left))
-        when_closed, self.when_closed = self.when_closed, None
-        if when_closed is not None:
-            when_closed()
+        if self._emitter is not None:
+            self._emitter._release(ConnectionAbortedError(errno.ECONNABORTED, left))
+        while self.when_over:
+            self.when_over.pop(0)()
 
     def wake(self) -> None:
         self._parker.unpark()
@@ -115,45 +132,79 @@ class Stream:
     def cut(self) -> None:
         watch = self._watch
         if watch is not None:
-            HANGUPS.cut(watch)
+            SOCKETS.cut(watch)
 
     def unsent(self) -> int | None:
         watch = self._watch
-        return None if watch is None else HANGUPS.unsent(watch)
+        return None if watch is None else SOCKETS.unsent(watch)
+
+    def hung_up(self) -> None:
+        if self._emitter is not None:
+            self._emitter._disconnect(ConnectionResetError(errno.ECONNRESET, "the client left"))
+
+    def has_room(self) -> None:
+        """The server waits for that."""
+
+    def forked(self) -> None:
+        """The server's sockets are its own affair."""
 
     def _begin(self, greeting: bytes) -> bytes:
-        self._greeting = None
+        emitter, self._greeting = self._emitter, None
+        assert emitter is not None
         self._parker = parker()
-        self._emitter._stream_to(self)
+        emitter._stream_to(self)
         if self._client is not None:
-            self._watch = HANGUPS.watch(self._client, self._hung_up)
-        first = self._emitter._take()
+            self._watch = SOCKETS.watch(self._client, self)
+        first = emitter._take()
         self._asleep = first == b""
         return greeting + (first or b"")
 
+    def _is_handed_off(self, call: tuple[WSGIEnvironment, StartResponse], caller: FrameType) -> bool:
+        """Hand the client off now, where that can be."""
+        self._call = None
+        emitter, watch = self._emitter, self._watch
+        if emitter is None or not emitter.is_open:  # the server can go on with the connection
+            return False
+        request = Request(*call, self, caller)
+        reason = why_not(self._handoff, request, watch)
+        if reason is not None or watch is None:
+            note_declined(self._handoff, reason)
+            return False
+        self._emitter, self._watch = None, None
+        when_over, self.when_over = self.when_over, []
+        hand_off(emitter, request, watch, when_over)
+        return True
+
     def _end(self) -> Exception:
         self._forget_client()
-        if self._emitter.close_reason is not CloseReason.OVERFLOW:
+        if self._emitter is None or self._emitter.close_reason is not CloseReason.OVERFLOW:
             return StopIteration()
         # A clean end would tell the client that it missed nothing. Servers take this for a client that is gone.
         return BrokenPipeError(errno.EPIPE, str(self._emitter.error))
 
-    def _hung_up(self) -> None:
-        self._emitter._disconnect(ConnectionResetError(errno.ECONNRESET, "the client left"))
-
     def _forget_client(self) -> None:
         watch, self._watch = self._watch, None
         if watch is not None:
-            HANGUPS.forget(watch)
+            SOCKETS.forget(watch)
 
 
 class _StreamingResponse(Response):
-    """Tells the stream what else is to be done when the server closes it: ``Response.call_on_close``."""
+    """Lets the stream know how it is called, and what is to be done when it is over."""
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if isinstance(self.response, Stream):
+            self.response.called(environ, start_response)
+        return super().__call__(environ, start_response)
+
+    def call_on_close(self, func: Callable[[], Any]) -> Callable[[], Any]:
+        if isinstance(self.response, Stream):  # it may be over long after the server is done with the response
+            self.response.when_over.append(func)
+            return func
+        return super().call_on_close(func)
 
     def get_app_iter(self, environ: WSGIEnvironment) -> Iterable[bytes]:
         app_iter = super().get_app_iter(environ)
         if isinstance(app_iter, Stream):
-            app_iter.when_closed = self.close
             return app_iter
         if environ["REQUEST_METHOD"] == "HEAD":
             return _NoBody(self.close)

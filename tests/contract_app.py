@@ -12,8 +12,8 @@ from flask.typing import ResponseReturnValue
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
 from flask_sse_emitters import SSE, SseEmitter, SseEmitters
-from flask_sse_emitters.hangups import HANGUPS
 from flask_sse_emitters.parking import is_green
+from flask_sse_emitters.sockets import SOCKETS
 
 sse = SSE()
 streams = Blueprint("streams", __name__)
@@ -225,7 +225,7 @@ def process() -> ResponseReturnValue:
         "threads": me.num_threads(),
         "python_threads": threading.active_count(),
         "descriptors": me.num_fds(),
-        "watched": len(HANGUPS),
+        "watched": len(SOCKETS),
     }
 
 

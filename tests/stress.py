@@ -90,7 +90,7 @@ def publish_to_streams(spawn: Callable[[Callable[[], object]], Job], consumers: 
 
     def consume(_: int) -> None:
         emitter = emitters.add(SseEmitter(timeout=0, **UNBOUNDED))
-        stream = Stream(emitter, b": hello\n\n", None)
+        stream = Stream(emitter, b": hello\n\n", None, "off")
         body = b"".join(stream)
         stream.close()
         read.append([event.data for event in decode(body)])

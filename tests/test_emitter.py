@@ -420,10 +420,10 @@ def test_an_outlet_that_was_woken_and_has_not_run_yet_is_not_stuck(make: Make, s
 
 
 def test_a_large_event_is_pending_until_its_last_byte_is_taken_and_shared_by_all(make: Make) -> None:
-    frame = make_frame("x" * 200_000, lambda _: "")
+    frame = make_frame("x" * 200_000, lambda _: "", 1_000_000)
     emitters = [make() for _ in range(3)]
     for emitter in emitters:
-        emitter._offer([frame])
+        emitter._offer(frame)
         emitter._take()
     assert all(emitter._backlog._begun is frame.payload for emitter in emitters)
     assert [emitter._backlog.size for emitter in emitters] == [len(frame.payload) - 65_536] * 3

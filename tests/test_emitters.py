@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import threading
 from datetime import datetime
+from typing import Any
 from weakref import WeakSet
 
 import pytest
 from flask import Flask
 
 from flask_sse_emitters import SSE, CloseReason, Event, InvalidEvent, SseEmitter, SseEmitters, settings
-from flask_sse_emitters.backlog import Frame
+from flask_sse_emitters.backlog import Batch
 from flask_sse_emitters.emitters import CROWD
 
 from .clock import ManualScheduler
@@ -28,20 +29,20 @@ def test_an_event_reaches_every_emitter_and_send_counts_them() -> None:
 
 
 def test_an_event_is_encoded_once_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    frames: list[Frame] = []
-    original = SseEmitter._offer
+    batches: list[Batch] = []
+    original = SseEmitter._deliver
 
-    def offer(emitter: SseEmitter, offered: list[Frame]) -> bool:
-        frames.extend(offered)
-        return original(emitter, offered)
+    def deliver(emitter: SseEmitter, batch: Batch, membership: Any, may_write: bool = True) -> None:
+        batches.append(batch)
+        original(emitter, batch, membership, may_write)
 
-    monkeypatch.setattr(SseEmitter, "_offer", offer)
+    monkeypatch.setattr(SseEmitter, "_deliver", deliver)
     emitters = SseEmitters()
     for _ in range(3):
         emitters.add(SseEmitter())
     emitters.send({"a": 1})
-    assert len(frames) == 3
-    assert len({id(frame.payload) for frame in frames}) == 1
+    assert len(batches) == 3
+    assert len({id(batch) for batch in batches}) == 1
 
 
 def test_an_emitter_is_in_the_list_once_until_it_ends() -> None:
@@ -163,10 +164,11 @@ class _Gate(SseEmitter):
         self.reached, self.let = threading.Event(), threading.Event()
         super().__init__()
 
-    def _offer(self, frames: list[Frame]) -> bool:
-        self.reached.set()
-        assert self.let.wait(PATIENCE)
-        return super()._offer(frames)
+    def _deliver(self, batch: Batch, membership: Any, may_write: bool = True) -> None:
+        if may_write:
+            self.reached.set()
+            assert self.let.wait(PATIENCE)
+        super()._deliver(batch, membership, may_write)
 
 
 def test_a_second_sender_neither_overtakes_nor_waits() -> None:
@@ -211,11 +213,15 @@ def test_nobody_is_kept_at_work_for_others_without_end() -> None:
 
 
 def test_an_interrupted_sender_leaves_the_rest_to_the_background() -> None:
+    interrupts = [KeyboardInterrupt]
+
     class Interrupted(SseEmitter):
         __slots__ = ()
 
-        def _offer(self, _: list[Frame]) -> bool:
-            raise KeyboardInterrupt
+        def _deliver(self, batch: Batch, membership: Any, may_write: bool = True) -> None:
+            while interrupts:
+                raise interrupts.pop()
+            super()._deliver(batch, membership, may_write)
 
     emitters = SseEmitters()
     before = emitters.add(SseEmitter())
@@ -233,7 +239,7 @@ def test_removing_takes_back_what_adding_left_with_the_emitter() -> None:
     for _ in range(100):
         emitters.add(emitter)
         emitters.remove(emitter)
-    assert emitter._leaves == ()
+    assert emitter._memberships == ()
     emitters.add(emitter)
     emitter.complete()
     assert len(emitters) == 0
@@ -252,7 +258,7 @@ def test_callbacks_that_block_hold_no_event_up() -> None:
 
 def test_senders_give_way_where_events_are_sent_faster_than_handed_out(monkeypatch: pytest.MonkeyPatch) -> None:
     naps: list[float] = []
-    monkeypatch.setattr("flask_sse_emitters.emitters.time.sleep", naps.append)
+    monkeypatch.setattr("flask_sse_emitters.emitters.give_way", naps.append)
     emitters, gate = SseEmitters(), _Gate()
     emitters.add(gate)
     sender = threading.Thread(target=emitters.send, args=(0,))

@@ -397,6 +397,8 @@ def test_init_app_fills_in_the_defaults() -> None:
         "SSE_OVERFLOW": "close",
         "SSE_ATTACH_SECONDS": 30,
         "SSE_WRITE_SECONDS": 30,
+        "SSE_HANDOFF": "auto",
+        "SSE_MAX_EVENT_BYTES": 1048576,
     }
 
 

@@ -1,7 +1,7 @@
-"""Notices clients that leave, without sending them anything.
+"""Watches the sockets of all clients: who has left, though nothing was sent, and who can take more.
 
-One epoll instance watches the sockets of all clients for the end of what they send: a FIN or a reset (RFC 9293). The
-scheduler's one thread watches that epoll instance. Unlike a peek at the socket, this sees an end that stands behind
+One epoll instance stands for all of them, and the scheduler's one thread watches that. A client has left when what it
+sends has ended: with a FIN or a reset (RFC 9293). Unlike a peek at the socket, this sees an end that stands behind
 bytes that nobody reads, of a client that pipelines, or of TLS. On systems without epoll a client that left is noticed
 at its next heartbeat.
 """
@@ -13,9 +13,8 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from .parking import guard, native
 from .scheduler import SCHEDULER
@@ -29,25 +28,42 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_RDHUP = 0x2000  # select.EPOLLRDHUP, which is missing where epoll is
+_OUT = 0x004  # select.EPOLLOUT and EPOLLRDHUP, which are missing where epoll is
+_RDHUP = 0x2000
+
+#: So many sockets are seen to in one go; then others get the processor.
+AT_ONCE = 256
+
+
+class Watcher(Protocol):
+    """Who is told about a socket: in the background, on the scheduler's thread. None of this may block."""
+
+    def hung_up(self) -> None:
+        """The client has left. Once."""
+
+    def has_room(self) -> None:
+        """The socket takes bytes again. Once after each :meth:`Sockets.await_room`."""
+
+    def forked(self) -> None:
+        """This is a forked child, and the client is its parent's."""
 
 
 class Watch:
-    """One client's socket, from :meth:`Hangups.watch` to :meth:`Hangups.forget`."""
+    """One client's socket, from :meth:`Sockets.watch` to :meth:`Sockets.forget`."""
 
-    __slots__ = ("call", "descriptor", "noticed")
+    __slots__ = ("descriptor", "is_on", "watcher")
 
-    def __init__(self, descriptor: int, call: Callable[[], object]) -> None:
+    def __init__(self, descriptor: int, watcher: Watcher) -> None:
         self.descriptor = descriptor
-        self.call = call
-        self.noticed = False
+        self.watcher = watcher
+        self.is_on = False  #: the end of what the client sends will be noticed
 
 
-class Hangups:
+class Sockets:
     """The watched sockets of this process. Every method may be called from any thread, and none blocks.
 
-    A descriptor's number is used again as soon as a server has closed it. So whoever watches one forgets it before the
-    server closes it, and all that is done to it is done under the guard.
+    A descriptor's number is used again as soon as it has been closed. So whoever watches one forgets it before it is
+    closed, and all that is done to it is done under the guard.
     """
 
     _watches: dict[int, Watch]  # by descriptor
@@ -56,27 +72,34 @@ class Hangups:
     def __init__(self) -> None:
         self._begin_anew()
 
-    def watch(self, descriptor: int, call: Callable[[], object]) -> Watch:
-        """Call, once and in the background, when the client at this socket has left. The call must not block."""
-        watch = Watch(descriptor, call)
+    def watch(self, descriptor: int, watcher: Watcher) -> Watch:
+        """Tell the watcher when the client at this socket has left."""
+        watch = Watch(descriptor, watcher)
         with self._guard:
             opened = self._epoll is None
             if self._epoll is None:
                 self._epoll = _new_epoll()
             self._watches[descriptor] = watch
             error = _register(self._epoll, descriptor)
+            watch.is_on = self._epoll is not None and error is None
         if opened and self._epoll is not None:
             SCHEDULER.add_reader(self._epoll.fileno(), self._notice)
         if error is not None:
             log.warning("a client that leaves is noticed at its next heartbeat only: %s", error)
         return watch
 
+    def await_room(self, watch: Watch) -> None:
+        """Tell the watcher, too, when this socket, which is full, takes bytes again."""
+        with self._guard:
+            if self._epoll is not None and watch.is_on:
+                self._epoll.modify(watch.descriptor, _RDHUP | _OUT)
+
     def forget(self, watch: Watch) -> None:
         """Look no more. Again is nothing."""
         with self._guard:
             if self._watches.get(watch.descriptor) is watch:
                 del self._watches[watch.descriptor]
-                self._unregister(watch)
+                self._stop(watch)
 
     def cut(self, watch: Watch) -> None:
         """Shut the connection down, so that a write that waits for the client fails now. Nothing, once forgotten."""
@@ -100,25 +123,38 @@ class Hangups:
         self._epoll = None
 
     def _notice(self) -> None:
-        gone = []
+        gone: list[Watch] = []
+        roomy: list[Watch] = []
         with self._guard:
             if self._epoll is not None:
-                for descriptor, _ in self._epoll.poll(0):
-                    watch = self._watches.get(descriptor) or Watch(descriptor, int)
-                    self._unregister(watch)
-                    gone.append(watch)
+                for descriptor, events in self._epoll.poll(0, AT_ONCE):
+                    watch = self._watches.get(descriptor)
+                    if watch is None:
+                        self._unregister(descriptor)
+                    elif events == _OUT:
+                        self._epoll.modify(descriptor, _RDHUP)
+                        roomy.append(watch)
+                    else:
+                        self._stop(watch)
+                        gone.append(watch)
         for watch in gone:
-            watch.call()
+            watch.watcher.hung_up()
+        for watch in roomy:
+            watch.watcher.has_room()
 
-    def _unregister(self, watch: Watch) -> None:
-        if self._epoll is not None and not watch.noticed:
-            watch.noticed = True
-            with suppress(OSError, ValueError):  # it was never registered
-                self._epoll.unregister(watch.descriptor)
+    def _stop(self, watch: Watch) -> None:
+        if watch.is_on:
+            watch.is_on = False
+            self._unregister(watch.descriptor)
+
+    def _unregister(self, descriptor: int) -> None:
+        if self._epoll is not None:
+            with suppress(OSError, ValueError):  # closed already
+                self._epoll.unregister(descriptor)
 
 
 #: The watched sockets of this process.
-HANGUPS = Hangups()
+SOCKETS = Sockets()
 
 
 def _new_epoll() -> epoll | None:
@@ -160,9 +196,11 @@ def _unsent(descriptor: int) -> int | None:
 
 
 def _begin_anew_in_child() -> None:
-    if HANGUPS._epoll is not None:
-        HANGUPS._epoll.close()  # of the child's descriptor only; the parent watches on
-    HANGUPS._begin_anew()
+    for watch in SOCKETS._watches.values():
+        watch.watcher.forked()
+    if SOCKETS._epoll is not None:
+        SOCKETS._epoll.close()  # of the child's descriptor only; the parent watches on
+    SOCKETS._begin_anew()
 
 
 if hasattr(os, "register_at_fork"):

@@ -8,9 +8,25 @@ from contextlib import suppress
 
 import pytest
 
-from flask_sse_emitters.hangups import HANGUPS
+from flask_sse_emitters.sockets import SOCKETS
 
 from .waiting import until
+
+
+class Note:
+    """A watcher that notes what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def hung_up(self) -> None:
+        self.told.append("left")
+
+    def has_room(self) -> None:
+        self.told.append("room")
+
+    def forked(self) -> None:
+        self.told.append("forked")
 
 
 @pytest.fixture
@@ -25,56 +41,57 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 def test_a_client_that_leaves_is_noticed_once(pair: tuple[socket.socket, socket.socket]) -> None:
     server, client = pair
-    noticed: list[str] = []
-    watch = HANGUPS.watch(server.fileno(), lambda: noticed.append("left"))
+    note = Note()
+    watch = SOCKETS.watch(server.fileno(), note)
     client.sendall(b"bytes that nobody reads")
     client.close()
-    until(lambda: noticed, "the end")
-    HANGUPS.forget(watch)
-    HANGUPS.forget(watch)
-    assert noticed == ["left"]
+    until(lambda: note.told, "the end")
+    SOCKETS.forget(watch)
+    SOCKETS.forget(watch)
+    assert note.told == ["left"]
 
 
 def test_a_client_that_is_forgotten_is_noticed_no_more(pair: tuple[socket.socket, socket.socket]) -> None:
     server, client = pair
-    HANGUPS.forget(HANGUPS.watch(server.fileno(), lambda: pytest.fail("it was forgotten")))
+    forgotten, note = Note(), Note()
+    SOCKETS.forget(SOCKETS.watch(server.fileno(), forgotten))
     other, its_client = socket.socketpair()
-    noticed: list[str] = []
-    watch = HANGUPS.watch(other.fileno(), lambda: noticed.append("left"))
+    watch = SOCKETS.watch(other.fileno(), note)
     client.close()
     its_client.close()
-    until(lambda: noticed, "the end of the other")
-    HANGUPS.forget(watch)
+    until(lambda: note.told, "the end of the other")
+    SOCKETS.forget(watch)
+    assert forgotten.told == []
     other.close()
 
 
 def test_what_the_client_has_not_taken_shows_and_shrinks(pair: tuple[socket.socket, socket.socket]) -> None:
     server, client = pair
-    watch = HANGUPS.watch(server.fileno(), lambda: None)
-    assert HANGUPS.unsent(watch) == 0
+    watch = SOCKETS.watch(server.fileno(), Note())
+    assert SOCKETS.unsent(watch) == 0
     server.setblocking(False)
     with suppress(BlockingIOError):
         while server.send(b"x" * 65_536):
             pass
-    full = HANGUPS.unsent(watch)
+    full = SOCKETS.unsent(watch)
     assert full
-    until(lambda: client.recv(65_536) and (HANGUPS.unsent(watch) or 0) < full, "some progress")
-    HANGUPS.forget(watch)
-    assert HANGUPS.unsent(watch) is None
+    until(lambda: client.recv(65_536) and (SOCKETS.unsent(watch) or 0) < full, "some progress")
+    SOCKETS.forget(watch)
+    assert SOCKETS.unsent(watch) is None
 
 
 def test_a_cut_ends_the_connection_for_both(pair: tuple[socket.socket, socket.socket]) -> None:
     server, client = pair
-    watch = HANGUPS.watch(server.fileno(), lambda: None)
-    HANGUPS.cut(watch)
+    watch = SOCKETS.watch(server.fileno(), Note())
+    SOCKETS.cut(watch)
     assert client.recv(1) == b""
     with pytest.raises(BrokenPipeError):
         server.send(b"x")
-    HANGUPS.forget(watch)
-    HANGUPS.cut(watch)
+    SOCKETS.forget(watch)
+    SOCKETS.cut(watch)
 
 
 def test_what_cannot_be_watched_is_said_and_no_error(caplog: pytest.LogCaptureFixture) -> None:
-    watch = HANGUPS.watch(-1, lambda: None)
+    watch = SOCKETS.watch(-1, Note())
     assert "noticed at its next heartbeat only" in caplog.text
-    HANGUPS.forget(watch)
+    SOCKETS.forget(watch)
