@@ -9,7 +9,8 @@ from enum import Enum
 from functools import partial
 from typing import Any, Literal, TypeAlias
 
-from .parking import guard
+from .parking import Guard
+from .scheduler import Scheduler
 
 log = logging.getLogger(__name__)
 
@@ -43,14 +44,15 @@ class Callbacks:
     One helper thread at a time works through them, so that they keep their order. Every method may be called from any
     thread.
 
-    :param run: gives a job to a helper thread.
+    :param scheduler: gives a job to a helper thread.
+    :param guard: that of the emitter, which does not hold it when it calls any of this.
     """
 
-    __slots__ = ("_calling", "_context", "_error", "_gathered", "_guard", "_reason", "_run")
+    __slots__ = ("_calling", "_context", "_error", "_gathered", "_guard", "_reason", "_scheduler")
 
-    def __init__(self, run: Callable[[Callable[[], object]], object]) -> None:
-        self._guard = guard()
-        self._run = run
+    def __init__(self, scheduler: Scheduler, guard: Guard) -> None:
+        self._guard = guard
+        self._scheduler = scheduler
         self._gathered: list[tuple[Kind, Callable[..., object]]] = []
         self._calling = False  # a helper thread is at them, or on its way
         self._reason: CloseReason | None = None
@@ -79,7 +81,7 @@ class Callbacks:
             begin = self._reason is not None and bool(self._gathered) and not self._calling
             self._calling = self._calling or begin
         if begin:
-            self._run(self._call_all)
+            self._scheduler.run(self._call_all)
 
     def _call_all(self) -> None:
         assert self._context is not None

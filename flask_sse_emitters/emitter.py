@@ -45,6 +45,8 @@ log = logging.getLogger(__name__)
 
 HEARTBEAT = b":\n\n"
 
+_NOTHING_GIVEN: dict[str, Any] = {}  # shared, and so not in the memory of each client
+
 # The ends after which nothing more is written, not even what was pending.
 _CUT = (CloseReason.DISCONNECTED, CloseReason.OVERFLOW)
 
@@ -85,8 +87,8 @@ class Membership(Protocol):
     def leave(self) -> None:
         """The emitter has ended."""
 
-    def outstanding(self) -> list[Batch]:
-        """What the list was given, and may not have delivered yet."""
+    def outstanding(self) -> list[tuple[int, Frame | None]]:
+        """What the list was given and may not have delivered yet: a number each, and no frame for the end."""
 
 
 class SseEmitter:
@@ -159,13 +161,15 @@ class SseEmitter:
             "max_pending_bytes": max_pending_bytes,
             "overflow": overflow,
         }
-        self._given = {name: surroundings.checked(name, value) for name, value in given.items() if value is not None}
+        self._given = {
+            name: surroundings.checked(name, value) for name, value in given.items() if value is not None
+        } or _NOTHING_GIVEN
         settings = surroundings.current()
         self._settings: Settings = replace(settings, **self._given) if self._given else settings
         self._last_event_id = surroundings.last_event_id()
         self._guard = guard()
         self._backlog = Backlog()
-        self._callbacks = Callbacks(scheduler.run)
+        self._callbacks = Callbacks(scheduler, self._guard)
         self._reason: CloseReason | None = None
         self._error: BaseException | None = None
         self._memberships: tuple[Membership, ...] = ()
@@ -302,11 +306,8 @@ class SseEmitter:
             self._overflow()
         return kept
 
-    def _deliver(self, batch: Batch, membership: Membership, may_write: bool = True) -> None:
-        """Give the client what a list sent, unless it has it already.
-
-        :param may_write: whether this is the main loop, where a direct outlet may write.
-        """
+    def _deliver(self, batch: Batch, membership: Membership) -> None:
+        """Give the client what a list sent, unless it has it already. Only on the main loop."""
         sleeper: Outlet | None = None
         with self._guard:
             if membership.served >= batch.first:
@@ -316,7 +317,7 @@ class SseEmitter:
             membership.served = batch.last
             if self._reason is not None:
                 return
-            ready = self._ready if may_write else None
+            ready = self._ready
             kept = True
             if not (self._idle and batch.is_small and batch.largest <= self._settings.max_pending_bytes):
                 ready = None
@@ -346,13 +347,27 @@ class SseEmitter:
     def _catch_up(self, but_for: Membership | None = None) -> None:
         """Deliver now what lists have been given."""
         for membership in self._memberships:
-            if membership is but_for:
-                continue
-            for batch in membership.outstanding():
-                if batch.frames:
-                    self._deliver(batch, membership, may_write=False)
-                else:
-                    self._complete_for(batch, membership)
+            if membership is not but_for and (errands := membership.outstanding()):
+                self._take_errands(errands, membership)
+
+    def _take_errands(self, errands: list[tuple[int, Frame | None]], membership: Membership) -> None:
+        kept, ends = True, False
+        with self._guard:
+            for number, frame in errands:
+                if self._reason is not None or ends or not kept:
+                    break
+                if number > membership.served:
+                    membership.served = number
+                    ends = frame is None
+                    kept = frame is None or self._backlog.push(frame, self._settings)
+            sleeper = self._to_wake() if self._backlog else None
+        if sleeper is not None:
+            sleeper.wake()
+        if not kept:
+            self._overflow()
+        elif ends:
+            self._catch_up(but_for=membership)
+            self._end(CloseReason.COMPLETED)
 
     def _overflow(self) -> None:
         bounds = f"max_pending={self._settings.max_pending}, max_pending_bytes={self._settings.max_pending_bytes}"

@@ -15,7 +15,7 @@ import os
 import weakref
 from collections import deque
 from collections.abc import Iterator
-from itertools import takewhile
+from itertools import islice, takewhile
 from time import monotonic
 from typing import Any, NamedTuple, TypeVar
 
@@ -23,7 +23,7 @@ from . import settings as surroundings
 from .backlog import BATCH, Batch, Frame
 from .copy_on_write import CopyOnWriteList
 from .emitter import SseEmitter, make_frame
-from .parking import SLICE, give_way, guard, on_main_loop
+from .parking import SLICE, guard, on_main_loop, pause
 from .scheduler import SCHEDULER
 from .settings import Settings
 
@@ -154,7 +154,7 @@ class SseEmitters:
         if mine:
             self._carry_own_share()
         elif (crowd := len(self._outbox)) > CROWD:
-            give_way(crowd / CROWD / 1000)
+            pause(crowd / CROWD / 1000)
         return len(members)
 
     def _carry_own_share(self) -> None:
@@ -200,15 +200,15 @@ class SseEmitters:
         with self._guard:
             while self._outbox and self._outbox[0].number <= self._batch.last:  # these have been carried
                 self._outbox.popleft()
-            self._walking = bool(self._outbox)
             errands = _first_batch(self._outbox)
-        if errands:
-            frames = [errand.frame for errand in errands if errand.frame is not None]
-            self._batch, self._to = Batch(frames, errands[-1].number, SCHEDULER.clock()), errands[-1].members
-        else:
-            self._to = ()
-        self._position = 0
-        return bool(errands)
+            self._to, self._position = (), 0
+            self._walking = bool(errands)
+            if not errands:
+                return False  # from here on somebody else may walk
+        frames = [errand.frame for errand in errands if errand.frame is not None]
+        self._batch = Batch(frames, errands[-1].number, SCHEDULER.clock())
+        self._to = errands[-1].members
+        return True
 
 
 class _Errand(NamedTuple):
@@ -233,13 +233,13 @@ class _Member:
     def leave(self) -> None:
         self.list._members.remove(self)
 
-    def outstanding(self) -> list[Batch]:
-        if not self.list._outbox:
+    def outstanding(self) -> list[tuple[int, Frame | None]]:
+        outbox = self.list._outbox
+        if not outbox:
             return []
-        now = SCHEDULER.clock()
         with self.list._guard:
-            errands = [errand for errand in self.list._outbox if errand.number > self.served]
-        return [Batch([] if errand.frame is None else [errand.frame], errand.number, now) for errand in errands]
+            known = self.served + 1 - outbox[0].number if outbox else 0  # their numbers follow each other
+            return [(errand.number, errand.frame) for errand in islice(outbox, max(0, known), None)]
 
 
 def _first_batch(outbox: deque[_Errand]) -> list[_Errand]:

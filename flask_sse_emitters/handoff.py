@@ -42,18 +42,55 @@ _LAST_CHUNK = b"0\r\n\r\n"
 
 
 @dataclass(frozen=True)
-class Request:
-    """What there is to know about how a stream came to be served.
+class Facts:
+    """What decides whether a stream can be handed off."""
+
+    mode: Handoff  #: ``SSE_HANDOFF``
+    is_gevent_worker: bool  #: of gunicorn
+    has_tls: bool  #: on the worker's own socket
+    is_http2: bool
+    is_uwsgi: bool  #: the protocol, in which nginx, say, may speak to gunicorn
+    hangups_show: bool  #: the system tells when this client leaves
+    is_own_body: bool  #: the response that was made of the stream still has it for its body
+    is_own_iteration: bool  #: the worker's own loop iterates over the stream, and nobody in between
+    is_own_start_response: bool  #: the response was given the worker's own
+    is_chunked_as_usual: bool  #: headers are out, and none promises a length
+
+
+def why_not(facts: Facts) -> str | None:
+    """Why the stream cannot be handed off; None where it can."""
+    return next((reason for reason, applies in _REASONS.items() if applies(facts)), None)
+
+
+_REASONS: dict[str, Callable[[Facts], bool]] = {
+    "SSE_HANDOFF is off": lambda facts: facts.mode == "off",
+    "the server is not gunicorn with its gevent worker": lambda facts: not facts.is_gevent_worker,
+    "the worker itself does TLS": lambda facts: facts.has_tls,
+    "the client speaks HTTP/2": lambda facts: facts.is_http2,
+    "the worker speaks uwsgi": lambda facts: facts.is_uwsgi,
+    "this system does not tell when a client leaves": lambda facts: not facts.hangups_show,
+    "the app has put another body around the stream": lambda facts: not facts.is_own_body,
+    # From here on the user may vouch for what comes between.
+    "a middleware iterates over the stream": lambda facts: facts.mode != "on" and not facts.is_own_iteration,
+    "a middleware has replaced start_response": lambda facts: facts.mode != "on" and not facts.is_own_start_response,
+    "the response has a Content-Length": lambda facts: facts.mode != "on" and not facts.is_chunked_as_usual,
+}
+
+
+@dataclass(frozen=True)
+class Call:
+    """How a stream is served.
 
     :param environ: of the request.
-    :param start_response: that the response was given.
-    :param iterates: who has called ``__next__`` of the body, and is about to be called back for more.
+    :param start_response: what the response was given when it was called; None where it has another body since.
+    :param body: the stream.
+    :param caller: of the body's ``__next__``.
     """
 
     environ: Mapping[str, Any]
-    start_response: Callable[..., Any]
+    start_response: Callable[..., Any] | None
     body: Iterator[bytes]
-    iterates: FrameType
+    caller: FrameType
 
     @property
     def client(self) -> Any:
@@ -63,46 +100,34 @@ class Request:
     def response(self) -> Any:
         """The worker's own response object; None where a middleware stands before it."""
         response = getattr(self.start_response, "__self__", None)
-        return response if type(response) is sys.modules["gunicorn.http.wsgi"].Response else None
+        module = sys.modules.get("gunicorn.http.wsgi")
+        return response if module is not None and type(response) is module.Response else None
+
+    def facts(self, mode: Handoff, watch: Watch | None) -> Facts:
+        """What there is to know.
+
+        :param watch: on the client's socket.
+        """
+        response, caller = self.response, self.caller
+        is_worker = caller.f_globals.get("__name__") == "gunicorn.workers.base_async"
+        return Facts(
+            mode=mode,
+            is_gevent_worker=self.client is not None and is_green() and "gunicorn.workers.ggevent" in sys.modules,
+            has_tls=isinstance(self.client, ssl.SSLSocket),
+            is_http2=self.environ.get("HTTP_VERSION") == "2",
+            is_uwsgi="gunicorn.uwsgi.parser" in sys.modules,
+            hangups_show=watch is not None and watch.is_on,
+            is_own_body=self.start_response is not None,
+            # Its name in the worker's code, because a wrapper that is written in C has no frame of its own.
+            is_own_iteration=is_worker and caller.f_locals.get("respiter") is self.body,
+            is_own_start_response=response is not None and response.sock is self.client,
+            is_chunked_as_usual=response is not None and response.headers_sent and response.response_length is None,
+        )
 
 
-def why_not(mode: Handoff, request: Request, watch: Watch | None) -> str | None:
-    """Why the stream cannot be handed off; None where it can.
-
-    :param mode: ``SSE_HANDOFF``.
-    :param watch: on the client's socket.
-    """
-    if mode == "off":
-        return "SSE_HANDOFF is off"
-    if request.client is None or not is_green() or "gunicorn.workers.ggevent" not in sys.modules:
-        return "the server is not gunicorn with its gevent worker"
-    if isinstance(request.client, ssl.SSLSocket):
-        return "the worker itself does TLS"
-    if request.environ.get("HTTP_VERSION") == "2":
-        return "the client speaks HTTP/2"
-    if "gunicorn.uwsgi.parser" in sys.modules:
-        return "the worker speaks uwsgi"
-    if watch is None or not watch.is_on:
-        return "this system does not tell when a client leaves"
-    return None if mode == "on" else _what_comes_between(request)
-
-
-def _what_comes_between(request: Request) -> str | None:
-    response = request.response
-    if response is None or response.sock is not request.client:
-        return "a middleware has replaced start_response"
-    caller = request.iterates
-    is_worker = caller.f_globals.get("__name__") == "gunicorn.workers.base_async"
-    if not is_worker or caller.f_locals.get("respiter") is not request.body:
-        return "a middleware comes between the stream and the worker"
-    if not response.headers_sent or response.response_length is not None:
-        return "the response has a Content-Length"
-    return None
-
-
-def note_declined(mode: Handoff, reason: str | None) -> None:
+def note_declined(mode: Handoff, reason: str) -> None:
     """Say each reason once."""
-    if reason is not None and reason not in _declined:
+    if reason not in _declined:
         _declined.add(reason)
         level = logging.WARNING if mode == "on" else logging.INFO
         log.log(level, "streams are written by the server, on a thread or greenlet for each: %s", reason)
@@ -111,21 +136,21 @@ def note_declined(mode: Handoff, reason: str | None) -> None:
 _declined: set[str] = set()
 
 
-def hand_off(emitter: SseEmitter, request: Request, watch: Watch, when_over: Sequence[Callable[[], object]]) -> None:
+def hand_off(emitter: SseEmitter, call: Call, watch: Watch, when_over: Sequence[Callable[[], object]]) -> None:
     """Take the client out of the server's hands, and go on with its stream."""
-    chunked = request.environ["SERVER_PROTOCOL"] != "HTTP/1.0"
-    outlet = HandedOff(emitter, _take_client(request), chunked, watch, when_over)
+    chunked = call.environ["SERVER_PROTOCOL"] != "HTTP/1.0"
+    outlet = HandedOff(emitter, _take_client(call), chunked, watch, when_over)
     watch.watcher = outlet
     emitter._hand_over(outlet)
     outlet.begin()
 
 
-def _take_client(request: Request) -> _socket.socket:
+def _take_client(call: Call) -> _socket.socket:
     """The client's socket. The server finds that it has nothing more to write."""
-    theirs = request.client
+    theirs = call.client
     ours = _socket.socket(theirs.family, theirs.type, theirs.proto, theirs.detach())
     ours.setblocking(False)
-    response = request.response
+    response = call.response
     if response is not None:
         response.chunked = False  # the last chunk is not its to write
         response.force_close()

@@ -18,7 +18,7 @@ from importlib import import_module
 from typing import Any, Protocol
 
 #: After so many seconds of work in one go, others get the processor for a moment.
-SLICE, BREATH = 0.002, 0.0005
+SLICE, BREATH = 0.001, 0.0005
 
 
 class Guard(Protocol):
@@ -58,13 +58,36 @@ def on_main_loop() -> bool:
     return not is_green() or bool(import_module("gevent").get_hub().main_hub)
 
 
-def give_way(seconds: float = BREATH) -> None:
-    """Let others have the processor for a moment: who works in the background does so after each :data:`SLICE`.
+def give_way() -> None:
+    """Let others have the processor: who works in the background does so after each :data:`SLICE`.
 
-    Nothing in gevent's event loop itself, which everybody else waits for.
+    Where threads are greenlets this is one turn of the event loop, which sees to all sockets and timers that are due,
+    and does not wait for any. (``gevent.sleep(0)`` goes on before any socket was looked at, and a sleep of a fraction
+    of a millisecond is one of a whole one: that is the resolution of epoll.)
     """
+    if is_green():
+        _turn_loop()
+    else:
+        time.sleep(BREATH)
+
+
+def pause(seconds: float) -> None:
+    """Sleep, but not in gevent's event loop itself, which everybody else waits for."""
     if not (is_green() and _in_hub()):
         time.sleep(seconds)
+
+
+def _turn_loop() -> None:
+    hub = import_module("gevent").get_hub()
+    after_sockets = hub.loop.check(priority=-2)
+    no_wait = hub.loop.idle()
+    no_wait.start(int)
+    try:
+        hub.wait(after_sockets)
+    finally:
+        no_wait.stop()
+        no_wait.close()
+        after_sockets.close()
 
 
 def _in_hub() -> bool:

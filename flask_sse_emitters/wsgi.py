@@ -18,7 +18,7 @@ from .callbacks import CloseReason
 from .emitter import SseEmitter
 from .errors import UnsupportedWorker
 from .event import Event
-from .handoff import Request, hand_off, note_declined, why_not
+from .handoff import Call, hand_off, note_declined, why_not
 from .parking import parker
 from .settings import Handoff, Settings
 from .sockets import SOCKETS, Watch
@@ -60,7 +60,7 @@ def respond(
     if any(name in request.args for name in _PADDING_WANTED):
         greeting = _PADDING + greeting
     emitter._attach(settings)
-    stream = Stream(emitter, greeting, _client_socket(environ), settings.handoff)
+    stream = Stream(emitter, greeting, environ, settings.handoff)
     response = response_class(stream, status, _HEADERS, content_type="text/event-stream", direct_passthrough=True)
     Response.call_on_close(response, stream.close)  # also where somebody puts another body in its place
     response.headers.update(headers or {})
@@ -80,17 +80,28 @@ class Stream:
     Not a generator, because one that was never started never learns that it was closed.
 
     :param greeting: what is written first, in any case.
-    :param client: the descriptor of its socket; None where the server does not show it.
+    :param environ: of the request.
+    :param handoff: ``SSE_HANDOFF``.
     """
 
-    __slots__ = ("_asleep", "_call", "_client", "_emitter", "_greeting", "_handoff", "_parker", "_watch", "when_over")
+    __slots__ = (
+        "_asleep",
+        "_emitter",
+        "_environ",
+        "_greeting",
+        "_handoff",
+        "_parker",
+        "_start_response",
+        "_watch",
+        "when_over",
+    )
 
-    def __init__(self, emitter: SseEmitter, greeting: bytes, client: int | None, handoff: Handoff) -> None:
+    def __init__(self, emitter: SseEmitter, greeting: bytes, environ: WSGIEnvironment, handoff: Handoff) -> None:
         self._emitter: SseEmitter | None = emitter  # None once it has been handed off
         self._greeting: bytes | None = greeting
-        self._client = client
         self._handoff = handoff
-        self._call: tuple[WSGIEnvironment, StartResponse] | None = None
+        self._environ: WSGIEnvironment | None = environ  # None once it is decided who writes the stream
+        self._start_response: StartResponse | None = None
         self._watch: Watch | None = None
         self._asleep = False  # there was nothing to take: park before trying again
         self.when_over: list[Callable[[], object]] = []
@@ -101,7 +112,7 @@ class Stream:
     def __next__(self) -> bytes:
         if self._greeting is not None:
             return self._begin(self._greeting)
-        if self._call is not None and self._is_handed_off(self._call, sys._getframe(1)):
+        if self._environ is not None and self._is_handed_off(self._environ, sys._getframe(1)):
             raise StopIteration
         while True:
             if self._asleep:
@@ -113,9 +124,9 @@ class Stream:
             if payload:
                 return payload
 
-    def called(self, environ: WSGIEnvironment, start_response: StartResponse) -> None:
-        """The server, or whoever stands before it, begins with the response."""
-        self._call = environ, start_response
+    def called(self, start_response: StartResponse) -> None:
+        """The server, or whoever stands before it, begins with the response, and this is its body."""
+        self._start_response = start_response
 
     def close(self) -> None:
         """The server is done with the response: the one place where it says so."""
@@ -153,26 +164,27 @@ class Stream:
         assert emitter is not None
         self._parker = parker()
         emitter._stream_to(self)
-        if self._client is not None:
-            self._watch = SOCKETS.watch(self._client, self)
+        client = None if self._environ is None else _client_socket(self._environ)
+        if client is not None:
+            self._watch = SOCKETS.watch(client, self)
         first = emitter._take()
         self._asleep = first == b""
         return greeting + (first or b"")
 
-    def _is_handed_off(self, call: tuple[WSGIEnvironment, StartResponse], caller: FrameType) -> bool:
+    def _is_handed_off(self, environ: WSGIEnvironment, caller: FrameType) -> bool:
         """Hand the client off now, where that can be."""
-        self._call = None
+        call = Call(environ, self._start_response, self, caller)
+        self._environ = self._start_response = None
         emitter, watch = self._emitter, self._watch
         if emitter is None or not emitter.is_open:  # the server can go on with the connection
             return False
-        request = Request(*call, self, caller)
-        reason = why_not(self._handoff, request, watch)
+        reason = why_not(call.facts(self._handoff, watch))
         if reason is not None or watch is None:
-            note_declined(self._handoff, reason)
+            note_declined(self._handoff, str(reason))
             return False
         self._emitter, self._watch = None, None
         when_over, self.when_over = self.when_over, []
-        hand_off(emitter, request, watch, when_over)
+        hand_off(emitter, call, watch, when_over)
         return True
 
     def _end(self) -> Exception:
@@ -193,7 +205,7 @@ class _StreamingResponse(Response):
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         if isinstance(self.response, Stream):
-            self.response.called(environ, start_response)
+            self.response.called(start_response)
         return super().__call__(environ, start_response)
 
     def call_on_close(self, func: Callable[[], Any]) -> Callable[[], Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 from collections import defaultdict
 from collections.abc import Callable
@@ -121,6 +123,7 @@ def state(name: str) -> ResponseReturnValue:
         "open": emitter.is_open,
         "reason": emitter.close_reason and emitter.close_reason.name,
         "error": emitter.error and str(emitter.error),
+        "outlet": type(emitter._outlet).__name__,
         "pending": emitter.pending,
         "idle": emitter._idle,
         "last_event_id": emitter.last_event_id,
@@ -212,13 +215,16 @@ def process() -> ResponseReturnValue:
 
     gc.collect()
     me = psutil.Process()
-    kinds = ("SseEmitter", "Stream", "Watch", "Timer", "Callbacks", "Backlog", "Deadlines")
+    kinds = ("SseEmitter", "Stream", "HandedOff", "Watch", "Timer", "Callbacks", "Backlog", "Deadlines")
     counts = dict.fromkeys(kinds, 0)
     for thing in gc.get_objects():
         kind = type(thing)
         if kind.__name__ in counts and kind.__module__.startswith("flask_sse_emitters"):
             counts[kind.__name__] += 1
+    greenlets = sys.modules.get("greenlet")
     return {
+        "pid": os.getpid(),
+        "greenlets": sum(isinstance(thing, greenlets.greenlet) for thing in gc.get_objects()) if greenlets else 0,
         "objects": counts,
         "all_objects": len(gc.get_objects()),
         "rss": me.memory_info().rss,
@@ -231,7 +237,7 @@ def process() -> ResponseReturnValue:
 
 def create_app(name: str, **config: Any) -> Flask:
     app = Flask(name)
-    app.config.update(config)
+    app.config.update(config, SSE_HANDOFF=os.environ.get("SSE_HANDOFF", "auto"))
     sse.init_app(app)
     app.register_blueprint(streams)
     app.register_blueprint(steering)

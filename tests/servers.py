@@ -27,8 +27,12 @@ _COMMANDS = {
     "werkzeug": [sys.executable, "-m", "tests.werkzeug_server"],
 }
 
+_COMMANDS["gevent_off"] = _COMMANDS["gevent"]
+
+_ENVIRONMENTS = {"gevent_off": {"SSE_HANDOFF": "off"}}
+
 #: Those that the contract holds on.
-SERVERS = ["gevent", "gthread", "gevent_pywsgi", "werkzeug"]
+SERVERS = ["gevent", "gevent_off", "gthread", "gevent_pywsgi", "werkzeug"]
 
 
 class Server:
@@ -42,7 +46,7 @@ class Server:
     ) -> None:
         self.kind = kind
         self._command = [*_COMMANDS[kind], *arguments, app]
-        self._env = env or {}
+        self._env = {**_ENVIRONMENTS.get(kind, {}), **(env or {})}
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by __exit__
         self._process: subprocess.Popen[bytes] | None = None
         self.port = port

@@ -32,9 +32,9 @@ def test_an_event_is_encoded_once_for_all(monkeypatch: pytest.MonkeyPatch) -> No
     batches: list[Batch] = []
     original = SseEmitter._deliver
 
-    def deliver(emitter: SseEmitter, batch: Batch, membership: Any, may_write: bool = True) -> None:
+    def deliver(emitter: SseEmitter, batch: Batch, membership: Any) -> None:
         batches.append(batch)
-        original(emitter, batch, membership, may_write)
+        original(emitter, batch, membership)
 
     monkeypatch.setattr(SseEmitter, "_deliver", deliver)
     emitters = SseEmitters()
@@ -164,11 +164,10 @@ class _Gate(SseEmitter):
         self.reached, self.let = threading.Event(), threading.Event()
         super().__init__()
 
-    def _deliver(self, batch: Batch, membership: Any, may_write: bool = True) -> None:
-        if may_write:
-            self.reached.set()
-            assert self.let.wait(PATIENCE)
-        super()._deliver(batch, membership, may_write)
+    def _deliver(self, batch: Batch, membership: Any) -> None:
+        self.reached.set()
+        assert self.let.wait(PATIENCE)
+        super()._deliver(batch, membership)
 
 
 def test_a_second_sender_neither_overtakes_nor_waits() -> None:
@@ -218,10 +217,10 @@ def test_an_interrupted_sender_leaves_the_rest_to_the_background() -> None:
     class Interrupted(SseEmitter):
         __slots__ = ()
 
-        def _deliver(self, batch: Batch, membership: Any, may_write: bool = True) -> None:
+        def _deliver(self, batch: Batch, membership: Any) -> None:
             while interrupts:
                 raise interrupts.pop()
-            super()._deliver(batch, membership, may_write)
+            super()._deliver(batch, membership)
 
     emitters = SseEmitters()
     before = emitters.add(SseEmitter())
@@ -258,7 +257,7 @@ def test_callbacks_that_block_hold_no_event_up() -> None:
 
 def test_senders_give_way_where_events_are_sent_faster_than_handed_out(monkeypatch: pytest.MonkeyPatch) -> None:
     naps: list[float] = []
-    monkeypatch.setattr("flask_sse_emitters.emitters.give_way", naps.append)
+    monkeypatch.setattr("flask_sse_emitters.emitters.pause", naps.append)
     emitters, gate = SseEmitters(), _Gate()
     emitters.add(gate)
     sender = threading.Thread(target=emitters.send, args=(0,))

@@ -1,0 +1,179 @@
+"""The application of the contract behind, or with, a middleware that the environment names."""
+
+from __future__ import annotations
+
+import logging
+import os
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from flask import Blueprint, Flask, Response, request
+from flask.typing import ResponseReturnValue
+
+from flask_sse_emitters.parking import native
+
+from .contract_app import create_app, emitters, journals, lists, make
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+logging.basicConfig(level=logging.INFO)
+
+
+class Gzip:
+    """Compresses what passes, event by event; stands around the application, and wraps ``start_response``."""
+
+    def __init__(self, app: WSGIApplication) -> None:
+        self._app = app
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+            return start_response(status, [*headers, ("Content-Encoding", "gzip")], exc_info)
+
+        if "gzip" not in environ.get("HTTP_ACCEPT_ENCODING", ""):
+            return self._app(environ, start_response)
+        return self._compressed(self._app(environ, start))
+
+    @staticmethod
+    def _compressed(body: Iterable[bytes]) -> Iterator[bytes]:
+        gzip = zlib.compressobj(wbits=31)
+        try:
+            for part in body:
+                yield gzip.compress(part) + gzip.flush(zlib.Z_SYNC_FLUSH)
+            yield gzip.flush()
+        finally:
+            body.close()  # type: ignore[attr-defined]
+
+
+def shouting(app: WSGIApplication) -> WSGIApplication:
+    """Changes the bytes, and wraps the iterable alone."""
+
+    def wrapped(environ: WSGIEnvironment, start_response: StartResponse) -> Iterator[bytes]:
+        body = app(environ, start_response)
+        is_stream = environ["PATH_INFO"].startswith("/greeting")
+        try:
+            yield from (part.upper() if is_stream else part for part in body)
+        finally:
+            body.close()  # type: ignore[attr-defined]
+
+    return wrapped
+
+
+def shouting_in_c(app: WSGIApplication) -> WSGIApplication:
+    """The same, with an iterator that has no frame."""
+
+    def wrapped(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        body = app(environ, start_response)
+        return map(bytes.upper, body) if environ["PATH_INFO"].startswith("/greeting") else body
+
+    return wrapped
+
+
+def compressing(app: Flask) -> None:
+    """Compresses inside the application."""
+    from flask_compress import Compress
+
+    app.config.update(
+        COMPRESS_MIMETYPES=["text/event-stream"], COMPRESS_STREAMS=True, COMPRESS_ALGORITHM_STREAMING="gzip"
+    )
+    Compress(app)
+
+
+def tracing(app: WSGIApplication) -> WSGIApplication:
+    """OpenTelemetry's middleware, and what it tells: spans, which are counted."""
+    from opentelemetry.instrumentation.wsgi import OpenTelemetryMiddleware
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+    spans = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(spans))
+    seen.append(lambda: [span.name for span in spans.get_finished_spans()])
+    traced: WSGIApplication = OpenTelemetryMiddleware(app, tracer_provider=provider)
+    return traced
+
+
+def reporting(app: WSGIApplication) -> WSGIApplication:
+    """Sentry's middleware, and what it would report: errors and transactions."""
+    import sentry_sdk
+    from sentry_sdk.integrations.wsgi import SentryWsgiMiddleware
+    from sentry_sdk.transport import Transport
+
+    reports: list[str] = []
+
+    class Kept(Transport):
+        def capture_envelope(self, envelope: Any) -> None:
+            reports.extend(item.type for item in envelope.items)
+
+    sentry_sdk.init(dsn="http://key@localhost/1", transport=Kept, traces_sample_rate=1.0, default_integrations=False)
+    seen.append(lambda: [report for report in reports if report in ("event", "transaction")])
+    reported: WSGIApplication = SentryWsgiMiddleware(app)
+    return reported
+
+
+#: What the middleware that looks on has seen.
+seen: list[Callable[[], list[str]]] = []
+
+AROUND: dict[str, Callable[[WSGIApplication], WSGIApplication]] = {
+    "gzip": Gzip,
+    "shouting": shouting,
+    "shouting in C": shouting_in_c,
+    "tracing": tracing,
+    "reporting": reporting,
+}
+
+more = Blueprint("more", __name__)
+
+
+@more.get("/seen")
+def what_was_seen() -> ResponseReturnValue:
+    return [found for look in seen for found in look()]
+
+
+@more.post("/fork")
+def fork() -> ResponseReturnValue:
+    """A child that holds all descriptors open, until it is killed."""
+    child = os.fork()
+    if child == 0:
+        native("time", "sleep")(600)
+        os._exit(0)
+    return {"pid": child}
+
+
+@more.post("/from-loop/<name>")
+def from_loop(name: str) -> ResponseReturnValue:
+    """Send from the event loop itself, where nothing may wait: to the list, and to the emitter alone."""
+    from gevent.hub import get_hub
+
+    def send(number: int) -> None:
+        lists[name].send(f"to all {number}")
+        emitters[name].send(f"to one {number}")
+
+    for number in range(int(request.args["count"])):
+        get_hub().loop.run_callback(send, number)
+    return ""
+
+
+@more.get("/promising/<name>")
+def promising(name: str) -> ResponseReturnValue:
+    """A response that promises its length."""
+    return make(name).response(headers={"Content-Length": "1000"})
+
+
+@more.get("/noted/<name>")
+def noted(name: str) -> ResponseReturnValue:
+    """A response that notes when it is closed."""
+    response: Response = make(name).response()
+    response.call_on_close(lambda: journals[name].append("closed"))
+    return response
+
+
+app = create_app("contract")
+app.register_blueprint(more)
+middleware = os.environ.get("MIDDLEWARE", "")
+if middleware == "compressing":
+    compressing(app)
+elif middleware:
+    app.wsgi_app = AROUND[middleware](app.wsgi_app)  # type: ignore[assignment,method-assign]

@@ -1,0 +1,426 @@
+"""Which streams are handed off, which are not, and what only those meet that are. The contract holds for all."""
+
+from __future__ import annotations
+
+import gzip
+import http.client
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import trustme
+
+from flask_sse_emitters.handoff import Facts, why_not
+from flask_sse_emitters.testing import EventDecoder, decode
+
+from .client import Client, connected, ended, get, new_name, post, state
+from .servers import Server
+from .waiting import PATIENCE, until
+
+YES = Facts(
+    mode="auto",
+    is_gevent_worker=True,
+    has_tls=False,
+    is_http2=False,
+    is_uwsgi=False,
+    hangups_show=True,
+    is_own_body=True,
+    is_own_iteration=True,
+    is_own_start_response=True,
+    is_chunked_as_usual=True,
+)
+OBSTACLES: dict[str, dict[str, Any]] = {
+    "SSE_HANDOFF is off": {"mode": "off"},
+    "the server is not gunicorn with its gevent worker": {"is_gevent_worker": False},
+    "the worker itself does TLS": {"has_tls": True},
+    "the client speaks HTTP/2": {"is_http2": True},
+    "the worker speaks uwsgi": {"is_uwsgi": True},
+    "this system does not tell when a client leaves": {"hangups_show": False},
+    "the app has put another body around the stream": {"is_own_body": False},
+}
+MIDDLEWARE: dict[str, dict[str, Any]] = {
+    "a middleware has replaced start_response": {"is_own_start_response": False},
+    "a middleware iterates over the stream": {"is_own_iteration": False},
+    "the response has a Content-Length": {"is_chunked_as_usual": False},
+}
+
+
+def test_a_stream_is_handed_off_where_nothing_speaks_against_it() -> None:
+    assert why_not(YES) is None
+    assert why_not(replace(YES, mode="on")) is None
+
+
+@pytest.mark.parametrize("reason", OBSTACLES)
+def test_what_nobody_can_vouch_for(reason: str) -> None:
+    facts = replace(YES, **OBSTACLES[reason])
+    assert why_not(facts) == reason
+    assert why_not(facts if facts.mode == "off" else replace(facts, mode="on")) == reason
+
+
+@pytest.mark.parametrize("reason", MIDDLEWARE)
+def test_what_the_user_can_vouch_for(reason: str) -> None:
+    facts = replace(YES, **MIDDLEWARE[reason])
+    assert why_not(facts) == reason
+    assert why_not(replace(facts, mode="on")) is None
+
+
+def serving(kind: str = "gevent", middleware: str = "", mode: str = "", arguments: Sequence[str] = ()) -> Server:
+    env = {"MIDDLEWARE": middleware, **({"SSE_HANDOFF": mode} if mode else {})}
+    return Server(kind, "tests.handoff_app:app", env=env, arguments=arguments)
+
+
+def outlet(server: Server, name: str) -> str:
+    """Once it is decided: a client may read its first bytes before the server comes back for more."""
+    until(lambda: state(server, name)["idle"], "the stream to wait for events")
+    found: str = state(server, name)["outlet"]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode", "reason"),
+    [
+        ("gthread", "", "the server is not gunicorn with its gevent worker"),
+        ("gevent_pywsgi", "", "the server is not gunicorn with its gevent worker"),
+        ("werkzeug", "", "the server is not gunicorn with its gevent worker"),
+        ("gevent", "off", "SSE_HANDOFF is off"),
+    ],
+)
+def test_another_server_writes_its_streams_itself(kind: str, mode: str, reason: str) -> None:
+    with serving(kind, mode=mode) as server:
+        for _ in range(2):
+            name = new_name()
+            with connected(server, f"/greeting/{name}") as client:
+                assert len(client.events(3)) == 3
+                assert outlet(server, name) == "Stream"
+        assert server.log.count(reason) == 1, "it is said once"
+
+
+def test_a_content_length_is_left_to_the_server() -> None:
+    with serving() as server:
+        name = new_name()
+        with connected(server, f"/promising/{name}") as client:
+            assert client.response.getheader("Content-Length") == "1000"
+            assert outlet(server, name) == "Stream"
+
+
+@pytest.mark.parametrize(
+    ("middleware", "reason"),
+    [
+        ("gzip", "a middleware iterates over the stream"),
+        ("compressing", "the app has put another body around the stream"),
+    ],
+)
+def test_with_a_compressing_middleware_the_client_still_decodes_every_event(middleware: str, reason: str) -> None:
+    with serving(middleware=middleware) as server:
+        name = new_name()
+        with connected(server, f"/greeting/{name}", headers={"Accept-Encoding": "gzip"}) as client:
+            assert client.response.getheader("Content-Encoding") == "gzip"
+            until(lambda: "outlet" in state(server, name), "the stream")
+            post(server, f"/send/{name}", "more")
+            post(server, f"/complete/{name}")
+            texts = [event.data for event in decode(gzip.decompress(client.rest()))]
+        assert texts == ["0", "1", "2", "more"]
+        assert reason in server.log
+
+
+@pytest.mark.parametrize("middleware", ["shouting", "shouting in C"])
+def test_a_middleware_that_wraps_the_iterable_alone_gets_every_byte(middleware: str) -> None:
+    with serving(middleware=middleware) as server:
+        name = new_name()
+        with connected(server, f"/greeting/{name}") as client:
+            client.read_some()
+            assert outlet(server, name) == "Stream"
+            post(server, f"/send/{name}", "louder")
+            post(server, f"/complete/{name}")
+            assert b"DATA: LOUDER\n\n" in client.rest()
+        assert "a middleware iterates over the stream" in server.log
+
+
+@pytest.mark.parametrize(("middleware", "saw"), [("tracing", "GET"), ("reporting", "transaction")])
+def test_on_hands_off_behind_a_middleware_that_only_looks_on(middleware: str, saw: str) -> None:
+    with serving(middleware=middleware, mode="on") as server:
+        name = new_name()
+        with connected(server, f"/greeting/{name}?list=all") as client:
+            assert len(client.events(3)) == 3
+            assert outlet(server, name) == "HandedOff"
+            post(server, f"/send/{name}", "to one")
+            post(server, "/lists/all/send", "to all")
+            assert client.texts(2) == ["to one", "to all"]
+            post(server, f"/complete/{name}")
+            assert client.rest() == b""
+        assert ended(server, name, 1)["reason"] == "COMPLETED"
+        assert any(found.startswith(saw) for found in get(server, "/seen"))
+        assert "event" not in get(server, "/seen"), "no error was reported"
+        assert "Traceback" not in server.log
+
+
+@pytest.mark.parametrize("middleware", ["tracing", "reporting"])
+def test_auto_leaves_a_middleware_that_only_looks_on_where_it_is(middleware: str) -> None:
+    with serving(middleware=middleware) as server:
+        name = new_name()
+        with connected(server, f"/greeting/{name}") as client:
+            assert len(client.events(3)) == 3
+            assert outlet(server, name) == "Stream"
+            post(server, f"/send/{name}", "more")
+            assert client.texts(1) == ["more"]
+
+
+@contextmanager
+def certificate(folder: Path) -> Iterator[tuple[ssl.SSLContext, list[str]]]:
+    """A client's context that trusts it, and gunicorn's arguments."""
+    authority = trustme.CA()
+    own = authority.issue_cert("127.0.0.1")
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    own.private_key_pem.write_to_path(str(folder / "key"))
+    own.cert_chain_pems[0].write_to_path(str(folder / "certificate"))
+    yield context, ["--keyfile", str(folder / "key"), "--certfile", str(folder / "certificate")]
+
+
+@pytest.mark.parametrize(
+    ("protocol", "version", "reason"),
+    [("h1", "HTTP/1.1", "the worker itself does TLS"), ("h2,h1", "HTTP/2", "the worker itself does TLS")],
+)
+def test_tls_and_http2_are_left_to_the_server(protocol: str, version: str, reason: str, tmp_path: Path) -> None:
+    name = new_name()
+    with (
+        certificate(tmp_path) as (context, arguments),
+        serving(arguments=[*arguments, "--http-protocols", protocol]) as server,
+        httpx.Client(
+            verify=context, http2=True, timeout=PATIENCE, base_url=f"https://127.0.0.1:{server.port}"
+        ) as client,
+        client.stream("GET", f"/greeting/{name}") as response,
+    ):
+        assert response.http_version == version
+        events = EventDecoder()
+        texts: list[Any] = []
+        for part in response.iter_bytes():
+            texts += [event.data for event in events.feed(part)]
+            if len(texts) == 3:
+                break
+        assert texts == ["0", "1", "2"]
+        assert reason in server.log
+
+
+def test_cleartext_http2_is_left_to_the_server() -> None:
+    name = new_name()
+    with (
+        serving(arguments=["--http-protocols", "h2,h1", "--http2-cleartext", "prior-knowledge"]) as server,
+        httpx.Client(http1=False, http2=True, timeout=PATIENCE, base_url=server.url) as client,
+        client.stream("GET", f"/greeting/{name}") as response,
+    ):
+        assert response.http_version == "HTTP/2"
+        assert next(response.iter_bytes())
+        until(lambda: "the client speaks HTTP/2" in server.log, "the reason")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with serving() as server:
+        yield server
+
+
+def test_a_client_that_was_handed_off_has_neither_greenlet_nor_place_in_the_worker(server: Server) -> None:
+    names = [new_name() for _ in range(30)]
+    before = get(server, "/process")["greenlets"]
+    clients = [Client(server, f"/greeting/{name}") for name in names]
+    assert {outlet(server, name) for name in names} == {"HandedOff"}
+    until(lambda: get(server, "/process")["greenlets"] <= before + 2, "the greenlets of the requests to end")
+    for client in clients:
+        assert len(client.events(3)) == 3
+        client.close()
+
+
+def test_what_the_response_does_on_close_waits_for_the_end_of_the_stream(server: Server) -> None:
+    name = new_name()
+    with connected(server, f"/noted/{name}"):
+        assert outlet(server, name) == "HandedOff"
+        assert state(server, name)["journal"] == []
+    assert "closed" in ended(server, name, 3)["journal"]
+
+
+def slow_client(server: Server, path: str) -> socket.socket:
+    """It has asked, and reads nothing yet."""
+    raw = socket.socket()
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    raw.settimeout(PATIENCE)
+    raw.connect(("127.0.0.1", server.port))
+    raw.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    return raw
+
+
+def whole_response(raw: socket.socket) -> list[Any]:
+    """The texts of all events up to a clean end of the body, and of the connection."""
+    response = http.client.HTTPResponse(raw)
+    response.begin()
+    texts = [event.data for event in decode(response.read())]
+    assert raw.recv(1) == b"", "the connection ends, too"
+    return texts
+
+
+@pytest.mark.parametrize("by_list", [True, False])
+def test_a_slow_client_gets_every_byte_though_its_socket_is_full_most_of_the_time(
+    by_list: bool, server: Server
+) -> None:
+    name = new_name()
+    with slow_client(server, f"/silent/{name}?max_pending=100000") as raw:
+        until(lambda: "open" in state(server, name), "the emitter")
+        sent: list[str] = []
+        while len(sent) < 20 or state(server, name)["pending"] < 20:
+            sent.append(f"{len(sent)} " + "x" * (10_000 + len(sent)))
+            post(server, f"/lists/{name}/send" if by_list else f"/send/{name}", sent[-1])
+        post(server, f"/complete/{name}")
+        assert whole_response(raw) == sent
+    assert ended(server, name, 1)["reason"] == "COMPLETED"
+
+
+def test_a_client_that_is_stopped_delays_no_other_and_is_cut_at_its_bound(server: Server, tmp_path: Path) -> None:
+    """A process that was stopped, as on a laptop that was closed."""
+    stuck, room = new_name(), new_name()
+    program = (
+        "import socket, sys, time\n"
+        f"s = socket.create_connection(('127.0.0.1', {server.port}))\n"
+        f"s.sendall(b'GET /silent/{stuck}?list={room}&max_pending=100 HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n')\n"
+        "print(s.recv(10), flush=True)\n"
+        "while s.recv(65536): pass\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline()
+        process.send_signal(signal.SIGSTOP)
+        with connected(server, f"/silent/{new_name()}?list={room}") as other:
+            until(lambda: get(server, f"/lists/{room}") == {"count": 2}, "both")
+            sent = 0
+            while state(server, stuck)["open"]:
+                assert sent < 1_000
+                post(server, f"/lists/{room}/send", f"{sent} " + "x" * 50_000)
+                assert other.texts(1)[0].startswith(f"{sent} ")
+                assert state(server, stuck)["pending"] <= 100
+                sent += 1
+            assert ended(server, stuck, 2)["reason"] == "OVERFLOW"
+            assert get(server, f"/lists/{room}") == {"count": 1}
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()  # type: ignore[union-attr]
+
+
+def test_a_request_behind_the_stream_destroys_nothing_of_it(server: Server) -> None:
+    """A client that pipelines: what it sends would make the kernel reset the connection, were it just closed."""
+    name = new_name()
+    with slow_client(server, f"/silent/{name}?max_pending=100000") as raw:
+        until(lambda: state(server, name).get("idle"), "the stream")
+        raw.sendall(b"GET /requests HTTP/1.1\r\nHost: x\r\n\r\n" * 50)
+        sent = [f"{number} " + "x" * 10_000 for number in range(50)]
+        for text in sent:
+            post(server, f"/send/{name}", text)
+        post(server, f"/complete/{name}")
+        raw.sendall(b"GET /requests HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert whole_response(raw) == sent
+
+
+@pytest.mark.parametrize("last", ["complete", "reset"])
+def test_a_client_that_does_not_close_its_side_is_closed_from_here(last: str, server: Server) -> None:
+    name = new_name()
+    with slow_client(server, f"/silent/{name}") as raw:
+        until(lambda: state(server, name).get("idle"), "the stream")
+        watched = get(server, "/process")["watched"]
+        post(server, f"/complete/{name}")
+        if last == "reset":
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            raw.close()
+        until(lambda: get(server, "/process")["watched"] < watched, "the server to let go of it")
+
+
+def test_the_event_loop_itself_may_send(server: Server) -> None:
+    name = new_name()
+    with connected(server, f"/silent/{name}?max_pending=10000") as client:
+        assert outlet(server, name) == "HandedOff"
+        post(server, f"/from-loop/{name}?count=1500")
+        texts = client.texts(3_000)
+        assert [text for text in texts if "all" in text] == [f"to all {number}" for number in range(1_500)]
+        assert [text for text in texts if "one" in text] == [f"to one {number}" for number in range(1_500)]
+
+
+@pytest.mark.parametrize("version", [10, 11])
+def test_a_forked_child_keeps_no_client_waiting(version: int, server: Server) -> None:
+    """It has a copy of each descriptor; an HTTP/1.0 client waits for the connection to end."""
+    name = new_name()
+    with connected(server, f"/greeting/{name}", version=version) as client:
+        assert outlet(server, name) == "HandedOff"
+        child = post(server, "/fork")["pid"]
+        try:
+            post(server, f"/send/{name}", "more")
+            post(server, f"/complete/{name}")
+            assert [event.data for event in decode(client.rest())] == ["0", "1", "2", "more"]
+            assert version == 10 or client.socket.recv(1) == b""
+            held = [target for target in _descriptors(child) if target.startswith("socket")]
+            assert len(held) <= len([target for target in _descriptors(_parent(child)) if target.startswith("socket")])
+        finally:
+            os.kill(child, signal.SIGKILL)
+
+
+def _descriptors(process: int) -> list[str]:
+    return [os.readlink(entry.path) for entry in os.scandir(f"/proc/{process}/fd")]
+
+
+def _parent(process: int) -> int:
+    return int(Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[1])
+
+
+def test_an_app_that_is_loaded_before_the_fork_hands_off_too() -> None:
+    with serving(arguments=["--preload"]) as server:
+        name = new_name()
+        with connected(server, f"/greeting/{name}?list=all&heartbeat=0.05") as client:
+            assert len(client.events(3)) == 3
+            assert outlet(server, name) == "HandedOff"
+            post(server, "/lists/all/send", "x")
+            assert client.texts(1) == ["x"]
+        assert ended(server, name, 2)["reason"] == "DISCONNECTED"
+
+
+def test_a_client_of_a_unix_socket_is_handed_off_too(tmp_path: Path) -> None:
+    path, name = str(tmp_path / "socket"), new_name()
+    with serving(arguments=["--bind", f"unix:{path}"]), closing(socket.socket(socket.AF_UNIX)) as raw:
+
+        def steer(request: str) -> bytes:
+            with closing(socket.socket(socket.AF_UNIX)) as other:
+                other.settimeout(PATIENCE)
+                other.connect(path)
+                other.sendall(
+                    f"{request} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 0\r\n\r\n".encode()
+                )
+                return b"".join(iter(lambda: other.recv(65536), b""))
+
+        until(lambda: os.path.exists(path), "the socket")
+        raw.settimeout(PATIENCE)
+        raw.connect(path)
+        raw.sendall(f"GET /greeting/{name} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        until(lambda: b'"outlet":"HandedOff"' in steer(f"GET /state/{name}"), "the hand-off")
+        steer(f"POST /complete/{name}")
+        assert whole_response(raw) == ["0", "1", "2"]
+
+
+def test_a_worker_that_has_served_its_requests_ends_and_its_clients_come_back() -> None:
+    """``max_requests``: the streams it has handed off do not keep it, and the next worker has their clients."""
+    with serving(arguments=["--max-requests", "3"]) as server:
+        first, second = new_name(), new_name()
+        with connected(server, f"/greeting/{first}") as client:
+            assert len(client.events(3)) == 3
+            pid = get(server, "/process")["pid"]
+            get(server, "/requests")
+            assert client.socket.recv(1) in (b"", b"0"), "the worker is gone"
+        with connected(server, f"/greeting/{second}") as client:
+            assert len(client.events(3)) == 3
+            assert get(server, "/process")["pid"] != pid
