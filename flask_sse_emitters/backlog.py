@@ -2,52 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import accumulate, takewhile
-from typing import NamedTuple
 
+from .frames import BATCH, Batch, Frame
 from .settings import Settings
-
-#: A client is handed so many bytes at once at most. What is under way stays small beside what waits, and a client on a
-#: slow line makes progress that can be seen.
-BATCH = 65_536
-
-
-class Frame(NamedTuple):
-    """An event as it is written to every client: encoded once, and shared by all of their backlogs."""
-
-    payload: bytes
-    name: str | None  #: by which a newer one may replace it, as browsers know it; None where it has no data
-
-
-class Batch:
-    """Frames that go to many clients at once, joined for all of them once.
-
-    :param frames: in order. None at all stands for the end of the streams.
-    :param last: the number that their list gave to the last of them; those before it have the numbers before.
-    :param when: the time of the clock that heartbeats go by.
-    """
-
-    __slots__ = ("chunk", "first", "frames", "is_small", "largest", "last", "payload", "when")
-
-    def __init__(self, frames: Sequence[Frame], last: int, when: float) -> None:
-        self.frames = frames
-        self.first = last - max(0, len(frames) - 1)
-        self.last = last
-        self.when = when
-        self.payload = frames[0].payload if len(frames) == 1 else b"".join([frame.payload for frame in frames])
-        self.chunk = chunk(self.payload)
-        self.largest = max((len(frame.payload) for frame in frames), default=0)
-        self.is_small = len(self.payload) <= BATCH
-
-    def after(self, number: int) -> Batch:
-        """What a client still lacks that has been given all up to this number."""
-        return Batch(self.frames[number + 1 - self.first :], self.last, self.when)
-
-
-def chunk(payload: bytes) -> bytes:
-    """The payload as a chunk of a chunked body: RFC 9112, section 7.1."""
-    return b"%X\r\n%b\r\n" % (len(payload), payload)
 
 
 class Backlog:

@@ -4,8 +4,8 @@ An emitter is in one of four states, and only ever goes forwards:
 
 * *waiting*: made, and taking events, but no response carries them yet. The attach deadline runs.
 * *streaming*: an outlet has the client, and calls :meth:`SseEmitter._take` for what to write until there is nothing;
-  :meth:`Outlet.wake` has it go on. An outlet that writes by itself is then *ready*: what lists send is given to it
-  right away (:meth:`DirectOutlet.write`). Heartbeats run, and the deadline of a client that takes nothing.
+  :meth:`.Outlet.wake` has it go on. An outlet that writes by itself is then *ready*: what lists send is given to it
+  right away (:meth:`.DirectOutlet.write`). Heartbeats run, and the deadline of a client that takes nothing.
 * *ended*: ``close_reason`` is set, once. Whoever set it has told the lists, woken the outlet, and sent the callbacks
   to the scheduler. The outlet may still be writing what was pending before.
 * *drained*: the outlet has been told that nothing more will come.
@@ -24,14 +24,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import settings as surroundings
-from .backlog import Backlog, Batch, Frame
+from .backlog import Backlog
 from .callbacks import Callbacks, CloseReason
 from .deadlines import Deadlines
-from .errors import EmitterClosed, InvalidEvent, NotInitialized, SseError
-from .event import Dumps, EventBuilder, as_event
+from .errors import EmitterClosed, NotInitialized, SseError
+from .event import EventBuilder
+from .frames import Batch, Frame, make_frame
+from .neighbours import DirectOutlet, Membership, Outlet
 from .parking import guard
 from .scheduler import SCHEDULER, Scheduler, Timer
 from .settings import Duration, Overflow, Settings
@@ -52,43 +54,6 @@ _CUT = (CloseReason.DISCONNECTED, CloseReason.OVERFLOW)
 
 _Callback = TypeVar("_Callback", bound=Callable[[], object])
 _ErrorCallback = TypeVar("_ErrorCallback", bound=Callable[[Any], object])
-
-
-class Outlet(Protocol):
-    """What writes a stream to its client. Neither method may block; both may be called from any thread."""
-
-    def wake(self) -> None:
-        """There is something to take. Called once after each time that there was nothing."""
-
-    def cut(self) -> None:
-        """Let go of the client at once, though a write to it be under way."""
-
-    def unsent(self) -> int | None:
-        """How many bytes that were written the client has not acknowledged yet; None where nobody can tell."""
-
-
-class DirectOutlet(Outlet, Protocol):
-    """An outlet that need not be woken, but can write at once."""
-
-    def write(self, batch: Batch) -> None:
-        """Write all of it, or keep what the client does not take now and call :meth:`SseEmitter._keep_back`.
-
-        Only on the main loop (see :func:`.parking.on_main_loop`), where nothing comes between.
-        """
-
-
-class Membership(Protocol):
-    """An emitter's place in one list."""
-
-    list: Any
-    served: int  #: the number of the last errand of the list that the emitter has been given
-    when: float  #: when something of the list was last written at once
-
-    def leave(self) -> None:
-        """The emitter has ended."""
-
-    def outstanding(self) -> list[tuple[int, Frame | None]]:
-        """What the list was given and may not have delivered yet: a number each, and no frame for the end."""
 
 
 class SseEmitter:
@@ -543,18 +508,3 @@ class SseEmitter:
             within = f"SSE_WRITE_SECONDS={self._settings.write_seconds:g}"
             self._disconnect(TimeoutError(f"the client took nothing for {within}"))
         self._set_timer()
-
-
-def make_frame(event: Any, dumps: Dumps, max_bytes: int) -> Frame:
-    """An event, a builder's or plain data, encoded for any number of clients.
-
-    :raises InvalidEvent: where it cannot be written, or is larger.
-    """
-    event = as_event(event)
-    payload = event.encode(dumps)
-    if len(payload) > max_bytes:
-        raise InvalidEvent(
-            f"the event has {len(payload):,} bytes, and SSE_MAX_EVENT_BYTES allows {max_bytes:,}: "
-            "raise that, or send a reference from which clients fetch the rest"
-        )
-    return Frame(payload, None if event.data is None else event.event or "message")

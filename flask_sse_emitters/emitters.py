@@ -20,9 +20,9 @@ from time import monotonic
 from typing import Any, NamedTuple, TypeVar
 
 from . import settings as surroundings
-from .backlog import BATCH, Batch, Frame
 from .copy_on_write import CopyOnWriteList
-from .emitter import SseEmitter, make_frame
+from .emitter import SseEmitter
+from .frames import BATCH, Batch, Frame, make_frame
 from .parking import SLICE, guard, on_main_loop, pause
 from .scheduler import SCHEDULER
 from .settings import Settings

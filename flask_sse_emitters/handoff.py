@@ -25,9 +25,9 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
-from .backlog import Batch, chunk
 from .callbacks import CloseReason
 from .emitter import SseEmitter
+from .frames import Batch, chunk
 from .parking import is_green
 from .scheduler import SCHEDULER, Timer
 from .settings import Handoff

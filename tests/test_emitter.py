@@ -12,7 +12,8 @@ import pytest
 from flask import Flask, current_app, g
 
 from flask_sse_emitters import SSE, CloseReason, EmitterClosed, Event, InvalidEvent, SseEmitter, SseError
-from flask_sse_emitters.emitter import HEARTBEAT, make_frame
+from flask_sse_emitters.emitter import HEARTBEAT
+from flask_sse_emitters.frames import make_frame
 from flask_sse_emitters.testing import decode
 
 from .clock import ManualScheduler

@@ -12,8 +12,8 @@ import pytest
 from flask import Flask
 
 from flask_sse_emitters import SSE, CloseReason, Event, InvalidEvent, SseEmitter, SseEmitters, settings
-from flask_sse_emitters.backlog import Batch
-from flask_sse_emitters.emitters import CROWD
+from flask_sse_emitters.emitters import CROWD, OWN_SHARE, STRIDE
+from flask_sse_emitters.frames import Batch
 
 from .clock import ManualScheduler
 from .stress import texts_of
@@ -189,6 +189,145 @@ def test_a_second_sender_neither_overtakes_nor_waits() -> None:
     until(lambda: len(emitters) == 0, "the end of all")
     assert [texts_of(emitter) for emitter in (first, gate, last)] == [["a", "b", "c"]] * 3
     assert texts_of(newcomer) == ["c"], "not what was sent before it came"
+
+
+def held_up(emitters: SseEmitters, *others: SseEmitter) -> tuple[_Gate, threading.Thread]:
+    """A walker that stands at the first emitter of the list with ``"before"``, and has not come to the others."""
+    gate = emitters.add(_Gate())
+    for other in others:
+        emitters.add(other)
+    sender = threading.Thread(target=emitters.send, args=("before",))
+    sender.start()
+    assert gate.reached.wait(PATIENCE)
+    return gate, sender
+
+
+def test_whatever_is_done_with_one_emitter_comes_after_what_its_list_was_given_before() -> None:
+    emitters = SseEmitters()
+    sent_to, completed, failed, removed, looked_at = others = [SseEmitter() for _ in range(5)]
+    gate, sender = held_up(emitters, *others)
+    emitters.send("to all")
+    sent_to.send("to one")
+    completed.complete()
+    failed.complete_with_error(ValueError())
+    emitters.remove(removed)
+    emitters.send("to those who stayed")
+    assert looked_at.pending == 3
+    assert texts_of(sent_to) == ["before", "to all", "to one"]
+    for emitter in (completed, failed, removed):
+        assert texts_of(emitter) == ["before", "to all"]
+    gate.let.set()
+    sender.join(PATIENCE)
+    until(lambda: not emitters._walking, "the walk")
+    assert texts_of(sent_to) == ["to those who stayed"], "what it had caught up with does not come again"
+    assert texts_of(looked_at) == ["before", "to all", "to those who stayed"]
+    assert texts_of(removed) == []
+
+
+def test_an_end_of_the_list_that_is_under_way_is_the_end_for_who_catches_up() -> None:
+    emitters, elsewhere, other = SseEmitters(), SseEmitters(), SseEmitter()
+    gate, sender = held_up(emitters, other)
+    other_gate, other_sender = held_up(elsewhere, other)
+    emitters.complete()
+    emitters.send("too late")
+    assert not other.try_send("too late")
+    assert texts_of(other) == ["before", "before"], "of both lists"
+    for each in (gate, other_gate):
+        each.let.set()
+    for thread in (sender, other_sender):
+        thread.join(PATIENCE)
+    until(lambda: not emitters._walking and not elsewhere._walking, "the walks")
+    assert texts_of(other) == []
+    assert other.close_reason is CloseReason.COMPLETED
+
+
+def test_one_who_catches_up_beyond_its_bound_overflows() -> None:
+    emitters, other = SseEmitters(), SseEmitter(max_pending=2)
+    gate, sender = held_up(emitters, other)
+    emitters.send("second")
+    emitters.send("third")
+    assert not other.try_send("fourth")
+    assert other.close_reason is CloseReason.OVERFLOW
+    gate.let.set()
+    sender.join(PATIENCE)
+
+
+def test_one_who_has_caught_up_with_a_part_of_a_batch_gets_the_rest_of_it() -> None:
+    emitters, other = SseEmitters(), SseEmitter()
+    gate, sender = held_up(emitters, other)
+    emitters.send("1")
+    other.send("own")
+    emitters.send("2")
+    emitters.send("3")
+    gate.let.set()
+    sender.join(PATIENCE)
+    until(lambda: not emitters._walking, "the walk")
+    assert texts_of(other) == ["before", "1", "own", "2", "3"]
+    assert texts_of(gate) == ["before", "1", "2", "3"]
+
+
+def test_what_waits_for_the_same_clients_goes_to_them_on_one_walk(monkeypatch: pytest.MonkeyPatch) -> None:
+    batches: list[int] = []
+    original = SseEmitter._deliver
+
+    def deliver(emitter: SseEmitter, batch: Batch, membership: Any) -> None:
+        batches.append(len(batch.frames))
+        original(emitter, batch, membership)
+
+    emitters, other = SseEmitters(), SseEmitter(max_pending_bytes=10**9)
+    gate, sender = held_up(emitters, other)
+    for number in range(20):
+        emitters.send(str(number))
+    for _ in range(3):
+        emitters.send("x" * 50_000)
+    monkeypatch.setattr(SseEmitter, "_deliver", deliver)
+    gate.let.set()
+    sender.join(PATIENCE)
+    until(lambda: not emitters._walking, "the walk")
+    assert [count for count in batches if count > 1] == [21, 21], "and no more at once than makes a good write"
+    assert len(texts_of(other)) == 24
+
+
+class _Interlude:
+    """A guard after which, once the walker has let go, another begins and is held up, before the first goes on."""
+
+    def __init__(self, emitters: SseEmitters, gate: _Gate) -> None:
+        self._emitters, self._gate, self._guard = emitters, gate, emitters._guard
+        self.sender: threading.Thread | None = None
+
+    def __enter__(self) -> bool:
+        return self._guard.__enter__()
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._guard.__exit__(*exc_info)
+        if self.sender is None and not self._emitters._walking:
+            self._gate.let.clear()
+            self._gate.reached.clear()
+            self.sender = threading.Thread(target=self._emitters.send, args=("second",))
+            self.sender.start()
+            assert self._gate.reached.wait(PATIENCE)
+
+
+def test_a_walker_that_has_let_go_leaves_the_next_one_alone() -> None:
+    emitters, gate = SseEmitters(), _Gate()
+    members = [emitters.add(gate), *(emitters.add(SseEmitter()) for _ in range(2 * STRIDE))]
+    gate.let.set()
+    interlude = emitters._guard = _Interlude(emitters, gate)
+    emitters.send("first")
+    gate.let.set()
+    assert interlude.sender is not None
+    interlude.sender.join(PATIENCE)
+    assert all(texts_of(member) == ["first", "second"] for member in members)
+
+
+def test_a_sender_serves_the_first_clients_and_leaves_the_others_to_the_background() -> None:
+    emitters = SseEmitters()
+    members = [emitters.add(SseEmitter()) for _ in range(1_000)]
+    assert emitters.send("x") == 1_000
+    assert all(len(member._backlog) for member in members[:OWN_SHARE])
+    assert members[-1].pending == 1, "whoever looks sees no difference"
+    until(lambda: not emitters._walking, "the walk")
+    assert all(texts_of(member) == ["x"] for member in members)
 
 
 def send_while_held_up(count: int) -> _Gate:
