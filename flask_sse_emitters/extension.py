@@ -35,6 +35,12 @@ class SSE:
         replaces the pending event of the same name.
     ``SSE_WRITE_SECONDS`` (30)
         A client that takes nothing of what is written to it for so long counts as gone; 0 means never.
+    ``SSE_MAX_EVENT_BYTES`` (1048576)
+        A larger event, encoded, is refused with :class:`InvalidEvent` where it is sent.
+    ``SSE_HANDOFF`` (``"auto"``)
+        Whether streams are written without a greenlet for each. ``"auto"``: where nothing stands between them and
+        gunicorn's gevent worker. ``"on"``: also behind middleware, which then sees each stream end after its first
+        bytes. ``"off"``: never.
     ``SSE_ATTACH_SECONDS`` (30)
         An emitter whose stream has not begun by then ends with an error.
 

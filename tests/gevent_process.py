@@ -5,6 +5,7 @@ from gevent import monkey
 monkey.patch_all()
 
 import os  # noqa: E402
+import socket  # noqa: E402
 import sys  # noqa: E402
 import threading  # noqa: E402
 
@@ -48,7 +49,30 @@ def a_child_is_forked() -> None:
     ends_and_calls_back()
 
 
+def a_long_walk_gives_way() -> None:
+    """Between its slices others get their sockets served: here a greenlet that echoes."""
+    emitters = SseEmitters()
+    members = [emitters.add(SseEmitter()) for _ in range(20_000)]
+    ours, theirs = socket.socketpair()
+
+    def echo() -> None:
+        while got := ours.recv(1):
+            ours.sendall(got)
+
+    threading.Thread(target=echo).start()
+    assert emitters.send("x") == len(members)
+    rounds = 0
+    while emitters._walking:
+        theirs.sendall(b"x")
+        assert theirs.recv(1) == b"x"
+        rounds += 1
+    theirs.close()
+    assert rounds >= 3, f"{rounds} echoes while 20,000 clients were served"
+    assert all(texts_of(member) == ["x"] for member in members)
+
+
 if __name__ == "__main__":
     a_foreign_thread_is_first()
     a_child_is_forked()
+    a_long_walk_gives_way()
     print("held")  # noqa: T201

@@ -215,6 +215,31 @@ def test_a_background_thread_that_dies_is_replaced_by_the_next_who_needs_it(monk
     until(lambda: heard == [b"x"], "the reader that it had")
 
 
+def test_what_is_to_be_called_soon_is_called_in_order_on_the_background_thread() -> None:
+    scheduler, called = Scheduler(), []
+    for number in range(100):
+        scheduler.call_soon(lambda number=number: called.append((number, threading.current_thread().name)))  # type: ignore[misc]
+    until(lambda: len(called) == 100, "all calls")
+    assert called == [(number, "sse-scheduler") for number in range(100)]
+    scheduler.call_soon(lambda: called.clear())
+    until(lambda: not called, "a call that wakes the thread")
+
+
+def test_a_long_job_goes_on_after_those_that_wait() -> None:
+    scheduler, done, begin = Scheduler(), [], threading.Event()
+
+    def job(name: str) -> bool:
+        assert begin.wait(PATIENCE)
+        done.append(name)
+        return done.count(name) < 3
+
+    for name in ("a", "b", "c", "d", "e"):
+        scheduler.deliver(lambda name=name: job(name))  # type: ignore[misc]
+    begin.set()
+    until(lambda: len(done) == 15, "all slices of all jobs")
+    assert set(done[:5]) == {"a", "b", "c", "d", "e"}, "each has its first before any has its last"
+
+
 def test_a_reader_is_called_when_its_descriptor_can_be_read() -> None:
     scheduler = Scheduler()
     read_end, write_end = os.pipe()
