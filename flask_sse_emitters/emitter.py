@@ -4,8 +4,8 @@ An emitter is in one of four states, and only ever goes forwards:
 
 * *waiting*: made, and taking events, but no response carries them yet. The attach deadline runs.
 * *streaming*: an outlet has the client, and calls :meth:`SseEmitter._take` for what to write until there is nothing;
-  :meth:`.Outlet.wake` has it go on. An outlet that writes by itself is then *ready*: what lists send is given to it
-  right away (:meth:`.DirectOutlet.write`). Heartbeats run, and the deadline of a client that takes nothing.
+  :meth:`.Outlet.wake` has it go on. Where it is a :class:`.DirectOutlet`, lists write to its client themselves while it
+  sleeps. Heartbeats run, and the deadline of a client that takes nothing.
 * *ended*: ``close_reason`` is set, once. Whoever set it has told the lists, woken the outlet, and sent the callbacks
   to the scheduler. The outlet may still be writing what was pending before.
 * *drained*: the outlet has been told that nothing more will come.
@@ -32,7 +32,7 @@ from .callbacks import Callbacks, CloseReason
 from .deadlines import Deadlines
 from .errors import EmitterClosed, NotInitialized, SseError
 from .event import EventBuilder
-from .frames import Batch, Frame, make_frame
+from .frames import BATCH, Batch, Frame, make_frame
 from .neighbours import DirectOutlet, Membership, Outlet
 from .parking import guard
 from .scheduler import SCHEDULER, Scheduler, Timer
@@ -90,6 +90,7 @@ class SseEmitter:
         "__weakref__",
         "_attached",
         "_backlog",
+        "_beat",
         "_callbacks",
         "_deadlines",
         "_direct",
@@ -100,9 +101,7 @@ class SseEmitter:
         "_idle",
         "_last_event_id",
         "_memberships",
-        "_next",
         "_outlet",
-        "_ready",
         "_reason",
         "_scheduler",
         "_settings",
@@ -142,9 +141,8 @@ class SseEmitter:
         self._outlet: Outlet | None = None
         self._idle = False  # the outlet has taken all there was, and sleeps
         self._direct: DirectOutlet | None = None  # the same one, where it can write by itself
-        self._ready: DirectOutlet | None = None  # and is idle
         self._handed = False  # the outlet has taken something, and is at writing it
-        self._next = b""  # what is to be written before the backlog: a heartbeat, or what a list gave to it while idle
+        self._beat = False  # a heartbeat is to be written
         self._scheduler = scheduler
         self._deadlines = Deadlines(scheduler.clock(), self._settings)
         self._timer: Timer | None = None
@@ -273,29 +271,31 @@ class SseEmitter:
 
     def _deliver(self, batch: Batch, membership: Membership) -> None:
         """Give the client what a list sent, unless it has it already. Only on the main loop."""
-        sleeper: Outlet | None = None
+        sleeper = None
+        with self._guard:
+            fits = batch.is_small and batch.largest <= self._settings.max_pending_bytes
+            if fits and self._idle and membership.served < batch.first:
+                membership.served = batch.last
+                membership.when = batch.when
+                sleeper = self._to_wake()
+                self._handed = True
+        if sleeper is not None:
+            sleeper.give(batch.payload)
+        else:
+            self._keep(batch, membership)
+
+    def _keep(self, batch: Batch, membership: Membership) -> None:
+        kept = True
         with self._guard:
             if membership.served >= batch.first:
                 if membership.served >= batch.last:
                     return
                 batch = batch.after(membership.served)
             membership.served = batch.last
-            if self._reason is not None:
-                return
-            ready = self._ready
-            kept = True
-            if not (self._idle and batch.is_small and batch.largest <= self._settings.max_pending_bytes):
-                ready = None
+            if self._reason is None:
                 kept = self._backlog.push_all(batch, self._settings)
-                sleeper = self._to_wake()
-            elif ready is None:
-                self._next = batch.payload
-                sleeper = self._to_wake()
-            else:
-                membership.when = batch.when
-        if ready is not None:
-            ready.write(batch)
-        elif sleeper is not None:
+            sleeper = self._to_wake()
+        if sleeper is not None:
             sleeper.wake()
         if not kept:
             self._overflow()
@@ -325,7 +325,7 @@ class SseEmitter:
                     membership.served = number
                     ends = frame is None
                     kept = frame is None or self._backlog.push(frame, self._settings)
-            sleeper = self._to_wake() if self._backlog else None
+            sleeper = self._to_wake() if self._backlog.size else None
         if sleeper is not None:
             sleeper.wake()
         if not kept:
@@ -365,24 +365,22 @@ class SseEmitter:
     def _hand_over(self, outlet: DirectOutlet) -> None:
         """This outlet takes over from the one that had the client, and is to begin to take."""
         with self._guard:
-            self._outlet = self._direct = outlet
             self._idle = False
+            self._outlet = self._direct = outlet
 
     def _take(self) -> bytes | None:
         """What the outlet is to write now; ``b""`` where there is nothing until it is woken; None at the end."""
-        now = self._scheduler.clock()
         with self._guard:
-            first, self._next = self._next, b""
-            if first is HEARTBEAT and self._backlog:
-                first = b""
-            if payload := first or self._backlog.take():
+            beats, self._beat = self._beat, False
+            if self._backlog.size or beats:
                 self._handed = True
-                self._deadlines.written = now
-                return payload
+                self._deadlines.written = self._scheduler.clock()
+                return self._backlog.take() or HEARTBEAT
             self._handed = False
             if self._reason is None:
-                self._idle = True
-                self._ready = self._direct
+                self._idle = self._outlet is not None
+                if self._direct is not None:
+                    self._set_clients(self._direct)
                 return b""
         self._let_go()
         return None
@@ -392,7 +390,7 @@ class SseEmitter:
         now = self._scheduler.clock()
         with self._guard:
             self._idle = False
-            self._ready = None
+            self._set_clients(None)
             self._handed = True
             self._deadlines.written = now
 
@@ -412,11 +410,13 @@ class SseEmitter:
             joins = self._reason is None and all(other.list is not membership.list for other in self._memberships)
             if joins:
                 self._memberships += (membership,)
+                self._set_clients(self._direct if self._idle else None)
             return joins
 
     def _part(self, membership: Membership) -> None:
         with self._guard:
             self._memberships = tuple(other for other in self._memberships if other is not membership)
+            membership.client = None
 
     def _end(self, reason: CloseReason, error: BaseException | None = None) -> bool:
         """End it, unless it has ended."""
@@ -425,15 +425,13 @@ class SseEmitter:
                 return False
             self._error = error
             self._reason = reason
-            memberships, self._memberships = self._memberships, ()
             timer, self._timer = self._timer, None
             if reason in _CUT:
                 self._backlog.clear()
-                self._next = b""
-            elif self._next is HEARTBEAT:
-                self._next = b""
+            self._beat = False
             busy = None if self._idle else self._outlet
             sleeper = self._to_wake()
+            memberships, self._memberships = self._memberships, ()
         for membership in memberships:
             membership.leave()
         if timer is not None:
@@ -449,7 +447,7 @@ class SseEmitter:
 
     def _let_go(self) -> None:
         with self._guard:
-            self._outlet = self._direct = self._ready = None
+            self._outlet = self._direct = None
             timer, self._timer = self._timer, None
         if timer is not None:
             self._scheduler.cancel(timer)
@@ -458,8 +456,15 @@ class SseEmitter:
         if not self._idle:
             return None
         self._idle = False
-        self._ready = None
+        if self._direct is not None:
+            self._set_clients(None)
         return self._outlet
+
+    def _set_clients(self, outlet: DirectOutlet | None) -> None:
+        """Let lists write to the client themselves, from now on or no more."""
+        client = None if outlet is None or self._settings.max_pending_bytes < BATCH else outlet.client
+        for membership in self._memberships:
+            membership.client = client
 
     def _set_timer(self) -> None:
         """See to it that the one timer fires no later than the nearest deadline."""
@@ -494,7 +499,7 @@ class SseEmitter:
             due = self._deadlines.due(now, self._handed, unsent, self._reason is not None)
             sleeper = None
             if due == "heartbeat" and self._idle:  # an outlet that is busy writes something better
-                self._next = HEARTBEAT
+                self._beat = True
                 sleeper = self._to_wake()
         if sleeper is not None:
             sleeper.wake()

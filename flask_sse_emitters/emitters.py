@@ -23,6 +23,7 @@ from . import settings as surroundings
 from .copy_on_write import CopyOnWriteList
 from .emitter import SseEmitter
 from .frames import BATCH, Batch, Frame, make_frame
+from .neighbours import Client, DirectOutlet
 from .parking import SLICE, guard, on_main_loop, pause
 from .scheduler import SCHEDULER
 from .settings import Settings
@@ -181,14 +182,12 @@ class SseEmitters:
         while most > 0:
             if self._position >= len(self._to) and not self._begin_walk():
                 return False
-            batch, start = self._batch, self._position
-            block = self._to[start : start + STRIDE]
-            if batch.frames:
-                for member in block:
-                    member.emitter._deliver(batch, member)
+            block = self._to[self._position : self._position + STRIDE]
+            if self._batch.frames:
+                _deliver(self._batch, block)
             else:
                 for member in block:
-                    member.emitter._complete_for(batch, member)
+                    member.emitter._complete_for(self._batch, member)
             self._position += len(block)
             most -= len(block)
             if monotonic() > slice_ends:
@@ -222,12 +221,14 @@ class _Errand(NamedTuple):
 class _Member:
     """One emitter's place in one list."""
 
-    __slots__ = ("emitter", "list", "served", "when")
+    __slots__ = ("client", "emitter", "guard", "list", "served", "when")
 
     def __init__(self, emitter: SseEmitter, list: SseEmitters, served: int) -> None:
         self.emitter = emitter
+        self.guard = emitter._guard
         self.list = list
         self.served = served
+        self.client: Client | None = None
         self.when = 0.0
 
     def leave(self) -> None:
@@ -240,6 +241,36 @@ class _Member:
         with self.list._guard:
             known = self.served + 1 - outbox[0].number if outbox else 0  # their numbers follow each other
             return [(errand.number, errand.frame) for errand in islice(outbox, max(0, known), None)]
+
+
+def _deliver(batch: Batch, members: tuple[_Member, ...]) -> None:
+    """Give each what it lacks of the batch: to a client that waits for it at once, as one write of ready-made bytes."""
+    data, size = batch.chunk, len(batch.chunk)
+    for member in members:
+        client = None
+        if member.client is not None and batch.is_small:
+            with member.guard:
+                if member.served < batch.first and (client := member.client) is not None:
+                    member.served = batch.last
+                    member.when = batch.when
+        if client is None:
+            member.emitter._deliver(batch, member)
+            continue
+        try:
+            sent = client.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            _outlet(member).lose(error)
+            continue
+        if sent < size:
+            _outlet(member).keep(data, sent)
+
+
+def _outlet(member: _Member) -> DirectOutlet:
+    outlet = member.emitter._direct
+    assert outlet is not None  # only it gives up a client, and on this very thread
+    return outlet
 
 
 def _first_batch(outbox: deque[_Errand]) -> list[_Errand]:

@@ -27,7 +27,8 @@ from typing import Any
 
 from .callbacks import CloseReason
 from .emitter import SseEmitter
-from .frames import Batch, chunk
+from .frames import chunk
+from .neighbours import Client
 from .parking import is_green
 from .scheduler import SCHEDULER, Timer
 from .settings import Handoff
@@ -188,19 +189,18 @@ class HandedOff:
         self._is_over = False
         self._timer: Timer | None = None  # the end of our patience with a client that does not close its side
 
-    def write(self, batch: Batch) -> None:
-        data = batch.chunk if self._chunked else batch.payload
-        try:
-            sent = self._client.send(data)
-        except BlockingIOError:
-            sent = 0
-        except OSError as error:
-            self._lose(error)
-            return
-        if sent < len(data):
-            self._rest = memoryview(data)[sent:]
-            self._emitter._keep_back()
-            SOCKETS.await_room(self._watch)
+    @property
+    def client(self) -> Client | None:
+        return self._client if self._chunked else None
+
+    def keep(self, data: bytes, sent: int) -> None:
+        self._rest = memoryview(data)[sent:]
+        self._emitter._keep_back()
+        SOCKETS.await_room(self._watch)
+
+    def lose(self, error: OSError) -> None:
+        self._emitter._disconnect(error)
+        self._close()
 
     def begin(self) -> None:
         """Write what is there, and from then on what comes."""
@@ -212,7 +212,7 @@ class HandedOff:
             if payload is None:
                 self._end()
             elif payload:
-                self._rest = chunk(payload) if self._chunked else payload
+                self._rest = self._framed(payload)
             else:
                 return
 
@@ -220,6 +220,10 @@ class HandedOff:
 
     def wake(self) -> None:
         SCHEDULER.call_soon(self.begin)
+
+    def give(self, payload: bytes) -> None:
+        self._rest = self._framed(payload)
+        self.begin()
 
     def cut(self) -> None:
         SCHEDULER.call_soon(self._close)
@@ -236,6 +240,9 @@ class HandedOff:
     def forked(self) -> None:
         self._client.close()  # the child's descriptor only
 
+    def _framed(self, payload: bytes) -> bytes:
+        return chunk(payload) if self._chunked else payload
+
     def _flush(self) -> bool:
         """Write the rest. False where some of it is still there, or the client is not."""
         if self._is_over:
@@ -247,14 +254,10 @@ class HandedOff:
             SOCKETS.await_room(self._watch)
             return False
         except OSError as error:
-            self._lose(error)
+            self.lose(error)
             return False
         self._rest = b""
         return True
-
-    def _lose(self, error: OSError) -> None:
-        self._emitter._disconnect(error)
-        self._close()
 
     def _end(self) -> None:
         """Nothing more will come: end the body, unless that would tell the client that it missed nothing."""

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from .frames import Batch, Frame
+from .frames import Frame
 
 
 class Outlet(Protocol):
-    """What writes a stream to its client. Neither method may block; both may be called from any thread."""
+    """What writes a stream to its client. No method may block; all but one may be called from any thread."""
 
     def wake(self) -> None:
         """There is something to take. Called once after each time that there was nothing."""
+
+    def give(self, payload: bytes) -> None:
+        """Wake up, and write this first. Only on the main loop (see :func:`.parking.on_main_loop`)."""
 
     def cut(self) -> None:
         """Let go of the client at once, though a write to it be under way."""
@@ -20,22 +23,40 @@ class Outlet(Protocol):
         """How many bytes that were written the client has not acknowledged yet; None where nobody can tell."""
 
 
+class Client(Protocol):
+    """A socket that never blocks."""
+
+    def send(self, data: bytes, /) -> int:
+        """Write some of it: how much that was. BlockingIOError where it is full, other OSErrors where it is gone."""
+
+
 class DirectOutlet(Outlet, Protocol):
-    """An outlet that need not be woken, but can write at once."""
+    """An outlet whose client whoever delivers may write to, while there is nothing else to write.
 
-    def write(self, batch: Batch) -> None:
-        """Write all of it, or keep what the client does not take now and call :meth:`SseEmitter._keep_back`.
+    Only on the main loop (see :func:`.parking.on_main_loop`), where nothing comes between.
+    """
 
-        Only on the main loop (see :func:`.parking.on_main_loop`), where nothing comes between.
-        """
+    @property
+    def client(self) -> Client | None:
+        """What takes chunks; None where it does not."""
+
+    def keep(self, data: bytes, sent: int) -> None:
+        """The client has taken only so much of this: write the rest when it can take more."""
+
+    def lose(self, error: OSError) -> None:
+        """The client cannot be written to any more."""
 
 
 class Membership(Protocol):
-    """An emitter's place in one list."""
+    """An emitter's place in one list. The emitter's guard guards it.
+
+    It holds all that delivering to a client needs where that is quick, so that little memory is touched for each.
+    """
 
     list: Any
     served: int  #: the number of the last errand of the list that the emitter has been given
-    when: float  #: when something of the list was last written at once
+    client: Client | None  #: may be written to at once
+    when: float  #: when that was last done
 
     def leave(self) -> None:
         """The emitter has ended."""

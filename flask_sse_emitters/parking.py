@@ -27,13 +27,16 @@ class Guard(Protocol):
 
 
 class Parker(Protocol):
-    """Wakes one sleeper. Each :meth:`unpark` lets exactly one :meth:`park` return, whichever comes first."""
+    """Wakes one sleeper. Each :meth:`unpark` or :meth:`give` lets one :meth:`park` return, whichever comes first."""
 
-    def park(self) -> None:
-        """Sleep until unparked. Only by the thread or greenlet that owns this."""
+    def park(self) -> bytes | None:
+        """Sleep until unparked; gives what :meth:`give` was given. Only by the thread or greenlet that owns this."""
 
     def unpark(self) -> None:
         """Wake the sleeper, or keep its next sleep from beginning. From any thread; never blocks."""
+
+    def give(self, payload: bytes) -> None:
+        """Wake the sleeper with this. Only on the main loop (see :func:`on_main_loop`)."""
 
 
 def is_green() -> bool:
@@ -102,33 +105,46 @@ def native(module: str, name: str) -> Any:
 
 
 class _ThreadParker:
-    __slots__ = ("_lock",)
+    __slots__ = ("_given", "_lock")
 
     def __init__(self) -> None:
+        self._given: bytes | None = None
         self._lock = threading.Lock()
         self._lock.acquire()
 
-    def park(self) -> None:
+    def park(self) -> bytes | None:
         self._lock.acquire()
+        given, self._given = self._given, None
+        return given
 
     def unpark(self) -> None:
         self._lock.release()
 
+    def give(self, payload: bytes) -> None:
+        self._given = payload
+        self._lock.release()
+
 
 class _GreenletParker:
-    __slots__ = ("_hub", "_this_thread", "_waiter")
+    __slots__ = ("_call_in_hub", "_hub", "_this_thread", "_waiter")
 
     def __init__(self) -> None:
         hub = import_module("gevent.hub")
         self._hub = hub.get_hub()
         self._waiter = hub.Waiter(self._hub)
         self._this_thread = native("_thread", "get_ident")
+        loop = self._hub.loop
+        self._call_in_hub = loop.run_callback if self._hub.main_hub else loop.run_callback_threadsafe
 
-    def park(self) -> None:
-        self._waiter.get()
+    def park(self) -> bytes | None:
+        given: bytes | None = self._waiter.get()
         self._waiter.clear()
+        return given
 
     def unpark(self) -> None:
         loop = self._hub.loop
         here = self._this_thread() == self._hub.thread_ident
         (loop.run_callback if here else loop.run_callback_threadsafe)(self._waiter.switch, None)
+
+    def give(self, payload: bytes) -> None:
+        self._call_in_hub(self._waiter.switch, payload)

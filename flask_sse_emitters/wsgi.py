@@ -110,19 +110,22 @@ class Stream:
         return self
 
     def __next__(self) -> bytes:
-        if self._greeting is not None:
-            return self._begin(self._greeting)
-        if self._environ is not None and self._is_handed_off(self._environ, sys._getframe(1)):
-            raise StopIteration
+        if self._environ is not None:
+            if self._greeting is not None:
+                return self._begin(self._greeting)
+            if self._is_handed_off(self._environ, sys._getframe(1)):
+                raise StopIteration
         while True:
             if self._asleep:
-                self._parker.park()
-            payload = self._emitter._take() if self._emitter is not None else None
-            if payload is None:
-                raise self._end()
-            self._asleep = not payload
+                self._asleep = False
+                if given := self._parker.park():
+                    return given
+            payload = None if self._emitter is None else self._emitter._take()
             if payload:
                 return payload
+            if payload is None:
+                raise self._end()
+            self._asleep = True
 
     def called(self, start_response: StartResponse) -> None:
         """The server, or whoever stands before it, begins with the response, and this is its body."""
@@ -139,6 +142,9 @@ class Stream:
 
     def wake(self) -> None:
         self._parker.unpark()
+
+    def give(self, payload: bytes) -> None:
+        self._parker.give(payload)
 
     def cut(self) -> None:
         watch = self._watch

@@ -27,10 +27,15 @@ class FakeOutlet:
         self.wakes = 0
         self.cuts = 0
         self.in_flight: int | None = None
+        self.given: list[bytes] = []
         emitter._stream_to(self)
 
     def wake(self) -> None:
         self.wakes += 1
+
+    def give(self, payload: bytes) -> None:
+        self.given.append(payload)
+        self.wake()
 
     def cut(self) -> None:
         self.cuts += 1
@@ -39,7 +44,7 @@ class FakeOutlet:
         return self.in_flight
 
     def take(self) -> bytes | None:
-        return self.emitter._take()
+        return self.given.pop(0) if self.given else self.emitter._take()
 
     def take_all(self) -> list[bytes]:
         """Everything up to the end, or up to where there is nothing."""
