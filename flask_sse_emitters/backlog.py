@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import accumulate, takewhile
 
 from .frames import BATCH, Batch, Frame
@@ -11,12 +12,13 @@ from .settings import Settings
 class Backlog:
     """Frames in order of arrival. Not thread-safe: its emitter guards it."""
 
-    __slots__ = ("_begun", "_frames", "_offset", "dropped", "size")
+    __slots__ = ("_begun", "_exempt", "_frames", "_offset", "dropped", "size")
 
     def __init__(self) -> None:
         self._frames: list[Frame] = []
         self._begun = b""  # a large payload, shared with other clients, that was taken up to an offset
         self._offset = 0
+        self._exempt = 0  # so many of its bytes count for no bound
         self.size = 0  #: bytes
         self.dropped = 0  #: frames, since the beginning
 
@@ -27,7 +29,7 @@ class Backlog:
         """Keep a frame. False, and the frame not kept, where it goes over the bounds and those say to close."""
         if settings.overflow == "coalesce":
             self._drop_namesake(frame)
-        size = self.size + len(frame.payload)
+        size = self.size - self._exempt + len(frame.payload)
         if len(self._frames) >= settings.max_pending or size > settings.max_pending_bytes:
             if settings.overflow != "drop_oldest":
                 return False
@@ -41,12 +43,17 @@ class Backlog:
 
     def push_all(self, batch: Batch, settings: Settings) -> bool:
         """Keep all frames of a batch, as :meth:`push` does each. False after the first that cannot be kept."""
-        count, size = len(self._frames) + len(batch.frames), self.size + len(batch.payload)
+        count, size = len(self._frames) + len(batch.frames), self.size - self._exempt + len(batch.payload)
         if count <= settings.max_pending and size <= settings.max_pending_bytes and settings.overflow != "coalesce":
             self._frames.extend(batch.frames)
-            self.size = size
+            self.size += len(batch.payload)
             return True
         return all(self.push(frame, settings) for frame in batch.frames)
+
+    def hand(self, frames: Sequence[Frame]) -> None:
+        """What is taken next, where nothing waits: it is not pending, and counts for no bound."""
+        self._begun = b"".join([frame.payload for frame in frames])
+        self.size = self._exempt = len(self._begun)
 
     def take(self) -> bytes:
         """Remove and give the oldest bytes, as many as make one good write; ``b""`` where there are none."""
@@ -59,6 +66,7 @@ class Backlog:
         part = self._begun[self._offset : self._offset + BATCH]
         self._offset += len(part)
         self.size -= len(part)
+        self._exempt = max(0, self._exempt - len(part))
         if self._offset == len(self._begun):
             self._begun, self._offset = b"", 0
         return part
@@ -66,7 +74,7 @@ class Backlog:
     def clear(self) -> None:
         self._frames = []
         self._begun, self._offset = b"", 0
-        self.size = 0
+        self.size = self._exempt = 0
 
     def _next_frames(self) -> list[Frame]:
         """As many as fit in one batch; a larger one goes alone."""
@@ -84,7 +92,7 @@ class Backlog:
                 return
 
     def _make_room(self, size: int, settings: Settings) -> None:
-        count, kept = 0, self.size
+        count, kept = 0, self.size - self._exempt
         while count < len(self._frames) and (  # what is under way stays, and the newest has its place after it
             len(self._frames) - count >= settings.max_pending or kept + size > settings.max_pending_bytes
         ):

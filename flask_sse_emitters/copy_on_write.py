@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Generic, TypeVar, overload
+from typing import Any, Generic, TypeVar, overload
 
 from .parking import guard
 
 T = TypeVar("T")
+
+
+_NOTHING: tuple[int, tuple[Any, ...]] = (-1, ())
 
 
 class CopyOnWriteList(Sequence[T], Generic[T]):
@@ -30,7 +33,7 @@ class CopyOnWriteList(Sequence[T], Generic[T]):
         self._guard = guard()
         self._elements: dict[T, None] | list[T] = {}  # a dict, which keeps their order, for as long as it can be one
         self._version = 0  # of _elements; goes up with every change
-        self._published: tuple[int, tuple[T, ...]] = (0, ())  # a snapshot, and the version it shows
+        self._published: tuple[int, tuple[T, ...]] = _NOTHING  # a snapshot, and the version it shows
         for element in elements:
             self.add(element)
 
@@ -68,6 +71,7 @@ class CopyOnWriteList(Sequence[T], Generic[T]):
                 elements.remove(element)
                 self._elements = elements or {}
             self._version += 1
+            self._published = _NOTHING  # it holds what has been removed
             return True
 
     def snapshot(self) -> tuple[T, ...]:

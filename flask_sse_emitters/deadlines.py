@@ -10,6 +10,10 @@ from .settings import Settings
 Due: TypeAlias = Literal["timeout", "attach", "write", "heartbeat"]
 
 
+#: Heartbeats are due at whole parts of their time: so many.
+STEPS = 64
+
+
 class Deadlines:
     """Times of a monotonic clock, in seconds. Not thread-safe: its emitter guards it.
 
@@ -41,17 +45,22 @@ class Deadlines:
         self._set_beat(now)
         self._look = now + self.settings.write_seconds
 
-    def nearest(self, ended: bool) -> float | None:
-        """When something may be due; after the end, while there is still something to write, only a slow write."""
+    def nearest(self, busy: bool, ended: bool) -> float | None:
+        """When something may be due; after the end, while there is still something to write, only a slow write.
+
+        :param busy: whether something is being written. Else it is enough to look when a heartbeat is due.
+        """
         settings = self.settings
+        beats = bool(settings.heartbeat) and not ended
         times = []
         if settings.timeout and not ended:
             times.append(self._born + settings.timeout)
         if not self._streaming and not ended:
             times.append(self._born + settings.attach_seconds)
-        if self._streaming and settings.write_seconds:
+        looks = busy or not beats or settings.heartbeat > settings.write_seconds
+        if self._streaming and settings.write_seconds and looks:
             times.append(self._look)
-        if self._streaming and settings.heartbeat and not ended:
+        if self._streaming and beats:
             times.append(self._beat)
         return min(times, default=None)
 
@@ -88,6 +97,10 @@ class Deadlines:
         return now >= self._progress + patience
 
     def _set_beat(self, since: float) -> None:
-        # Drawn anew each time, so that clients that all got one event do not all get their next heartbeat at once.
+        # Drawn anew each time, so that clients that all got one event do not all get their next heartbeat at once; but
+        # of few times, so that the background thread wakes a few times a second, and not for each of many clients.
+        step = self.settings.heartbeat / STEPS
         self._quiet_since = since
         self._beat = since + self.settings.heartbeat * random.uniform(0.75, 1.0)
+        if step and (rounded := self._beat // step * step) > since:
+            self._beat = rounded

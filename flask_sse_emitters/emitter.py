@@ -33,7 +33,7 @@ from .deadlines import Deadlines
 from .errors import EmitterClosed, NotInitialized, SseError
 from .event import EventBuilder
 from .frames import BATCH, Batch, Frame, make_frame
-from .neighbours import DirectOutlet, Membership, Outlet
+from .neighbours import ENDED, DirectOutlet, Membership, Outlet
 from .parking import guard
 from .scheduler import SCHEDULER, Scheduler, Timer
 from .settings import Duration, Overflow, Settings
@@ -90,7 +90,6 @@ class SseEmitter:
         "__weakref__",
         "_attached",
         "_backlog",
-        "_beat",
         "_callbacks",
         "_deadlines",
         "_direct",
@@ -142,7 +141,6 @@ class SseEmitter:
         self._idle = False  # the outlet has taken all there was, and sleeps
         self._direct: DirectOutlet | None = None  # the same one, where it can write by itself
         self._handed = False  # the outlet has taken something, and is at writing it
-        self._beat = False  # a heartbeat is to be written
         self._scheduler = scheduler
         self._deadlines = Deadlines(scheduler.clock(), self._settings)
         self._timer: Timer | None = None
@@ -172,8 +170,8 @@ class SseEmitter:
     @property
     def pending(self) -> int:
         """How many events wait for the client."""
-        self._catch_up()
-        return len(self._backlog)
+        errands = [frame for membership in self._memberships for _, frame in membership.outstanding()]
+        return len(self._backlog) + sum(frame is not None for frame in errands)
 
     @property
     def dropped(self) -> int:
@@ -305,34 +303,35 @@ class SseEmitter:
         with self._guard:
             if membership.served >= batch.last:
                 return
-            membership.served = batch.last
-        self._catch_up(but_for=membership)
-        self._end(CloseReason.COMPLETED)
+            membership.served = ENDED
+        self._catch_up()
 
-    def _catch_up(self, but_for: Membership | None = None) -> None:
-        """Deliver now what lists have been given."""
-        for membership in self._memberships:
-            if membership is not but_for and (errands := membership.outstanding()):
+    def _catch_up(self) -> None:
+        """Deliver now what lists have been given, and end if one of them is to end."""
+        memberships = self._memberships
+        for membership in memberships:
+            if errands := membership.outstanding():
                 self._take_errands(errands, membership)
+        if any(membership.served == ENDED for membership in memberships):
+            self._end(CloseReason.COMPLETED)
 
     def _take_errands(self, errands: list[tuple[int, Frame | None]], membership: Membership) -> None:
-        kept, ends = True, False
+        frames: list[Frame] = []
         with self._guard:
+            if self._reason is not None:
+                return
             for number, frame in errands:
-                if self._reason is not None or ends or not kept:
-                    break
                 if number > membership.served:
-                    membership.served = number
-                    ends = frame is None
-                    kept = frame is None or self._backlog.push(frame, self._settings)
-            sleeper = self._to_wake() if self._backlog.size else None
+                    membership.served = ENDED if frame is None else number
+                    frames += [] if frame is None else [frame]
+            sleeper = self._to_wake() if frames else None
+            if sleeper is not None:  # which would have been given them without asking whether they are too many
+                self._backlog.hand(frames)
+            kept = sleeper is not None or all(self._backlog.push(frame, self._settings) for frame in frames)
         if sleeper is not None:
             sleeper.wake()
         if not kept:
             self._overflow()
-        elif ends:
-            self._catch_up(but_for=membership)
-            self._end(CloseReason.COMPLETED)
 
     def _overflow(self) -> None:
         bounds = f"max_pending={self._settings.max_pending}, max_pending_bytes={self._settings.max_pending_bytes}"
@@ -371,11 +370,10 @@ class SseEmitter:
     def _take(self) -> bytes | None:
         """What the outlet is to write now; ``b""`` where there is nothing until it is woken; None at the end."""
         with self._guard:
-            beats, self._beat = self._beat, False
-            if self._backlog.size or beats:
+            if self._backlog.size:
                 self._handed = True
                 self._deadlines.written = self._scheduler.clock()
-                return self._backlog.take() or HEARTBEAT
+                return self._backlog.take()
             self._handed = False
             if self._reason is None:
                 self._idle = self._outlet is not None
@@ -428,7 +426,6 @@ class SseEmitter:
             timer, self._timer = self._timer, None
             if reason in _CUT:
                 self._backlog.clear()
-            self._beat = False
             busy = None if self._idle else self._outlet
             sleeper = self._to_wake()
             memberships, self._memberships = self._memberships, ()
@@ -448,6 +445,7 @@ class SseEmitter:
     def _let_go(self) -> None:
         with self._guard:
             self._outlet = self._direct = None
+            self._backlog.clear()
             timer, self._timer = self._timer, None
         if timer is not None:
             self._scheduler.cancel(timer)
@@ -485,9 +483,9 @@ class SseEmitter:
 
     def _nearest_deadline(self) -> float | None:
         if self._reason is None:
-            return self._deadlines.nearest(ended=False)
+            return self._deadlines.nearest(self._handed, ended=False)
         drains = self._outlet is not None and self._reason not in _CUT
-        return self._deadlines.nearest(ended=True) if drains else None
+        return self._deadlines.nearest(self._handed, ended=True) if drains else None
 
     def _on_timer(self) -> None:
         now = self._scheduler.clock()
@@ -497,12 +495,12 @@ class SseEmitter:
             self._timer = None
             self._deadlines.written = max([self._deadlines.written, *(each.when for each in self._memberships)])
             due = self._deadlines.due(now, self._handed, unsent, self._reason is not None)
-            sleeper = None
-            if due == "heartbeat" and self._idle:  # an outlet that is busy writes something better
-                self._beat = True
-                sleeper = self._to_wake()
+            sleeper = self._to_wake() if due == "heartbeat" else None  # one that is busy writes something better
+            if sleeper is not None:
+                self._handed = True
+                self._deadlines.written = now
         if sleeper is not None:
-            sleeper.wake()
+            sleeper.give(HEARTBEAT)
         if due == "timeout":
             self._catch_up()
             self._end(CloseReason.TIMEOUT)

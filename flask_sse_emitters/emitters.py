@@ -23,7 +23,7 @@ from . import settings as surroundings
 from .copy_on_write import CopyOnWriteList
 from .emitter import SseEmitter
 from .frames import BATCH, Batch, Frame, make_frame
-from .neighbours import Client, DirectOutlet
+from .neighbours import JOINING, Client, DirectOutlet
 from .parking import SLICE, guard, on_main_loop, pause
 from .scheduler import SCHEDULER
 from .settings import Settings
@@ -76,7 +76,8 @@ class SseEmitters:
         self._outbox = deque()
         self._number = 0  # of the newest errand
         self._walking = False  # somebody carries the outbox: whoever else puts something in leaves it to them
-        self._batch = Batch((), 0, 0.0)  # what is being carried
+        self._batch = _NOTHING  # what is being carried
+        self._carried = 0  # the number of the newest errand that has been
         self._to: tuple[_Member, ...] = ()  # and to whom
         self._position = 0  # so many of them have been served
 
@@ -87,9 +88,11 @@ class SseEmitters:
         """
         if not isinstance(emitter, SseEmitter):
             raise TypeError(f"add() takes an SseEmitter, not {emitter!r}")
-        member = _Member(emitter, self, self._number)
+        member = _Member(emitter, self)
         if emitter._join(member):
             self._members.add(member)
+            with self._guard:
+                member.served = self._number  # every later errand goes to it
             if not emitter.is_open:  # its end may have come before the list had it
                 self._members.remove(member)
         return emitter
@@ -164,13 +167,13 @@ class SseEmitters:
             more = not on_main_loop() or self._walk(OWN_SHARE)
         finally:  # also after an interrupt of the sender's thread
             if more:
-                SCHEDULER.deliver(self._carry_slice)
+                SCHEDULER.call_soon(self._carry_slice)
 
     def _carry_slice(self) -> bool:
         try:
             return self._walk()
         except BaseException:
-            SCHEDULER.deliver(self._carry_slice)  # the others shall not be forgotten
+            SCHEDULER.call_soon(self._carry_slice)  # the others shall not be forgotten
             raise
 
     def _walk(self, most: float = float("inf")) -> bool:
@@ -197,10 +200,11 @@ class SseEmitters:
     def _begin_walk(self) -> bool:
         """Take up all that goes to the same clients next. False where there is nothing, and nobody walks any more."""
         with self._guard:
-            while self._outbox and self._outbox[0].number <= self._batch.last:  # these have been carried
+            self._carried = max(self._carried, self._batch.last)
+            while self._outbox and self._outbox[0].number <= self._carried:
                 self._outbox.popleft()
             errands = _first_batch(self._outbox)
-            self._to, self._position = (), 0
+            self._batch, self._to, self._position = _NOTHING, (), 0
             self._walking = bool(errands)
             if not errands:
                 return False  # from here on somebody else may walk
@@ -208,6 +212,10 @@ class SseEmitters:
         self._batch = Batch(frames, errands[-1].number, SCHEDULER.clock())
         self._to = errands[-1].members
         return True
+
+
+#: What is carried when there is nothing to carry.
+_NOTHING = Batch((), 0, 0.0)
 
 
 class _Errand(NamedTuple):
@@ -223,11 +231,11 @@ class _Member:
 
     __slots__ = ("client", "emitter", "guard", "list", "served", "when")
 
-    def __init__(self, emitter: SseEmitter, list: SseEmitters, served: int) -> None:
+    def __init__(self, emitter: SseEmitter, list: SseEmitters) -> None:
         self.emitter = emitter
         self.guard = emitter._guard
         self.list = list
-        self.served = served
+        self.served = JOINING
         self.client: Client | None = None
         self.when = 0.0
 
@@ -240,7 +248,8 @@ class _Member:
             return []
         with self.list._guard:
             known = self.served + 1 - outbox[0].number if outbox else 0  # their numbers follow each other
-            return [(errand.number, errand.frame) for errand in islice(outbox, max(0, known), None)]
+            begin = int(max(0, min(known, len(outbox))))
+            return [(errand.number, errand.frame) for errand in islice(outbox, begin, None)]
 
 
 def _deliver(batch: Batch, members: tuple[_Member, ...]) -> None:

@@ -55,9 +55,9 @@ class Batch:
         self.largest = max((len(frame.payload) for frame in frames), default=0)
         self.is_small = len(self.payload) <= BATCH
 
-    def after(self, number: int) -> Batch:
+    def after(self, number: float) -> Batch:
         """What a client still lacks that has been given all up to this number."""
-        return Batch(self.frames[number + 1 - self.first :], self.last, self.when)
+        return Batch(self.frames[int(number) + 1 - self.first :], self.last, self.when)
 
 
 def chunk(payload: bytes) -> bytes:

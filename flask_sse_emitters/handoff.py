@@ -14,20 +14,24 @@ all with the second, for as long as the client stays.
 from __future__ import annotations
 
 import _socket
+import atexit
 import errno
 import logging
 import socket
 import ssl
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from types import FrameType
 from typing import Any
 
 from .callbacks import CloseReason
 from .emitter import SseEmitter
 from .frames import chunk
+from .lanes import call_and_log
 from .neighbours import Client
 from .parking import is_green
 from .scheduler import SCHEDULER, Timer
@@ -38,6 +42,12 @@ log = logging.getLogger(__name__)
 
 #: Seconds in which a client is to close its side after the last chunk; then it is closed from here.
 LINGER = 2.0
+
+#: Seconds that a process that exits waits for streams that have ended; gunicorn's ``graceful_timeout`` may be shorter.
+AT_EXIT = 25.0
+
+#: A client that takes as much as there is gets so many pieces of it; then others have their turn.
+AT_ONCE = 8
 
 _LAST_CHUNK = b"0\r\n\r\n"
 
@@ -55,7 +65,7 @@ class Facts:
     is_own_body: bool  #: the response that was made of the stream still has it for its body
     is_own_iteration: bool  #: the worker's own loop iterates over the stream, and nobody in between
     is_own_start_response: bool  #: the response was given the worker's own
-    is_chunked_as_usual: bool  #: headers are out, and none promises a length
+    is_begun: bool  #: as far as can be seen: the headers are out, and none promises a length
 
 
 def why_not(facts: Facts) -> str | None:
@@ -71,10 +81,10 @@ _REASONS: dict[str, Callable[[Facts], bool]] = {
     "the worker speaks uwsgi": lambda facts: facts.is_uwsgi,
     "this system does not tell when a client leaves": lambda facts: not facts.hangups_show,
     "the app has put another body around the stream": lambda facts: not facts.is_own_body,
+    "the response has a Content-Length, or has not begun": lambda facts: not facts.is_begun,
     # From here on the user may vouch for what comes between.
     "a middleware iterates over the stream": lambda facts: facts.mode != "on" and not facts.is_own_iteration,
     "a middleware has replaced start_response": lambda facts: facts.mode != "on" and not facts.is_own_start_response,
-    "the response has a Content-Length": lambda facts: facts.mode != "on" and not facts.is_chunked_as_usual,
 }
 
 
@@ -104,6 +114,11 @@ class Call:
         module = sys.modules.get("gunicorn.http.wsgi")
         return response if module is not None and type(response) is module.Response else None
 
+    @property
+    def is_chunked(self) -> bool:
+        response = self.response
+        return self.environ["SERVER_PROTOCOL"] != "HTTP/1.0" if response is None else bool(response.chunked)
+
     def facts(self, mode: Handoff, watch: Watch | None) -> Facts:
         """What there is to know.
 
@@ -122,7 +137,7 @@ class Call:
             # Its name in the worker's code, because a wrapper that is written in C has no frame of its own.
             is_own_iteration=is_worker and caller.f_locals.get("respiter") is self.body,
             is_own_start_response=response is not None and response.sock is self.client,
-            is_chunked_as_usual=response is not None and response.headers_sent and response.response_length is None,
+            is_begun=response is None or (response.headers_sent and response.response_length is None),
         )
 
 
@@ -139,25 +154,47 @@ _declined: set[str] = set()
 
 def hand_off(emitter: SseEmitter, call: Call, watch: Watch, when_over: Sequence[Callable[[], object]]) -> None:
     """Take the client out of the server's hands, and go on with its stream."""
-    chunked = call.environ["SERVER_PROTOCOL"] != "HTTP/1.0"
+    chunked = call.is_chunked
     outlet = HandedOff(emitter, _take_client(call), chunked, watch, when_over)
+    _write_to_the_end()
     watch.watcher = outlet
     emitter._hand_over(outlet)
-    outlet.begin()
+    if outlet.begin():
+        outlet.wake()
 
 
 def _take_client(call: Call) -> _socket.socket:
-    """The client's socket. The server finds that it has nothing more to write."""
-    theirs = call.client
+    """The client's socket. The server finds that it has nothing more to write.
+
+    :raises OSError: where no descriptor is to be had; then nothing has changed.
+    """
+    theirs, response = call.client, call.response
+    nobody = _socket.socket() if response is None else None
     ours = _socket.socket(theirs.family, theirs.type, theirs.proto, theirs.detach())
     ours.setblocking(False)
-    response = call.response
-    if response is not None:
+    if nobody is not None:
+        theirs.__init__(fileno=nobody.detach())  # a socket whose client has left, which servers take quietly
+    else:
         response.chunked = False  # the last chunk is not its to write
         response.force_close()
-    else:
-        theirs.__init__()  # it is now a socket whose client has left, which servers take quietly
     return ours
+
+
+@cache
+def _write_to_the_end() -> None:
+    """Have a process that exits wait for streams that have ended, and are still being written to slow clients.
+
+    The worker knows nothing of them: it stops as soon as no request is left.
+    """
+    atexit.register(_await_ended)
+
+
+def _await_ended() -> None:
+    deadline = SCHEDULER.clock() + AT_EXIT
+    while any(isinstance(each, HandedOff) and each.is_ending for each in SOCKETS.watchers()):
+        if SCHEDULER.clock() > deadline:
+            break
+        time.sleep(0.02)
 
 
 class HandedOff:
@@ -193,6 +230,11 @@ class HandedOff:
     def client(self) -> Client | None:
         return self._client if self._chunked else None
 
+    @property
+    def is_ending(self) -> bool:
+        """The stream has ended, and the kernel has not got all of it."""
+        return not self._is_over and not self._emitter.is_open and (not self._ends or bool(self._rest))
+
     def keep(self, data: bytes, sent: int) -> None:
         self._rest = memoryview(data)[sent:]
         self._emitter._keep_back()
@@ -202,28 +244,35 @@ class HandedOff:
         self._emitter._disconnect(error)
         self._close()
 
-    def begin(self) -> None:
-        """Write what is there, and from then on what comes."""
-        while self._flush():
+    def begin(self) -> bool:
+        """Write what is there, and from then on what comes; a part of it, where there is much.
+
+        :return: whether there is more to do now.
+        """
+        for _ in range(AT_ONCE):
+            if not self._flush():
+                return False
             if self._ends:
                 self._linger()
-                return
+                return False
             payload = self._emitter._take()
             if payload is None:
                 self._end()
             elif payload:
                 self._rest = self._framed(payload)
             else:
-                return
-
-    has_room = begin
+                return False
+        return True
 
     def wake(self) -> None:
         SCHEDULER.call_soon(self.begin)
 
+    has_room = wake
+
     def give(self, payload: bytes) -> None:
         self._rest = self._framed(payload)
-        self.begin()
+        if self.begin():
+            self.wake()
 
     def cut(self) -> None:
         SCHEDULER.call_soon(self._close)
@@ -249,14 +298,14 @@ class HandedOff:
             return False
         try:
             while self._rest:
-                self._rest = memoryview(self._rest)[self._client.send(self._rest) :]
+                sent = self._client.send(self._rest)
+                self._rest = memoryview(self._rest)[sent:] if sent < len(self._rest) else b""
         except BlockingIOError:
             SOCKETS.await_room(self._watch)
             return False
         except OSError as error:
             self.lose(error)
             return False
-        self._rest = b""
         return True
 
     def _end(self) -> None:
@@ -266,18 +315,32 @@ class HandedOff:
             self._close()
         elif self._chunked:
             self._rest = _LAST_CHUNK
-            self._close_within(self._emitter._settings.write_seconds)
+            self._close_within(self._emitter._settings.write_seconds, self._close)
 
     def _linger(self) -> None:
-        """Let the client read to the end, and close first: what it still sends would else destroy what it reads."""
+        """Let the client read to the end and close first: what it has sent would else destroy what it is to read."""
         with suppress(OSError):
             self._client.shutdown(socket.SHUT_WR)
-        self._close_within(LINGER)
+        self._close_when_taken(self.unsent() or 0, SCHEDULER.clock())
 
-    def _close_within(self, seconds: float) -> None:
+    def _close_when_taken(self, unsent: int, since: float) -> None:
+        """Close soon; later, where the client has not got all, and takes something now and then."""
+
+        def look_again() -> None:
+            now = self.unsent() or 0
+            if now == 0 or SCHEDULER.clock() >= since + self._emitter._settings.write_seconds:
+                self._close()
+            elif now < unsent:
+                self._close_when_taken(now, SCHEDULER.clock())
+            else:
+                self._close_when_taken(unsent, since)
+
+        self._close_within(LINGER, look_again)
+
+    def _close_within(self, seconds: float, close: Callable[[], object]) -> None:
         self._cancel_timer()
         if seconds:
-            self._timer = SCHEDULER.call_at(SCHEDULER.clock() + seconds, self._close)
+            self._timer = SCHEDULER.call_at(SCHEDULER.clock() + seconds, close)
 
     def _cancel_timer(self) -> None:
         timer, self._timer = self._timer, None
@@ -292,8 +355,15 @@ class HandedOff:
         self._rest = b""
         SOCKETS.forget(self._watch)
         with suppress(OSError):  # it is gone; otherwise this reaches the client though a forked child has the socket
+            while self._ends and self._client.recv(65_536):  # what is left unread resets the connection
+                pass
+        with suppress(OSError):
             self._client.shutdown(socket.SHUT_RDWR)
         self._client.close()
         self._emitter._release(ConnectionAbortedError(errno.ECONNABORTED, "the client left"))
+        if self._when_over:
+            SCHEDULER.run(self._do_when_over)
+
+    def _do_when_over(self) -> None:
         for call in self._when_over:
-            SCHEDULER.run(call)
+            call_and_log(call)

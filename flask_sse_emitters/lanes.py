@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from .parking import give_way, guard
+from .parking import guard
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,6 @@ class Lane:
         self._coming = 0  # helpers that have been started, and have not begun yet
 
     def put(self, job: Callable[[], object]) -> None:
-        """One that returns True is called again, after those that wait."""
         with self._guard:
             self._jobs.append(job)
 
@@ -62,9 +61,7 @@ class Lane:
         with self._guard:
             self._coming -= 1
         while (job := self._next()) is not None:
-            if call_and_log(job) is True:
-                give_way()
-                self.put(job)
+            call_and_log(job)
             del job
 
     def _next(self) -> Callable[[], object] | None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Protocol
 
 from .frames import Frame
+
+#: How far a member has been served that is not in the list yet, and one whose list has ended: beyond all errands.
+JOINING, ENDED = 2.0**62, math.inf
 
 
 class Outlet(Protocol):
@@ -54,7 +58,7 @@ class Membership(Protocol):
     """
 
     list: Any
-    served: int  #: the number of the last errand of the list that the emitter has been given
+    served: float  #: the number of the last errand of the list that the emitter has been given
     client: Client | None  #: may be written to at once
     when: float  #: when that was last done
 

@@ -1,11 +1,11 @@
 """The one background thread of a process: it keeps time, watches descriptors, and sends callbacks on their way.
 
-Three kinds of work meet here, and none waits for another:
+Four kinds of work meet here, and none waits for another:
 
 * Timers run on the thread itself. They are this package's own, short, and never block.
 * Readers, too: whoever watches many sockets registers one descriptor that stands for all of them.
-* Jobs run on a few helper threads, which live while there are jobs. Callbacks are foreign code and may block, so they
-  have helpers of their own; deliveries have others.
+* Whoever has more to do than a moment allows does a slice of it, and is called again after the others.
+* Jobs run on a few helper threads, which live while there are jobs: callbacks are foreign code, and may block.
 
 The thread starts when it is first needed, so never at import and never before a fork; a forked child starts afresh.
 Under gevent's patching all of these threads are greenlets.
@@ -30,8 +30,8 @@ from .parking import SLICE, give_way, guard, native, on_main_loop, parker
 #: So many callbacks run at once; more wait for one of them to end.
 MAX_HELPERS = 8
 
-#: So many deliveries to lists of clients.
-MAX_DELIVERIES = 2
+#: After so many slices of work the thread looks at its readers again.
+SLICES = 8
 
 #: Seconds; the operating system takes no more than some weeks.
 LONGEST_REST = 3600.0
@@ -77,7 +77,10 @@ class Scheduler:
         return timer
 
     def call_soon(self, call: Callable[[], object]) -> None:
-        """Call on the background thread as soon as it gets there. The call must not block."""
+        """Call on the background thread as soon as it gets there. The call must not block.
+
+        What takes longer than a moment does a slice of it, and returns True to be called again after the others.
+        """
         self._soon.append(call)
         self._wake()
 
@@ -98,14 +101,6 @@ class Scheduler:
         self._callbacks.put(job)
         self._wake()
 
-    def deliver(self, job: Callable[[], object]) -> None:
-        """Run our own code soon, on a helper thread that foreign code never holds. It must not block.
-
-        A job that takes long does a slice of it, and returns True to be called again after others had their turn.
-        """
-        self._deliveries.put(job)
-        self._wake()
-
     def add_reader(self, descriptor: int, call: Callable[[], object]) -> None:
         """Call on the background thread whenever this descriptor can be read, for as long as the process lives."""
         with self._guard:
@@ -119,8 +114,6 @@ class Scheduler:
         self._cancelled = 0
         self._soon: deque[Callable[[], object]] = deque()
         self._callbacks = Lane("sse-callbacks", MAX_HELPERS)
-        self._deliveries = Lane("sse-deliveries", MAX_DELIVERIES)
-        self._lanes = (self._callbacks, self._deliveries)
         self._readers = []
         self._running = False
         self._awake = True  # nobody needs to wake the thread: it has not looked yet, or is about to look
@@ -172,8 +165,7 @@ class Scheduler:
             for descriptor, call in self._readers[registered:]:
                 selector.register(descriptor, selectors.EVENT_READ, call)
                 registered += 1
-            for lane in self._lanes:
-                lane.start_helpers()
+            self._callbacks.start_helpers()
             ready = selector.select(self._rest(registered))
             if self._bell is not bell:
                 return
@@ -188,20 +180,22 @@ class Scheduler:
         with self._guard:
             self._awake = False  # from here on whoever brings something rings
             rest = min(max(0.0, self._timers[0][0] - self.clock()), LONGEST_REST) if self._timers else None
-        if self._soon or len(self._readers) > registered or any(lane.wants_helper() for lane in self._lanes):
+        if self._soon or len(self._readers) > registered or self._callbacks.wants_helper():
             return 0.0
         return rest
 
     def _call_due(self) -> None:
-        slice_ends = time.monotonic() + SLICE
-        while (call := self._next_call()) is not None:
-            call_and_log(call)
+        slices, slice_ends = 0, time.monotonic() + SLICE
+        while slices < SLICES and (call := self._next_call()) is not None:
+            if call_and_log(call) is True:
+                self._soon.append(call)
             if time.monotonic() > slice_ends:
                 give_way()
-                slice_ends = time.monotonic() + SLICE
+                slices, slice_ends = slices + 1, time.monotonic() + SLICE
 
     def _next_call(self) -> Callable[[], object] | None:
-        return self._soon.popleft() if self._soon else self._pop_due()
+        """What is due, and what is to be called soon, in turns."""
+        return self._pop_due() or (self._soon.popleft() if self._soon else None)
 
     def _pop_due(self) -> Callable[[], object] | None:
         now = self.clock()

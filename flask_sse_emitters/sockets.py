@@ -114,6 +114,10 @@ class Sockets:
                 return _unsent(watch.descriptor)
         return None
 
+    def watchers(self) -> list[Watcher]:
+        """All of them."""
+        return [watch.watcher for watch in list(self._watches.values())]
+
     def __len__(self) -> int:
         return len(self._watches)
 
@@ -160,7 +164,7 @@ SOCKETS = Sockets()
 def _new_epoll() -> epoll | None:
     try:
         instance: epoll = native("select", "epoll")()
-    except AttributeError:
+    except (AttributeError, OSError):  # this system has none, or no descriptor for one now
         return None
     return instance
 

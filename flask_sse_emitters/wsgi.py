@@ -18,8 +18,8 @@ from .callbacks import CloseReason
 from .emitter import SseEmitter
 from .errors import UnsupportedWorker
 from .event import Event
-from .handoff import Call, hand_off, note_declined, why_not
-from .parking import parker
+from .handoff import AT_ONCE, Call, hand_off, note_declined, why_not
+from .parking import give_way, parker
 from .settings import Handoff, Settings
 from .sockets import SOCKETS, Watch
 
@@ -93,6 +93,7 @@ class Stream:
         "_parker",
         "_start_response",
         "_watch",
+        "_wide_awake",
         "when_over",
     )
 
@@ -103,6 +104,7 @@ class Stream:
         self._environ: WSGIEnvironment | None = environ  # None once it is decided who writes the stream
         self._start_response: StartResponse | None = None
         self._watch: Watch | None = None
+        self._wide_awake = 0  # so many pieces have been taken since it slept
         self._asleep = False  # there was nothing to take: park before trying again
         self.when_over: list[Callable[[], object]] = []
 
@@ -117,11 +119,14 @@ class Stream:
                 raise StopIteration
         while True:
             if self._asleep:
-                self._asleep = False
+                self._asleep, self._wide_awake = False, 0
                 if given := self._parker.park():
                     return given
             payload = None if self._emitter is None else self._emitter._take()
             if payload:
+                self._wide_awake += 1
+                if not self._wide_awake % AT_ONCE:  # while its socket takes everything, a greenlet never gives way
+                    give_way()
                 return payload
             if payload is None:
                 raise self._end()
@@ -188,9 +193,12 @@ class Stream:
         if reason is not None or watch is None:
             note_declined(self._handoff, str(reason))
             return False
-        self._emitter, self._watch = None, None
-        when_over, self.when_over = self.when_over, []
-        hand_off(emitter, call, watch, when_over)
+        try:
+            hand_off(emitter, call, watch, self.when_over)
+        except OSError as error:  # no descriptor is to be had now
+            note_declined(self._handoff, str(error))
+            return False
+        self._emitter, self._watch, self.when_over = None, None, []
         return True
 
     def _end(self) -> Exception:

@@ -156,6 +156,43 @@ def from_loop(name: str) -> ResponseReturnValue:
     return ""
 
 
+floods: dict[str, Any] = {}
+
+
+@more.post("/flood/<name>")
+def flood(name: str) -> ResponseReturnValue:
+    """Send from a real thread as fast as it can, until the stream ends."""
+    from gevent.hub import get_hub
+
+    def send() -> None:
+        while emitters[name].try_send("x" * 200):
+            pass
+
+    floods[name] = get_hub().threadpool.spawn(send)
+    return ""
+
+
+@more.get("/flooding/<name>")
+def flooding(name: str) -> ResponseReturnValue:
+    return {"flooding": not floods[name].ready()}
+
+
+@more.post("/exhaust-descriptors")
+def exhaust_descriptors() -> ResponseReturnValue:
+    """Leave the process no more descriptors than it has now, that of this request's connection among them."""
+    import resource
+
+    highest = max(int(name) for name in os.listdir("/proc/self/fd"))
+    while (number := os.dup(0)) <= highest:  # what is free in between
+        held.append(number)
+    held.append(number)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (number + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    return ""
+
+
+held: list[int] = []
+
+
 @more.get("/promising/<name>")
 def promising(name: str) -> ResponseReturnValue:
     """A response that promises its length."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
+import weakref
 from datetime import datetime
 from typing import Any
 from weakref import WeakSet
@@ -224,6 +226,93 @@ def test_whatever_is_done_with_one_emitter_comes_after_what_its_list_was_given_b
     assert texts_of(removed) == []
 
 
+def test_looking_at_an_emitter_and_catching_up_end_nobody_who_waits_for_events() -> None:
+    """What a list sends to an idle client is no backlog, though the walk has not come there yet."""
+    emitters, other = SseEmitters(), SseEmitter(max_pending=2)
+    wakes: list[str] = []
+    other._stream_to(_Sleeper(wakes))
+    assert other._take() == b""
+    gate, sender = held_up(emitters, other)
+    for number in range(10):
+        emitters.send(str(number))
+    assert "open, 11 pending" in repr(other)
+    assert other.try_send("own")
+    assert wakes == ["wake"]
+    assert other.try_send("another")
+    assert not other.try_send("one too many")
+    gate.let.set()
+    sender.join(PATIENCE)
+
+
+class _Sleeper:
+    def __init__(self, told: list[str]) -> None:
+        self._told = told
+
+    def wake(self) -> None:
+        self._told.append("wake")
+
+    def give(self, payload: bytes) -> None:
+        self._told.append(payload.decode())
+
+    def cut(self) -> None:
+        self._told.append("cut")
+
+    def unsent(self) -> int | None:
+        return None
+
+
+def test_nothing_that_was_sent_after_the_end_of_a_list_is_delivered() -> None:
+    emitters, others, both = SseEmitters(), SseEmitters(), SseEmitter()
+    gate, sender = held_up(emitters, both)
+    other_gate, other_sender = held_up(others, both)
+    emitters.complete()
+    emitters.send("after the end")
+    others.complete()
+    assert not both.try_send("too late")
+    assert texts_of(both) == ["before", "before"]
+    for each in (gate, other_gate):
+        each.let.set()
+    for thread in (sender, other_sender):
+        thread.join(PATIENCE)
+
+
+def test_one_who_joins_while_others_send_gets_all_or_nothing_of_what_comes_before_its_own() -> None:
+    """Sends between the steps of ``add``: it has them all, or none, but never the first and not the second."""
+    emitters, emitter = SseEmitters(), SseEmitter()
+    gate, sender = held_up(emitters)
+    members = emitters._members
+
+    class Members(type(members)):  # type: ignore[misc]
+        __slots__ = ()
+
+        def add(self, element: Any) -> None:
+            emitters.send("one")
+            emitter.try_send("own")
+            super().add(element)
+            emitters.send("two")
+
+    members.__class__ = Members
+    emitters.add(emitter)
+    emitters.send("three")
+    gate.let.set()
+    sender.join(PATIENCE)
+    until(lambda: not emitters._walking, "the walk")
+    assert texts_of(emitter) in (["own", "two", "three"], ["own", "three"])
+
+
+def test_a_list_that_nobody_uses_any_more_keeps_nobody_alive() -> None:
+    emitters = SseEmitters()
+    gone = [weakref.ref(emitters.add(SseEmitter())) for _ in range(100)]
+    emitters.send("x" * 1_000)
+    until(lambda: not emitters._walking, "the walk")
+    for emitter in emitters:
+        emitter.complete()
+    del emitter
+    gc.collect()
+    until(lambda: gc.collect() is not None and not any(each() for each in gone), "all to be let go")
+    assert emitters._batch.payload == b""
+
+
 def test_an_end_of_the_list_that_is_under_way_is_the_end_for_who_catches_up() -> None:
     emitters, elsewhere, other = SseEmitters(), SseEmitters(), SseEmitter()
     gate, sender = held_up(emitters, other)
@@ -346,7 +435,7 @@ def send_while_held_up(count: int) -> _Gate:
 
 def test_nobody_is_kept_at_work_for_others_without_end() -> None:
     gate = send_while_held_up(500)
-    until(lambda: gate.pending == 500, "the background to do the rest")
+    until(lambda: len(gate._backlog) == 500, "the background to do the rest")
     assert texts_of(gate) == [str(number) for number in range(500)]
 
 
@@ -367,7 +456,7 @@ def test_an_interrupted_sender_leaves_the_rest_to_the_background() -> None:
     after = emitters.add(SseEmitter())
     with pytest.raises(KeyboardInterrupt):
         emitters.send("x")
-    until(lambda: after.pending, "the rest")
+    until(lambda: not emitters._walking, "the rest")
     assert texts_of(before) == texts_of(after) == ["x"]
 
 
@@ -390,7 +479,7 @@ def test_callbacks_that_block_hold_no_event_up() -> None:
         blocking.on_completion(lambda: release.wait(PATIENCE))
         blocking.complete()
     gate = send_while_held_up(200)
-    until(lambda: gate.pending == 200, "the background to do the rest")
+    until(lambda: len(gate._backlog) == 200, "the background to do the rest")
     release.set()
 
 

@@ -10,6 +10,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -37,7 +38,7 @@ YES = Facts(
     is_own_body=True,
     is_own_iteration=True,
     is_own_start_response=True,
-    is_chunked_as_usual=True,
+    is_begun=True,
 )
 OBSTACLES: dict[str, dict[str, Any]] = {
     "SSE_HANDOFF is off": {"mode": "off"},
@@ -47,11 +48,11 @@ OBSTACLES: dict[str, dict[str, Any]] = {
     "the worker speaks uwsgi": {"is_uwsgi": True},
     "this system does not tell when a client leaves": {"hangups_show": False},
     "the app has put another body around the stream": {"is_own_body": False},
+    "the response has a Content-Length, or has not begun": {"is_begun": False},
 }
 MIDDLEWARE: dict[str, dict[str, Any]] = {
     "a middleware has replaced start_response": {"is_own_start_response": False},
     "a middleware iterates over the stream": {"is_own_iteration": False},
-    "the response has a Content-Length": {"is_chunked_as_usual": False},
 }
 
 
@@ -341,6 +342,61 @@ def test_a_client_that_does_not_close_its_side_is_closed_from_here(last: str, se
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
             raw.close()
         until(lambda: get(server, "/process")["watched"] < watched, "the server to let go of it")
+
+
+def test_a_stream_that_has_ended_is_written_to_the_end_though_its_worker_stops() -> None:
+    name = new_name()
+    with (
+        serving(arguments=["--graceful-timeout", "25"]) as server,
+        slow_client(server, f"/silent/{name}?max_pending=100000") as raw,
+    ):
+        until(lambda: "open" in state(server, name), "the emitter")
+        sent: list[str] = []
+        while len(sent) < 20 or state(server, name)["pending"] < 20:
+            sent.append(f"{len(sent)} " + "x" * 10_000)
+            post(server, f"/send/{name}", sent[-1])
+        post(server, f"/complete/{name}")
+        server.signal(signal.SIGTERM)
+        until(lambda: "Handling signal: term" in server.log, "the signal")
+        until(lambda: not accepts(server), "the worker to stop")
+        assert whole_response(raw) == sent
+
+
+def accepts(server: Server) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE).close()
+    except OSError:
+        return False
+    return True
+
+
+def test_where_descriptors_are_short_the_server_goes_on_with_the_stream() -> None:
+    """Behind a middleware the server is left another socket in place of the client's. Here there is none to be had."""
+    with serving(middleware="tracing", mode="on") as server:
+        first, second = new_name(), new_name()
+        with connected(server, f"/greeting/{first}"):
+            assert outlet(server, first) == "HandedOff"
+        post(server, "/exhaust-descriptors")
+        with connected(server, f"/greeting/{second}?heartbeat=0.05") as client:
+            assert len(client.events(3)) == 3
+            until(lambda: "greenlet for each: [Errno 24]" in server.log, "the reason")
+            assert [client.read_some() for _ in range(3)] == [b":\n\n"] * 3
+            assert "/flask_sse_emitters/" not in server.log, "the server says that it accepts nobody; that is all"
+
+
+def test_an_emitter_that_is_sent_to_without_end_does_not_hold_the_worker(server: Server) -> None:
+    """A real thread sends as fast as its client reads: other requests are served meanwhile."""
+    name = new_name()
+    with connected(server, f"/silent/{name}?max_pending=100000&overflow=drop_oldest") as client:
+        assert outlet(server, name) == "HandedOff"
+        post(server, f"/flood/{name}")
+        reader = threading.Thread(target=lambda: [None for _ in iter(client.read_some, b"")])
+        reader.start()
+        for _ in range(5):
+            assert state(server, name)["open"]
+        assert get(server, f"/flooding/{name}") == {"flooding": True}, "it answered while the flood was on"
+        post(server, f"/complete/{name}")
+        reader.join(PATIENCE)
 
 
 def test_the_event_loop_itself_may_send(server: Server) -> None:

@@ -151,7 +151,7 @@ def test_deliveries_do_not_wait_for_callbacks() -> None:
     release, delivered = threading.Event(), threading.Event()
     for _ in range(2 * MAX_HELPERS):
         scheduler.run(lambda: release.wait(PATIENCE))
-    scheduler.deliver(delivered.set)
+    scheduler.call_soon(delivered.set)
     assert delivered.wait(PATIENCE)
     release.set()
 
@@ -234,7 +234,7 @@ def test_a_long_job_goes_on_after_those_that_wait() -> None:
         return done.count(name) < 3
 
     for name in ("a", "b", "c", "d", "e"):
-        scheduler.deliver(lambda name=name: job(name))  # type: ignore[misc]
+        scheduler.call_soon(lambda name=name: job(name))  # type: ignore[misc]
     begin.set()
     until(lambda: len(done) == 15, "all slices of all jobs")
     assert set(done[:5]) == {"a", "b", "c", "d", "e"}, "each has its first before any has its last"
