@@ -4,11 +4,12 @@ PORT ?= 8080
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help run test lint pytest debian clean
+.PHONY: help run test lint pytest debian bench bench-quick clean
 
 help:
 	@echo "make run    serve the example on http://127.0.0.1:$(PORT)/ (PORT=... changes it)"
 	@echo "make test   ruff, mypy and all tests"
+	@echo "make bench  this package beside its peers, in some 20 minutes; make bench-quick in less than one"
 
 run: $(VENV)/.run
 	@PORT=$(PORT) $(BIN)/gunicorn example_app:app
@@ -22,6 +23,12 @@ lint: $(VENV)/.test
 
 pytest: $(VENV)/.test
 	$(BIN)/pytest -n 2
+
+bench: $(VENV)/.bench
+	$(BIN)/python -m benchmarks
+
+bench-quick: $(VENV)/.bench
+	$(BIN)/python -m benchmarks --quick
 
 # The Debian packages that tests need: where we are root they are installed, elsewhere their tests say what is missing.
 debian:
@@ -37,6 +44,10 @@ $(VENV)/.run: setup.cfg pyproject.toml | $(VENV)/bin/python
 $(VENV)/.test: setup.cfg pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --editable ".[server,redis,jwt,metrics,test]"
 	@touch $@ $(VENV)/.run
+
+$(VENV)/.bench: setup.cfg pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable ".[server,redis,bench]"
+	@touch $@
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from typing import Literal, TypeAlias
 
@@ -51,18 +52,19 @@ class Deadlines:
         :param busy: whether something is being written. Else it is enough to look when a heartbeat is due.
         """
         settings = self.settings
-        beats = bool(settings.heartbeat) and not ended
-        times = []
+        when = math.inf
         if settings.timeout and not ended:
-            times.append(self._born + settings.timeout)
-        if not self._streaming and not ended:
-            times.append(self._born + settings.attach_seconds)
-        looks = busy or not beats or settings.heartbeat > settings.write_seconds
-        if self._streaming and settings.write_seconds and looks:
-            times.append(self._look)
-        if self._streaming and beats:
-            times.append(self._beat)
-        return min(times, default=None)
+            when = self._born + settings.timeout
+        if not self._streaming:
+            if not ended:
+                when = min(when, self._born + settings.attach_seconds)
+        elif settings.heartbeat and not ended:
+            when = min(when, self._beat)
+            if settings.write_seconds and (busy or settings.heartbeat > settings.write_seconds):
+                when = min(when, self._look)
+        elif settings.write_seconds:
+            when = min(when, self._look)
+        return None if when == math.inf else when
 
     def due(self, now: float, busy: bool, unsent: int | None, ended: bool) -> Due | None:
         """What is due.

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from . import settings as surroundings
 from .backlog import Backlog
 from .callbacks import Callbacks, CloseReason
-from .deadlines import Deadlines
+from .deadlines import Deadlines, Due
 from .errors import EmitterClosed, NotInitialized, SseError
 from .event import EventBuilder
 from .frames import BATCH, Batch, Frame, make_frame
@@ -466,26 +466,28 @@ class SseEmitter:
 
     def _set_timer(self) -> None:
         """See to it that the one timer fires no later than the nearest deadline."""
-        while True:
-            with self._guard:
-                when = self._nearest_deadline()
-                if when is None or (self._timer is not None and self._timer.when <= when):
-                    return
+        with self._guard:
+            when = self._missing_timer()
+        while when is not None:
             timer: Timer | None = self._scheduler.call_at(when, self._on_timer)
             with self._guard:
-                settled = when == self._nearest_deadline()
-                if settled:
+                missing = self._missing_timer()
+                if missing is not None and missing >= when:
                     timer, self._timer = self._timer, timer
+                    missing = None
             if timer is not None:
                 self._scheduler.cancel(timer)
-            if settled:
-                return
+            when = missing
 
-    def _nearest_deadline(self) -> float | None:
+    def _missing_timer(self) -> float | None:
+        """When a timer should fire that does not."""
         if self._reason is None:
-            return self._deadlines.nearest(self._handed, ended=False)
-        drains = self._outlet is not None and self._reason not in _CUT
-        return self._deadlines.nearest(self._handed, ended=True) if drains else None
+            when = self._deadlines.nearest(self._handed, ended=False)
+        elif self._outlet is not None and self._reason not in _CUT:
+            when = self._deadlines.nearest(self._handed, ended=True)
+        else:
+            return None
+        return None if when is None or (self._timer is not None and self._timer.when <= when) else when
 
     def _on_timer(self) -> None:
         now = self._scheduler.clock()
@@ -493,14 +495,24 @@ class SseEmitter:
         unsent = outlet.unsent() if outlet is not None and self._handed else None
         with self._guard:
             self._timer = None
-            self._deadlines.written = max([self._deadlines.written, *(each.when for each in self._memberships)])
+            for membership in self._memberships:
+                self._deadlines.written = max(self._deadlines.written, membership.when)
             due = self._deadlines.due(now, self._handed, unsent, self._reason is not None)
-            sleeper = self._to_wake() if due == "heartbeat" else None  # one that is busy writes something better
-            if sleeper is not None:
-                self._handed = True
+            beats = due == "heartbeat" and self._idle  # one that is busy writes something better
+            direct = self._direct if beats else None
+            sleeper = self._to_wake() if beats and direct is None else None
+            if beats:
+                self._handed = sleeper is not None
                 self._deadlines.written = now
-        if sleeper is not None:
+        if direct is not None:
+            direct.beat(HEARTBEAT)
+        elif sleeper is not None:
             sleeper.give(HEARTBEAT)
+        if due is not None and due != "heartbeat":
+            self._end_because(due)
+        self._set_timer()
+
+    def _end_because(self, due: Due) -> None:
         if due == "timeout":
             self._catch_up()
             self._end(CloseReason.TIMEOUT)
@@ -510,4 +522,3 @@ class SseEmitter:
         elif due == "write":
             within = f"SSE_WRITE_SECONDS={self._settings.write_seconds:g}"
             self._disconnect(TimeoutError(f"the client took nothing for {within}"))
-        self._set_timer()

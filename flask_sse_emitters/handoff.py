@@ -235,6 +235,18 @@ class HandedOff:
         """The stream has ended, and the kernel has not got all of it."""
         return not self._is_over and not self._emitter.is_open and (not self._ends or bool(self._rest))
 
+    def beat(self, payload: bytes) -> None:
+        data = self._framed(payload)
+        try:
+            sent = self._client.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            self.lose(error)
+            return
+        if sent < len(data):
+            self.keep(data, sent)
+
     def keep(self, data: bytes, sent: int) -> None:
         self._rest = memoryview(data)[sent:]
         self._emitter._keep_back()

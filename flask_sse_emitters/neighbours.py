@@ -44,6 +44,9 @@ class DirectOutlet(Outlet, Protocol):
     def client(self) -> Client | None:
         """What takes chunks; None where it does not."""
 
+    def beat(self, payload: bytes) -> None:
+        """Write this, which nobody misses, while there is nothing else to write."""
+
     def keep(self, data: bytes, sent: int) -> None:
         """The client has taken only so much of this: write the rest when it can take more."""
 

@@ -22,7 +22,6 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from itertools import count
 
 from .lanes import Lane, call_and_log
 from .parking import SLICE, give_way, guard, native, on_main_loop, parker
@@ -56,8 +55,10 @@ class Scheduler:
     :param clock: gives the time in seconds; must be monotonic.
     """
 
-    _timers: list[tuple[float, int, Timer]]  # a heap: when, in which order, what
-    _cancelled: int  # how many of them are
+    _timers: dict[float, deque[Timer]]  # those of one time together, because heartbeats of thousands share a few times
+    _times: list[float]  # a heap of these times
+    _count: int  # of timers, and of those that were cancelled
+    _cancelled: int
     _readers: list[tuple[int, Callable[[], object]]]
     _bell: _Bell | None
 
@@ -70,8 +71,8 @@ class Scheduler:
         """Call on the background thread once the clock shows this time. O(log n). The call must not block."""
         timer = Timer(when, call)
         with self._guard:
-            heapq.heappush(self._timers, (when, next(self._order), timer))
-            first = self._timers[0][2] is timer
+            self._insert(timer)
+            first = self._times[0] == when and len(self._timers[when]) == 1
         if first or not self._running:
             self._wake()
         return timer
@@ -91,10 +92,11 @@ class Scheduler:
             if call is None:
                 return
             self._cancelled += 1
-            if self._cancelled > CANCELLED_KEPT and self._cancelled * 2 > len(self._timers):
-                self._timers = [entry for entry in self._timers if entry[2].call is not None]
-                heapq.heapify(self._timers)
-                self._cancelled = 0
+            if self._cancelled > CANCELLED_KEPT and self._cancelled * 2 > self._count:
+                live = [other for when in sorted(self._times) for other in self._timers[when] if other.call is not None]
+                self._timers, self._times, self._count, self._cancelled = {}, [], 0, 0
+                for other in live:
+                    self._insert(other)
 
     def run(self, job: Callable[[], object]) -> None:
         """Run foreign code soon, on a helper thread, where it may block and raise."""
@@ -109,9 +111,9 @@ class Scheduler:
 
     def _begin_anew(self) -> None:
         self._guard = guard()
-        self._order = count()
-        self._timers = []
-        self._cancelled = 0
+        self._timers = {}
+        self._times = []
+        self._count = self._cancelled = 0
         self._soon: deque[Callable[[], object]] = deque()
         self._callbacks = Lane("sse-callbacks", MAX_HELPERS)
         self._readers = []
@@ -179,7 +181,9 @@ class Scheduler:
         """How long the thread may sleep now, None for as long as nobody wakes it."""
         with self._guard:
             self._awake = False  # from here on whoever brings something rings
-            rest = min(max(0.0, self._timers[0][0] - self.clock()), LONGEST_REST) if self._timers else None
+            while self._times and self._timers[self._times[0]][0].call is None:
+                self._remove_first()
+            rest = min(max(0.0, self._times[0] - self.clock()), LONGEST_REST) if self._times else None
         if self._soon or len(self._readers) > registered or self._callbacks.wants_helper():
             return 0.0
         return rest
@@ -200,13 +204,30 @@ class Scheduler:
     def _pop_due(self) -> Callable[[], object] | None:
         now = self.clock()
         with self._guard:
-            while self._timers and self._timers[0][0] <= now:
-                timer = heapq.heappop(self._timers)[2]
+            while self._times and self._times[0] <= now:
+                timer = self._remove_first()
                 if timer.call is not None:
                     call, timer.call = timer.call, None
                     return call
-                self._cancelled -= 1
         return None
+
+    def _remove_first(self) -> Timer:
+        timers = self._timers[self._times[0]]
+        timer = timers.popleft()
+        if not timers:
+            del self._timers[heapq.heappop(self._times)]
+        self._count -= 1
+        self._cancelled -= timer.call is None
+        return timer
+
+    def _insert(self, timer: Timer) -> None:
+        timers = self._timers.get(timer.when)
+        if timers is None:
+            self._timers[timer.when] = deque((timer,))
+            heapq.heappush(self._times, timer.when)
+        else:
+            timers.append(timer)
+        self._count += 1
 
 
 class _Bell:

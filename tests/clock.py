@@ -16,8 +16,8 @@ class ManualScheduler(Scheduler):
     def pass_time(self, seconds: float) -> None:
         """Move the clock, stopping at each timer on the way."""
         end = self.now + seconds
-        while self._timers and self._timers[0][0] <= end:
-            self.now = max(self.now, self._timers[0][0])
+        while self._times and self._times[0] <= end:
+            self.now = max(self.now, self._times[0])
             self._call_due()
         self.now = end
 
@@ -30,7 +30,7 @@ class ManualScheduler(Scheduler):
         self.jobs.append(job)
 
     def live_timers(self) -> list[Timer]:
-        return [timer for _, _, timer in self._timers if timer.call is not None]
+        return [timer for timers in self._timers.values() for timer in timers if timer.call is not None]
 
     def _start(self) -> None:
         pass

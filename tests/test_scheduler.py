@@ -43,6 +43,18 @@ def test_cancelled_timers_do_not_gather(scheduler: ManualScheduler) -> None:
     assert scheduler.live_timers() == [kept]
 
 
+def test_nobody_wakes_for_timers_that_were_cancelled() -> None:
+    scheduler, fired = Scheduler(), threading.Event()
+    rests: list[float | None] = []
+    original = scheduler._rest
+    scheduler._rest = lambda registered: rests.append(original(registered)) or rests[-1]  # type: ignore[method-assign,func-returns-value]
+    for number in range(100):
+        scheduler.cancel(scheduler.call_at(scheduler.clock() + 0.2 + number / 1000, pytest.fail))
+    scheduler.call_at(scheduler.clock() + 0.5, fired.set)
+    assert fired.wait(PATIENCE)
+    assert len(rests) < 100
+
+
 def test_a_timer_that_raises_is_logged_and_stops_no_other(caplog: pytest.LogCaptureFixture) -> None:
     scheduler = Scheduler()
     fired = threading.Event()

@@ -1,0 +1,1 @@
+"""This package and its peers at the same work, in one run: ``python -m benchmarks``. See README.md."""

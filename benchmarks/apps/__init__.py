@@ -1,0 +1,1 @@
+"""What the Python servers serve. Nothing here imports the rest of the benchmarks."""

@@ -1,0 +1,13 @@
+"""How the benchmarks run gunicorn, for every application alike."""
+
+import os
+
+bind = f"127.0.0.1:{os.environ['BENCH_PORT']}"
+workers = 1
+worker_class = "gevent"
+worker_connections = 25_000
+backlog = 4096
+keepalive = 5
+timeout = 300  # a loop over thousands of clients is no reason to kill a worker
+accesslog = None
+control_socket_disable = True

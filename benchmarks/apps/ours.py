@@ -1,0 +1,41 @@
+"""This package: each client has a timeout, a heartbeat and two callbacks."""
+
+from __future__ import annotations
+
+from flask import Flask, Response, request
+from flask.typing import ResponseReturnValue
+
+from flask_sse_emitters import SSE, SseEmitter, SseEmitters
+
+app = Flask(__name__)
+app.config.from_prefixed_env("BENCH")  # BENCH_SSE_HANDOFF, ...
+sse = SSE(app)
+
+emitters = SseEmitters()
+
+
+@app.get("/events")
+def events() -> SseEmitter:
+    emitter = emitters.add(SseEmitter(timeout=1800))
+    emitter.on_completion(completed)
+    emitter.on_error(failed)
+    return emitter
+
+
+@app.post("/publish")
+def publish() -> ResponseReturnValue:
+    emitters.send(request.get_data(as_text=True))
+    return "", 204
+
+
+@app.get("/plain")
+def plain() -> Response:
+    return Response(iter([b"data: x\n\n"]), mimetype="text/event-stream")
+
+
+def completed() -> None:
+    pass
+
+
+def failed(error: BaseException) -> None:
+    pass

@@ -1,0 +1,255 @@
+"""The figures: each measures one subject once, on a server that is started for it."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import measure
+from .load import Load
+from .measure import Results
+from .processes import BenchmarkFailed, cpu_seconds
+from .subjects import Server, Subject
+
+PUBLISHERS = 16
+
+#: More than any socket takes (``net.ipv4.tcp_wmem``), for a client that reads nothing.
+_FILL_BYTES = 5_000_000
+_FILL_EVENT = 50_000
+
+#: A client that reads nothing stays, and loses its oldest events: so that it is there for as long as it is measured.
+_STAYS_STUCK = {"SSE_OVERFLOW": "drop_oldest", "SSE_MAX_PENDING": "1000", "SSE_WRITE_SECONDS": "0"}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much of everything."""
+
+    clients: tuple[int, ...] = (100, 1_000, 10_000, 19_000)
+    #: What a measurement should cost the server, in seconds of CPU.
+    cpu: float = 1.25
+    burst_clients: tuple[int, ...] = (1_000, 10_000)
+    burst_deliveries: int = 1_280_000
+    memory_clients: int = 10_000
+    connects: int = 1_000
+    connect_rounds: int = 6
+    idle_clients: int = 10_000
+    idle_seconds: float = 46.0
+    heartbeat: float = 15.0
+    stuck_clients: int = 1_000
+    stuck_rounds: int = 4
+
+
+QUICK = Plan(
+    clients=(1_000,),
+    cpu=0.15,
+    burst_clients=(1_000,),
+    burst_deliveries=96_000,
+    memory_clients=1_000,
+    connects=200,
+    connect_rounds=1,
+    idle_clients=1_000,
+    idle_seconds=3.0,
+    heartbeat=1.0,
+    stuck_rounds=1,
+)
+
+
+@contextmanager
+def served(subject: Subject, settings: Mapping[str, str] | None = None) -> Iterator[tuple[Server, Load]]:
+    """A server and its load client. What fails says what the server had to say."""
+    with tempfile.TemporaryDirectory(prefix="benchmarks-") as folder, subject.start(settings) as server:
+        try:
+            with Load(server.port, Path(folder)) as load:
+                yield server, load
+        except BenchmarkFailed as error:
+            raise BenchmarkFailed(f"{error}\n{server.log}".strip()) from error
+
+
+def connect(server: Server, load: Load, clients: int) -> None:
+    """Open as many streams as are missing."""
+    if clients > load.clients:
+        load.connect(clients - load.clients, heads_come_late=server.heads_come_late)
+        server.await_clients(clients)
+
+
+def delivery(subject: Subject, plan: Plan, results: Results) -> None:
+    """One event after the other: CPU time and latency of a delivery, with more and more clients on one server."""
+    with served(subject) as (server, load):
+        for clients in plan.clients:
+            if clients > subject.most_clients:
+                break
+            connect(server, load, clients)
+            _deliver(subject, server, load, plan, results)
+
+
+def _deliver(subject: Subject, server: Server, load: Load, plan: Plan, results: Results) -> None:
+    events, clients = _events_for(plan.cpu, server, load), load.clients
+    before, helpers_before = server.cpu(), cpu_seconds(server.helpers.values())
+    answer = load.one_by_one(events)
+    spent, helpers_spent = server.cpu() - before, cpu_seconds(server.helpers.values()) - helpers_before
+
+    def add(metric: measure.Metric, value: float) -> None:
+        results.add(metric, clients, subject.name, value)
+
+    add(measure.DELIVERY_CPU, spent / answer.deliveries * 1e6)
+    if server.helpers:
+        add(measure.DELIVERY_HELPERS, helpers_spent / answer.deliveries * 1e6)
+    add(measure.DELIVERY_LOAD, answer.cpu_seconds / answer.deliveries * 1e6)
+    add(measure.LATENCY_P50, answer.p50_us / 1e3)
+    add(measure.LATENCY_P99, answer.p99_us / 1e3)
+    add(measure.LATENCY_MAX, answer.max_us / 1e3)
+
+
+def _events_for(cpu: float, server: Server, load: Load) -> int:
+    """How many events cost so much CPU time; found out on a server that is warm then."""
+    load.one_by_one(2)
+    events, spent = 1, 0.0
+    while spent < cpu / 10:
+        events *= 2
+        before = server.cpu()
+        load.one_by_one(events)
+        spent = server.cpu() - before
+    return max(2, math.ceil(events * cpu / spent))
+
+
+def burst(subject: Subject, plan: Plan, results: Results) -> None:
+    """Sixteen publishers, each as fast as it is answered."""
+    for clients in plan.burst_clients:
+        if clients <= subject.most_clients:
+            with served(subject) as (server, load):
+                connect(server, load, clients)
+                load.burst(PUBLISHERS, 1)
+                before = server.cpu()
+                answer = load.burst(PUBLISHERS, max(1, plan.burst_deliveries // PUBLISHERS // clients))
+                spent = server.cpu() - before
+            results.add(measure.BURST_RATE, clients, subject.name, answer.deliveries / answer.delivery_seconds)
+            results.add(measure.BURST_CPU, clients, subject.name, spent / answer.deliveries * 1e6)
+            results.add(measure.BURST_SHARE, clients, subject.name, spent / answer.seconds * 100)
+            results.add(measure.BURST_LOAD, clients, subject.name, answer.cpu_seconds / answer.deliveries * 1e6)
+
+
+def memory(subject: Subject, plan: Plan, results: Results) -> None:
+    """What a client costs that only waits: PSS with a few of them, on a server that is warm, and with all of them."""
+    clients, few = min(plan.memory_clients, subject.most_clients), 50
+    with served(subject) as (server, load):
+        connect(server, load, few)
+        load.one_by_one(2)
+        before = server.pss()
+        connect(server, load, few + clients)
+        time.sleep(1)
+        results.add(measure.MEMORY, clients, subject.name, (server.pss() - before) / clients)
+
+
+def connects(subject: Subject, plan: Plan, results: Results) -> None:
+    """New streams, and plain views of the same server: each on a connection of its own, a few at a time, in turns."""
+    costs: dict[str, list[float]] = {"plain": [], "streams": []}
+    with served(subject) as (server, load):
+
+        def run(what: str, count: int) -> None:
+            before = server.cpu()
+            (load.plain if what == "plain" else load.connect)(count, at_once=4)
+            _settle(server)
+            costs[what].append((server.cpu() - before) / count)
+            load.close()
+            _settle(server)
+
+        for what in costs:
+            run(what, min(500, plan.connects))  # warms it up
+        for what in in_turns("plain", "streams", plan.connect_rounds):
+            run(what, plan.connects)
+    plain, streams = costs["plain"][1:], costs["streams"][1:]
+    results.add(measure.CONNECT_CPU, plan.connects, subject.name, statistics.median(streams) * 1e6)
+    results.add(measure.PLAIN_CPU, plan.connects, subject.name, statistics.median(plain) * 1e6)
+    ratio = statistics.median(stream / plain for stream, plain in zip(streams, plain, strict=True))
+    results.add(measure.CONNECT_RATIO, plan.connects, subject.name, ratio)
+
+
+def in_turns(one: str, other: str, rounds: int) -> list[str]:
+    """One, other, other, one, and so on: neither always comes second."""
+    return [one, other, other, one] * (rounds // 2) + [one, other] * (rounds % 2)
+
+
+def _settle(server: Server) -> None:
+    """Until it has nothing left to do for what was asked of it."""
+    for _ in range(100):
+        before = server.cpu()
+        time.sleep(0.05)
+        if server.cpu() - before < 0.002:
+            return
+    raise BenchmarkFailed("the server does not come to rest")
+
+
+def idle(subject: Subject, plan: Plan, results: Results) -> None:
+    """Clients that only get their heartbeats."""
+    with served(subject, {"SSE_HEARTBEAT": str(plan.heartbeat)}) as (server, load):
+        connect(server, load, plan.idle_clients)
+        time.sleep(1)
+        before = server.cpu()
+        answer = load.idle(plan.idle_seconds)
+        spent = server.cpu() - before
+    heartbeats = answer.comments / answer.clients
+    if heartbeats < plan.idle_seconds // plan.heartbeat - 1:
+        raise BenchmarkFailed(f"only {heartbeats} heartbeats per client came in {plan.idle_seconds} s")
+    results.add(measure.IDLE_CPU, plan.idle_clients, subject.name, spent / answer.seconds * 100)
+    results.add(measure.IDLE_HEARTBEATS, plan.idle_clients, subject.name, heartbeats)
+
+
+def stuck(subject: Subject, plan: Plan, results: Results) -> None:
+    """One client that reads nothing any more, among many: what that does to the others, in turns without and with."""
+    slowest: dict[str, list[float]] = {"without": [], "with": []}
+    with served(subject, _STAYS_STUCK) as (server, load):
+        connect(server, load, plan.stuck_clients)
+        events = _events_for(2 * plan.cpu, server, load)
+        for how in in_turns("without", "with", plan.stuck_rounds):
+            port = load.stuck(1).ports[0] if how == "with" else None
+            load.one_by_one(_FILL_BYTES // _FILL_EVENT, size=_FILL_EVENT)
+            waiting = _unsent(server.port, port)
+            slowest[how].append(load.one_by_one(events).p99_us)
+            if (waiting > 0) != (how == "with") or waiting != _unsent(server.port, port):
+                raise BenchmarkFailed(f"stuck is not what it should be: {waiting}, {_unsent(server.port, port)} bytes")
+            load.unstuck()
+            _settle(server)
+    before, after = statistics.median(slowest["without"]), statistics.median(slowest["with"])
+    results.add(measure.STUCK_WITHOUT, plan.stuck_clients, subject.name, before / 1e3)
+    results.add(measure.STUCK_WITH, plan.stuck_clients, subject.name, after / 1e3)
+    results.add(measure.STUCK_RATIO, plan.stuck_clients, subject.name, after / before)
+
+
+def _unsent(server: int, client: int | None) -> int:
+    """Bytes in the server's socket that the client at this port has not taken."""
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        _, local, remote, _, queues, *_ = line.split()
+        if int(local.split(":")[1], 16) == server and int(remote.split(":")[1], 16) == client:
+            return int(queues.split(":")[0], 16)
+    return 0
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What is measured, and of whom.
+
+    :ivar quick: of whom with ``--quick``; all, where it is empty.
+    """
+
+    run: Callable[[Subject, Plan, Results], None]
+    subjects: tuple[str, ...]
+    quick: tuple[str, ...] = ()
+
+
+_EVERYONE = ("bare", "ours-on", "ours-off", "recipe", "flask-sse", "sse-starlette", "nchan")
+
+FIGURES = {
+    "delivery": Figure(delivery, _EVERYONE),
+    "burst": Figure(burst, ("ours-on", "ours-off", "recipe", "nchan")),
+    "memory": Figure(memory, _EVERYONE, quick=("ours-on", "recipe")),
+    "connect": Figure(connects, ("ours-on", "ours-off"), quick=("ours-on",)),
+    "idle": Figure(idle, ("ours-on",)),
+    "stuck": Figure(stuck, ("ours-on", "ours-off"), quick=("ours-on",)),
+}

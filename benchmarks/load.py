@@ -1,0 +1,125 @@
+"""Drives the load client, which is ``load.c``."""
+
+from __future__ import annotations
+
+import json
+import select
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+
+from .processes import LOAD_CORE, BenchmarkFailed, compiled, on_core
+
+SOURCE = Path(__file__).parent / "load.c"
+
+#: Bytes of an event in all, on the wire of a server that adds nothing.
+SIZE = 100
+
+#: How many connections may be on their way at once.
+AT_ONCE = 64
+
+#: For how long a command may take. The load client itself gives up earlier where nothing comes.
+_PATIENCE = 900
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the load client did and saw while it ran one command."""
+
+    seconds: float
+    cpu_seconds: float
+    clients: int
+    deliveries: int
+    comments: int
+    bytes_read: int
+    bytes_published: int
+    p50_us: float = 0.0
+    p99_us: float = 0.0
+    max_us: float = 0.0
+    delivery_seconds: float = 0.0
+    ports: list[int] = field(default_factory=list)
+
+
+class Load:
+    """The clients of one server. Any delivery that is lost, doubled or wrong raises :class:`BenchmarkFailed`."""
+
+    def __init__(self, port: int, folder: Path) -> None:
+        with on_core(LOAD_CORE):
+            self._process = subprocess.Popen(
+                [str(compiled(SOURCE, folder)), str(port)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
+            )
+        self.clients = 0
+
+    def __enter__(self) -> Load:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        try:
+            if kind is None:
+                self.idle(0.1)  # nothing comes twice
+        finally:
+            self._stop()
+
+    def connect(self, count: int, *, at_once: int = AT_ONCE, heads_come_late: bool = False) -> Answer:
+        """Open streams; without waiting for response heads where these come only with the first event."""
+        answer = self._run(f"connect {count} {at_once} {'request' if heads_come_late else 'head'}")
+        self.clients = answer.clients
+        return answer
+
+    def plain(self, count: int, *, at_once: int = AT_ONCE) -> Answer:
+        return self._run(f"plain {count} {at_once}")
+
+    def one_by_one(self, events: int, *, size: int = SIZE) -> Answer:
+        return self._checked(self._run(f"one-by-one {events} {size}"), events)
+
+    def burst(self, publishers: int, each: int, *, size: int = SIZE) -> Answer:
+        return self._checked(self._run(f"burst {publishers} {each} {size}"), publishers * each)
+
+    def stuck(self, count: int) -> Answer:
+        return self._run(f"stuck {count}")
+
+    def unstuck(self) -> Answer:
+        return self._run("unstuck")
+
+    def idle(self, seconds: float) -> Answer:
+        return self._run(f"idle {seconds}")
+
+    def close(self) -> Answer:
+        self.clients = 0
+        return self._run("close")
+
+    def _checked(self, answer: Answer, events: int) -> Answer:
+        if answer.deliveries != events * self.clients:
+            raise BenchmarkFailed(f"{answer.deliveries} deliveries of {events} events to {self.clients} clients")
+        return answer
+
+    def _run(self, command: str) -> Answer:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        try:
+            self._process.stdin.write(f"{command}\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            pass  # it has said why
+        if not select.select([self._process.stdout], [], [], _PATIENCE)[0]:
+            raise BenchmarkFailed(f"{command}: no answer for {_PATIENCE} s")
+        line = self._process.stdout.readline()
+        answer = json.loads(line) if line else {"error": "the load client crashed"}
+        if "error" in answer:
+            raise BenchmarkFailed(f"{command}: {answer['error']}")
+        return Answer(**answer)
+
+    def _stop(self) -> None:
+        """It resets its connections and ends when its input does; unless it is in the middle of a command."""
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.close()
+            self._process.wait(5)
+        except (BrokenPipeError, subprocess.TimeoutExpired):
+            self._process.kill()
+            self._process.wait()

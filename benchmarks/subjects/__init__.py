@@ -1,0 +1,22 @@
+"""Those that are compared, from ``start`` to the end of a ``with``; all serve /events and /publish."""
+
+from __future__ import annotations
+
+from .bare import Bare
+from .gunicorn import FlaskSse, Ours, Recipe
+from .nchan import Nchan
+from .server import Server, Subject
+from .sse_starlette import SseStarlette
+
+#: In the order of the tables.
+SUBJECTS: list[Subject] = [
+    Bare("bare"),
+    Ours("ours-on", handoff="auto", most_clients=19_000),
+    Ours("ours-off", handoff="off", most_clients=10_000),
+    Recipe("recipe"),
+    FlaskSse("flask-sse"),
+    SseStarlette("sse-starlette"),
+    Nchan("nchan"),
+]
+
+__all__ = ["SUBJECTS", "Server", "Subject"]

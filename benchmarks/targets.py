@@ -1,0 +1,101 @@
+"""What must hold, and whether it does in this run: computed from its medians, with nothing rounded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .measure import BURST_CPU, BURST_RATE, CONNECT_RATIO, DELIVERY_CPU, IDLE_CPU, MEMORY, STUCK_RATIO, Metric, Results
+
+
+class NotMeasured(Exception):
+    """A figure that a target needs is none of this run's."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A value that must be at most, or at least, its limit.
+
+    :ivar asked: the limit in words, where it is compared with something.
+    """
+
+    what: str
+    value: Callable[[Results], float]
+    limit: float
+    unit: str = ""
+    at_least: bool = False
+
+    def judge(self, results: Results) -> Verdict:
+        try:
+            value = self.value(results)
+        except NotMeasured:
+            return Verdict(self, None, None)
+        return Verdict(self, value, value >= self.limit if self.at_least else value <= self.limit)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    target: Target
+    value: float | None
+    holds: bool | None
+
+    @property
+    def word(self) -> str:
+        return "not measured" if self.holds is None else "PASS" if self.holds else "FAIL"
+
+
+def _of(metric: Metric, clients: int, subject: str) -> Callable[[Results], float]:
+    def value(results: Results) -> float:
+        median = results.median(metric, clients, subject)
+        if median is None:
+            raise NotMeasured
+        return median
+
+    return value
+
+
+def _ratio(upper: Callable[[Results], float], lower: Callable[[Results], float]) -> Callable[[Results], float]:
+    return lambda results: upper(results) / lower(results)
+
+
+def _delivery_ratio(clients: int, subject: str, other: str) -> Callable[[Results], float]:
+    return _ratio(_of(DELIVERY_CPU, clients, subject), _of(DELIVERY_CPU, clients, other))
+
+
+def _growth(subject: str) -> Callable[[Results], float]:
+    return _ratio(_of(DELIVERY_CPU, 19_000, subject), _of(DELIVERY_CPU, 1_000, subject))
+
+
+def _burst_at_nchans_70_000(results: Results) -> float:
+    """Deliveries per second on a machine on which nchan makes 70,000."""
+    return 70_000 * _ratio(_of(BURST_RATE, 10_000, "ours-on"), _of(BURST_RATE, 10_000, "nchan"))(results)
+
+
+TARGETS = [
+    Target("CPU per delivery, 10,000 clients: ours-on / bare", _delivery_ratio(10_000, "ours-on", "bare"), 1.25, "x"),
+    Target("CPU per delivery, 10,000 clients: ours-on / nchan", _delivery_ratio(10_000, "ours-on", "nchan"), 0.75, "x"),
+    Target("CPU per delivery, 1,000 clients: ours-on / bare", _delivery_ratio(1_000, "ours-on", "bare"), 1.5, "x"),
+    Target("Growth of it from 1,000 to 19,000: ours-on / bare", _ratio(_growth("ours-on"), _growth("bare")), 1.1, "x"),
+    Target(
+        "Deliveries/s in the burst, 10,000 clients: ours-on / nchan",
+        _ratio(_of(BURST_RATE, 10_000, "ours-on"), _of(BURST_RATE, 10_000, "nchan")),
+        6,
+        "x",
+        at_least=True,
+    ),
+    Target("The same, where nchan makes 70,000/s", _burst_at_nchans_70_000, 400_000, "/s", at_least=True),
+    Target("PSS per idle client, 10,000 clients: ours-on", _of(MEMORY, 10_000, "ours-on"), 2_500, " bytes"),
+    Target("CPU per new stream: ours-on / its plain view", _of(CONNECT_RATIO, 1_000, "ours-on"), 1.25, "x"),
+    Target("Idle CPU, 10,000 clients, heartbeat 15 s: ours-on", _of(IDLE_CPU, 10_000, "ours-on"), 2, " %"),
+    Target(
+        "CPU per delivery, 1,000 clients: ours-off / recipe", _delivery_ratio(1_000, "ours-off", "recipe"), 1.0, "x"
+    ),
+    Target(
+        "CPU per delivery in the burst, 1,000 clients: ours-off / recipe",
+        _ratio(_of(BURST_CPU, 1_000, "ours-off"), _of(BURST_CPU, 1_000, "recipe")),
+        0.5,
+        "x",
+    ),
+    Target("p99 with one stuck client / without: ours-on", _of(STUCK_RATIO, 1_000, "ours-on"), 1.15, "x"),
+    Target("p99 with one stuck client / without: ours-off", _of(STUCK_RATIO, 1_000, "ours-off"), 1.15, "x"),
+]
