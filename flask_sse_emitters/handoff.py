@@ -366,15 +366,21 @@ class HandedOff:
         self._cancel_timer()
         self._rest = b""
         SOCKETS.forget(self._watch)
+        if self._ends:
+            self._read_what_is_left()
         with suppress(OSError):  # it is gone; otherwise this reaches the client though a forked child has the socket
-            while self._ends and self._client.recv(65_536):  # what is left unread resets the connection
-                pass
-        with suppress(OSError):
             self._client.shutdown(socket.SHUT_RDWR)
         self._client.close()
         self._emitter._release(ConnectionAbortedError(errno.ECONNABORTED, "the client left"))
         if self._when_over:
             SCHEDULER.run(self._do_when_over)
+
+    def _read_what_is_left(self) -> None:
+        """What is left unread would make the kernel reset the connection, in place of ending it."""
+        with suppress(OSError):
+            for _ in range(AT_ONCE):
+                if not self._client.recv(65_536):
+                    return
 
     def _do_when_over(self) -> None:
         for call in self._when_over:

@@ -318,6 +318,51 @@ def test_heartbeats_keep_coming_within_their_time(make: Make, scheduler: ManualS
     assert 9 <= beats <= 13
 
 
+class FakeDirectOutlet(FakeOutlet):
+    """One that lists write to themselves."""
+
+    def __init__(self, emitter: SseEmitter) -> None:
+        self.client = None
+        self.beats = 0
+        super().__init__(emitter)
+        emitter._hand_over(self)
+        assert self.take() == b""
+
+    def beat(self, payload: bytes) -> None:
+        assert payload == HEARTBEAT
+        self.beats += 1
+
+    def keep(self, data: bytes, sent: int) -> None: ...
+
+    def lose(self, error: OSError) -> None: ...
+
+
+class FakeMembership:
+    def __init__(self) -> None:
+        self.list = object()
+        self.served = 0.0
+        self.client: Any = None
+        self.when = 0.0
+
+    def leave(self) -> None: ...
+
+    def outstanding(self) -> list[Any]:
+        return []
+
+
+def test_what_a_list_wrote_by_itself_takes_the_place_of_a_heartbeat(make: Make, scheduler: ManualScheduler) -> None:
+    emitter, membership = make(timeout=0, heartbeat=10), FakeMembership()
+    outlet = FakeDirectOutlet(emitter)
+    assert emitter._join(membership)
+    for _ in range(10):
+        membership.when = scheduler.now
+        scheduler.pass_time(5)
+    assert outlet.beats == 0
+    scheduler.pass_time(20)
+    assert outlet.beats in (2, 3)
+    assert emitter._idle, "it need not be woken for that"
+
+
 def test_an_outlet_that_is_busy_gets_no_heartbeat(make: Make, scheduler: ManualScheduler) -> None:
     emitter = make(timeout=0, heartbeat=10)
     outlet = FakeOutlet(emitter)

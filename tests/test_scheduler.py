@@ -252,6 +252,27 @@ def test_a_long_job_goes_on_after_those_that_wait() -> None:
     assert set(done[:5]) == {"a", "b", "c", "d", "e"}, "each has its first before any has its last"
 
 
+def test_one_who_is_called_again_and_again_holds_up_neither_timers_nor_readers_nor_callbacks() -> None:
+    scheduler, stop = Scheduler(), threading.Event()
+    fired, heard, ran = threading.Event(), threading.Event(), threading.Event()
+    read_end, write_end = os.pipe()
+
+    def always() -> bool:
+        time.sleep(0.002)
+        return not stop.is_set()
+
+    for _ in range(3):
+        scheduler.call_soon(always)
+    scheduler.call_at(scheduler.clock() + 0.05, fired.set)
+    scheduler.add_reader(read_end, lambda: os.read(read_end, 1) and heard.set())  # type: ignore[func-returns-value]
+    os.write(write_end, b"x")
+    scheduler.run(ran.set)
+    for event in (fired, heard, ran):
+        assert event.wait(PATIENCE)
+    assert scheduler._soon, "and it goes on"
+    stop.set()
+
+
 def test_a_reader_is_called_when_its_descriptor_can_be_read() -> None:
     scheduler = Scheduler()
     read_end, write_end = os.pipe()
