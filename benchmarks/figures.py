@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import math
 import statistics
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -44,6 +47,7 @@ class Plan:
     heartbeat: float = 15.0
     stuck_clients: int = 1_000
     stuck_rounds: int = 4
+    ordinary_clients: int = 10_000
 
 
 QUICK = Plan(
@@ -58,6 +62,7 @@ QUICK = Plan(
     idle_seconds=3.0,
     heartbeat=1.0,
     stuck_rounds=1,
+    ordinary_clients=1_000,
 )
 
 
@@ -222,6 +227,36 @@ def stuck(subject: Subject, plan: Plan, results: Results) -> None:
     results.add(measure.STUCK_RATIO, plan.stuck_clients, subject.name, after / before)
 
 
+def ordinary(subject: Subject, plan: Plan, results: Results) -> None:
+    """An ordinary request of the same worker, on an open connection, while one broadcast follows the other."""
+    waits: list[float] = []
+    with served(subject) as (server, load):
+        connect(server, load, plan.ordinary_clients)
+        events = _events_for(4 * plan.cpu, server, load)
+        over = threading.Event()
+        asker = threading.Thread(target=_ask, args=(server.port, over, waits))
+        asker.start()
+        try:
+            load.one_by_one(events)
+        finally:
+            over.set()
+            asker.join()
+    hundredths = statistics.quantiles(waits, n=100)
+    results.add(measure.ORDINARY_P50, plan.ordinary_clients, subject.name, hundredths[49] * 1e3)
+    results.add(measure.ORDINARY_P99, plan.ordinary_clients, subject.name, hundredths[98] * 1e3)
+    results.add(measure.ORDINARY_MAX, plan.ordinary_clients, subject.name, max(waits) * 1e3)
+
+
+def _ask(port: int, over: threading.Event, waits: list[float]) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    with contextlib.closing(connection):
+        while not over.wait(0.002):
+            begin = time.perf_counter()
+            connection.request("GET", "/plain")
+            connection.getresponse().read()
+            waits.append(time.perf_counter() - begin)
+
+
 def _unsent(server: int, client: int | None) -> int:
     """Bytes in the server's socket that the client at this port has not taken."""
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
@@ -252,4 +287,5 @@ FIGURES = {
     "connect": Figure(connects, ("ours-on", "ours-off"), quick=("ours-on",)),
     "idle": Figure(idle, ("ours-on",)),
     "stuck": Figure(stuck, ("ours-on", "ours-off"), quick=("ours-on",)),
+    "ordinary": Figure(ordinary, ("ours-on", "ours-off"), quick=("ours-on",)),
 }

@@ -45,6 +45,9 @@ IDLE_HEARTBEATS = Metric("idle_heartbeats", "Heartbeats per client meanwhile", "
 STUCK_WITHOUT = Metric("stuck_without", "99th percentile without a stuck client", "ms")
 STUCK_WITH = Metric("stuck_with", "99th percentile of the others with one stuck client", "ms")
 STUCK_RATIO = Metric("stuck_ratio", "With one stuck client, in times without", "times")
+ORDINARY_P50 = Metric("ordinary_p50", "An ordinary request during broadcasts: median", "ms")
+ORDINARY_P99 = Metric("ordinary_p99", "An ordinary request during broadcasts: 99th percentile", "ms")
+ORDINARY_MAX = Metric("ordinary_max", "An ordinary request during broadcasts: slowest", "ms")
 
 METRICS = [
     DELIVERY_CPU,
@@ -66,6 +69,9 @@ METRICS = [
     STUCK_WITHOUT,
     STUCK_WITH,
     STUCK_RATIO,
+    ORDINARY_P50,
+    ORDINARY_P99,
+    ORDINARY_MAX,
 ]
 
 
