@@ -11,6 +11,7 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -21,7 +22,7 @@ import httpx
 import pytest
 import trustme
 
-from flask_sse_emitters.handoff import Facts, why_not
+from flask_sse_emitters.handoff import LINGER, Facts, why_not
 from flask_sse_emitters.testing import EventDecoder, decode
 
 from .client import Client, connected, ended, get, new_name, post, state
@@ -317,8 +318,12 @@ def test_a_client_that_is_stopped_delays_no_other_and_is_cut_at_its_bound(server
         process.stdout.close()  # type: ignore[union-attr]
 
 
-def test_a_request_behind_the_stream_destroys_nothing_of_it(server: Server) -> None:
-    """A client that pipelines: what it sends would make the kernel reset the connection, were it just closed."""
+@pytest.mark.parametrize("pause", [0, LINGER + 0.5])
+def test_a_request_behind_the_stream_destroys_nothing_of_it(pause: float, server: Server) -> None:
+    """A client that pipelines: what it sends would make the kernel reset the connection, were it just closed.
+
+    Also where it reads on only after the time in which others close their side.
+    """
     name = new_name()
     with slow_client(server, f"/silent/{name}?max_pending=100000") as raw:
         until(lambda: state(server, name).get("idle"), "the stream")
@@ -328,6 +333,7 @@ def test_a_request_behind_the_stream_destroys_nothing_of_it(server: Server) -> N
             post(server, f"/send/{name}", text)
         post(server, f"/complete/{name}")
         raw.sendall(b"GET /requests HTTP/1.1\r\nHost: x\r\n\r\n")
+        time.sleep(pause)
         assert whole_response(raw) == sent
 
 
