@@ -334,6 +334,7 @@ def test_a_request_behind_the_stream_destroys_nothing_of_it(pause: float, server
         post(server, f"/complete/{name}")
         raw.sendall(b"GET /requests HTTP/1.1\r\nHost: x\r\n\r\n")
         time.sleep(pause)
+        raw.sendall(b"GET /requests HTTP/1.1\r\nHost: x\r\n\r\n")
         assert whole_response(raw) == sent
 
 
