@@ -15,10 +15,11 @@ from flask import Response, request
 from werkzeug.wsgi import ClosingIterator
 
 from .callbacks import CloseReason
+from .direct import AT_ONCE
 from .emitter import SseEmitter
 from .errors import UnsupportedWorker
 from .event import Event
-from .handoff import AT_ONCE, Call, hand_off, note_declined, why_not
+from .handoff import Call, hand_off, note_declined, why_not
 from .parking import give_way, parker
 from .settings import Handoff, Settings
 from .sockets import SOCKETS, Watch

@@ -22,7 +22,8 @@ import httpx
 import pytest
 import trustme
 
-from flask_sse_emitters.handoff import LINGER, Facts, why_not
+from flask_sse_emitters.direct import LINGER
+from flask_sse_emitters.handoff import Facts, why_not
 from flask_sse_emitters.testing import EventDecoder, decode
 
 from .client import Client, connected, ended, get, new_name, post, state

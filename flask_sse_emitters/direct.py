@@ -1,0 +1,242 @@
+"""A client that was handed off: its socket, and what writes an emitter's stream to it without the server.
+
+All writes happen on the worker's one thread, in code that never switches to another greenlet: the walk over a list, or
+a call by the scheduler. So they exclude each other without a lock.
+"""
+
+from __future__ import annotations
+
+import _socket
+import atexit
+import errno
+import socket
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import cache
+
+from .callbacks import CloseReason
+from .emitter import SseEmitter
+from .frames import chunk
+from .lanes import call_and_log
+from .neighbours import Client
+from .scheduler import SCHEDULER, Timer
+from .sockets import SOCKETS, Watch
+
+#: Seconds in which a client is to close its side after the last chunk; then it is closed from here.
+LINGER = 2.0
+
+#: Seconds that a process that exits waits for streams that have ended; gunicorn's ``graceful_timeout`` may be shorter.
+AT_EXIT = 25.0
+
+#: A client that takes as much as there is gets so many pieces of it; then others have their turn.
+AT_ONCE = 8
+
+_LAST_CHUNK = b"0\r\n\r\n"
+
+
+class HandedOff:
+    """One client that is written to directly: an outlet of its emitter.
+
+    :param client: its socket, non-blocking and native.
+    :param chunked: whether the body is sent in chunks: not to HTTP/1.0.
+    :param watch: on this socket.
+    :param when_over: what else is to be done, in the background, when the stream is over.
+    """
+
+    __slots__ = ("_chunked", "_client", "_emitter", "_ends", "_is_over", "_rest", "_timer", "_watch", "_when_over")
+
+    def __init__(
+        self,
+        emitter: SseEmitter,
+        client: _socket.socket,
+        chunked: bool,
+        watch: Watch,
+        when_over: Sequence[Callable[[], object]],
+    ) -> None:
+        self._emitter = emitter
+        self._client = client
+        self._chunked = chunked
+        self._watch = watch
+        self._when_over = tuple(when_over)
+        self._rest: bytes | memoryview = b""  # what the client did not take at once
+        self._ends = False  # nothing will come after the rest
+        self._is_over = False
+        self._timer: Timer | None = None  # the end of our patience with a client that does not close its side
+
+    @property
+    def client(self) -> Client | None:
+        return self._client if self._chunked else None
+
+    @property
+    def is_ending(self) -> bool:
+        """The stream has ended, and the kernel has not got all of it."""
+        return not self._is_over and not self._emitter.is_open and (not self._ends or bool(self._rest))
+
+    def beat(self, payload: bytes) -> None:
+        data = self._framed(payload)
+        try:
+            sent = self._client.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            self.lose(error)
+            return
+        if sent < len(data):
+            self.keep(data, sent)
+
+    def keep(self, data: bytes, sent: int) -> None:
+        self._rest = memoryview(data)[sent:]
+        self._emitter._keep_back()
+        SOCKETS.await_room(self._watch)
+
+    def lose(self, error: OSError) -> None:
+        self._emitter._disconnect(error)
+        self._close()
+
+    def begin(self) -> bool:
+        """Write what is there, and from then on what comes; a part of it, where there is much.
+
+        :return: whether there is more to do now.
+        """
+        for _ in range(AT_ONCE):
+            if not self._flush():
+                return False
+            if self._ends:
+                self._linger()
+                return False
+            payload = self._emitter._take()
+            if payload is None:
+                self._end()
+            elif payload:
+                self._rest = self._framed(payload)
+            else:
+                return False
+        return True
+
+    def wake(self) -> None:
+        SCHEDULER.call_soon(self.begin)
+
+    has_room = wake
+
+    def give(self, payload: bytes) -> None:
+        self._rest = self._framed(payload)
+        if self.begin():
+            self.wake()
+
+    def cut(self) -> None:
+        SCHEDULER.call_soon(self._close)
+
+    def unsent(self) -> int | None:
+        return SOCKETS.unsent(self._watch)
+
+    def hung_up(self) -> None:
+        if self._ends:
+            self._close()
+        else:
+            self._emitter._disconnect(ConnectionResetError(errno.ECONNRESET, "the client left"))
+
+    def forked(self) -> None:
+        self._client.close()  # the child's descriptor only
+
+    def _framed(self, payload: bytes) -> bytes:
+        return chunk(payload) if self._chunked else payload
+
+    def _flush(self) -> bool:
+        """Write the rest. False where some of it is still there, or the client is not."""
+        if self._is_over:
+            return False
+        try:
+            while self._rest:
+                sent = self._client.send(self._rest)
+                self._rest = memoryview(self._rest)[sent:] if sent < len(self._rest) else b""
+        except BlockingIOError:
+            SOCKETS.await_room(self._watch)
+            return False
+        except OSError as error:
+            self.lose(error)
+            return False
+        return True
+
+    def _end(self) -> None:
+        """Nothing more will come: end the body, unless that would tell the client that it missed nothing."""
+        self._ends = True
+        if self._emitter.close_reason in (CloseReason.OVERFLOW, CloseReason.DISCONNECTED):
+            self._close()
+        elif self._chunked:
+            self._rest = _LAST_CHUNK
+            self._close_within(self._emitter._settings.write_seconds, self._close)
+
+    def _linger(self) -> None:
+        """Let the client read to the end and close first: what it has sent would else destroy what it is to read."""
+        with suppress(OSError):
+            self._client.shutdown(socket.SHUT_WR)
+        self._close_when_taken(self.unsent() or 0, SCHEDULER.clock())
+
+    def _close_when_taken(self, unsent: int, since: float) -> None:
+        """Close soon; later, where the client has not got all, and takes something now and then."""
+
+        def look_again() -> None:
+            now = self.unsent() or 0
+            if now == 0 or SCHEDULER.clock() >= since + self._emitter._settings.write_seconds:
+                self._close()
+            elif now < unsent:
+                self._close_when_taken(now, SCHEDULER.clock())
+            else:
+                self._close_when_taken(unsent, since)
+
+        self._close_within(LINGER, look_again)
+
+    def _close_within(self, seconds: float, close: Callable[[], object]) -> None:
+        self._cancel_timer()
+        if seconds:
+            self._timer = SCHEDULER.call_at(SCHEDULER.clock() + seconds, close)
+
+    def _cancel_timer(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            SCHEDULER.cancel(timer)
+
+    def _close(self) -> None:
+        if self._is_over:
+            return
+        self._is_over = True
+        self._cancel_timer()
+        self._rest = b""
+        SOCKETS.forget(self._watch)
+        if self._ends:
+            self._read_what_is_left()
+        with suppress(OSError):  # it is gone; otherwise this reaches the client though a forked child has the socket
+            self._client.shutdown(socket.SHUT_RDWR)
+        self._client.close()
+        self._emitter._release(ConnectionAbortedError(errno.ECONNABORTED, "the client left"))
+        if self._when_over:
+            SCHEDULER.run(self._do_when_over)
+
+    def _read_what_is_left(self) -> None:
+        """What is left unread would make the kernel reset the connection, in place of ending it."""
+        with suppress(OSError):
+            for _ in range(AT_ONCE):
+                if not self._client.recv(65_536):
+                    return
+
+    def _do_when_over(self) -> None:
+        for call in self._when_over:
+            call_and_log(call)
+
+
+@cache
+def write_to_the_end() -> None:
+    """Have a process that exits wait for streams that have ended, and are still being written to slow clients.
+
+    The worker knows nothing of them: it stops as soon as no request is left.
+    """
+    atexit.register(_await_ended)
+
+
+def _await_ended() -> None:
+    deadline = SCHEDULER.clock() + AT_EXIT
+    while any(isinstance(each, HandedOff) and each.is_ending for each in SOCKETS.watchers()):
+        if SCHEDULER.clock() > deadline:
+            break
+        time.sleep(0.02)
