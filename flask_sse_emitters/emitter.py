@@ -34,7 +34,7 @@ from .errors import EmitterClosed, NotInitialized, SseError
 from .event import EventBuilder
 from .frames import BATCH, Batch, Frame, make_frame
 from .neighbours import ENDED, DirectOutlet, Membership, Outlet
-from .parking import guard
+from .parking import shared_guard
 from .scheduler import SCHEDULER, Scheduler, Timer
 from .settings import Duration, Overflow, Settings
 
@@ -130,7 +130,7 @@ class SseEmitter:
         settings = surroundings.current()
         self._settings: Settings = replace(settings, **self._given) if self._given else settings
         self._last_event_id = surroundings.last_event_id()
-        self._guard = guard()
+        self._guard = shared_guard()
         self._backlog = Backlog()
         self._callbacks = Callbacks(scheduler, self._guard)
         self._reason: CloseReason | None = None

@@ -11,14 +11,20 @@ itself be waiting (measured with gevent 26.9: four of each deadlocked). So the t
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
 from importlib import import_module
+from itertools import count
 from typing import Any, Protocol
 
 #: After so many seconds of work in one go, others get the processor for a moment.
 SLICE, BREATH = 0.001, 0.0005
+
+
+#: So many guards are shared.
+SHARED_GUARDS = 64
 
 
 class Guard(Protocol):
@@ -49,6 +55,20 @@ def guard() -> Guard:
     """A native lock, whatever has been patched."""
     lock: Guard = native("_thread", "allocate_lock")()
     return lock
+
+
+def shared_guard() -> Guard:
+    """One of a few guards that thousands of small objects share.
+
+    A walk over thousands of clients takes the guard of each: one of its own for each would be somewhere else in memory
+    every time, and cost more than all that is done under it. Reentrant, because the garbage collector may run foreign
+    code under a guard, and that may take the guard of another object.
+    """
+    return _shared[next(_turn) % SHARED_GUARDS]
+
+
+def _make_shared() -> list[Guard]:
+    return [native("_thread", "RLock")() for _ in range(SHARED_GUARDS)]
 
 
 def parker() -> Parker:
@@ -148,3 +168,15 @@ class _GreenletParker:
 
     def give(self, payload: bytes) -> None:
         self._call_in_hub(self._waiter.switch, payload)
+
+
+_turn = count()
+_shared = _make_shared()
+
+
+def _begin_anew_in_child() -> None:
+    _shared[:] = _make_shared()  # somebody else may have held one
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_anew_in_child)
