@@ -103,6 +103,6 @@ class Deadlines:
         # of few times, so that the background thread wakes a few times a second, and not for each of many clients.
         step = self.settings.heartbeat / STEPS
         self._quiet_since = since
-        self._beat = since + self.settings.heartbeat * random.uniform(0.75, 1.0)
+        self._beat = since + self.settings.heartbeat * random.uniform(0.85, 1.0)
         if step and (rounded := self._beat // step * step) > since:
             self._beat = rounded

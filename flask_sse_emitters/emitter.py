@@ -468,6 +468,9 @@ class SseEmitter:
         """See to it that the one timer fires no later than the nearest deadline."""
         with self._guard:
             when = self._missing_timer()
+        self._set_timer_to(when)
+
+    def _set_timer_to(self, when: float | None) -> None:
         while when is not None:
             timer: Timer | None = self._scheduler.call_at(when, self._on_timer)
             with self._guard:
@@ -504,13 +507,16 @@ class SseEmitter:
             if beats:
                 self._handed = sleeper is not None
                 self._deadlines.written = now
+            missing = self._missing_timer()
         if direct is not None:
             direct.beat(HEARTBEAT)
         elif sleeper is not None:
             sleeper.give(HEARTBEAT)
-        if due is not None and due != "heartbeat":
+        if due is None or due == "heartbeat":
+            self._set_timer_to(missing)
+        else:
             self._end_because(due)
-        self._set_timer()
+            self._set_timer()
 
     def _end_because(self, due: Due) -> None:
         if due == "timeout":

@@ -35,17 +35,18 @@ SLICES = 8
 #: Seconds; the operating system takes no more than some weeks.
 LONGEST_REST = 3600.0
 
-#: Cancelled timers stay in the queue until their time, unless they are the greater part of more than this many.
+#: Cancelled timers stay in the queue until their time, unless they are a quarter of all, and more than this many.
 CANCELLED_KEPT = 128
 
 
 class Timer:
     """A call to come, made by :meth:`Scheduler.call_at`."""
 
-    __slots__ = ("call", "when")
+    __slots__ = ("call", "next", "when")
 
     def __init__(self, when: float, call: Callable[[], object]) -> None:
         self.when = when
+        self.next = self  # of the same time; after the last comes the first
         self.call: Callable[[], object] | None = call  # None once called or cancelled
 
 
@@ -55,7 +56,7 @@ class Scheduler:
     :param clock: gives the time in seconds; must be monotonic.
     """
 
-    _timers: dict[float, deque[Timer]]  # those of one time together, because heartbeats of thousands share a few times
+    _timers: dict[float, Timer]  # the last one of each time: heartbeats of thousands of clients share a few times
     _times: list[float]  # a heap of these times
     _count: int  # of timers, and of those that were cancelled
     _cancelled: int
@@ -72,7 +73,7 @@ class Scheduler:
         timer = Timer(when, call)
         with self._guard:
             self._insert(timer)
-            first = self._times[0] == when and len(self._timers[when]) == 1
+            first = self._times[0] == when and timer.next is timer
         if first or not self._running:
             self._wake()
         return timer
@@ -92,11 +93,11 @@ class Scheduler:
             if call is None:
                 return
             self._cancelled += 1
-            if self._cancelled > CANCELLED_KEPT and self._cancelled * 2 > self._count:
-                live = [other for when in sorted(self._times) for other in self._timers[when] if other.call is not None]
-                self._timers, self._times, self._count, self._cancelled = {}, [], 0, 0
-                for other in live:
-                    self._insert(other)
+            if self._cancelled > CANCELLED_KEPT and self._cancelled * 4 > self._count:
+                every = [self._remove_first() for _ in range(self._count)]
+                for other in every:
+                    if other.call is not None:
+                        self._insert(other)
 
     def run(self, job: Callable[[], object]) -> None:
         """Run foreign code soon, on a helper thread, where it may block and raise."""
@@ -181,7 +182,7 @@ class Scheduler:
         """How long the thread may sleep now, None for as long as nobody wakes it."""
         with self._guard:
             self._awake = False  # from here on whoever brings something rings
-            while self._times and self._timers[self._times[0]][0].call is None:
+            while self._times and self._timers[self._times[0]].next.call is None:
                 self._remove_first()
             rest = min(max(0.0, self._times[0] - self.clock()), LONGEST_REST) if self._times else None
         if self._soon or len(self._readers) > registered or self._callbacks.wants_helper():
@@ -212,21 +213,22 @@ class Scheduler:
         return None
 
     def _remove_first(self) -> Timer:
-        timers = self._timers[self._times[0]]
-        timer = timers.popleft()
-        if not timers:
+        last = self._timers[self._times[0]]
+        timer = last.next
+        if timer is last:
             del self._timers[heapq.heappop(self._times)]
+        last.next, timer.next = timer.next, timer
         self._count -= 1
         self._cancelled -= timer.call is None
         return timer
 
     def _insert(self, timer: Timer) -> None:
-        timers = self._timers.get(timer.when)
-        if timers is None:
-            self._timers[timer.when] = deque((timer,))
+        last = self._timers.get(timer.when)
+        if last is None:
             heapq.heappush(self._times, timer.when)
         else:
-            timers.append(timer)
+            last.next, timer.next = timer, last.next
+        self._timers[timer.when] = timer
         self._count += 1
 
 

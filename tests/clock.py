@@ -30,7 +30,12 @@ class ManualScheduler(Scheduler):
         self.jobs.append(job)
 
     def live_timers(self) -> list[Timer]:
-        return [timer for timers in self._timers.values() for timer in timers if timer.call is not None]
+        timers = []
+        for last in self._timers.values():
+            timers.append(last)
+            while timers[-1].next is not last:
+                timers.append(timers[-1].next)
+        return [timer for timer in timers if timer.call is not None]
 
     def _start(self) -> None:
         pass
