@@ -15,6 +15,7 @@ from flask_sse_emitters import (
     SSE,
     CloseReason,
     Event,
+    InvalidEvent,
     NotInitialized,
     SseEmitter,
     SseEmitters,
@@ -416,6 +417,8 @@ def test_init_app_fills_in_the_defaults() -> None:
         ("SSE_OVERFLOW", "block", '"close", "drop_oldest" or "coalesce"'),
         ("SSE_WRITE_SECONDS", -1, "seconds as a number or a timedelta, 0 for never"),
         ("SSE_ATTACH_SECONDS", 0, "seconds as a number or a timedelta, more than 0"),
+        ("SSE_HANDOFF", True, '"auto", "on" or "off"'),
+        ("SSE_MAX_EVENT_BYTES", 0, "an int, 1 or more"),
     ],
 )
 def test_a_wrong_config_value_is_named(key: str, value: object, accepts: str) -> None:
@@ -425,6 +428,24 @@ def test_a_wrong_config_value_is_named(key: str, value: object, accepts: str) ->
         SSE(app)
     assert repr(value) in str(caught.value)
     assert "sse_emitters" not in app.extensions
+
+
+def test_an_event_that_is_too_large_is_refused_at_the_publisher_and_nothing_is_sent() -> None:
+    app = Flask(__name__)
+    app.config["SSE_MAX_EVENT_BYTES"] = 100
+    SSE(app)
+    fits, too_large = "x" * (100 - len("data: \n\n")), "é" * 47
+    with app.app_context():
+        emitters = SseEmitters()
+        emitter, alone = emitters.add(SseEmitter()), SseEmitter()
+        for send in (emitters.send, alone.send, alone.try_send):
+            send(fits)
+            for event in (fits + "x", too_large, SseEmitter.event().name("n" * 50).data("x" * 50)):
+                with pytest.raises(InvalidEvent, match="SSE_MAX_EVENT_BYTES allows 100"):
+                    send(event)
+        assert [emitter.pending, alone.pending] == [1, 2]
+        assert emitter.is_open
+        assert alone.is_open
 
 
 def test_an_emitter_made_outside_takes_the_values_of_the_app_that_returns_it(scheduler: ManualScheduler) -> None:
