@@ -28,7 +28,7 @@ bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks
 
 bench-quick: $(VENV)/.bench
-	$(BIN)/python -m benchmarks --quick
+	$(BIN)/python -m benchmarks --quick --output build/bench-quick
 
 # The Debian packages that tests need: where we are root they are installed, elsewhere their tests say what is missing.
 debian:
