@@ -74,16 +74,9 @@ class HandedOff:
         return not self._is_over and not self._emitter.is_open and (not self._ends or bool(self._rest))
 
     def beat(self, payload: bytes) -> None:
-        data = self._framed(payload)
-        try:
-            sent = self._client.send(data)
-        except BlockingIOError:
-            sent = 0
-        except OSError as error:
-            self.lose(error)
-            return
-        if sent < len(data):
-            self.keep(data, sent)
+        self._rest = self._framed(payload)
+        if not self._flush() and not self._is_over:
+            self._emitter._keep_back()
 
     def keep(self, data: bytes, sent: int) -> None:
         self._rest = memoryview(data)[sent:]

@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 class Lane:
-    """Jobs that wait for none of another lane. Every method may be called from any thread.
+    """Jobs that may block. Every method may be called from any thread.
 
     Helpers live while there are jobs. They are started by :meth:`start_helpers` alone, because where threads are
     greenlets, only who lives in the main loop can start any.
