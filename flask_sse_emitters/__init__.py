@@ -3,24 +3,38 @@
 from __future__ import annotations
 
 from .callbacks import CloseReason
+from .channel import Channel
 from .copy_on_write import CopyOnWriteList
 from .emitter import SseEmitter
 from .emitters import SseEmitters
-from .errors import EmitterClosed, InvalidEvent, NotInitialized, SseError, UnsupportedWorker
+from .errors import (
+    BrokerUnavailable,
+    EmitterClosed,
+    InvalidChannel,
+    InvalidEvent,
+    NotInitialized,
+    SseError,
+    TooManyClients,
+    UnsupportedWorker,
+)
 from .event import Event, EventBuilder
 from .extension import SSE
 
 __all__ = [
     "SSE",
+    "BrokerUnavailable",
+    "Channel",
     "CloseReason",
     "CopyOnWriteList",
     "EmitterClosed",
     "Event",
     "EventBuilder",
+    "InvalidChannel",
     "InvalidEvent",
     "NotInitialized",
     "SseEmitter",
     "SseEmitters",
     "SseError",
+    "TooManyClients",
     "UnsupportedWorker",
 ]

@@ -7,13 +7,10 @@ a call by the scheduler. So they exclude each other without a lock.
 from __future__ import annotations
 
 import _socket
-import atexit
 import errno
 import socket
-import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import cache
 
 from .callbacks import CloseReason
 from .emitter import SseEmitter
@@ -25,9 +22,6 @@ from .sockets import SOCKETS, Watch
 
 #: Seconds in which a client is to close its side after the last chunk; then it is closed from here.
 LINGER = 2.0
-
-#: Seconds that a process that exits waits for streams that have ended; gunicorn's ``graceful_timeout`` may be shorter.
-AT_EXIT = 25.0
 
 #: A client that takes as much as there is gets so many pieces of it; then others have their turn.
 AT_ONCE = 8
@@ -43,6 +37,8 @@ class HandedOff:
     :param watch: on this socket.
     :param when_over: what else is to be done, in the background, when the stream is over.
     """
+
+    declined: str | None = None
 
     __slots__ = ("_chunked", "_client", "_emitter", "_ends", "_is_over", "_rest", "_timer", "_watch", "_when_over")
 
@@ -67,11 +63,6 @@ class HandedOff:
     @property
     def client(self) -> Client | None:
         return self._client if self._chunked else None
-
-    @property
-    def is_ending(self) -> bool:
-        """The stream has ended, and the kernel has not got all of it."""
-        return not self._is_over and not self._emitter.is_open and (not self._ends or bool(self._rest))
 
     def beat(self, payload: bytes) -> None:
         self._rest = self._framed(payload)
@@ -216,20 +207,3 @@ class HandedOff:
     def _do_when_over(self) -> None:
         for call in self._when_over:
             call_and_log(call)
-
-
-@cache
-def write_to_the_end() -> None:
-    """Have a process that exits wait for streams that have ended, and are still being written to slow clients.
-
-    The worker knows nothing of them: it stops as soon as no request is left.
-    """
-    atexit.register(_await_ended)
-
-
-def _await_ended() -> None:
-    deadline = SCHEDULER.clock() + AT_EXIT
-    while any(isinstance(each, HandedOff) and each.is_ending for each in SOCKETS.watchers()):
-        if SCHEDULER.clock() > deadline:
-            break
-        time.sleep(0.02)

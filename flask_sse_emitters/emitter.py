@@ -10,6 +10,10 @@ An emitter is in one of four states, and only ever goes forwards:
   to the scheduler. The outlet may still be writing what was pending before.
 * *drained*: the outlet has been told that nothing more will come.
 
+While there is nothing else to write, the outlet is given what comes from the *source*, if there is one: a log that
+holds what the client has missed. It is read only when the client can take more, and let go once the client has caught
+up and gets everything from lists.
+
 Lists have others deliver what is sent to them. So whatever is done with one emitter first catches up with what its
 lists were given before that: nobody can tell that it had not been delivered yet.
 
@@ -33,7 +37,7 @@ from .deadlines import Deadlines, Due
 from .errors import EmitterClosed, NotInitialized, SseError
 from .event import EventBuilder
 from .frames import BATCH, Batch, Frame, make_frame
-from .neighbours import ENDED, DirectOutlet, Membership, Outlet
+from .neighbours import CATCHING_UP, ENDED, DirectOutlet, Membership, Outlet, Register, Source
 from .parking import shared_guard
 from .scheduler import SCHEDULER, Scheduler, Timer
 from .settings import Duration, Overflow, Settings
@@ -94,6 +98,7 @@ class SseEmitter:
         "_deadlines",
         "_direct",
         "_error",
+        "_farewell",
         "_given",
         "_guard",
         "_handed",
@@ -102,8 +107,10 @@ class SseEmitter:
         "_memberships",
         "_outlet",
         "_reason",
+        "_register",
         "_scheduler",
         "_settings",
+        "_source",
         "_timer",
     )
 
@@ -136,6 +143,9 @@ class SseEmitter:
         self._reason: CloseReason | None = None
         self._error: BaseException | None = None
         self._memberships: tuple[Membership, ...] = ()
+        self._source: Source | None = None
+        self._farewell = b""  # the last thing that is written
+        self._register: Register | None = None
         self._attached = False  # a response carries it
         self._outlet: Outlet | None = None
         self._idle = False  # the outlet has taken all there was, and sleeps
@@ -275,20 +285,20 @@ class SseEmitter:
             if fits and self._idle and membership.served < batch.first:
                 membership.served = batch.last
                 membership.when = batch.when
+                payload = batch.payload_for(membership)
                 sleeper = self._to_wake()
                 self._handed = True
         if sleeper is not None:
-            sleeper.give(batch.payload)
+            sleeper.give(payload)
         else:
             self._keep(batch, membership)
 
     def _keep(self, batch: Batch, membership: Membership) -> None:
         kept = True
         with self._guard:
-            if membership.served >= batch.first:
-                if membership.served >= batch.last:
-                    return
-                batch = batch.after(membership.served)
+            if membership.served >= batch.last:
+                return
+            batch = batch.rest_for(membership)
             membership.served = batch.last
             if self._reason is None:
                 kept = self._backlog.push_all(batch, self._settings)
@@ -301,7 +311,7 @@ class SseEmitter:
     def _complete_for(self, batch: Batch, membership: Membership) -> None:
         """End the stream because the list of this membership is to end, unless that was before."""
         with self._guard:
-            if membership.served >= batch.last:
+            if membership.served >= batch.last and membership.served != CATCHING_UP:
                 return
             membership.served = ENDED
         self._catch_up()
@@ -323,7 +333,7 @@ class SseEmitter:
             for number, frame in errands:
                 if number > membership.served:
                     membership.served = ENDED if frame is None else number
-                    frames += [] if frame is None else [frame]
+                    frames += [] if frame is None else membership.stamped([frame])
             sleeper = self._to_wake() if frames else None
             if sleeper is not None:  # which would have been given them without asking whether they are too many
                 self._backlog.hand(frames)
@@ -341,12 +351,29 @@ class SseEmitter:
         own = self._settings.app_context is not None
         return (self._settings.dumps if own else surroundings.dumps())(data)
 
-    def _attach(self, settings: Settings) -> None:
+    def _follow(self, source: Source) -> None:
+        """Take from this source what the client has missed."""
+        with self._guard:
+            if self._reason is None:
+                self._source = source
+
+    def _stir(self) -> None:
+        """The source may have more to give."""
+        with self._guard:
+            if self._source is None:
+                return
+            self._source.stirred = True
+            sleeper = self._to_wake()
+        if sleeper is not None:
+            sleeper.wake()
+
+    def _attach(self, settings: Settings, register: Register) -> None:
         """A response carries it from now on, in an app with these settings."""
         with self._guard:
             if self._attached:
                 raise SseError(f"a response carries {self!r} already: make an emitter for each request")
             self._attached = True
+            self._register = register
             if self._settings.app_context is None:
                 self._settings = self._deadlines.settings = replace(settings, **self._given)
         if self._last_event_id is None:
@@ -369,19 +396,45 @@ class SseEmitter:
 
     def _take(self) -> bytes | None:
         """What the outlet is to write now; ``b""`` where there is nothing until it is woken; None at the end."""
-        with self._guard:
-            if self._backlog.size:
-                self._handed = True
-                self._deadlines.written = self._scheduler.clock()
-                return self._backlog.take()
-            self._handed = False
-            if self._reason is None:
-                self._idle = self._outlet is not None
-                if self._direct is not None:
-                    self._set_clients(self._direct)
-                return b""
+        while True:
+            with self._guard:
+                if self._backlog.size:
+                    return self._handed_out(self._backlog.take())
+                source, ended = self._source, self._reason is not None
+                if source is None:
+                    if not ended:
+                        self._sleep()
+                        return b""
+                    farewell, self._farewell = self._farewell, b""
+                    if farewell:
+                        return self._handed_out(farewell)
+                    self._handed = False
+                    break
+                source.stirred = False
+            ready = source.prepare(ended)
+            with self._guard:
+                if self._backlog.size or self._source is None:
+                    continue  # lists have been quicker, or it has been cut
+                if ready:
+                    return self._handed_out(source.take())
+                if ready is None:
+                    self._source = None
+                elif not source.stirred:
+                    self._sleep()
+                    return b""
         self._let_go()
         return None
+
+    def _handed_out(self, payload: bytes) -> bytes:
+        self._handed = True
+        self._deadlines.written = self._scheduler.clock()
+        return payload
+
+    def _sleep(self) -> None:
+        self._handed = False
+        self._idle = self._outlet is not None
+        if self._direct is not None:
+            self._set_clients(self._direct)
 
     def _keep_back(self) -> None:
         """The outlet is still at what it was given to write."""
@@ -401,6 +454,17 @@ class SseEmitter:
         """The outlet has let go of the client: because of this error, if the stream has not ended yet."""
         self._end(CloseReason.DISCONNECTED, error)
         self._let_go()
+        self._leave_register()
+
+    def _refuse(self, reason: CloseReason, error: BaseException | None) -> None:
+        """End it without anything that was to be written."""
+        self._end(reason, error)
+        self._let_go()
+
+    def _shut_down(self, farewell: bytes) -> None:
+        """End it because the worker stops, after what is pending, and then this."""
+        self._catch_up()
+        self._end(CloseReason.SHUTDOWN, farewell=farewell)
 
     def _join(self, membership: Membership) -> bool:
         """Have a list told of the end, before anything else. False where it has ended, or is in that list already."""
@@ -416,16 +480,19 @@ class SseEmitter:
             self._memberships = tuple(other for other in self._memberships if other is not membership)
             membership.client = None
 
-    def _end(self, reason: CloseReason, error: BaseException | None = None) -> bool:
-        """End it, unless it has ended."""
+    def _end(self, reason: CloseReason, error: BaseException | None = None, farewell: bytes = b"") -> bool:
+        """End it, unless it has ended. The farewell follows all that is pending."""
         with self._guard:
             if self._reason is not None:
                 return False
             self._error = error
             self._reason = reason
+            self._farewell = farewell
             timer, self._timer = self._timer, None
             if reason in _CUT:
                 self._backlog.clear()
+                self._source = None
+            over = self._outlet is None
             busy = None if self._idle else self._outlet
             sleeper = self._to_wake()
             memberships, self._memberships = self._memberships, ()
@@ -437,6 +504,8 @@ class SseEmitter:
             sleeper.wake()
         if busy is not None and reason in _CUT:
             busy.cut()
+        if over:  # no outlet will say so
+            self._leave_register()
         self._callbacks.release(reason, error, self._settings.context)
         self._set_timer()
         log.debug("%r ended: %s", self, error or reason.value)
@@ -444,11 +513,15 @@ class SseEmitter:
 
     def _let_go(self) -> None:
         with self._guard:
-            self._outlet = self._direct = None
+            self._outlet = self._direct = self._source = None
             self._backlog.clear()
             timer, self._timer = self._timer, None
         if timer is not None:
             self._scheduler.cancel(timer)
+
+    def _leave_register(self) -> None:
+        if self._register is not None:
+            self._register.left(self)
 
     def _to_wake(self) -> Outlet | None:
         if not self._idle:
@@ -462,7 +535,7 @@ class SseEmitter:
         """Let lists write to the client themselves, from now on or no more."""
         client = None if outlet is None or self._settings.max_pending_bytes < BATCH else outlet.client
         for membership in self._memberships:
-            membership.client = client
+            membership.client = client if membership.is_plain else None
 
     def _set_timer(self) -> None:
         """See to it that the one timer fires no later than the nearest deadline."""

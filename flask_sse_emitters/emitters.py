@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import weakref
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice, takewhile
 from time import monotonic
 from typing import Any, NamedTuple, TypeVar
@@ -63,7 +63,7 @@ class SseEmitters:
     For those in this list only: it knows nothing of other processes.
     """
 
-    _members: CopyOnWriteList[_Member]
+    _members: CopyOnWriteList[Member]
     _outbox: deque[_Errand]
 
     def __init__(self) -> None:
@@ -75,10 +75,11 @@ class SseEmitters:
         self._members = CopyOnWriteList()
         self._outbox = deque()
         self._number = 0  # of the newest errand
+        self._offset = 0  # of the newest event that has one: all up to there are with their clients, or on their way
         self._walking = False  # somebody carries the outbox: whoever else puts something in leaves it to them
         self._batch = _NOTHING  # what is being carried
         self._carried = 0  # the number of the newest errand that has been
-        self._to: tuple[_Member, ...] = ()  # and to whom
+        self._to: tuple[Member, ...] = ()  # and to whom
         self._position = 0  # so many of them have been served
 
     def add(self, emitter: _E) -> _E:
@@ -88,13 +89,10 @@ class SseEmitters:
         """
         if not isinstance(emitter, SseEmitter):
             raise TypeError(f"add() takes an SseEmitter, not {emitter!r}")
-        member = _Member(emitter, self)
-        if emitter._join(member):
-            self._members.add(member)
+        member = Member(emitter, self)
+        if self._enlist(member):
             with self._guard:
                 member.served = self._number  # every later errand goes to it
-            if not emitter.is_open:  # its end may have come before the list had it
-                self._members.remove(member)
         return emitter
 
     def remove(self, emitter: SseEmitter) -> None:
@@ -103,7 +101,7 @@ class SseEmitters:
         if member is not None:
             emitter._catch_up()
             emitter._part(member)
-            self._members.remove(member)
+            self._leave(member)
 
     def send(self, event: Any) -> int:
         """Send an event, a builder's or plain data to every emitter in the list; encoded once for all of them.
@@ -111,11 +109,11 @@ class SseEmitters:
         :return: how many open emitters were in the list.
         :raises InvalidEvent: where it cannot be written; then nobody gets anything.
         """
-        return self._put(make_frame(event, self._dumps, self._settings().max_event_bytes))
+        return self._put([make_frame(event, self._dumps, self._settings().max_event_bytes)])
 
     def complete(self) -> None:
         """End every stream of the list, after all that was sent before. The list can be used on."""
-        self._put(None)
+        self._put([None])
 
     def __len__(self) -> int:
         return len(self._members)
@@ -130,9 +128,30 @@ class SseEmitters:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {len(self)}>"
 
-    def _member(self, emitter: SseEmitter) -> _Member | None:
-        mine = (each for each in emitter._memberships if each.list is self and isinstance(each, _Member))
+    def _member(self, emitter: SseEmitter) -> Member | None:
+        mine = (each for each in emitter._memberships if each.list is self and isinstance(each, Member))
         return next(mine, None)
+
+    def _enlist(self, member: Member) -> bool:
+        """Put it in the list, where it is served nothing yet. False where its emitter is there, or has ended."""
+        joins = member.emitter._join(member)
+        if joins:
+            self._members.add(member)
+            if not member.emitter.is_open:  # its end may have come before the list had it
+                self._leave(member)
+        return joins
+
+    def _leave(self, member: Member) -> None:
+        self._members.remove(member)
+
+    def _go_live(self, member: Member, offset: int) -> bool:
+        """Serve the member from now on, if the list has just got to this offset, up to which it has everything."""
+        with self._guard:
+            if offset != self._offset:
+                return False
+            ends = (errand.number for errand in self._outbox if errand.frame is None)
+            member.served = next(ends, self._number + 1) - 1
+            return True
 
     def _settings(self) -> Settings:
         """Those of the app that is at hand; where there is none, of the app that the emitters have."""
@@ -147,13 +166,16 @@ class SseEmitters:
         settings = self._settings()
         return (surroundings.dumps() if settings.app_context is None else settings.dumps)(data)
 
-    def _put(self, frame: Frame | None) -> int:
+    def _put(self, frames: Sequence[Frame | None]) -> int:
         with self._guard:
             members = self._members.snapshot()
+            if frames[-1] is not None and frames[-1].offset:
+                self._offset = frames[-1].offset
             if not members:
                 return 0
-            self._number += 1
-            self._outbox.append(_Errand(self._number, frame, members))
+            for frame in frames:
+                self._number += 1
+                self._outbox.append(_Errand(self._number, frame, members))
             mine, self._walking = not self._walking, True
         if mine:
             self._carry_own_share()
@@ -223,13 +245,15 @@ class _Errand(NamedTuple):
 
     number: int
     frame: Frame | None  #: None means that their streams are to end
-    members: tuple[_Member, ...]
+    members: tuple[Member, ...]
 
 
-class _Member:
+class Member:
     """One emitter's place in one list."""
 
     __slots__ = ("client", "emitter", "guard", "list", "served", "when")
+
+    is_plain = True
 
     def __init__(self, emitter: SseEmitter, list: SseEmitters) -> None:
         self.emitter = emitter
@@ -239,8 +263,11 @@ class _Member:
         self.client: Client | None = None
         self.when = 0.0
 
+    def stamped(self, frames: Sequence[Frame]) -> Sequence[Frame]:
+        return frames
+
     def leave(self) -> None:
-        self.list._members.remove(self)
+        self.list._leave(self)
 
     def outstanding(self) -> list[tuple[int, Frame | None]]:
         outbox = self.list._outbox
@@ -252,7 +279,7 @@ class _Member:
             return [(errand.number, errand.frame) for errand in islice(outbox, begin, None)]
 
 
-def _deliver(batch: Batch, members: tuple[_Member, ...]) -> None:
+def _deliver(batch: Batch, members: tuple[Member, ...]) -> None:
     """Give each what it lacks of the batch: to a client that waits for it at once, as one write of ready-made bytes."""
     data, size = batch.chunk, len(batch.chunk)
     for member in members:
@@ -276,7 +303,7 @@ def _deliver(batch: Batch, members: tuple[_Member, ...]) -> None:
             _outlet(member).keep(data, sent)
 
 
-def _outlet(member: _Member) -> DirectOutlet:
+def _outlet(member: Member) -> DirectOutlet:
     outlet = member.emitter._direct
     assert outlet is not None  # only it gives up a client, and on this very thread
     return outlet

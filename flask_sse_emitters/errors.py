@@ -35,8 +35,20 @@ class EmitterClosed(SseError):
         return type(self), (self.reason, self.error)
 
 
+class InvalidChannel(SseError, ValueError):
+    """This is no name of a channel. Nothing was published or read."""
+
+
+class BrokerUnavailable(SseError):
+    """The broker could not be reached in time. The event may have been published: a ``key`` makes a retry safe."""
+
+
+class TooManyClients(SseError):
+    """A stream ended before it began, because as many as allowed were open. Its client tries again later."""
+
+
 class NotInitialized(SseError, RuntimeError):
-    """An emitter was used in an app that has no :class:`SSE`."""
+    """There is no app at hand that has an :class:`SSE`, or more than one."""
 
 
 class UnsupportedWorker(SseError, RuntimeError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from .errors import InvalidEvent
 from .event import Dumps, as_event
@@ -18,6 +18,15 @@ class Frame(NamedTuple):
 
     payload: bytes
     name: str | None  #: by which a newer one may replace it, as browsers know it; None where it has no data
+    offset: int = 0  #: in its channel, from 1; 0 outside of channels
+    body: int = 0  #: where the payload begins after its id
+    at: float = 0.0  #: when it was published
+
+
+def numbered(frame: Frame, epoch: str, offset: int, at: float) -> Frame:
+    """The frame with its id in a channel before it."""
+    line = b"id: %b-%d\n" % (epoch.encode(), offset)
+    return Frame(line + frame.payload, frame.name, offset, len(line), at)
 
 
 def make_frame(event: Any, dumps: Dumps, max_bytes: int) -> Frame:
@@ -33,6 +42,15 @@ def make_frame(event: Any, dumps: Dumps, max_bytes: int) -> Frame:
             "raise that, or send a reference from which clients fetch the rest"
         )
     return Frame(payload, None if event.data is None else event.event or "message")
+
+
+class Receiver(Protocol):
+    """What of a member of a list matters here: see :class:`.Membership`."""
+
+    served: float
+    is_plain: bool
+
+    def stamped(self, frames: Sequence[Frame]) -> Sequence[Frame]: ...
 
 
 class Batch:
@@ -55,9 +73,16 @@ class Batch:
         self.largest = max((len(frame.payload) for frame in frames), default=0)
         self.is_small = len(self.payload) <= BATCH
 
-    def after(self, number: float) -> Batch:
-        """What a client still lacks that has been given all up to this number."""
-        return Batch(self.frames[int(number) + 1 - self.first :], self.last, self.when)
+    def payload_for(self, member: Receiver) -> bytes:
+        """All of it, as it is written to this client."""
+        return self.payload if member.is_plain else b"".join([each.payload for each in member.stamped(self.frames)])
+
+    def rest_for(self, member: Receiver) -> Batch:
+        """What this client still lacks, as it is written to it."""
+        if member.is_plain and member.served < self.first:
+            return self
+        lacking = self.frames[int(max(0, member.served + 1 - self.first)) :]
+        return Batch(member.stamped(lacking), self.last, self.when)
 
 
 def chunk(payload: bytes) -> bytes:

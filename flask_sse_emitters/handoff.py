@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
-from .direct import HandedOff, write_to_the_end
+from .direct import HandedOff
 from .emitter import SseEmitter
 from .parking import is_green
 from .settings import Handoff
@@ -132,7 +132,6 @@ def hand_off(emitter: SseEmitter, call: Call, watch: Watch, when_over: Sequence[
     """Take the client out of the server's hands, and go on with its stream."""
     chunked = call.is_chunked
     outlet = HandedOff(emitter, _take_client(call), chunked, watch, when_over)
-    write_to_the_end()
     watch.watcher = outlet
     emitter._hand_over(outlet)
     if outlet.begin():

@@ -37,6 +37,10 @@ class Lane:
     def wants_helper(self) -> bool:
         return self._coming < len(self._jobs) and self.helpers < self._max_helpers
 
+    @property
+    def is_busy(self) -> bool:
+        return bool(self._jobs or self.helpers)
+
     def start_helpers(self) -> None:
         """Start as many as are wanted now. Where no thread is to be had, wait a moment for the caller to try again."""
         while self._count_in():

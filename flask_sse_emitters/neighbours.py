@@ -1,18 +1,22 @@
-"""Whom an emitter knows: the outlet that writes it to its client, and its places in lists."""
+"""Whom an emitter knows: the outlet that writes it to its client, its places in lists, and where it catches up from."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from .frames import Frame
 
-#: How far a member has been served that is not in the list yet, and one whose list has ended: beyond all errands.
-JOINING, ENDED = 2.0**62, math.inf
+#: How far a member has been served that gets everything from its source for now, one that is not in the list yet, and
+#: one whose list has ended: beyond all errands.
+CATCHING_UP, JOINING, ENDED = 2.0**61, 2.0**62, math.inf
 
 
 class Outlet(Protocol):
     """What writes a stream to its client. No method may block; all but one may be called from any thread."""
+
+    declined: str | None  #: why it is not one that needs neither thread nor greenlet
 
     def wake(self) -> None:
         """There is something to take. Called once after each time that there was nothing."""
@@ -32,6 +36,28 @@ class Client(Protocol):
 
     def send(self, data: bytes, /) -> int:
         """Write some of it: how much that was. BlockingIOError where it is full, other OSErrors where it is gone."""
+
+
+class Source(Protocol):
+    """Where a stream takes what its client has missed, when there is nothing else to write."""
+
+    stirred: bool  #: guarded by the emitter: there may be more since it was last asked
+
+    def prepare(self, ended: bool) -> bool | None:
+        """Whether there is something to take now; None once lists have the client, and nothing more will come.
+
+        :param ended: nothing more is to be waited for than what was published until now.
+        """
+
+    def take(self) -> bytes:
+        """What has been prepared, and is written next. Under the emitter's guard."""
+
+
+class Register(Protocol):
+    """Where open streams are counted."""
+
+    def left(self, emitter: Any) -> None:
+        """This one is over, and its client let go. May be said again."""
 
 
 class DirectOutlet(Outlet, Protocol):
@@ -64,6 +90,10 @@ class Membership(Protocol):
     served: float  #: the number of the last errand of the list that the emitter has been given
     client: Client | None  #: may be written to at once
     when: float  #: when that was last done
+    is_plain: bool  #: what is written to the client is what is written to all
+
+    def stamped(self, frames: Sequence[Frame]) -> Sequence[Frame]:
+        """The frames as they are written to this client, in the order in which they are."""
 
     def leave(self) -> None:
         """The emitter has ended."""

@@ -104,6 +104,11 @@ class Scheduler:
         self._callbacks.put(job)
         self._wake()
 
+    @property
+    def is_calling(self) -> bool:
+        """Whether foreign code waits to be run, or runs."""
+        return self._callbacks.is_busy
+
     def add_reader(self, descriptor: int, call: Callable[[], object]) -> None:
         """Call on the background thread whenever this descriptor can be read, for as long as the process lives."""
         with self._guard:

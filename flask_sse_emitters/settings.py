@@ -39,6 +39,11 @@ class Settings:
     write_seconds: float = 30.0
     handoff: Handoff = "auto"
     max_event_bytes: int = 1_048_576
+    max_clients: int = 10_000
+    history: int = 1000
+    history_seconds: float = 300.0
+    broker_url: str = "memory://"
+    drain_seconds: float = 5.0
 
     #: Makes JSON of an event's data.
     dumps: Dumps = json.dumps
@@ -154,15 +159,25 @@ def _positive_duration(value: Any) -> float:
 
 
 def _milliseconds(value: Any) -> int:
-    if _number(value, int) < 0:
-        raise ValueError
-    return int(value)
+    return _count(value)
 
 
 def _bound(value: Any) -> int:
     if _number(value, int) < 1:
         raise ValueError
     return int(value)
+
+
+def _count(value: Any) -> int:
+    if _number(value, int) < 0:
+        raise ValueError
+    return int(value)
+
+
+def _url(value: Any) -> str:
+    if not isinstance(value, str) or "://" not in value:
+        raise ValueError
+    return value
 
 
 def _one_of(*words: str) -> Callable[[Any], str]:
@@ -190,6 +205,11 @@ _CHECKS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "overflow": ('"close", "drop_oldest" or "coalesce"', _one_of("close", "drop_oldest", "coalesce")),
     "handoff": ('"auto", "on" or "off"', _one_of("auto", "on", "off")),
     "max_event_bytes": ("an int, 1 or more", _bound),
+    "max_clients": ("an int, 1 or more", _bound),
+    "history": ("an int, 0 or more", _count),
+    "history_seconds": ("seconds as a number or a timedelta, 0 for as long as SSE_HISTORY allows", _duration),
+    "broker_url": ('a URL, such as "memory://"', _url),
+    "drain_seconds": ("seconds as a number or a timedelta, 0 or more", _duration),
     "write_seconds": _SECONDS_OR_NEVER,
     "attach_seconds": ("seconds as a number or a timedelta, more than 0", _positive_duration),
 }

@@ -23,6 +23,7 @@ from .handoff import Call, hand_off, note_declined, why_not
 from .parking import give_way, parker
 from .settings import Handoff, Settings
 from .sockets import SOCKETS, Watch
+from .streams import Streams
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -43,25 +44,35 @@ _BLOCKING = {
     "werkzeug.socket": "run Werkzeug's server with threaded=True",
 }
 
+#: The key in the environ of a request that a stream answers: the stream.
+STREAM = "flask_sse_emitters.stream"
+
 # Old browsers show a polyfill nothing of a response before 2 kB are there; these query parameters ask for them.
 _PADDING_WANTED = ("padding", "evs_preamble")
 _PADDING = b":" + b" " * 2048 + b"\n"
 
 
 def respond(
-    emitter: SseEmitter, response_class: type[Response], settings: Settings, status: int | str, headers: Any
+    emitter: SseEmitter,
+    response_class: type[Response],
+    settings: Settings,
+    streams: Streams,
+    status: int | str,
+    headers: Any,
 ) -> Response:
     """The response to the request that is pushed here, with the emitter's stream for its body.
 
     :param response_class: made by :func:`streaming`.
+    :param streams: those of the app.
     """
     environ = request.environ
     _refuse_blocking(environ)
-    greeting = Event(retry=settings.retry, comment="stream open").encode()
+    emitter._attach(settings, streams)
+    retry = streams.admit(emitter)
+    greeting = Event(retry=retry, comment="stream open" if emitter.is_open else None).encode()
     if any(name in request.args for name in _PADDING_WANTED):
         greeting = _PADDING + greeting
-    emitter._attach(settings)
-    stream = Stream(emitter, greeting, environ, settings.handoff)
+    environ[STREAM] = stream = Stream(emitter, greeting, environ, settings.handoff)
     response = response_class(stream, status, _HEADERS, content_type="text/event-stream", direct_passthrough=True)
     Response.call_on_close(response, stream.close)  # also where somebody puts another body in its place
     response.headers.update(headers or {})
@@ -95,6 +106,7 @@ class Stream:
         "_start_response",
         "_watch",
         "_wide_awake",
+        "declined",
         "when_over",
     )
 
@@ -108,6 +120,7 @@ class Stream:
         self._wide_awake = 0  # so many pieces have been taken since it slept
         self._asleep = False  # there was nothing to take: park before trying again
         self.when_over: list[Callable[[], object]] = []
+        self.declined: str | None = None
 
     def __iter__(self) -> Stream:
         return self
@@ -192,15 +205,25 @@ class Stream:
             return False
         reason = why_not(call.facts(self._handoff, watch))
         if reason is not None or watch is None:
-            note_declined(self._handoff, str(reason))
+            self._note_declined(str(reason))
             return False
         try:
             hand_off(emitter, call, watch, self.when_over)
         except OSError as error:  # no descriptor is to be had now
-            note_declined(self._handoff, str(error))
+            self._note_declined(str(error))
             return False
         self._emitter, self._watch, self.when_over = None, None, []
         return True
+
+    def _note_declined(self, reason: str) -> None:
+        self.declined = reason
+        note_declined(self._handoff, reason)
+
+    @property
+    def has_more(self) -> bool:
+        """Whether the next piece is there, so that nobody would wait for it."""
+        emitter = self._emitter
+        return self._greeting is not None or (emitter is not None and (not self._asleep or not emitter._idle))
 
     def _end(self) -> Exception:
         self._forget_client()

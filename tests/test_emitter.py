@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -13,7 +13,7 @@ from flask import Flask, current_app, g
 
 from flask_sse_emitters import SSE, CloseReason, EmitterClosed, Event, InvalidEvent, SseEmitter, SseError
 from flask_sse_emitters.emitter import HEARTBEAT
-from flask_sse_emitters.frames import make_frame
+from flask_sse_emitters.frames import Frame, make_frame
 from flask_sse_emitters.testing import decode
 
 from .clock import ManualScheduler
@@ -21,6 +21,8 @@ from .clock import ManualScheduler
 
 class FakeOutlet:
     """Takes when it is told to, and remembers what it was told."""
+
+    declined: str | None = None
 
     def __init__(self, emitter: SseEmitter) -> None:
         self.emitter = emitter
@@ -338,6 +340,8 @@ class FakeDirectOutlet(FakeOutlet):
 
 
 class FakeMembership:
+    is_plain = True
+
     def __init__(self) -> None:
         self.list = object()
         self.served = 0.0
@@ -345,6 +349,9 @@ class FakeMembership:
         self.when = 0.0
 
     def leave(self) -> None: ...
+
+    def stamped(self, frames: Sequence[Frame]) -> Sequence[Frame]:
+        return frames
 
     def outstanding(self) -> list[Any]:
         return []

@@ -245,6 +245,8 @@ def test_looking_at_an_emitter_and_catching_up_end_nobody_who_waits_for_events()
 
 
 class _Sleeper:
+    declined: str | None = None
+
     def __init__(self, told: list[str]) -> None:
         self._told = told
 

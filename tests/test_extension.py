@@ -400,6 +400,11 @@ def test_init_app_fills_in_the_defaults() -> None:
         "SSE_WRITE_SECONDS": 30,
         "SSE_HANDOFF": "auto",
         "SSE_MAX_EVENT_BYTES": 1048576,
+        "SSE_MAX_CLIENTS": 10000,
+        "SSE_HISTORY": 1000,
+        "SSE_HISTORY_SECONDS": 300,
+        "SSE_BROKER_URL": "memory://",
+        "SSE_DRAIN_SECONDS": 5,
     }
 
 

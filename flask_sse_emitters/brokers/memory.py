@@ -1,0 +1,228 @@
+"""``memory://``: the broker of a single process."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections import deque
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ..frames import Frame
+from ..history import Bounds, Log, Position, new_epoch
+from ..parking import guard
+from ..scheduler import SCHEDULER, Scheduler
+from .base import Broker, Listener
+
+#: Seconds for which a key is remembered.
+KEY_SECONDS = 300.0
+
+#: So often, in seconds, what is too old is looked for. (Whoever reads does not get it, even before that.)
+SWEEP_SECONDS = 60.0
+
+#: So many channels are looked at in one go.
+SWEPT_AT_ONCE = 100
+
+#: So many channels that nobody listens to, and of which nothing is kept any more, are remembered.
+IDLE_KEPT = 10_000
+
+
+class MemoryBroker(Broker):
+    """Keeps everything in this process. Its epoch is the process's own, and a forked child begins a new one.
+
+    :param url: ``memory://``.
+    :param scheduler: keeps the time, for the age of events and keys.
+    """
+
+    is_shared = False
+
+    def __init__(self, url: str = "memory://", *, scheduler: Scheduler = SCHEDULER) -> None:
+        if url.rstrip("/") != "memory:":
+            raise ValueError(f"memory:// takes nothing more, as in {url!r}")
+        self._scheduler = scheduler
+        self._begin_anew()
+        _all.add(self)
+
+    def publish(self, channel: str, frame: Frame, bounds: Bounds, key: str | None = None) -> str:
+        published = None
+        while published is None:  # again where the channel was being forgotten
+            published = self._record(channel).publish(frame, bounds, key)
+        record, event_id = published
+        self._sweep_later()
+        record.tell()
+        return event_id
+
+    def subscribe(self, channel: str, listener: Listener) -> None:
+        while not self._record(channel).add(listener):
+            pass
+
+    def unsubscribe(self, channel: str, listener: Listener) -> None:
+        record = self._records.get(channel)
+        if record is not None:
+            record.remove(listener)
+
+    def close(self) -> None:
+        with self._guard:
+            self._records.clear()
+
+    def _begin_anew(self) -> None:
+        self._guard = guard()
+        self._records: dict[str, _Record] = {}
+        self._epoch = new_epoch()
+        self._forgotten = 0  # no channel that was forgotten had a higher offset
+        self._sweeping = False
+
+    def _record(self, channel: str) -> _Record:
+        with self._guard:
+            record = self._records.get(channel)
+            if record is None or record.is_forgotten:
+                self._forget(channel)
+                # Beyond every offset that it may have had before, so that no id stands for two events.
+                log = Log(self._epoch, self._forgotten, self._scheduler.clock)
+                record = self._records[channel] = _Record(log, self._scheduler)
+            return record
+
+    def _forget(self, channel: str) -> None:
+        record = self._records.get(channel)
+        if record is not None and record.is_forgotten:
+            del self._records[channel]
+            self._forgotten = max(self._forgotten, record.log.newest)
+
+    def _sweep_later(self) -> None:
+        if not self._sweeping:
+            self._sweeping = True
+            self._scheduler.call_at(self._scheduler.clock() + SWEEP_SECONDS, self._sweep)
+
+    def _sweep(self) -> None:
+        with self._guard:
+            channels = list(self._records)
+        too_many = len(channels) - IDLE_KEPT
+        self._sweeping = False
+
+        def sweep_some() -> bool:
+            nonlocal too_many
+            for channel in channels[-SWEPT_AT_ONCE:]:
+                record = self._records.get(channel)
+                if record is not None and record.forget_old(too_many > 0):
+                    too_many -= 1
+                    with self._guard:
+                        self._forget(channel)
+            del channels[-SWEPT_AT_ONCE:]
+            return bool(channels)
+
+        channels.reverse()  # the oldest ones first
+        if channels:
+            self._scheduler.call_soon(sweep_some)
+            self._sweep_later()
+
+
+class _Record:
+    """One channel. The guard of its log guards all of it."""
+
+    __slots__ = ("_keys", "_listeners", "_news", "_scheduler", "_telling", "is_forgotten", "log")
+
+    def __init__(self, log: Log, scheduler: Scheduler) -> None:
+        self.log = log
+        self.is_forgotten = False
+        self._scheduler = scheduler
+        self._listeners: tuple[Listener, ...] = ()
+        self._news: deque[Frame | _Start] = deque()  # what the listeners have not been told yet
+        self._telling = False  # somebody is telling them: whoever else has news leaves it to them
+        self._keys: dict[str, tuple[float, str]] = {}  # by age
+
+    def publish(self, frame: Frame, bounds: Bounds, key: str | None) -> tuple[_Record, str] | None:
+        with self.log.guard:
+            if self.is_forgotten:
+                return None
+            now = self._scheduler.clock()
+            self._forget_keys(now)
+            if key is not None and key in self._keys:
+                return self, self._keys[key][1]
+            stamped = self.log.append(frame, bounds)
+            event_id = str(Position(self.log.epoch, stamped.offset))
+            if key is not None:
+                self._keys[key] = now, event_id
+            if self._listeners or self._news:
+                self._news.append(stamped)
+            return self, event_id
+
+    def add(self, listener: Listener) -> bool:
+        with self.log.guard:
+            if self.is_forgotten:
+                return False
+            self._news.append(_Start(listener, self.log.newest))
+        self.tell()
+        return True
+
+    def remove(self, listener: Listener) -> None:
+        with self.log.guard:
+            self._listeners = tuple(other for other in self._listeners if other is not listener)
+            self._news = deque(item for item in self._news if not (isinstance(item, _Start) and item[0] is listener))
+
+    def tell(self) -> None:
+        """Tell the listeners all that is new, in order, unless somebody else is at it."""
+        while True:
+            with self.log.guard:
+                if self._telling or not self._news:
+                    return
+                self._telling = True
+                listeners, news = self._listeners, self._take_news()
+            untold: Sequence[Frame | _Start] = news
+            try:
+                for item in news:
+                    if isinstance(item, _Start):
+                        item.listener.started(self.log, item.newest)
+                if frames := [item for item in news if isinstance(item, Frame)]:
+                    for listener in listeners:
+                        listener.arrived(frames)
+                untold = ()
+            finally:  # also after an interrupt of this thread: then the next one tells it again
+                with self.log.guard:
+                    self._news.extendleft(reversed(untold))
+                    self._telling = False
+
+    def forget_old(self, altogether: bool) -> bool:
+        """Let go of what is too old; of the whole channel, where that is wanted and nobody needs it."""
+        with self.log.guard:
+            self._forget_keys(self._scheduler.clock())
+            empty = self.log.forget_old() > self.log.newest
+            self.is_forgotten = altogether and empty and not (self._listeners or self._news or self._keys)
+            return self.is_forgotten
+
+    def _take_news(self) -> list[Frame | _Start]:
+        """One that begins to listen, or all events up to the next who does."""
+        if isinstance(self._news[0], _Start):
+            if self._news[0].listener not in self._listeners:
+                self._listeners = (*self._listeners, self._news[0].listener)
+            return [self._news.popleft()]
+        taken: list[Frame | _Start] = []
+        while self._news and isinstance(self._news[0], Frame):
+            taken.append(self._news.popleft())
+        return taken
+
+    def _forget_keys(self, now: float) -> None:
+        while self._keys:
+            oldest = next(iter(self._keys))
+            if self._keys[oldest][0] + KEY_SECONDS > now:
+                return
+            del self._keys[oldest]
+
+
+class _Start(NamedTuple):
+    """Somebody listens from here on."""
+
+    listener: Listener
+    newest: int
+
+
+#: Every broker of this kind.
+_all: weakref.WeakSet[MemoryBroker] = weakref.WeakSet()
+
+
+def _begin_all_anew() -> None:
+    for broker in list(_all):
+        broker._begin_anew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_all_anew)

@@ -1,0 +1,140 @@
+"""One channel's clients in this process, and what they are told of the channel.
+
+The process listens to the broker for as long as it has a client of the channel, once for all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from .brokers import Broker
+from .emitter import SseEmitter
+from .emitters import Member, SseEmitters
+from .frames import Frame
+from .history import Log
+from .neighbours import CATCHING_UP
+from .settings import Settings
+
+_E = TypeVar("_E", bound=SseEmitter)
+
+
+class Feed(SseEmitters):
+    """The list of a channel's clients. What is put in by hand gets what is published from then on.
+
+    :param name: of the channel.
+    :param settings: of the app.
+    """
+
+    def __init__(self, name: str, broker: Broker, settings: Settings) -> None:
+        self.name = name
+        self._broker = broker
+        self._app_settings = settings
+        super().__init__()
+
+    def _begin_anew(self) -> None:
+        super()._begin_anew()
+        #: What is kept of the channel; None until the broker has begun to tell.
+        self.log: Log | None = None
+        self._ear: _Ear | None = None
+        self._coming: list[Member] = []  # are to be served once it has begun
+        self._waiting: dict[SseEmitter, None] = {}  # are to be stirred when there is news
+
+    @property
+    def offset(self) -> int:
+        """Of the newest event that the list has been given: what is after it comes by itself to whoever is live."""
+        return self._offset
+
+    def add(self, emitter: _E) -> _E:
+        if not isinstance(emitter, SseEmitter):
+            raise TypeError(f"add() takes an SseEmitter, not {emitter!r}")
+        member = Member(emitter, self)
+        member.served = CATCHING_UP
+        if self.enlist(member):
+            with self._guard:
+                if self.log is None:
+                    self._coming.append(member)
+                else:
+                    member.served = self._number
+        return emitter
+
+    def enlist(self, member: Member) -> bool:
+        """Give the member a place, where it is served nothing until it goes live."""
+        enlisted = self._enlist(member)
+        self._listen_or_not()
+        return enlisted
+
+    def go_live(self, member: Member, offset: int) -> bool:
+        """Serve the member from now on, which has everything up to this offset. False where the list is not there."""
+        return self._go_live(member, offset)
+
+    def wake_later(self, emitter: SseEmitter) -> None:
+        """Stir the emitter when something has been told."""
+        with self._guard:
+            self._waiting[emitter] = None
+
+    def _leave(self, member: Member) -> None:
+        super()._leave(member)
+        if self._waiting:
+            with self._guard:
+                self._waiting.pop(member.emitter, None)
+        self._listen_or_not()
+
+    def _settings(self) -> Settings:
+        return self._app_settings
+
+    def _dumps(self, data: Any) -> str | bytes:
+        return self._app_settings.dumps(data)
+
+    def _listen_or_not(self) -> None:
+        begins = ends = None
+        with self._guard:
+            if len(self._members) and self._ear is None:
+                begins = self._ear = _Ear(self)
+            elif not len(self._members):
+                ends, self._ear, self.log = self._ear, None, None
+        if begins is not None:
+            self._broker.subscribe(self.name, begins)
+            if begins is not self._ear:  # all have left meanwhile
+                ends = begins
+        if ends is not None:
+            self._broker.unsubscribe(self.name, ends)
+
+    def _started(self, ear: _Ear, log: Log, newest: int) -> None:
+        with self._guard:
+            if ear is not self._ear or log is self.log:
+                return
+            self.log, self._offset = log, newest
+            coming, self._coming = self._coming, []
+            for member in coming:
+                member.served = self._number
+        self._wake_waiting()
+
+    def _arrived(self, ear: _Ear, frames: Sequence[Frame]) -> None:
+        if ear is self._ear:
+            new = [frame for frame in frames if frame.offset > self._offset]
+            if new:
+                self._put(new)
+            self._wake_waiting()
+
+    def _wake_waiting(self) -> None:
+        if self._waiting:
+            with self._guard:
+                waiting, self._waiting = self._waiting, {}
+            for emitter in waiting:
+                emitter._stir()
+
+
+class _Ear:
+    """What a feed listens with, from its first client to its last."""
+
+    __slots__ = ("_feed",)
+
+    def __init__(self, feed: Feed) -> None:
+        self._feed = feed
+
+    def started(self, log: Log, newest: int) -> None:
+        self._feed._started(self, log, newest)
+
+    def arrived(self, frames: Sequence[Frame]) -> None:
+        self._feed._arrived(self, frames)
