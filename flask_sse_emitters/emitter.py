@@ -357,6 +357,11 @@ class SseEmitter:
             if self._reason is None:
                 self._source = source
 
+    def _hand(self, payload: bytes) -> None:
+        """Begin with this; nothing has been sent yet."""
+        with self._guard:
+            self._backlog.hand([Frame(payload, None)])
+
     def _stir(self) -> None:
         """The source may have more to give."""
         with self._guard:
@@ -400,9 +405,9 @@ class SseEmitter:
             with self._guard:
                 if self._backlog.size:
                     return self._handed_out(self._backlog.take())
-                source, ended = self._source, self._reason is not None
+                source = self._source
                 if source is None:
-                    if not ended:
+                    if self._reason is None:
                         self._sleep()
                         return b""
                     farewell, self._farewell = self._farewell, b""
@@ -411,7 +416,7 @@ class SseEmitter:
                     self._handed = False
                     break
                 source.stirred = False
-            ready = source.prepare(ended)
+            ready = source.prepare()
             with self._guard:
                 if self._backlog.size or self._source is None:
                     continue  # lists have been quicker, or it has been cut
@@ -492,10 +497,12 @@ class SseEmitter:
             if reason in _CUT:
                 self._backlog.clear()
                 self._source = None
-            over = self._outlet is None
+            over, source = self._outlet is None, self._source
             busy = None if self._idle else self._outlet
             sleeper = self._to_wake()
             memberships, self._memberships = self._memberships, ()
+        if source is not None:
+            source.end()
         for membership in memberships:
             membership.leave()
         if timer is not None:

@@ -11,7 +11,7 @@ from flask import Blueprint, Flask, Response, current_app, has_app_context, requ
 
 from . import wsgi
 from .blueprint import make_blueprint
-from .brokers import make_broker
+from .brokers import Broker, make_broker
 from .channel import Channel, Channels, Options, check_name
 from .emitter import SseEmitter
 from .errors import NotInitialized
@@ -202,7 +202,7 @@ class _AppState:
     def __init__(self, app: Flask, settings: Settings, options: dict[str, Options]) -> None:
         self.settings = settings
         self.streams = Streams(settings)
-        self.channels = Channels(make_broker(settings.broker_url), settings, self.streams, options)
+        self.channels = Channels(_make_broker(settings.broker_url), settings, self.streams, options)
         self.warnings: list[str] = []
         self._app = app
         self._has_begun = False
@@ -247,6 +247,13 @@ class _AppState:
         if text not in self.warnings:
             self.warnings.append(text)
             log.warning(text)
+
+
+def _make_broker(url: str) -> Broker:
+    try:
+        return make_broker(url)
+    except ValueError as error:
+        raise ValueError(f"SSE_BROKER_URL: {error}") from error
 
 
 def _end_failed(error: BaseException | None) -> None:

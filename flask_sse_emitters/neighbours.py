@@ -43,11 +43,11 @@ class Source(Protocol):
 
     stirred: bool  #: guarded by the emitter: there may be more since it was last asked
 
-    def prepare(self, ended: bool) -> bool | None:
-        """Whether there is something to take now; None once lists have the client, and nothing more will come.
+    def prepare(self) -> bool | None:
+        """Whether there is something to take now; None once lists have the client, and nothing more will come."""
 
-        :param ended: nothing more is to be waited for than what was published until now.
-        """
+    def end(self) -> None:
+        """The stream has ended: nothing more is to come than what was published until now. Never waits."""
 
     def take(self) -> bytes:
         """What has been prepared, and is written next. Under the emitter's guard."""

@@ -155,19 +155,29 @@ class Replay:
         self._prepared: bytes | Callable[[], bytes] = b""
 
     def begin(self) -> None:
-        """Take the stream's places in its channels' lists, and have its emitter read from here."""
-        members = list(self._members.items())
-        self._emitter._follow(self)
-        for index, member in members:
-            self._feeds[index].enlist(member)
+        """Take the stream's places in its channels' lists, and have its emitter read from here what they do not bring.
 
-    def prepare(self, ended: bool) -> bool | None:
-        if not self._logs and not self._is_started():
-            return None if ended else False
+        The emitter must be new: nothing has been sent to it.
+        """
+        for index, member in self._members.items():
+            self._feeds[index].enlist(member)
+        if self._is_started():  # what lists bring from now on comes after the position
+            self._emitter._hand(self.take())
+            self._go_live()
+        if self._members:
+            self._emitter._follow(self)
+
+    def end(self) -> None:
+        self._upto = tuple(log.newest for log in self._logs)
+
+    def prepare(self) -> bool | None:
+        if not self._logs and (self._upto is not None or not self._is_started()):
+            return None if self._upto is not None else False
         while not self._prepared:
+            ended = self._upto is not None
             if not ended:
                 self._go_live()
-            upto = self._limits(ended)
+            upto = self._upto or tuple(feed.offset for feed in self._feeds)
             behind = [index for index in self._members if self._offsets[index] < upto[index]]
             if behind:
                 self._prepared = self._announced(behind, upto) or self._missed(behind, upto)
@@ -229,14 +239,6 @@ class Replay:
         for index in self._members:
             self._feeds[index].wake_later(self._emitter)
         return all(self._offsets[index] > self._feeds[index].offset for index in self._members)
-
-    def _limits(self, ended: bool) -> tuple[int, ...]:
-        """How far each channel's log is to be read."""
-        if not ended:
-            return tuple(feed.offset for feed in self._feeds)
-        if self._upto is None:
-            self._upto = tuple(log.newest for log in self._logs)
-        return self._upto
 
     def _announced(self, behind: Sequence[int], upto: Sequence[int]) -> Callable[[], bytes] | None:
         """The announcement of what is gone since the client was here, and is passed over; None where nothing is."""

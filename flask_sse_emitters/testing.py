@@ -1,15 +1,22 @@
-"""For the tests of your own app: what a browser would make of a response."""
+"""For the tests of your own app: what a browser would make of a response, and what your code has published."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
+
+from flask.testing import FlaskClient
 
 from .decoder import EventDecoder, decode
 from .event import Event
+from .extension import SSE
+from .frames import Frame
+from .history import Log
+from .wsgi import WITNESS, Stream
 
-__all__ = ["EventDecoder", "decode", "read_events"]
+__all__ = ["EventDecoder", "decode", "open_stream", "published", "read_events"]
 
 
 def read_events(response: Any, n: int) -> list[Event]:
@@ -28,22 +35,120 @@ def read_events(response: Any, n: int) -> list[Event]:
         any iterable of bytes.
     :param n: how many, from 0. Fewer where the stream ends before.
     """
-    events = getattr(response, _KEPT, None)
-    if events is None:
-        events = _events(response)
+    reader = _reader(response)
+    while len(reader.events) < n and reader.read():
+        pass
+    return reader.take(n)
+
+
+@contextmanager
+def open_stream(client: FlaskClient, path: str, **options: Any) -> Iterator[OpenStream]:
+    """A stream of Flask's test client, to be read without threads or sleeps: what is there is there at once.
+
+    ::
+
+        with open_stream(app.test_client(), "/events?channel=orders") as stream:
+            sse.publish("orders", {"id": 7}, event="created")
+            [event] = stream.ready()
+            assert (event.event, event.data) == ("created", '{"id": 7}')
+
+    :param options: as for ``client.get``: ``headers={"Last-Event-ID": ...}``, say.
+    :raises AssertionError: where the answer is no stream.
+    """
+    witness: list[Stream] = []
+    with client.get(path, environ_overrides={WITNESS: witness}, **options) as response:
+        if not witness:
+            raise AssertionError(f"GET {path} was answered by no stream: {response.status}, {response.content_type}")
+        yield OpenStream(response, witness[0])
+
+
+class OpenStream:
+    """An answer that is a stream: see :func:`open_stream`.
+
+    :ivar response: of the test client.
+    """
+
+    def __init__(self, response: Any, stream: Stream) -> None:
+        self.response = response
+        self._reader = _reader(response)
+        self._stream = stream
+
+    def ready(self) -> list[Event]:
+        """All events that are there and have not been read yet."""
+        while (not self._reader.has_begun or self._stream.is_ready()) and self._reader.read():
+            pass
+        return self._reader.take(len(self._reader.events))
+
+
+@contextmanager
+def published(sse: SSE, *channels: str) -> Iterator[list[Event]]:
+    """What is published to these channels meanwhile, as clients would get it.
+
+    ::
+
+        with published(sse, "orders") as events:
+            client.post("/orders")
+        assert [event.event for event in events] == ["created"]
+
+    :param channels: one or more. Their events are in the order in which they were published.
+    """
+    if not channels:
+        raise TypeError("published() takes the SSE and the names of one channel or more")
+    notes = _Notes()
+    broker = sse._channels().broker
+    for channel in channels:
+        broker.subscribe(channel, notes)
+    try:
+        yield notes.events
+    finally:
+        for channel in channels:
+            broker.unsubscribe(channel, notes)
+
+
+class _Notes:
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def started(self, log: Log, newest: int) -> None:
+        pass
+
+    def arrived(self, frames: Sequence[Frame]) -> None:
+        for frame in frames:
+            self.events += decode(frame.payload)
+
+
+class _Reader:
+    """Reads one response, and keeps what is beyond what was wanted."""
+
+    def __init__(self, response: Any) -> None:
+        self.events: deque[Event] = deque()
+        self.has_begun = False
+        self._chunks = iter(_chunks(response))
+        self._decoder = EventDecoder()
+
+    def read(self) -> bool:
+        """Take the next bytes, and wait for them. False at the end."""
+        self.has_begun = True
+        chunk = next(self._chunks, None)
+        if chunk is not None:
+            self.events += self._decoder.feed(chunk)
+        return chunk is not None
+
+    def take(self, n: int) -> list[Event]:
+        return [self.events.popleft() for _ in range(min(n, len(self.events)))]
+
+
+#: The attribute of a response that keeps its reader.
+_KEPT = "_sse_reader"
+
+
+def _reader(response: Any) -> _Reader:
+    reader = getattr(response, _KEPT, None)
+    if reader is None:
+        reader = _Reader(response)
         with suppress(AttributeError):  # a bare iterable: what is read beyond the last event wanted is lost
-            setattr(response, _KEPT, events)
-    return [event for _, event in zip(range(n), events, strict=False)]
-
-
-#: The attribute of a response that keeps what was read beyond the last event wanted.
-_KEPT = "_sse_events"
-
-
-def _events(response: Any) -> Iterator[Event]:
-    decoder = EventDecoder()
-    for chunk in _chunks(response):
-        yield from decoder.feed(chunk)
+            setattr(response, _KEPT, reader)
+    return reader
 
 
 def _chunks(response: Any) -> Iterable[bytes]:

@@ -44,8 +44,8 @@ _BLOCKING = {
     "werkzeug.socket": "run Werkzeug's server with threaded=True",
 }
 
-#: The key in the environ of a request that a stream answers: the stream.
-STREAM = "flask_sse_emitters.stream"
+#: The key in the environ of a test's request: a list that is given the stream that answers it.
+WITNESS = "flask_sse_emitters.witness"
 
 # Old browsers show a polyfill nothing of a response before 2 kB are there; these query parameters ask for them.
 _PADDING_WANTED = ("padding", "evs_preamble")
@@ -72,7 +72,8 @@ def respond(
     greeting = Event(retry=retry, comment="stream open" if emitter.is_open else None).encode()
     if any(name in request.args for name in _PADDING_WANTED):
         greeting = _PADDING + greeting
-    environ[STREAM] = stream = Stream(emitter, greeting, environ, settings.handoff)
+    stream = Stream(emitter, greeting, environ, settings.handoff)
+    environ.get(WITNESS, []).append(stream)
     response = response_class(stream, status, _HEADERS, content_type="text/event-stream", direct_passthrough=True)
     Response.call_on_close(response, stream.close)  # also where somebody puts another body in its place
     response.headers.update(headers or {})
@@ -97,6 +98,7 @@ class Stream:
     """
 
     __slots__ = (
+        "_ahead",
         "_asleep",
         "_emitter",
         "_environ",
@@ -119,6 +121,7 @@ class Stream:
         self._watch: Watch | None = None
         self._wide_awake = 0  # so many pieces have been taken since it slept
         self._asleep = False  # there was nothing to take: park before trying again
+        self._ahead = b""  # what has been taken already
         self.when_over: list[Callable[[], object]] = []
         self.declined: str | None = None
 
@@ -132,6 +135,9 @@ class Stream:
             if self._is_handed_off(self._environ, sys._getframe(1)):
                 raise StopIteration
         while True:
+            if self._ahead:
+                ahead, self._ahead = self._ahead, b""
+                return ahead
             if self._asleep:
                 self._asleep, self._wide_awake = False, 0
                 if given := self._parker.park():
@@ -145,6 +151,19 @@ class Stream:
             if payload is None:
                 raise self._end()
             self._asleep = True
+
+    def is_ready(self) -> bool:
+        """Whether the next piece is there, or the end: nobody has to wait for it."""
+        if self._greeting is not None or self._emitter is None:
+            return True
+        if self._asleep and not self._emitter._idle:
+            self._asleep = False
+            self._ahead = self._parker.park() or b""
+        if not (self._ahead or self._asleep):
+            piece = self._emitter._take()
+            self._asleep = piece == b""
+            self._ahead = piece or b""
+        return not self._asleep
 
     def called(self, start_response: StartResponse) -> None:
         """The server, or whoever stands before it, begins with the response, and this is its body."""
@@ -218,12 +237,6 @@ class Stream:
     def _note_declined(self, reason: str) -> None:
         self.declined = reason
         note_declined(self._handoff, reason)
-
-    @property
-    def has_more(self) -> bool:
-        """Whether the next piece is there, so that nobody would wait for it."""
-        emitter = self._emitter
-        return self._greeting is not None or (emitter is not None and (not self._asleep or not emitter._idle))
 
     def _end(self) -> Exception:
         self._forget_client()

@@ -20,7 +20,10 @@ class Listener(Protocol):
         """
 
     def arrived(self, frames: Sequence[Frame]) -> None:
-        """These were published, in this order: with their offsets, and already in the log."""
+        """These were published, in this order: with their offsets, and already in the log.
+
+        Some may be told again, after an interrupt of the thread that told them: their offsets show that.
+        """
 
 
 class Broker(ABC):

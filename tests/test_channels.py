@@ -1,0 +1,733 @@
+"""Channels from inside one process: what is published, what a client that comes back gets, and what it is told."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import json
+import logging
+import re
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from flask_sse_emitters import (
+    SSE,
+    CloseReason,
+    Event,
+    InvalidChannel,
+    InvalidEvent,
+    NotInitialized,
+    SseEmitter,
+    SseEmitters,
+    TooManyClients,
+)
+from flask_sse_emitters.replay import PAGE_SECONDS, PAGES_KEPT, Page, Pages
+from flask_sse_emitters.testing import OpenStream, decode, open_stream, published
+
+from .clock import ManualScheduler
+from .waiting import PATIENCE, until
+
+
+class Board:
+    """An app with the endpoints of channels, and a client of it."""
+
+    def __init__(self, **config: Any) -> None:
+        self.app = Flask(__name__)
+        self.app.config.update(config)
+        self.sse = SSE(self.app)
+        self.app.register_blueprint(self.sse.blueprint, url_prefix="/events")
+        self.client = self.app.test_client()
+
+    def publish(self, channel: str, *texts: object) -> list[str]:
+        return [self.sse.publish(channel, str(text)) for text in texts]
+
+    def open(self, *channels: str, last: str | None = None) -> Any:
+        query = "&".join(f"channel={channel}" for channel in channels)
+        headers = {} if last is None else {"Last-Event-ID": last}
+        return open_stream(self.client, f"/events?{query}", headers=headers)
+
+    def replayed(self, *channels: str, last: str | None = None) -> list[Event]:
+        with self.open(*channels, last=last) as stream:
+            return list(stream.ready())
+
+
+@pytest.fixture
+def board() -> Board:
+    return Board()
+
+
+def texts(events: list[Event]) -> list[str]:
+    return [event.data for event in events]
+
+
+def gap_of(events: list[Event]) -> dict[str, str]:
+    """The one gap, which comes first and has no id."""
+    assert [event.event for event in events].count("gap") == 1
+    assert (events[0].event, events[0].id) == ("gap", None)
+    found: dict[str, str] = json.loads(events[0].data)
+    assert list(found) == ["requested", "oldest", "newest"]
+    return found
+
+
+def moved(event_id: str, by: int) -> str:
+    epoch, offset = event_id.split("-")
+    return f"{epoch}-{int(offset) + by}"
+
+
+# publishing
+
+
+def test_an_event_reaches_the_clients_of_its_channel_with_its_id_name_and_data(board: Board) -> None:
+    with board.open("orders") as stream, board.open("other") as other:
+        event_id = board.sse.publish("orders", {"id": 7}, event="created", retry=100)
+        assert stream.ready() == [Event('{"id": 7}', event="created", id=event_id)]
+        assert other.ready() == []
+
+
+def test_a_stream_of_many_channels_gets_the_events_of_all(board: Board) -> None:
+    with board.open("a", "b") as stream:
+        board.publish("a", 1)
+        board.publish("c", 2)
+        board.publish("b", 3)
+        assert texts(stream.ready()) == ["1", "3"]
+
+
+@pytest.mark.parametrize(
+    "path", ["/events/a", "/events?channel=a", "/events?channel=a&channel=a", "/events/a?channel=a"]
+)
+def test_every_way_to_ask_for_a_channel(board: Board, path: str) -> None:
+    with open_stream(board.client, path) as stream:
+        [event_id] = board.publish("a", "x")
+        assert stream.ready() == [Event("x", id=event_id)]
+
+
+@pytest.mark.parametrize("name", ["a/b", "user:7@example.org", "A.b-c_d", "a//b", "a/", "x" * 200, "..", "a:b/c"])
+def test_names_may_have_all_of_their_characters_in_the_path_and_in_the_query(board: Board, name: str) -> None:
+    with open_stream(board.client, f"/events/{name}") as stream, board.open(name) as other:
+        board.publish(name, "x")
+        assert texts(stream.ready()) == texts(other.ready()) == ["x"]
+
+
+@pytest.mark.parametrize(
+    "name", ["", "a b", "x" * 201, "ä", "a\n", "a,b", "a\0", "a?", None, 7, "\N{FULLWIDTH LATIN SMALL LETTER A}"]
+)
+def test_what_is_no_name_is_refused_wherever_it_is_used(board: Board, name: Any) -> None:
+    for use in (lambda: board.sse.publish(name, "x"), lambda: board.sse.channel(name)):
+        with pytest.raises(InvalidChannel, match=re.escape("1 to 200 ASCII letters, digits and . _ - : / @")):
+            use()
+    assert issubclass(InvalidChannel, ValueError)
+
+
+@pytest.mark.parametrize(
+    ("query", "says"),
+    [
+        ("", "no channel: ask for http://localhost/events?channel=NAME"),
+        ("?channel=", "a channel's name has 1 to 200"),
+        ("?channel=a&channel=b%20c", "'b c'"),
+        ("?channel=" + "x" * 300, "unlike one of 300 characters"),
+        ("/a%20b", "'a b'"),
+        ("?" + "&".join(f"channel={number}" for number in range(51)), "51 channels: one stream carries 50 at most"),
+    ],
+)
+def test_over_http_that_is_a_400_which_says_what_to_change(board: Board, query: str, says: str) -> None:
+    answer = board.client.get(f"/events{query}")
+    assert (answer.status_code, answer.mimetype) == (400, "text/plain")
+    assert says in answer.text
+
+
+def test_one_stream_carries_fifty_channels(board: Board) -> None:
+    names = [f"channel-{number}" for number in range(50)]
+    with board.open(*names) as stream:
+        for name in names:
+            board.publish(name, name)
+        events = stream.ready()
+        assert texts(events) == names
+    board.publish(names[0], "missed")
+    assert texts(board.replayed(*names, last=str(events[-1].id))) == ["missed"]
+
+
+def test_an_event_may_be_given_whole(board: Board) -> None:
+    with board.open("a") as stream:
+        board.sse.publish("a", Event({"x": 1}, event="named"))
+        board.sse.publish("a", SseEmitter.event().name("built").data("y"))
+        assert [(event.event, event.data) for event in stream.ready()] == [("named", '{"x": 1}'), ("built", "y")]
+
+
+@pytest.mark.parametrize(
+    ("data", "options"),
+    [
+        (Event("x", id=1), {}),
+        (Event("x"), {"event": "other"}),
+        (SseEmitter.event().data("x"), {"retry": 1}),
+        ("x", {"event": "a\nb"}),
+        ({1, 2}, {}),
+        ("x" * 2_000_000, {}),
+    ],
+)
+def test_what_cannot_be_published_is_refused_and_nobody_gets_anything(
+    board: Board, data: Any, options: dict[str, Any]
+) -> None:
+    with board.open("a") as stream:
+        with pytest.raises(InvalidEvent):
+            board.sse.publish("a", data, **options)
+        [event_id] = board.publish("a", "next")
+        assert [event.id for event in stream.ready()] == [event_id]
+        assert event_id.endswith("-1"), "no id is wasted"
+
+
+def test_data_becomes_json_by_the_apps_own_provider(board: Board) -> None:
+    board.app.json.ensure_ascii = False  # type: ignore[attr-defined]
+    with board.open("a") as stream:
+        board.sse.publish("a", {"ä": 1})
+        assert texts(stream.ready()) == ['{"ä": 1}']
+
+
+def test_a_key_makes_a_retry_safe(board: Board) -> None:
+    with board.open("a") as stream:
+        first = board.sse.publish("a", "x", key="order-7")
+        assert board.sse.publish("a", "x", key="order-7") == first
+        assert board.sse.channel("a").publish("y", key="order-8") != first
+        assert texts(stream.ready()) == ["x", "y"]
+
+
+def test_a_channel_publishes_and_counts_its_subscribers(board: Board) -> None:
+    news = board.sse.channel("news")
+    assert (news.name, repr(news), news.subscribers()) == ("news", "<Channel 'news'>", 0)
+    with board.open("news", "other") as stream, board.open("news"):
+        assert news.subscribers() == 2
+        news.publish("x", event="e")
+        assert [(event.event, event.data) for event in stream.ready()] == [("e", "x")]
+    until(lambda: news.subscribers() == 0, "their end")
+
+
+def test_a_view_may_return_a_subscription(board: Board) -> None:
+    @board.app.get("/mine")
+    def mine() -> Any:
+        emitter = board.sse.channel("a").subscribe(timeout=60)
+        emitter.send("hello")
+        return emitter
+
+    with open_stream(board.client, "/mine") as stream:
+        board.publish("a", "x")
+        assert texts(stream.ready()) == ["hello", "x"]
+
+
+def test_the_position_may_be_given_by_hand(board: Board) -> None:
+    first, _ = board.publish("a", 1, 2)
+    positions: Iterator[str] = iter([first, ""])
+
+    @board.app.get("/mine")
+    def mine() -> Any:
+        return board.sse.channel("a").subscribe(last_event_id=next(positions))
+
+    for expected in (["2"], []):
+        with open_stream(board.client, "/mine", headers={"Last-Event-ID": "foreign"}) as stream:
+            assert texts(stream.ready()) == expected
+
+
+def test_an_emitter_may_be_put_in_a_channels_list_by_hand(board: Board) -> None:
+    news = board.sse.channel("news")
+    assert isinstance(news.emitters, SseEmitters)
+
+    @board.app.get("/mine")
+    def mine() -> Any:
+        return news.emitters.add(news.emitters.add(SseEmitter()))
+
+    board.publish("news", "before")
+    with open_stream(board.client, "/mine") as stream:
+        [event_id] = board.publish("news", "x")
+        news.emitters.send("for those here")
+        assert [(event.data, event.id) for event in stream.ready()] == [("x", event_id), ("for those here", event_id)]
+    with pytest.raises(TypeError, match="add\\(\\) takes an SseEmitter"):
+        news.emitters.add("x")  # type: ignore[type-var]
+
+
+def test_ending_a_channels_list_ends_its_streams_after_all_that_was_published(board: Board) -> None:
+    with board.open("a") as stream, board.open("a", "b") as other:
+        board.publish("a", 1, 2)
+        board.sse.channel("a").emitters.complete()
+        assert texts(stream.ready()) == texts(other.ready()) == ["1", "2"]
+    assert board.sse.stats()["closed"] == {"completed": 2}
+
+
+def test_ending_a_channels_list_ends_streams_that_are_still_catching_up(board: Board) -> None:
+    first, *_ = board.publish("a", *range(10))
+    with board.open("a", last=first) as stream, board.open("a", "b", last=f"{first},{moved(first, -1)}") as other:
+        board.sse.channel("a").emitters.complete()
+        board.publish("a", "after")
+        assert texts(stream.ready()) == texts(other.ready()) == [str(number) for number in range(1, 10)]
+    assert board.sse.stats()["closed"] == {"completed": 2}
+
+
+# outside an app context
+
+
+def test_outside_an_app_context_it_is_the_one_app(board: Board) -> None:
+    with board.open("a") as stream:
+        in_thread(lambda: board.sse.publish("a", "x"))
+        assert texts(stream.ready()) == ["x"]
+
+
+def test_without_an_app_or_with_several_it_says_what_to_do() -> None:
+    sse = SSE()
+    news = sse.channel("news", public=True)
+    with pytest.raises(NotInitialized, match=r"call init_app\(app\) first"):
+        news.publish("x")
+    apps = [Flask("one"), Flask("two")]
+    for app in apps:
+        sse.init_app(app)
+    for use in (lambda: sse.publish("news", "x"), sse.stats, sse.shutdown, news.subscribe):
+        with pytest.raises(NotInitialized, match=r"has 2 apps: say which, with app.app_context\(\)"):
+            use()
+    with apps[1].app_context():
+        news.publish("x")
+        assert sse.stats()["published"] == 1
+    with apps[0].app_context():
+        assert sse.stats()["published"] == 0
+
+
+def test_another_apps_context_is_not_in_the_way(board: Board) -> None:
+    other = Board()
+    with other.app.app_context():
+        event_id = board.sse.publish("a", "x")
+    assert board.sse.stats()["published"] == 1
+    assert (other.sse.stats()["published"], event_id[-2:]) == (0, "-1")
+
+
+# coming back
+
+
+def test_who_comes_back_gets_exactly_what_came_after_and_then_what_is_new(board: Board) -> None:
+    ids = board.publish("a", 1, 2, 3, 4)
+    with board.open("a", last=ids[1]) as stream:
+        ids += board.publish("a", 5)
+        assert [(event.data, event.id) for event in stream.ready()] == list(zip("345", ids[2:], strict=True))
+        ids += board.publish("a", 6)
+        assert [event.id for event in stream.ready()] == ids[5:]
+
+
+def test_who_has_everything_gets_nothing_twice(board: Board) -> None:
+    *_, last = board.publish("a", 1, 2)
+    with board.open("a", last=last) as stream:
+        assert stream.ready() == []
+        board.publish("a", 3)
+        assert texts(stream.ready()) == ["3"]
+
+
+def test_who_comes_without_an_id_begins_with_what_is_new(board: Board) -> None:
+    board.publish("a", 1, 2)
+    with board.open("a") as stream:
+        assert stream.ready() == []
+    assert board.replayed("a", last="") == []
+
+
+def test_who_had_no_event_yet_misses_none_either(board: Board) -> None:
+    """The stream begins with a block that has an id alone: WHATWG HTML, 9.2.6, has clients remember it."""
+    board.publish("a", 1)
+    board.publish("b", 1, 2)
+    with board.client.get("/events?channel=a&channel=b") as response:
+        first = next(response.iter_encoded())
+    block = first.decode().split("\n\n")[1]
+    assert block.startswith("id: ")
+    assert "\n" not in block
+    board.publish("a", 2)
+    board.publish("b", 3)
+    assert texts(board.replayed("a", "b", last=block.removeprefix("id: "))) == ["2", "3"]
+
+
+def test_positions_in_many_channels_are_joined_in_the_order_of_the_request(board: Board) -> None:
+    with board.open("b", "a") as stream:
+        [a1], [b1] = board.publish("a", 1), board.publish("b", 1)
+        [b2] = board.publish("b", 2)
+        start = moved(b1, -1)
+        assert [event.id for event in stream.ready()] == [f"{start},{a1}", f"{b1},{a1}", f"{b2},{a1}"]
+    board.publish("a", 2)
+    board.publish("b", 3)
+    events = board.replayed("b", "a", last=f"{b1},{a1}")
+    assert texts(events) == ["2", "2", "3"], "in the order in which they were published"
+    assert [event.id for event in events] == [f"{b2},{a1}", f"{b2},{moved(a1, 1)}", f"{moved(b2, 1)},{moved(a1, 1)}"]
+
+
+def test_every_id_of_a_stream_leads_to_exactly_what_comes_after_it(board: Board) -> None:
+    names = ["a", "b", "c"]
+    with board.open(*names) as stream:
+        for number in range(30):
+            board.publish(names[number * 7 % 3], number)
+        events = stream.ready()
+    assert len(events) == 30
+    for index, event in enumerate(events):
+        assert texts(board.replayed(*names, last=str(event.id))) == texts(events)[index + 1 :]
+
+
+@pytest.mark.parametrize("parameter", ["last_event_id", "lastEventId", "evs_last_event_id"])
+def test_the_id_may_come_as_a_query_parameter_and_the_header_wins(board: Board, parameter: str) -> None:
+    ids = board.publish("a", 1, 2, 3)
+    path = f"/events?channel=a&{parameter}={ids[0]}"
+    with open_stream(board.client, path) as stream:
+        assert texts(stream.ready()) == ["2", "3"]
+    with open_stream(board.client, path, headers={"Last-Event-ID": ids[1]}) as stream:
+        assert texts(stream.ready()) == ["3"]
+    with open_stream(board.client, path, headers={"Last-Event-ID": ""}) as stream:
+        assert texts(stream.ready()) == ["2", "3"]
+
+
+BAD_IDS: list[tuple[str, Callable[[str], str]]] = [
+    ("unknown", lambda _: "17"),
+    ("of a former epoch", lambda _: "zzzzz-1"),
+    ("future", lambda last: moved(last, 1)),
+    ("far in the future", lambda last: moved(last, 10**15)),
+    ("with too many parts", lambda last: f"{last},{last}"),
+    ("with an empty part", lambda last: f"{last},"),
+    ("malformed", lambda last: last.replace("-", "+")),
+    ("negative", lambda last: last.replace("-", "--")),
+    ("overlong", lambda last: last + "0" * 10_000),
+    ("not ASCII", lambda _: "é\N{SNOWMAN}"),
+    ("blank", lambda _: " "),
+]
+
+
+@pytest.mark.parametrize("bad", [bad for _, bad in BAD_IDS], ids=[name for name, _ in BAD_IDS])
+def test_a_bad_id_is_one_gap_and_then_everything_that_is_held(board: Board, bad: Callable[[str], str]) -> None:
+    ids = board.publish("a", 1, 2)
+    asked = bad(ids[-1])
+    sent = asked.encode().decode("latin-1")  # as servers hand over what a browser sends as UTF-8
+    with board.open("a", last=sent) as stream:
+        board.publish("a", 3)
+        events = stream.ready()
+        assert gap_of(events) == {"requested": asked[:2048], "oldest": ids[0], "newest": ids[-1]}
+        assert texts(events[1:]) == ["1", "2", "3"]
+        assert [event.id for event in events[1:]] == [*ids, moved(ids[-1], 1)]
+
+
+def test_after_a_gap_a_client_has_its_position_and_no_second_gap(board: Board) -> None:
+    with board.client.get("/events/empty", headers={"Last-Event-ID": "foreign"}) as response:
+        text = next(response.iter_encoded()).decode()
+    gap, position = text.split("\n\n")[1:3]
+    assert gap.startswith("event: gap\n")
+    assert "\nid:" not in gap
+    assert position.startswith("id: ")
+    board.publish("empty", 1)
+    assert texts(board.replayed("empty", last=position.removeprefix("id: "))) == ["1"]
+
+
+def test_where_events_were_evicted_that_is_one_gap_and_then_what_is_held() -> None:
+    board = Board(SSE_HISTORY=3)
+    ids = board.publish("a", *range(10))
+    events = board.replayed("a", last=ids[2])
+    assert gap_of(events) == {"requested": ids[2], "oldest": ids[7], "newest": ids[9]}
+    assert [event.id for event in events[1:]] == ids[7:]
+
+
+def test_an_evicted_id_after_which_nothing_was_lost_is_no_gap() -> None:
+    board = Board(SSE_HISTORY=3)
+    ids = board.publish("a", *range(10))
+    assert [event.id for event in board.replayed("a", last=ids[6])] == ids[7:]
+
+
+def test_events_that_are_too_old_are_gone(scheduler: ManualScheduler) -> None:
+    board = Board(SSE_HISTORY_SECONDS=0.05)
+    ids = board.publish("a", 1, 2)
+    log = board.sse._channels().broker._records["a"].log  # type: ignore[attr-defined]
+    until(lambda: log.oldest > 2, "their end")
+    assert gap_of(board.replayed("a", last=ids[0])) == {
+        "requested": ids[0],
+        "oldest": moved(ids[1], 1),
+        "newest": ids[1],
+    }
+    assert board.replayed("a", last=ids[1]) == [], "nothing was lost after the last one"
+
+
+def test_a_channel_may_keep_none_of_its_events(board: Board) -> None:
+    board.sse.channel("live", history=0)
+    with board.open("live") as stream:
+        [first] = board.publish("live", 1)
+        assert texts(stream.ready()) == ["1"]
+    assert board.replayed("live", last=first) == []
+    [second] = board.publish("live", 2)
+    events = board.replayed("live", last=first)
+    assert gap_of(events) == {"requested": first, "oldest": moved(second, 1), "newest": second}
+    assert events[1:] == []
+
+
+def test_a_channel_may_keep_more_or_less_than_others(board: Board) -> None:
+    board.sse.channel("a", history=2)
+    ids = board.publish("a", *range(10))
+    assert len(board.replayed("a", last=ids[0])[1:]) == 2
+
+
+def test_a_hole_in_one_of_many_channels_is_one_gap() -> None:
+    board = Board(SSE_HISTORY=2)
+    a, b = board.publish("a", *range(5)), board.publish("b", 1, 2)
+    events = board.replayed("a", "b", last=f"{a[0]},{b[0]}")
+    assert gap_of(events) == {"requested": f"{a[0]},{b[0]}", "oldest": f"{a[3]},{b[1]}", "newest": f"{a[4]},{b[1]}"}
+    assert texts(events[1:]) == ["3", "4", "2"]
+
+
+def test_a_replay_of_any_length_neither_overflows_nor_is_it_held_for_the_client() -> None:
+    board = Board(SSE_HISTORY=100_000, SSE_MAX_PENDING=5, SSE_MAX_PENDING_BYTES=10_000)
+    ids = board.publish("a", *("x" * 1000 + str(number) for number in range(5000)))
+    with board.open("a", last=ids[0]) as stream:
+        board.publish("a", "live")
+        emitter = next(iter(board.sse.channel("a").emitters))
+        assert (emitter.pending, emitter._backlog.size) == (0, 0)
+        events = stream.ready()
+        assert emitter.is_open
+    assert [event.id for event in events] == [*ids[1:], moved(ids[-1], 1)]
+
+
+def test_what_is_evicted_while_a_slow_client_reads_is_one_more_gap() -> None:
+    board = Board(SSE_HISTORY=100)
+    ids = board.publish("a", *("x" * 1000 + str(number) for number in range(100)))
+    with board.client.get("/events/a", headers={"Last-Event-ID": ids[0]}) as response:
+        pieces = response.iter_encoded()
+        begun = decode(next(pieces))
+        assert 10 < len(begun) < 90, "a part of it"
+        ids += board.publish("a", *range(150))
+        board.sse.channel("a").emitters.complete()
+        rest = decode(b"".join(pieces))
+    assert gap_of(rest) == {"requested": str(begun[-1].id), "oldest": ids[-100], "newest": ids[-1]}
+    assert [event.id for event in rest[1:]] == ids[-100:]
+
+
+@pytest.mark.parametrize("channels", [["a"], ["a", "b"]])
+def test_what_is_evicted_whole_while_a_slow_client_reads_is_announced_too(channels: list[str]) -> None:
+    board = Board(SSE_HISTORY=100)
+    ids = board.publish("a", *("x" * 1000 for _ in range(100)))
+    last = ",".join([ids[0], moved(ids[0], -1)][: len(channels)])
+    query = "&".join(f"channel={name}" for name in channels)
+    with board.client.get(f"/events?{query}", headers={"Last-Event-ID": last}) as response:
+        pieces = response.iter_encoded()
+        begun = decode(next(pieces))
+        board.sse.channel("a", history=0)
+        [newest] = board.publish("a", "gone")
+        board.sse.channel("a").emitters.complete()
+        rest = decode(b"".join(pieces))
+    assert gap_of(rest)["requested"] == begun[-1].id
+    assert gap_of(rest)["oldest"].startswith(moved(newest, 1))
+    assert rest[1:] == []
+
+
+def test_clients_that_come_back_to_one_position_share_the_bytes(board: Board) -> None:
+    ids = board.publish("a", *range(500))
+    b = board.publish("b", 1)
+    pages = board.sse._channels()._pages
+    for _ in range(20):
+        assert len(board.replayed("a", last=ids[99])) == 400
+    assert pages.built == 1
+    for _ in range(20):
+        assert len(board.replayed("a", "b", last=f"{ids[99]},{moved(b[0], -1)}")) == 401
+    assert pages.built == 2
+
+
+def test_a_page_that_was_too_short_for_what_came_since_is_made_anew(board: Board) -> None:
+    ids = board.publish("a", 1, 2)
+    assert texts(board.replayed("a", last=ids[0])) == ["2"]
+    board.publish("a", 3)
+    assert texts(board.replayed("a", last=ids[0])) == ["2", "3"]
+
+
+def test_pages_are_let_go_when_nobody_asks_for_them_any_more(scheduler: ManualScheduler) -> None:
+    pages = Pages(scheduler)
+    page = Page(b"x", (1,), (1,))
+    pages.put("old", page)
+    scheduler.pass_time(PAGE_SECONDS * 0.6)
+    pages.put("new", page)
+    assert pages.get("old", (1,)) is page
+    scheduler.pass_time(PAGE_SECONDS * 0.9)
+    assert len(pages) == 2
+    scheduler.pass_time(PAGE_SECONDS * 2)
+    assert (len(pages), scheduler.live_timers()) == (0, [])
+    for number in range(PAGES_KEPT * 2):
+        pages.put(number, page)
+    assert len(pages) == PAGES_KEPT
+    assert pages.get(PAGES_KEPT * 2 - 1, (1,)) is page
+
+
+def test_publishing_while_clients_catch_up_loses_nothing_and_repeats_nothing() -> None:
+    """Four threads publish to two channels; clients come from some position at any moment, and read to the end."""
+    board = Board(SSE_HISTORY=10_000)
+    start = [board.publish(name, "start")[0] for name in ("a", "b")]
+    running = threading.Event()
+    stop = threading.Event()
+    found: list[list[Event]] = []
+
+    def publish(name: str) -> None:
+        for number in range(1500):
+            board.publish(name, number)
+            running.set()
+
+    def read(seed: int) -> None:
+        assert running.wait(PATIENCE)
+        last, seen = ",".join(start), []
+        while not stop.is_set():
+            with board.open("a", "b", last=last) as stream:
+                for _ in range(seed % 5 + 1):
+                    seen += stream.ready()
+            last = str(seen[-1].id) if seen else last
+        seen += board.replayed("a", "b", last=last)
+        found.append(seen)
+
+    readers = [threading.Thread(target=read, args=(seed,)) for seed in range(4)]
+    writers = [threading.Thread(target=publish, args=(name,)) for name in "aabb"]
+    for thread in readers + writers:
+        thread.start()
+    for thread in writers:
+        thread.join(PATIENCE)
+    stop.set()
+    for thread in readers:
+        thread.join(PATIENCE)
+    assert len(found) == 4
+    for seen in found:
+        assert [event for event in seen if event.event == "gap"] == []
+        pairs = [tuple(int(part.split("-")[1]) for part in str(event.id).split(",")) for event in seen]
+        steps = {(a - before_a, b - before_b) for (before_a, before_b), (a, b) in itertools.pairwise([(1, 1), *pairs])}
+        assert steps == {(0, 1), (1, 0)}
+        assert pairs[-1] == (3001, 3001)
+
+
+# what belongs to a channel
+
+
+def test_what_was_said_of_a_channel_holds_for_good(board: Board) -> None:
+    board.sse.channel("a", history=1, max_clients=2)
+    board.sse.channel("a", public=True)
+    board.sse.channel("a")
+    ids = board.publish("a", 1, 2, 3)
+    assert len(board.replayed("a", last=ids[0])[1:]) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [({"history": -1}, "history must be an int, 0 or more"), ({"max_clients": 0}, "max_clients must be an int, 1 or")],
+)
+def test_wrong_options_are_refused(board: Board, options: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        board.sse.channel("a", **options)
+
+
+def test_more_clients_than_a_channel_takes_are_sent_away_to_come_again(
+    board: Board, caplog: pytest.LogCaptureFixture
+) -> None:
+    board.sse.channel("a", max_clients=2)
+    with board.open("a"), board.open("a", "b"):
+        answers = [board.client.get("/events/a") for _ in range(20)]
+        assert board.sse.channel("a").subscribers() == 2
+        with board.open("b"):
+            assert board.sse.channel("b").subscribers() == 2
+    assert {answer.status_code for answer in answers} == {200}
+    assert len({answer.data for answer in answers}) > 5, "at different times"
+    assert all(1500 <= int(answer.data.removeprefix(b"retry: ")) <= 6000 for answer in answers)
+    assert board.sse.stats()["refused"] == 20
+    assert [record.levelno for record in caplog.records if "max_clients=2" in record.message] == [logging.WARNING]
+    with board.open("a"):
+        assert board.sse.channel("a").subscribers() == 1
+
+
+def test_one_who_was_sent_away_learns_why(board: Board) -> None:
+    board.sse.channel("a", max_clients=1)
+    with board.open("a"), board.app.test_request_context("/"):
+        emitter = board.sse.channel("a").subscribe()
+    assert emitter.close_reason is CloseReason.ERROR
+    assert isinstance(emitter.error, TooManyClients)
+    assert "max_clients=1 of the channel 'a'" in str(emitter.error)
+
+
+def test_lifetimes_are_spread_so_that_those_who_came_together_do_not_leave_together() -> None:
+    board = Board(SSE_TIMEOUT=1000)
+    with board.app.app_context():
+        lifetimes = [board.sse.channel("a").subscribe()._settings.timeout for _ in range(200)]
+        assert 900 <= min(lifetimes) < 920
+        assert 1080 < max(lifetimes) <= 1100
+        assert board.sse.channel("a").subscribe(timeout=50)._settings.timeout == 50
+        assert board.sse.channel("a").subscribe(timeout=0)._settings.timeout == 0
+    board = Board(SSE_TIMEOUT=0)
+    with board.app.app_context():
+        assert board.sse.channel("a").subscribe()._settings.timeout == 0
+
+
+def test_nothing_is_left_of_a_channel_that_nobody_reads(board: Board) -> None:
+    channels = board.sse._channels()
+    for number in range(50):
+        with board.open(f"user:{number}", "all") as stream:
+            board.publish(f"user:{number}", "x")
+            assert len(stream.ready()) == 1
+    gc.collect()
+    assert dict(channels._feeds) == {}
+    assert not any(record._listeners for record in channels.broker._records.values())  # type: ignore[attr-defined]
+
+
+def test_a_head_request_leaves_nothing_behind(board: Board) -> None:
+    with board.client.head("/events/a") as answer:
+        assert (answer.status_code, answer.data, answer.content_type) == (200, b"", "text/event-stream")
+    assert (board.sse.channel("a").subscribers(), board.sse.stats()["clients"]) == (0, 0)
+
+
+def test_a_replay_ends_with_its_stream(board: Board) -> None:
+    """What was published before the end is delivered; what comes after it is not waited for."""
+    ids = board.publish("a", *("x" * 1000 + str(number) for number in range(300)))
+    with board.client.get("/events/a", headers={"Last-Event-ID": ids[0]}) as response:
+        pieces = response.iter_encoded()
+        begun = decode(next(pieces))
+        next(iter(board.sse.channel("a").emitters)).complete()
+        rest: list[Event] = []
+        for piece in pieces:
+            rest += decode(piece)
+            board.publish("a", "later")
+    assert [event.id for event in begun + rest][: len(ids) - 1] == ids[1:]
+    assert len(begun + rest) <= len(ids) + 1
+
+
+# for tests of one's own
+
+
+def test_published_shows_what_code_publishes_without_any_stream(board: Board) -> None:
+    @board.app.post("/orders")
+    def create() -> Any:
+        return {"event": board.sse.publish("orders", {"id": 7}, event="created")}
+
+    with published(board.sse, "orders", "other") as events:
+        answer = board.client.post("/orders")
+        board.publish("unheard", 1)
+        board.publish("other", 2)
+    board.publish("orders", 3)
+    assert events[0] == Event('{"id": 7}', event="created", id=answer.json["event"])  # type: ignore[index]
+    assert texts(events) == ['{"id": 7}', "2"]
+    with pytest.raises(TypeError, match="the names of one channel or more"), published(board.sse):
+        pass
+
+
+def test_open_stream_says_what_came_in_place_of_a_stream(board: Board) -> None:
+    with pytest.raises(AssertionError, match="GET /events was answered by no stream: 400 BAD REQUEST, text/plain"):
+        with open_stream(board.client, "/events"):
+            pass
+
+
+def test_ready_waits_for_nothing_and_knows_the_end(board: Board) -> None:
+    emitters = SseEmitters()
+
+    @board.app.get("/mine")
+    def mine() -> Any:
+        return emitters.add(SseEmitter())
+
+    with open_stream(board.client, "/mine") as stream:
+        assert isinstance(stream, OpenStream)
+        assert stream.ready() == stream.ready() == []
+        emitters.send("a")
+        in_thread(lambda: emitters.send("b"))
+        assert texts(stream.ready()) == ["a", "b"]
+        emitters.send("c")
+        emitters.complete()
+        assert texts(stream.ready()) == ["c"]
+        assert stream.ready() == []
+        assert stream.response.status_code == 200
+
+
+def in_thread(call: Callable[[], object]) -> None:
+    thread = threading.Thread(target=call)
+    thread.start()
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
