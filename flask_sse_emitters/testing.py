@@ -56,7 +56,8 @@ def open_stream(client: FlaskClient, path: str, **options: Any) -> Iterator[Open
     :raises AssertionError: where the answer is no stream.
     """
     witness: list[Stream] = []
-    with client.get(path, environ_overrides={WITNESS: witness}, **options) as response:
+    overrides = {**options.pop("environ_overrides", {}), WITNESS: witness}
+    with client.get(path, environ_overrides=overrides, **options) as response:
         if not witness:
             raise AssertionError(f"GET {path} was answered by no stream: {response.status}, {response.content_type}")
         yield OpenStream(response, witness[0])

@@ -239,6 +239,8 @@ class Stream:
         note_declined(self._handoff, reason)
 
     def _end(self) -> Exception:
+        if self._watch is not None and self._emitter is not None and self._emitter.close_reason is CloseReason.SHUTDOWN:
+            SOCKETS.stop_reading(self._watch)  # else a worker may wait for the next request of a kept connection
         self._forget_client()
         if self._emitter is None or self._emitter.close_reason is not CloseReason.OVERFLOW:
             return StopIteration()

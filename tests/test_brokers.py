@@ -113,7 +113,8 @@ def test_what_was_published_before_is_in_the_log(broker: Broker) -> None:
 
 
 def test_what_is_told_is_in_the_log_already(broker: Broker) -> None:
-    channel, missing = new_name(), []
+    channel = new_name()
+    missing: list[Frame] = []
 
     class Looking(Ear):
         def arrived(self, frames: Sequence[Frame]) -> None:

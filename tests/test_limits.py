@@ -1,0 +1,189 @@
+"""How many streams there may be, and what is counted of them."""
+
+from __future__ import annotations
+
+import logging
+import resource
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from flask_sse_emitters import SSE, CloseReason, SseEmitter, SseEmitters, TooManyClients
+from flask_sse_emitters.streams import Streams
+from flask_sse_emitters.testing import open_stream
+
+from .clock import ManualScheduler
+from .test_channels import Board
+from .waiting import until
+
+
+def test_more_streams_than_allowed_are_sent_away_to_come_again(caplog: pytest.LogCaptureFixture) -> None:
+    board = Board(SSE_MAX_CLIENTS=3)
+    ends: list[BaseException] = []
+    emitters = SseEmitters()
+
+    @board.app.get("/mine")
+    def mine() -> Any:
+        emitter = emitters.add(SseEmitter())
+        emitter.send("connected!")
+        emitter.on_error(ends.append)
+        return emitter
+
+    with ExitStack() as stack:
+        for path in ("/mine", "/events/a", "/mine"):
+            stack.enter_context(open_stream(board.client, path))
+        answers = [board.client.get(path) for path in ("/mine", "/events/a") * 10]
+        assert {answer.status_code for answer in answers} == {200}, "an error would stop an EventSource for good"
+        assert {answer.content_type for answer in answers} == {"text/event-stream"}
+        retries = [int(answer.data.removeprefix(b"retry: ")) for answer in answers]
+        assert all(1500 <= retry <= 6000 for retry in retries)
+        assert len(set(retries)) > 5
+        assert (len(emitters), board.sse.channel("a").subscribers()) == (2, 1)
+        stats = board.sse.stats()
+        assert (stats["clients"], stats["opened"], stats["refused"]) == (3, 3, 20)
+    until(lambda: len(ends) == 12, "the callbacks")
+    assert all(isinstance(error, TooManyClients | ConnectionError) for error in ends)
+    assert [record.levelno for record in caplog.records if "SSE_MAX_CLIENTS=3" in record.message] == [logging.WARNING]
+    assert board.sse.stats()["clients"] == 0
+    with open_stream(board.client, "/mine") as stream:
+        assert [event.data for event in stream.ready()] == ["connected!"]
+
+
+def test_that_there_is_no_room_is_said_again_after_there_was_some(caplog: pytest.LogCaptureFixture) -> None:
+    board = Board(SSE_MAX_CLIENTS=1)
+    for _ in range(2):
+        with board.open("a"):
+            board.client.get("/events/a")
+            board.client.get("/events/a")
+    assert len([record for record in caplog.records if "SSE_MAX_CLIENTS=1" in record.message]) == 2
+
+
+def test_stats_count_what_comes_and_goes_and_why() -> None:
+    board = Board()
+    made: list[SseEmitter] = []
+
+    @board.app.get("/mine")
+    def mine() -> Any:
+        made.append(SseEmitter())
+        return made[-1]
+
+    with open_stream(board.client, "/mine") as stream:
+        made[-1].complete()
+        stream.ready()
+    with open_stream(board.client, "/mine") as stream:
+        made[-1].complete_with_error(RuntimeError())
+        stream.ready()
+    with open_stream(board.client, "/mine"):
+        pass
+    stats = board.sse.stats()
+    assert stats["closed"] == {"completed": 1, "error": 1, "disconnected": 1}
+    assert (stats["clients"], stats["opened"], stats["channels"], stats["warnings"]) == (0, 3, {}, [])
+    with open_stream(board.client, "/mine") as one, board.open("a", "b") as two:
+        made[-1].send("x")
+        board.publish("a", "x")
+        assert len(one.ready() + two.ready()) == 2
+        stats = board.sse.stats()
+    assert stats["outlets"] == {"handed_off": 0, "server": 2}
+    assert stats["declined"] == {"the server is not gunicorn with its gevent worker": 2}
+    assert stats["channels"] == {"a": 1, "b": 1}
+    assert stats["broker"] == "memory"
+
+
+def test_an_emitter_that_no_response_carries_any_more_is_not_counted() -> None:
+    board = Board(SSE_ATTACH_SECONDS=0.05)
+
+    @board.app.get("/dropped")
+    def dropped() -> str:
+        SseEmitter().response()
+        return "something else"
+
+    board.client.get("/dropped")
+    until(lambda: board.sse.stats()["clients"] == 0, "its end")
+    assert board.sse.stats()["closed"] == {"error": 1}
+
+
+def test_an_app_that_may_open_fewer_files_than_clients_is_warned(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 4096))
+    sse = SSE(Flask(__name__))
+    [warning] = sse.stats()["warnings"]
+    assert "SSE_MAX_CLIENTS=10000, but this process may open 1024 files" in warning
+    assert "ulimit -n" in warning
+    assert "LimitNOFILE=" in warning
+    assert [record.message for record in caplog.records] == [warning]
+    app = Flask(__name__)
+    app.config["SSE_MAX_CLIENTS"] = 900
+    assert SSE(app).stats()["warnings"] == []
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    assert SSE(Flask(__name__)).stats()["warnings"] == []
+
+
+@pytest.mark.parametrize("multiprocess", [True, False])
+def test_a_server_of_several_processes_is_warned_of_with_the_first_stream(multiprocess: bool) -> None:
+    board = Board()
+    for _ in range(2):
+        with open_stream(board.client, "/events/a", environ_overrides={"wsgi.multiprocess": multiprocess}):
+            pass
+    warnings = board.sse.stats()["warnings"]
+    assert ["SSE_BROKER_URL='memory://' reaches the clients of one process" in each for each in warnings] == (
+        [True] if multiprocess else []
+    )
+
+
+# the stop, with time held still
+
+
+def test_a_stop_keeps_streams_open_for_a_grace_and_cuts_them_at_the_end(scheduler: ManualScheduler) -> None:
+    app = Flask(__name__)
+    app.config.update(SSE_DRAIN_SECONDS=4, SSE_ATTACH_SECONDS=1000)
+    settings = SSE(app)._state().settings
+    streams = Streams(settings, scheduler)
+    emitters = [SseEmitter(0, scheduler=scheduler) for _ in range(100)]
+    outlets = [Outlet() for _ in emitters]
+    for emitter, outlet in zip(emitters, outlets, strict=True):
+        emitter._attach(settings, streams)
+        assert streams.admit(emitter) == 3000
+        emitter._stream_to(outlet)
+    streams.drain(grace=1)
+    streams.drain()
+    late = SseEmitter(0, scheduler=scheduler)
+    late._attach(settings, streams)
+    assert 1500 <= streams.admit(late) <= 6000
+    assert (late.close_reason, len(streams)) == (CloseReason.SHUTDOWN, 100)
+    scheduler.pass_time(0.9)
+    assert all(emitter.is_open for emitter in emitters)
+    emitters[0].send("just in time")
+    scheduler.pass_time(0.2)
+    assert {emitter.close_reason for emitter in emitters} == {CloseReason.SHUTDOWN}
+    assert emitters[0]._take() == b"data: just in time\n\n"
+    farewell = emitters[0]._take()
+    assert farewell is not None
+    assert farewell.startswith(b"retry: ")
+    assert emitters[0]._take() is None
+    emitters[0]._release(ConnectionError())
+    assert len(streams) == 99
+    scheduler.pass_time(2.8)
+    assert not any(outlet.cuts for outlet in outlets)
+    scheduler.pass_time(0.2)
+    assert all(outlet.cuts == 1 for outlet in outlets[1:])
+    assert streams.closed == {"shutdown": 1}
+
+
+class Outlet:
+    declined: str | None = None
+
+    def __init__(self) -> None:
+        self.cuts = 0
+
+    def wake(self) -> None: ...
+
+    def give(self, payload: bytes) -> None: ...
+
+    def cut(self) -> None:
+        self.cuts += 1
+
+    def unsent(self) -> int | None:
+        return None
