@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from flask import Blueprint, Response, request
 
-from .channel import MOST_CHANNELS, check_name
+from .channel import MOST_CHANNELS, Channels, check_name
 from .emitter import SseEmitter
 from .errors import InvalidChannel
 
-if TYPE_CHECKING:
-    from .extension import SSE
 
+def make_blueprint(channels: Callable[[], Channels]) -> Blueprint:
+    """``GET <prefix>?channel=a&channel=b`` and ``GET <prefix>/<channel>``.
 
-def make_blueprint(sse: SSE) -> Blueprint:
-    """``GET <prefix>?channel=a&channel=b`` and ``GET <prefix>/<channel>``."""
+    :param channels: those of the app that is at hand.
+    """
     blueprint = Blueprint("sse", __name__, url_prefix="/events")
 
     def stream(channel: str | None = None) -> SseEmitter | Response:
@@ -30,7 +30,7 @@ def make_blueprint(sse: SSE) -> Blueprint:
                 check_name(name)
         except InvalidChannel as error:
             return Response(f"{error}\n", 400, content_type="text/plain; charset=utf-8")
-        return sse._channels().subscribe(names, None, None)
+        return channels().subscribe(names, None, None)
 
     blueprint.add_url_rule("", view_func=stream, endpoint="streams", strict_slashes=False)
     blueprint.add_url_rule("/<path:channel>", view_func=stream, endpoint="stream", merge_slashes=False)

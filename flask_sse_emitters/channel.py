@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any
 from weakref import WeakValueDictionary
 
 from .brokers import Broker
@@ -19,9 +19,6 @@ from .parking import shared_guard
 from .replay import Pages, Replay
 from .settings import Duration, Settings
 from .streams import Streams
-
-if TYPE_CHECKING:
-    from .extension import SSE
 
 #: One stream carries so many at most.
 MOST_CHANNELS = 50
@@ -126,13 +123,13 @@ class Channel:
     Every method may be called from any thread, also outside a request.
     """
 
-    def __init__(self, sse: SSE, name: str) -> None:
-        self._sse = sse
+    def __init__(self, name: str, channels: Callable[[], Channels]) -> None:
         self.name = name
+        self._channels = channels  # of the app that is at hand
 
     def publish(self, data: Any, *, event: str | None = None, retry: int | None = None, key: str | None = None) -> str:
         """Publish as :meth:`SSE.publish` does."""
-        return self._sse.publish(self.name, data, event=event, retry=retry, key=key)
+        return self._channels().publish(self.name, data, event, retry, key)
 
     def subscribe(self, *, timeout: Duration | None = None, last_event_id: str | None = None) -> SseEmitter:
         """A new client's stream of this channel, for a view to return.
@@ -148,12 +145,12 @@ class Channel:
         :param timeout: the whole lifetime, seconds or a timedelta. None takes ``SSE_TIMEOUT``, spread by 10 %.
         :param last_event_id: None takes what the request says; ``""`` is none.
         """
-        return self._sse._channels().subscribe([self.name], timeout, last_event_id)
+        return self._channels().subscribe([self.name], timeout, last_event_id)
 
     @property
     def emitters(self) -> Feed:
         """The list of its clients in this process. What is sent to it by hand is not kept, and goes no further."""
-        return self._sse._channels().feed(self.name)
+        return self._channels().feed(self.name)
 
     def subscribers(self) -> int:
         """How many clients read it, in all processes."""

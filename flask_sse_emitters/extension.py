@@ -119,7 +119,7 @@ class SSE:
         for option, value in said.items():
             if value is not None:
                 setattr(self._options.setdefault(name, Options()), option, value)
-        return Channel(self, name)
+        return Channel(name, self._channels)
 
     def publish(
         self, channel: str, data: Any, *, event: str | None = None, retry: int | None = None, key: str | None = None
@@ -148,7 +148,7 @@ class SSE:
         ``GET /events?channel=a&channel=b`` and ``GET /events/a`` are streams. Channels of one stream share a
         connection, of which browsers open six to an origin; their names do not show in the events.
         """
-        return make_blueprint(self)
+        return make_blueprint(self._channels)
 
     def stats(self) -> dict[str, Any]:
         """This process's figures, for people and monitors.

@@ -52,8 +52,12 @@ def is_green() -> bool:
 
 
 def guard() -> Guard:
-    """A native lock, whatever has been patched."""
-    lock: Guard = native("_thread", "allocate_lock")()
+    """A native lock, whatever has been patched.
+
+    Reentrant, because the garbage collector may run foreign code wherever memory is asked for, and a finalizer that
+    ends a stream, say, may need the very guard that is held here.
+    """
+    lock: Guard = native("_thread", "RLock")()
     return lock
 
 
@@ -61,14 +65,13 @@ def shared_guard() -> Guard:
     """One of a few guards that thousands of small objects share.
 
     A walk over thousands of clients takes the guard of each: one of its own for each would be somewhere else in memory
-    every time, and cost more than all that is done under it. Reentrant, because the garbage collector may run foreign
-    code under a guard, and that may take the guard of another object.
+    every time, and cost more than all that is done under it.
     """
     return _shared[next(_turn) % SHARED_GUARDS]
 
 
 def _make_shared() -> list[Guard]:
-    return [native("_thread", "RLock")() for _ in range(SHARED_GUARDS)]
+    return [guard() for _ in range(SHARED_GUARDS)]
 
 
 def parker() -> Parker:

@@ -13,7 +13,7 @@ from weakref import WeakSet
 import pytest
 from flask import Flask
 
-from flask_sse_emitters import SSE, CloseReason, Event, InvalidEvent, SseEmitter, SseEmitters, settings
+from flask_sse_emitters import SSE, CloseReason, CopyOnWriteList, Event, InvalidEvent, SseEmitter, SseEmitters, settings
 from flask_sse_emitters.emitters import CROWD, OWN_SHARE, STRIDE
 from flask_sse_emitters.frames import Batch
 
@@ -529,3 +529,25 @@ def test_it_tells_how_many_there_are() -> None:
     emitters.add(SseEmitter())
     assert repr(emitters) == "<SseEmitters of 1>"
     assert Event("x") not in emitters
+
+
+def test_a_finalizer_that_the_garbage_collector_runs_in_the_middle_of_a_send_may_send_as_well() -> None:
+    """It runs wherever memory is asked for, also under a guard."""
+    emitters, sent, finalizers = SseEmitters(), threading.Event(), ["one"]
+
+    class Members(CopyOnWriteList[Any]):
+        def snapshot(self) -> tuple[Any, ...]:
+            if emitters._guard._is_owned() and finalizers:  # type: ignore[attr-defined]
+                emitters.send(finalizers.pop())
+            return super().snapshot()
+
+    emitters._members = Members()
+    emitter = emitters.add(SseEmitter(0))
+
+    def send() -> None:
+        emitters.send("sent")
+        sent.set()
+
+    threading.Thread(target=send, daemon=True).start()
+    assert sent.wait(PATIENCE), "no deadlock"
+    assert (emitter.pending, finalizers) == (2, [])
