@@ -55,6 +55,12 @@ class Backlog:
         self._begun = b"".join([frame.payload for frame in frames])
         self.size = self._exempt = len(self._begun)
 
+    def lead_with(self, payload: bytes) -> None:
+        """What is taken first, before all that waits; it counts for no bound, and nothing has been taken yet."""
+        self._begun = payload
+        self.size += len(payload)
+        self._exempt = len(payload)
+
     def take(self) -> bytes:
         """Remove and give the oldest bytes, as many as make one good write; ``b""`` where there are none."""
         if not self._begun:

@@ -16,7 +16,7 @@ def make_blueprint(channels: Callable[[], Channels]) -> Blueprint:
 
     :param channels: those of the app that is at hand.
     """
-    blueprint = Blueprint("sse", __name__, url_prefix="/events")
+    blueprint = Blueprint("sse_emitters", __name__, url_prefix="/events")
 
     def stream(channel: str | None = None) -> SseEmitter | Response:
         asked = request.args.getlist("channel") if channel is None else [channel, *request.args.getlist("channel")]
@@ -29,9 +29,11 @@ def make_blueprint(channels: Callable[[], Channels]) -> Blueprint:
             for name in names:
                 check_name(name)
         except InvalidChannel as error:
-            return Response(f"{error}\n", 400, content_type="text/plain; charset=utf-8")
+            return Response(
+                f"{error}\n", 400, {"X-Content-Type-Options": "nosniff"}, content_type="text/plain; charset=utf-8"
+            )
         return channels().subscribe(names, None, None)
 
-    blueprint.add_url_rule("", view_func=stream, endpoint="streams", strict_slashes=False)
+    blueprint.add_url_rule("/", view_func=stream, endpoint="streams", strict_slashes=False)
     blueprint.add_url_rule("/<path:channel>", view_func=stream, endpoint="stream", merge_slashes=False)
     return blueprint

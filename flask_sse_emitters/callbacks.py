@@ -25,7 +25,7 @@ class CloseReason(Enum):
     DISCONNECTED = "disconnected"  #: the client left, or took nothing for ``SSE_WRITE_SECONDS``
     ERROR = "error"  #: ``complete_with_error()`` was called, its request failed, or no view returned it in time
     OVERFLOW = "overflow"  #: more events were pending than allowed
-    SHUTDOWN = "shutdown"  #: the worker stops (nothing ends a stream with this yet)
+    SHUTDOWN = "shutdown"  #: the worker stops, or ``sse.shutdown()`` was called
 
 
 _FOLLOWING: dict[CloseReason, tuple[Kind, ...]] = {

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
-from weakref import WeakValueDictionary
+from weakref import WeakSet, WeakValueDictionary
 
 from .brokers import Broker
 from .emitter import SseEmitter
@@ -15,10 +16,10 @@ from .event import Event, EventBuilder, as_event
 from .feed import Feed
 from .frames import make_frame
 from .history import Bounds
-from .parking import shared_guard
+from .parking import guard
 from .replay import Pages, Replay
 from .settings import Duration, Settings
-from .streams import Streams
+from .streams import Quota
 
 #: One stream carries so many at most.
 MOST_CHANNELS = 50
@@ -55,15 +56,19 @@ class Channels:
     :param options: by the channels' names.
     """
 
-    def __init__(self, broker: Broker, settings: Settings, streams: Streams, options: dict[str, Options]) -> None:
+    def __init__(self, broker: Broker, settings: Settings, options: dict[str, Options]) -> None:
         self.broker = broker
-        self.published = 0  #: events, by this process
         self._settings = settings
-        self._streams = streams
         self._options = options
+        self._begin_anew()
+        _all.add(self)
+
+    def _begin_anew(self) -> None:
+        self._guard = guard()
+        self.published = 0  #: events, by this process
         self._pages = Pages()
         self._feeds: WeakValueDictionary[str, Feed] = WeakValueDictionary()  # while somebody listens, or holds it
-        self._guard = shared_guard()
+        self._quotas: dict[str, Quota] = {}
 
     def feed(self, name: str) -> Feed:
         """The list of a channel's clients."""
@@ -75,6 +80,9 @@ class Channels:
         return feed
 
     def publish(self, name: str, data: Any, event: str | None, retry: int | None, key: str | None) -> str:
+        check_name(name)
+        if key is not None and not isinstance(key, str):
+            raise TypeError(f"key is a str, not {key!r}")
         settings = self._settings
         if isinstance(data, Event | EventBuilder):
             given = as_event(data)
@@ -85,36 +93,60 @@ class Channels:
         else:
             given = Event(data, event=event, retry=retry)
         frame = make_frame(given, settings.dumps, settings.max_event_bytes)
-        history = self._option(name, "history")
-        bounds = Bounds(settings.history if history is None else history, settings.history_seconds)
-        event_id = self.broker.publish(name, frame, bounds, key)
-        self.published += 1
+        options = self._options.get(name)
+        history = settings.history if options is None or options.history is None else options.history
+        event_id, is_new = self.broker.publish(name, frame, Bounds(history, settings.history_seconds), key)
+        with self._guard:
+            self.published += is_new
+            feed = self._feeds.get(name)
+        if feed is not None:
+            feed.give_way()
         return event_id
 
     def subscribe(self, names: Sequence[str], timeout: Duration | None, last_event_id: str | None) -> SseEmitter:
         """A new client's stream of these channels."""
+        if last_event_id is not None and not isinstance(last_event_id, str):
+            raise TypeError(f"last_event_id is a str, as the client sent it, not {last_event_id!r}")
         if timeout is None and self._settings.timeout:
             timeout = self._settings.timeout * random.uniform(1 - SPREAD, 1 + SPREAD)
         emitter = SseEmitter(timeout)
         if last_event_id is not None:
-            emitter._last_event_id = last_event_id or None
+            emitter._last_event_id = last_event_id
         feeds = [self.feed(name) for name in names]
-        for name, feed in zip(names, feeds, strict=True):
-            most = self._option(name, "max_clients")
-            if most is not None and len(feed) >= most:
-                self._streams.refuse(emitter, f"max_clients={most} of the channel {name!r}")
-                return emitter
-        if not self._streams.is_draining:
-            Replay(emitter, feeds, emitter.last_event_id, self._pages).begin()
+        quotas = tuple(quota for name in names if (quota := self._quota(name)) is not None)
+        if quotas:
+            emitter._quotas = quotas
+        Replay(emitter, feeds, emitter.last_event_id, self._pages).begin()
         return emitter
 
     def counts(self) -> dict[str, int]:
         """The clients of every channel that has any here."""
-        return {name: len(feed) for name, feed in sorted(self._feeds.items()) if len(feed)}
+        with self._guard:
+            references = self._feeds.valuerefs()
+        feeds = (feed for reference in references if (feed := reference()) is not None)
+        return dict(sorted((feed.name, len(feed)) for feed in feeds if len(feed)))
 
-    def _option(self, name: str, option: str) -> int | None:
+    def _quota(self, name: str) -> Quota | None:
         options = self._options.get(name)
-        return None if options is None else getattr(options, option)
+        if options is None or options.max_clients is None:
+            return None
+        new = Quota(f"max_clients={options.max_clients} of the channel {name!r}", options.max_clients)
+        quota = self._quotas.setdefault(name, new)
+        quota.limit, quota.most = new.limit, new.most
+        return quota
+
+
+#: Those of every app of the process.
+_all: WeakSet[Channels] = WeakSet()
+
+
+def _begin_all_anew() -> None:
+    for channels in list(_all):
+        channels._begin_anew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_all_anew)
 
 
 class Channel:
@@ -149,7 +181,10 @@ class Channel:
 
     @property
     def emitters(self) -> Feed:
-        """The list of its clients in this process. What is sent to it by hand is not kept, and goes no further."""
+        """The list of its clients in this process.
+
+        What is sent to it by hand is not kept, goes no further, and passes over clients that are still catching up.
+        """
         return self._channels().feed(self.name)
 
     def subscribers(self) -> int:

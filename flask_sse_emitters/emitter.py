@@ -114,6 +114,9 @@ class SseEmitter:
         "_timer",
     )
 
+    #: What counts it, where its channels have limits of their own.
+    _quotas: tuple[Any, ...] = ()
+
     def __init__(
         self,
         timeout: Duration | None = None,
@@ -191,7 +194,7 @@ class SseEmitter:
     @property
     def last_event_id(self) -> str | None:
         """What the client sent as ``Last-Event-ID`` (WHATWG HTML, section 9.2.3) when it reconnected; else None."""
-        return self._last_event_id
+        return self._last_event_id or None
 
     def send(self, event: Any) -> None:
         """Send an :class:`Event`, a builder's, or plain data. Never blocks.
@@ -357,10 +360,10 @@ class SseEmitter:
             if self._reason is None:
                 self._source = source
 
-    def _hand(self, payload: bytes) -> None:
-        """Begin with this; nothing has been sent yet."""
+    def _lead_with(self, payload: bytes) -> None:
+        """Begin with this, before all that has been sent; nothing has been taken yet."""
         with self._guard:
-            self._backlog.hand([Frame(payload, None)])
+            self._backlog.lead_with(payload)
 
     def _stir(self) -> None:
         """The source may have more to give."""

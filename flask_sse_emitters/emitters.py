@@ -75,6 +75,7 @@ class SseEmitters:
         self._members = CopyOnWriteList()
         self._outbox = deque()
         self._number = 0  # of the newest errand
+        self._last_end = 0  # the number of the last errand that ends streams
         self._offset = 0  # of the newest event that has one: all up to there are with their clients, or on their way
         self._walking = False  # somebody carries the outbox: whoever else puts something in leaves it to them
         self._batch = _NOTHING  # what is being carried
@@ -109,11 +110,14 @@ class SseEmitters:
         :return: how many open emitters were in the list.
         :raises InvalidEvent: where it cannot be written; then nobody gets anything.
         """
-        return self._put([make_frame(event, self._dumps, self._settings().max_event_bytes)])
+        reached = self._put([make_frame(event, self._dumps, self._settings().max_event_bytes)])
+        self._give_way()
+        return reached
 
     def complete(self) -> None:
         """End every stream of the list, after all that was sent before. The list can be used on."""
         self._put([None])
+        self._give_way()
 
     def __len__(self) -> int:
         return len(self._members)
@@ -137,6 +141,8 @@ class SseEmitters:
         joins = member.emitter._join(member)
         if joins:
             self._members.add(member)
+            with self._guard:
+                member.joined = self._number
             if not member.emitter.is_open:  # its end may have come before the list had it
                 self._leave(member)
         return joins
@@ -149,8 +155,11 @@ class SseEmitters:
         with self._guard:
             if offset != self._offset:
                 return False
-            ends = (errand.number for errand in self._outbox if errand.frame is None)
-            member.served = next(ends, self._number + 1) - 1
+            # An end that it was there for is still to come to it.
+            member.served = self._number
+            if self._last_end > member.joined:
+                ends = (each.number for each in self._outbox if each.frame is None and each.number > member.joined)
+                member.served = next(ends, self._number + 1) - 1
             return True
 
     def _settings(self) -> Settings:
@@ -174,14 +183,25 @@ class SseEmitters:
             if not members:
                 return 0
             for frame in frames:
-                self._number += 1
-                self._outbox.append(_Errand(self._number, frame, members))
+                self._append(frame, members)
             mine, self._walking = not self._walking, True
         if mine:
             self._carry_own_share()
-        elif (crowd := len(self._outbox)) > CROWD:
-            pause(crowd / CROWD / 1000)
         return len(members)
+
+    def _append(self, frame: Frame | None, members: tuple[Member, ...]) -> None:
+        errand = _Errand(self._number + 1, frame, members)
+        while errand.number != self._number + 1:  # the garbage collector has run a finalizer, which sent as well
+            errand = _Errand(self._number + 1, frame, members)
+        self._number = errand.number
+        self._outbox.append(errand)
+        if frame is None:
+            self._last_end = errand.number
+
+    def _give_way(self) -> None:
+        """Let whoever carries get on, where events are sent faster than that."""
+        if (crowd := len(self._outbox)) > CROWD:
+            pause(crowd / CROWD / 1000)
 
     def _carry_own_share(self) -> None:
         more = True
@@ -251,7 +271,7 @@ class _Errand(NamedTuple):
 class Member:
     """One emitter's place in one list."""
 
-    __slots__ = ("client", "emitter", "guard", "list", "served", "when")
+    __slots__ = ("client", "emitter", "guard", "joined", "list", "served", "when")
 
     is_plain = True
 
@@ -260,6 +280,7 @@ class Member:
         self.guard = emitter._guard
         self.list = list
         self.served = JOINING
+        self.joined = 0  # the number of the last errand before it was in the list
         self.client: Client | None = None
         self.when = 0.0
 

@@ -126,8 +126,8 @@ class SSE:
     ) -> str:
         """Publish an event to all clients of a channel, in every process that the broker reaches.
 
-        From any thread, also outside a request. Clients that are away for a moment get it when they come back, as far
-        as ``SSE_HISTORY`` and ``SSE_HISTORY_SECONDS`` go.
+        From any thread, also outside a request; not from a signal handler. Clients that are away for a moment get it
+        when they come back, as far as ``SSE_HISTORY`` and ``SSE_HISTORY_SECONDS`` go.
 
         :param data: a str goes as it is, anything else as JSON; or an :class:`Event` without an id.
         :param event: its name; None is ``"message"``.
@@ -139,7 +139,7 @@ class SSE:
         :raises BrokerUnavailable: where the broker cannot be reached; the event may have been published.
         :raises NotInitialized: outside an app context, where there is not exactly one app.
         """
-        return self._channels().publish(check_name(channel), data, event, retry, key)
+        return self._channels().publish(channel, data, event, retry, key)
 
     @cached_property
     def blueprint(self) -> Blueprint:
@@ -202,7 +202,7 @@ class _AppState:
     def __init__(self, app: Flask, settings: Settings, options: dict[str, Options]) -> None:
         self.settings = settings
         self.streams = Streams(settings)
-        self.channels = Channels(_make_broker(settings.broker_url), settings, self.streams, options)
+        self.channels = Channels(_make_broker(settings.broker_url), settings, options)
         self.warnings: list[str] = []
         self._app = app
         self._has_begun = False

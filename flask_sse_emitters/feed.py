@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from .brokers import Broker
+from .brokers import Broker, Start
 from .emitter import SseEmitter
 from .emitters import Member, SseEmitters
 from .frames import Frame
@@ -34,10 +34,13 @@ class Feed(SseEmitters):
 
     def _begin_anew(self) -> None:
         super()._begin_anew()
-        #: What is kept of the channel; None until the broker has begun to tell.
+        #: What is kept of the channel; None until it is known.
         self.log: Log | None = None
+        #: Of the newest event when this was known.
+        self.first = 0
         self._ear: _Ear | None = None
-        self._coming: list[Member] = []  # are to be served once it has begun
+        self._early: list[Frame] = []  # what was told before that
+        self._coming: list[Member] = []  # are to be served from then on
         self._waiting: dict[SseEmitter, None] = {}  # are to be stirred when there is news
 
     @property
@@ -86,6 +89,10 @@ class Feed(SseEmitters):
     def _dumps(self, data: Any) -> str | bytes:
         return self._app_settings.dumps(data)
 
+    def give_way(self) -> None:
+        """Let whoever carries get on, where events are published faster than that."""
+        self._give_way()
+
     def _listen_or_not(self) -> None:
         begins = ends = None
         with self._guard:
@@ -93,29 +100,52 @@ class Feed(SseEmitters):
                 begins = self._ear = _Ear(self)
             elif not len(self._members):
                 ends, self._ear, self.log = self._ear, None, None
+                self._early = []
         if begins is not None:
-            self._broker.subscribe(self.name, begins)
+            start = self._broker.subscribe(self.name, begins)
+            if start is not None:
+                self._started(begins, start)
             if begins is not self._ear:  # all have left meanwhile
                 ends = begins
         if ends is not None:
             self._broker.unsubscribe(self.name, ends)
 
-    def _started(self, ear: _Ear, log: Log, newest: int) -> None:
+    def _started(self, ear: _Ear, start: Start) -> None:
         with self._guard:
-            if ear is not self._ear or log is self.log:
+            if ear is not self._ear or self.log is not None:
                 return
-            self.log, self._offset = log, newest
-            coming, self._coming = self._coming, []
-            for member in coming:
-                member.served = self._number
+            self._offset = self.first = start.newest
+            self._serve_coming()
+        while early := self._take_early(ear, start):
+            self._put(early)
         self._wake_waiting()
 
+    def _take_early(self, ear: _Ear, start: Start) -> list[Frame]:
+        """What was told before it was known from where on. Once there is none, all is put in as it comes."""
+        with self._guard:
+            early = [frame for frame in self._early if frame.offset > self._offset and ear is self._ear]
+            self._early = []
+            if not early and ear is self._ear:
+                self.log = start.log
+                self._serve_coming()
+            return early
+
+    def _serve_coming(self) -> None:
+        coming, self._coming = self._coming, []
+        for member in coming:
+            member.served = self._number
+
     def _arrived(self, ear: _Ear, frames: Sequence[Frame]) -> None:
-        if ear is self._ear:
+        with self._guard:
+            if ear is not self._ear:
+                return
+            if self.log is None:
+                self._early += frames
+                return
             new = [frame for frame in frames if frame.offset > self._offset]
-            if new:
-                self._put(new)
-            self._wake_waiting()
+        if new:
+            self._put(new)
+        self._wake_waiting()
 
     def _wake_waiting(self) -> None:
         if self._waiting:
@@ -133,8 +163,8 @@ class _Ear:
     def __init__(self, feed: Feed) -> None:
         self._feed = feed
 
-    def started(self, log: Log, newest: int) -> None:
-        self._feed._started(self, log, newest)
+    def started(self, start: Start) -> None:
+        self._feed._started(self, start)
 
     def arrived(self, frames: Sequence[Frame]) -> None:
         self._feed._arrived(self, frames)

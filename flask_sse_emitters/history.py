@@ -115,6 +115,8 @@ class Log:
         :return: with its id and offset.
         """
         stamped = numbered(frame, self.epoch, self._newest + 1, self._clock())
+        while stamped.offset != self._newest + 1:  # the garbage collector has run a finalizer, which published as well
+            stamped = numbered(frame, self.epoch, self._newest + 1, self._clock())
         self._bounds = bounds
         self._newest = stamped.offset
         self._frames.append(stamped)

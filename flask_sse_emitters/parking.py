@@ -99,7 +99,7 @@ def give_way() -> None:
 
 def pause(seconds: float) -> None:
     """Sleep, but not in gevent's event loop itself, which everybody else waits for."""
-    if not (is_green() and _in_hub()):
+    if not in_hub():
         time.sleep(seconds)
 
 
@@ -116,7 +116,10 @@ def _turn_loop() -> None:
         after_sockets.close()
 
 
-def _in_hub() -> bool:
+def in_hub() -> bool:
+    """Whether this is gevent's event loop itself, which nothing may hold up."""
+    if not is_green():
+        return False
     gevent = import_module("gevent")
     return bool(gevent.getcurrent() is gevent.get_hub())
 

@@ -10,7 +10,7 @@ open while a slow client reads.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from heapq import merge
 from typing import NamedTuple
@@ -132,6 +132,7 @@ class Replay:
         "_emitter",
         "_feeds",
         "_logs",
+        "_lost",
         "_members",
         "_offsets",
         "_pages",
@@ -147,10 +148,11 @@ class Replay:
         self._feeds = feeds
         self._pages = pages
         self._requested = requested
-        self._cursor = Cursor(len(feeds)) if len(feeds) > 1 else None
+        self._cursor = Cursor(len(feeds))  # how far the client will be with what has been taken
         self._members = {index: self._member(index) for index in range(len(feeds))}  # those that are not live yet
-        self._logs: list[Log] = []  # empty until all channels have begun
-        self._offsets: list[int] = []
+        self._logs: list[Log] = []  # empty until all channels are known
+        self._offsets: list[int] = []  # how far the logs have been read
+        self._lost: str | None = None  # an id that leads nowhere, which is still to be announced
         self._upto: tuple[int, ...] | None = None  # nothing beyond, once the stream has ended
         self._prepared: bytes | Callable[[], bytes] = b""
 
@@ -160,10 +162,12 @@ class Replay:
         The emitter must be new: nothing has been sent to it.
         """
         for index, member in self._members.items():
-            self._feeds[index].enlist(member)
-        if self._is_started():  # what lists bring from now on comes after the position
-            self._emitter._hand(self.take())
+            feed = self._feeds[index]
+            feed.enlist(member)
+            self._offsets.append(-1 if feed.log is None else feed.offset)  # where one begins that comes without an id
+        if self._is_known() and not (self._lost is not None and self._behind(self._list_offsets())):
             self._go_live()
+            self._emitter._lead_with(self._head())  # before what lists have brought since
         if self._members:
             self._emitter._follow(self)
 
@@ -171,16 +175,21 @@ class Replay:
         self._upto = tuple(log.newest for log in self._logs)
 
     def prepare(self) -> bool | None:
-        if not self._logs and (self._upto is not None or not self._is_started()):
-            return None if self._upto is not None else False
+        if not self._logs:
+            if self._upto is not None:
+                return None
+            if not self._is_known():
+                return False
+            if self._lost is None:
+                self._prepared = self._head()
         while not self._prepared:
             ended = self._upto is not None
-            if not ended:
+            if not ended and self._lost is None:
                 self._go_live()
-            upto = self._upto or tuple(feed.offset for feed in self._feeds)
-            behind = [index for index in self._members if self._offsets[index] < upto[index]]
-            if behind:
-                self._prepared = self._announced(behind, upto) or self._missed(behind, upto)
+            upto = self._upto or self._list_offsets()
+            behind = self._behind(upto)
+            if behind or self._lost is not None:
+                self._prepared = self._next(behind, upto)
             elif ended or not self._members:
                 return None
             elif self._is_ahead():
@@ -193,12 +202,13 @@ class Replay:
 
     def _member(self, index: int) -> Member:
         feed, cursor = self._feeds[index], self._cursor
-        member = Member(self._emitter, feed) if cursor is None else Place(self._emitter, feed, cursor, index)
+        one = len(self._feeds) == 1
+        member = Member(self._emitter, feed) if one else Place(self._emitter, feed, cursor, index)
         member.served = CATCHING_UP
         return member
 
-    def _is_started(self) -> bool:
-        """Whether all channels have begun to be told, so that the stream has its position; else it is stirred later."""
+    def _is_known(self) -> bool:
+        """Whether all channels are known, so that the stream has its position; else it is stirred later."""
         for feed in self._feeds:
             if feed.log is None:
                 feed.wake_later(self._emitter)
@@ -206,28 +216,34 @@ class Replay:
         if None in logs:
             return False
         self._logs = [log for log in logs if log is not None]
-        self._prepared = self._find_position()
+        self._find_position()
         return True
 
-    def _find_position(self) -> bytes:
-        """Where to begin, and what the client is to know of that: what it may have missed, and where it is now."""
+    def _find_position(self) -> None:
         asked = None if self._requested is None else read_ids(self._requested, len(self._feeds))
-        hole = False
         for index, (feed, log) in enumerate(zip(self._feeds, self._logs, strict=True)):
             position = None if asked is None else asked[index]
             oldest = log.oldest
-            offset = min(oldest - 1, feed.offset)
             if self._requested is None:
-                offset = feed.offset
-            elif position is not None and position.epoch == log.epoch and oldest - 1 <= position.offset <= log.newest:
+                offset = feed.first if self._offsets[index] < 0 else self._offsets[index]
+            elif (
+                position is not None
+                and position.epoch == log.epoch
+                and min(oldest - 1, feed.offset) <= position.offset <= log.newest  # the list brings the rest
+            ):
                 offset = position.offset
             else:
-                hole = True
-            self._offsets.append(offset)
-            self._set_cursor(index)
-        if hole:
-            return self._gap(str(self._requested)) + self._position()
-        return self._position() if self._requested is None else b""
+                offset = min(oldest - 1, feed.offset)
+                self._lost = self._requested
+            self._offsets[index] = offset
+            self._set_cursor(index, offset)
+
+    def _list_offsets(self) -> tuple[int, ...]:
+        return tuple(feed.offset for feed in self._feeds)
+
+    def _behind(self, upto: Sequence[int]) -> list[int]:
+        """The channels of whose logs something is to be read."""
+        return [index for index in self._members if self._offsets[index] < upto[index]]
 
     def _go_live(self) -> None:
         for index, member in list(self._members.items()):
@@ -240,50 +256,41 @@ class Replay:
             self._feeds[index].wake_later(self._emitter)
         return all(self._offsets[index] > self._feeds[index].offset for index in self._members)
 
-    def _announced(self, behind: Sequence[int], upto: Sequence[int]) -> Callable[[], bytes] | None:
-        """The announcement of what is gone since the client was here, and is passed over; None where nothing is."""
-        to = {
-            index: min(oldest - 1, upto[index])
-            for index in behind
-            if (oldest := self._logs[index].oldest) > self._offsets[index] + 1
-        }
+    def _next(self, behind: Sequence[int], upto: tuple[int, ...]) -> bytes | Callable[[], bytes]:
+        """What comes next of these channels' logs; before it, the announcement of what is gone.
 
-        def announce() -> bytes:
-            requested = self._ids()
-            for index, offset in to.items():
-                self._offsets[index] = offset
-                self._set_cursor(index)
-            return self._gap(requested) + self._position()
-
-        return announce if to else None
-
-    def _missed(self, behind: Sequence[int], upto: tuple[int, ...]) -> bytes | Callable[[], bytes]:
-        """Some of what comes next; nothing where it has just gone."""
-        if self._cursor is not None and len(self._members) < len(self._feeds):
-            # Lists serve the others, and what they bring may be written before this: so the ids are found out then.
-            frames = self._read_on(behind, upto)
-            return partial(self._written, frames) if frames else b""
-        places = zip(self._feeds, self._logs, self._offsets, strict=True)
-        key = tuple((feed.name, log.epoch, offset) for feed, log, offset in places)
-        page = self._pages.get(key, upto)
-        if page is None:
-            frames = self._read_on(behind, upto)
-            if not frames:
-                return b""
-            page = Page(self._written(frames), tuple(self._offsets), upto)
-            self._pages.put(key, page)
-        for index in behind:
-            self._offsets[index] = page.offsets[index]
-            self._set_cursor(index)
+        Both at once: a gap that is announced before it is known what follows may grow meanwhile.
+        """
+        alone = len(self._members) == len(self._feeds)  # no list brings anything between
+        places = tuple(zip([feed.name for feed in self._feeds], self._logs, self._offsets, strict=True))
+        if alone and self._lost is None and all(log.oldest <= offset + 1 for _, log, offset in places):
+            page = self._pages.get(places, upto)
+            if page is not None:
+                for index in behind:
+                    self._offsets[index] = page.offsets[index]
+                    self._set_cursor(index, page.offsets[index])
+                return page.payload
+        frames, gone = self._read_on(behind, upto)
+        lost, self._lost = self._lost, None
+        if gone or lost is not None or not alone:  # what lists bring may be written before: ids are found out then
+            return partial(self._written, frames, lost, gone)
+        page = Page(self._written(frames, None, {}), tuple(self._offsets), upto)
+        self._pages.put(places, page)
         return page.payload
 
-    def _read_on(self, behind: Sequence[int], upto: Sequence[int]) -> list[tuple[int, Frame]]:
-        """The next events of these channels, in the order in which they were published. Their positions move on."""
+    def _read_on(self, behind: Sequence[int], upto: Sequence[int]) -> tuple[list[tuple[int, Frame]], dict[int, int]]:
+        """The next events of these channels, in the order in which they were published; the positions move on.
+
+        :return: with the offset before the first of each channel that lacks some before it.
+        """
         found: list[list[tuple[int, Frame]]] = []
+        gone: dict[int, int] = {}
         for index in behind:
             frames = self._logs[index].after(self._offsets[index], upto[index])
-            if frames and frames[0].offset == self._offsets[index] + 1:  # else a hole has just opened
-                found.append([(index, frame) for frame in frames])
+            first = frames[0].offset if frames else upto[index] + 1
+            if first > self._offsets[index] + 1:
+                gone[index] = self._offsets[index] = first - 1
+            found.append([(index, frame) for frame in frames])
         taken: list[tuple[int, Frame]] = []
         room = BATCH
         for index, frame in merge(*found, key=lambda each: each[1].at):
@@ -292,30 +299,41 @@ class Replay:
                 break
             taken.append((index, frame))
             self._offsets[index] = frame.offset
-        return taken
+        return taken, gone
 
-    def _written(self, frames: Sequence[tuple[int, Frame]]) -> bytes:
-        cursor = self._cursor
-        return b"".join([(cursor.stamp(index, each) if cursor else each).payload for index, each in frames])
+    def _written(self, frames: Sequence[tuple[int, Frame]], lost: str | None, gone: Mapping[int, int]) -> bytes:
+        requested = self._ids() if lost is None else lost
+        for index, offset in gone.items():
+            self._set_cursor(index, offset)
+        written = [self._gap(requested)] if gone or lost is not None else []
+        if len(self._feeds) > 1:
+            written += [self._cursor.stamp(index, frame).payload for index, frame in frames]
+        else:
+            written += [frame.payload for _, frame in frames]
+            for index, frame in frames[-1:]:
+                self._set_cursor(index, frame.offset)
+        return b"".join(written)
+
+    def _head(self) -> bytes:
+        """What a client is to know before anything comes: that it has missed something, and where it is now."""
+        lost, self._lost = self._lost, None
+        if lost is not None:
+            return self._gap(lost)
+        return b"" if self._requested is not None else self._position()
 
     def _gap(self, requested: str) -> bytes:
-        lost = {
-            "requested": requested[:LONGEST_ID],
-            "oldest": self._joined([offset + 1 for offset in self._offsets]),
-            "newest": self._joined([log.newest for log in self._logs]),
-        }
-        return Event(lost, event="gap").encode()
+        known = list(read_ids(self._ids(), len(self._feeds)) or ())
+        oldest = [str(Position(position.epoch, position.offset + 1)) for position in known]
+        newest = [str(Position(log.epoch, log.newest)) for log in self._logs]
+        gap = {"requested": requested[:LONGEST_ID], "oldest": ",".join(oldest), "newest": ",".join(newest)}
+        return Event(gap, event="gap").encode() + self._position()
 
     def _position(self) -> bytes:
         """No event, but clients remember it: so they come back to it although they have had no event since."""
         return b"id: %b\n\n" % self._ids().encode()
 
     def _ids(self) -> str:
-        return self._joined(self._offsets) if self._cursor is None else b",".join(self._cursor.ids).decode()
+        return b",".join(self._cursor.ids).decode()
 
-    def _joined(self, offsets: Sequence[int]) -> str:
-        return ",".join(str(Position(log.epoch, offset)) for log, offset in zip(self._logs, offsets, strict=True))
-
-    def _set_cursor(self, index: int) -> None:
-        if self._cursor is not None:
-            self._cursor.ids[index] = str(Position(self._logs[index].epoch, self._offsets[index])).encode()
+    def _set_cursor(self, index: int, offset: int) -> None:
+        self._cursor.ids[index] = str(Position(self._logs[index].epoch, offset)).encode()

@@ -46,7 +46,7 @@ class Timer:
 
     def __init__(self, when: float, call: Callable[[], object]) -> None:
         self.when = when
-        self.next = self  # of the same time; after the last comes the first
+        self.next = self  # of the same time, for as long as it is waited for; after the last comes the first
         self.call: Callable[[], object] | None = call  # None once called or cancelled
 
 
@@ -222,7 +222,8 @@ class Scheduler:
         timer = last.next
         if timer is last:
             del self._timers[heapq.heappop(self._times)]
-        last.next, timer.next = timer.next, timer
+        last.next = timer.next
+        del timer.next  # which may be itself: it is not to wait for the garbage collector
         self._count -= 1
         self._cancelled -= timer.call is None
         return timer
@@ -230,6 +231,7 @@ class Scheduler:
     def _insert(self, timer: Timer) -> None:
         last = self._timers.get(timer.when)
         if last is None:
+            timer.next = timer
             heapq.heappush(self._times, timer.when)
         else:
             last.next, timer.next = timer, last.next

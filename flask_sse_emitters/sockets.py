@@ -55,7 +55,7 @@ class Watch:
 
     def __init__(self, descriptor: int, watcher: Watcher) -> None:
         self.descriptor = descriptor
-        self.watcher = watcher
+        self.watcher: Watcher | None = watcher  #: None once forgotten
         self.is_on = False  #: the end of what the client sends will be noticed
 
 
@@ -100,6 +100,7 @@ class Sockets:
             if self._watches.get(watch.descriptor) is watch:
                 del self._watches[watch.descriptor]
                 self._stop(watch)
+                watch.watcher = None  # which knows the watch: neither is to wait for the garbage collector
 
     def cut(self, watch: Watch) -> None:
         """Shut the connection down, so that a write that waits for the client fails now. Nothing, once forgotten."""
@@ -122,7 +123,7 @@ class Sockets:
 
     def watchers(self) -> list[Watcher]:
         """All of them."""
-        return [watch.watcher for watch in list(self._watches.values())]
+        return [watcher for watch in list(self._watches.values()) if (watcher := watch.watcher) is not None]
 
     def __len__(self) -> int:
         return len(self._watches)
@@ -148,9 +149,11 @@ class Sockets:
                         self._stop(watch)
                         gone.append(watch)
         for watch in gone:
-            watch.watcher.hung_up()
+            if (watcher := watch.watcher) is not None:
+                watcher.hung_up()
         for watch in roomy:
-            watch.watcher.has_room()
+            if (watcher := watch.watcher) is not None:
+                watcher.has_room()
 
     def _stop(self, watch: Watch) -> None:
         if watch.is_on:
@@ -206,8 +209,8 @@ def _unsent(descriptor: int) -> int | None:
 
 
 def _begin_anew_in_child() -> None:
-    for watch in SOCKETS._watches.values():
-        watch.watcher.forked()
+    for watcher in SOCKETS.watchers():
+        watcher.forked()
     if SOCKETS._epoll is not None:
         SOCKETS._epoll.close()  # of the child's descriptor only; the parent watches on
     SOCKETS._begin_anew()

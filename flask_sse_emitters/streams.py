@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import atexit
 import logging
+import math
+import os
 import random
 import weakref
 from collections import Counter
@@ -21,7 +23,7 @@ from .callbacks import CloseReason
 from .emitter import SseEmitter
 from .errors import TooManyClients
 from .event import Event
-from .parking import guard, pause
+from .parking import guard, in_hub, pause
 from .scheduler import SCHEDULER, Scheduler
 from .settings import Settings
 from .sockets import SOCKETS
@@ -31,11 +33,22 @@ log = logging.getLogger(__name__)
 #: So many streams are ended in one go; then others have their turn.
 AT_ONCE = 32
 
-#: Seconds that the last callbacks have beyond ``SSE_DRAIN_SECONDS``.
+#: Seconds that the last callbacks have when all streams are over.
 FOR_CALLBACKS = 1.0
 
-#: Where there was no room, there is none to speak of before a tenth has left.
-ROOM_AGAIN = 0.9
+#: That streams are refused is said once in so many seconds.
+SAID_EVERY = 60.0
+
+
+class Quota:
+    """How many streams one channel may have. Those who count hold the guard of the app's streams."""
+
+    __slots__ = ("count", "limit", "most")
+
+    def __init__(self, limit: str, most: int) -> None:
+        self.limit = limit  #: as it is called where it is said
+        self.most = most
+        self.count = 0
 
 
 class Streams:
@@ -44,14 +57,19 @@ class Streams:
     def __init__(self, settings: Settings, scheduler: Scheduler = SCHEDULER) -> None:
         self._settings = settings
         self._scheduler = scheduler
+        self._begin_anew()
+        _all.add(self)
+
+    def _begin_anew(self) -> None:
         self._guard = guard()
         self._open: dict[SseEmitter, None] = {}
-        self._is_full = False  # somebody was refused, and it was said
+        self._limit = Quota(f"SSE_MAX_CLIENTS={self._settings.max_clients}", self._settings.max_clients)
+        self._said: dict[str, float] = {}  # when somebody was last refused aloud, by the limit
         self._drained_by: float | None = None
+        self._is_ending = False  # not all have been told to end yet
         self.opened = 0  #: since the beginning, without those refused
         self.refused = 0
         self.closed: Counter[str] = Counter()  #: by the value of their close_reason
-        _all.add(self)
 
     def __len__(self) -> int:
         return len(self._open)
@@ -63,41 +81,48 @@ class Streams:
     def admit(self, emitter: SseEmitter) -> int:
         """Count it in until it has left; end it at once where the worker stops, or there are too many.
 
+        What has ended already is written all the same.
+
         :return: the client's ``retry:``.
         """
         drain_at_exit()
-        settings = self._settings
+        quotas = (self._limit, *emitter._quotas)
         with self._guard:
-            draining = self.is_draining
-            full = len(self._open) >= settings.max_clients and emitter.is_open
-            if not (draining or full or isinstance(emitter.error, TooManyClients)):
+            full = next((quota for quota in quotas if quota.count >= quota.most), None) if emitter.is_open else None
+            refused = full is not None or (self.is_draining and emitter.is_open)
+            if not refused:
                 self._open[emitter] = None
                 self.opened += 1
-        if draining:
+                for quota in quotas:
+                    quota.count += 1
+        if not refused:
+            return self._settings.retry
+        if full is None or self.is_draining:
             emitter._refuse(CloseReason.SHUTDOWN, None)
-        elif full:
-            self.refuse(emitter, f"SSE_MAX_CLIENTS={settings.max_clients}")
-        refused = emitter.close_reason is CloseReason.SHUTDOWN or isinstance(emitter.error, TooManyClients)
-        return self.spread_retry() if refused else settings.retry
-
-    def refuse(self, emitter: SseEmitter, limit: str) -> None:
-        """End it before it begins, because there are as many already as this limit allows."""
-        emitter._refuse(CloseReason.ERROR, TooManyClients(f"{limit} streams are open already"))
-        with self._guard:
-            self.refused += 1
-            news, self._is_full = not self._is_full, True
-        if news:
-            log.warning("more streams are asked for than %s; they end at once, and clients try again later", limit)
+        else:
+            emitter._refuse(CloseReason.ERROR, TooManyClients(f"{full.limit} streams are open already"))
+            self._note_refused(full.limit)
+        return self.spread_retry()
 
     def left(self, emitter: SseEmitter) -> None:
         with self._guard:
             if emitter not in self._open:
                 return
             del self._open[emitter]
+            for quota in (self._limit, *emitter._quotas):
+                quota.count -= 1
             if emitter.close_reason is not None:
                 self.closed[emitter.close_reason.value] += 1
-            if len(self._open) < self._settings.max_clients * ROOM_AGAIN:
-                self._is_full = False
+
+    def _note_refused(self, limit: str) -> None:
+        now = self._scheduler.clock()
+        with self._guard:
+            self.refused += 1
+            aloud = now >= self._said.get(limit, -math.inf) + SAID_EVERY
+            if aloud:
+                self._said[limit] = now
+        if aloud:
+            log.warning("more streams are asked for than %s; they end at once, and clients try again later", limit)
 
     def spread_retry(self) -> int:
         """Milliseconds until a client reconnects, drawn so that those who were sent away do not all come at once."""
@@ -128,16 +153,21 @@ class Streams:
                 return
             seconds = self._settings.drain_seconds
             self._drained_by = now + seconds
+            self._is_ending = True
             some = bool(self._open)
         if some:
             log.info("the worker stops: %d streams end within %g s", len(self._open), seconds)
         self._scheduler.call_at(now + min(grace, seconds / 2), lambda: self._for_each(self._end))
         self._scheduler.call_at(now + seconds, lambda: self._for_each(self._cut))
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether streams are still to be told that they end."""
+        return self._is_ending
+
     def await_drained(self) -> None:
-        """Wait until all streams are over, or the time for it is."""
-        deadline = (self._drained_by or 0.0) + FOR_CALLBACKS
-        while (self._open or self._scheduler.is_calling) and self._scheduler.clock() < deadline:
+        """Wait until all streams are over, or the time for it is. In gevent's event loop itself, do not wait."""
+        while self._open and not in_hub() and self._scheduler.clock() < (self._drained_by or 0.0):
             pause(0.01)
 
     def _for_each(self, do: Callable[[SseEmitter], object]) -> None:
@@ -148,7 +178,8 @@ class Streams:
             batch = list(islice(emitters, AT_ONCE))
             for emitter in batch:
                 do(emitter)
-            return bool(batch)
+            self._is_ending = bool(batch)
+            return self._is_ending
 
         self._scheduler.call_soon(some)
 
@@ -178,7 +209,22 @@ def drain_at_exit() -> None:
 
 def _drain_and_wait() -> None:
     drain_all()
-    by = max((streams._drained_by or 0.0 for streams in list(_all)), default=0.0) + FOR_CALLBACKS
+    every = list(_all)
+    by = max((streams._drained_by or 0.0 for streams in every), default=0.0)
     # Only for those whose sockets are known: a stream that nobody writes would never end.
-    while (len(SOCKETS) or SCHEDULER.is_calling) and SCHEDULER.clock() < by:
+    _wait(lambda: len(SOCKETS) > 0 or any(streams.is_busy for streams in every), by)
+    _wait(lambda: SCHEDULER.is_calling, SCHEDULER.clock() + FOR_CALLBACKS)
+
+
+def _wait(is_busy: Callable[[], bool], until: float) -> None:
+    while is_busy() and SCHEDULER.clock() < until:
         pause(0.01)
+
+
+def _begin_all_anew() -> None:
+    for streams in list(_all):
+        streams._begin_anew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_all_anew)

@@ -9,11 +9,12 @@ from typing import Any
 
 from flask.testing import FlaskClient
 
+from .brokers import Start
+from .channel import check_name
 from .decoder import EventDecoder, decode
 from .event import Event
 from .extension import SSE
 from .frames import Frame
-from .history import Log
 from .wsgi import WITNESS, Stream
 
 __all__ = ["EventDecoder", "decode", "open_stream", "published", "read_events"]
@@ -34,6 +35,7 @@ def read_events(response: Any, n: int) -> list[Event]:
     :param response: of Flask's test client, httpx (``client.stream``), requests (``stream=True``) or ``urllib``; or
         any iterable of bytes.
     :param n: how many, from 0. Fewer where the stream ends before.
+    :raises BrokenPipeError: from the test client, where the stream was cut because too much was pending.
     """
     reader = _reader(response)
     while len(reader.events) < n and reader.read():
@@ -95,27 +97,28 @@ def published(sse: SSE, *channels: str) -> Iterator[list[Event]]:
     """
     if not channels:
         raise TypeError("published() takes the SSE and the names of one channel or more")
-    notes = _Notes()
     broker = sse._channels().broker
-    for channel in channels:
-        broker.subscribe(channel, notes)
+    events: list[Event] = []
+    notes = {check_name(channel): _Notes(events) for channel in channels}
+    for channel, note in notes.items():
+        broker.subscribe(channel, note)
     try:
-        yield notes.events
+        yield events
     finally:
-        for channel in channels:
-            broker.unsubscribe(channel, notes)
+        for channel, note in notes.items():
+            broker.unsubscribe(channel, note)
 
 
 class _Notes:
-    def __init__(self) -> None:
-        self.events: list[Event] = []
+    def __init__(self, events: list[Event]) -> None:
+        self._events = events
 
-    def started(self, log: Log, newest: int) -> None:
+    def started(self, start: Start) -> None:
         pass
 
     def arrived(self, frames: Sequence[Frame]) -> None:
         for frame in frames:
-            self.events += decode(frame.payload)
+            self._events += decode(frame.payload)
 
 
 class _Reader:

@@ -549,7 +549,7 @@ def test_pages_are_let_go_when_nobody_asks_for_them_any_more(scheduler: ManualSc
 
 def test_publishing_while_clients_catch_up_loses_nothing_and_repeats_nothing() -> None:
     """Four threads publish to two channels; clients come from some position at any moment, and read to the end."""
-    board = Board(SSE_HISTORY=10_000)
+    board = Board(SSE_HISTORY=10_000, SSE_MAX_PENDING=10_000)
     start = [board.publish(name, "start")[0] for name in ("a", "b")]
     running = threading.Event()
     stop = threading.Event()
@@ -628,9 +628,20 @@ def test_more_clients_than_a_channel_takes_are_sent_away_to_come_again(
 
 
 def test_one_who_was_sent_away_learns_why(board: Board) -> None:
+    """Also where the view has sent it something already, as it may always do."""
     board.sse.channel("a", max_clients=1)
-    with board.open("a"), board.app.test_request_context("/"):
-        emitter = board.sse.channel("a").subscribe()
+    made: list[SseEmitter] = []
+
+    @board.app.get("/mine")
+    def mine() -> Any:
+        made.append(board.sse.channel("a").subscribe())
+        made[-1].send("hello")
+        return made[-1]
+
+    with board.open("a"):
+        answer = board.client.get("/mine")
+    assert (answer.status_code, answer.data[:7]) == (200, b"retry: ")
+    [emitter] = made
     assert emitter.close_reason is CloseReason.ERROR
     assert isinstance(emitter.error, TooManyClients)
     assert "max_clients=1 of the channel 'a'" in str(emitter.error)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import resource
+import threading
 from contextlib import ExitStack
 from typing import Any
 
@@ -16,7 +18,7 @@ from flask_sse_emitters.testing import open_stream
 
 from .clock import ManualScheduler
 from .test_channels import Board
-from .waiting import until
+from .waiting import PATIENCE, until
 
 
 def test_more_streams_than_allowed_are_sent_away_to_come_again(caplog: pytest.LogCaptureFixture) -> None:
@@ -51,13 +53,18 @@ def test_more_streams_than_allowed_are_sent_away_to_come_again(caplog: pytest.Lo
         assert [event.data for event in stream.ready()] == ["connected!"]
 
 
-def test_that_there_is_no_room_is_said_again_after_there_was_some(caplog: pytest.LogCaptureFixture) -> None:
-    board = Board(SSE_MAX_CLIENTS=1)
-    for _ in range(2):
-        with board.open("a"):
-            board.client.get("/events/a")
-            board.client.get("/events/a")
-    assert len([record for record in caplog.records if "SSE_MAX_CLIENTS=1" in record.message]) == 2
+def test_that_there_is_no_room_is_said_once_a_minute(
+    scheduler: ManualScheduler, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = Flask(__name__)
+    app.config["SSE_MAX_CLIENTS"] = 1
+    streams = Streams(SSE(app)._state().settings, scheduler)
+    streams.admit(SseEmitter())
+    for _ in range(61):
+        streams.admit(SseEmitter())
+        scheduler.pass_time(2)
+    assert len([record for record in caplog.records if "SSE_MAX_CLIENTS=1" in record.message]) == 3
+    assert (len(streams), streams.refused) == (1, 61)
 
 
 def test_stats_count_what_comes_and_goes_and_why() -> None:
@@ -187,3 +194,82 @@ class Outlet:
 
     def unsent(self) -> int | None:
         return None
+
+
+def test_stats_may_be_asked_for_while_channels_come_and_go() -> None:
+    board, stop, errors = Board(), threading.Event(), []
+
+    def come_and_go() -> None:
+        number = 0
+        while not stop.is_set():
+            number += 1
+            with board.open(f"user:{number}", f"other:{number}"):
+                pass
+
+    thread = threading.Thread(target=come_and_go)
+    thread.start()
+    try:
+        for _ in range(2000):
+            try:
+                board.sse.stats()
+            except RuntimeError as error:
+                errors.append(error)
+    finally:
+        stop.set()
+        thread.join(PATIENCE)
+    assert errors == []
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_counts_its_own_streams() -> None:
+    board = Board(SSE_MAX_CLIENTS=2)
+    reader, writer = os.pipe()
+    with board.open("a") as stream, board.open("a"), board.sse._state().streams._guard:  # held by somebody at the fork
+        child = os.fork()
+        if child == 0:
+            try:
+                with board.open("a"):
+                    stats = board.sse.stats()
+                os.write(writer, f"{stats['clients']} {stats['refused']}".encode())
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
+        assert os.read(reader, 100) == b"1 0"
+        board.publish("a", "x")
+        assert [event.data for event in stream.ready()] == ["x"]
+    os.close(reader)
+    os.close(writer)
+
+
+def test_an_ended_stream_is_written_though_the_worker_stops() -> None:
+    board = Board()
+
+    @board.app.get("/report")
+    def report() -> Any:
+        emitter = SseEmitter()
+        emitter.send("all of it")
+        emitter.complete()
+        return emitter
+
+    board.sse.shutdown()
+    with open_stream(board.client, "/report") as stream:
+        assert [event.data for event in stream.ready()] == ["all of it"]
+
+
+def test_a_stop_may_be_asked_for_in_a_callback() -> None:
+    board, done = Board(SSE_DRAIN_SECONDS=60), threading.Event()
+
+    @board.app.get("/mine")
+    def mine() -> Any:
+        emitter = SseEmitter()
+
+        @emitter.on_completion
+        def stop() -> None:
+            board.sse.shutdown()
+            done.set()
+
+        return emitter
+
+    with open_stream(board.client, "/mine"):
+        pass
+    assert done.wait(PATIENCE)

@@ -6,9 +6,9 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from urllib.parse import urlsplit
 
-from .base import Broker, Listener
+from .base import Broker, Listener, Published, Start
 
-__all__ = ["GROUP", "Broker", "Listener", "make_broker"]
+__all__ = ["GROUP", "Broker", "Listener", "Published", "Start", "make_broker"]
 
 #: The entry points by which packages offer brokers of their own: the name is a URL scheme, the object makes a broker.
 GROUP = "flask_sse_emitters.brokers"

@@ -4,19 +4,33 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from ..frames import Frame
 from ..history import Bounds, Log
 
 
+class Start(NamedTuple):
+    """From where on a listener is told."""
+
+    log: Log  #: what came before, as far as it is kept
+    newest: int  #: all after this offset will be told
+
+
+class Published(NamedTuple):
+    """What became of an event."""
+
+    id: str
+    is_new: bool  #: no event was published with its key before
+
+
 class Listener(Protocol):
-    """Who is told what happens in one channel. One call at a time comes, from any thread; none may block."""
+    """Who is told what happens in one channel. One call at a time comes, from any thread; none may block or raise."""
 
-    def started(self, log: Log, newest: int) -> None:
-        """All after this offset will be told from now on. What came before is in the log, as far as it is kept.
+    def started(self, start: Start) -> None:
+        """It is told from now on; only where :meth:`Broker.subscribe` did not say so already.
 
-        Once again where the broker has lost track: then what is between is in the log, or gone.
+        Once again, with another log, where the broker has lost track.
         """
 
     def arrived(self, frames: Sequence[Frame]) -> None:
@@ -38,21 +52,23 @@ class Broker(ABC):
     is_shared = True
 
     @abstractmethod
-    def publish(self, channel: str, frame: Frame, bounds: Bounds, key: str | None = None) -> str:
+    def publish(self, channel: str, frame: Frame, bounds: Bounds, key: str | None = None) -> Published:
         """Give the event an id, keep it, and tell whoever listens. May wait for the broker, within limits.
 
         :param frame: without an id.
         :param bounds: what is to be kept of the channel from now on.
         :param key: where an event of this channel was published with the same one within 5 minutes, nothing happens.
-        :return: the event's id; that of the first one with the key.
+        :return: with the event's id; with that of the first one with the key.
         :raises BrokerUnavailable: where it cannot be reached in time.
         """
 
     @abstractmethod
-    def subscribe(self, channel: str, listener: Listener) -> None:
-        """Tell the listener what happens in the channel, beginning with :meth:`Listener.started`. Never waits.
+    def subscribe(self, channel: str, listener: Listener) -> Start | None:
+        """Tell the listener what happens in the channel. Never waits.
 
         :param listener: a new one each time.
+        :return: from where on, where that is known at once: it may be told before this returns. None where
+            :meth:`Listener.started` will be called first.
         """
 
     @abstractmethod

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections import deque
-from collections.abc import Sequence
-from typing import NamedTuple
 
 from ..frames import Frame
 from ..history import Bounds, Log, Position, new_epoch
 from ..parking import guard
 from ..scheduler import SCHEDULER, Scheduler
-from .base import Broker, Listener
+from .base import Broker, Listener, Published, Start
 
 #: Seconds for which a key is remembered.
 KEY_SECONDS = 300.0
@@ -43,23 +40,26 @@ class MemoryBroker(Broker):
         self._begin_anew()
         _all.add(self)
 
-    def publish(self, channel: str, frame: Frame, bounds: Bounds, key: str | None = None) -> str:
+    def publish(self, channel: str, frame: Frame, bounds: Bounds, key: str | None = None) -> Published:
         published = None
         while published is None:  # again where the channel was being forgotten
-            published = self._record(channel).publish(frame, bounds, key)
-        record, event_id = published
+            record = self._record(channel)
+            published = record.publish(frame, bounds, key)
         self._sweep_later()
         record.tell()
-        return event_id
+        return published
 
-    def subscribe(self, channel: str, listener: Listener) -> None:
-        while not self._record(channel).add(listener):
-            pass
+    def subscribe(self, channel: str, listener: Listener) -> Start:
+        start = None
+        while start is None:
+            start = self._record(channel).add(listener)
+        return start
 
     def unsubscribe(self, channel: str, listener: Listener) -> None:
         record = self._records.get(channel)
-        if record is not None:
-            record.remove(listener)
+        if record is not None and record.remove(listener):
+            with self._guard:
+                self._forget(channel)
 
     def close(self) -> None:
         with self._guard:
@@ -119,86 +119,87 @@ class MemoryBroker(Broker):
 class _Record:
     """One channel. The guard of its log guards all of it."""
 
-    __slots__ = ("_keys", "_listeners", "_news", "_scheduler", "_telling", "is_forgotten", "log")
+    __slots__ = ("_begin", "_keys", "_listeners", "_news", "_scheduler", "_telling", "is_forgotten", "log")
 
     def __init__(self, log: Log, scheduler: Scheduler) -> None:
         self.log = log
         self.is_forgotten = False
+        self._begin = log.newest
         self._scheduler = scheduler
         self._listeners: tuple[Listener, ...] = ()
-        self._news: deque[Frame | _Start] = deque()  # what the listeners have not been told yet
+        self._news: list[Frame] = []  # what the listeners have not been told yet
         self._telling = False  # somebody is telling them: whoever else has news leaves it to them
         self._keys: dict[str, tuple[float, str]] = {}  # by age
 
-    def publish(self, frame: Frame, bounds: Bounds, key: str | None) -> tuple[_Record, str] | None:
+    def publish(self, frame: Frame, bounds: Bounds, key: str | None) -> Published | None:
         with self.log.guard:
             if self.is_forgotten:
                 return None
             now = self._scheduler.clock()
             self._forget_keys(now)
             if key is not None and key in self._keys:
-                return self, self._keys[key][1]
+                return Published(self._keys[key][1], is_new=False)
             stamped = self.log.append(frame, bounds)
+            if self._listeners:
+                self._news.append(stamped)
             event_id = str(Position(self.log.epoch, stamped.offset))
             if key is not None:
                 self._keys[key] = now, event_id
-            if self._listeners or self._news:
-                self._news.append(stamped)
-            return self, event_id
+            return Published(event_id, is_new=True)
 
-    def add(self, listener: Listener) -> bool:
+    def add(self, listener: Listener) -> Start | None:
         with self.log.guard:
             if self.is_forgotten:
-                return False
-            self._news.append(_Start(listener, self.log.newest))
-        self.tell()
-        return True
+                return None
+            self._listeners = (*self._listeners, listener)
+            return Start(self.log, self.log.newest)
 
-    def remove(self, listener: Listener) -> None:
+    def remove(self, listener: Listener) -> bool:
+        """:return: whether nothing is left of the channel."""
         with self.log.guard:
             self._listeners = tuple(other for other in self._listeners if other is not listener)
-            self._news = deque(item for item in self._news if not (isinstance(item, _Start) and item[0] is listener))
+            self.is_forgotten = not self._listeners and self.log.newest == self._begin
+            return self.is_forgotten
 
     def tell(self) -> None:
-        """Tell the listeners all that is new, in order, unless somebody else is at it."""
-        while True:
+        """Tell the listeners all that is new, in order, unless somebody else is at it.
+
+        Only once: who published goes on with its own work, and what others have published meanwhile is told in the
+        background.
+        """
+        if self._tell():
+            self._scheduler.call_soon(self._tell)
+
+    def _tell(self) -> bool:
+        """:return: whether there is more to tell, and nobody at it."""
+        with self.log.guard:
+            if self._telling or not self._news:
+                return False
+            listeners, told = self._listeners, self._news
+            self._telling, self._news = True, []
+        untold = told
+        try:
+            for listener in listeners:
+                listener.arrived(told)
+            untold = []
+        finally:  # also after an interrupt of this thread: then the next one tells it again
             with self.log.guard:
-                if self._telling or not self._news:
-                    return
-                self._telling = True
-                listeners, news = self._listeners, self._take_news()
-            untold: Sequence[Frame | _Start] = news
-            try:
-                for item in news:
-                    if isinstance(item, _Start):
-                        item.listener.started(self.log, item.newest)
-                if frames := [item for item in news if isinstance(item, Frame)]:
-                    for listener in listeners:
-                        listener.arrived(frames)
-                untold = ()
-            finally:  # also after an interrupt of this thread: then the next one tells it again
-                with self.log.guard:
-                    self._news.extendleft(reversed(untold))
-                    self._telling = False
+                self._news = untold + self._news
+                self._telling = False
+        return bool(self._news)
 
     def forget_old(self, altogether: bool) -> bool:
         """Let go of what is too old; of the whole channel, where that is wanted and nobody needs it."""
         with self.log.guard:
             self._forget_keys(self._scheduler.clock())
             empty = self.log.forget_old() > self.log.newest
-            self.is_forgotten = altogether and empty and not (self._listeners or self._news or self._keys)
+            self.is_forgotten = altogether and empty and not (self._listeners or self._keys)
             return self.is_forgotten
 
-    def _take_news(self) -> list[Frame | _Start]:
-        """One that begins to listen, or all events up to the next who does."""
-        if isinstance(self._news[0], _Start):
-            if self._news[0].listener not in self._listeners:
-                self._listeners = (*self._listeners, self._news[0].listener)
-            return [self._news.popleft()]
-        taken: list[Frame | _Start] = []
-        while self._news and isinstance(self._news[0], Frame):
-            taken.append(self._news.popleft())
-        return taken
+    @property
+    def crowd(self) -> int:
+        """How much is still to be told."""
+        return len(self._news)
 
     def _forget_keys(self, now: float) -> None:
         while self._keys:
@@ -206,13 +207,6 @@ class _Record:
             if self._keys[oldest][0] + KEY_SECONDS > now:
                 return
             del self._keys[oldest]
-
-
-class _Start(NamedTuple):
-    """Somebody listens from here on."""
-
-    listener: Listener
-    newest: int
 
 
 #: Every broker of this kind.

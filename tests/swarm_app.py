@@ -1,0 +1,111 @@
+"""The application that the swarm reads from: five channels, and threads that publish to them."""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from flask import Flask, request
+from flask.typing import ResponseReturnValue
+
+from flask_sse_emitters import SSE
+from flask_sse_emitters.parking import is_green, native
+
+CHANNELS = ("a", "b", "c", "d", "e")
+
+#: How often each is published to: a stream of two channels often has one that is quiet.
+WEIGHTS = (30, 30, 30, 9, 1)
+
+app = Flask(__name__)
+app.config.from_prefixed_env("SWARM")  # SWARM_SSE_TIMEOUT, ...
+app.config["SSE_HANDOFF"] = os.environ.get("SSE_HANDOFF", "auto")
+sse = SSE(app)
+app.register_blueprint(sse.blueprint, url_prefix="/events")
+
+#: What was published: channel, id, name and data of each event, in the order of each thread.
+published: list[list[tuple[str, str, str | None, str]]] = []
+errors: list[str] = []
+_guard = native("_thread", "allocate_lock")()
+
+
+@app.before_request
+def leave_little_room() -> None:
+    """Make the system's buffer for this client as small as it asks for, so that a slow one meets its end."""
+    room = request.args.get("room", type=int)
+    if room is not None:
+        kind, option = native("socket", "SOL_SOCKET"), native("socket", "SO_SNDBUF")
+        request.environ["gunicorn.socket"].setsockopt(kind, option, room)
+
+
+@app.post("/publish")
+def publish() -> ResponseReturnValue:
+    """Publish so many events from so many threads, in about so many seconds, and ``over`` to each channel after all.
+
+    Where threads are greenlets, every other one is a thread of the system.
+    """
+    threads, events, seed = (int(request.args[name]) for name in ("threads", "events", "seed"))
+    seconds = float(request.args["seconds"])
+    left = list(range(threads))
+    published.extend([] for _ in left)
+
+    def run(number: int, nap: Callable[[float], object]) -> None:
+        try:
+            _publish(number, events // threads, seconds, random.Random(f"{seed}/{number}"), nap)
+        except BaseException as error:
+            with _guard:
+                errors.append(repr(error))
+            raise
+        finally:
+            with _guard:
+                left.remove(number)
+                last = not left
+            if last:
+                for channel in CHANNELS:
+                    _note(number, channel, "over", "")
+
+    for number in range(threads):
+        if is_green() and number % 2:
+            from gevent import get_hub
+
+            get_hub().threadpool.spawn(run, number, native("time", "sleep"))
+        else:
+            threading.Thread(target=run, args=(number, time.sleep), daemon=True).start()
+    return "", 204
+
+
+def _publish(thread: int, events: int, seconds: float, dice: random.Random, nap: Callable[[float], object]) -> None:
+    """In bursts of random length, each as fast as it goes."""
+    began, number = time.monotonic(), 0
+    while number < events:
+        for _ in range(min(int(dice.paretovariate(0.7)), 100, events - number)):
+            number += 1
+            padding = "x" * dice.randrange(100) if dice.random() < 0.9 else "two\nlines"
+            name = dice.choice([None, "tick"])
+            [channel] = dice.choices(CHANNELS, WEIGHTS)
+            _note(thread, channel, name, f"{thread} {number} {padding}")
+        nap(max(0.0, began + number / events * seconds - time.monotonic()))
+
+
+def _note(thread: int, channel: str, name: str | None, data: str) -> None:
+    event_id = sse.publish(channel, data, event=name)
+    published[thread].append((channel, event_id, name, data))
+
+
+@app.get("/published")
+def what_was_published() -> ResponseReturnValue:
+    return {"published": published, "errors": errors}
+
+
+@app.post("/publish/<channel>")
+def publish_one(channel: str) -> ResponseReturnValue:
+    return {"id": sse.publish(channel, request.get_json(), event=request.args.get("event"))}
+
+
+@app.get("/state")
+def state() -> dict[str, Any]:
+    pages = sse._channels()._pages
+    return {"pid": os.getpid(), "pages_built": pages.built, "pages_kept": len(pages), "stats": sse.stats()}

@@ -1,0 +1,429 @@
+"""The seam between what is read from logs and what lists bring, with every step of the broker in the test's hands."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from flask_sse_emitters import Event, SseEmitter
+from flask_sse_emitters.brokers import Broker, Listener, Published, Start
+from flask_sse_emitters.brokers.memory import MemoryBroker
+from flask_sse_emitters.channel import Channels
+from flask_sse_emitters.feed import Feed
+from flask_sse_emitters.frames import Frame
+from flask_sse_emitters.history import Bounds, Log
+from flask_sse_emitters.replay import Replay
+from flask_sse_emitters.scheduler import SCHEDULER
+from flask_sse_emitters.testing import OpenStream, open_stream
+
+from .test_channels import Board, gap_of, moved, texts
+from .waiting import PATIENCE, until
+
+KEPT = Bounds(1000, 0.0)
+
+
+class HeldBroker(Broker):
+    """Tells nobody anything until the test says so, as one at the other end of a slow line."""
+
+    def __init__(self) -> None:
+        self.logs: dict[str, Log] = {}
+        self.listeners: defaultdict[str, list[Listener]] = defaultdict(list)
+        self.untold: defaultdict[str, list[Frame]] = defaultdict(list)
+
+    def publish(self, channel: str, frame: Frame, bounds: Bounds, _key: str | None = None) -> Published:
+        log = self.log(channel)
+        with log.guard:
+            stamped = log.append(frame, bounds)
+        self.untold[channel].append(stamped)
+        return Published(f"{log.epoch}-{stamped.offset}", is_new=True)
+
+    def subscribe(self, channel: str, listener: Listener) -> Start | None:
+        self.listeners[channel].append(listener)
+        return None
+
+    def unsubscribe(self, channel: str, listener: Listener) -> None:
+        if listener in self.listeners[channel]:
+            self.listeners[channel].remove(listener)
+
+    def close(self) -> None: ...
+
+    def log(self, channel: str) -> Log:
+        return self.logs.setdefault(channel, Log("epoch", 0, lambda: 0.0))
+
+    def start(self, channel: str) -> None:
+        self.untold[channel].clear()
+        for each in list(self.listeners[channel]):
+            each.started(Start(self.log(channel), self.log(channel).newest))
+
+    def tell(self, channel: str, most: int = 1000) -> None:
+        told = self.untold[channel][:most]
+        del self.untold[channel][:most]
+        for each in list(self.listeners[channel]):
+            each.arrived(told)
+
+
+class HeldBoard(Board):
+    def __init__(self, **config: Any) -> None:
+        super().__init__(**config)
+        self.broker = HeldBroker()
+        self.channels = self.sse._channels()
+        self.channels.broker = self.broker
+
+
+@pytest.fixture
+def held() -> HeldBoard:
+    return HeldBoard()
+
+
+def test_a_client_waits_for_its_channels_to_be_known_and_hears_nothing_meanwhile(held: HeldBoard) -> None:
+    with held.open("a", "b") as stream:
+        held.publish("a", 1)
+        assert stream.ready() == []
+        held.broker.start("a")
+        held.publish("a", 2)
+        held.broker.tell("a")
+        assert stream.ready() == []
+        held.broker.start("b")
+        events = stream.ready()
+        assert texts(events) == ["2"], "after what was known when the channel was"
+        assert [event.id for event in events] == ["epoch-2,epoch-0"]
+        held.publish("b", 3)
+        held.broker.tell("b")
+        assert [(event.data, event.id) for event in stream.ready()] == [("3", "epoch-2,epoch-1")]
+
+
+def test_a_client_that_comes_back_before_its_channel_is_known_gets_all_it_missed_then(held: HeldBoard) -> None:
+    ids = held.publish("a", 1, 2, 3)
+    with held.open("a", last=ids[0]) as stream:
+        assert stream.ready() == []
+        held.broker.start("a")
+        assert texts(stream.ready()) == ["2", "3"]
+
+
+def test_a_client_that_is_ahead_of_this_process_waits_until_it_has_caught_up(held: HeldBoard) -> None:
+    """Another process told it sooner."""
+    held.publish("a", 1)
+    with held.open("a") as other:
+        held.broker.start("a")
+        ids = held.publish("a", 2, 3, 4)
+        with held.open("a", last=ids[1]) as stream:
+            assert stream.ready() == []
+            held.broker.tell("a", 1)
+            assert (texts(other.ready()), stream.ready()) == (["2"], [])
+            held.broker.tell("a", 1)
+            assert (texts(other.ready()), stream.ready()) == (["3"], [])
+            held.publish("a", 5)
+            held.broker.tell("a")
+            assert (texts(other.ready()), texts(stream.ready())) == (["4", "5"], ["4", "5"])
+
+
+def test_what_is_told_before_a_channel_is_known_is_told_after_it_and_once(held: HeldBoard) -> None:
+    held.publish("a", 1)
+    with held.open("a") as stream:
+        held.publish("a", 2)
+        held.broker.tell("a")
+        [ear] = held.broker.listeners["a"]
+        ear.started(Start(held.broker.log("a"), 1))
+        held.publish("a", 3)
+        held.broker.tell("a")
+        assert texts(stream.ready()) == ["2", "3"]
+
+
+def test_who_is_put_in_the_list_by_hand_is_served_from_when_the_channel_is_known(held: HeldBoard) -> None:
+    @held.app.get("/mine")
+    def mine() -> Any:
+        return held.sse.channel("a").emitters.add(SseEmitter())
+
+    with open_stream(held.client, "/mine") as stream:
+        held.publish("a", 1)
+        held.broker.tell("a")
+        [ear] = held.broker.listeners["a"]
+        ear.started(Start(held.broker.log("a"), 0))
+        held.publish("a", 2)
+        held.broker.tell("a")
+        assert texts(stream.ready()) == ["1", "2"]
+
+
+def test_a_stream_that_ends_before_its_channel_is_known_ends_at_once(held: HeldBoard) -> None:
+    with held.open("a") as stream:
+        feed = held.sse.channel("a").emitters
+        next(iter(feed)).complete()
+        assert stream.ready() == []
+        assert stream.response.iter_encoded()
+    assert held.sse.stats()["closed"] == {"completed": 1}
+    assert feed._waiting == {}
+    assert held.broker.listeners["a"] == []
+
+
+def test_a_stream_that_ends_gets_what_was_published_by_then_though_its_list_has_not(held: HeldBoard) -> None:
+    ids = held.publish("a", 1, 2)
+    with held.open("a") as other:
+        held.broker.start("a")
+        with held.open("a", last=ids[0]) as stream:
+            ids += held.publish("a", 3)
+            next(each for each in held.sse.channel("a").emitters if each.last_event_id).complete()
+            held.publish("a", 4)
+            assert texts(stream.ready()) == ["2", "3"]
+        assert other.ready() == []
+
+
+def test_what_is_told_twice_is_put_in_once(held: HeldBoard) -> None:
+    with held.open("a") as stream:
+        held.broker.start("a")
+        held.publish("a", 1, 2)
+        told = list(held.broker.untold["a"])
+        held.broker.tell("a")
+        held.broker.untold["a"] = told
+        held.broker.tell("a")
+        assert texts(stream.ready()) == ["1", "2"]
+
+
+def test_one_that_no_longer_listens_is_not_listened_to(held: HeldBoard) -> None:
+    feed = held.sse.channel("a").emitters
+    with held.open("a"):
+        held.broker.start("a")
+        [old] = held.broker.listeners["a"]
+    assert (held.broker.listeners["a"], feed.log) == ([], None)
+    with held.open("a") as stream:
+        old.started(Start(Log("older", 7, lambda: 0.0), 7))
+        assert feed.log is None
+        held.broker.start("a")
+        [event_id] = held.publish("a", 1)
+        old.arrived([Frame(b"id: epoch-9\ndata: stale\n\n", "message", 9, 12)])
+        held.broker.tell("a")
+        assert [(event.data, event.id) for event in stream.ready()] == [("1", event_id)]
+
+
+def test_where_all_leave_while_the_process_begins_to_listen_it_stops(held: HeldBoard) -> None:
+    feed = held.sse.channel("a").emitters
+    subscribe = held.broker.subscribe
+
+    def leave_meanwhile(channel: str, listener: Listener) -> Start | None:
+        for emitter in feed:
+            emitter.complete()
+        return subscribe(channel, listener)
+
+    held.broker.subscribe = leave_meanwhile  # type: ignore[method-assign]
+    with held.open("a"):
+        pass
+    assert (held.broker.listeners["a"], len(feed)) == ([], 0)
+
+
+def test_an_end_of_the_list_comes_to_those_who_were_there_and_to_nobody_else(
+    board: Board, busy: Callable[[], None], rest: Callable[[], None]
+) -> None:
+    """While others are still being told of it, somebody comes, and somebody who was there goes live."""
+    feed = board.sse.channel("a").emitters
+    ids = board.publish("a", 1, 2)
+    with open_many(board, 150), board.open("a", last=ids[0]) as there:
+        busy()
+        feed.complete()
+        with board.open("a", last=ids[0]) as newcomer:
+            board.publish("a", 3)
+            assert texts(newcomer.ready()) == ["2", "3"]
+            board.publish("a", 4)
+            [late] = [each for each in list(feed)[-1:] if each.is_open]
+            assert late.try_send("by hand"), "it catches up with its list, and has not ended"
+            assert texts(newcomer.ready()) == ["4", "by hand"]
+        first = next(each for each in feed if each.last_event_id and each.is_open)
+        assert texts(there.ready()) == ["2", "3", "4"], "the end has not come to it yet"
+        assert first.is_open
+        rest()
+        until(lambda: not first.is_open, "its end")
+        assert there.ready() == []
+
+
+def open_many(board: Board, count: int) -> Any:
+    stack = ExitStack()
+    for _ in range(count):
+        stack.enter_context(board.open("a"))
+    return stack
+
+
+@pytest.fixture
+def board() -> Board:
+    return Board()
+
+
+@pytest.fixture
+def later() -> list[Callable[[], object]]:
+    return []
+
+
+@pytest.fixture
+def busy(later: list[Callable[[], object]], monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Have the background be at something else."""
+    return lambda: monkeypatch.setattr(SCHEDULER, "call_soon", later.append)
+
+
+@pytest.fixture
+def rest(later: list[Callable[[], object]], monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
+    """Have it go on."""
+
+    def go_on() -> None:
+        monkeypatch.undo()
+        while later:
+            SCHEDULER.call_soon(later.pop(0))
+
+    yield go_on
+    go_on()
+
+
+def test_ids_say_what_was_written_though_lists_bring_something_between(
+    board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One channel is live; an event of it comes after some of the other's log was read, and before that is written."""
+    a = board.publish("a", *("x" * 1000 for _ in range(300)))
+    b = board.publish("b", 1)
+    prepare = Replay.prepare
+    published: list[str] = []
+
+    def and_then_publish(replay: Replay) -> bool | None:
+        ready = prepare(replay)
+        if ready and len(published) < 5:
+            published.extend(board.publish("b", "between"))
+        return ready
+
+    last = f"{a[0]},{b[0]}"
+    with monkeypatch.context() as patch:
+        patch.setattr(Replay, "prepare", and_then_publish)
+        with board.open("a", "b", last=last) as stream:
+            events = stream.ready()
+    assert len(published) == 5
+    assert [event.data for event in events].count("between") == len(published)
+    seen: list[Event] = []
+    for event in events:
+        seen.append(event)
+        if event.data == "between" or len(seen) % 50 == 0:
+            assert len(board.replayed("a", "b", last=str(event.id))) == len(events) - len(seen)
+
+
+def test_after_a_gap_in_one_of_many_channels_ids_go_on_from_there() -> None:
+    board = Board(SSE_HISTORY=100)
+    a = board.publish("a", *("x" * 1000 for _ in range(100)))
+    b = board.publish("b", 1)
+    with board.client.get("/events?channel=a&channel=b", headers={"Last-Event-ID": f"{a[0]},{b[0]}"}) as response:
+        pieces = response.iter_encoded()
+        next(pieces)
+        a += board.publish("a", *range(150))
+        board.sse.channel("a").emitters.complete()
+        rest = b"".join(pieces).decode()
+    blocks = rest.split("\n\n")
+    assert blocks[0].startswith("event: gap\n")
+    assert blocks[1] == f"id: {moved(a[-100], -1)},{b[0]}"
+    assert blocks[2].startswith(f"id: {a[-100]},{b[0]}\n")
+
+
+def test_a_hole_that_opens_while_the_log_is_read_is_announced(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+    board = Board(SSE_HISTORY=3)
+    ids = board.publish("a", 1, 2, 3)
+    after, meanwhile = Log.after, [True]
+
+    def evict_meanwhile(log: Log, *where: int) -> list[Frame]:
+        if meanwhile:
+            meanwhile.clear()
+            ids.extend(board.publish("a", 4, 5))
+        return after(log, *where)
+
+    monkeypatch.setattr(Log, "after", evict_meanwhile)
+    events = board.replayed("a", last=ids[0])
+    assert gap_of(events) == {"requested": ids[0], "oldest": ids[2], "newest": ids[4]}
+    assert texts(events[1:]) == ["3", "4", "5"]
+
+
+def test_whoever_publishes_while_others_are_told_leaves_it_to_them_and_order_holds() -> None:
+    broker = MemoryBroker()
+    inside, go_on = threading.Event(), threading.Event()
+    told: list[tuple[int, str]] = []
+
+    class Slow:
+        def started(self, start: Start) -> None: ...
+
+        def arrived(self, frames: Sequence[Frame]) -> None:
+            inside.set()
+            assert go_on.wait(PATIENCE)
+            told.extend((each.offset, threading.current_thread().name) for each in frames)
+
+    broker.subscribe("a", Slow())
+
+    def publish(text: bytes) -> None:
+        broker.publish("a", Frame(b"data: %b\n\n" % text, "message"), KEPT)
+
+    first = threading.Thread(target=publish, args=(b"1",))
+    first.start()
+    assert inside.wait(PATIENCE)
+    publish(b"2")
+    publish(b"3")
+    go_on.set()
+    first.join(PATIENCE)
+    until(lambda: len(told) == 3, "the others")
+    assert [offset for offset, _ in told] == [1, 2, 3]
+    assert {name for _, name in told[1:]} == {"sse-scheduler"}, "nobody is held by what others publish"
+
+
+def test_the_last_client_and_the_first_may_come_and_go_at_once(board: Board) -> None:
+    """Whoever is there hears everything, though the process begins and stops to listen all the time."""
+    stop = threading.Event()
+    faults: list[str] = []
+    app: Flask = board.app
+
+    def come_and_go() -> None:
+        while not stop.is_set():
+            with board.open("a"):
+                pass
+
+    def listen() -> None:
+        client = app.test_client()
+        for number in range(150):
+            with open_stream(client, "/events/a") as stream:
+                assert isinstance(stream, OpenStream)
+                event_id = board.sse.publish("a", f"{number}")
+                heard = until(stream.ready, "an event")
+                if event_id not in [event.id for event in heard]:
+                    until(lambda: event_id in [event.id for event in stream.ready()], "the event itself")  # noqa: B023
+
+    threads = [threading.Thread(target=come_and_go) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        listen()
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(PATIENCE)
+    assert not faults
+    assert isinstance(board.sse._channels(), Channels)
+    assert isinstance(board.sse.channel("a").emitters, Feed)
+
+
+def test_a_client_hears_of_everything_that_its_own_view_publishes(board: Board) -> None:
+    """While others publish without end."""
+    stop = threading.Event()
+
+    def noise() -> None:
+        while not stop.is_set():
+            board.publish("a", "noise")
+
+    @board.app.get("/mine")
+    def mine() -> Any:
+        emitter = board.sse.channel("a").subscribe()
+        board.publish("a", "mine")
+        return emitter
+
+    threads = [threading.Thread(target=noise) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(100):
+            with open_stream(board.client, "/mine") as stream:
+                until(lambda: "mine" in texts(stream.ready()), "its event")
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(PATIENCE)
