@@ -3,6 +3,7 @@ PYTHON ?= python3
 PORT ?= 8080
 VENV := .venv
 BIN := $(VENV)/bin
+NPM := build/npm
 
 .PHONY: help run test lint pytest debian bench bench-quick clean
 
@@ -21,7 +22,7 @@ lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-pytest: $(VENV)/.test
+pytest: $(VENV)/.test $(NPM)/.installed
 	$(BIN)/pytest -n 2
 
 bench: $(VENV)/.bench
@@ -32,7 +33,7 @@ bench-quick: $(VENV)/.bench
 
 # The Debian packages that tests need: where we are root they are installed, elsewhere their tests say what is missing.
 debian:
-	@sh tests/debian-packages chromium=chromium
+	@sh tests/debian-packages chromium=chromium node=nodejs npm=npm curl=curl
 
 $(VENV)/bin/python:
 	@sh tests/virtual-environment "$(PYTHON)" $(VENV)
@@ -44,6 +45,14 @@ $(VENV)/.run: setup.cfg pyproject.toml | $(VENV)/bin/python
 $(VENV)/.test: setup.cfg pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --editable ".[server,redis,jwt,metrics,test]"
 	@touch $@ $(VENV)/.run
+
+# The clients that npm has; without npm the tests of them say what is missing.
+$(NPM)/.installed: tests/npm/package.json | debian
+	@mkdir -p $(NPM)
+	@cp $< $(NPM)
+	@! command -v npm >/dev/null || { \
+	    cd $(NPM) && npm install --no-package-lock --no-audit --no-fund --silent && touch .installed; \
+	} || { echo "npm install failed: to see why, run it in $(NPM)" >&2; exit 1; }
 
 $(VENV)/.bench: setup.cfg pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --editable ".[server,redis,bench]"

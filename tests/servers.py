@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -47,7 +48,7 @@ class Server:
         self.kind = kind
         self._command = [*_COMMANDS[kind], *arguments, app]
         self._env = {**_ENVIRONMENTS.get(kind, {}), **(env or {})}
-        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by __exit__
+        self._log = tempfile.TemporaryFile("a+")  # noqa: SIM115 - closed by __exit__
         self._process: subprocess.Popen[bytes] | None = None
         self.port = port
 
@@ -80,7 +81,12 @@ class Server:
             self._process = subprocess.Popen(
                 self._command,
                 cwd=ROOT,
-                env={**os.environ, "LISTENER": str(listener.fileno()), **self._env},
+                env={
+                    **os.environ,
+                    "LISTENER": str(listener.fileno()),
+                    "GUNICORN_CMD_ARGS": f"--bind=fd://{listener.fileno()}",  # whatever its config says
+                    **self._env,
+                },
                 pass_fds=[listener.fileno()],
                 stdout=self._log,
                 stderr=subprocess.STDOUT,
@@ -102,7 +108,8 @@ class Server:
         process, self._process = self._process, None
         if process is None:
             return
-        os.killpg(process.pid, number)
+        with suppress(ProcessLookupError):  # it has exited by itself
+            os.killpg(process.pid, number)
         try:
             process.wait(PATIENCE)
         except subprocess.TimeoutExpired:

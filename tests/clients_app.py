@@ -1,0 +1,98 @@
+"""Channels for the clients that people use: what those ask for is noted, and they are cut in the ways that happen."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from flask import Flask, Response, request, send_from_directory
+
+from flask_sse_emitters import SSE, Event
+from flask_sse_emitters.frames import chunk
+
+HERE = Path(__file__).parent
+
+#: Where ``make`` puts what comes from npm.
+PACKAGES = HERE.parent / "build" / "npm" / "node_modules"
+
+#: Milliseconds until a client comes back.
+RETRY = 100
+
+app = Flask(__name__)
+app.config["SSE_RETRY"] = RETRY
+sse = SSE(app)
+app.register_blueprint(sse.blueprint, url_prefix="/events")
+
+#: Of each channel the streams that were asked for: when, and after which id.
+visits: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
+
+
+@app.before_request
+def note_visit() -> None:
+    place, _, channel = request.path[1:].partition("/")
+    if place == "events":
+        visit = {
+            "at": time.monotonic(),
+            "header": request.headers.get("Last-Event-ID"),
+            "query": request.args.getlist("lastEventId"),
+        }
+        for name in [channel] if channel else request.args.getlist("channel"):
+            visits[name].append(visit)
+
+
+@app.get("/state/<channel>")
+def get_state(channel: str) -> dict[str, Any]:
+    """The visits, and how many clients have got all that was there for them, and wait."""
+    emitters = sse.channel(channel).emitters
+    waiting = sum(emitter._direct is not None and emitter._idle for emitter in emitters)
+    return {"visits": visits[channel], "waiting": waiting}
+
+
+@app.post("/publish")
+def publish() -> list[str]:
+    """Publish numbers, in turns over the channels."""
+    wanted = request.get_json()
+    channels = wanted["channels"]
+    return [sse.publish(channels[number % len(channels)], number) for number in wanted["numbers"]]
+
+
+@app.post("/greet/<channel>")
+def greet(channel: str) -> dict[str, int]:
+    """Send something by hand, which has no id."""
+    return {"reached": sse.channel(channel).emitters.send(request.get_json())}
+
+
+@app.post("/cut/<how>")
+def cut(how: str) -> dict[str, Any]:
+    """Cut all clients of the channels, and publish numbers before any can be back."""
+    wanted = request.get_json()
+    emitters = list(dict.fromkeys(emitter for name in wanted["channels"] for emitter in sse.channel(name).emitters))
+    clients: list[Any] = [emitter._direct._client for emitter in emitters]  # type: ignore[union-attr]
+    at = time.monotonic()
+    for emitter, client in zip(emitters, clients, strict=True):
+        if how == "end":
+            emitter.complete()
+        else:
+            if how == "reset":
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            emitter._disconnect(ConnectionResetError("cut by the test"))
+    ids = publish()
+    if how == "halfway":  # the event loop has not closed them yet
+        half = Event(wanted["numbers"][0], id=ids[0]).encode().rstrip(b"\n")
+        for client in clients:
+            client.send(chunk(half))
+    return {"at": at, "ids": ids, "cut": len(emitters)}
+
+
+@app.get("/pages/<path:path>")
+def page(path: str) -> Response:
+    return send_from_directory(HERE / "clients", path)
+
+
+@app.get("/packages/<path:path>")
+def package(path: str) -> Response:
+    return send_from_directory(PACKAGES, path)
