@@ -33,7 +33,7 @@ bench-quick: $(VENV)/.bench
 
 # The Debian packages that tests need: where we are root they are installed, elsewhere their tests say what is missing.
 debian:
-	@sh tests/debian-packages chromium=chromium node=nodejs npm=npm curl=curl
+	@sh tests/debian-packages chromium=chromium curl=curl node=nodejs npm=npm redis-server=redis-server
 
 $(VENV)/bin/python:
 	@sh tests/virtual-environment "$(PYTHON)" $(VENV)

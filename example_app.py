@@ -30,7 +30,9 @@ class Load(TypedDict):
 
 views = Blueprint("example", __name__, static_folder="example", static_url_path="/example")
 
-pages = SseEmitters()
+sse = SSE()
+board = sse.channel("notices", public=True)  # nobody may miss a notice: a channel replays what a client has missed
+charts = SseEmitters()  # of the load only the newest sample matters: a plain list of who is there now
 connected = SseEmitters()
 
 notices: deque[Notice] = deque(maxlen=50)
@@ -42,15 +44,9 @@ def page() -> ResponseReturnValue:
     return views.send_static_file("board.html")
 
 
-@views.get("/stream")
-def stream() -> SseEmitter:
-    # Into the list first: what is posted meanwhile may come twice, which the page sorts out, but is never missed.
-    emitter = pages.add(SseEmitter())
-    history = {"notices": list(notices.copy()), "samples": list(samples.copy())}
-    emitter.send(SseEmitter.event().name("history").data(history))
-    emitter.on_completion(pulse.quicken)
-    pulse.quicken()
-    return emitter
+@views.get("/notices")
+def get_notices() -> ResponseReturnValue:
+    return list(notices.copy())
 
 
 @views.post("/notices")
@@ -64,9 +60,19 @@ def post_notice() -> ResponseReturnValue:
     if not isinstance(text, str) or not 1 <= len(text := text.strip()) <= 500:
         return {"error": "The text must have 1 to 500 characters."}, 400
     notice = Notice(id=uuid.uuid4().hex, author=author or "Anonymous", text=text, at=now())
+    # Kept first, then published: a page listens first, then fetches what is kept, and so misses none between the two.
     notices.append(notice)
-    pages.send(SseEmitter.event().name("notice").data(notice))
+    board.publish(notice, event="notice")
     return notice, 201
+
+
+@views.get("/load")
+def stream_load() -> SseEmitter:
+    emitter = charts.add(SseEmitter())
+    emitter.send(SseEmitter.event().name("samples").data(list(samples.copy())))
+    emitter.on_completion(pulse.quicken)
+    pulse.quicken()
+    return emitter
 
 
 @views.get("/connect")
@@ -78,9 +84,9 @@ def connect() -> Response:
 
 
 class Pulse:
-    """Tells all pages the load once a second, and at once when a page comes or leaves.
+    """Tells all charts the load once a second, and at once when one comes or leaves.
 
-    One thread does it all, so that no number of clients is overtaken by an older one. It lives while there are pages.
+    One thread does it all, so that no number of clients is overtaken by an older one. It lives while there are charts.
     """
 
     def __init__(self) -> None:
@@ -90,17 +96,17 @@ class Pulse:
         self._processor = Processor()
 
     def quicken(self) -> None:
-        """A page has come or left."""
+        """A chart has come or left."""
         self._moved.set()
         with self._lock:
-            start = not self._running and len(pages) > 0
+            start = not self._running and len(charts) > 0
             self._running = self._running or start
         if start:
             threading.Thread(target=self._run, name="pulse", daemon=True).start()
 
     def _is_wanted(self) -> bool:
         with self._lock:
-            self._running = len(pages) > 0
+            self._running = len(charts) > 0
             return self._running
 
     def _run(self) -> None:
@@ -111,10 +117,10 @@ class Pulse:
             sampled = time.monotonic() >= due
             if sampled:
                 cpu, due = self._processor.percent(), max(due + 1, time.monotonic())
-            load = Load(at=now(), cpu=cpu, clients=len(pages))
+            load = Load(at=now(), cpu=cpu, clients=len(charts))
             if sampled:
                 samples.append(load)
-            pages.send(SseEmitter.event().name("load").data(load))
+            charts.send(SseEmitter.event().name("load").data(load))
             self._moved.wait(due - time.monotonic())
 
 
@@ -146,4 +152,5 @@ pulse = Pulse()
 app = Flask(__name__, static_folder=None)
 app.config["SSE_RETRY"] = 1000
 app.register_blueprint(views)
-SSE(app)
+app.register_blueprint(sse.blueprint, url_prefix="/events")  # the page listens at /events/notices
+sse.init_app(app)

@@ -1,12 +1,13 @@
 const $ = (id) => document.getElementById(id);
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 
-/* The stream ------------------------------------------------------------------------------------------------------ */
+/* The streams ----------------------------------------------------------------------------------------------------- */
 
-const SILENCE = 10_000; // the server speaks every second: after so long the network is gone, though nothing said so
+const SILENCE = 10_000; // the load comes every second: after so long the network is gone, though nothing said so
+const QUIET = 5_000; // a server that reloads is back within that, and nobody need know
 const PAUSE = 2_000;
 
-let source;
+let sources = [];
 let heard = 0; // when, last
 let lostAt = 0;
 let retryAt = 0;
@@ -14,32 +15,49 @@ let retryAt = 0;
 function listen() {
   retryAt = 0;
   heard = performance.now();
-  source = new EventSource("stream");
+  const notices = connect("events/notices", {
+    notice: (notice) => addNotice(notice, true) && announce(notice),
+    gap: catchUp, // more was missed than the server can replay
+  });
+  // A new stream begins with what comes next. What was before is fetched once it is open, so that none is missed.
+  notices.addEventListener("open", catchUp, { once: true });
+  const load = connect("load", { samples: (samples) => chart.fill(samples), load: showLoad });
+  sources = [notices, load];
+  showState();
+}
+
+function connect(url, handlers) {
+  const source = new EventSource(url);
   source.onopen = () => {
     heard = performance.now();
-    lostAt = 0;
+    if (isLive()) lostAt = 0;
     showState();
   };
   source.onerror = () => {
     lose();
     if (source.readyState === EventSource.CLOSED) retryLater(); // else the browser tries again by itself
   };
-  on("history", (history) => {
-    history.notices.forEach((notice) => addNotice(notice));
-    chart.fill(history.samples);
-  });
-  on("notice", (notice) => {
-    if (addNotice(notice, true)) announce(notice);
-  });
-  on("load", showLoad);
-  showState();
+  for (const [name, handle] of Object.entries(handlers)) {
+    source.addEventListener(name, (event) => {
+      heard = performance.now();
+      handle(JSON.parse(event.data));
+    });
+  }
+  return source;
 }
 
-function on(name, handle) {
-  source.addEventListener(name, (event) => {
-    heard = performance.now();
-    handle(JSON.parse(event.data));
-  });
+/** Merge what the server has with what is shown: a notice that is known stays as it is. */
+async function catchUp() {
+  try {
+    const response = await fetch("notices", { cache: "no-store" });
+    for (const notice of await response.json()) addNotice(notice);
+  } catch {
+    setTimeout(catchUp, PAUSE);
+  }
+}
+
+function isLive() {
+  return sources.every((source) => source.readyState === EventSource.OPEN);
 }
 
 function lose() {
@@ -48,13 +66,14 @@ function lose() {
 }
 
 function retryLater() {
-  source.close();
+  sources.forEach((source) => source.close());
   retryAt = performance.now() + PAUSE;
   showState();
 }
 
 function showState() {
-  const live = source.readyState === EventSource.OPEN;
+  const live = isLive();
+  if (!live && lostAt && performance.now() - lostAt < QUIET) return;
   const state = live ? "live" : lostAt ? "lost" : "connecting";
   const element = $("state");
   if (element.dataset.state !== state) {
@@ -75,14 +94,14 @@ function reconnecting() {
 setInterval(() => {
   const time = performance.now();
   if (retryAt && time >= retryAt) listen();
-  else if (source.readyState === EventSource.OPEN && time - heard > SILENCE) {
+  else if (isLive() && time - heard > SILENCE) {
     retryLater();
     lose();
   }
   if (lostAt) showState();
 }, 500);
 
-addEventListener("pagehide", () => source.close());
+addEventListener("pagehide", () => sources.forEach((source) => source.close()));
 addEventListener("pageshow", (event) => {
   if (event.persisted) listen();
 });
@@ -90,7 +109,7 @@ addEventListener("pageshow", (event) => {
 /* Notices --------------------------------------------------------------------------------------------------------- */
 
 const KEPT = 200;
-const known = new Set(); // ids: a notice may come again, with the history of a new stream or from the form
+const known = new Set(); // ids: a notice may come by its stream, be fetched, and be the answer to the form
 const title = document.title;
 let unseen = 0;
 
@@ -186,7 +205,7 @@ async function post(notice) {
   } catch (error) {
     throw new Error(
       error.name === "TimeoutError"
-        ? "The server has not answered. A browser opens six connections to a server: are there more than five of these tabs?"
+        ? "The server has not answered. A browser opens six connections to it, and each of these tabs takes two: are there more than two?"
         : "The server cannot be reached. Your text is kept: post it again once the page is live.",
     );
   }
@@ -363,6 +382,6 @@ function svg(name, attributes, text) {
 
 const chart = new Chart($("chart"));
 
-$("curl").textContent = `curl -N ${new URL("stream", location)}`;
+$("curl").textContent = `curl -N ${new URL("events/notices", location)}`;
 refresh();
 listen();

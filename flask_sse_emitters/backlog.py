@@ -61,6 +61,11 @@ class Backlog:
         self.size += len(payload)
         self._exempt = len(payload)
 
+    def keep_lead(self) -> None:
+        """Drop all but what is taken first."""
+        self._frames = []
+        self.size = self._exempt
+
     def take(self) -> bytes:
         """Remove and give the oldest bytes, as many as make one good write; ``b""`` where there are none."""
         if not self._begun:

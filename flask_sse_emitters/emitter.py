@@ -35,7 +35,7 @@ from .backlog import Backlog
 from .callbacks import Callbacks, CloseReason
 from .deadlines import Deadlines, Due
 from .errors import EmitterClosed, NotInitialized, SseError
-from .event import EventBuilder
+from .event import Event, EventBuilder
 from .frames import BATCH, Batch, Frame, make_frame
 from .neighbours import CATCHING_UP, ENDED, DirectOutlet, Membership, Outlet, Register, Source
 from .parking import shared_guard
@@ -465,9 +465,16 @@ class SseEmitter:
         self._leave_register()
 
     def _refuse(self, reason: CloseReason, error: BaseException | None) -> None:
-        """End it without anything that was to be written."""
+        """End it without what was to be written, but for what leads: a client that comes again needs its position."""
         self._end(reason, error)
-        self._let_go()
+        with self._guard:
+            self._source = None
+            self._backlog.keep_lead()
+
+    def _send_back(self) -> None:
+        """End it so that its client comes back soon: not at the same time as all others."""
+        self._catch_up()
+        self._end(CloseReason.COMPLETED, farewell=Event(retry=self._settings.spread_retry()).encode())
 
     def _shut_down(self, farewell: bytes) -> None:
         """End it because the worker stops, after what is pending, and then this."""

@@ -48,6 +48,10 @@ class Feed(SseEmitters):
         """Of the newest event that the list has been given: what is after it comes by itself to whoever is live."""
         return self._offset
 
+    def newest(self) -> int | None:
+        """Where whoever comes now begins, as far as that is known: also while another thread begins to listen."""
+        return self._broker.newest(self.name) if self.log is None else self.offset
+
     def add(self, emitter: _E) -> _E:
         if not isinstance(emitter, SseEmitter):
             raise TypeError(f"add() takes an SseEmitter, not {emitter!r}")
@@ -112,10 +116,15 @@ class Feed(SseEmitters):
 
     def _started(self, ear: _Ear, start: Start) -> None:
         with self._guard:
-            if ear is not self._ear or self.log is not None:
+            if ear is not self._ear or self.log is start.log:
                 return
+            lost, self.log = self.log, None
             self._offset = self.first = start.newest
+            members = () if lost is None else self._members.snapshot()
             self._serve_coming()
+        # Their positions are of a log that is no more. They come back with them, and are told of the gap.
+        for member in members:
+            member.emitter._send_back()
         while early := self._take_early(ear, start):
             self._put(early)
         self._wake_waiting()

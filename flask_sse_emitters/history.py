@@ -114,9 +114,13 @@ class Log:
 
         :return: with its id and offset.
         """
-        stamped = numbered(frame, self.epoch, self._newest + 1, self._clock())
+        return self.keep(frame, bounds, self._clock())
+
+    def keep(self, frame: Frame, bounds: Bounds, at: float) -> Frame:
+        """As :meth:`append`, what was published at this time. Under the guard."""
+        stamped = numbered(frame, self.epoch, self._newest + 1, at)
         while stamped.offset != self._newest + 1:  # the garbage collector has run a finalizer, which published as well
-            stamped = numbered(frame, self.epoch, self._newest + 1, self._clock())
+            stamped = numbered(frame, self.epoch, self._newest + 1, at)
         self._bounds = bounds
         self._newest = stamped.offset
         self._frames.append(stamped)

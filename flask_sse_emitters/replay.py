@@ -164,7 +164,8 @@ class Replay:
         for index, member in self._members.items():
             feed = self._feeds[index]
             feed.enlist(member)
-            self._offsets.append(-1 if feed.log is None else feed.offset)  # where one begins that comes without an id
+            newest = feed.newest()
+            self._offsets.append(-1 if newest is None else newest)  # where one begins that comes without an id
         if self._is_known() and not (self._lost is not None and self._behind(self._list_offsets())):
             self._go_live()
             self._emitter._lead_with(self._head())  # before what lists have brought since

@@ -61,7 +61,7 @@ class Scheduler:
     _count: int  # of timers, and of those that were cancelled
     _cancelled: int
     _readers: list[tuple[int, Callable[[], object]]]
-    _bell: _Bell | None
+    _bell: Bell | None
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
@@ -144,7 +144,7 @@ class Scheduler:
             self._running = True
         bell = selector = None
         try:
-            self._bell = bell = _Bell()
+            self._bell = bell = Bell()
             selector = selectors.DefaultSelector()
             threading.Thread(target=self._loop, args=(bell, selector), name="sse-scheduler", daemon=True).start()
         except (OSError, RuntimeError):  # no descriptor, or no thread, to be had now
@@ -155,7 +155,7 @@ class Scheduler:
                 selector.close()
             raise
 
-    def _loop(self, bell: _Bell, selector: selectors.BaseSelector) -> None:
+    def _loop(self, bell: Bell, selector: selectors.BaseSelector) -> None:
         try:
             with selector:
                 selector.register(bell.fileno(), selectors.EVENT_READ, bell.hush)
@@ -167,7 +167,7 @@ class Scheduler:
         # In a forked child gevent goes on with the parent's greenlets. Threads that end there are unknown to threading.
         parker().park()
 
-    def _serve(self, bell: _Bell, selector: selectors.BaseSelector) -> None:
+    def _serve(self, bell: Bell, selector: selectors.BaseSelector) -> None:
         registered = 0
         while self._bell is bell:
             for descriptor, call in self._readers[registered:]:
@@ -239,7 +239,7 @@ class Scheduler:
         self._count += 1
 
 
-class _Bell:
+class Bell:
     """Wakes a thread that waits for descriptors. Rung from any thread, also from one that gevent knows nothing of."""
 
     def __init__(self) -> None:

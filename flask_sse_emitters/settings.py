@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 from collections.abc import Callable, MutableMapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
@@ -49,6 +50,10 @@ class Settings:
     dumps: Dumps = json.dumps
     #: Pushes the app's context; None where there is no app.
     app_context: Callable[[], AbstractContextManager[Any]] | None = None
+
+    def spread_retry(self) -> int:
+        """Milliseconds until a client reconnects, drawn so that those who are sent away do not all come at once."""
+        return random.randint(self.retry // 2, self.retry * 2)
 
     def context(self) -> AbstractContextManager[Any]:
         """The app's context, to be entered; without an app, one that does nothing."""

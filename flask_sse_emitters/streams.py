@@ -11,7 +11,6 @@ import atexit
 import logging
 import math
 import os
-import random
 import weakref
 from collections import Counter
 from collections.abc import Callable
@@ -102,7 +101,7 @@ class Streams:
         else:
             emitter._refuse(CloseReason.ERROR, TooManyClients(f"{full.limit} streams are open already"))
             self._note_refused(full.limit)
-        return self.spread_retry()
+        return self._settings.spread_retry()
 
     def left(self, emitter: SseEmitter) -> None:
         with self._guard:
@@ -123,11 +122,6 @@ class Streams:
                 self._said[limit] = now
         if aloud:
             log.warning("more streams are asked for than %s; they end at once, and clients try again later", limit)
-
-    def spread_retry(self) -> int:
-        """Milliseconds until a client reconnects, drawn so that those who were sent away do not all come at once."""
-        retry = self._settings.retry
-        return random.randint(retry // 2, retry * 2)
 
     def counts(self) -> dict[str, Any]:
         """How many there are, by their outlets."""
@@ -184,7 +178,7 @@ class Streams:
         self._scheduler.call_soon(some)
 
     def _end(self, emitter: SseEmitter) -> None:
-        emitter._shut_down(Event(retry=self.spread_retry()).encode())
+        emitter._shut_down(Event(retry=self._settings.spread_retry()).encode())
 
     def _cut(self, emitter: SseEmitter) -> None:
         within = f"SSE_DRAIN_SECONDS={self._settings.drain_seconds:g}"

@@ -21,6 +21,7 @@ from flask_sse_emitters.history import Bounds, Log
 
 from .client import new_name
 from .clock import ManualScheduler
+from .redis_server import RedisServer
 from .waiting import PATIENCE, until
 
 KEPT = Bounds(1000, 60.0)
@@ -33,7 +34,17 @@ def memory() -> Iterator[Broker]:
     broker.close()
 
 
-BROKERS: list[Callable[[], AbstractContextManager[Broker]]] = [memory]
+@contextmanager
+def redis() -> Iterator[Broker]:
+    from flask_sse_emitters.brokers.redis import RedisBroker
+
+    with RedisServer() as server:
+        broker = RedisBroker(server.url)
+        yield broker
+        broker.close()
+
+
+BROKERS: list[Callable[[], AbstractContextManager[Broker]]] = [memory, redis]
 
 
 @pytest.fixture(params=BROKERS, ids=lambda make: make.__name__)
@@ -272,8 +283,12 @@ def test_all_hear_the_same_in_one_order_without_a_hole(broker: Broker, late: boo
         assert counts == sorted(counts), "one publisher's events keep their order"
 
 
-def test_one_that_interrupts_its_publisher_loses_nothing_for_others(broker: Broker) -> None:
-    """Where the publisher's own thread tells those who listen, an interrupt of it may strike there."""
+# memory:// alone
+
+
+def test_an_interrupt_of_the_publisher_loses_nothing() -> None:
+    """Its own thread tells those who listen."""
+    broker = MemoryBroker()
     channel = new_name()
     ear = listening(broker, channel)
     interrupts = [KeyboardInterrupt()]
@@ -291,9 +306,6 @@ def test_one_that_interrupts_its_publisher_loses_nothing_for_others(broker: Brok
     publish(broker, channel, "b")
     until(lambda: len(second.frames) == 2, "both events")
     until(lambda: len(set(ear.frames)) == 2, "both events for the other one, perhaps told twice")
-
-
-# memory:// alone
 
 
 def test_each_brokers_epoch_is_its_own() -> None:

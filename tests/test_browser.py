@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, Route, expect, sync_playwright
 
-from .client import answer
+from .client import answer, get, post
 from .conftest import program
-from .servers import Server
+from .servers import ROOT, Server
 from .waiting import PATIENCE, until
 
 pytestmark = [pytest.mark.xdist_group("browser"), pytest.mark.timeout(300)]
@@ -36,12 +37,29 @@ SEED = """() => new Promise(resolve => {
     });
 })"""
 
+#: Has a page note what it shows of its connection and of errors from now on, and how often it fetches the notices.
+WATCH = """() => {
+    const now = performance.now();
+    performance.now = () => now; // however slow this machine is: for the page, all takes no time
+    window.seen = { shown: [], fetched: 0 };
+    for (const id of ["state", "error"]) {
+        const element = document.getElementById(id);
+        const note = () => seen.shown.push(element.textContent);
+        new MutationObserver(note).observe(element, { attributes: true, childList: true });
+    }
+    const { fetch } = window;
+    window.fetch = (...request) => {
+        seen.fetched += 1;
+        return fetch(...request);
+    };
+}"""
+
 expect.set_options(timeout=PATIENCE * 1000)
 
 
 @pytest.fixture(scope="module")
 def example() -> Iterator[Server]:
-    with Server("gevent", "example_app:app") as server:
+    with Server("gevent", "example_app:app", arguments=["--config", str(ROOT / "gunicorn.conf.py")]) as server:
         yield server
 
 
@@ -74,6 +92,10 @@ def write(page: Page, text: str) -> None:
     page.locator("button[type=submit]").click()
 
 
+def notices(page: Page, text: str) -> Locator:
+    return page.locator("#notices li").filter(has_text=text)
+
+
 def samples(page: Page) -> int:
     return int(page.locator("#chart").get_attribute("data-samples") or 0)
 
@@ -81,12 +103,11 @@ def samples(page: Page) -> int:
 def test_a_notice_that_one_posts_all_see(pages: list[Page]) -> None:
     write(pages[0], "<b>Lunch</b> at noon")
     for page in pages:
-        notices = page.locator("#notices li").filter(has_text="<b>Lunch</b> at noon")
-        expect(notices).to_have_count(1)
-        expect(notices).to_contain_text("Ada")
+        expect(notices(page, "<b>Lunch</b> at noon")).to_have_count(1)
+        expect(notices(page, "<b>Lunch</b> at noon")).to_contain_text("Ada")
     write(pages[1], "I come along")
     for page in pages:
-        expect(page.locator("#notices li").filter(has_text="I come along")).to_have_count(1)
+        expect(notices(page, "I come along")).to_have_count(1)
 
 
 def test_the_chart_moves_and_clients_are_counted(pages: list[Page]) -> None:
@@ -101,7 +122,7 @@ def test_the_chart_moves_and_clients_are_counted(pages: list[Page]) -> None:
 def test_a_restart_of_the_server_is_survived(pages: list[Page], example: Server) -> None:
     write(pages[0], "before the restart")
     for page in pages:
-        expect(page.locator("#notices li").filter(has_text="before the restart")).to_have_count(1)
+        expect(notices(page, "before the restart")).to_have_count(1)
     example.kill()
     for page in pages:
         expect(page.locator("#state")).not_to_have_attribute("data-state", "live")
@@ -110,8 +131,58 @@ def test_a_restart_of_the_server_is_survived(pages: list[Page], example: Server)
         expect(page.locator("#state")).to_have_attribute("data-state", "live")
     write(pages[1], "after the restart")
     for page in pages:
-        expect(page.locator("#notices li").filter(has_text="after the restart")).to_have_count(1)
-        expect(page.locator("#notices li").filter(has_text="before the restart")).to_have_count(1)
+        expect(notices(page, "after the restart")).to_have_count(1)
+        expect(notices(page, "before the restart")).to_have_count(1)
+
+
+def test_a_page_that_opens_misses_no_notice_and_shows_none_twice(browser: Browser, example: Server) -> None:
+    answered: list[str] = []
+    listened: list[bool] = []
+
+    def fetch(route: Route) -> None:
+        listened.append(f"{example.url}/events/notices" in answered)
+        post(example, "/notices", {"text": "both streamed and fetched"})
+        fetched = route.fetch()
+        post(example, "/notices", {"text": "too late to be fetched"})
+        route.fulfill(response=fetched)
+
+    post(example, "/notices", {"text": "there before the page"})
+    page = browser.new_page()
+    page.on("response", lambda response: answered.append(response.url))
+    page.route(f"{example.url}/notices", fetch)
+    page.goto(example.url)
+    for text in ["there before the page", "both streamed and fetched", "too late to be fetched"]:
+        expect(notices(page, text)).to_have_count(1)
+    post(example, "/notices", {"text": "after all of these"})
+    expect(notices(page, "after all of these")).to_have_count(1)
+    assert notices(page, "both streamed and fetched").count() == 1
+    assert listened == [True], "else what was posted between the two would be missed"
+    page.close()
+
+
+def test_a_reload_costs_no_notice_and_shows_no_error(pages: list[Page], example: Server) -> None:
+    """The new worker knows none of the old one's notices: the pages keep them, and add what it has."""
+    errors: list[str] = []
+    for page in pages:
+        page.evaluate(WATCH)
+        page.on("console", lambda message: errors.append(message.text))
+        page.on("pageerror", lambda error: errors.append(str(error)))
+    exited = example.log.count("Worker exiting")
+    post(example, "/notices", {"text": "ahead of the reload"})
+    with pages[0].expect_event("requestfinished", lambda request: request.url == f"{example.url}/events/notices"):
+        example.signal(signal.SIGHUP)
+        post(example, "/notices", {"text": "as the reload begins"})
+    post(example, "/notices", {"text": "while pages are away"})
+    until(lambda: all(page.evaluate("seen.fetched") for page in pages), "the pages to fetch the notices anew")
+    post(example, "/notices", {"text": "once they are back"})
+    for page in pages:
+        for text in ["ahead of the reload", "as the reload begins", "while pages are away", "once they are back"]:
+            expect(notices(page, text)).to_have_count(1)
+        assert page.evaluate("seen") == {"shown": [], "fetched": 1}
+    assert errors == []
+    assert "ahead of the reload" not in [notice["text"] for notice in get(example, "/notices")]
+    until(lambda: example.log.count("Worker exiting") > exited, "the old worker to be gone")
+    assert "graceful timeout" not in example.log
 
 
 def test_the_seeds_javascript_runs_as_it_stands(pages: list[Page]) -> None:

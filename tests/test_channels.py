@@ -620,7 +620,10 @@ def test_more_clients_than_a_channel_takes_are_sent_away_to_come_again(
             assert board.sse.channel("b").subscribers() == 2
     assert {answer.status_code for answer in answers} == {200}
     assert len({answer.data for answer in answers}) > 5, "at different times"
-    assert all(1500 <= int(answer.data.removeprefix(b"retry: ")) <= 6000 for answer in answers)
+    for answer in answers:
+        match = re.fullmatch(rb"retry: (\d+)\n\nid: \S+-0\n\n", answer.data)
+        assert match is not None, "with its position: what comes before its next attempt is not lost"
+        assert 1500 <= int(match[1]) <= 6000
     assert board.sse.stats()["refused"] == 20
     assert [record.levelno for record in caplog.records if "max_clients=2" in record.message] == [logging.WARNING]
     with board.open("a"):

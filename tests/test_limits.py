@@ -39,7 +39,8 @@ def test_more_streams_than_allowed_are_sent_away_to_come_again(caplog: pytest.Lo
         answers = [board.client.get(path) for path in ("/mine", "/events/a") * 10]
         assert {answer.status_code for answer in answers} == {200}, "an error would stop an EventSource for good"
         assert {answer.content_type for answer in answers} == {"text/event-stream"}
-        retries = [int(answer.data.removeprefix(b"retry: ")) for answer in answers]
+        retries = [int(answer.text.split("\n")[0].removeprefix("retry: ")) for answer in answers]
+        assert {answer.text.split("\n", 1)[1] for answer in answers[::2]} == {"\n"}, "nothing of what its view sent"
         assert all(1500 <= retry <= 6000 for retry in retries)
         assert len(set(retries)) > 5
         assert (len(emitters), board.sse.channel("a").subscribers()) == (2, 1)

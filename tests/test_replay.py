@@ -200,6 +200,30 @@ def test_one_that_no_longer_listens_is_not_listened_to(held: HeldBoard) -> None:
         assert [(event.data, event.id) for event in stream.ready()] == [("1", event_id)]
 
 
+def test_where_the_broker_begins_anew_clients_are_sent_back_and_told_of_the_gap(held: HeldBoard) -> None:
+    with held.open("a") as stream, held.open("a", "b") as other:
+        held.broker.start("a")
+        held.broker.start("b")
+        assert stream.ready() == other.ready() == []
+        [last] = held.publish("a", 1)
+        held.broker.tell("a")
+        held.broker.logs["a"] = Log("later", 5, lambda: 0.0)
+        held.broker.start("a")
+        assert texts(other.ready()) == ["1"]
+        rest = b"".join(stream.response.iter_encoded()).decode()
+        event, farewell = rest.split("\n\n")[:-1]
+        assert event == f"id: {last}\ndata: 1"
+        assert 1500 <= int(farewell.removeprefix("retry: ")) <= 6000
+    with held.open("a", last=last) as stream:
+        held.broker.start("a")
+        events = stream.ready()
+        held.publish("a", 2)
+        held.broker.tell("a")
+        events += stream.ready()
+    assert gap_of(events) == {"requested": last, "oldest": "later-6", "newest": "later-5"}
+    assert [(event.data, event.id) for event in events[1:]] == [("2", "later-6")]
+
+
 def test_where_all_leave_while_the_process_begins_to_listen_it_stops(held: HeldBoard) -> None:
     feed = held.sse.channel("a").emitters
     subscribe = held.broker.subscribe

@@ -37,6 +37,7 @@ class Ours(OnGunicorn):
         self.most_clients = most_clients
         self._settings = {
             "SSE_HANDOFF": handoff,
+            "SSE_MAX_CLIENTS": str(most_clients + 1_000),
             "SSE_MAX_PENDING": "100000",
             "SSE_MAX_PENDING_BYTES": str(64 << 20),
         }

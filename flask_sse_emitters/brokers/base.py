@@ -75,6 +75,10 @@ class Broker(ABC):
     def unsubscribe(self, channel: str, listener: Listener) -> None:
         """Tell it no more; a call may still be under way. Again is nothing. Never waits."""
 
+    def newest(self, channel: str) -> int | None:  # noqa: ARG002 - most do not know
+        """The offset of the channel's newest event, where that is known at once."""
+        return None
+
     @abstractmethod
     def close(self) -> None:
         """Let go of all that it holds."""

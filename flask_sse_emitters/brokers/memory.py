@@ -61,6 +61,9 @@ class MemoryBroker(Broker):
             with self._guard:
                 self._forget(channel)
 
+    def newest(self, channel: str) -> int:
+        return self._record(channel).log.newest
+
     def close(self) -> None:
         with self._guard:
             self._records.clear()

@@ -1,0 +1,17 @@
+"""This package with a channel: ``GET /events/news``, and what is posted to ``/publish`` goes there."""
+
+from __future__ import annotations
+
+from flask import Flask, request
+
+from flask_sse_emitters import SSE
+
+app = Flask(__name__)
+app.config.from_prefixed_env("BENCH")  # BENCH_SSE_HISTORY, ...
+sse = SSE(app)
+app.register_blueprint(sse.blueprint)
+
+
+@app.post("/publish")
+def publish() -> str:
+    return sse.publish("news", request.get_data(as_text=True))
