@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import random
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
-from weakref import WeakSet, WeakValueDictionary
+from weakref import WeakValueDictionary
 
 from .brokers import Broker
 from .emitter import SseEmitter
@@ -16,7 +15,7 @@ from .event import Event, EventBuilder, as_event
 from .feed import Feed
 from .frames import make_frame
 from .history import Bounds
-from .parking import guard
+from .parking import begin_anew_in_child, guard
 from .replay import Pages, Replay
 from .settings import Duration, Settings
 from .streams import Quota
@@ -61,7 +60,7 @@ class Channels:
         self._settings = settings
         self._options = options
         self._begin_anew()
-        _all.add(self)
+        begin_anew_in_child(self)
 
     def _begin_anew(self) -> None:
         self._guard = guard()
@@ -134,19 +133,6 @@ class Channels:
         quota = self._quotas.setdefault(name, new)
         quota.limit, quota.most = new.limit, new.most
         return quota
-
-
-#: Those of every app of the process.
-_all: WeakSet[Channels] = WeakSet()
-
-
-def _begin_all_anew() -> None:
-    for channels in list(_all):
-        channels._begin_anew()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_begin_all_anew)
 
 
 class Channel:

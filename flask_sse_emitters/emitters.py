@@ -11,8 +11,6 @@ because something else is to be done with it, catches up by itself, and the walk
 
 from __future__ import annotations
 
-import os
-import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import islice, takewhile
@@ -24,7 +22,7 @@ from .copy_on_write import CopyOnWriteList
 from .emitter import SseEmitter
 from .frames import BATCH, Batch, Frame, make_frame
 from .neighbours import JOINING, Client, DirectOutlet
-from .parking import SLICE, guard, on_main_loop, pause
+from .parking import SLICE, begin_anew_in_child, guard, on_main_loop, pause
 from .scheduler import SCHEDULER
 from .settings import Settings
 
@@ -68,7 +66,7 @@ class SseEmitters:
 
     def __init__(self) -> None:
         self._begin_anew()
-        _all.add(self)
+        begin_anew_in_child(self)
 
     def _begin_anew(self) -> None:
         self._guard = guard()
@@ -344,16 +342,3 @@ def _first_batch(outbox: deque[_Errand]) -> list[_Errand]:
             break
         taken.append(errand)
     return taken
-
-
-#: Every list of the process. A forked child has none of its parent's clients, nor whoever carried an outbox.
-_all: weakref.WeakSet[SseEmitters] = weakref.WeakSet()
-
-
-def _begin_all_anew() -> None:
-    for emitters in list(_all):
-        emitters._begin_anew()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_begin_all_anew)

@@ -18,6 +18,7 @@ import time
 from importlib import import_module
 from itertools import count
 from typing import Any, Protocol
+from weakref import WeakSet
 
 #: After so many seconds of work in one go, others get the processor for a moment.
 SLICE, BREATH = 0.001, 0.0005
@@ -180,9 +181,26 @@ _turn = count()
 _shared = _make_shared()
 
 
-def _begin_anew_in_child() -> None:
-    _shared[:] = _make_shared()  # somebody else may have held one
+class _BeginsAnew(Protocol):
+    def _begin_anew(self) -> None: ...
+
+
+def begin_anew_in_child(thing: _BeginsAnew) -> None:
+    """Have a forked child begin anew with this: it has none of its parent's threads, connections and clients.
+
+    Nor does anybody there let go of the guards that others held at the fork.
+    """
+    _to_begin_anew.add(thing)
+
+
+_to_begin_anew: WeakSet[_BeginsAnew] = WeakSet()
+
+
+def _in_child() -> None:
+    _shared[:] = _make_shared()
+    for thing in list(_to_begin_anew):
+        thing._begin_anew()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_begin_anew_in_child)
+    os.register_at_fork(after_in_child=_in_child)

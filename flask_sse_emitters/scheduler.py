@@ -14,17 +14,15 @@ Under gevent's patching all of these threads are greenlets.
 from __future__ import annotations
 
 import heapq
-import os
 import selectors
 import threading
 import time
-import weakref
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 
 from .lanes import Lane, call_and_log
-from .parking import SLICE, give_way, guard, native, on_main_loop, parker
+from .parking import SLICE, begin_anew_in_child, give_way, guard, native, on_main_loop, parker
 
 #: So many callbacks run at once; more wait for one of them to end.
 MAX_HELPERS = 8
@@ -61,12 +59,12 @@ class Scheduler:
     _count: int  # of timers, and of those that were cancelled
     _cancelled: int
     _readers: list[tuple[int, Callable[[], object]]]
-    _bell: Bell | None
+    _bell: Bell | None = None
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
         self._begin_anew()
-        _all.add(self)
+        begin_anew_in_child(self)
 
     def call_at(self, when: float, call: Callable[[], object]) -> Timer:
         """Call on the background thread once the clock shows this time. O(log n). The call must not block."""
@@ -116,6 +114,8 @@ class Scheduler:
         self._wake()
 
     def _begin_anew(self) -> None:
+        if self._bell is not None:
+            self._bell.close()
         self._guard = guard()
         self._timers = {}
         self._times = []
@@ -263,19 +263,5 @@ class Bell:
         self._outer.close()
 
 
-#: Every scheduler of the process; a forked child has none of their threads.
-_all: weakref.WeakSet[Scheduler] = weakref.WeakSet()
-
 #: The scheduler of this process.
 SCHEDULER = Scheduler()
-
-
-def _begin_all_anew() -> None:
-    for scheduler in list(_all):
-        if scheduler._bell is not None:
-            scheduler._bell.close()
-        scheduler._begin_anew()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_begin_all_anew)

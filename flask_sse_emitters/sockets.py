@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import _socket
 import logging
-import os
 import socket
 import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
-from .parking import guard, native
+from .parking import begin_anew_in_child, guard, native
 from .scheduler import SCHEDULER
 
 if sys.platform != "win32":
@@ -66,11 +65,12 @@ class Sockets:
     closed, and all that is done to it is done under the guard.
     """
 
-    _watches: dict[int, Watch]  # by descriptor
-    _epoll: epoll | None
+    _epoll: epoll | None = None
 
     def __init__(self) -> None:
+        self._watches: dict[int, Watch] = {}  # by descriptor
         self._begin_anew()
+        begin_anew_in_child(self)
 
     def watch(self, descriptor: int, watcher: Watcher) -> Watch:
         """Tell the watcher when the client at this socket has left."""
@@ -129,6 +129,10 @@ class Sockets:
         return len(self._watches)
 
     def _begin_anew(self) -> None:
+        for watcher in self.watchers():
+            watcher.forked()
+        if self._epoll is not None:
+            self._epoll.close()  # of the child's descriptor only; the parent watches on
         self._guard = guard()
         self._watches = {}
         self._epoll = None
@@ -206,15 +210,3 @@ def _unsent(descriptor: int) -> int | None:
     except OSError:
         return None
     return int.from_bytes(answer, sys.byteorder)
-
-
-def _begin_anew_in_child() -> None:
-    for watcher in SOCKETS.watchers():
-        watcher.forked()
-    if SOCKETS._epoll is not None:
-        SOCKETS._epoll.close()  # of the child's descriptor only; the parent watches on
-    SOCKETS._begin_anew()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_begin_anew_in_child)

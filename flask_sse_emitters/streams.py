@@ -10,7 +10,6 @@ from __future__ import annotations
 import atexit
 import logging
 import math
-import os
 import weakref
 from collections import Counter
 from collections.abc import Callable
@@ -22,7 +21,7 @@ from .callbacks import CloseReason
 from .emitter import SseEmitter
 from .errors import TooManyClients
 from .event import Event
-from .parking import guard, in_hub, pause
+from .parking import begin_anew_in_child, guard, in_hub, pause
 from .scheduler import SCHEDULER, Scheduler
 from .settings import Settings
 from .sockets import SOCKETS
@@ -58,6 +57,7 @@ class Streams:
         self._scheduler = scheduler
         self._begin_anew()
         _all.add(self)
+        begin_anew_in_child(self)
 
     def _begin_anew(self) -> None:
         self._guard = guard()
@@ -213,12 +213,3 @@ def _drain_and_wait() -> None:
 def _wait(is_busy: Callable[[], bool], until: float) -> None:
     while is_busy() and SCHEDULER.clock() < until:
         pause(0.01)
-
-
-def _begin_all_anew() -> None:
-    for streams in list(_all):
-        streams._begin_anew()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_begin_all_anew)

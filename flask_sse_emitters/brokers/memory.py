@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import weakref
-
 from ..frames import Frame
 from ..history import Bounds, Log, Position, new_epoch
-from ..parking import guard
+from ..parking import begin_anew_in_child, guard
 from ..scheduler import SCHEDULER, Scheduler
 from .base import Broker, Listener, Published, Start
 
@@ -38,7 +35,7 @@ class MemoryBroker(Broker):
             raise ValueError(f"memory:// takes nothing more, as in {url!r}")
         self._scheduler = scheduler
         self._begin_anew()
-        _all.add(self)
+        begin_anew_in_child(self)
 
     def publish(self, channel: str, frame: Frame, bounds: Bounds, key: str | None = None) -> Published:
         published = None
@@ -210,16 +207,3 @@ class _Record:
             if self._keys[oldest][0] + KEY_SECONDS > now:
                 return
             del self._keys[oldest]
-
-
-#: Every broker of this kind.
-_all: weakref.WeakSet[MemoryBroker] = weakref.WeakSet()
-
-
-def _begin_all_anew() -> None:
-    for broker in list(_all):
-        broker._begin_anew()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_begin_all_anew)

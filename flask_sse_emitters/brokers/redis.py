@@ -12,13 +12,11 @@ that they come back and are told of the gap.
 from __future__ import annotations
 
 import logging
-import os
 import random
 import selectors
 import sys
 import threading
 import time
-import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -30,7 +28,7 @@ from redis.retry import Retry
 from ..errors import BrokerUnavailable, UnsupportedWorker
 from ..frames import Frame
 from ..history import Bounds, Log, new_epoch
-from ..parking import guard, is_green, native
+from ..parking import begin_anew_in_child, guard, is_green, native
 from ..scheduler import SCHEDULER, Bell
 from .base import Broker, Listener, Published, Start
 from .redis_wire import LOOK, PUBLISH, Found, Names, Told, publish_arguments, read_announcement, read_found
@@ -67,7 +65,7 @@ class RedisBroker(Broker):
         self._names = Names(prefix)
         self._seconds = publish_seconds
         self._begin_anew()
-        _all.add(self)
+        begin_anew_in_child(self)
 
     def publish(self, channel: str, frame: Frame, bounds: Bounds, key: str | None = None) -> Published:
         _refuse_unpatched()
@@ -358,16 +356,3 @@ def _refuse_unpatched() -> None:
             "this runs in gevent, whose sockets are not patched, so waiting for Redis would block everybody: call "
             "gevent.monkey.patch_all() first, as gunicorn's gevent worker does"
         )
-
-
-#: Every broker of this kind. A forked child has none of their connections.
-_all: weakref.WeakSet[RedisBroker] = weakref.WeakSet()
-
-
-def _begin_all_anew() -> None:
-    for broker in list(_all):
-        broker._begin_anew()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_begin_all_anew)
