@@ -408,6 +408,7 @@ def test_a_walker_that_has_let_go_leaves_the_next_one_alone() -> None:
     gate.let.set()
     assert interlude.sender is not None
     interlude.sender.join(PATIENCE)
+    until(lambda: not emitters._walking, "the rest, which the background serves where the sender's slice is over")
     assert all(texts_of(member) == ["first", "second"] for member in members)
 
 
