@@ -167,8 +167,9 @@ class Replay:
             newest = feed.newest()
             self._offsets.append(-1 if newest is None else newest)  # where one begins that comes without an id
         if self._is_known() and not (self._lost is not None and self._behind(self._list_offsets())):
+            head = self._head()  # now: what lists bring once it is live comes after this position
             self._go_live()
-            self._emitter._lead_with(self._head())  # before what lists have brought since
+            self._emitter._lead_with(head)
         if self._members:
             self._emitter._follow(self)
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from flask_sse_emitters import Event, SseEmitter
+from flask_sse_emitters import Event, SseEmitter, SseEmitters
 from flask_sse_emitters.brokers import Broker, Listener, Published, Start
 from flask_sse_emitters.brokers.memory import MemoryBroker
 from flask_sse_emitters.channel import Channels
@@ -451,3 +451,25 @@ def test_a_client_hears_of_everything_that_its_own_view_publishes(board: Board) 
         stop.set()
         for thread in threads:
             thread.join(PATIENCE)
+
+
+def test_the_position_at_the_beginning_has_nothing_that_comes_after_it(
+    board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An event comes as soon as the first of two channels is live, and before the position is written."""
+    start = [board.publish(name, 0)[0] for name in ("a", "b")]
+    go_live = SseEmitters._go_live
+    published: list[str] = []
+
+    def and_publish(feed: SseEmitters, member: Any, offset: int) -> bool:
+        live = go_live(feed, member, offset)
+        if not published:
+            published.extend(board.publish("a", 1))
+        return live
+
+    monkeypatch.setattr(SseEmitters, "_go_live", and_publish)
+    with board.client.get("/events?channel=a&channel=b") as response:
+        pieces = response.iter_encoded()
+        blocks = (next(pieces) + next(pieces)).decode().split("\n\n")
+    assert blocks[1] == f"id: {start[0]},{start[1]}"
+    assert blocks[2] == f"id: {published[0]},{start[1]}\ndata: 1"
