@@ -99,7 +99,7 @@ class Channels:
             self.published += is_new
             feed = self._feeds.get(name)
         if feed is not None:
-            feed.give_way()
+            feed._give_way()
         return event_id
 
     def subscribe(self, names: Sequence[str], timeout: Duration | None, last_event_id: str | None) -> SseEmitter:

@@ -239,8 +239,8 @@ class _AppState:
         if count > 1 and not self.channels.broker.is_shared:
             self._warn(
                 f"SSE_BROKER_URL={self.settings.broker_url!r} reaches the clients of one process, and this server runs "
-                "several: events published in one would miss the others' clients. Name a broker that reaches them all, "
-                'such as SSE_BROKER_URL="redis://localhost", or run one worker'
+                "several: events published in one would miss the others' clients. Set SSE_BROKER_URL to a broker that "
+                "reaches them all, or run one worker"
             )
 
     def _warn(self, text: str) -> None:

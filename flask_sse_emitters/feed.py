@@ -57,7 +57,7 @@ class Feed(SseEmitters):
             raise TypeError(f"add() takes an SseEmitter, not {emitter!r}")
         member = Member(emitter, self)
         member.served = CATCHING_UP
-        if self.enlist(member):
+        if self._enlist(member):
             with self._guard:
                 if self.log is None:
                     self._coming.append(member)
@@ -65,20 +65,15 @@ class Feed(SseEmitters):
                     member.served = self._number
         return emitter
 
-    def enlist(self, member: Member) -> bool:
-        """Give the member a place, where it is served nothing until it goes live."""
-        enlisted = self._enlist(member)
-        self._listen_or_not()
-        return enlisted
-
-    def go_live(self, member: Member, offset: int) -> bool:
-        """Serve the member from now on, which has everything up to this offset. False where the list is not there."""
-        return self._go_live(member, offset)
-
     def wake_later(self, emitter: SseEmitter) -> None:
         """Stir the emitter when something has been told."""
         with self._guard:
             self._waiting[emitter] = None
+
+    def _enlist(self, member: Member) -> bool:
+        enlisted = super()._enlist(member)
+        self._listen_or_not()
+        return enlisted
 
     def _leave(self, member: Member) -> None:
         super()._leave(member)
@@ -92,10 +87,6 @@ class Feed(SseEmitters):
 
     def _dumps(self, data: Any) -> str | bytes:
         return self._app_settings.dumps(data)
-
-    def give_way(self) -> None:
-        """Let whoever carries get on, where events are published faster than that."""
-        self._give_way()
 
     def _listen_or_not(self) -> None:
         begins = ends = None

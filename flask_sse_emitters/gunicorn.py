@@ -10,15 +10,14 @@ from __future__ import annotations
 from typing import Any
 
 from .streams import drain_all
-from .worker import note_worker, watch_worker
+from .worker import note_worker
 
 __all__ = ["post_worker_init", "worker_int"]
 
 
 def post_worker_init(worker: Any) -> None:
-    """The worker has loaded the app: watch whether it is told to stop."""
+    """The worker has loaded the app: once it has a stream, it is watched whether it is told to stop."""
     note_worker(worker)
-    watch_worker()
 
 
 def worker_int(_worker: Any) -> None:

@@ -33,7 +33,7 @@ PAGES_KEPT = 64
 
 
 class Cursor:
-    """How far a stream of several channels is, as the ids of its events say. Its emitter's guard guards it."""
+    """How far a stream is in its channels, as the ids of its events say. Its emitter's guard guards it."""
 
     __slots__ = ("ids",)
 
@@ -163,7 +163,7 @@ class Replay:
         """
         for index, member in self._members.items():
             feed = self._feeds[index]
-            feed.enlist(member)
+            feed._enlist(member)
             newest = feed.newest()
             self._offsets.append(-1 if newest is None else newest)  # where one begins that comes without an id
         if self._is_known() and not (self._lost is not None and self._behind(self._list_offsets())):
@@ -249,7 +249,7 @@ class Replay:
 
     def _go_live(self) -> None:
         for index, member in list(self._members.items()):
-            if self._feeds[index].go_live(member, self._offsets[index]):
+            if self._feeds[index]._go_live(member, self._offsets[index]):
                 del self._members[index]
 
     def _is_ahead(self) -> bool:

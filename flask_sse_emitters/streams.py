@@ -65,7 +65,7 @@ class Streams:
         self._limit = Quota(f"SSE_MAX_CLIENTS={self._settings.max_clients}", self._settings.max_clients)
         self._said: dict[str, float] = {}  # when somebody was last refused aloud, by the limit
         self._drained_by: float | None = None
-        self._is_ending = False  # not all have been told to end yet
+        self.is_ending = False  #: some are still to be told that they end
         self.opened = 0  #: since the beginning, without those refused
         self.refused = 0
         self.closed: Counter[str] = Counter()  #: by the value of their close_reason
@@ -147,17 +147,12 @@ class Streams:
                 return
             seconds = self._settings.drain_seconds
             self._drained_by = now + seconds
-            self._is_ending = True
+            self.is_ending = True
             some = bool(self._open)
         if some:
             log.info("the worker stops: %d streams end within %g s", len(self._open), seconds)
         self._scheduler.call_at(now + min(grace, seconds / 2), lambda: self._for_each(self._end))
         self._scheduler.call_at(now + seconds, lambda: self._for_each(self._cut))
-
-    @property
-    def is_busy(self) -> bool:
-        """Whether streams are still to be told that they end."""
-        return self._is_ending
 
     def await_drained(self) -> None:
         """Wait until all streams are over, or the time for it is. In gevent's event loop itself, do not wait."""
@@ -172,8 +167,8 @@ class Streams:
             batch = list(islice(emitters, AT_ONCE))
             for emitter in batch:
                 do(emitter)
-            self._is_ending = bool(batch)
-            return self._is_ending
+            self.is_ending = bool(batch)
+            return self.is_ending
 
         self._scheduler.call_soon(some)
 
@@ -206,7 +201,7 @@ def _drain_and_wait() -> None:
     every = list(_all)
     by = max((streams._drained_by or 0.0 for streams in every), default=0.0)
     # Only for those whose sockets are known: a stream that nobody writes would never end.
-    _wait(lambda: len(SOCKETS) > 0 or any(streams.is_busy for streams in every), by)
+    _wait(lambda: len(SOCKETS) > 0 or any(streams.is_ending for streams in every), by)
     _wait(lambda: SCHEDULER.is_calling, SCHEDULER.clock() + FOR_CALLBACKS)
 
 

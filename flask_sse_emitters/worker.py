@@ -1,8 +1,8 @@
 """The gunicorn worker that this process is, if it is one: that it stops, and how many there are.
 
-A worker that stops says so in one attribute, whatever made it stop: a signal, a reload, ``max_requests``. It is looked
-at a few times a second while there are streams, because nothing else shows all of that; and a worker waits for the end
-of its streams, so they must learn of it.
+A worker that stops says so in one attribute, whatever made it stop: a signal, a reload, ``max_requests``. From its
+first stream on that is looked at a few times a second, because nothing else shows all of it; and a worker waits for the
+end of its streams, so they must learn of it.
 """
 
 from __future__ import annotations

@@ -196,11 +196,6 @@ class _Record:
             self.is_forgotten = altogether and empty and not (self._listeners or self._keys)
             return self.is_forgotten
 
-    @property
-    def crowd(self) -> int:
-        """How much is still to be told."""
-        return len(self._news)
-
     def _forget_keys(self, now: float) -> None:
         while self._keys:
             oldest = next(iter(self._keys))
