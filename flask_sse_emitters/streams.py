@@ -156,7 +156,8 @@ class Streams:
 
     def await_drained(self) -> None:
         """Wait until all streams are over, or the time for it is. In gevent's event loop itself, do not wait."""
-        while self._open and not in_hub() and self._scheduler.clock() < (self._drained_by or 0.0):
+        by = (self._drained_by or 0.0) + FOR_CALLBACKS  # those that are cut then let go right after
+        while self._open and not in_hub() and self._scheduler.clock() < by:
             pause(0.01)
 
     def _for_each(self, do: Callable[[SseEmitter], object]) -> None:
