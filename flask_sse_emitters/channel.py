@@ -174,8 +174,13 @@ class Channel:
         return self._channels().feed(self.name)
 
     def subscribers(self) -> int:
-        """How many clients read it, in all processes."""
-        return len(self.emitters)
+        """How many clients read it, in all processes that share the broker.
+
+        Those of other processes as of a moment ago; those of a process that was killed count for some 12 seconds more.
+
+        :raises BrokerUnavailable: where the broker cannot be reached in ``SSE_PUBLISH_SECONDS``.
+        """
+        return len(self.emitters) + self._channels().broker.clients_elsewhere(self.name)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}>"

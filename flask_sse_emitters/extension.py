@@ -15,7 +15,7 @@ from .brokers import Broker, make_broker
 from .channel import Channel, Channels, Options, check_name
 from .emitter import SseEmitter
 from .errors import NotInitialized
-from .settings import EXTENSION, Settings, checked, made_in_request, read_config, register
+from .settings import DEFAULTS, EXTENSION, Settings, checked, made_in_request, read_config, register
 from .streams import Streams
 from .worker import watch_worker, worker_count
 
@@ -63,7 +63,12 @@ class SSE:
         How many events of each channel are kept for clients that come back, and for how long; 0 events is none, and
         0 seconds is for as long as there are no newer ones.
     ``SSE_BROKER_URL`` (``"memory://"``)
-        What keeps the channels, and takes their events to other processes: ``memory://`` knows only its own.
+        What keeps the channels, and takes their events to other processes: ``memory://`` knows only its own,
+        ``redis://`` and its kin are shared by all.
+    ``SSE_BROKER_PREFIX`` (``"sse"``)
+        Begins the names of all that is kept there, so that several apps may share a server.
+    ``SSE_PUBLISH_SECONDS`` (2)
+        How long publishing may wait for the broker.
     ``SSE_DRAIN_SECONDS`` (5)
         How long streams have to end when the worker stops.
 
@@ -155,7 +160,8 @@ class SSE:
 
         ``clients`` (open streams), ``outlets`` (who writes them: ``handed_off`` or ``server``), ``declined`` (why not
         handed off: clients by reason), ``channels`` (clients by channel), ``opened``, ``closed`` (by close reason),
-        ``refused``, ``published`` (since the beginning), ``broker``, ``draining``, ``warnings``.
+        ``refused``, ``published`` (since the beginning), ``broker`` (its ``scheme``, and its ``state``: ``"ok"``, or
+        ``"degraded"`` with the ``error``), ``draining``, ``warnings``.
         """
         state = self._state()
         streams, channels = state.streams, state.channels
@@ -166,7 +172,7 @@ class SSE:
             "closed": dict(streams.closed),
             "refused": streams.refused,
             "published": channels.published,
-            "broker": state.settings.broker_url.partition("://")[0],
+            "broker": {"scheme": state.settings.broker_url.partition("://")[0], **channels.broker.status()},
             "draining": streams.is_draining,
             "warnings": list(state.warnings),
         }
@@ -202,7 +208,7 @@ class _AppState:
     def __init__(self, app: Flask, settings: Settings, options: dict[str, Options]) -> None:
         self.settings = settings
         self.streams = Streams(settings)
-        self.channels = Channels(_make_broker(settings.broker_url), settings, options)
+        self.channels = Channels(_make_broker(settings), settings, options)
         self.warnings: list[str] = []
         self._app = app
         self._has_begun = False
@@ -240,7 +246,7 @@ class _AppState:
             self._warn(
                 f"SSE_BROKER_URL={self.settings.broker_url!r} reaches the clients of one process, and this server runs "
                 "several: events published in one would miss the others' clients. Set SSE_BROKER_URL to a broker that "
-                "reaches them all, or run one worker"
+                "reaches them all, such as redis://localhost:6379/0, or run one worker"
             )
 
     def _warn(self, text: str) -> None:
@@ -249,9 +255,15 @@ class _AppState:
             log.warning(text)
 
 
-def _make_broker(url: str) -> Broker:
+def _make_broker(settings: Settings) -> Broker:
+    options = {
+        "prefix": (settings.broker_prefix, DEFAULTS.broker_prefix),
+        "publish_seconds": (settings.publish_seconds, DEFAULTS.publish_seconds),
+    }
     try:
-        return make_broker(url)
+        return make_broker(
+            settings.broker_url, **{name: value for name, (value, default) in options.items() if value != default}
+        )
     except ValueError as error:
         raise ValueError(f"SSE_BROKER_URL: {error}") from error
 

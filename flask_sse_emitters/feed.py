@@ -5,7 +5,7 @@ The process listens to the broker for as long as it has a client of the channel,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from .brokers import Broker, Start
@@ -65,6 +65,10 @@ class Feed(SseEmitters):
                     member.served = self._number
         return emitter
 
+    def look_again(self, done: Callable[[], object]) -> None:
+        """Call this once all has been told here that was published before, anywhere."""
+        self._broker.look_again(self.name, done)
+
     def wake_later(self, emitter: SseEmitter) -> None:
         """Stir the emitter when something has been told."""
         with self._guard:
@@ -104,6 +108,7 @@ class Feed(SseEmitters):
                 ends = begins
         if ends is not None:
             self._broker.unsubscribe(self.name, ends)
+        self._broker.count_again(self.name)
 
     def _started(self, ear: _Ear, start: Start) -> None:
         with self._guard:
@@ -168,3 +173,7 @@ class _Ear:
 
     def arrived(self, frames: Sequence[Frame]) -> None:
         self._feed._arrived(self, frames)
+
+    @property
+    def clients(self) -> int:
+        return len(self._feed)

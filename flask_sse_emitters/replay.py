@@ -128,6 +128,7 @@ class Replay:
     """
 
     __slots__ = (
+        "_asked",
         "_cursor",
         "_emitter",
         "_feeds",
@@ -138,6 +139,7 @@ class Replay:
         "_pages",
         "_prepared",
         "_requested",
+        "_unheard",
         "_upto",
         "stirred",
     )
@@ -148,6 +150,8 @@ class Replay:
         self._feeds = feeds
         self._pages = pages
         self._requested = requested
+        self._asked: int | None = None  # so many channels are being asked about
+        self._unheard = 0  # so many of them have not been answered yet
         self._cursor = Cursor(len(feeds))  # how far the client will be with what has been taken
         self._members = {index: self._member(index) for index in range(len(feeds))}  # those that are not live yet
         self._logs: list[Log] = []  # empty until all channels are known
@@ -214,12 +218,32 @@ class Replay:
         for feed in self._feeds:
             if feed.log is None:
                 feed.wake_later(self._emitter)
-        logs = [feed.log for feed in self._feeds]
-        if None in logs:
+        logs = [log for feed in self._feeds if (log := feed.log) is not None]
+        if len(logs) < len(self._feeds) or self._is_asking(logs):
             return False
-        self._logs = [log for log in logs if log is not None]
+        self._logs = logs
         self._find_position()
         return True
+
+    def _is_asking(self, logs: Sequence[Log]) -> bool:
+        """Whether the client may know more than this process, as it came from another one, and the broker is asked."""
+        if self._asked is None and self._requested is not None:
+            asked = read_ids(self._requested, len(logs)) or ()
+            unknown = [
+                feed
+                for feed, log, position in zip(self._feeds, logs, asked, strict=bool(asked))
+                if position.epoch != log.epoch or position.offset > log.newest
+            ]
+            self._asked = self._unheard = len(unknown)
+            for feed in unknown:
+                feed.look_again(self._answered)
+            self._asked = 0
+        return bool(self._unheard)
+
+    def _answered(self) -> None:
+        self._unheard -= 1
+        if not self._unheard and not self._asked:
+            self._emitter._stir()
 
     def _find_position(self) -> None:
         asked = None if self._requested is None else read_ids(self._requested, len(self._feeds))

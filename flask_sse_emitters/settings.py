@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import re
 from collections.abc import Callable, MutableMapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
@@ -25,6 +26,8 @@ EXTENSION = "sse_emitters"
 
 _MADE = "flask_sse_emitters.made"
 
+_PREFIX = re.compile(r"[A-Za-z0-9._\-:/]{1,100}", re.ASCII)
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -44,6 +47,8 @@ class Settings:
     history: int = 1000
     history_seconds: float = 300.0
     broker_url: str = "memory://"
+    broker_prefix: str = "sse"
+    publish_seconds: float = 2.0
     drain_seconds: float = 5.0
 
     #: Makes JSON of an event's data.
@@ -185,6 +190,12 @@ def _url(value: Any) -> str:
     return value
 
 
+def _prefix(value: Any) -> str:
+    if not isinstance(value, str) or not _PREFIX.fullmatch(value):
+        raise ValueError
+    return value
+
+
 def _one_of(*words: str) -> Callable[[Any], str]:
     def word(value: Any) -> str:
         if not isinstance(value, str) or value not in words:
@@ -213,7 +224,9 @@ _CHECKS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "max_clients": ("an int, 1 or more", _bound),
     "history": ("an int, 0 or more", _count),
     "history_seconds": ("seconds as a number or a timedelta, 0 for as long as SSE_HISTORY allows", _duration),
-    "broker_url": ('a URL, such as "memory://"', _url),
+    "broker_url": ('a URL, such as "memory://" or "redis://localhost:6379/0"', _url),
+    "broker_prefix": ("1 to 100 ASCII letters, digits and . _ - : /", _prefix),
+    "publish_seconds": ("seconds as a number or a timedelta, more than 0", _positive_duration),
     "drain_seconds": ("seconds as a number or a timedelta, 0 or more", _duration),
     "write_seconds": _SECONDS_OR_NEVER,
     "attach_seconds": ("seconds as a number or a timedelta, more than 0", _positive_duration),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -12,10 +13,14 @@ from flask.testing import FlaskClient
 from .brokers import Start
 from .channel import check_name
 from .decoder import EventDecoder, decode
+from .errors import BrokerUnavailable
 from .event import Event
 from .extension import SSE
 from .frames import Frame
 from .wsgi import WITNESS, Stream
+
+#: How long a shared broker may take to say what there is.
+BROKER_SECONDS = 10.0
 
 __all__ = ["EventDecoder", "decode", "open_stream", "published", "read_events"]
 
@@ -101,24 +106,40 @@ def published(sse: SSE, *channels: str) -> Iterator[list[Event]]:
     events: list[Event] = []
     notes = {check_name(channel): _Notes(events) for channel in channels}
     for channel, note in notes.items():
-        broker.subscribe(channel, note)
+        if broker.subscribe(channel, note) is None:
+            note.await_begin()
     try:
         yield events
     finally:
+        for channel in notes:
+            told = threading.Event()
+            broker.look_again(channel, told.set)
+            _await(told)
         for channel, note in notes.items():
             broker.unsubscribe(channel, note)
 
 
 class _Notes:
+    clients = 0
+
     def __init__(self, events: list[Event]) -> None:
         self._events = events
+        self._begun = threading.Event()
 
-    def started(self, start: Start) -> None:
-        pass
+    def await_begin(self) -> None:
+        _await(self._begun)
+
+    def started(self, start: Start) -> None:  # noqa: ARG002 - all that comes is new
+        self._begun.set()
 
     def arrived(self, frames: Sequence[Frame]) -> None:
         for frame in frames:
             self._events += decode(frame.payload)
+
+
+def _await(event: threading.Event) -> None:
+    if not event.wait(BROKER_SECONDS):
+        raise BrokerUnavailable(f"the broker did not answer for {BROKER_SECONDS:g} s: does it run at SSE_BROKER_URL?")
 
 
 class _Reader:

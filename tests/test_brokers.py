@@ -36,10 +36,8 @@ def memory() -> Iterator[Broker]:
 
 @contextmanager
 def redis() -> Iterator[Broker]:
-    from flask_sse_emitters.brokers.redis import RedisBroker
-
     with RedisServer() as server:
-        broker = RedisBroker(server.url)
+        broker = make_broker(server.url)
         yield broker
         broker.close()
 
@@ -55,6 +53,8 @@ def broker(request: pytest.FixtureRequest) -> Iterator[Broker]:
 
 class Ear:
     """Remembers what it is told."""
+
+    clients = 1
 
     def __init__(self) -> None:
         self.log: Log | None = None

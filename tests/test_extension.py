@@ -404,6 +404,8 @@ def test_init_app_fills_in_the_defaults() -> None:
         "SSE_HISTORY": 1000,
         "SSE_HISTORY_SECONDS": 300,
         "SSE_BROKER_URL": "memory://",
+        "SSE_BROKER_PREFIX": "sse",
+        "SSE_PUBLISH_SECONDS": 2,
         "SSE_DRAIN_SECONDS": 5,
     }
 

@@ -96,7 +96,7 @@ def test_stats_count_what_comes_and_goes_and_why() -> None:
     assert stats["outlets"] == {"handed_off": 0, "server": 2}
     assert stats["declined"] == {"the server is not gunicorn with its gevent worker": 2}
     assert stats["channels"] == {"a": 1, "b": 1}
-    assert stats["broker"] == "memory"
+    assert stats["broker"] == {"scheme": "memory", "state": "ok"}
 
 
 def test_an_emitter_that_no_response_carries_any_more_is_not_counted() -> None:

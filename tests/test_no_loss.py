@@ -194,6 +194,8 @@ def test_no_gap_is_announced_where_all_that_is_gone_is_still_on_its_way_to_the_l
     class Meanwhile:
         """While somebody tells of the second event, others publish more, and a client comes that has the first."""
 
+        clients = 0
+
         def started(self, *_: object) -> None:
             pass
 

@@ -36,10 +36,10 @@ class HeldBroker(Broker):
         self.listeners: defaultdict[str, list[Listener]] = defaultdict(list)
         self.untold: defaultdict[str, list[Frame]] = defaultdict(list)
 
-    def publish(self, channel: str, frame: Frame, bounds: Bounds, _key: str | None = None) -> Published:
+    def publish(self, channel: str, frame: Frame, bounds: Bounds | None, _key: str | None = None) -> Published:
         log = self.log(channel)
         with log.guard:
-            stamped = log.append(frame, bounds)
+            stamped = log.append(frame, bounds or KEPT)
         self.untold[channel].append(stamped)
         return Published(f"{log.epoch}-{stamped.offset}", is_new=True)
 
@@ -367,6 +367,8 @@ def test_whoever_publishes_while_others_are_told_leaves_it_to_them_and_order_hol
     told: list[tuple[int, str]] = []
 
     class Slow:
+        clients = 0
+
         def started(self, start: Start) -> None: ...
 
         def arrived(self, frames: Sequence[Frame]) -> None:

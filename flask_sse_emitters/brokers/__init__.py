@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 from importlib.metadata import entry_points
+from typing import Any
 from urllib.parse import urlsplit
 
 from .base import Broker, Listener, Published, Start
@@ -13,18 +14,41 @@ __all__ = ["GROUP", "Broker", "Listener", "Published", "Start", "make_broker"]
 #: The entry points by which packages offer brokers of their own: the name is a URL scheme, the object makes a broker.
 GROUP = "flask_sse_emitters.brokers"
 
-_OWN = {"memory": ".memory:MemoryBroker"}
+_REDIS = ".redis:RedisBroker"
+_OWN = {
+    "memory": ".memory:MemoryBroker",
+    "redis": _REDIS,
+    "rediss": _REDIS,
+    "unix": _REDIS,
+    "redis+sentinel": _REDIS,
+    "rediss+sentinel": _REDIS,
+    "redis+cluster": _REDIS,
+    "rediss+cluster": _REDIS,
+}
+
+#: What a module that is not there is called where it is installed.
+_EXTRAS = {"redis": "redis"}
 
 
-def make_broker(url: str) -> Broker:
+def make_broker(url: str, **options: Any) -> Broker:
     """The broker for a URL. It is imported here, and connects to nothing yet.
 
+    :param options: ``prefix`` and ``publish_seconds``, see :class:`.Broker`; only those that are not the default.
     :raises ValueError: where no broker is known for its scheme, or the broker does not take the URL.
+    :raises ImportError: where what it needs is not installed.
     """
     scheme = urlsplit(url).scheme
     if scheme in _OWN:
         module, name = _OWN[scheme].split(":")
-        factory = getattr(import_module(module, __name__), name)
+        try:
+            factory = getattr(import_module(module, __name__), name)
+        except ModuleNotFoundError as error:
+            if error.name not in _EXTRAS:
+                raise
+            raise ImportError(
+                f"{scheme}:// needs the package {error.name}: pip install 'flask-sse-emitters[{_EXTRAS[error.name]}]'",
+                name=error.name,
+            ) from error
     else:
         found = next(iter(entry_points(group=GROUP, name=scheme)), None)
         if found is None:
@@ -34,5 +58,5 @@ def make_broker(url: str) -> Broker:
                 f"an entry point in the group {GROUP!r}"
             )
         factory = found.load()
-    broker: Broker = factory(url)
+    broker: Broker = factory(url, **options)
     return broker

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
 
 from ..frames import Frame
 from ..history import Bounds, Log
@@ -39,24 +39,29 @@ class Listener(Protocol):
         Some may be told again, after an interrupt of the thread that told them: their offsets show that.
         """
 
+    @property
+    def clients(self) -> int:
+        """How many clients of the channel it stands for."""
+
 
 class Broker(ABC):
     """Keeps the events of channels, and tells every process that listens.
 
-    A class, or a function, that takes a URL makes one: see :data:`.GROUP`. It must not connect, nor start anything,
-    before it is first used, and must work in a forked child. Every method may be called from any thread. The test
-    suite of the package has a contract that every broker must fulfil.
+    A class, or a function, that takes a URL makes one: see :data:`.GROUP`. It also takes ``prefix``, a str, which keeps
+    apart what shares a broker, and ``publish_seconds``, a float, how long :meth:`publish` may take. It must not
+    connect, nor start anything, before it is first used, and must work in a forked child. Every method may be called
+    from any thread. The test suite of the package has a contract that every broker must fulfil.
     """
 
     #: Whether what is published in one process reaches the others.
     is_shared = True
 
     @abstractmethod
-    def publish(self, channel: str, frame: Frame, bounds: Bounds, key: str | None = None) -> Published:
+    def publish(self, channel: str, frame: Frame, bounds: Bounds | None, key: str | None = None) -> Published:
         """Give the event an id, keep it, and tell whoever listens. May wait for the broker, within limits.
 
         :param frame: without an id.
-        :param bounds: what is to be kept of the channel from now on.
+        :param bounds: what is to be kept of the channel from now on; None leaves that as it is.
         :param key: where an event of this channel was published with the same one within 5 minutes, nothing happens.
         :return: with the event's id; with that of the first one with the key.
         :raises BrokerUnavailable: where it cannot be reached in time.
@@ -78,6 +83,27 @@ class Broker(ABC):
     def newest(self, channel: str) -> int | None:  # noqa: ARG002 - most do not know
         """The offset of the channel's newest event, where that is known at once."""
         return None
+
+    def look_again(self, channel: str, done: Callable[[], object]) -> None:  # noqa: ARG002 - nothing is under way
+        """Call this, from any thread, once all that was published before has been told, if anybody listens still.
+
+        Never waits, and may call at once. Where this broker cannot be reached, that may take a while.
+        """
+        done()
+
+    def count_again(self, channel: str) -> None:  # noqa: B027 - most do not count
+        """The clients of those who listen to this channel are more, or less, than before. Never waits."""
+
+    def clients_elsewhere(self, channel: str) -> int:  # noqa: ARG002 - most know of no others
+        """How many clients other processes have. May wait for the broker, within limits.
+
+        :raises BrokerUnavailable: where it cannot be reached in time.
+        """
+        return 0
+
+    def status(self) -> dict[str, Any]:
+        """How it is, for people and monitors: at least ``state``, which is ``"ok"`` or ``"degraded"``."""
+        return {"state": "ok"}
 
     @abstractmethod
     def close(self) -> None:

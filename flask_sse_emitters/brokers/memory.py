@@ -6,6 +6,7 @@ from ..frames import Frame
 from ..history import Bounds, Log, Position, new_epoch
 from ..parking import begin_anew_in_child, guard
 from ..scheduler import SCHEDULER, Scheduler
+from ..settings import DEFAULTS
 from .base import Broker, Listener, Published, Start
 
 #: Seconds for which a key is remembered.
@@ -30,14 +31,14 @@ class MemoryBroker(Broker):
 
     is_shared = False
 
-    def __init__(self, url: str = "memory://", *, scheduler: Scheduler = SCHEDULER) -> None:
+    def __init__(self, url: str = "memory://", *, scheduler: Scheduler = SCHEDULER, **_options: object) -> None:
         if url.rstrip("/") != "memory:":
             raise ValueError(f"memory:// takes nothing more, as in {url!r}")
         self._scheduler = scheduler
         self._begin_anew()
         begin_anew_in_child(self)
 
-    def publish(self, channel: str, frame: Frame, bounds: Bounds, key: str | None = None) -> Published:
+    def publish(self, channel: str, frame: Frame, bounds: Bounds | None, key: str | None = None) -> Published:
         published = None
         while published is None:  # again where the channel was being forgotten
             record = self._record(channel)
@@ -119,19 +120,20 @@ class MemoryBroker(Broker):
 class _Record:
     """One channel. The guard of its log guards all of it."""
 
-    __slots__ = ("_begin", "_keys", "_listeners", "_news", "_scheduler", "_telling", "is_forgotten", "log")
+    __slots__ = ("_begin", "_bounds", "_keys", "_listeners", "_news", "_scheduler", "_telling", "is_forgotten", "log")
 
     def __init__(self, log: Log, scheduler: Scheduler) -> None:
         self.log = log
         self.is_forgotten = False
         self._begin = log.newest
+        self._bounds = Bounds(DEFAULTS.history, DEFAULTS.history_seconds)
         self._scheduler = scheduler
         self._listeners: tuple[Listener, ...] = ()
         self._news: list[Frame] = []  # what the listeners have not been told yet
         self._telling = False  # somebody is telling them: whoever else has news leaves it to them
         self._keys: dict[str, tuple[float, str]] = {}  # by age
 
-    def publish(self, frame: Frame, bounds: Bounds, key: str | None) -> Published | None:
+    def publish(self, frame: Frame, bounds: Bounds | None, key: str | None) -> Published | None:
         with self.log.guard:
             if self.is_forgotten:
                 return None
@@ -139,7 +141,8 @@ class _Record:
             self._forget_keys(now)
             if key is not None and key in self._keys:
                 return Published(self._keys[key][1], is_new=False)
-            stamped = self.log.append(frame, bounds)
+            self._bounds = self._bounds if bounds is None else bounds
+            stamped = self.log.append(frame, self._bounds)
             if self._listeners:
                 self._news.append(stamped)
             event_id = str(Position(self.log.epoch, stamped.offset))

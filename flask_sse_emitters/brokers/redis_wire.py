@@ -1,11 +1,16 @@
-"""How a channel lies in Redis, and the two steps that touch it: each of them one script, so nothing comes between.
+"""How a channel lies in Redis, and the steps that touch it: each of them one script, so nothing comes between.
 
 Of a channel there are, with names that Redis Cluster keeps in one slot:
 
 * ``<prefix>:{<channel>}:at``, a hash: its epoch, the offset of its newest event, and the bounds it was last given.
 * ``<prefix>:{<channel>}:log``, a stream of the events that are kept: the offset is the first part of an entry's id.
 * ``<prefix>:{<channel>}:key:<key>``: the id of the event that was published with this key.
-* ``<prefix>:{<channel>}``, where each event is announced to who listens.
+* ``<prefix>:{<channel>}@<db>``, where each event is announced to who listens.
+
+And of who reads them, in one slot, too:
+
+* ``<prefix>:{here}:processes``, a sorted set: the processes that have clients, and until when that holds.
+* ``<prefix>:{here}:process:<id>``, a hash: how many clients one of them has of each channel.
 """
 
 from __future__ import annotations
@@ -14,14 +19,21 @@ from typing import Any, NamedTuple
 
 from ..frames import Frame
 from ..history import Bounds
+from ..settings import DEFAULTS
+from .redis_client import Script
 
 #: Milliseconds for which a key is remembered.
 KEY_MS = 300_000
 
-#: Milliseconds for which a channel's epoch is remembered after it was last published to or listened to.
+#: Milliseconds for which a channel's epoch is remembered after it was last published to or looked at.
 EPOCH_MS = 7 * 86_400_000
 
-PUBLISH = f"""
+_NOW = """
+local clock = redis.call('TIME')
+local now = string.format('%.0f', clock[1] * 1000 + math.floor(clock[2] / 1000))
+"""
+
+PUBLISH = Script(f"""
 local at, log, key = KEYS[1], KEYS[2], KEYS[3]
 local epoch, body, name, events, ms, announced = unpack(ARGV)
 if key then
@@ -31,10 +43,13 @@ end
 if redis.call('HSETNX', at, 'epoch', epoch) == 1 then redis.call('DEL', log) end
 epoch = redis.call('HGET', at, 'epoch')
 local offset = redis.call('HINCRBY', at, 'offset', 1)
+if events == '' then
+  events = redis.call('HGET', at, 'events') or '{DEFAULTS.history}'
+  ms = redis.call('HGET', at, 'ms') or '{DEFAULTS.history_seconds * 1000:.0f}'
+end
 redis.call('HSET', at, 'events', events, 'ms', ms)
 redis.call('PEXPIRE', at, {EPOCH_MS})
-local clock = redis.call('TIME')
-local now = string.format('%.0f', clock[1] * 1000 + math.floor(clock[2] / 1000))
+{_NOW}
 if tonumber(events) > 0 then
   redis.call('XADD', log, 'MAXLEN', events, string.format('%.0f-0', offset), 'b', body, 'n', name, 't', now)
   if tonumber(ms) > 0 then
@@ -55,48 +70,93 @@ redis.call('PUBLISH', announced, head .. '\\n' .. name .. body)
 local id = epoch .. '-' .. string.format('%.0f', offset)
 if key then redis.call('SET', key, id, 'PX', {KEY_MS}) end
 return {{id, 1}}
-"""
+""")
 
-#: What is known from a position on. Where Redis is behind it, it has lost events, and would give their ids again: so
-#: the channel begins anew.
-LOOK = f"""
+#: What is known from a position on. Where Redis is behind it, or has another event there, it has lost some, as after a
+#: failover, and their ids would stand for others: so the channel begins anew.
+LOOK = Script(f"""
 local at, log = KEYS[1], KEYS[2]
-local epoch, known, seen = unpack(ARGV)
+local epoch, known, seen, seen_at = unpack(ARGV)
 if redis.call('HSETNX', at, 'epoch', epoch) == 1 then redis.call('DEL', log) end
 local offset = tonumber(redis.call('HGET', at, 'offset') or 0)
-if redis.call('HGET', at, 'epoch') == known and offset < tonumber(seen) then
-  redis.call('HSET', at, 'epoch', epoch, 'offset', 0)
-  redis.call('DEL', log)
-  offset = 0
+local from = '-'
+if redis.call('HGET', at, 'epoch') == known then
+  local last = string.format('%.0f-0', seen)
+  local there = seen_at ~= '' and redis.call('XRANGE', log, last, last)[1]
+  if offset < tonumber(seen) or there and there[2][6] ~= seen_at then
+    redis.call('HSET', at, 'epoch', epoch, 'offset', 0)
+    redis.call('DEL', log)
+    offset = 0
+  else
+    from = string.format('%.0f-0', seen + 1)
+  end
 end
 redis.call('PEXPIRE', at, {EPOCH_MS})
-local from = '-'
-if redis.call('HGET', at, 'epoch') == known then from = string.format('%.0f-0', seen + 1) end
-local clock = redis.call('TIME')
+{_NOW}
 return {{redis.call('HGET', at, 'epoch'), string.format('%.0f', offset), redis.call('HGET', at, 'events') or '0',
-  redis.call('HGET', at, 'ms') or '0', string.format('%.0f', clock[1] * 1000 + math.floor(clock[2] / 1000)),
-  redis.call('XRANGE', log, from, '+')}}
-"""
+  redis.call('HGET', at, 'ms') or '0', now, redis.call('XRANGE', log, from, '+')}}
+""")
+
+#: The clients of one process: all of them, or what has changed. Gives 0 where Redis knew of none before.
+COUNT = Script(f"""
+local all, mine = KEYS[1], KEYS[2]
+local process, ms = ARGV[1], ARGV[2]
+local known = redis.call('EXISTS', mine)
+if ARGV[3] == '1' then redis.call('DEL', mine) end
+for index = 4, #ARGV, 2 do
+  if ARGV[index + 1] == '0' then
+    redis.call('HDEL', mine, ARGV[index])
+  else
+    redis.call('HSET', mine, ARGV[index], ARGV[index + 1])
+  end
+end
+{_NOW}
+redis.call('ZREMRANGEBYSCORE', all, '-inf', now)
+if redis.call('EXISTS', mine) == 1 then
+  redis.call('PEXPIRE', mine, ms)
+  redis.call('ZADD', all, string.format('%.0f', now + ms), process)
+  redis.call('PEXPIRE', all, ms)
+else
+  redis.call('ZREM', all, process)
+end
+return known
+""")
+
+#: How many clients of a channel all other processes have.
+SUM = Script(f"""
+{_NOW}
+local sum = 0
+for _, process in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], now, '+inf')) do
+  if process ~= ARGV[1] then
+    sum = sum + (redis.call('HGET', ARGV[2] .. process, ARGV[3]) or 0)
+  end
+end
+return sum
+""")
 
 
 class Names:
     """What belongs to a channel is called.
 
     :param prefix: of all of it.
+    :param db: the number of the database: announcements know no databases.
     """
 
-    def __init__(self, prefix: str) -> None:
+    def __init__(self, prefix: str, db: int = 0) -> None:
         self._prefix = prefix
+        self._suffix = f"@{db}"
+        self.processes = f"{prefix}:{{here}}:processes"
+        self.process = f"{prefix}:{{here}}:process:"  #: with its id
 
     def announcements(self, channel: str) -> str:
-        return f"{self._prefix}:{{{channel}}}"
+        return f"{self._prefix}:{{{channel}}}{self._suffix}"
 
     def keys(self, channel: str, key: str | None = None) -> list[str]:
-        announced = self.announcements(channel)
-        return [f"{announced}:at", f"{announced}:log", *([f"{announced}:key:{key}"] if key is not None else [])]
+        begin = f"{self._prefix}:{{{channel}}}"
+        return [f"{begin}:at", f"{begin}:log", *([f"{begin}:key:{key}"] if key is not None else [])]
 
     def channel(self, announced: bytes) -> str:
-        return announced.decode()[len(self._prefix) + 2 : -1]
+        return announced.decode()[len(self._prefix) + 2 : -len(self._suffix) - 1]
 
 
 class Told(NamedTuple):
@@ -118,12 +178,14 @@ class Found(NamedTuple):
     told: list[Told]
 
 
-def publish_arguments(epoch: str, frame: Frame, bounds: Bounds, announced: str) -> list[Any]:
+def publish_arguments(epoch: str, frame: Frame, bounds: Bounds | None, announced: str) -> list[Any]:
     name = b"" if frame.name is None else b"=" + frame.name.encode()
-    return [epoch, frame.payload, name, bounds.events, round(bounds.seconds * 1000), announced]
+    kept = ("", "") if bounds is None else (bounds.events, round(bounds.seconds * 1000))
+    return [epoch, frame.payload, name, *kept, announced]
 
 
 def read_announcement(data: bytes) -> Told:
+    """:raises ValueError: where it is none."""
     head, _, rest = data.partition(b"\n")
     epoch, offset, now, events, ms, length = head.split(b" ")
     name, body = rest[: int(length)], rest[int(length) :]
@@ -131,13 +193,13 @@ def read_announcement(data: bytes) -> Told:
 
 
 def read_found(answer: list[Any]) -> Found:
+    """:raises ValueError: where the keys hold something else."""
     epoch, newest, events, ms, now, entries = answer
     bounds = _bounds(events, ms)
     told = []
     for entry_id, fields in entries:
-        values = dict(zip(fields[::2], fields[1::2], strict=True))
-        frame = _frame(values[b"n"], values[b"b"])
-        told.append(Told(epoch.decode(), int(entry_id.split(b"-")[0]), int(values[b"t"]), bounds, frame))
+        (_, body), (_, name), (_, at) = zip(fields[::2], fields[1::2], strict=True)
+        told.append(Told(epoch.decode(), int(entry_id.split(b"-")[0]), int(at), bounds, _frame(name, body)))
     return Found(epoch.decode(), int(newest), int(now), told)
 
 

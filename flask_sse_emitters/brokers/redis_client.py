@@ -1,0 +1,288 @@
+"""The way to a Redis, or to several: what redis-py does, within a time that is counted once for all of it.
+
+redis-py bounds each read, and each attempt to connect. To publish takes several of them, and whoever publishes waits
+for their sum; so each of them here may take what is left. Nothing is tried again: the first attempt may have been
+carried out, and an event would be published twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache
+from typing import Any
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+import redis
+from redis.backoff import NoBackoff
+from redis.cluster import ClusterNode
+from redis.connection import parse_url
+from redis.exceptions import NoScriptError
+from redis.retry import Retry
+from redis.sentinel import Sentinel, SentinelConnectionPool
+
+#: Seconds that one read may take, and one attempt to connect, where nobody counts them.
+READ_SECONDS, CONNECT_SECONDS = 5.0, 1.0
+
+#: So many connections are open at most, beside the one that listens.
+CONNECTIONS = 8
+
+#: So many scripts are run in one go.
+AT_ONCE = 200
+
+_SCHEMES = re.compile(r"(?:(redis|rediss)(?:\+(sentinel|cluster))?|unix)", re.ASCII)
+
+_ends: ContextVar[float | None] = ContextVar("flask_sse_emitters.redis_ends", default=None)
+
+
+@contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """All that is done here together may take so long."""
+    token = _ends.set(time.monotonic() + seconds)
+    try:
+        yield
+    finally:
+        _ends.reset(token)
+
+
+def _left() -> float | None:
+    end = _ends.get()
+    return None if end is None else max(0.001, end - time.monotonic())
+
+
+class Address:
+    """Where Redis is, as a URL says it.
+
+    ``redis://``, ``rediss://`` (TLS) and ``unix://`` are redis-py's own. ``redis+sentinel://host:port,host:port/service``
+    asks sentinels for the master, and ``redis+cluster://host:port,host:port`` is a cluster: each with ``/db`` where
+    there are any, and redis-py's options as a query; ``rediss+...`` with TLS.
+
+    :raises ValueError: where it is none of these.
+    """
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        known = _SCHEMES.fullmatch(parts.scheme)
+        if known is None:
+            raise ValueError(f"{parts.scheme}:// is no scheme of Redis")
+        self.kind = known[2] or "single"
+        user, _, hosts = parts.netloc.rpartition("@")
+        login = f"{user}@" if user else ""
+        #: What may be shown: without a password.
+        self.shown = urlunsplit((parts.scheme, hosts, parts.path, "", ""))
+        self.service = ""
+        self.hosts: list[tuple[str, int]] = []
+        if self.kind == "single":
+            self.options = self._read(url)
+            return
+        self.hosts = [_host(host, 26379 if self.kind == "sentinel" else 6379) for host in hosts.split(",")]
+        path = parts.path
+        if self.kind == "sentinel":
+            self.service, _, path = path.lstrip("/").partition("/")
+            self.service = unquote(self.service)
+            if not self.service:
+                raise ValueError(f"{self.shown} lacks the name of the service: /mymaster")
+        elif path.strip("/"):
+            raise ValueError(f"a cluster has no databases, unlike {self.shown}")
+        self.options = self._read(urlunsplit((known[1], f"{login}localhost", path, parts.query, "")))
+
+    @property
+    def db(self) -> int:
+        return int(self.options.get("db", 0))
+
+    def _read(self, url: str) -> dict[str, Any]:
+        parsed: dict[str, Any] = parse_url(url)  # type: ignore[no-untyped-call]
+        options = {"connection_class": redis.Connection, **parsed}
+        path = urlsplit(url).path.strip("/")
+        if not urlsplit(url).scheme.startswith("unix") and path and not path.isdecimal():
+            raise ValueError(f"{self.shown}: the path is the number of a database, not {path!r}")
+        return options
+
+
+def _host(text: str, port: int) -> tuple[str, int]:
+    parts = urlsplit(f"//{text}")
+    if not parts.hostname:
+        raise ValueError(f"{text!r} is no host:port")
+    return parts.hostname, parts.port or port
+
+
+class Client:
+    """A pool of connections. One for all threads; where threads are greenlets, one for each thread of the system.
+
+    :raises redis.RedisError: where a cluster cannot be reached; the others connect later.
+    """
+
+    def __init__(self, address: Address) -> None:
+        # Protocol 2: what is announced comes as plain answers, in every version of redis-py.
+        options: dict[str, Any] = {
+            "socket_timeout": READ_SECONDS,
+            "socket_connect_timeout": CONNECT_SECONDS,
+            **address.options,
+            "protocol": 2,
+            "decode_responses": False,
+        }
+        self._is_cluster = address.kind == "cluster"
+        self._redis: Any = _CLIENTS[address.kind](address, options)
+        self._free = threading.BoundedSemaphore(CONNECTIONS)
+
+    def run(self, script: Script, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
+        """What the script gives.
+
+        :raises redis.RedisError: where it fails, or Redis cannot be reached.
+        """
+        with self._turn():
+            return self._run(script, keys, arguments)
+
+    def run_all(self, script: Script, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> list[Any]:
+        """What the script gives for each of these keys and arguments, or its error.
+
+        :raises redis.RedisError: where Redis cannot be reached.
+        """
+        with self._turn():
+            return self._run_each(script, calls) if self._is_cluster else self._run_together(script, calls)
+
+    @contextmanager
+    def listening(self) -> Iterator[Any]:
+        """A connection of its own, of redis-py, that is closed afterwards."""
+        pool = self._redis.get_random_node().redis_connection if self._is_cluster else self._redis
+        pool = pool.connection_pool
+        connection = pool.get_connection()
+        try:
+            yield connection
+        finally:
+            connection.disconnect()
+            pool.release(connection)
+
+    def close(self) -> None:
+        self._redis.close()
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        if not self._free.acquire(timeout=_left() or READ_SECONDS):
+            raise redis.TimeoutError(f"all {CONNECTIONS} connections are busy")
+        try:
+            yield
+        finally:
+            self._free.release()
+
+    def _run(self, script: Script, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
+        try:
+            return self._redis.evalsha(script.digest, len(keys), *keys, *arguments)
+        except NoScriptError:  # a new server
+            return self._redis.eval(script.text, len(keys), *keys, *arguments)
+
+    def _run_each(self, script: Script, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> list[Any]:
+        """redis-py has no scripts in a cluster's pipelines."""
+        answers = []
+        for keys, arguments in calls:
+            try:
+                answers.append(self._run(script, keys, arguments))
+            except redis.ResponseError as error:
+                answers.append(error)
+        return answers
+
+    def _run_together(self, script: Script, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> list[Any]:
+        answers: list[Any] = []
+        for index in range(0, len(calls), AT_ONCE):
+            some = calls[index : index + AT_ONCE]
+            found = self._pipe(script, some)
+            if any(isinstance(answer, NoScriptError) for answer in found):
+                self._redis.script_load(script.text)
+                found = self._pipe(script, some)
+            answers += found
+        return answers
+
+    def _pipe(self, script: Script, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> list[Any]:
+        pipeline = self._redis.pipeline(transaction=False)
+        for keys, arguments in calls:
+            pipeline.evalsha(script.digest, len(keys), *keys, *arguments)
+        answers: list[Any] = pipeline.execute(raise_on_error=False)
+        return answers
+
+
+class Script:
+    """A step that nothing comes between."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.digest = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+
+def _single(_address: Address, options: dict[str, Any]) -> Any:
+    return redis.Redis(connection_pool=_Pool(**options, retry=_once()))
+
+
+def _sentinel(address: Address, options: dict[str, Any]) -> Any:
+    kind = options.pop("connection_class")
+    own = {key: options.pop(f"sentinel_{key}") for key in ("username", "password") if f"sentinel_{key}" in options}
+    for name in ("host", "port"):
+        options.pop(name, None)
+    timeouts = {key: value for key, value in options.items() if key.startswith("socket_")}
+    sentinel: Any = Sentinel(address.hosts, sentinel_kwargs={**timeouts, **own, "retry": _once()})  # type: ignore[no-untyped-call]
+    if issubclass(kind, redis.SSLConnection):
+        options["ssl"] = True
+    return sentinel.master_for(address.service, connection_pool_class=_SentinelPool, **options, retry=_once())
+
+
+def _cluster(address: Address, options: dict[str, Any]) -> Any:
+    nodes: list[Any] = [ClusterNode(*host) for host in address.hosts]  # type: ignore[no-untyped-call]
+    scheme = "rediss" if issubclass(options.pop("connection_class"), redis.SSLConnection) else "redis"
+    for name in ("host", "port", "db"):
+        options.pop(name, None)
+    url = f"{scheme}://{nodes[0].host}:{nodes[0].port}"
+    return redis.RedisCluster(url=url, startup_nodes=nodes, connection_pool_class=_Pool, retry=_once(), **options)
+
+
+_CLIENTS = {"single": _single, "sentinel": _sentinel, "cluster": _cluster}
+
+
+def _once() -> Retry:
+    return Retry(NoBackoff(), 0)
+
+
+@cache
+def _hurried(kind: Any) -> type:
+    """A kind of connection whose every step takes no longer than what is left."""
+
+    class Hurried(kind):  # type: ignore[misc]
+        def _connect(self) -> Any:
+            left = _left()
+            # A name may stand for several addresses, which are tried one after the other.
+            if left is not None:
+                self.socket_connect_timeout = min(CONNECT_SECONDS, left / 2)
+            return super()._connect()
+
+        def send_packed_command(self, *args: Any, **options: Any) -> Any:
+            self._hurry()
+            return super().send_packed_command(*args, **options)
+
+        def read_response(self, *args: Any, **options: Any) -> Any:
+            self._hurry()
+            return super().read_response(*args, **options)
+
+        def _hurry(self) -> None:
+            left = _left()
+            if self._sock and (left is not None or self._hurries):
+                self._sock.settimeout(self.socket_timeout if left is None else left)
+                self._hurries = left is not None
+
+        _hurries = False
+
+    Hurried.__name__ = Hurried.__qualname__ = f"Hurried{kind.__name__}"
+    return Hurried
+
+
+class _Pool(redis.ConnectionPool):
+    def __init__(self, connection_class: type = redis.Connection, **options: Any) -> None:
+        super().__init__(_hurried(connection_class), **options)
+
+
+class _SentinelPool(SentinelConnectionPool):
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)  # type: ignore[no-untyped-call]
+        self.connection_class = _hurried(self.connection_class)
