@@ -109,6 +109,17 @@ class Log:
                 index += 1
         return taken
 
+    def before(self, when: float) -> tuple[int, bool]:
+        """The offset of the newest event that was published before this time of the clock.
+
+        :return: and whether it is known that this is the one, as it is kept, or there never was one.
+        """
+        with self.guard:
+            offset, index = self._newest, len(self._frames)
+            while index > self._gone and (frame := self._frames[index - 1]) is not None and frame.at >= when:
+                offset, index = offset - 1, index - 1
+        return offset, index > self._gone or offset in (0, self._newest)
+
     def append(self, frame: Frame, bounds: Bounds) -> Frame:
         """Keep one more event, and of all of them what the bounds say from now on. Under the guard.
 

@@ -32,6 +32,10 @@ PAGE_SECONDS = 5.0
 PAGES_KEPT = 64
 
 
+#: Times of events, in seconds, that come from another clock may be wrong by so much.
+CLOCK_ERROR = 0.002
+
+
 class Cursor:
     """How far a stream is in its channels, as the ids of its events say. Its emitter's guard guards it."""
 
@@ -129,6 +133,7 @@ class Replay:
 
     __slots__ = (
         "_asked",
+        "_came",
         "_cursor",
         "_emitter",
         "_feeds",
@@ -150,6 +155,7 @@ class Replay:
         self._feeds = feeds
         self._pages = pages
         self._requested = requested
+        self._came = SCHEDULER.clock()
         self._asked: int | None = None  # so many channels are being asked about
         self._unheard = 0  # so many of them have not been answered yet
         self._cursor = Cursor(len(feeds))  # how far the client will be with what has been taken
@@ -251,7 +257,11 @@ class Replay:
             position = None if asked is None else asked[index]
             oldest = log.oldest
             if self._requested is None:
-                offset = feed.first if self._offsets[index] < 0 else self._offsets[index]
+                offset = self._offsets[index]
+                if offset < 0:  # what came after the client did is not to be missed, though this process knew of none
+                    offset, is_known = log.before(self._came - CLOCK_ERROR)
+                    offset = min(offset, feed.first)
+                    self._lost = self._lost if is_known else ""
             elif (
                 position is not None
                 and position.epoch == log.epoch

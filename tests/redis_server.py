@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+from pathlib import Path
 from types import TracebackType
 
 from .conftest import program
@@ -15,13 +16,16 @@ from .waiting import PATIENCE, until
 class RedisServer:
     """Runs from ``with`` to its end; it may be paused, killed and started again on the same port."""
 
-    def __init__(self, *options: str) -> None:
+    def __init__(self, *options: str, settings: Path | None = None) -> None:
         self._options = options
+        self._settings = [] if settings is None else [str(settings)]
         self._folder = tempfile.TemporaryDirectory()
         self._process: subprocess.Popen[bytes] | None = None
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        # Bound for as long as this lives: while Redis is down nobody else gets its port, nor connects from it.
+        self._held = socket.socket()
+        self._held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._held.bind(("127.0.0.1", 0))
+        self.port = self._held.getsockname()[1]
 
     @property
     def url(self) -> str:
@@ -33,11 +37,13 @@ class RedisServer:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.kill()
+        self._held.close()
         self._folder.cleanup()
 
     def start(self) -> None:
         command = [
             program("redis-server", "redis-server"),
+            *self._settings,
             "--port",
             str(self.port),
             "--bind",
@@ -60,10 +66,14 @@ class RedisServer:
             process.send_signal(signal.SIGKILL)
             process.wait(PATIENCE)
 
+    def run(self, command: str, seconds: float = PATIENCE) -> bytes:
+        """The beginning of what it answers."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=seconds) as connection:
+            connection.sendall(f"{command}\r\n".encode())
+            return connection.recv(100)
+
     def _answers(self) -> bool:
         try:
-            with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
-                connection.sendall(b"PING\r\n")
-                return connection.recv(100).startswith(b"+PONG")
+            return self.run("PING", 1).startswith((b"+PONG", b"-NOAUTH"))
         except OSError:
             return False

@@ -154,3 +154,22 @@ def test_ids_are_read_back() -> None:
 )
 def test_what_is_no_id_is_none(text: str, count: int) -> None:
     assert read_ids(text, count) is None
+
+
+@pytest.mark.parametrize(
+    ("when", "offset", "is_known"), [(0.5, 2, False), (3.0, 2, False), (3.5, 3, True), (5.0, 4, True), (9.0, 5, True)]
+)
+def test_the_newest_event_before_a_time_is_found_where_it_is_kept(when: float, offset: int, is_known: bool) -> None:
+    log = Log("epoch", 0, lambda: 5.0)
+    with log.guard:
+        for at in range(1, 6):
+            log.keep(Frame(b"data: x\n\n", "message"), Bounds(3, 0.0), float(at))
+    assert log.before(when) == (offset, is_known)
+
+
+def test_before_the_first_event_there_was_none() -> None:
+    log = Log("epoch", 0, lambda: 5.0)
+    assert log.before(1.0) == (0, True)
+    with log.guard:
+        log.keep(Frame(b"data: x\n\n", "message"), Bounds(3, 0.0), 2.0)
+    assert log.before(1.0) == (0, True)

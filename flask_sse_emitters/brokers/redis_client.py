@@ -29,6 +29,9 @@ from redis.sentinel import Sentinel, SentinelConnectionPool
 #: Seconds that one read may take, and one attempt to connect, where nobody counts them.
 READ_SECONDS, CONNECT_SECONDS = 5.0, 1.0
 
+#: Seconds to begin listening: an attempt that hangs is given up, so that the next one comes soon.
+BEGIN_SECONDS = 2.0
+
 #: So many connections are open at most, beside the one that listens.
 CONNECTIONS = 8
 
@@ -74,7 +77,7 @@ class Address:
         user, _, hosts = parts.netloc.rpartition("@")
         login = f"{user}@" if user else ""
         #: What may be shown: without a password.
-        self.shown = urlunsplit((parts.scheme, hosts, parts.path, "", ""))
+        self.shown = f"{parts.scheme}://{hosts}{parts.path}"
         self.service = ""
         self.hosts: list[tuple[str, int]] = []
         if self.kind == "single":
@@ -151,7 +154,8 @@ class Client:
         """A connection of its own, of redis-py, that is closed afterwards."""
         pool = self._redis.get_random_node().redis_connection if self._is_cluster else self._redis
         pool = pool.connection_pool
-        connection = pool.get_connection()
+        with within(BEGIN_SECONDS):
+            connection = pool.get_connection()
         try:
             yield connection
         finally:

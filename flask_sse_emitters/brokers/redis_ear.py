@@ -22,6 +22,7 @@ from typing import Any
 
 import redis
 
+from ..frames import BATCH, Frame
 from ..history import Log, new_epoch
 from ..parking import SLICE, give_way, guard
 from ..scheduler import SCHEDULER, Bell
@@ -33,7 +34,7 @@ from .redis_wire import COUNT, LOOK, Found, Names, Told, read_announcement, read
 log = logging.getLogger(__name__)
 
 #: Seconds without a word after which Redis is asked for one, and after which it counts as gone.
-PING_AFTER, GONE_AFTER = 4.0, 9.0
+PING_AFTER, GONE_AFTER = 3.0, 8.0
 
 #: Seconds until the next attempt to reach Redis: these at first, then twice as many, up to the second; a third more or
 #: less, so that many processes do not all come at once.
@@ -66,7 +67,7 @@ class Topic:
         self.wanted = False  # Redis has been asked to announce its events
         self.is_behind = True  # some may be missing: it is to be looked up
         self.log: Log | None = None
-        self.ms: int | str = ""  # when its newest event was published, by the clock of Redis
+        self.ms = 0  # when its newest event was published, by the clock of Redis; 0 where it is not kept
         self.looked = 0.0
 
     @property
@@ -189,9 +190,12 @@ class _Session:
         self._bell = bell
         self._names = ear._names
         self._topics = ear._topics
+        self._heard = 0.0  # when Redis last said anything,
+        self._asked = False  # and whether it has been asked to since
         self._skew = 0.0  # from the clock of Redis to ours
         self._behind: dict[Topic, None] = {}  # are to be looked up
         self._failed: dict[Topic, None] = {}  # could not be, and are again
+        self._warned: dict[Topic, None] = {}  # of what others announce there
         self._look_again = 0.0
         self._is_counted = False  # Redis knows of all clients here
         self._count_at = self._confirm_at = 0.0
@@ -210,25 +214,28 @@ class _Session:
             self._want(topics)
             selector.register(connection._sock, selectors.EVENT_READ)
             selector.register(self._bell.fileno(), selectors.EVENT_READ)
-            heard, asked = time.monotonic(), False
+            self._heard = time.monotonic()
             while not ear._closed:
                 if any(key.fd == self._bell.fileno() for key, _ in selector.select(self._rest())):
                     self._bell.hush()
                 now = time.monotonic()
-                if self._take_messages():
-                    heard, asked = now, False
-                    if not self.has_heard:
-                        self.has_heard = True
-                        ear._health.works("listening")
-                if now - heard > GONE_AFTER:
-                    raise TimeoutError(f"it has not answered for {now - heard:.0f} s")
-                if now - heard > PING_AFTER and not asked:
-                    self._send("PING", [])
-                    asked = True
+                self._mind_silence(now, self._take_messages())
                 self._want(ear._take_changed())
                 self._look()
                 self._count(now)
                 self._forget_old(now)
+
+    def _mind_silence(self, now: float, has_heard: bool) -> None:
+        if has_heard:
+            self._heard, self._asked = now, False
+            if not self.has_heard:
+                self.has_heard = True
+                self._ear._health.works("listening")
+        elif now - self._heard >= GONE_AFTER:
+            raise TimeoutError(f"it has not answered for {now - self._heard:.0f} s")
+        elif now - self._heard >= PING_AFTER and not self._asked:
+            self._send("PING", [])
+            self._asked = True
 
     def _rest(self) -> float:
         """How long there may be nothing to do."""
@@ -236,7 +243,8 @@ class _Session:
             return 0.0
         now = time.monotonic()
         counts = self._ear._counts_changed or not self._is_counted
-        until = [now + PING_AFTER / 2, self._count_at if counts else self._confirm_at]
+        silence = GONE_AFTER if self._asked else PING_AFTER
+        until = [self._heard + silence, self._count_at if counts else self._confirm_at]
         if self._failed:
             until.append(self._look_again)
         return max(0.0, min(until) - now)
@@ -295,13 +303,15 @@ class _Session:
         try:
             heard = read_announcement(data)
         except ValueError:
-            log.warning("something else than this package announces in channel %r: %r", topic.name, data[:100])
+            if topic not in self._warned:
+                self._warned[topic] = None
+                log.warning("something else than this package announces in channel %r: %r", topic.name, data[:100])
             return
         before = told.get(topic)
         newest = before[-1].offset if before else topic.log.newest
         if heard.epoch == topic.log.epoch and heard.offset == newest + 1:
             told.setdefault(topic, []).append(heard)
-        elif heard.epoch != topic.log.epoch or heard.offset > newest:
+        elif heard.epoch != topic.log.epoch or heard.offset > newest or heard.ms > topic.ms:  # or it has lost some
             topic.is_behind = True
             self._behind[topic] = None
 
@@ -311,13 +321,24 @@ class _Session:
         told.clear()
 
     def _tell(self, topic: Topic, told: list[Told]) -> None:
+        """What is next in the channel: so much at a time as clients can be written in one go."""
         own = topic.log
         assert own is not None
-        if not told:
-            return
-        with own.guard:
-            frames = [own.keep(each.frame, each.bounds, each.ms / 1000 + self._skew) for each in told]
-        topic.ms = told[-1].ms
+        frames: list[Frame] = []
+        room = BATCH
+        for each in told:
+            if frames and room < len(each.frame.payload):
+                self._pass_on(topic, frames)
+                give_way()
+                frames, room = [], BATCH
+            with own.guard:
+                frames.append(own.keep(each.frame, each.bounds, each.ms / 1000 + self._skew))
+            topic.ms = each.ms
+            room -= len(each.frame.payload)
+        if frames:
+            self._pass_on(topic, frames)
+
+    def _pass_on(self, topic: Topic, frames: list[Frame]) -> None:
         for listener in topic.listeners:
             listener.arrived(frames)
 
@@ -351,7 +372,7 @@ class _Session:
 
     def _question(self, topic: Topic) -> tuple[list[str], list[Any]]:
         own = topic.log
-        known = ("", 0, "") if own is None else (own.epoch, own.newest, topic.ms)
+        known = ("", 0, 0) if own is None else (own.epoch, own.newest, topic.ms)
         return self._names.keys(topic.name), [new_epoch(), *known]
 
     def _take_answer(self, topic: Topic, answer: Any, calls: tuple[Callable[[], object], ...]) -> None:
@@ -385,7 +406,7 @@ class _Session:
         with new.guard:
             for told in found.told:
                 new.keep(told.frame, told.bounds, told.ms / 1000 + self._skew)
-        topic.ms = found.told[-1].ms if found.told else ""
+        topic.ms = found.told[-1].ms if found.told else 0
         for listener in topic.listeners:
             listener.started(Start(new, new.newest))
 
@@ -403,6 +424,9 @@ class _Session:
         changed = ear._counts_changed
         if now < (self._count_at if changed or not self._is_counted else self._confirm_at):
             return
+        self._confirm_at = now + COUNT_EVERY
+        if self._is_counted and not changed and not self._topics:
+            return
         with ear._guard:
             ear._counts_changed = {}
             if not self._is_counted:
@@ -415,7 +439,7 @@ class _Session:
             keys = [self._names.processes, self._names.process + ear._process]
             known = self._client.run(COUNT, keys, [ear._process, round(COUNT_SECONDS * 1000), int(begins), *figures])
         self._is_counted = bool(known) or not self._topics or not self._is_counted
-        self._count_at, self._confirm_at = now + COUNT_AFTER, now + COUNT_EVERY
+        self._count_at = now + COUNT_AFTER
 
     def _forget_old(self, now: float) -> None:
         """Go through the logs, some at a time."""

@@ -82,7 +82,7 @@ local offset = tonumber(redis.call('HGET', at, 'offset') or 0)
 local from = '-'
 if redis.call('HGET', at, 'epoch') == known then
   local last = string.format('%.0f-0', seen)
-  local there = seen_at ~= '' and redis.call('XRANGE', log, last, last)[1]
+  local there = seen_at ~= '0' and redis.call('XRANGE', log, last, last)[1]
   if offset < tonumber(seen) or there and there[2][6] ~= seen_at then
     redis.call('HSET', at, 'epoch', epoch, 'offset', 0)
     redis.call('DEL', log)

@@ -1,0 +1,625 @@
+"""Redis goes away, in every way that it does, and comes back: streams stay, publishers know, and nothing is lost."""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
+
+import pytest
+import redis as redis_py
+
+from flask_sse_emitters import BrokerUnavailable, Event
+from flask_sse_emitters.brokers import make_broker
+from flask_sse_emitters.brokers.redis_client import BEGIN_SECONDS, CONNECTIONS
+from flask_sse_emitters.brokers.redis_ear import (
+    COUNT_EVERY,
+    COUNT_SECONDS,
+    GONE_AFTER,
+    LONGEST_WAIT,
+    PING_AFTER,
+    SPREAD,
+)
+from flask_sse_emitters.history import Bounds
+from flask_sse_emitters.testing import OpenStream
+
+from .client import connected, get, post
+from .redis_server import RedisServer
+from .servers import ROOT, Server
+from .test_brokers import KEPT, Ear, frame, in_threads, listening, publish
+from .test_channels import Board, gap_of, moved, texts
+from .waiting import until
+from .wire import Wire
+
+
+@pytest.fixture
+def server() -> Iterator[RedisServer]:
+    with RedisServer("--appendonly", "yes") as server:
+        yield server
+
+
+@pytest.fixture
+def wire(server: RedisServer) -> Iterator[Wire]:
+    with Wire(server.port) as wire:
+        yield wire
+
+
+@pytest.fixture
+def board(server: RedisServer) -> Iterator[Board]:
+    with closing_board(server.url) as board:
+        yield board
+
+
+@pytest.fixture
+def wired(wire: Wire) -> Iterator[Board]:
+    """An app whose line to Redis is in the test's hands."""
+    with closing_board(f"redis://127.0.0.1:{wire.port}", SSE_MAX_PENDING_BYTES=10**9) as board:
+        yield board
+
+
+@contextmanager
+def closing_board(url: str, **config: Any) -> Iterator[Board]:
+    board = Board(SSE_BROKER_URL=url, **config)
+    yield board
+    board.sse._channels().broker.close()
+
+
+def client_of(server: RedisServer) -> Any:
+    return redis_py.Redis(port=server.port)
+
+
+def read(stream: OpenStream, count: int) -> list[Event]:
+    """So many events, which come when they come."""
+    events: list[Event] = []
+
+    def has_all() -> bool:
+        events.extend(stream.ready())
+        return len(events) >= count
+
+    until(has_all, f"{count} events")
+    return events
+
+
+def broker_state(board: Board) -> dict[str, Any]:
+    state: dict[str, Any] = board.sse.stats()["broker"]
+    return state
+
+
+def await_state(board: Board, state: str) -> dict[str, Any]:
+    return until(
+        lambda: (found := broker_state(board))["state"] == state and found, f"{state}, not {broker_state(board)}"
+    )
+
+
+# gone and back
+
+
+def test_a_killed_server_is_told_once_and_what_comes_after_it_is_delivered(
+    server: RedisServer, board: Board, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING, "flask_sse_emitters")
+    with board.open("a") as stream:
+        board.publish("a", 1)
+        assert texts(read(stream, 1)) == ["1"]
+        server.kill()
+        for _ in range(3):
+            with pytest.raises(BrokerUnavailable, match=r"may have been published, so give a key.*SSE_BROKER_URL"):
+                board.publish("a", "lost")
+        found = await_state(board, "degraded")
+        assert (found["scheme"], str(server.port) in found["url"]) == ("redis", True)
+        assert "onnect" in found["error"]
+        time.sleep(2 * LONGEST_WAIT)  # for several attempts: none of them is logged
+        assert stream.ready() == []
+        assert len(caplog.messages) == 1
+        assert "degraded" in caplog.messages[0]
+        server.start()
+        await_state(board, "ok")
+        board.publish("a", 2)
+        assert texts(read(stream, 1)) == ["2"]
+    assert [("degraded" in text, "is back" in text) for text in caplog.messages] == [(True, False), (False, True)]
+
+
+def test_listening_begins_again_within_two_seconds() -> None:
+    assert LONGEST_WAIT * (1 + SPREAD) + 0.5 < 2
+    assert BEGIN_SECONDS <= 2
+
+
+def test_what_others_published_meanwhile_comes_in_order_and_then_what_is_new(
+    server: RedisServer, wire: Wire, wired: Board, board: Board
+) -> None:
+    with wired.open("a", "b") as stream:
+        wired.publish("a", 0)
+        read(stream, 1)
+        wire.is_closed = True
+        wire.cut()
+        await_state(wired, "degraded")
+        for number in range(1, 50):
+            board.publish("ab"[number % 2], number)
+        assert stream.ready() == []
+        wire.is_closed = False
+        await_state(wired, "ok")
+        events = read(stream, 49)
+        for channel in (0, 1):
+            assert [int(event.data) for event in events if int(event.data) % 2 == channel] == list(
+                range(2 - channel, 50, 2)
+            )
+        board.publish("a", "new")
+        assert texts(read(stream, 1)) == ["new"]
+
+
+def test_a_server_that_restarts_without_its_data_is_one_gap_and_then_all_that_is_new() -> None:
+    with RedisServer() as server:
+        with closing_board(server.url) as board:
+            with board.open("a") as stream:
+                ids = board.publish("a", 1, 2)
+                read(stream, 2)
+                server.kill()
+                server.start()
+                until(lambda: is_over(stream), "the stream to be sent back")
+            new = board.publish("a", 3, 4)
+            events = board_reads(board, "a", last=ids[-1], count=3)
+            assert gap_of(events) == {"requested": ids[-1], "oldest": moved(new[0], 0), "newest": new[-1]}
+            assert [(event.data, event.id) for event in events[1:]] == [("3", new[0]), ("4", new[1])]
+            assert new[0].split("-")[0] != ids[0].split("-")[0]
+
+
+def test_a_flush_is_a_gap_and_never_a_wrong_event(server: RedisServer, board: Board) -> None:
+    with board.open("a") as stream:
+        ids = board.publish("a", 1, 2, 3)
+        read(stream, 3)
+        client_of(server).flushall()
+        new = board.publish("a", 4)
+        until(lambda: is_over(stream), "the stream to be sent back")
+    events = board_reads(board, "a", last=ids[1], count=2)
+    assert gap_of(events)["requested"] == ids[1]
+    assert [(event.data, event.id) for event in events[1:]] == [("4", new[0])]
+
+
+def test_a_flush_is_noticed_by_whoever_comes_back_after_it(server: RedisServer, board: Board) -> None:
+    """Nothing has been published since, and other clients still listen to what was."""
+    ids = board.publish("a", 1, 2, 3)
+    events = board_reads(board, "a", last=ids[0], count=2)
+    assert texts(events) == ["2", "3"]
+    client_of(server).flushall()
+    events = board_reads(board, "a", last=ids[0], count=1)
+    assert gap_of(events)["requested"] == ids[0]
+
+
+@pytest.mark.parametrize("more", [0, 1, 2, 5], ids="{} more".format)
+def test_a_server_that_has_lost_events_gives_none_of_their_ids_to_others(
+    server: RedisServer, board: Board, more: int
+) -> None:
+    """As after a failover to a replica that lacked the last ones, with any number of new ones since."""
+    client = client_of(server)
+    with board.open("a") as stream:
+        [*_, last] = board.publish("a", 1, 2)
+        keys = {key: client.dump(key) for key in client.keys("sse:{a}:*")}
+        seen = board.publish("a", 3, 4)
+        read(stream, 4)
+        with client.pipeline() as at_once:
+            for key, dumped in keys.items():
+                at_once.restore(key, 0, dumped, replace=True)
+            at_once.execute()
+        other = make_broker(server.url)
+        new = publish(other, "a", *[f"new {number}" for number in range(more)])
+        client.client_kill_filter(_type="pubsub")
+        if more < 3:
+            until(lambda: is_over(stream), "the stream to be sent back")
+    epoch = last.split("-")[0]
+    [latest] = board.publish("a", "latest")
+    events = board_reads(board, "a", last=seen[-1], count=2)
+    assert gap_of(events)["requested"] == seen[-1]
+    assert all(not str(event.id).startswith(epoch) for event in events)
+    assert events[-1].id == latest
+    assert len(new) == more
+
+
+# cut off, held up, half-open
+
+
+def test_a_connection_that_the_server_kills_is_made_again(server: RedisServer, board: Board) -> None:
+    with board.open("a") as stream:
+        board.publish("a", 1)
+        read(stream, 1)
+        for number in range(2, 6):
+            assert client_of(server).client_kill_filter(_type="pubsub") == 1
+            board.publish("a", number)
+            assert texts(read(stream, 1)) == [str(number)]
+            until(lambda: client_of(server).pubsub_numsub("sse:{a}@0")[0][1] == 1, "it to listen again")
+
+
+def test_a_reader_that_the_server_cuts_off_because_it_is_slow_reads_the_rest_from_the_log(
+    server: RedisServer, wire: Wire, wired: Board, board: Board
+) -> None:
+    client_of(server).config_set("client-output-buffer-limit", "pubsub 200kb 100kb 1")
+    with wired.open("a") as stream:
+        wired.publish("a", "first")
+        read(stream, 1)
+        wire.is_held = True
+        # More than its limit and the buffers between hold.
+        numbers = [f"{number} {'x' * 50_000}" for number in range(400)]
+        board.publish("a", *numbers)
+        until(lambda: client_of(server).pubsub_numsub("sse:{a}@0")[0][1] == 0, "it to be cut off")
+        wire.is_held = False
+        got: list[Event] = []
+        while len(got) < len(numbers):
+            got += read(stream, 1)
+        assert texts(got) == numbers
+
+
+def test_a_paused_server_is_noticed_by_a_ping_and_listened_to_when_it_goes_on(
+    server: RedisServer, board: Board
+) -> None:
+    assert PING_AFTER < GONE_AFTER < 10
+    with board.open("a") as stream:
+        board.publish("a", 1)
+        read(stream, 1)
+        server.signal(signal.SIGSTOP)
+        try:
+            found = await_state(board, "degraded")
+        finally:
+            server.signal(signal.SIGCONT)
+        assert "listening" in found["error"]
+        await_state(board, "ok")
+        board.publish("a", 2)
+        assert texts(read(stream, 1)) == ["2"]
+
+
+def test_publishing_to_a_paused_server_is_an_error_in_time_and_a_key_makes_a_retry_safe(server: RedisServer) -> None:
+    with closing_board(server.url, SSE_PUBLISH_SECONDS=0.2) as board:
+        with board.open("a") as stream:
+            board.publish("a", 1)
+            read(stream, 1)
+            server.signal(signal.SIGSTOP)
+            try:
+                with pytest.raises(BrokerUnavailable):
+                    board.sse.publish("a", "2", key="k")
+            finally:
+                server.signal(signal.SIGCONT)
+            event_id = until(partial(tried, board, "2", "k"), "the server to go on")
+            assert board.sse.publish("a", "2", key="k") == event_id
+            board.publish("a", 3)
+            assert texts(read(stream, 2)) == ["2", "3"]
+
+
+def tried(board: Board, text: str, key: str) -> str | None:
+    try:
+        return board.sse.publish("a", text, key=key)
+    except BrokerUnavailable:
+        return None
+
+
+def test_all_steps_of_publishing_together_take_no_longer_than_allowed() -> None:
+    """A server that takes half of that for each answer, of which a new connection needs several."""
+    answers: list[float] = []
+
+    def serve(listener: Any) -> None:
+        connection, _ = listener.accept()
+        with connection:
+            while connection.recv(65536) and not ends.wait(0.3):
+                answers.append(time.monotonic())
+                connection.sendall(b"+OK\r\n")
+
+    ends = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, args=(listener,))
+        thread.start()
+        broker = make_broker(f"redis://127.0.0.1:{listener.getsockname()[1]}", publish_seconds=0.5)
+        with pytest.raises(BrokerUnavailable):
+            broker.publish("a", frame("x"), KEPT)
+        answered = len(answers)
+        ends.set()
+        broker.close()
+        thread.join()
+    assert answered < 3
+
+
+# what fails for one channel, or for writing alone
+
+
+def test_a_channel_whose_keys_hold_something_else_fails_alone(server: RedisServer, board: Board) -> None:
+    client = client_of(server)
+    client.set("sse:{bad}:at", "something else")
+    with board.open("bad") as bad, board.open("good") as good:
+        assert bad.ready() == []
+        board.publish("good", 1)
+        assert texts(read(good, 1)) == ["1"]
+        with pytest.raises(BrokerUnavailable, match="WRONGTYPE"):
+            board.publish("bad", 1)
+        assert "WRONGTYPE" in await_state(board, "degraded")["error"]
+        board.publish("good", 2)
+        assert texts(read(good, 1)) == ["2"]
+        client.delete("sse:{bad}:at")
+        board.publish("bad", 3)
+        await_state(board, "ok")
+        board.publish("bad", 4)
+        assert texts(read(bad, 2)) == ["3", "4"]
+
+
+def test_a_log_whose_entries_are_not_ours_fails_alone(server: RedisServer, board: Board) -> None:
+    client = client_of(server)
+    board.publish("bad", 1)
+    client.xadd("sse:{bad}:log", {"what": "is this"}, id="2-0")
+    with board.open("bad"), board.open("good") as good:
+        board.publish("good", 1)
+        assert texts(read(good, 1)) == ["1"]
+        await_state(board, "degraded")
+
+
+def test_scripts_that_the_server_has_forgotten_are_given_to_it_again(server: RedisServer, board: Board) -> None:
+    with board.open("a") as stream:
+        for number in range(3):
+            client_of(server).script_flush()
+            board.publish("a", number)
+            assert texts(read(stream, 1)) == [str(number)]
+    assert broker_state(board)["state"] == "ok"
+
+
+def test_a_server_without_memory_refuses_to_publish_and_streams_stay(server: RedisServer, board: Board) -> None:
+    client = client_of(server)
+    with board.open("a") as stream:
+        board.publish("a", 1)
+        read(stream, 1)
+        client.config_set("maxmemory", 1)
+        with pytest.raises(BrokerUnavailable, match="maxmemory"):
+            board.publish("a", 2)
+        await_state(board, "degraded")
+        client.config_set("maxmemory", 0)
+        board.publish("a", 3)
+        assert texts(read(stream, 1)) == ["3"]
+        await_state(board, "ok")
+
+
+def test_what_others_announce_there_is_no_event(
+    server: RedisServer, board: Board, caplog: pytest.LogCaptureFixture
+) -> None:
+    with board.open("a") as stream:
+        board.publish("a", 1)
+        assert texts(read(stream, 1)) == ["1"]
+        for junk in (b"", b"hello", b"\xff\n", b"a 1 2 3 4 x\n", b"1 2\n3"):
+            client_of(server).publish("sse:{a}@0", junk)
+        board.publish("a", 2)
+        assert texts(read(stream, 1)) == ["2"]
+    assert sum("something else" in text for text in caplog.messages) == 1
+
+
+# who knows more than this process
+
+
+def test_a_client_that_is_ahead_of_its_process_gets_the_next_event_and_no_gap(
+    wire: Wire, wired: Board, board: Board
+) -> None:
+    with wired.open("a") as before:
+        wired.publish("a", 1)
+        read(before, 1)
+        wire.is_held = True
+        ids = board.publish("a", 2, 3)
+        with wired.open("a", last=ids[0]) as stream:
+            assert stream.ready() == []
+            wire.is_held = False
+            events = read(stream, 1)
+            assert texts(events) == ["3"]
+            assert texts(read(before, 2)) == ["2", "3"]
+            board.publish("a", 4)
+            assert texts(read(stream, 1)) == ["4"]
+
+
+def test_a_client_that_knows_of_a_flush_before_its_process_does_is_sent_back_without_a_gap(
+    server: RedisServer, wire: Wire, wired: Board, board: Board
+) -> None:
+    with wired.open("a") as before:
+        wired.publish("a", 1)
+        read(before, 1)
+        wire.is_held = True
+        client_of(server).flushall()
+        ids = board.publish("a", 2, 3)
+        with wired.open("a", last=ids[0]) as stream:
+            assert stream.ready() == []
+            wire.is_held = False
+            until(lambda: is_over(stream), "it to be sent back")
+    assert texts(board_reads(wired, "a", last=ids[0], count=1)) == ["3"]
+
+
+def test_a_first_client_gets_what_is_published_after_it_came_though_its_process_hears_of_that_later(
+    wire: Wire, wired: Board, board: Board
+) -> None:
+    board.publish("a", "before")
+    time.sleep(0.01)  # times are known to milliseconds
+    wire.is_held = True
+    with wired.open("a") as stream:
+        assert stream.ready() == []
+        board.publish("a", 1, 2)
+        wire.is_held = False
+        assert texts(read(stream, 2)) == ["1", "2"]
+
+
+def test_a_first_client_is_told_of_a_gap_where_what_was_published_since_is_gone_again(
+    wire: Wire, wired: Board, server: RedisServer
+) -> None:
+    wire.is_held = True
+    with wired.open("a") as stream, closing_board(server.url, SSE_HISTORY=2) as other:
+        assert stream.ready() == []
+        ids = other.publish("a", *range(5))
+        wire.is_held = False
+        events = read(stream, 3)
+        assert gap_of(events) == {"requested": "", "oldest": ids[3], "newest": ids[4]}
+        assert texts(events[1:]) == ["3", "4"]
+
+
+@pytest.mark.parametrize("by", [1, 1000, 10**15])
+def test_an_id_that_no_event_has_yet_is_a_gap(board: Board, by: int) -> None:
+    [event_id] = board.publish("a", 1)
+    with board.open("a", last=moved(event_id, by)) as stream:
+        events = read(stream, 2)
+    assert gap_of(events)["requested"] == moved(event_id, by)
+    assert [(event.data, event.id) for event in events[1:]] == [("1", event_id)]
+
+
+# connections and keys
+
+
+def test_two_connections_serve_a_process_however_many_clients_and_channels_it_has(
+    server: RedisServer, board: Board
+) -> None:
+    own = client_of(server)
+    with ExitStack() as stack:
+        streams = [stack.enter_context(board.open(f"c{number % 20}")) for number in range(60)]
+        for number in range(20):
+            board.publish(f"c{number}", number)
+        for number, stream in enumerate(streams):
+            assert texts(read(stream, 1)) == [str(number % 20)]
+        assert len(connections(own)) <= 3, "one to listen, and one for each of two threads that asked at once"
+        assert len(own.pubsub_channels("sse:{c*")) == 20
+        in_threads([partial(board.publish, "c1", *range(20))] * 30)
+        assert len(connections(own)) <= 1 + CONNECTIONS
+    until(lambda: not own.pubsub_channels("sse:{c*"), "nothing to be listened to any more")
+
+
+def connections(client: Any) -> list[Any]:
+    own = client.client_id()
+    return [each for each in client.client_list() if int(each["id"]) != own]
+
+
+def test_prefixes_and_databases_keep_apart_who_shares_a_server(server: RedisServer) -> None:
+    places = [(server.url, "sse"), (server.url, "other"), (f"{server.url}/1", "sse")]
+    brokers = [make_broker(url, prefix=prefix) for url, prefix in places]
+    ears = [listening(broker, "a") for broker in brokers]
+    for number, broker in enumerate(brokers):
+        publish(broker, "a", f"{number} a", f"{number} b")
+    for number, ear in enumerate(ears):
+        until(partial(has_two, ear), "its own")
+        assert ear.texts == [b"data: %d a\n\n" % number, b"data: %d b\n\n" % number]
+        assert ear.starts == 1
+    for broker in brokers:
+        broker.close()
+
+
+def has_two(ear: Ear) -> bool:
+    return len(ear.frames) == 2
+
+
+def test_all_that_is_kept_ends_by_itself(server: RedisServer, board: Board) -> None:
+    board.sse.publish("a", "x", key="k")
+    with board.open("a"):
+        client = client_of(server)
+        until(lambda: len(client.keys()) == 5, "the client to be counted")
+        left = {key.decode().split(":", 2)[2]: client.pttl(key) for key in client.keys("*{a}*")}
+        here = [client.pttl(key) for key in client.keys("*{here}*")]
+    assert 290_000 < left["key:k"] <= 300_000
+    assert 290_000 < left["log"] <= 300_000
+    assert left["at"] > 6 * 86_400_000
+    assert all(0 < ttl <= COUNT_SECONDS * 1000 for ttl in here)
+
+
+def test_who_knows_nothing_of_the_bounds_leaves_them_as_they_are(server: RedisServer) -> None:
+    broker = make_broker(server.url)
+    publish(broker, "a", *range(10), bounds=Bounds(3, 60.0))
+    broker.publish("a", frame("x"), None)
+    assert client_of(server).xlen("sse:{a}:log") == 3
+    broker.publish("b", frame("x"), None)
+    assert client_of(server).hmget("sse:{b}:at", "events", "ms") == [b"1000", b"300000"]
+
+
+# how many there are
+
+
+def test_the_clients_of_all_processes_are_counted(server: RedisServer, board: Board) -> None:
+    with closing_board(server.url) as other:
+        channel, there = board.sse.channel("a"), other.sse.channel("a")
+        assert (channel.subscribers(), there.subscribers()) == (0, 0)
+        with board.open("a"), other.open("a"), other.open("a", "b"):
+            until(lambda: (channel.subscribers(), there.subscribers()) == (3, 3), "three clients")
+            until(lambda: board.sse.channel("b").subscribers() == 1, "one client")
+            assert other.sse.stats()["channels"] == {"a": 2, "b": 1}
+            client_of(server).flushall()
+            until(lambda: channel.subscribers() == 3, "three clients, once more")
+        until(lambda: (channel.subscribers(), there.subscribers()) == (0, 0), "no client")
+
+
+def test_clients_of_a_killed_process_are_forgotten_within_fifteen_seconds(server: RedisServer, board: Board) -> None:
+    assert COUNT_EVERY < COUNT_SECONDS < 15
+    channel = board.sse.channel("a")
+    with Server("gevent", "tests.channels_app:app", env=config(server)) as http, connected(http, "/events/a"):
+        until(lambda: channel.subscribers() == 1, "its client")
+        http.kill()
+        until(lambda: channel.subscribers() == 0, "its client to be forgotten")
+
+
+def test_that_nobody_can_be_counted_is_an_error(server: RedisServer, board: Board) -> None:
+    server.kill()
+    with pytest.raises(BrokerUnavailable, match="Redis did not count the clients"):
+        board.sse.channel("a").subscribers()
+
+
+# under gunicorn
+
+
+def config(server: RedisServer, **more: Any) -> dict[str, str]:
+    return {
+        "CONFIG": json.dumps({"SSE_BROKER_URL": server.url, "SSE_HEARTBEAT": 0.2, "SSE_PUBLISH_SECONDS": 1, **more})
+    }
+
+
+@pytest.mark.parametrize("kind", ["gevent", "gthread"])
+def test_streams_of_real_workers_outlive_the_server(server: RedisServer, kind: str) -> None:
+    arguments = ["--workers", "2"]
+    with (
+        Server(kind, "tests.channels_app:app", env=config(server), arguments=arguments) as http,
+        connected(http, "/events/a") as client,
+        connected(http, "/events/a") as other,
+    ):
+        post(http, "/publish/a", 1)
+        assert (client.texts(1), other.texts(1)) == (["1"], ["1"])
+        server.kill()
+        with pytest.raises(AssertionError, match="Internal Server Error"):
+            post(http, "/publish/a", 2)
+        received = b""
+        while received.count(b":\n") < 5:  # heartbeats go on
+            received += client.read_some()
+        server.start()
+        until(lambda: get(http, "/stats")["broker"]["state"] == "ok", "Redis to be back")
+        post(http, "/publish/a", 3)
+        assert (client.texts(1), other.texts(1)) == (["3"], ["3"])
+        assert get(http, "/stats")["warnings"] == []
+
+
+def test_a_gevent_program_whose_sockets_are_not_patched_is_refused(server: RedisServer) -> None:
+    program = (
+        "import gevent\n"
+        "from flask_sse_emitters import UnsupportedWorker\n"
+        "from flask_sse_emitters.brokers import make_broker\n"
+        "from flask_sse_emitters.frames import Frame\n"
+        f"broker = make_broker({server.url!r})\n"
+        "print(broker.publish('a', Frame(b'data\\n\\n', None), None).is_new)\n"
+        "def publish():\n"
+        "    try:\n"
+        "        broker.publish('a', Frame(b'data\\n\\n', None), None)\n"
+        "    except UnsupportedWorker as error:\n"
+        "        print(error)\n"
+        "gevent.spawn(publish).join()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    first, second = done.stdout.splitlines()
+    assert first == "True"
+    assert "call gevent.monkey.patch_all() first" in second
+
+
+def is_over(stream: OpenStream) -> bool:
+    """Whether a stream has ended; what it brings before that is of no interest."""
+    stream.ready()
+    emitter = stream._stream._emitter
+    return emitter is None or emitter.close_reason is not None
+
+
+def board_reads(board: Board, *channels: str, last: str, count: int) -> list[Event]:
+    with board.open(*channels, last=last) as stream:
+        return read(stream, count)
