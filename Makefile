@@ -8,7 +8,7 @@ NPM := build/npm
 .PHONY: help run test lint pytest debian bench bench-quick clean
 
 help:
-	@echo "make run    serve the example on http://127.0.0.1:$(PORT)/ (PORT=... changes it)"
+	@echo "make run    serve the example on http://127.0.0.1:$(PORT)/ (PORT=... changes it; SSE_BROKER_URL=redis://...: many workers)"
 	@echo "make test   ruff, mypy and all tests"
 	@echo "make bench  this package beside its peers, in some 20 minutes; make bench-quick in less than one"
 
@@ -39,7 +39,7 @@ $(VENV)/bin/python:
 	@sh tests/virtual-environment "$(PYTHON)" $(VENV)
 
 $(VENV)/.run: setup.cfg pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --editable ".[server]"
+	$(BIN)/python -m pip install --quiet --editable ".[server,redis]"
 	@touch $@
 
 $(VENV)/.test: setup.cfg pyproject.toml | $(VENV)/bin/python

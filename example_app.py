@@ -1,18 +1,27 @@
-"""A notice board and a live chart of this machine's load, both fed by events: ``gunicorn example_app:app``."""
+"""A notice board and a live chart of this machine's load, both fed by events: ``gunicorn example_app:app``.
+
+One process serves it; or many, on any number of machines, where ``SSE_BROKER_URL`` names a Redis that they share.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 import time
 import uuid
 from collections import deque
-from typing import TypedDict
+from typing import Any, TypedDict
 
-from flask import Blueprint, Flask, Response, request
+from flask import Blueprint, Flask, Response, current_app, request
 from flask.typing import ResponseReturnValue
 
-from flask_sse_emitters import SSE, SseEmitter, SseEmitters
+from flask_sse_emitters import SSE, BrokerUnavailable, SseEmitter, SseEmitters
+
+BROKER_URL = os.environ.get("SSE_BROKER_URL") or "memory://"
+IS_SHARED = not BROKER_URL.startswith("memory:")
+if IS_SHARED:
+    import redis
 
 
 class Notice(TypedDict):
@@ -35,7 +44,6 @@ board = sse.channel("notices", public=True)  # nobody may miss a notice: a chann
 charts = SseEmitters()  # of the load only the newest sample matters: a plain list of who is there now
 connected = SseEmitters()
 
-notices: deque[Notice] = deque(maxlen=50)
 samples: deque[Load] = deque(maxlen=120)
 
 
@@ -46,7 +54,7 @@ def page() -> ResponseReturnValue:
 
 @views.get("/notices")
 def get_notices() -> ResponseReturnValue:
-    return list(notices.copy())
+    return notices.newest()
 
 
 @views.post("/notices")
@@ -61,9 +69,16 @@ def post_notice() -> ResponseReturnValue:
         return {"error": "The text must have 1 to 500 characters."}, 400
     notice = Notice(id=uuid.uuid4().hex, author=author or "Anonymous", text=text, at=now())
     # Kept first, then published: a page listens first, then fetches what is kept, and so misses none between the two.
-    notices.append(notice)
-    board.publish(notice, event="notice")
+    notices.keep(notice)
+    board.publish(notice, event="notice", key=notice["id"])
     return notice, 201
+
+
+@views.errorhandler(BrokerUnavailable)
+@views.errorhandler(ConnectionError)
+def refuse(error: Exception) -> ResponseReturnValue:
+    current_app.logger.warning("a request is refused: %s", error)
+    return {"error": "The notice board cannot be reached. Try again in a moment."}, 503
 
 
 @views.get("/load")
@@ -81,6 +96,36 @@ def connect() -> Response:
     connected.add(emitter)
     emitter.send(SseEmitter.event().name("connect").data("connected!"))
     return emitter.response(headers={"Access-Control-Allow-Origin": "*"})
+
+
+class Notices:
+    """The newest notices: kept by this process, or by the Redis that many of them share."""
+
+    KEPT, KEY = 50, "example:notices"
+
+    def __init__(self) -> None:
+        self._here: deque[Notice] = deque(maxlen=self.KEPT)
+        self._redis: Any = redis.Redis.from_url(BROKER_URL, socket_timeout=1) if IS_SHARED else None
+
+    def keep(self, notice: Notice) -> None:
+        if self._redis is None:
+            self._here.append(notice)
+        else:
+            self._ask(("LPUSH", self.KEY, json.dumps(notice)), ("LTRIM", self.KEY, 0, self.KEPT - 1))
+
+    def newest(self) -> list[Notice]:
+        if self._redis is None:
+            return list(self._here.copy())
+        return [json.loads(notice) for notice in self._ask(("LRANGE", self.KEY, 0, -1))[0]]
+
+    def _ask(self, *commands: tuple[Any, ...]) -> list[Any]:
+        try:
+            with self._redis.pipeline() as pipeline:
+                for command in commands:
+                    pipeline.execute_command(*command)
+                return list(pipeline.execute())
+        except redis.RedisError as error:
+            raise ConnectionError(f"Redis does not answer: {error}") from error
 
 
 class Pulse:
@@ -117,7 +162,7 @@ class Pulse:
             sampled = time.monotonic() >= due
             if sampled:
                 cpu, due = self._processor.percent(), max(due + 1, time.monotonic())
-            load = Load(at=now(), cpu=cpu, clients=len(charts))
+            load = Load(at=now(), cpu=cpu, clients=count_clients())
             if sampled:
                 samples.append(load)
             charts.send(SseEmitter.event().name("load").data(load))
@@ -143,13 +188,23 @@ class Processor:
         return round(min(100.0, max(0.0, 100 * (1 - rested / passed))), 1) if passed > 0 else 0.0
 
 
+def count_clients() -> int:
+    """Of all processes, as far as that can be told now."""
+    try:
+        return board.subscribers() if IS_SHARED else len(charts)
+    except BrokerUnavailable:
+        return len(charts)
+
+
 def now() -> int:
     return round(time.time() * 1000)
 
 
+notices = Notices()
 pulse = Pulse()
 
 app = Flask(__name__, static_folder=None)
+app.config["SSE_BROKER_URL"] = BROKER_URL
 app.config["SSE_RETRY"] = 1000
 app.register_blueprint(views)
 app.register_blueprint(sse.blueprint, url_prefix="/events")  # the page listens at /events/notices

@@ -1,6 +1,7 @@
 """How gunicorn serves the example: it finds this file by itself."""
 
 import os
+from multiprocessing import cpu_count
 from typing import Any
 
 # They end the streams of a worker that stops: what is pending is written, and browsers come back to the next worker.
@@ -8,8 +9,12 @@ from flask_sse_emitters.gunicorn import post_worker_init, worker_int  # noqa: F4
 
 bind = f"127.0.0.1:{os.environ.get('PORT') or 8080}"
 
-# One process: a list of emitters reaches the clients of its own only, and so does a channel of memory://.
-workers = 1
+# A list of emitters reaches the clients of its own process only, and so does a channel of memory://. With a broker that
+# processes share, channels reach all of them.
+if (os.environ.get("SSE_BROKER_URL") or "memory://").startswith("memory:"):
+    workers = 1
+else:
+    workers = int(os.environ.get("WEB_CONCURRENCY") or 2 * cpu_count())
 worker_class = "gevent"
 worker_connections = 10_000
 

@@ -19,6 +19,7 @@ from .errors import (
 )
 from .event import Event, EventBuilder
 from .extension import SSE
+from .publisher import Publisher
 
 __all__ = [
     "SSE",
@@ -32,6 +33,7 @@ __all__ = [
     "InvalidChannel",
     "InvalidEvent",
     "NotInitialized",
+    "Publisher",
     "SseEmitter",
     "SseEmitters",
     "SseError",

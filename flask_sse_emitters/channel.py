@@ -8,16 +8,16 @@ from collections.abc import Callable, Sequence
 from typing import Any
 from weakref import WeakValueDictionary
 
-from .brokers import Broker
+from .brokers import Broker, make_broker
 from .emitter import SseEmitter
 from .errors import InvalidChannel, InvalidEvent
 from .event import Event, EventBuilder, as_event
 from .feed import Feed
-from .frames import make_frame
+from .frames import Frame, make_frame
 from .history import Bounds
 from .parking import begin_anew_in_child, guard
 from .replay import Pages, Replay
-from .settings import Duration, Settings
+from .settings import DEFAULTS, Duration, Settings
 from .streams import Quota
 
 #: One stream carries so many at most.
@@ -38,6 +38,39 @@ def check_name(name: object) -> str:
         shown = repr(name) if len(str(name)) <= 220 else f"one of {len(str(name))} characters"
         raise InvalidChannel(f"a channel's name has 1 to 200 ASCII letters, digits and . _ - : / @, unlike {shown}")
     return name
+
+
+def broker_of(settings: Settings) -> Broker:
+    """The broker that these settings name: see :func:`.make_broker`, also for what this raises."""
+    options = {
+        "prefix": (settings.broker_prefix, DEFAULTS.broker_prefix),
+        "publish_seconds": (settings.publish_seconds, DEFAULTS.publish_seconds),
+    }
+    return make_broker(
+        settings.broker_url, **{name: value for name, (value, default) in options.items() if value != default}
+    )
+
+
+def frame_to_publish(
+    name: str, data: Any, event: str | None, retry: int | None, key: str | None, settings: Settings
+) -> Frame:
+    """What goes to the broker, for whoever publishes to this channel.
+
+    :raises InvalidChannel: where this is no name.
+    :raises InvalidEvent: where the event cannot be written, or has an id of its own.
+    """
+    check_name(name)
+    if key is not None and not isinstance(key, str):
+        raise TypeError(f"key is a str, not {key!r}")
+    if isinstance(data, Event | EventBuilder):
+        given = as_event(data)
+        if (given.id, event, retry) != (None, None, None):
+            raise InvalidEvent(
+                "an Event goes into a channel as it is, and gets its id there: give no id, event or retry with it"
+            )
+    else:
+        given = Event(data, event=event, retry=retry)
+    return make_frame(given, settings.dumps, settings.max_event_bytes)
 
 
 class Options:
@@ -63,6 +96,8 @@ class Channels:
         begin_anew_in_child(self)
 
     def _begin_anew(self) -> None:
+        for feed in getattr(self, "_feeds", {}).values():
+            feed._begin_anew()
         self._guard = guard()
         self.published = 0  #: events, by this process
         self._pages = Pages()
@@ -79,19 +114,8 @@ class Channels:
         return feed
 
     def publish(self, name: str, data: Any, event: str | None, retry: int | None, key: str | None) -> str:
-        check_name(name)
-        if key is not None and not isinstance(key, str):
-            raise TypeError(f"key is a str, not {key!r}")
         settings = self._settings
-        if isinstance(data, Event | EventBuilder):
-            given = as_event(data)
-            if (given.id, event, retry) != (None, None, None):
-                raise InvalidEvent(
-                    "an Event goes into a channel as it is, and gets its id there: give no id, event or retry with it"
-                )
-        else:
-            given = Event(data, event=event, retry=retry)
-        frame = make_frame(given, settings.dumps, settings.max_event_bytes)
+        frame = frame_to_publish(name, data, event, retry, key, settings)
         options = self._options.get(name)
         history = settings.history if options is None or options.history is None else options.history
         event_id, is_new = self.broker.publish(name, frame, Bounds(history, settings.history_seconds), key)
@@ -102,13 +126,18 @@ class Channels:
             feed._give_way()
         return event_id
 
-    def subscribe(self, names: Sequence[str], timeout: Duration | None, last_event_id: str | None) -> SseEmitter:
-        """A new client's stream of these channels."""
+    def subscribe(
+        self, names: Sequence[str], timeout: Duration | None, last_event_id: str | None, **given: Any
+    ) -> SseEmitter:
+        """A new client's stream of these channels.
+
+        :param given: what else is said of its :class:`.SseEmitter`.
+        """
         if last_event_id is not None and not isinstance(last_event_id, str):
             raise TypeError(f"last_event_id is a str, as the client sent it, not {last_event_id!r}")
-        if timeout is None and self._settings.timeout:
-            timeout = self._settings.timeout * random.uniform(1 - SPREAD, 1 + SPREAD)
-        emitter = SseEmitter(timeout)
+        emitter = SseEmitter(timeout, **given)
+        if timeout is None:
+            emitter._deadlines.part = random.uniform(1 - SPREAD, 1 + SPREAD)
         if last_event_id is not None:
             emitter._last_event_id = last_event_id
         feeds = [self.feed(name) for name in names]

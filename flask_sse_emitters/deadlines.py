@@ -26,10 +26,22 @@ class Deadlines:
     it is busy; where it stays the same for the whole of ``SSE_WRITE_SECONDS``, the client is stuck.
     """
 
-    __slots__ = ("_beat", "_born", "_look", "_progress", "_quiet_since", "_streaming", "_unsent", "settings", "written")
+    __slots__ = (
+        "_beat",
+        "_born",
+        "_look",
+        "_progress",
+        "_quiet_since",
+        "_streaming",
+        "_unsent",
+        "part",
+        "settings",
+        "written",
+    )
 
     def __init__(self, now: float, settings: Settings) -> None:
         self.settings = settings
+        self.part = 1.0  #: of the lifetime: so that clients who came together do not leave together
         self.written = now  #: when the client was last given something to take
         self._born = now
         self._beat = now
@@ -54,7 +66,7 @@ class Deadlines:
         settings = self.settings
         when = math.inf
         if settings.timeout and not ended:
-            when = self._born + settings.timeout
+            when = self._born + settings.timeout * self.part
         if not self._streaming:
             if not ended:
                 when = min(when, self._born + settings.attach_seconds)
@@ -73,7 +85,7 @@ class Deadlines:
         :param unsent: how many bytes it has not acknowledged; None where nobody can tell.
         """
         settings = self.settings
-        if settings.timeout and now >= self._born + settings.timeout and not ended:
+        if settings.timeout and now >= self._born + settings.timeout * self.part and not ended:
             return "timeout"
         if not self._streaming:
             return "attach" if now >= self._born + settings.attach_seconds and not ended else None

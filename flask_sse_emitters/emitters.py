@@ -61,6 +61,21 @@ class SseEmitters:
     For those in this list only: it knows nothing of other processes.
     """
 
+    __slots__ = (
+        "__weakref__",
+        "_batch",
+        "_carried",
+        "_guard",
+        "_last_end",
+        "_members",
+        "_number",
+        "_offset",
+        "_outbox",
+        "_position",
+        "_to",
+        "_walking",
+    )
+
     _members: CopyOnWriteList[Member]
     _outbox: deque[_Errand]
 
@@ -71,7 +86,7 @@ class SseEmitters:
     def _begin_anew(self) -> None:
         self._guard = guard()
         self._members = CopyOnWriteList()
-        self._outbox = deque()
+        self._outbox = _EMPTY
         self._number = 0  # of the newest errand
         self._last_end = 0  # the number of the last errand that ends streams
         self._offset = 0  # of the newest event that has one: all up to there are with their clients, or on their way
@@ -192,6 +207,8 @@ class SseEmitters:
         while errand.number != self._number + 1:  # the garbage collector has run a finalizer, which sent as well
             errand = _Errand(self._number + 1, frame, members)
         self._number = errand.number
+        if self._outbox is _EMPTY:
+            self._outbox = deque()
         self._outbox.append(errand)
         if frame is None:
             self._last_end = errand.number
@@ -247,12 +264,17 @@ class SseEmitters:
             self._batch, self._to, self._position = _NOTHING, (), 0
             self._walking = bool(errands)
             if not errands:
+                self._outbox = _EMPTY
                 return False  # from here on somebody else may walk
         frames = [errand.frame for errand in errands if errand.frame is not None]
         self._batch = Batch(frames, errands[-1].number, SCHEDULER.clock())
         self._to = errands[-1].members
         return True
 
+
+#: An outbox that has nothing in it, and takes nothing. A list has one of its own only while there is something to
+#: carry: an empty deque is large beside a list of one client.
+_EMPTY: deque[Any] = deque(maxlen=0)
 
 #: What is carried when there is nothing to carry.
 _NOTHING = Batch((), 0, 0.0)
@@ -289,10 +311,10 @@ class Member:
         self.list._leave(self)
 
     def outstanding(self) -> list[tuple[int, Frame | None]]:
-        outbox = self.list._outbox
-        if not outbox:
+        if not self.list._outbox:
             return []
         with self.list._guard:
+            outbox = self.list._outbox
             known = self.served + 1 - outbox[0].number if outbox else 0  # their numbers follow each other
             begin = int(max(0, min(known, len(outbox))))
             return [(errand.number, errand.frame) for errand in islice(outbox, begin, None)]

@@ -11,11 +11,12 @@ from flask import Blueprint, Flask, Response, current_app, has_app_context, requ
 
 from . import wsgi
 from .blueprint import make_blueprint
-from .brokers import Broker, make_broker
-from .channel import Channel, Channels, Options, check_name
+from .brokers import Broker
+from .channel import Channel, Channels, Options, broker_of, check_name
+from .cli import commands
 from .emitter import SseEmitter
 from .errors import NotInitialized
-from .settings import DEFAULTS, EXTENSION, Settings, checked, made_in_request, read_config, register
+from .settings import EXTENSION, Settings, checked, made_in_request, read_config, register
 from .streams import Streams
 from .worker import watch_worker, worker_count
 
@@ -82,7 +83,7 @@ class SSE:
             self.init_app(app)
 
     def init_app(self, app: Flask) -> None:
-        """Read the config, and let views return emitters.
+        """Read the config, let views return emitters, and add ``flask sse`` to the app's commands.
 
         :raises ValueError: where a config key has a value that it does not accept.
         :raises RuntimeError: where the app has an ``SSE`` already.
@@ -102,6 +103,8 @@ class SSE:
             return make_response(_respond_for(rv))
 
         app.make_response = make_response_of_emitter  # type: ignore[method-assign]
+        if commands.name not in app.cli.commands:  # one of the app's own stays
+            app.cli.add_command(commands)
 
     def channel(
         self, name: str, *, public: bool = False, history: int | None = None, max_clients: int | None = None
@@ -256,14 +259,8 @@ class _AppState:
 
 
 def _make_broker(settings: Settings) -> Broker:
-    options = {
-        "prefix": (settings.broker_prefix, DEFAULTS.broker_prefix),
-        "publish_seconds": (settings.publish_seconds, DEFAULTS.publish_seconds),
-    }
     try:
-        return make_broker(
-            settings.broker_url, **{name: value for name, (value, default) in options.items() if value != default}
-        )
+        return broker_of(settings)
     except ValueError as error:
         raise ValueError(f"SSE_BROKER_URL: {error}") from error
 

@@ -26,11 +26,13 @@ class Feed(SseEmitters):
     :param settings: of the app.
     """
 
+    __slots__ = ("_app_settings", "_broker", "_coming", "_ear", "_early", "_waiting", "first", "log", "name")
+
     def __init__(self, name: str, broker: Broker, settings: Settings) -> None:
         self.name = name
         self._broker = broker
         self._app_settings = settings
-        super().__init__()
+        self._begin_anew()  # in a forked child as well: its channels see to that
 
     def _begin_anew(self) -> None:
         super()._begin_anew()

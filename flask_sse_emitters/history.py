@@ -75,7 +75,8 @@ class Log:
         self._clock = clock
         self._bounds = Bounds(0, 0)
         self._newest = newest
-        self._frames: list[Frame | None] = []
+        # As plain tuples: the garbage collector lets go of them, and need not look at each again. The last field is at.
+        self._frames: list[tuple[bytes, str | None, int, int, float] | None] = []
         self._gone = 0  # so many at its front are no longer there
 
     @property
@@ -101,7 +102,8 @@ class Log:
             oldest = self.forget_old()
             index = self._gone + max(0, offset + 1 - oldest)
             end = self._gone + max(0, min(upto, self._newest) + 1 - oldest)
-            while index < end and (frame := self._frames[index]) is not None:
+            while index < end and (kept := self._frames[index]) is not None:
+                frame = Frame._make(kept)
                 room -= len(frame.payload)
                 if room < 0 and taken:
                     break
@@ -116,7 +118,7 @@ class Log:
         """
         with self.guard:
             offset, index = self._newest, len(self._frames)
-            while index > self._gone and (frame := self._frames[index - 1]) is not None and frame.at >= when:
+            while index > self._gone and (kept := self._frames[index - 1]) is not None and kept[-1] >= when:
                 offset, index = offset - 1, index - 1
         return offset, index > self._gone or offset in (0, self._newest)
 
@@ -134,7 +136,7 @@ class Log:
             stamped = numbered(frame, self.epoch, self._newest + 1, at)
         self._bounds = bounds
         self._newest = stamped.offset
-        self._frames.append(stamped)
+        self._frames.append((*stamped,))
         while len(self._frames) - self._gone > bounds.events:
             self._drop_oldest()
         self.forget_old()
@@ -149,7 +151,7 @@ class Log:
             limit = self._clock() - self._bounds.seconds
             while self._gone < len(self._frames):
                 oldest = self._frames[self._gone]
-                if oldest is not None and oldest.at > limit:
+                if oldest is not None and oldest[-1] > limit:
                     break
                 self._drop_oldest()
         return self._newest + 1 - (len(self._frames) - self._gone)

@@ -82,7 +82,7 @@ def parker() -> Parker:
 
 def on_main_loop() -> bool:
     """Whether a thread started here would live: under gevent a greenlet lives in the event loop of its maker."""
-    return not is_green() or bool(import_module("gevent").get_hub().main_hub)
+    return not is_green() or bool(_gevent().get_hub().main_hub)
 
 
 def give_way() -> None:
@@ -105,7 +105,7 @@ def pause(seconds: float) -> None:
 
 
 def _turn_loop() -> None:
-    hub = import_module("gevent").get_hub()
+    hub = _gevent().get_hub()
     after_sockets = hub.loop.check(priority=-2)
     no_wait = hub.loop.idle()
     no_wait.start(int)
@@ -121,14 +121,18 @@ def in_hub() -> bool:
     """Whether this is gevent's event loop itself, which nothing may hold up."""
     if not is_green():
         return False
-    gevent = import_module("gevent")
-    return bool(gevent.getcurrent() is gevent.get_hub())
+    return bool(_gevent().getcurrent() is _gevent().get_hub())
 
 
 def native(module: str, name: str) -> Any:
     """What the module's attribute was before any patching."""
     monkey = sys.modules.get("gevent.monkey")
     return getattr(import_module(module), name) if monkey is None else monkey.get_original(module, name)
+
+
+def _gevent() -> Any:
+    """It is there, where it has patched anything."""
+    return sys.modules["gevent"]
 
 
 class _ThreadParker:

@@ -653,7 +653,8 @@ def test_one_who_was_sent_away_learns_why(board: Board) -> None:
 def test_lifetimes_are_spread_so_that_those_who_came_together_do_not_leave_together() -> None:
     board = Board(SSE_TIMEOUT=1000)
     with board.app.app_context():
-        lifetimes = [board.sse.channel("a").subscribe()._settings.timeout for _ in range(200)]
+        deadlines = [board.sse.channel("a").subscribe()._deadlines for _ in range(200)]
+        lifetimes = [each.settings.timeout * each.part for each in deadlines]
         assert 900 <= min(lifetimes) < 920
         assert 1080 < max(lifetimes) <= 1100
         assert board.sse.channel("a").subscribe(timeout=50)._settings.timeout == 50

@@ -379,6 +379,20 @@ def test_a_server_without_memory_refuses_to_publish_and_streams_stay(server: Red
         await_state(board, "ok")
 
 
+def test_that_clients_cannot_be_counted_holds_up_no_event(server: RedisServer, board: Board) -> None:
+    client = client_of(server)
+    client.set("sse:{here}:processes", "something else")
+    with board.open("a") as stream:
+        assert "counting clients: WRONGTYPE" in await_state(board, "degraded")["error"]
+        for number in range(3):
+            board.publish("a", number)
+            assert texts(read(stream, 1)) == [str(number)]
+        client.delete("sse:{here}:processes")
+        await_state(board, "ok")
+    with closing_board(server.url) as other, board.open("a"):
+        until(lambda: other.sse.channel("a").subscribers() == 1, "the client to be counted")
+
+
 def test_what_others_announce_there_is_no_event(
     server: RedisServer, board: Board, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -75,6 +75,9 @@ class RedisBroker(Broker):
 
     def close(self) -> None:
         self._ear.close()
+        client = getattr(self._local, "client", None) if is_green() else self._shared
+        if client is not None:
+            client.close()
 
     def _begin_anew(self) -> None:
         self._local = native("_thread", "_local")()  # gevent's sockets belong to the event loop of one system thread

@@ -24,7 +24,7 @@ import redis
 
 from ..frames import BATCH, Frame
 from ..history import Log, new_epoch
-from ..parking import SLICE, give_way, guard
+from ..parking import SLICE, give_way, guard, is_green
 from ..scheduler import SCHEDULER, Bell
 from .base import Listener, Start
 from .redis_client import AT_ONCE, Client
@@ -293,7 +293,8 @@ class _Session:
                 self._hear(topic, data, told)
             if time.monotonic() > ends:
                 self._tell_all(told)
-                give_way()
+                if is_green():  # there is always something to read, and nobody else would get anywhere
+                    give_way()
                 ends = time.monotonic() + SLICE
         self._tell_all(told)
         return some
@@ -428,18 +429,32 @@ class _Session:
         if self._is_counted and not changed and not self._topics:
             return
         with ear._guard:
-            ear._counts_changed = {}
-            if not self._is_counted:
-                changed = dict.fromkeys([*changed, *self._topics])
-            topics = [(channel, self._topics.get(channel)) for channel in changed]
+            changed, ear._counts_changed = ear._counts_changed, {}
+        if not self._is_counted:
+            changed = dict.fromkeys([*changed, *list(self._topics)])
+        topics = [(channel, self._topics.get(channel)) for channel in changed]
         counted = [(channel, 0 if topic is None else topic.clients) for channel, topic in topics]
+        try:
+            known = self._tell_counts(counted)
+        except redis.ResponseError as error:  # it cannot be written to: events may come all the same
+            known, self._count_at = False, now + LOOK_AGAIN
+            ear._health.fails("counting clients", error)
+        else:
+            self._count_at = now + COUNT_AFTER
+            ear._health.works("counting clients")
+        self._is_counted = known or not self._topics
+
+    def _tell_counts(self, counted: list[tuple[str, int]]) -> bool:
+        """:return: whether Redis knows of all clients here now."""
+        known = True
         for index in range(0, len(counted) or 1, AT_ONCE):
             begins = not self._is_counted and not index
             figures = [figure for each in counted[index : index + AT_ONCE] for figure in each]
-            keys = [self._names.processes, self._names.process + ear._process]
-            known = self._client.run(COUNT, keys, [ear._process, round(COUNT_SECONDS * 1000), int(begins), *figures])
-        self._is_counted = bool(known) or not self._topics or not self._is_counted
-        self._count_at = now + COUNT_AFTER
+            keys = [self._names.processes, self._names.process + self._ear._process]
+            arguments = [self._ear._process, round(COUNT_SECONDS * 1000), int(begins), *figures]
+            was_there = self._client.run(COUNT, keys, arguments)
+            known = known and bool(was_there or begins or index)
+        return known
 
     def _forget_old(self, now: float) -> None:
         """Go through the logs, some at a time."""

@@ -24,14 +24,15 @@ class Health:
         self._since = 0.0
 
     def fails(self, what: str, error: BaseException) -> None:
+        text = f"{error}".rstrip(".") or type(error).__name__
         with self._guard:
             first = not self._errors
             if first:
                 self._since = time.monotonic()
-            self._errors[what] = f"{error}" or type(error).__name__
+            self._errors[what] = text
         if first:
             log.warning(
-                "degraded: %s: %s failed: %s. Streams stay open, and it is tried again", self._shown, what, error
+                "degraded: %s: %s failed: %s. Streams stay open, and it is tried again", self._shown, what, text
             )
 
     def works(self, what: str) -> None:

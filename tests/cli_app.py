@@ -1,0 +1,18 @@
+"""An app for ``flask sse``. Its config comes from the environment; the log is as Flask has it, unless that says more."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+
+from flask import Flask
+
+from flask_sse_emitters import SSE
+
+if "LOG_LEVEL" in os.environ:
+    logging.basicConfig(level=os.environ["LOG_LEVEL"])
+
+app = Flask(__name__)
+app.config.update(json.loads(os.environ.get("CONFIG", "{}")))
+sse = SSE(app)

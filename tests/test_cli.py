@@ -1,0 +1,486 @@
+"""``flask sse``: in processes of its own, with real signals, pipes and Redis."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+import termios
+import time
+from array import array
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from types import TracebackType
+from typing import Any
+
+import click
+import pytest
+from click.testing import Result
+from flask import Flask
+
+from flask_sse_emitters import SSE, BrokerUnavailable, Event, Publisher
+from flask_sse_emitters.brokers.memory import MemoryBroker
+from flask_sse_emitters.testing import decode, published
+
+from .client import new_name
+from .conftest import program
+from .redis_server import RedisServer
+from .servers import ROOT
+from .waiting import PATIENCE, until
+
+FLASK = [sys.executable, "-m", "flask", "--app", "tests.cli_app", "sse"]
+
+
+@pytest.fixture(scope="module")
+def redis() -> Iterator[RedisServer]:
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture
+def publisher(redis: RedisServer) -> Iterator[Publisher]:
+    with Publisher(redis.url, publish_seconds=PATIENCE) as publisher:
+        yield publisher
+
+
+def environment(redis: RedisServer, **config: object) -> dict[str, str]:
+    config = {"SSE_BROKER_URL": redis.url, "SSE_PUBLISH_SECONDS": PATIENCE, **config}
+    return {**os.environ, "CONFIG": json.dumps(config), "PYTHONWARNINGS": "error", "PYTHONUNBUFFERED": ""}
+
+
+def run(*arguments: str, env: dict[str, str], data: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    """``flask sse`` to its end."""
+    command = [*FLASK, *arguments]
+    return subprocess.run(command, cwd=ROOT, env=env, input=data, capture_output=True, timeout=PATIENCE, check=False)
+
+
+class Listening:
+    """``flask sse listen``, from ``with`` to its end.
+
+    :param to: a shell's command that reads what it prints.
+    :param log: the level of the app's log, which then goes to stderr.
+    """
+
+    def __init__(self, redis: RedisServer, *arguments: str, to: str = "", log: str = "", **config: object) -> None:
+        command = shlex.join([*FLASK, "listen", *arguments])
+        self._out = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
+        self._process = subprocess.Popen(
+            [program("bash", "bash"), "-c", f"set -o pipefail; {command} | {to}" if to else f"exec {command}"],
+            cwd=ROOT,
+            env={**environment(redis, **config), **({"LOG_LEVEL": log} if log else {})},
+            stdout=self._out,
+            stderr=self._errors,
+            start_new_session=True,
+        )
+
+    def __enter__(self) -> Listening:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait(PATIENCE)
+        self._out.close()
+        self._errors.close()
+
+    @property
+    def out(self) -> bytes:
+        return _content(self._out)
+
+    @property
+    def errors(self) -> list[str]:
+        return _content(self._errors).decode().splitlines()
+
+    @property
+    def events(self) -> list[Event]:
+        return decode(self.out)
+
+    def position(self) -> str:
+        """The id that it begins with, once it is there."""
+        until(lambda: b"\n\n" in self.out or self._process.poll() is not None, "the position")
+        assert self.out.startswith(b"id: "), self.errors
+        return self.out[len(b"id: ") : self.out.index(b"\n")].decode()
+
+    def await_texts(self, texts: Sequence[str]) -> None:
+        until(lambda: [event.data for event in self.events] == list(texts), f"{texts!r}")
+
+    def interrupt(self) -> int:
+        self._process.send_signal(signal.SIGINT)
+        return self.exit_code()
+
+    def exit_code(self) -> int:
+        return self._process.wait(PATIENCE)
+
+
+def _content(file: Any) -> bytes:
+    return os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0)
+
+
+# without a process of its own
+
+
+def invoked(*arguments: str, data: bytes | None = None, **config: object) -> Result:
+    app = Flask(__name__)
+    app.config.update({"SSE_BROKER_URL": "redis://127.0.0.1:1", "SSE_PUBLISH_SECONDS": PATIENCE, **config})
+    SSE(app)
+    return app.test_cli_runner().invoke(args=["sse", *arguments], input=data)
+
+
+BOTH = pytest.mark.parametrize(
+    "arguments", [("publish", "orders", "x"), ("listen", "orders")], ids=["publish", "listen"]
+)
+
+
+@BOTH
+def test_without_a_shared_broker_it_fails_at_once_and_says_what_to_set(arguments: tuple[str, ...]) -> None:
+    result = invoked(*arguments, SSE_BROKER_URL="memory://")
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert "Error: SSE_BROKER_URL is memory://" in result.stderr
+    assert "set SSE_BROKER_URL, in the app's config, to a broker that all processes share" in result.stderr
+
+
+@BOTH
+def test_a_redis_that_does_not_answer_is_waited_for_no_longer_than_to_publish(arguments: tuple[str, ...]) -> None:
+    with RedisServer() as server:
+        server.signal(signal.SIGSTOP)
+        url = f"{server.url}?socket_timeout=60&socket_connect_timeout=60"
+        began = time.monotonic()
+        result = invoked(*arguments, SSE_BROKER_URL=url, SSE_PUBLISH_SECONDS=0.3)
+        assert time.monotonic() - began < PATIENCE
+    assert result.exit_code == 1
+    assert "Error: Redis did not " in result.stderr
+
+
+@BOTH
+def test_where_the_broker_cannot_be_reached_it_fails_with_one_error(arguments: tuple[str, ...]) -> None:
+    """And not with what the package logs besides, which Python shows where nothing is said of logs."""
+    config = {"SSE_BROKER_URL": "redis://127.0.0.1:1"}
+    found = run(*arguments, env={**os.environ, "CONFIG": json.dumps(config)})
+    assert (found.returncode, found.stdout) == (1, b"")
+    [line] = found.stderr.decode().splitlines()
+    assert line.startswith("Error: Redis did not ")
+    assert line.endswith("is redis://127.0.0.1:1 right (SSE_BROKER_URL), and does it run?")
+
+
+class Elsewhere(MemoryBroker):
+    """A broker of a third party, which counts no clients. It may be deaf."""
+
+    is_shared = True
+    is_deaf = False
+
+    def subscribe(self, *_arguments: Any) -> Any:
+        assert self.is_deaf
+        return None
+
+
+def test_a_broker_that_publishes_and_does_not_listen_is_an_error_as_well() -> None:
+    app = Flask(__name__)
+    app.config["SSE_PUBLISH_SECONDS"] = 0.1
+    sse = SSE(app)
+    broker = sse._channels().broker = Elsewhere()
+    broker.is_deaf = True
+    result = app.test_cli_runner().invoke(args=["sse", "listen", "orders"])
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "Error: the broker does not let us listen: no answer in SSE_PUBLISH_SECONDS" in result.stderr
+    assert sse.stats()["channels"] == {}
+
+
+def test_nothing_is_said_of_clients_where_the_broker_does_not_count_them() -> None:
+    app = Flask(__name__)
+    SSE(app)._channels().broker = Elsewhere()
+    result = app.test_cli_runner().invoke(args=["sse", "publish", "orders", "x"])
+    assert (result.exit_code, result.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("publish", "two words", "x"),
+        ("publish", "", "x"),
+        ("listen", "orders", "ü"),
+        ("listen", "x" * 201),
+    ],
+)
+def test_a_wrong_name_of_a_channel_is_a_usage_error(arguments: tuple[str, ...]) -> None:
+    result = invoked(*arguments)
+    assert result.exit_code == 2
+    assert "Error: Invalid value for 'CHANNEL" in result.stderr
+    assert "a channel's name has 1 to 200 ASCII letters, digits and . _ - : / @, unlike " in result.stderr
+
+
+def test_more_channels_than_a_stream_carries_are_a_usage_error() -> None:
+    result = invoked("listen", *(f"channel-{number}" for number in range(51)))
+    assert result.exit_code == 2
+    assert "51 channels: one stream carries 50 at most" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ("{", "no JSON at line 1, column 2: Expecting property name"),
+        ('{"a": 1,\n "b"}', "no JSON at line 2, column 5: Expecting ':' delimiter"),
+        ("", "no JSON at line 1, column 1: Expecting value"),
+        ("[NaN]", "NaN is no JSON"),
+        ("-Infinity", "-Infinity is no JSON"),
+        ("[" * 200_000, "no JSON that can be read: maximum recursion depth exceeded"),
+    ],
+)
+def test_invalid_json_is_a_usage_error_that_says_where(text: str, where: str) -> None:
+    result = invoked("publish", "orders", "--json", "--", text)
+    assert result.exit_code == 2
+    assert f"Error: Invalid value for 'DATA': {where}" in result.stderr or f": {where}" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "data", "wrong"),
+    [
+        (["x", "--event", "two\nlines"], None, "event must not contain '\\n'"),
+        (["x", "--retry", "-1"], None, "Invalid value for '--retry'"),
+        (["x", "--retry", "soon"], None, "Invalid value for '--retry'"),
+        (["x" * 101], None, "SSE_MAX_EVENT_BYTES allows 100"),
+        (["-"], b"\xff", "stdin is not UTF-8"),
+        (["--json", '"\\ud800"'], None, "data holds a lone surrogate"),
+        (["-5"], None, "No such option"),
+        ([], None, "Missing argument 'DATA'"),
+    ],
+)
+def test_what_is_no_event_is_a_usage_error(arguments: list[str], data: bytes | None, wrong: str) -> None:
+    result = invoked("publish", "orders", *arguments, data=data, SSE_MAX_EVENT_BYTES=100)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert wrong in result.stderr
+
+
+def test_a_command_of_the_apps_own_stays() -> None:
+    app = Flask(__name__)
+
+    @app.cli.command("sse")
+    def own() -> None:
+        click.echo("the app's own")
+
+    SSE(app)
+    assert app.test_cli_runner().invoke(args=["sse"]).stdout == "the app's own\n"
+
+
+def test_one_extension_serves_several_apps() -> None:
+    sse = SSE()
+    for name in ("one", "other"):
+        app = Flask(name)
+        app.config["SSE_BROKER_URL"] = f"redis://127.0.0.1:1/{len(name)}"
+        sse.init_app(app)
+        found = app.test_cli_runner().invoke(args=["sse", "publish", "x", "y"])
+        assert f"is redis://127.0.0.1:1/{len(name)} right" in found.stderr
+
+
+# publish
+
+
+def test_it_publishes_and_prints_the_id_and_how_many_read_it(redis: RedisServer) -> None:
+    channel = new_name()
+    app = Flask(__name__)
+    app.config.update(SSE_BROKER_URL=redis.url, SSE_PUBLISH_SECONDS=PATIENCE)
+    with published(SSE(app), channel) as events:
+        text = run("publish", channel, "ein Täg", "--event", "day", "--retry", "7", env=environment(redis))
+        line = run("publish", channel, "-", data="über\nzwei Zeilen\r\n".encode(), env=environment(redis))
+    for found in (text, line):
+        assert (found.returncode, found.stderr) == (0, b"0 clients read it\n")
+    ids = [found.stdout.decode().removesuffix("\n") for found in (text, line)]
+    assert events == [Event("ein Täg", event="day", id=ids[0]), Event("über\nzwei Zeilen", id=ids[1])]
+
+
+def test_its_data_may_be_json_and_begin_with_a_dash(redis: RedisServer) -> None:
+    channel = new_name()
+    app = Flask(__name__)
+    app.config.update(SSE_BROKER_URL=redis.url, SSE_PUBLISH_SECONDS=PATIENCE)
+    with published(SSE(app), channel) as events:
+        for arguments, data in [
+            (["--json", '{"b": [1, null, "ü"]}'], None),
+            (["--json", "-", "--event", "made"], b'"a text"\n'),
+            (["--", "-5"], None),
+            (["-"], b""),
+        ]:
+            result = invoked("publish", channel, *arguments, data=data, SSE_BROKER_URL=redis.url)
+            assert result.exit_code == 0, result.stderr
+    assert [event.data for event in events] == ['{"b": [1, null, "\\u00fc"]}', "a text", "-5", ""]
+    assert [event.event for event in events] == [None, "made", None, None]
+
+
+def test_with_a_key_it_publishes_once(redis: RedisServer, publisher: Publisher) -> None:
+    channel = new_name()
+    ids = [invoked("publish", channel, "x", "--key", "k", SSE_BROKER_URL=redis.url).stdout.strip() for _ in range(2)]
+    ids.append(publisher.publish(channel, "x", key="k"))
+    assert len(set(ids)) == 1
+    assert ids[0].endswith("-1")
+
+
+# listen
+
+
+def test_it_prints_events_as_they_are_on_the_wire_and_nothing_else(redis: RedisServer, publisher: Publisher) -> None:
+    one, other = new_name(), new_name()
+    with Listening(redis, one, other, one, SSE_HEARTBEAT=0.01, SSE_TIMEOUT=0.2) as listening:
+        begin = listening.position()
+        assert begin.count(",") == 1, "each channel once"
+        first = publisher.publish(one, "a\nb", event="lines")
+        until(lambda: len(listening.events) == 1, "the event")
+        second = publisher.publish(other, Event({"x": 1}, comment="why", retry=5))
+        until(lambda: len(listening.events) == 2, "the event")
+        rest = begin.split(",")[1]
+        assert listening.out.decode() == (
+            f"id: {begin}\n\n"
+            f"id: {first},{rest}\nevent: lines\ndata: a\ndata: b\n\n"
+            f'id: {first},{second}\n: why\nretry: 5\ndata: {{"x": 1}}\n\n'
+        )
+        assert listening.errors == []
+
+
+def test_it_counts_as_a_client(redis: RedisServer) -> None:
+    channel = new_name()
+    with Listening(redis, channel) as listening:
+        listening.position()
+
+        def said() -> str:
+            return invoked("publish", channel, "x", SSE_BROKER_URL=redis.url).stderr
+
+        until(lambda: said() == "1 client reads it\n", "the count")
+
+
+def test_it_resumes_after_the_event_with_this_id_and_goes_on(redis: RedisServer, publisher: Publisher) -> None:
+    channel = new_name()
+    ids = [publisher.publish(channel, number) for number in range(300)]
+    with Listening(redis, channel, "--last-event-id", ids[99]) as listening:
+        listening.await_texts([str(number) for number in range(100, 300)])
+        publisher.publish(channel, "new")
+        listening.await_texts([*(str(number) for number in range(100, 300)), "new"])
+
+
+def test_what_is_no_longer_to_be_had_shows_as_a_gap(redis: RedisServer, publisher: Publisher) -> None:
+    channel = new_name()
+    last = publisher.publish(channel, "x")
+    with Listening(redis, channel, "--last-event-id", "other-7") as listening:
+        until(lambda: len(listening.events) == 2, "the gap, and the event")
+        gap, event = listening.events
+        assert (gap.event, json.loads(gap.data)) == ("gap", {"requested": "other-7", "oldest": last, "newest": last})
+        assert (event.data, event.id) == ("x", last)
+
+
+def test_ctrl_c_ends_it_with_130_and_without_a_word(redis: RedisServer) -> None:
+    with Listening(redis, new_name()) as listening:
+        listening.position()
+        assert listening.interrupt() == 130
+        assert listening.errors == []
+
+
+def test_ctrl_c_ends_it_though_nobody_takes_its_output(redis: RedisServer, publisher: Publisher) -> None:
+    """It waits for a full pipe then."""
+    channel = new_name()
+    reader, writer = os.pipe()
+    process = subprocess.Popen([*FLASK, "listen", channel], cwd=ROOT, env=environment(redis), stdout=writer)
+    try:
+        os.close(writer)
+        assert os.read(reader, 1000).startswith(b"id: ")
+        for _ in range(20):
+            publisher.publish(channel, "x" * 10_000)
+        until(lambda: unread(reader) > 60_000, "a full pipe")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(PATIENCE) == 130
+    finally:
+        process.kill()
+        process.wait(PATIENCE)
+        os.close(reader)
+
+
+def unread(pipe: int) -> int:
+    size = array("i", [0])
+    fcntl.ioctl(pipe, termios.FIONREAD, size)
+    return size[0]
+
+
+def test_what_its_reader_leaves_for_long_is_not_lost(redis: RedisServer, publisher: Publisher) -> None:
+    """More is pending than may be, again and again, and the app would have events dropped then."""
+    channel = new_name()
+    reader, writer = os.pipe()
+    env = environment(redis, SSE_MAX_PENDING=10, SSE_OVERFLOW="drop_oldest")
+    process = subprocess.Popen([*FLASK, "listen", channel], cwd=ROOT, env=env, stdout=writer)
+    try:
+        os.close(writer)
+        with open(reader, "rb", buffering=0) as stream:
+            assert stream.read(1000).startswith(b"id: ")
+            texts = [f"{number} {'x' * 1000}" for number in range(500)]
+            for text in texts:
+                publisher.publish(channel, text)
+            found = b""
+            while found.count(b"\n\n") < len(texts):
+                found += stream.read(4096)
+        assert [event.data for event in decode(found)] == texts
+    finally:
+        process.kill()
+        process.wait(PATIENCE)
+
+
+def test_it_ends_quietly_once_the_pipe_has_no_reader(redis: RedisServer) -> None:
+    """At once, though there is nothing to write: its shell waits for it."""
+    with Listening(redis, new_name(), to="head -n 1") as listening:
+        assert listening.exit_code() == 0
+        assert listening.out.startswith(b"id: ")
+        assert listening.out.count(b"\n") == 1
+        assert listening.errors == []
+
+
+def test_it_ends_quietly_where_its_reader_leaves_while_it_writes(redis: RedisServer, publisher: Publisher) -> None:
+    channel = new_name()
+    first = publisher.publish(channel, "first")
+    for _ in range(20):
+        publisher.publish(channel, "x" * 10_000)
+    with Listening(redis, channel, "--last-event-id", first, to="head -c 100000") as listening:
+        assert listening.exit_code() == 0
+        assert len(listening.out) == 100_000
+        assert listening.errors == []
+
+
+@pytest.mark.parametrize(
+    ("options", "log"),
+    [(("--appendonly", "yes", "--appendfsync", "always"), "INFO"), ((), "ERROR")],
+    ids=["what is published is kept", "it is lost"],
+)
+def test_it_stays_while_redis_is_away_and_says_so_once_whatever_is_logged(options: tuple[str, ...], log: str) -> None:
+    channel = new_name()
+    with RedisServer(*options) as server, Publisher(server.url, publish_seconds=PATIENCE) as publisher:
+        with Listening(server, channel, log=log) as listening:
+            position = listening.position()
+            before = publisher.publish(channel, "before")
+            listening.await_texts(["before"])
+            server.kill()
+            until(lambda: listening.errors, "a word of it")
+            with pytest.raises(BrokerUnavailable):
+                publisher.publish(channel, "away")
+            server.start()
+            publisher.publish(channel, "after")
+            until(lambda: listening.events[-1].data == "after", "the event after it")
+            publisher.publish(channel, "new")
+            until(lambda: listening.events[-1].data == "new", "the next event")
+            away, back = listening.errors
+            assert away.startswith(f"degraded: {server.url}: listening failed: ")
+            assert back.startswith(f"{server.url} is back, after ")
+            texts = [event.data for event in listening.events if event.event is None]
+            assert texts == ["before", "after", "new"]
+            gaps = [json.loads(event.data)["requested"] for event in listening.events if event.event == "gap"]
+            assert gaps == ([] if options else [before])
+            assert b"retry" not in listening.out, "what is between a server and its clients"
+            assert position != before
+            assert listening.interrupt() == 130
+
+
+def test_redis_may_be_away_when_it_is_interrupted() -> None:
+    with RedisServer() as server, Listening(server, new_name()) as listening:
+        listening.position()
+        server.kill()
+        until(lambda: listening.errors, "a word of it")
+        assert listening.interrupt() == 130
+        assert len(listening.errors) == 1
