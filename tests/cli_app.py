@@ -1,4 +1,4 @@
-"""An app for ``flask sse``. Its config comes from the environment; the log is as Flask has it, unless that says more."""
+"""An app for ``flask sse``. Its config comes from the environment, and the level of its log, if it has one."""
 
 from __future__ import annotations
 

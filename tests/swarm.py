@@ -6,6 +6,11 @@ compared with what others got under its id, and in the end with what the server 
 
     python -m tests.swarm --kind gevent_off --clients 500 --events 20000 --seed 7
 
+With a Redis it is cut off from more than one worker, and both are killed and paused (``chaos.py``), while what is
+published is known from those who publish it (``publishers.py``).
+
+    python -m tests.swarm --redis --workers 4 --clients 200 --events 8000 --long-pauses 0.2
+
 The choices of a client are drawn for each of its connections from the seed, the client's number and the connection's,
 so they are the same again however the two sides happen to be scheduled.
 """
@@ -16,6 +21,7 @@ import argparse
 import errno
 import heapq
 import json
+import math
 import os
 import random
 import selectors
@@ -24,27 +30,40 @@ import struct
 import sys
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import count
+from itertools import accumulate, count
 from types import TracebackType
 from typing import NamedTuple
 
 import psutil
 
+from .chaos import Chaos, Troubles
 from .client import get, post
+from .publishers import Publishers
+from .redis_server import RedisServer
 from .servers import Server
 from .swarm_app import CHANNELS
 from .waiting import PATIENCE
+from .workers_server import WorkersServer
 
 OVER = b"event: over\n"
 
-#: So many events of a channel, at most, a stream that ends may have got that new ones do not begin after yet.
+#: So many events of a channel, at most, a stream that ends may have got that new ones do not begin after yet: in one
+#: process. Of several, one may have heard nothing for a while.
 AHEAD = 200
 
+#: What is written is not lost with a Redis that is killed, only with its machine. (By default Redis confirms, while
+#: an fsync is under way, what it has not written yet.)
+KEPT = ("--appendonly", "yes", "--appendfsync", "no")
+
+_ARGUMENTS = ("--graceful-timeout", "10")
 _RESET = struct.pack("ii", 1, 0)
-_AGAIN = (errno.ECONNRESET, errno.EPIPE, errno.ENOTCONN)
+_AGAIN = (errno.ECONNRESET, errno.ECONNREFUSED, errno.EPIPE, errno.ENOTCONN)
+
+#: Seconds until a client comes again that found nobody listening.
+_REFUSED = 0.1
 
 
 @dataclass(frozen=True)
@@ -86,6 +105,10 @@ class Hole(NamedTuple):
     event: int  #: the client had so many then
     connection: int
 
+    def ways(self) -> list[tuple[bytes, bytes]]:
+        """From where to where, of each channel."""
+        return list(zip(self.before, self.after, strict=True))
+
 
 class Plan:
     """What is to happen to one connection."""
@@ -108,6 +131,7 @@ class Client:
         self.number = number
         self.channels = channels
         self.first: list[bytes] = []  #: the ids that it began with
+        self.was_let_in = 0.0  #: when its first response began: from then on it is to miss nothing
         self.ids: list[bytes] = []  #: those that it got last; joined they are what a browser sends
         self.holes: list[Hole] = []
         self.connections = 0
@@ -134,7 +158,7 @@ class Client:
         self._blocks = 0
         self._announced = None
         # What ends may be a little ahead of what begins: so others need not be exactly here.
-        self._least = [len(tape) - AHEAD for tape in self._tapes] if not self.ids else []
+        self._least = [len(tape) - swarm.ahead for tape in self._tapes] if not self.ids else []
         self.is_leaving = False
         path = f"/events/{self.channels[0]}"
         if len(self.channels) > 1:
@@ -230,13 +254,13 @@ class Client:
     def _lost(self, error: OSError) -> None:
         if error.errno not in _AGAIN:
             raise error
-        self._leave(f"lost by {errno.errorcode[error.errno]}")
+        self._leave(f"lost by {errno.errorcode[error.errno]}", _REFUSED * (error.errno == errno.ECONNREFUSED))
 
-    def _leave(self, how: str) -> None:
+    def _leave(self, how: str, seconds: float = 0.0) -> None:
         self._tell(f"gone: {how}")
         self._swarm.cuts[how] += 1
         self.close()
-        self._swarm.later(self.plan.away if self._swarm.is_wild else 0.0, self, self.come)
+        self._swarm.later(max(seconds, self.plan.away if self._swarm.is_wild else 0.0), self, self.come)
 
     def close(self) -> None:
         if self.socket is not None:
@@ -256,6 +280,8 @@ class Client:
             if not head.startswith(b"HTTP/1.1 200 ") or b"chunked" not in head:
                 self.fail(f"got {head!r} and {data[:1000]!r}")
             self._head = None
+            if not self.ids:
+                self.was_let_in = time.monotonic()
         text, ended = self._unchunked(data)
         if text:
             text = self._text + text
@@ -318,9 +344,11 @@ class Client:
             if self._announced is not None:
                 if position != self._announced:
                     self.fail(f"is sent to {position}, but the gap said {self._announced}")
-                self.holes.append(
-                    Hole(tuple(self.ids), tuple(position), self._blocks == 2, self.events, self.connections)
-                )
+                if self.ids:
+                    self.holes.append(
+                        Hole(tuple(self.ids), tuple(position), self._blocks == 2, self.events, self.connections)
+                    )
+                self.first = self.first or position
                 self.ids[:] = position
                 self._announced = None
             elif not self.ids and len(position) == len(self.channels):
@@ -335,27 +363,44 @@ class Client:
         self._tell(block.decode())
 
     def _read_gap(self, gap: dict[str, str]) -> None:
-        history = self._swarm.habits.history
         requested, oldest, newest = (gap[name].encode().split(b",") for name in ("requested", "oldest", "newest"))
-        if history is None or self._announced is not None:
+        if self._swarm.habits.history is None or self._announced is not None:
             self.fail(f"got {gap}")
-        if requested != self.ids or not len(self.ids) == len(oldest) == len(newest):
+        if requested != (self.ids or [b""]) or not len(self.channels) == len(oldest) == len(newest):
             self.fail(f"got {gap}")
-        news = 0
+        if any(
+            epoch_of(first) != epoch_of(last) or offset_of(last) < offset_of(first) - 1
+            for first, last in zip(oldest, newest, strict=True)
+        ):
+            self.fail(f"got {gap}, which contradicts itself")
+        if self.ids:
+            self._check_hole(gap, requested, oldest, newest)
+        else:
+            self._check_late_beginning(gap, oldest, newest)
+        self._announced = [b"%b-%d" % (epoch_of(first), offset_of(first) - 1) for first in oldest]
+
+    def _check_late_beginning(self, gap: dict[str, str], oldest: Sequence[bytes], newest: Sequence[bytes]) -> None:
+        """It had to wait for its first position, and what came meanwhile is more than is kept."""
+        kept = [offset_of(last) - offset_of(first) + 1 for first, last in zip(oldest, newest, strict=True)]
+        if max(kept) < (self._swarm.habits.history or 0):
+            self.fail(f"got {gap}, though all that came while it waited is still there")
+        self.was_let_in = math.inf
+
+    def _check_hole(
+        self, gap: dict[str, str], requested: Sequence[bytes], oldest: Sequence[bytes], newest: Sequence[bytes]
+    ) -> None:
+        history, news = self._swarm.habits.history or 0, 0
         for was, first, last in zip(requested, oldest, newest, strict=True):
-            if epoch_of(first) != epoch_of(last) or offset_of(last) < offset_of(first) - 1:
-                self.fail(f"got {gap}, which contradicts itself")
             missed = epoch_of(was) != epoch_of(first) or offset_of(first) - offset_of(was) - 1
             if missed < 0:
                 self.fail(f"got {gap}, which would repeat events")
-            if missed and offset_of(first) > max(1, offset_of(last) - (history or 0) + 1):
+            if missed and offset_of(first) > max(1, offset_of(last) - history + 1):
                 self.fail(f"got {gap}, which passes over events that are still there")
             news += missed
         if not news:
             self.fail(f"got {gap}, though nothing is missing")
         if self.holes and self.holes[-1][3:] == (self.events, self.connections):
             self.fail(f"got {gap} right after another gap, for one hole")
-        self._announced = [b"%b-%d" % (epoch_of(first), offset_of(first) - 1) for first in oldest]
 
     def _tell(self, what: str) -> None:
         self._story.append(f"{self._swarm.now - self._swarm.began:7.3f} {what} @ {b','.join(self.ids).decode()}")
@@ -372,11 +417,15 @@ class Client:
 
 
 class Swarm:
-    """Clients that come to one server."""
+    """Clients that come to one server.
 
-    def __init__(self, port: int, habits: Habits) -> None:
+    :param ahead: so many events of a channel, at most, a client may have when another begins before them.
+    """
+
+    def __init__(self, port: int, habits: Habits, ahead: float = AHEAD) -> None:
         self.port = port
         self.habits = habits
+        self.ahead = ahead
         self.selector = selectors.DefaultSelector()
         self.clients: list[Client] = []
         self.following = Following()
@@ -412,11 +461,24 @@ class Swarm:
             self.clients.append(client)
             self.later(dice.uniform(0, within), client, client.come)
 
+    def begin(self, size: Size) -> None:
+        """Have most clients there before anything is published, and begin to cut; the others come meanwhile."""
+        early = size.clients * 9 // 10
+        self.add(early)
+        self.run_to_position()
+        self.let_loose()
+        self.add(size.clients - early, within=size.seconds / 2)
+
     def run_to_position(self) -> None:
         self.run(lambda: all(client.ids for client in self.clients), "all to have a position")
 
     def run_to_end(self) -> None:
         self.run(lambda: all(client.over == len(client.channels) for client in self.clients), "all to have everything")
+
+    def run_to(self, newest: Mapping[str, bytes]) -> None:
+        """As :meth:`run_to_end`, where somebody may come so late that all is over."""
+        ends = {client: [newest[channel] for channel in client.channels] for client in self.clients}
+        self.run(lambda: all(client.ids == ends[client] for client in self.clients), "all to be at the end")
 
     def later(self, seconds: float, client: Client, call: Callable[[], object]) -> None:
         """Call, if the client has the same connection then."""
@@ -495,30 +557,78 @@ class Size:
 @contextmanager
 def swarming(kind: str, habits: Habits, **config: object) -> Iterator[tuple[Server, Swarm]]:
     """A server with these settings, and a swarm for it. What fails says which seed repeats it."""
-    settings = {
-        "SSE_HEARTBEAT": 0.5,
-        "SSE_HISTORY": 10**6 if habits.history is None else habits.history,
-        **config,
-    }
-    env = {f"SWARM_{key}": json.dumps(value) for key, value in settings.items()}
-    with Server(kind, "tests.swarm_app:app", env=env, arguments=["--graceful-timeout", "10"]) as server:
-        try:
-            with Swarm(server.port, habits) as swarm:
-                yield server, swarm
-        except BaseException as error:
-            error.add_note(f"SWARM_SEED={habits.seed} repeats the choices. The server said:\n{server.log[-5000:]}")
-            raise
-        finally:
-            server.kill()  # how it stops in order is no matter here
+    env = _environment(_settings(habits, config))
+    with Server(kind, "tests.swarm_app:app", env=env, arguments=_ARGUMENTS) as server:
+        with _swarming(server, habits) as swarm:
+            yield server, swarm
+
+
+@contextmanager
+def _swarming(server: Server, habits: Habits, ahead: float = AHEAD) -> Iterator[Swarm]:
+    try:
+        with Swarm(server.port, habits, ahead) as swarm:
+            yield swarm
+    except BaseException as error:
+        error.add_note(f"SWARM_SEED={habits.seed} repeats the choices. The server said:\n{server.log[-5000:]}")
+        raise
+    finally:
+        server.kill()  # how it stops in order is no matter here
+
+
+def _settings(habits: Habits, config: Mapping[str, object]) -> dict[str, object]:
+    history = 10**6 if habits.history is None else habits.history
+    return {"SSE_HEARTBEAT": 0.5, "SSE_HISTORY": history, **config}
+
+
+def _environment(settings: Mapping[str, object]) -> dict[str, str]:
+    return {f"SWARM_{key}": json.dumps(value) for key, value in settings.items()}
+
+
+class Shared(NamedTuple):
+    """Workers that share a Redis, and a swarm for them."""
+
+    redis: RedisServer
+    server: WorkersServer
+    swarm: Swarm
+    config: dict[str, object]
+
+    def publishers(self, size: Size) -> Publishers:
+        seed = self.swarm.habits.seed
+        return Publishers(self.server, size.threads, size.events, size.seconds, seed, self.config)
+
+    def chaos(self, troubles: Troubles) -> Chaos:
+        return Chaos(self.swarm.habits.seed, troubles, self.redis, self.server)
+
+
+@contextmanager
+def swarming_over_redis(
+    kind: str, habits: Habits, *, workers: int = 4, options: Sequence[str] = KEPT, **config: object
+) -> Iterator[Shared]:
+    """:param options: of the Redis."""
+    with RedisServer(*options) as redis:
+        settings = _settings(habits, {"SSE_BROKER_URL": redis.url, "SSE_PUBLISH_SECONDS": 0.5, **config})
+        env = _environment(settings)
+        with WorkersServer(kind, "tests.swarm_app:app", workers, env=env, arguments=_ARGUMENTS) as server:
+            with _swarming(server, habits, math.inf) as swarm:
+                yield Shared(redis, server, swarm, settings)
+
+
+def come_and_go(shared: Shared, size: Size, troubles: Troubles) -> tuple[Publishers, Counter[str]]:
+    """Publish while clients, workers and Redis come and go; return once each client has read its channels to the end.
+
+    :return: with what has happened, and how often.
+    """
+    swarm = shared.swarm
+    swarm.begin(size)
+    with shared.publishers(size) as publishers, shared.chaos(troubles) as chaos:
+        swarm.run(lambda: all([chaos.is_over(), publishers.are_done()]), "the end of all troubles, and the publishers")
+        swarm.run_to(publishers.say_over())
+    return publishers, chaos.happened
 
 
 def publish_to(server: Server, swarm: Swarm, size: Size) -> None:
     """Publish while clients come and go; return once each has read its channels to their end."""
-    early = size.clients * 9 // 10
-    swarm.add(early)
-    swarm.run_to_position()
-    swarm.let_loose()
-    swarm.add(size.clients - early, within=size.seconds / 2)
+    swarm.begin(size)
     seed = swarm.habits.seed
     post(server, f"/publish?threads={size.threads}&events={size.events}&seconds={size.seconds}&seed={seed}")
     swarm.run_to_end()
@@ -543,6 +653,23 @@ def published_by(server: Server) -> dict[str, dict[bytes, bytes]]:
     return found
 
 
+def check_all(swarm: Swarm, publishers: Publishers) -> None:
+    """Each channel's ids count from 1, and each client has all since it was let in, or was told of what it lacks."""
+    swarm.compare(publishers.published)
+    for ids in publishers.published.values():
+        assert len({*map(epoch_of, ids)}) == 1
+        assert sorted(map(offset_of, ids)) == list(range(1, len(ids) + 1))
+    begun: dict[bytes, float] = {}  # when the latest was, of each event and those before it
+    for ids in publishers.published.values():
+        ordered = sorted(ids, key=offset_of)
+        begun |= zip(ordered, accumulate((publishers.begun[event_id] for event_id in ordered), max), strict=True)
+    for client in swarm.clients:
+        for event_id in client.first:
+            assert begun.get(event_id, 0.0) <= client.was_let_in, f"{client!r} lacks {event_id!r} and maybe more"
+        missed = sum(offset_of(after) - offset_of(before) for hole in client.holes for before, after in hole.ways())
+        assert client.events + missed == sum(map(offset_of, client.ids)) - sum(map(offset_of, client.first))
+
+
 def new_seed() -> int:
     """Another one each time, unless the environment names one."""
     return int(os.environ.get("SWARM_SEED", 0)) or random.SystemRandom().randrange(1, 2**32)
@@ -561,24 +688,46 @@ def main() -> None:
     parser.add_argument("--history", type=int, help="events that the server keeps; all by default")
     parser.add_argument("--away", type=float, default=Habits.away)
     parser.add_argument("--seed", type=int, default=new_seed())
+    parser.add_argument("--redis", action="store_true", help="several workers share a Redis, and all come and go")
+    parser.add_argument("--workers", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=Troubles.rounds, help="each kind of trouble comes so often")
+    parser.add_argument("--redis-every", type=float, default=Troubles.redis_every)
+    parser.add_argument("--workers-every", type=float, default=Troubles.workers_every)
+    parser.add_argument("--longest", type=float, default=Troubles.longest)
+    parser.add_argument("--long-pauses", type=float, default=Troubles.long_pauses)
     given = parser.parse_args()
     habits = Habits(
         given.seed, given.cut_every, slow=given.slow, pairs=given.pairs, away=given.away, history=given.history
     )
     size = Size(given.clients, given.events, given.threads, given.seconds)
+    troubles = Troubles(given.rounds, given.redis_every, given.workers_every, given.longest, given.long_pauses)
+    if given.redis:
+        with swarming_over_redis(given.kind, habits, workers=given.workers, SSE_TIMEOUT=size.seconds / 2) as shared:
+            publishers, happened = come_and_go(shared, size, troubles)
+            report(shared.swarm, shared.server.workers)
+            sys.stdout.write(
+                f"{publishers.attempts - publishers.confirmed:,} attempts to publish were not confirmed; "
+                f"{', '.join(f'{what} {number}' for what, number in sorted(happened.items()))}\n"
+            )
+            check_all(shared.swarm, publishers)
+        return
     with swarming(given.kind, habits, SSE_TIMEOUT=size.seconds / 2) as (server, swarm):
         publish_to(server, swarm, size)
-        seconds = time.monotonic() - swarm.began
+        report(swarm, [psutil.Process(get(server, "/state")["pid"])])
         swarm.compare(published_by(server))
-        usage = psutil.Process(get(server, "/state")["pid"]).cpu_times()
-        holes = [hole for client in swarm.clients for hole in client.holes]
-        cuts = ", ".join(f"{how} {number:,}" for how, number in sorted(swarm.cuts.items()))
-        sys.stdout.write(
-            f"seed {habits.seed}: {swarm.events:,} events read in {seconds:.1f} s; CPU: {time.process_time():.1f} s of "
-            f"the swarm, {usage.user + usage.system:.1f} s of the server\n"
-            f"{sum(swarm.cuts.values()):,} connections cut: {cuts}\n"
-            f"{len(holes):,} gaps, {sum(hole.on_return for hole in holes):,} of them on return\n"
-        )
+
+
+def report(swarm: Swarm, workers: Sequence[psutil.Process]) -> None:
+    seconds = time.monotonic() - swarm.began
+    usage = [worker.cpu_times() for worker in workers]
+    holes = [hole for client in swarm.clients for hole in client.holes]
+    cuts = ", ".join(f"{how} {number:,}" for how, number in sorted(swarm.cuts.items()))
+    sys.stdout.write(
+        f"seed {swarm.habits.seed}: {swarm.events:,} events read in {seconds:.1f} s; CPU: {time.process_time():.1f} s "
+        f"of the swarm, {sum(each.user + each.system for each in usage):.1f} s of the server\n"
+        f"{sum(swarm.cuts.values()):,} connections cut: {cuts}\n"
+        f"{len(holes):,} gaps, {sum(hole.on_return for hole in holes):,} of them on return\n"
+    )
 
 
 if __name__ == "__main__":

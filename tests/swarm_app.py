@@ -6,13 +6,13 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from flask import Flask, request
 from flask.typing import ResponseReturnValue
 
-from flask_sse_emitters import SSE
+from flask_sse_emitters import SSE, BrokerUnavailable
 from flask_sse_emitters.parking import is_green, native
 
 CHANNELS = ("a", "b", "c", "d", "e")
@@ -78,7 +78,14 @@ def publish() -> ResponseReturnValue:
 
 
 def _publish(thread: int, events: int, seconds: float, dice: random.Random, nap: Callable[[float], object]) -> None:
-    """In bursts of random length, each as fast as it goes."""
+    for event in drawn(thread, events, seconds, dice, nap):
+        _note(thread, *event)
+
+
+def drawn(
+    thread: int, events: int, seconds: float, dice: random.Random, nap: Callable[[float], object]
+) -> Iterator[tuple[str, str | None, str]]:
+    """The channel, name and data of what one thread publishes: in bursts of random length, each as fast as it goes."""
     began, number = time.monotonic(), 0
     while number < events:
         for _ in range(min(int(dice.paretovariate(0.7)), 100, events - number)):
@@ -86,7 +93,7 @@ def _publish(thread: int, events: int, seconds: float, dice: random.Random, nap:
             padding = "x" * dice.randrange(100) if dice.random() < 0.9 else "two\nlines"
             name = dice.choice([None, "tick"])
             [channel] = dice.choices(CHANNELS, WEIGHTS)
-            _note(thread, channel, name, f"{thread} {number} {padding}")
+            yield channel, name, f"{thread} {number} {padding}"
         nap(max(0.0, began + number / events * seconds - time.monotonic()))
 
 
@@ -102,7 +109,13 @@ def what_was_published() -> ResponseReturnValue:
 
 @app.post("/publish/<channel>")
 def publish_one(channel: str) -> ResponseReturnValue:
-    return {"id": sse.publish(channel, request.get_json(), event=request.args.get("event"))}
+    event, key = request.args.get("event"), request.args.get("key")
+    return {"id": sse.publish(channel, request.get_json(), event=event, key=key)}
+
+
+@app.errorhandler(BrokerUnavailable)
+def try_again(error: BrokerUnavailable) -> ResponseReturnValue:
+    return {"error": str(error)}, 503
 
 
 @app.get("/state")

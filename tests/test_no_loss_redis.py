@@ -1,0 +1,121 @@
+"""Nothing is lost between workers that share a Redis, while all of them come and go: see ``swarm.py`` for the checks.
+
+``SWARM_SEED`` repeats the choices of a failure. ``python -m tests.swarm --redis`` does the same in any size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from .chaos import Troubles
+from .publishers import Publishers
+from .swarm import (
+    Client,
+    Habits,
+    Shared,
+    Size,
+    Swarm,
+    check_all,
+    come_and_go,
+    epoch_of,
+    new_seed,
+    offset_of,
+    swarming_over_redis,
+)
+from .swarm_app import CHANNELS
+
+#: One at a time: each keeps two cores busy.
+pytestmark = pytest.mark.xdist_group("swarm")
+
+
+@pytest.mark.parametrize(
+    ("kind", "size"),
+    [
+        ("gevent", Size(150, 3_000, seconds=6)),
+        ("gevent_off", Size(80, 1_500, seconds=4)),
+        ("gthread", Size(40, 800, seconds=4)),
+    ],
+    ids=["gevent", "gevent_off", "gthread"],
+)
+def test_clients_get_every_event_once_and_in_order_while_redis_and_workers_come_and_go(kind: str, size: Size) -> None:
+    with swarming_over_redis(kind, Habits(new_seed()), SSE_TIMEOUT=size.seconds / 2) as shared:
+        publishers, _ = come_and_go(shared, size, Troubles())
+        check_all(shared.swarm, publishers)
+        assert publishers.confirmed >= size.events + len(CHANNELS)
+        for client in shared.swarm.clients[: size.clients * 9 // 10]:
+            assert {*map(offset_of, client.first)} == {0}, "who was there before has it from the beginning"
+
+
+def test_every_hole_is_announced_once_while_redis_and_workers_come_and_go() -> None:
+    habits = Habits(new_seed(), slow=0.5, pairs=0.7, away=0.4, history=20)
+    size = Size(120, 3_000, seconds=5)
+    with swarming_over_redis("gevent", habits, SSE_TIMEOUT=size.seconds / 2) as shared:
+        publishers, _ = come_and_go(shared, size, Troubles())
+        check_all(shared.swarm, publishers)
+        assert publishers.confirmed >= size.events + len(CHANNELS)
+        holes = [hole for client in shared.swarm.clients for hole in client.holes]
+        assert sum(hole.on_return for hole in holes) > 10
+
+
+def flush(shared: Shared) -> None:
+    assert shared.redis.run("FLUSHALL") == b"+OK\r\n"
+
+
+def kill(shared: Shared) -> None:
+    shared.redis.kill()
+    shared.redis.start()
+
+
+@pytest.mark.parametrize("lose", [flush, kill])
+def test_where_redis_loses_all_each_client_is_told_once_and_gets_all_that_comes_then(
+    lose: Callable[[Shared], object],
+) -> None:
+    habits, size = Habits(new_seed(), history=10**6), Size(120, 2_500, seconds=5)
+    with swarming_over_redis("gevent", habits, options=[], SSE_TIMEOUT=size.seconds / 2) as shared:
+        swarm = shared.swarm
+        swarm.add(size.clients)
+        swarm.run_to_position()
+        swarm.let_loose()
+        with shared.publishers(size) as publishers:
+            swarm.run(lambda: publishers.are_done() or publishers.confirmed > size.events / 2, "half of the events")
+            lose(shared)
+            swarm.run(publishers.are_done, "the publishers")
+            swarm.run_to(publishers.say_over())
+        old = {channel: epoch_of(client.first[0]) for client in swarm.clients for channel in client.channels[:1]}
+        _check_new_epochs(publishers, old)
+        swarm.compare(_with_doubtful(swarm, publishers, old))
+        for client in swarm.clients:
+            _check_one_gap_a_channel(client)
+
+
+def _check_new_epochs(publishers: Publishers, old: dict[str, bytes]) -> None:
+    for channel, ids in publishers.published.items():
+        new = [event_id for event_id in ids if epoch_of(event_id) != old[channel]]
+        assert len({*map(epoch_of, new)}) == 1
+        assert sorted(map(offset_of, new)) == list(range(1, len(new) + 1))
+
+
+def _with_doubtful(swarm: Swarm, publishers: Publishers, old: dict[str, bytes]) -> dict[str, dict[bytes, bytes]]:
+    """What was published, with what Redis had not confirmed when it was killed, and clients got all the same."""
+    return {
+        channel: ids
+        | {
+            event_id: rest
+            for event_id, rest in swarm.tapes[channel].items()
+            if event_id not in ids and epoch_of(event_id) == old[channel] and rest in publishers.doubtful[channel]
+        }
+        for channel, ids in publishers.published.items()
+    }
+
+
+def _check_one_gap_a_channel(client: Client) -> None:
+    """Two channels of one client may begin anew one after the other, and have a gap each."""
+    moves = [(before, after) for hole in client.holes for before, after in hole.ways() if before != after]
+    assert len(client.holes) <= len(moves) == len(client.channels)
+    for before, after in moves:
+        assert epoch_of(before) != epoch_of(after)
+        assert offset_of(after) == 0
+    had = [*client.ids, *(before for before, _ in moves)]
+    assert client.events == sum(map(offset_of, had)) - sum(map(offset_of, client.first))
