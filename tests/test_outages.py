@@ -223,6 +223,24 @@ def test_a_server_that_has_lost_events_gives_none_of_their_ids_to_others(
     assert len(new) == more
 
 
+def test_who_publishes_finds_out_that_the_server_has_lost_events_before_any_id_is_given_again(
+    server: RedisServer,
+) -> None:
+    client, broker = client_of(server), make_broker(server.url)
+    publish(broker, "a", 1, 2)
+    with closing_board(server.url) as other:
+        kept = {key: client.dump(key) for key in client.keys("sse:{a}:*")}
+        lost = [*publish(broker, "a", 3), *other.publish("a", 4), *publish(broker, "a", 5)]
+        for key, dumped in kept.items():
+            client.restore(key, 0, dumped, replace=True)
+        epoch = lost[0].split("-")[0]
+        [first] = publish(broker, "a", "first")
+        assert not first.startswith(epoch)
+        assert first.endswith("-1")
+        assert other.publish("a", "second") == [moved(first, 1)]
+    broker.close()
+
+
 # cut off, held up, half-open
 
 
@@ -289,6 +307,24 @@ def test_publishing_to_a_paused_server_is_an_error_in_time_and_a_key_makes_a_ret
             assert board.sse.publish("a", "2", key="k") == event_id
             board.publish("a", 3)
             assert texts(read(stream, 2)) == ["2", "3"]
+
+
+def test_a_pause_too_short_to_be_noticed_but_by_who_publishes_is_over_when_the_server_was_heard_again(
+    server: RedisServer, board: Board
+) -> None:
+    with closing_board(server.url, SSE_PUBLISH_SECONDS=0.2) as other, other.open("a") as stream:
+        other.publish("a", 1)
+        read(stream, 1)
+        server.signal(signal.SIGSTOP)
+        try:
+            with pytest.raises(BrokerUnavailable):
+                other.publish("a", "perhaps")
+        finally:
+            server.signal(signal.SIGCONT)
+        assert "publishing" in broker_state(other)["error"]
+        board.publish("a", 2)
+        assert texts(read(stream, 1))[-1:] == ["2"] or texts(read(stream, 1)) == ["2"]
+        await_state(other, "ok")
 
 
 def tried(board: Board, text: str, key: str) -> str | None:

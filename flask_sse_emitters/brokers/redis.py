@@ -15,13 +15,16 @@ import redis
 
 from ..errors import BrokerUnavailable, UnsupportedWorker
 from ..frames import Frame
-from ..history import Bounds, new_epoch
-from ..parking import begin_anew_in_child, is_green, native
+from ..history import Bounds, Position, new_epoch, read_ids
+from ..parking import begin_anew_in_child, guard, is_green, native
 from .base import Broker, Listener, Published, Start
 from .redis_client import Address, Client, Script, within
 from .redis_ear import Ear
 from .redis_health import Health
-from .redis_wire import PUBLISH, SUM, Names, publish_arguments
+from .redis_wire import NOWHERE, PUBLISH, SUM, Names, publish_arguments
+
+#: Of so many channels a process knows where they were when it published there last: Redis may not be behind that.
+REMEMBERED = 10_000
 
 
 class RedisBroker(Broker):
@@ -43,14 +46,18 @@ class RedisBroker(Broker):
         begin_anew_in_child(self)
 
     def publish(self, channel: str, frame: Frame, bounds: Bounds | None, key: str | None = None) -> Published:
-        arguments = publish_arguments(new_epoch(), frame, bounds, self._names.announcements(channel))
+        known = self._published.get(channel, NOWHERE)
+        arguments = publish_arguments(new_epoch(), frame, bounds, self._names.announcements(channel), known)
         event_id, is_new = self._run(
             PUBLISH,
             self._names.keys(channel, key),
             arguments,
             "Redis did not confirm the event ({}): it may have been published, so give a key to try again safely",
         )
-        return Published(event_id.decode(), bool(is_new))
+        published = Published(event_id.decode(), bool(is_new))
+        if published.is_new:
+            self._remember(channel, published.id)
+        return published
 
     def subscribe(self, channel: str, listener: Listener) -> Start | None:
         _refuse_unpatched()
@@ -79,7 +86,18 @@ class RedisBroker(Broker):
         if client is not None:
             client.close()
 
+    def _remember(self, channel: str, event_id: str) -> None:
+        [position] = read_ids(event_id, 1) or [NOWHERE]
+        with self._guard:
+            before = self._published.pop(channel, NOWHERE)
+            ahead = before.epoch == position.epoch and before.offset > position.offset  # another thread's
+            self._published[channel] = before if ahead else position
+            if len(self._published) > REMEMBERED:
+                del self._published[next(iter(self._published))]
+
     def _begin_anew(self) -> None:
+        self._guard = guard()
+        self._published: dict[str, Position] = {}  # where channels were when this process published last
         self._local = native("_thread", "_local")()  # gevent's sockets belong to the event loop of one system thread
         self._shared: Client | None = None
         self._process = new_epoch() + new_epoch()

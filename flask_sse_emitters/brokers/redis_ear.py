@@ -228,9 +228,8 @@ class _Session:
     def _mind_silence(self, now: float, has_heard: bool) -> None:
         if has_heard:
             self._heard, self._asked = now, False
-            if not self.has_heard:
-                self.has_heard = True
-                self._ear._health.works("listening")
+            self._ear._health.hears(begins=not self.has_heard)
+            self.has_heard = True
         elif now - self._heard >= GONE_AFTER:
             raise TimeoutError(f"it has not answered for {now - self._heard:.0f} s")
         elif now - self._heard >= PING_AFTER and not self._asked:

@@ -6,9 +6,15 @@ import logging
 import time
 from typing import Any
 
+import redis
+
 from ..parking import guard
 
 log = logging.getLogger(__name__)
+
+
+#: Seconds for which Redis counts as out of reach though it was heard since: it may be too slow for those who publish.
+DOUBT = 5.0
 
 
 class Health:
@@ -22,6 +28,7 @@ class Health:
         self._guard = guard()
         self._errors: dict[str, str] = {}
         self._since = 0.0
+        self._lost = 0.0  # when Redis could not be reached to publish, last; 0 where it could, or refused
 
     def fails(self, what: str, error: BaseException) -> None:
         text = f"{error}".rstrip(".") or type(error).__name__
@@ -30,21 +37,32 @@ class Health:
             if first:
                 self._since = time.monotonic()
             self._errors[what] = text
+            if what == "publishing":
+                self._lost = 0.0 if isinstance(error, redis.ResponseError) else time.monotonic()
         if first:
             log.warning(
                 "degraded: %s: %s failed: %s. Streams stay open, and it is tried again", self._shown, what, text
             )
 
     def works(self, what: str) -> None:
-        """That works. Where one can listen again, nothing else is known to fail any more."""
+        """That works."""
+        if self._errors:
+            self._clear(what)
+
+    def hears(self, begins: bool) -> None:
+        """Redis was heard. Where that begins anew, nothing else is known to fail any more."""
         if not self._errors:
             return
+        if begins:
+            self._clear(*self._errors)
+        elif self._lost and time.monotonic() > self._lost + DOUBT:
+            self._clear("publishing")
+
+    def _clear(self, *parts: str) -> None:
         with self._guard:
             before = bool(self._errors)
-            if what == "listening":
-                self._errors.clear()
-            else:
-                self._errors.pop(what, None)
+            for part in parts:
+                self._errors.pop(part, None)
             back = before and not self._errors
         if back:
             log.warning("%s is back, after %.1f s", self._shown, time.monotonic() - self._since)

@@ -18,9 +18,12 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ..frames import Frame
-from ..history import Bounds
+from ..history import Bounds, Position
 from ..settings import DEFAULTS
 from .redis_client import Script
+
+#: No channel has been there.
+NOWHERE = Position("", 0)
 
 #: Milliseconds for which a key is remembered.
 KEY_MS = 300_000
@@ -33,14 +36,24 @@ local clock = redis.call('TIME')
 local now = string.format('%.0f', clock[1] * 1000 + math.floor(clock[2] / 1000))
 """
 
+#: Where the channel is behind a position that was known of it, it has lost events, as after a failover, and would give
+#: their ids to others.
+_BEGIN_ANEW_WHERE_LOST = """
+if redis.call('HGET', at, 'epoch') == known and tonumber(redis.call('HGET', at, 'offset') or 0) < tonumber(seen) then
+  redis.call('HSET', at, 'epoch', epoch, 'offset', 0)
+  redis.call('DEL', log)
+end
+"""
+
 PUBLISH = Script(f"""
 local at, log, key = KEYS[1], KEYS[2], KEYS[3]
-local epoch, body, name, events, ms, announced = unpack(ARGV)
+local epoch, body, name, events, ms, announced, known, seen = unpack(ARGV)
 if key then
   local before = redis.call('GET', key)
   if before then return {{before, 0}} end
 end
 if redis.call('HSETNX', at, 'epoch', epoch) == 1 then redis.call('DEL', log) end
+{_BEGIN_ANEW_WHERE_LOST}
 epoch = redis.call('HGET', at, 'epoch')
 local offset = redis.call('HINCRBY', at, 'offset', 1)
 if events == '' then
@@ -72,29 +85,22 @@ if key then redis.call('SET', key, id, 'PX', {KEY_MS}) end
 return {{id, 1}}
 """)
 
-#: What is known from a position on. Where Redis is behind it, or has another event there, it has lost some, as after a
-#: failover, and their ids would stand for others: so the channel begins anew.
+#: What there is after a position. Another event at that position shows as well that some were lost.
 LOOK = Script(f"""
 local at, log = KEYS[1], KEYS[2]
 local epoch, known, seen, seen_at = unpack(ARGV)
 if redis.call('HSETNX', at, 'epoch', epoch) == 1 then redis.call('DEL', log) end
-local offset = tonumber(redis.call('HGET', at, 'offset') or 0)
+local last = string.format('%.0f-0', seen)
+local there = seen_at ~= '0' and redis.call('HGET', at, 'epoch') == known and redis.call('XRANGE', log, last, last)[1]
+if there and there[2][6] ~= seen_at then seen = '1e18' end
+{_BEGIN_ANEW_WHERE_LOST}
 local from = '-'
-if redis.call('HGET', at, 'epoch') == known then
-  local last = string.format('%.0f-0', seen)
-  local there = seen_at ~= '0' and redis.call('XRANGE', log, last, last)[1]
-  if offset < tonumber(seen) or there and there[2][6] ~= seen_at then
-    redis.call('HSET', at, 'epoch', epoch, 'offset', 0)
-    redis.call('DEL', log)
-    offset = 0
-  else
-    from = string.format('%.0f-0', seen + 1)
-  end
-end
+if redis.call('HGET', at, 'epoch') == known then from = string.format('%.0f-0', seen + 1) end
 redis.call('PEXPIRE', at, {EPOCH_MS})
 {_NOW}
-return {{redis.call('HGET', at, 'epoch'), string.format('%.0f', offset), redis.call('HGET', at, 'events') or '0',
-  redis.call('HGET', at, 'ms') or '0', now, redis.call('XRANGE', log, from, '+')}}
+return {{redis.call('HGET', at, 'epoch'), redis.call('HGET', at, 'offset') or '0',
+  redis.call('HGET', at, 'events') or '0', redis.call('HGET', at, 'ms') or '0', now,
+  redis.call('XRANGE', log, from, '+')}}
 """)
 
 #: The clients of one process: all of them, or what has changed. Gives 0 where Redis knew of none before.
@@ -178,10 +184,13 @@ class Found(NamedTuple):
     told: list[Told]
 
 
-def publish_arguments(epoch: str, frame: Frame, bounds: Bounds | None, announced: str) -> list[Any]:
+def publish_arguments(
+    epoch: str, frame: Frame, bounds: Bounds | None, announced: str, known: Position = NOWHERE
+) -> list[Any]:
+    """:param known: the channel has been there."""
     name = b"" if frame.name is None else b"=" + frame.name.encode()
     kept = ("", "") if bounds is None else (bounds.events, round(bounds.seconds * 1000))
-    return [epoch, frame.payload, name, *kept, announced]
+    return [epoch, frame.payload, name, *kept, announced, *known]
 
 
 def read_announcement(data: bytes) -> Told:
