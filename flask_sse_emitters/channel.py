@@ -62,6 +62,8 @@ def frame_to_publish(
     check_name(name)
     if key is not None and not isinstance(key, str):
         raise TypeError(f"key is a str, not {key!r}")
+    if key is not None and any("\ud800" <= each <= "\udfff" for each in key):
+        raise InvalidEvent(f"key holds a lone surrogate, which cannot be written as UTF-8: {key!r}")
     if isinstance(data, Event | EventBuilder):
         given = as_event(data)
         if (given.id, event, retry) != (None, None, None):

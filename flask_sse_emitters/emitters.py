@@ -215,8 +215,13 @@ class SseEmitters:
 
     def _give_way(self) -> None:
         """Let whoever carries get on, where events are sent faster than that."""
-        if (crowd := len(self._outbox)) > CROWD:
-            pause(crowd / CROWD / 1000)
+        if seconds := self._crowding():
+            pause(seconds)
+
+    def _crowding(self) -> float:
+        """How many seconds whoever sends should leave to whoever carries; 0 mostly."""
+        crowd = len(self._outbox)
+        return crowd / CROWD / 1000 if crowd > CROWD else 0.0
 
     def _carry_own_share(self) -> None:
         more = True

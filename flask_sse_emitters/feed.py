@@ -14,7 +14,11 @@ from .emitters import Member, SseEmitters
 from .frames import Frame
 from .history import Log
 from .neighbours import CATCHING_UP
+from .parking import give_way
 from .settings import Settings
+
+#: So many clients are sent back in one go: then others get the processor for a moment.
+SENT_BACK_AT_ONCE = 20
 
 _E = TypeVar("_E", bound=SseEmitter)
 
@@ -103,7 +107,7 @@ class Feed(SseEmitters):
                 ends, self._ear, self.log = self._ear, None, None
                 self._early = []
         if begins is not None:
-            start = self._broker.subscribe(self.name, begins)
+            start = self._subscribe(begins)
             if start is not None:
                 self._started(begins, start)
             if begins is not self._ear:  # all have left meanwhile
@@ -111,6 +115,14 @@ class Feed(SseEmitters):
         if ends is not None:
             self._broker.unsubscribe(self.name, ends)
         self._broker.count_again(self.name)
+
+    def _subscribe(self, ear: _Ear) -> Start | None:
+        try:
+            return self._broker.subscribe(self.name, ear)
+        except BaseException:
+            with self._guard:
+                self._ear = None if self._ear is ear else self._ear  # whoever comes next tries again
+            raise
 
     def _started(self, ear: _Ear, start: Start) -> None:
         with self._guard:
@@ -121,8 +133,10 @@ class Feed(SseEmitters):
             members = () if lost is None else self._members.snapshot()
             self._serve_coming()
         # Their positions are of a log that is no more. They come back with them, and are told of the gap.
-        for member in members:
+        for count, member in enumerate(members, 1):
             member.emitter._send_back()
+            if not count % SENT_BACK_AT_ONCE:
+                give_way()
         while early := self._take_early(ear, start):
             self._put(early)
         self._wake_waiting()
@@ -142,17 +156,18 @@ class Feed(SseEmitters):
         for member in coming:
             member.served = self._number
 
-    def _arrived(self, ear: _Ear, frames: Sequence[Frame]) -> None:
+    def _arrived(self, ear: _Ear, frames: Sequence[Frame]) -> float:
         with self._guard:
             if ear is not self._ear:
-                return
+                return 0.0
             if self.log is None:
                 self._early += frames
-                return
+                return 0.0
             new = [frame for frame in frames if frame.offset > self._offset]
         if new:
             self._put(new)
         self._wake_waiting()
+        return self._crowding()
 
     def _wake_waiting(self) -> None:
         if self._waiting:
@@ -173,8 +188,8 @@ class _Ear:
     def started(self, start: Start) -> None:
         self._feed._started(self, start)
 
-    def arrived(self, frames: Sequence[Frame]) -> None:
-        self._feed._arrived(self, frames)
+    def arrived(self, frames: Sequence[Frame]) -> float:
+        return self._feed._arrived(self, frames)
 
     @property
     def clients(self) -> int:

@@ -6,6 +6,7 @@ whenever they begin anew, so that an id of before is never taken for one of now.
 
 from __future__ import annotations
 
+import math
 import random
 import re
 import string
@@ -67,14 +68,16 @@ class Log:
     :param epoch: of its offsets.
     :param newest: the offset of the last event before it.
     :param clock: gives seconds; what is older than the bounds say is gone at that very moment.
+    :param last: when that was published, by this clock; long ago where nobody knows.
     """
 
-    def __init__(self, epoch: str, newest: int, clock: Callable[[], float]) -> None:
+    def __init__(self, epoch: str, newest: int, clock: Callable[[], float], last: float = -math.inf) -> None:
         self.epoch = epoch
         self.guard = guard()  #: whoever writes holds it
         self._clock = clock
         self._bounds = Bounds(0, 0)
         self._newest = newest
+        self._last = last
         # As plain tuples: the garbage collector lets go of them, and need not look at each again. The last field is at.
         self._frames: list[tuple[bytes, str | None, int, int, float] | None] = []
         self._gone = 0  # so many at its front are no longer there
@@ -114,13 +117,14 @@ class Log:
     def before(self, when: float) -> tuple[int, bool]:
         """The offset of the newest event that was published before this time of the clock.
 
-        :return: and whether it is known that this is the one, as it is kept, or there never was one.
+        :return: and whether that is known. Else some after it may be gone already.
         """
         with self.guard:
             offset, index = self._newest, len(self._frames)
             while index > self._gone and (kept := self._frames[index - 1]) is not None and kept[-1] >= when:
                 offset, index = offset - 1, index - 1
-        return offset, index > self._gone or offset in (0, self._newest)
+            is_known = index > self._gone if len(self._frames) > self._gone else self._last < when
+        return offset, is_known or not offset
 
     def append(self, frame: Frame, bounds: Bounds) -> Frame:
         """Keep one more event, and of all of them what the bounds say from now on. Under the guard.
@@ -135,7 +139,7 @@ class Log:
         while stamped.offset != self._newest + 1:  # the garbage collector has run a finalizer, which published as well
             stamped = numbered(frame, self.epoch, self._newest + 1, at)
         self._bounds = bounds
-        self._newest = stamped.offset
+        self._newest, self._last = stamped.offset, at
         self._frames.append((*stamped,))
         while len(self._frames) - self._gone > bounds.events:
             self._drop_oldest()

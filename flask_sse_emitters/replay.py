@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from heapq import merge
 from typing import NamedTuple
+from weakref import WeakMethod
 
 from .emitter import SseEmitter
 from .emitters import Member, SseEmitters
@@ -132,6 +133,7 @@ class Replay:
     """
 
     __slots__ = (
+        "__weakref__",
         "_asked",
         "_came",
         "_cursor",
@@ -241,8 +243,9 @@ class Replay:
                 if position.epoch != log.epoch or position.offset > log.newest
             ]
             self._asked = self._unheard = len(unknown)
+            answered = WeakMethod(self._answered)  # the answer may be long in coming, and the client gone by then
             for feed in unknown:
-                feed.look_again(self._answered)
+                feed.look_again(lambda: (call := answered()) and call())
             self._asked = 0
         return bool(self._unheard)
 

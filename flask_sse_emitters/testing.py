@@ -105,16 +105,16 @@ def published(sse: SSE, *channels: str) -> Iterator[list[Event]]:
     broker = sse._channels().broker
     events: list[Event] = []
     notes = {check_name(channel): _Notes(events) for channel in channels}
-    for channel, note in notes.items():
-        if broker.subscribe(channel, note) is None:
-            note.await_begin()
     try:
+        for channel, note in notes.items():
+            if broker.subscribe(channel, note) is None:
+                note.await_begin()
         yield events
-    finally:
         for channel in notes:
             told = threading.Event()
             broker.look_again(channel, told.set)
             _await(told)
+    finally:
         for channel, note in notes.items():
             broker.unsubscribe(channel, note)
 

@@ -37,7 +37,10 @@ def make_broker(url: str, **options: Any) -> Broker:
     :raises ValueError: where no broker is known for its scheme, or the broker does not take the URL.
     :raises ImportError: where what it needs is not installed.
     """
-    scheme = urlsplit(url).scheme
+    try:
+        scheme = urlsplit(url).scheme
+    except ValueError as error:
+        raise ValueError(f"{error}: give a URL such as redis://localhost:6379/0") from error
     if scheme in _OWN:
         module, name = _OWN[scheme].split(":")
         try:

@@ -33,10 +33,12 @@ class Listener(Protocol):
         Once again, with another log, where the broker has lost track.
         """
 
-    def arrived(self, frames: Sequence[Frame]) -> None:
+    def arrived(self, frames: Sequence[Frame]) -> float | None:
         """These were published, in this order: with their offsets, and already in the log.
 
         Some may be told again, after an interrupt of the thread that told them: their offsets show that.
+
+        :return: for how many seconds it would rather be told nothing more; mostly 0, or None.
         """
 
     @property

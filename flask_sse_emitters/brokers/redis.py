@@ -19,7 +19,7 @@ from ..history import Bounds, Position, new_epoch, read_ids
 from ..parking import begin_anew_in_child, guard, is_green, native
 from .base import Broker, Listener, Published, Start
 from .redis_client import Address, Client, Script, within
-from .redis_ear import Ear
+from .redis_ear import LOOK_EVERY, LOOK_EVERY_IN_CLUSTER, Ear
 from .redis_health import Health
 from .redis_wire import NOWHERE, PUBLISH, SUM, Names, publish_arguments
 
@@ -96,13 +96,16 @@ class RedisBroker(Broker):
                 del self._published[next(iter(self._published))]
 
     def _begin_anew(self) -> None:
+        if (before := getattr(self, "_ear", None)) is not None:
+            before.abandon()
         self._guard = guard()
         self._published: dict[str, Position] = {}  # where channels were when this process published last
         self._local = native("_thread", "_local")()  # gevent's sockets belong to the event loop of one system thread
         self._shared: Client | None = None
         self._process = new_epoch() + new_epoch()
         self._health = Health(self._address.shown)
-        self._ear = Ear(self._client, self._names, self._process, self._health)
+        look_every = LOOK_EVERY_IN_CLUSTER if self._address.kind == "cluster" else LOOK_EVERY
+        self._ear = Ear(self._client, self._names, self._process, self._health, look_every)
 
     def _run(self, script: Script, keys: list[str], arguments: list[Any], otherwise: str) -> Any:
         _refuse_unpatched()
@@ -110,7 +113,8 @@ class RedisBroker(Broker):
             with within(self._seconds):
                 answer = self._client().run(script, keys, arguments)
         except (redis.RedisError, OSError) as error:
-            self._health.fails("publishing", error)
+            if not str(error).startswith("WRONGTYPE"):  # which is one channel's own trouble
+                self._health.fails("publishing", error)
             raise BrokerUnavailable(
                 f"{otherwise.format(error)}; is {self._address.shown} right (SSE_BROKER_URL), and does it run?"
             ) from error
@@ -124,14 +128,23 @@ class RedisBroker(Broker):
                 client = self._local.client = Client(self._address)
             return client
         if self._shared is None:
-            self._shared = Client(self._address)
+            new = Client(self._address)  # of a cluster, that takes a while
+            with self._guard:
+                first, self._shared = self._shared is None, self._shared or new
+            if not first:
+                new.close()
         return self._shared
+
+
+def _are_sockets_green() -> bool:
+    monkey = sys.modules.get("gevent.monkey")
+    return monkey is not None and is_green() and bool(monkey.is_module_patched("socket"))
 
 
 def _refuse_unpatched() -> None:
     """Say so where a greenlet would wait for a socket that gevent knows nothing of, and everybody with it."""
     gevent = sys.modules.get("gevent")
-    if gevent is None or is_green():
+    if gevent is None or _are_sockets_green():
         return
     if isinstance(gevent.getcurrent(), sys.modules["gevent.greenlet"].Greenlet):
         raise UnsupportedWorker(

@@ -11,6 +11,7 @@ import hashlib
 import re
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -22,9 +23,11 @@ import redis
 from redis.backoff import NoBackoff
 from redis.cluster import ClusterNode
 from redis.connection import parse_url
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, RedisClusterException
 from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelConnectionPool
+
+from ..parking import guard
 
 #: Seconds that one read may take, and one attempt to connect, where nobody counts them.
 READ_SECONDS, CONNECT_SECONDS = 5.0, 1.0
@@ -35,10 +38,13 @@ BEGIN_SECONDS = 2.0
 #: So many connections are open at most, beside the one that listens.
 CONNECTIONS = 8
 
-#: So many scripts are run in one go.
-AT_ONCE = 200
+#: Seconds that one of several sentinels may take.
+SENTINEL_SECONDS = 0.5
 
 _SCHEMES = re.compile(r"(?:(redis|rediss)(?:\+(sentinel|cluster))?|unix)", re.ASCII)
+
+#: Options of a URL that are not one connection's.
+_NOT_OF_CONNECTIONS = ("connection_class", "max_connections", "timeout", "sentinel_username", "sentinel_password")
 
 _ends: ContextVar[float | None] = ContextVar("flask_sse_emitters.redis_ends", default=None)
 
@@ -82,6 +88,8 @@ class Address:
         self.hosts: list[tuple[str, int]] = []
         if self.kind == "single":
             self.options = self._read(url)
+            if parts.scheme == "unix" and not parts.path.strip("/"):
+                raise ValueError("unix:// lacks the path of a socket: unix:///run/redis.sock")
             return
         self.hosts = [_host(host, 26379 if self.kind == "sentinel" else 6379) for host in hosts.split(",")]
         path = parts.path
@@ -100,7 +108,12 @@ class Address:
 
     def _read(self, url: str) -> dict[str, Any]:
         parsed: dict[str, Any] = parse_url(url)  # type: ignore[no-untyped-call]
-        options = {"connection_class": redis.Connection, **parsed}
+        options: dict[str, Any] = {"connection_class": redis.Connection, **parsed}
+        own = {key: value for key, value in options.items() if key not in _NOT_OF_CONNECTIONS}
+        try:
+            options["connection_class"](**own)  # which connects to nothing
+        except (TypeError, redis.RedisError) as error:
+            raise ValueError(f"{self.shown}: redis-py does not know an option of it: {error}") from error
         path = urlsplit(url).path.strip("/")
         if not urlsplit(url).scheme.startswith("unix") and path and not path.isdecimal():
             raise ValueError(f"{self.shown}: the path is the number of a database, not {path!r}")
@@ -130,15 +143,16 @@ class Client:
             "decode_responses": False,
         }
         self._is_cluster = address.kind == "cluster"
-        self._redis: Any = _CLIENTS[address.kind](address, options)
-        self._free = threading.BoundedSemaphore(CONNECTIONS)
+        with _cluster_errors():
+            self._redis: Any = _CLIENTS[address.kind](address, options)
+        self._turns = _Turns(CONNECTIONS)
 
     def run(self, script: Script, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
         """What the script gives.
 
         :raises redis.RedisError: where it fails, or Redis cannot be reached.
         """
-        with self._turn():
+        with self._turns.one(), _cluster_errors():
             return self._run(script, keys, arguments)
 
     def run_all(self, script: Script, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> list[Any]:
@@ -146,15 +160,17 @@ class Client:
 
         :raises redis.RedisError: where Redis cannot be reached.
         """
-        with self._turn():
+        with self._turns.one(), _cluster_errors():
             return self._run_each(script, calls) if self._is_cluster else self._run_together(script, calls)
 
     @contextmanager
     def listening(self) -> Iterator[Any]:
         """A connection of its own, of redis-py, that is closed afterwards."""
-        pool = self._redis.get_random_node().redis_connection if self._is_cluster else self._redis
-        pool = pool.connection_pool
-        with within(BEGIN_SECONDS):
+        with within(BEGIN_SECONDS), _cluster_errors():
+            node = self._redis
+            if self._is_cluster:
+                node = node.get_redis_connection(node.get_random_node())
+            pool = node.connection_pool
             connection = pool.get_connection()
         try:
             yield connection
@@ -164,15 +180,6 @@ class Client:
 
     def close(self) -> None:
         self._redis.close()
-
-    @contextmanager
-    def _turn(self) -> Iterator[None]:
-        if not self._free.acquire(timeout=_left() or READ_SECONDS):
-            raise redis.TimeoutError(f"all {CONNECTIONS} connections are busy")
-        try:
-            yield
-        finally:
-            self._free.release()
 
     def _run(self, script: Script, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
         try:
@@ -191,14 +198,10 @@ class Client:
         return answers
 
     def _run_together(self, script: Script, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> list[Any]:
-        answers: list[Any] = []
-        for index in range(0, len(calls), AT_ONCE):
-            some = calls[index : index + AT_ONCE]
-            found = self._pipe(script, some)
-            if any(isinstance(answer, NoScriptError) for answer in found):
-                self._redis.script_load(script.text)
-                found = self._pipe(script, some)
-            answers += found
+        answers = self._pipe(script, calls)
+        if any(isinstance(answer, NoScriptError) for answer in answers):
+            self._redis.script_load(script.text)
+            answers = self._pipe(script, calls)
         return answers
 
     def _pipe(self, script: Script, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> list[Any]:
@@ -207,6 +210,60 @@ class Client:
             pipeline.evalsha(script.digest, len(keys), *keys, *arguments)
         answers: list[Any] = pipeline.execute(raise_on_error=False)
         return answers
+
+
+class _Turns:
+    """So many at a time, and the others in the order in which they came: a lock may let the same ones pass for ever."""
+
+    def __init__(self, count: int) -> None:
+        self._guard = guard()
+        self._free = count
+        self._waiting: deque[threading.Event] = deque()
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        self._take()
+        try:
+            yield
+        finally:
+            self._pass_on()
+
+    def _take(self) -> None:
+        with self._guard:
+            if self._free:
+                self._free -= 1
+                return
+            turn = threading.Event()
+            self._waiting.append(turn)
+        try:
+            if turn.wait(_left() or READ_SECONDS):
+                return
+            raise redis.TimeoutError(f"all {CONNECTIONS} connections are busy")
+        except BaseException:  # also of somebody who stops waiting
+            with self._guard:
+                had_it = turn not in self._waiting
+                if not had_it:
+                    self._waiting.remove(turn)
+            if had_it:
+                self._pass_on()
+            raise
+
+    def _pass_on(self) -> None:
+        with self._guard:
+            if not self._waiting:
+                self._free += 1
+                return
+            turn = self._waiting.popleft()
+        turn.set()
+
+
+@contextmanager
+def _cluster_errors() -> Iterator[None]:
+    """redis-py's errors of a cluster as a whole are none of its others."""
+    try:
+        yield
+    except RedisClusterException as error:
+        raise redis.ConnectionError(str(error)) from error
 
 
 class Script:
@@ -218,7 +275,7 @@ class Script:
 
 
 def _single(_address: Address, options: dict[str, Any]) -> Any:
-    return redis.Redis(connection_pool=_Pool(**options, retry=_once()))
+    return redis.Redis.from_pool(_Pool(**options, retry=_once()))
 
 
 def _sentinel(address: Address, options: dict[str, Any]) -> Any:
@@ -226,10 +283,13 @@ def _sentinel(address: Address, options: dict[str, Any]) -> Any:
     own = {key: options.pop(f"sentinel_{key}") for key in ("username", "password") if f"sentinel_{key}" in options}
     for name in ("host", "port"):
         options.pop(name, None)
-    timeouts = {key: value for key, value in options.items() if key.startswith("socket_")}
-    sentinel: Any = Sentinel(address.hosts, sentinel_kwargs={**timeouts, **own, "retry": _once()})  # type: ignore[no-untyped-call]
     if issubclass(kind, redis.SSLConnection):
         options["ssl"] = True
+    own |= {key: value for key, value in options.items() if key.startswith(("socket_", "ssl"))}
+    own |= {"socket_timeout": SENTINEL_SECONDS, "socket_connect_timeout": SENTINEL_SECONDS, "retry": _once()}
+    sentinel: Any = Sentinel(address.hosts, sentinel_kwargs=own)  # type: ignore[no-untyped-call]
+    for each in sentinel.sentinels:
+        each.connection_pool.connection_class = _hurried(each.connection_pool.connection_class)
     return sentinel.master_for(address.service, connection_pool_class=_SentinelPool, **options, retry=_once())
 
 
@@ -254,12 +314,20 @@ def _hurried(kind: Any) -> type:
     """A kind of connection whose every step takes no longer than what is left."""
 
     class Hurried(kind):  # type: ignore[misc]
+        socket_connect_timeout: Any
+        socket_timeout: Any
+
         def _connect(self) -> Any:
             left = _left()
-            # A name may stand for several addresses, which are tried one after the other.
-            if left is not None:
-                self.socket_connect_timeout = min(CONNECT_SECONDS, left / 2)
-            return super()._connect()
+            if left is None:
+                return super()._connect()
+            # A name may stand for several addresses, which are tried one after the other. TLS shakes hands in here.
+            own = self.socket_connect_timeout, self.socket_timeout
+            self.socket_connect_timeout, self.socket_timeout = min(own[0], left / 2), min(own[1], left / 2)
+            try:
+                return super()._connect()
+            finally:
+                self.socket_connect_timeout, self.socket_timeout = own
 
         def send_packed_command(self, *args: Any, **options: Any) -> Any:
             self._hurry()
@@ -272,7 +340,7 @@ def _hurried(kind: Any) -> type:
         def _hurry(self) -> None:
             left = _left()
             if self._sock and (left is not None or self._hurries):
-                self._sock.settimeout(self.socket_timeout if left is None else left)
+                self._sock.settimeout(self.socket_timeout if left is None else min(self.socket_timeout, left))
                 self._hurries = left is not None
 
         _hurries = False

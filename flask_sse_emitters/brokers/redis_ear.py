@@ -12,24 +12,27 @@ whoever listens is told: see :meth:`.Listener.started`.
 from __future__ import annotations
 
 import logging
+import math
 import random
 import selectors
 import threading
 import time
-from collections import deque
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from itertools import islice
+from typing import Any, TypeGuard
 
 import redis
 
 from ..frames import BATCH, Frame
 from ..history import Log, new_epoch
-from ..parking import SLICE, give_way, guard, is_green
+from ..lanes import call_and_log
+from ..parking import SLICE, give_way, guard, is_green, parker
 from ..scheduler import SCHEDULER, Bell
 from .base import Listener, Start
-from .redis_client import AT_ONCE, Client
+from .redis_client import Client
 from .redis_health import Health
-from .redis_wire import COUNT, LOOK, Found, Names, Told, read_announcement, read_found
+from .redis_wire import COUNT, LOOK, Found, Names, Told, read_announcement, read_clock, read_found
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +46,9 @@ FIRST_WAIT, LONGEST_WAIT, SPREAD = 0.1, 1.0, 0.3
 #: Seconds until a channel that could not be looked up is looked up again.
 LOOK_AGAIN = 1.0
 
-#: A channel is looked up so often, in seconds, at least, so that Redis does not forget it.
-LOOK_EVERY = 86_400.0
+#: A channel is looked up so often, in seconds, so that Redis does not forget it. The nodes of a cluster may lose an
+#: announcement on the way to each other, and nothing shows that until the next one.
+LOOK_EVERY, LOOK_EVERY_IN_CLUSTER = 86_400.0, 20.0
 
 #: Seconds in which all logs are gone through, to let go of what is too old.
 TIDY_EVERY = 60.0
@@ -53,21 +57,33 @@ TIDY_EVERY = 60.0
 #: forgotten after so many: a process that was killed takes its clients with it.
 COUNT_AFTER, COUNT_EVERY, COUNT_SECONDS = 0.25, 4.0, 12.0
 
+#: So many channels are looked up in one go, and so many are named in one command.
+LOOKS_AT_ONCE, NAMES_AT_ONCE = 20, 200
+
+#: After so many slices of reading there is something else to do.
+SLICES = 8
+
+#: What is told faster than it can be passed on waits, so many seconds at a time at most.
+LONGEST_PAUSE = 0.05
+
+#: Clocks run apart: how far is found out anew after so many seconds.
+CLOCK_HOLDS = 60.0
+
 
 class Topic:
     """One channel that somebody here listens to. Only the thread that listens touches it, but for its listeners."""
 
-    __slots__ = ("fresh", "is_behind", "listeners", "log", "looked", "ms", "name", "wanted", "when_looked")
+    __slots__ = ("building", "fresh", "is_behind", "listeners", "log", "looked", "ms", "name", "when_looked")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.listeners: tuple[Listener, ...] = ()  # those who have been told from where on
         self.fresh: tuple[Listener, ...] = ()  # and those who have not
         self.when_looked: tuple[Callable[[], object], ...] = ()  # to be called once all is known that there is now
-        self.wanted = False  # Redis has been asked to announce its events
         self.is_behind = True  # some may be missing: it is to be looked up
         self.log: Log | None = None
-        self.ms = 0  # when its newest event was published, by the clock of Redis; 0 where it is not kept
+        self.building: Log | None = None  # takes its place once it is complete
+        self.ms = 0  # when its newest event was published, by the clock of Redis
         self.looked = 0.0
 
     @property
@@ -80,20 +96,25 @@ class Ear:
 
     :param client: gives what leads to Redis, for the thread that asks.
     :param process: stands for this process where clients are counted.
+    :param look_every: a channel is looked up so often, in seconds, though nothing shows that it should be.
     """
 
-    def __init__(self, client: Callable[[], Client], names: Names, process: str, health: Health) -> None:
+    def __init__(
+        self, client: Callable[[], Client], names: Names, process: str, health: Health, look_every: float = LOOK_EVERY
+    ) -> None:
         self._new_client = client
         self._names = names
         self._process = process
         self._health = health
+        self._look_every = look_every
         self._guard = guard()
         self._topics: dict[str, Topic] = {}
-        self._changed: deque[Topic] = deque()
+        self._changed: dict[str, None] = {}  # names of topics
         self._counts_changed: dict[str, None] = {}
         self._bell: Bell | None = None
         self._running = False
         self._closed = False
+        self._abandoned = False
 
     # From any thread.
 
@@ -103,7 +124,7 @@ class Ear:
             if topic is None:
                 topic = self._topics[channel] = Topic(channel)
             topic.fresh = (*topic.fresh, listener)
-            self._changed.append(topic)
+            self._changed[channel] = None
         self._wake()
 
     def remove(self, channel: str, listener: Listener) -> None:
@@ -116,7 +137,7 @@ class Ear:
             if topic.fresh or topic.listeners:
                 return
             del self._topics[channel]
-            self._changed.append(topic)
+            self._changed[channel] = None
         self._wake()
 
     def look_again(self, channel: str, done: Callable[[], object]) -> None:
@@ -125,7 +146,7 @@ class Ear:
             if topic is None:
                 return
             topic.when_looked += (done,)
-            self._changed.append(topic)
+            self._changed[channel] = None
         self._wake()
 
     def count_again(self, channel: str) -> None:
@@ -140,6 +161,10 @@ class Ear:
         if self._bell is not None:
             self._bell.ring()
 
+    def abandon(self) -> None:
+        """This is a forked child, where gevent may go on with the parent's greenlets: let go, and touch nothing."""
+        self._closed = self._abandoned = True
+
     def _wake(self) -> None:
         with self._guard:
             starts, self._running = not self._running, True
@@ -149,8 +174,15 @@ class Ear:
             self._bell.ring()
 
     def _start(self) -> None:
-        self._bell = Bell()
-        threading.Thread(target=self._run, args=(self._bell,), name="sse-redis", daemon=True).start()
+        bell = None
+        try:
+            self._bell = bell = Bell()
+            threading.Thread(target=self._run, args=(bell,), name="sse-redis", daemon=True).start()
+        except (OSError, RuntimeError) as error:  # no descriptor, or no thread, to be had now
+            self._health.fails("listening", error)
+            if bell is not None:
+                bell.close()
+            SCHEDULER.call_at(SCHEDULER.clock() + LONGEST_WAIT, self._start)
 
     # On the thread.
 
@@ -161,38 +193,39 @@ class Ear:
             try:
                 session.listen()
             except Exception as error:
+                if self._abandoned:
+                    break
                 if not isinstance(error, redis.RedisError | OSError):
                     log.exception("listening to Redis failed; it is tried again")
                 self._health.fails("listening", error)
-            wait = FIRST_WAIT if session.has_heard else min(wait * 2, LONGEST_WAIT)
+            wait = FIRST_WAIT if session.is_settled else min(wait * 2, LONGEST_WAIT)
             if not self._closed:
                 time.sleep(wait * random.uniform(1 - SPREAD, 1 + SPREAD))
+        if self._abandoned:
+            parker().park()  # threads that end here are unknown to threading
         bell.close()
 
-    def _take_changed(self) -> list[Topic]:
+    def _take_changed(self) -> dict[str, None]:
         with self._guard:
-            changed = list(dict.fromkeys(self._changed))
-            self._changed.clear()
+            changed, self._changed = self._changed, {}
         return changed
-
-    def _take_all(self) -> list[Topic]:
-        with self._guard:
-            self._changed.clear()
-            return list(self._topics.values())
 
 
 class _Session:
     """One connection, from its beginning to its end."""
 
     def __init__(self, ear: Ear, bell: Bell) -> None:
-        self.has_heard = False
+        self.is_settled = False  #: it has been through all there was once
         self._ear = ear
         self._bell = bell
         self._names = ear._names
         self._topics = ear._topics
+        self._wanted: set[str] = set()  # what Redis has been asked to announce
+        self._has_more = False  # to be read at once
         self._heard = 0.0  # when Redis last said anything,
-        self._asked = False  # and whether it has been asked to since
-        self._skew = 0.0  # from the clock of Redis to ours
+        self._asked: float | None = None  # and when it was asked to since
+        self._skew = math.inf  # from the clock of Redis to ours
+        self._skewed = 0.0  # when that was found out
         self._behind: dict[Topic, None] = {}  # are to be looked up
         self._failed: dict[Topic, None] = {}  # could not be, and are again
         self._warned: dict[Topic, None] = {}  # of what others announce there
@@ -208,15 +241,16 @@ class _Session:
         with self._client.listening() as connection, selectors.DefaultSelector() as selector:
             self._connection = connection
             self._send("SUBSCRIBE", [self._names.announcements("") + "here"])  # so that there is somebody to ask
-            topics = ear._take_all()
-            for topic in topics:
-                topic.wanted = False
-            self._want(topics)
             selector.register(connection._sock, selectors.EVENT_READ)
             selector.register(self._bell.fileno(), selectors.EVENT_READ)
+            ear._take_changed()
+            self._want(list(self._topics))
             self._heard = time.monotonic()
             while not ear._closed:
-                if any(key.fd == self._bell.fileno() for key, _ in selector.select(self._rest())):
+                ready = selector.select(self._rest())
+                if ear._closed:
+                    return
+                if any(key.fd == self._bell.fileno() for key, _ in ready):
                     self._bell.hush()
                 now = time.monotonic()
                 self._mind_silence(now, self._take_messages())
@@ -227,49 +261,51 @@ class _Session:
 
     def _mind_silence(self, now: float, has_heard: bool) -> None:
         if has_heard:
-            self._heard, self._asked = now, False
-            self._ear._health.hears(begins=not self.has_heard)
-            self.has_heard = True
-        elif now - self._heard >= GONE_AFTER:
+            self._heard, self._asked = now, None
+            settles = not self.is_settled and self._confirm_at > 0 and not self._behind
+            self.is_settled = self.is_settled or settles
+            if self.is_settled:
+                self._ear._health.hears(begins=settles)
+        elif self._asked is not None and now - self._asked >= GONE_AFTER - PING_AFTER:
             raise TimeoutError(f"it has not answered for {now - self._heard:.0f} s")
-        elif now - self._heard >= PING_AFTER and not self._asked:
+        elif self._asked is None and (now - self._heard >= PING_AFTER or not self.is_settled):
             self._send("PING", [])
-            self._asked = True
+            self._asked = now
 
     def _rest(self) -> float:
         """How long there may be nothing to do."""
-        if self._behind:
+        if self._behind or self._has_more:
             return 0.0
         now = time.monotonic()
         counts = self._ear._counts_changed or not self._is_counted
-        silence = GONE_AFTER if self._asked else PING_AFTER
-        until = [self._heard + silence, self._count_at if counts else self._confirm_at]
+        patience = PING_AFTER if self.is_settled else 0.0
+        silent = self._heard + patience if self._asked is None else self._asked + GONE_AFTER - PING_AFTER
+        until = [silent, self._count_at if counts else self._confirm_at]
         if self._failed:
             until.append(self._look_again)
         return max(0.0, min(until) - now)
 
-    def _send(self, command: str, names: list[str]) -> None:
-        for index in range(0, len(names), AT_ONCE):
-            self._connection.send_command(command, *names[index : index + AT_ONCE], check_health=False)
-        if not names:
-            self._connection.send_command(command, check_health=False)
+    def _send(self, command: str, names: Sequence[str]) -> None:
+        for index in range(0, len(names) or 1, NAMES_AT_ONCE):
+            self._connection.send_command(command, *names[index : index + NAMES_AT_ONCE], check_health=False)
 
-    def _want(self, topics: list[Topic]) -> None:
+    def _want(self, channels: Iterable[str]) -> None:
         """Have Redis announce what somebody listens to, and no more; tell those who are new what is known already."""
         begin, end = [], []
-        for topic in topics:
-            here = self._topics.get(topic.name) is topic
-            if here and not topic.wanted:
-                topic.wanted = topic.is_behind = True  # it is looked up once Redis has confirmed
-                begin.append(self._names.announcements(topic.name))
-            elif here:
-                if topic.when_looked:
-                    self._behind[topic] = None
-                if topic.log is not None:
-                    self._welcome(topic)
-            elif topic.wanted and topic.name not in self._topics:
-                topic.wanted = False
-                end.append(self._names.announcements(topic.name))
+        for channel in channels:
+            topic = self._topics.get(channel)
+            if topic is None:
+                if channel in self._wanted:
+                    self._wanted.remove(channel)
+                    end.append(self._names.announcements(channel))
+            elif channel not in self._wanted:
+                self._wanted.add(channel)
+                topic.is_behind = True  # it is looked up once Redis has confirmed
+                begin.append(self._names.announcements(channel))
+            elif topic.when_looked or topic.log is None:
+                self._behind[topic] = None
+            else:
+                self._welcome(topic)
         if end:
             self._send("UNSUBSCRIBE", end)
         if begin:
@@ -277,53 +313,57 @@ class _Session:
 
     def _take_messages(self) -> bool:
         """What has come, as much as a moment allows. Whether anything has."""
-        connection, topics, channel_of = self._connection, self._topics, self._names.channel
-        told: dict[Topic, list[Told]] = {}
-        some, ends = False, time.monotonic() + SLICE
-        while connection.can_read(0):
+        connection, names = self._connection, self._names
+        topic: Topic | None = None
+        told: list[Told] = []  # of this topic: in the order in which all was published
+        some, slices, ends = False, 0, time.monotonic() + SLICE
+        while slices < SLICES and connection.can_read(0):
             kind, name, data = (*connection.read_response(), None)[:3]
             some = True
-            topic = topics.get(channel_of(name)) if kind in (b"subscribe", b"message") else None
+            if time.monotonic() > ends:
+                self._tell(topic, told)
+                told = []
+                _breathe()
+                slices, ends = slices + 1, time.monotonic() + SLICE
+            found = self._topics.get(names.channel(name)) if kind in (b"subscribe", b"message") else None
+            if found is not topic:
+                self._tell(topic, told)
+                topic, told = found, []
             if topic is None:
                 continue
             if kind == b"subscribe":
                 self._behind[topic] = None
-            elif not topic.is_behind:
-                self._hear(topic, data, told)
-            if time.monotonic() > ends:
-                self._tell_all(told)
-                if is_green():  # there is always something to read, and nobody else would get anywhere
-                    give_way()
-                ends = time.monotonic() + SLICE
-        self._tell_all(told)
+            elif not topic.is_behind and self._is_next(heard := self._read(topic, data), topic, told):
+                told.append(heard)
+        self._tell(topic, told)
+        self._has_more = slices == SLICES
         return some
 
-    def _hear(self, topic: Topic, data: bytes, told: dict[Topic, list[Told]]) -> None:
-        assert topic.log is not None
+    def _read(self, topic: Topic, data: bytes) -> Told | None:
         try:
-            heard = read_announcement(data)
+            return read_announcement(data)
         except ValueError:
             if topic not in self._warned:
                 self._warned[topic] = None
                 log.warning("something else than this package announces in channel %r: %r", topic.name, data[:100])
-            return
-        before = told.get(topic)
-        newest = before[-1].offset if before else topic.log.newest
-        if heard.epoch == topic.log.epoch and heard.offset == newest + 1:
-            told.setdefault(topic, []).append(heard)
-        elif heard.epoch != topic.log.epoch or heard.offset > newest or heard.ms > topic.ms:  # or it has lost some
+            return None
+
+    def _is_next(self, heard: Told | None, topic: Topic, told: list[Told]) -> TypeGuard[Told]:
+        own = topic.log
+        if heard is None or own is None:
+            return False
+        newest, ms = (told[-1].offset, told[-1].ms) if told else (own.newest, topic.ms)
+        if heard.epoch == own.epoch and heard.offset == newest + 1:
+            return True
+        if heard.epoch != own.epoch or heard.offset > newest or heard.ms > ms:  # or Redis has lost some
             topic.is_behind = True
             self._behind[topic] = None
+        return False
 
-    def _tell_all(self, told: dict[Topic, list[Told]]) -> None:
-        for topic, events in told.items():
-            self._tell(topic, events)
-        told.clear()
-
-    def _tell(self, topic: Topic, told: list[Told]) -> None:
+    def _tell(self, topic: Topic | None, told: Sequence[Told]) -> None:
         """What is next in the channel: so much at a time as clients can be written in one go."""
-        own = topic.log
-        assert own is not None
+        if topic is None or topic.log is None:
+            return
         frames: list[Frame] = []
         room = BATCH
         for each in told:
@@ -331,37 +371,51 @@ class _Session:
                 self._pass_on(topic, frames)
                 give_way()
                 frames, room = [], BATCH
-            with own.guard:
-                frames.append(own.keep(each.frame, each.bounds, each.ms / 1000 + self._skew))
-            topic.ms = each.ms
+            frames.append(self._keep(topic, topic.log, each))
             room -= len(each.frame.payload)
         if frames:
             self._pass_on(topic, frames)
 
+    def _keep(self, topic: Topic, log: Log, told: Told) -> Frame:
+        topic.ms = told.ms
+        with log.guard:
+            return log.keep(told.frame, told.bounds, told.ms / 1000 + self._skew)
+
     def _pass_on(self, topic: Topic, frames: list[Frame]) -> None:
+        seconds = 0.0
         for listener in topic.listeners:
-            listener.arrived(frames)
+            wanted = call_and_log(partial(listener.arrived, frames))
+            seconds = max(seconds, wanted) if isinstance(wanted, float) else seconds
+        if seconds:  # Redis waits with the rest, or cuts this connection: then that is looked up
+            time.sleep(min(seconds, LONGEST_PAUSE))
 
     def _look(self) -> None:
         """Find out what there is of the channels that may be behind, and tell what is new, or that there is a hole."""
         if self._failed and time.monotonic() > self._look_again:
             self._behind.update(self._failed)
             self._failed.clear()
-        if not self._behind:
-            return
-        topics = [topic for topic in list(self._behind)[:AT_ONCE] if self._topics.get(topic.name) is topic]
-        for topic in list(self._behind)[:AT_ONCE]:
+        topics = list(islice(self._behind, LOOKS_AT_ONCE))
+        for topic in topics:
             del self._behind[topic]
-        done = [self._take_when_looked(topic) for topic in topics]
+        topics = [topic for topic in topics if self._topics.get(topic.name) is topic]
+        if not topics:
+            return
+        waiting = {topic: self._take_when_looked(topic) for topic in topics}
         try:
             answers = self._client.run_all(LOOK, [self._question(topic) for topic in topics])
-        except BaseException:
-            for topic, calls in zip(topics, done, strict=True):
-                with self._ear._guard:
+            self._note_clock(answers)
+            ends = time.monotonic() + SLICE
+            for topic, answer in zip(topics, answers, strict=True):
+                if self._take_answer(topic, answer):
+                    for call in waiting.pop(topic):
+                        call_and_log(call)
+                if time.monotonic() > ends:
+                    _breathe()
+                    ends = time.monotonic() + SLICE
+        finally:
+            with self._ear._guard:
+                for topic, calls in waiting.items():
                     topic.when_looked = calls + topic.when_looked
-            raise
-        for topic, answer, calls in zip(topics, answers, done, strict=True):
-            self._take_answer(topic, answer, calls)
         if not self._failed:
             self._ear._health.works("reading")
 
@@ -371,52 +425,68 @@ class _Session:
         return calls
 
     def _question(self, topic: Topic) -> tuple[list[str], list[Any]]:
-        own = topic.log
+        own = topic.building or topic.log
         known = ("", 0, 0) if own is None else (own.epoch, own.newest, topic.ms)
         return self._names.keys(topic.name), [new_epoch(), *known]
 
-    def _take_answer(self, topic: Topic, answer: Any, calls: tuple[Callable[[], object], ...]) -> None:
+    def _note_clock(self, answers: Sequence[Any]) -> None:
+        """The least that lies between the clocks is nearest to the truth: the rest of it is the way here."""
+        now, last = SCHEDULER.clock(), answers[-1]
+        if isinstance(last, list):
+            skew = now - read_clock(last)
+            if skew < self._skew or now > self._skewed + CLOCK_HOLDS:
+                self._skew, self._skewed = skew, now
+
+    def _take_answer(self, topic: Topic, answer: Any) -> bool:
+        """:return: whether all is known that there was."""
         try:
             if isinstance(answer, redis.ResponseError):
                 raise answer
             found = read_found(answer)
         except (redis.ResponseError, ValueError) as error:
-            with self._ear._guard:
-                topic.when_looked = calls + topic.when_looked
             if not self._failed:
                 self._look_again = time.monotonic() + LOOK_AGAIN
             self._failed[topic] = None
             self._ear._health.fails("reading", error)
-            return
+            return False
+        newest = self._find(topic, found)
+        if newest < found.newest:  # there is more than one answer holds
+            topic.is_behind = True
+            self._behind[topic] = None
+            return False
         topic.looked = time.monotonic()
-        self._skew = SCHEDULER.clock() - found.ms / 1000
-        self._find(topic, found)
         topic.is_behind = False
+        topic.ms = found.last
+        if topic.building is not None:
+            topic.log, topic.building = topic.building, None
+            for listener in topic.listeners:
+                call_and_log(partial(listener.started, Start(topic.log, topic.log.newest)))
         self._welcome(topic)
-        for call in calls:
-            call()
+        return True
 
-    def _find(self, topic: Topic, found: Found) -> None:
-        own = topic.log
-        if own is not None and _goes_on(own, found):
+    def _find(self, topic: Topic, found: Found) -> int:
+        """:return: the offset up to which this channel is known now."""
+        own = topic.building or topic.log
+        if own is None or not _goes_on(own, found):
+            first = found.told[0].offset if found.told else found.newest + 1
+            last = -math.inf if found.told or not found.last else found.last / 1000 + self._skew
+            own = topic.building = Log(found.epoch, first - 1, SCHEDULER.clock, last)
+        if own is topic.log:
             self._tell(topic, found.told)
-            return
-        first = found.told[0].offset if found.told else found.newest + 1
-        topic.log = new = Log(found.epoch, first - 1, SCHEDULER.clock)
-        with new.guard:
+        else:
             for told in found.told:
-                new.keep(told.frame, told.bounds, told.ms / 1000 + self._skew)
-        topic.ms = found.told[-1].ms if found.told else 0
-        for listener in topic.listeners:
-            listener.started(Start(new, new.newest))
+                self._keep(topic, own, told)
+        return own.newest
 
     def _welcome(self, topic: Topic) -> None:
+        if not topic.fresh:
+            return
         with self._ear._guard:
             fresh, topic.fresh = topic.fresh, ()
             topic.listeners += fresh
         assert topic.log is not None
         for listener in fresh:
-            listener.started(Start(topic.log, topic.log.newest))
+            call_and_log(partial(listener.started, Start(topic.log, topic.log.newest)))
 
     def _count(self, now: float) -> None:
         """Tell Redis how many clients of each channel there are here: what has changed, or all where it knows none."""
@@ -431,10 +501,8 @@ class _Session:
             changed, ear._counts_changed = ear._counts_changed, {}
         if not self._is_counted:
             changed = dict.fromkeys([*changed, *list(self._topics)])
-        topics = [(channel, self._topics.get(channel)) for channel in changed]
-        counted = [(channel, 0 if topic is None else topic.clients) for channel, topic in topics]
         try:
-            known = self._tell_counts(counted)
+            known = self._tell_counts(list(changed))
         except redis.ResponseError as error:  # it cannot be written to: events may come all the same
             known, self._count_at = False, now + LOOK_AGAIN
             ear._health.fails("counting clients", error)
@@ -443,22 +511,25 @@ class _Session:
             ear._health.works("counting clients")
         self._is_counted = known or not self._topics
 
-    def _tell_counts(self, counted: list[tuple[str, int]]) -> bool:
+    def _tell_counts(self, channels: Sequence[str]) -> bool:
         """:return: whether Redis knows of all clients here now."""
         known = True
-        for index in range(0, len(counted) or 1, AT_ONCE):
+        for index in range(0, len(channels) or 1, NAMES_AT_ONCE):
             begins = not self._is_counted and not index
-            figures = [figure for each in counted[index : index + AT_ONCE] for figure in each]
+            figures: list[str | int] = []
+            for channel in channels[index : index + NAMES_AT_ONCE]:
+                topic = self._topics.get(channel)
+                figures += [channel, 0 if topic is None else topic.clients]
             keys = [self._names.processes, self._names.process + self._ear._process]
             arguments = [self._ear._process, round(COUNT_SECONDS * 1000), int(begins), *figures]
             was_there = self._client.run(COUNT, keys, arguments)
             known = known and bool(was_there or begins or index)
+            _breathe()
         return known
 
     def _forget_old(self, now: float) -> None:
         """Go through the logs, some at a time."""
-        share = (now - self._tidied) / TIDY_EVERY
-        some = int(share * len(self._topics))
+        some = int((now - self._tidied) / min(TIDY_EVERY, self._ear._look_every) * len(self._topics))
         if not some:
             if not self._topics:
                 self._tidied = now
@@ -470,7 +541,7 @@ class _Session:
             if topic.log is not None:
                 with topic.log.guard:
                     topic.log.forget_old()
-            if now - topic.looked > LOOK_EVERY and not topic.is_behind:
+            if now - topic.looked > self._ear._look_every and not topic.is_behind:
                 self._behind[topic] = None
         del self._tidy[-some:]
 
@@ -479,3 +550,9 @@ def _goes_on(own: Log, found: Found) -> bool:
     """Whether what was found begins where this log ends."""
     first = found.told[0].offset if found.told else found.newest + 1
     return found.epoch == own.epoch and first == own.newest + 1
+
+
+def _breathe() -> None:
+    """Where threads are greenlets, nobody else gets anywhere while there is always something to read."""
+    if is_green():
+        give_way()

@@ -16,6 +16,9 @@ log = logging.getLogger(__name__)
 #: Seconds for which Redis counts as out of reach though it was heard since: it may be too slow for those who publish.
 DOUBT = 5.0
 
+#: What fails and works in turns is said once in so many seconds.
+SAID_EVERY = 10.0
+
 
 class Health:
     """What fails, and what does not. Any thread may call.
@@ -29,20 +32,23 @@ class Health:
         self._errors: dict[str, str] = {}
         self._since = 0.0
         self._lost = 0.0  # when Redis could not be reached to publish, last; 0 where it could, or refused
+        self._said = -SAID_EVERY
+        self._is_said = False  # that it is degraded
 
     def fails(self, what: str, error: BaseException) -> None:
         text = f"{error}".rstrip(".") or type(error).__name__
+        now = time.monotonic()
         with self._guard:
-            first = not self._errors
-            if first:
-                self._since = time.monotonic()
+            if not self._errors:
+                self._since = now
             self._errors[what] = text
             if what == "publishing":
-                self._lost = 0.0 if isinstance(error, redis.ResponseError) else time.monotonic()
-        if first:
-            log.warning(
-                "degraded: %s: %s failed: %s. Streams stay open, and it is tried again", self._shown, what, text
-            )
+                self._lost = 0.0 if isinstance(error, redis.ResponseError) else now
+            says = not self._is_said and now > self._said + SAID_EVERY
+            if says:
+                self._is_said, self._said = True, now
+        if says:
+            log.warning("degraded: %s: %s failed: %s; streams stay open", self._shown, what, text)
 
     def works(self, what: str) -> None:
         """That works."""
@@ -60,11 +66,11 @@ class Health:
 
     def _clear(self, *parts: str) -> None:
         with self._guard:
-            before = bool(self._errors)
             for part in parts:
                 self._errors.pop(part, None)
-            back = before and not self._errors
-        if back:
+            says = self._is_said and not self._errors
+            self._is_said = self._is_said and not says
+        if says:
             log.warning("%s is back, after %.1f s", self._shown, time.monotonic() - self._since)
 
     def status(self) -> dict[str, Any]:

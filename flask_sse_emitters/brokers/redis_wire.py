@@ -25,11 +25,17 @@ from .redis_client import Script
 #: No channel has been there.
 NOWHERE = Position("", 0)
 
+#: So many events are looked up at once at most.
+ENTRIES = 20
+
 #: Milliseconds for which a key is remembered.
 KEY_MS = 300_000
 
 #: Milliseconds for which a channel's epoch is remembered after it was last published to or looked at.
 EPOCH_MS = 7 * 86_400_000
+
+#: Milliseconds of the longest time that events are kept for, a century.
+LONGEST_MS = 3_155_760_000_000
 
 _NOW = """
 local clock = redis.call('TIME')
@@ -40,7 +46,7 @@ local now = string.format('%.0f', clock[1] * 1000 + math.floor(clock[2] / 1000))
 #: their ids to others.
 _BEGIN_ANEW_WHERE_LOST = """
 if redis.call('HGET', at, 'epoch') == known and tonumber(redis.call('HGET', at, 'offset') or 0) < tonumber(seen) then
-  redis.call('HSET', at, 'epoch', epoch, 'offset', 0)
+  redis.call('HSET', at, 'epoch', epoch, 'offset', 0, 'last', 0)
   redis.call('DEL', log)
 end
 """
@@ -63,6 +69,7 @@ end
 redis.call('HSET', at, 'events', events, 'ms', ms)
 redis.call('PEXPIRE', at, {EPOCH_MS})
 {_NOW}
+redis.call('HSET', at, 'last', now)
 if tonumber(events) > 0 then
   redis.call('XADD', log, 'MAXLEN', events, string.format('%.0f-0', offset), 'b', body, 'n', name, 't', now)
   if tonumber(ms) > 0 then
@@ -85,11 +92,15 @@ if key then redis.call('SET', key, id, 'PX', {KEY_MS}) end
 return {{id, 1}}
 """)
 
-#: What there is after a position. Another event at that position shows as well that some were lost.
+#: What there is after a position, as far as it goes at once. Another event at that position shows as well that some
+#: were lost. Nothing is written where there is nothing to begin: a server that is full refuses that.
 LOOK = Script(f"""
 local at, log = KEYS[1], KEYS[2]
 local epoch, known, seen, seen_at = unpack(ARGV)
-if redis.call('HSETNX', at, 'epoch', epoch) == 1 then redis.call('DEL', log) end
+if not redis.call('HGET', at, 'epoch') then
+  redis.call('HSET', at, 'epoch', epoch)
+  redis.call('DEL', log)
+end
 local last = string.format('%.0f-0', seen)
 local there = seen_at ~= '0' and redis.call('HGET', at, 'epoch') == known and redis.call('XRANGE', log, last, last)[1]
 if there and there[2][6] ~= seen_at then seen = '1e18' end
@@ -99,8 +110,8 @@ if redis.call('HGET', at, 'epoch') == known then from = string.format('%.0f-0', 
 redis.call('PEXPIRE', at, {EPOCH_MS})
 {_NOW}
 return {{redis.call('HGET', at, 'epoch'), redis.call('HGET', at, 'offset') or '0',
-  redis.call('HGET', at, 'events') or '0', redis.call('HGET', at, 'ms') or '0', now,
-  redis.call('XRANGE', log, from, '+')}}
+  redis.call('HGET', at, 'events') or '0', redis.call('HGET', at, 'ms') or '0', redis.call('HGET', at, 'last') or '0',
+  now, redis.call('XRANGE', log, from, '+', 'COUNT', {ENTRIES})}}
 """)
 
 #: The clients of one process: all of them, or what has changed. Gives 0 where Redis knew of none before.
@@ -180,8 +191,9 @@ class Found(NamedTuple):
 
     epoch: str
     newest: int
-    ms: int  #: the time, by the clock of Redis
-    told: list[Told]
+    last: int  #: when that was published, by the clock of Redis; 0 where nothing was
+    ms: int  #: the time, by the same
+    told: list[Told]  #: what comes next, and not all of it where it ends before the newest
 
 
 def publish_arguments(
@@ -189,7 +201,7 @@ def publish_arguments(
 ) -> list[Any]:
     """:param known: the channel has been there."""
     name = b"" if frame.name is None else b"=" + frame.name.encode()
-    kept = ("", "") if bounds is None else (bounds.events, round(bounds.seconds * 1000))
+    kept = ("", "") if bounds is None else (bounds.events, _milliseconds(bounds.seconds))
     return [epoch, frame.payload, name, *kept, announced, *known]
 
 
@@ -203,13 +215,23 @@ def read_announcement(data: bytes) -> Told:
 
 def read_found(answer: list[Any]) -> Found:
     """:raises ValueError: where the keys hold something else."""
-    epoch, newest, events, ms, now, entries = answer
+    epoch, newest, events, ms, last, now, entries = answer
     bounds = _bounds(events, ms)
     told = []
     for entry_id, fields in entries:
         (_, body), (_, name), (_, at) = zip(fields[::2], fields[1::2], strict=True)
         told.append(Told(epoch.decode(), int(entry_id.split(b"-")[0]), int(at), bounds, _frame(name, body)))
-    return Found(epoch.decode(), int(newest), int(now), told)
+    return Found(epoch.decode(), int(newest), int(last), int(now), told)
+
+
+def read_clock(answer: list[Any]) -> float:
+    """The time of this answer, in seconds, by the clock of Redis."""
+    return int(answer[5]) / 1000
+
+
+def _milliseconds(seconds: float) -> int:
+    """0 is for ever; Redis takes no more than LONGEST_MS."""
+    return min(max(round(seconds * 1000), 1), LONGEST_MS) if seconds else 0
 
 
 def _bounds(events: bytes, ms: bytes) -> Bounds:
