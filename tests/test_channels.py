@@ -81,6 +81,11 @@ def moved(event_id: str, by: int) -> str:
 # publishing
 
 
+def test_a_key_that_cannot_be_written_is_refused(board: Board) -> None:
+    with pytest.raises(InvalidEvent, match="key holds a lone surrogate"):
+        board.sse.publish("a", "x", key="\ud800")
+
+
 def test_an_event_reaches_the_clients_of_its_channel_with_its_id_name_and_data(board: Board) -> None:
     with board.open("orders") as stream, board.open("other") as other:
         event_id = board.sse.publish("orders", {"id": 7}, event="created", retry=100)

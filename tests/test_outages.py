@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
@@ -19,8 +19,8 @@ import pytest
 import redis as redis_py
 
 from flask_sse_emitters import BrokerUnavailable, Event
-from flask_sse_emitters.brokers import make_broker
-from flask_sse_emitters.brokers.redis_client import BEGIN_SECONDS, CONNECTIONS
+from flask_sse_emitters.brokers import make_broker, redis_ear
+from flask_sse_emitters.brokers.redis_client import BEGIN_SECONDS, CONNECTIONS, READ_SECONDS, _Turns, within
 from flask_sse_emitters.brokers.redis_ear import (
     COUNT_EVERY,
     COUNT_SECONDS,
@@ -29,21 +29,30 @@ from flask_sse_emitters.brokers.redis_ear import (
     PING_AFTER,
     SPREAD,
 )
+from flask_sse_emitters.frames import Frame
 from flask_sse_emitters.history import Bounds
-from flask_sse_emitters.testing import OpenStream
+from flask_sse_emitters.scheduler import Bell
+from flask_sse_emitters.testing import OpenStream, published
 
 from .client import connected, get, post
 from .redis_server import RedisServer
 from .servers import ROOT, Server
-from .test_brokers import KEPT, Ear, frame, in_threads, listening, publish
+from .test_brokers import KEPT, Ear, frame, in_threads, listening, publish, subscribed
 from .test_channels import Board, gap_of, moved, texts
-from .waiting import until
+from .waiting import PATIENCE, until
 from .wire import Wire
 
 
 @pytest.fixture
 def server() -> Iterator[RedisServer]:
-    with RedisServer("--appendonly", "yes") as server:
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture
+def kept() -> Iterator[RedisServer]:
+    """One that has everything it has confirmed when it is started again."""
+    with RedisServer("--appendonly", "yes", "--appendfsync", "always") as server:
         yield server
 
 
@@ -104,24 +113,24 @@ def await_state(board: Board, state: str) -> dict[str, Any]:
 
 
 def test_a_killed_server_is_told_once_and_what_comes_after_it_is_delivered(
-    server: RedisServer, board: Board, caplog: pytest.LogCaptureFixture
+    kept: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING, "flask_sse_emitters")
-    with board.open("a") as stream:
+    with closing_board(kept.url) as board, board.open("a") as stream:
         board.publish("a", 1)
         assert texts(read(stream, 1)) == ["1"]
-        server.kill()
+        kept.kill()
         for _ in range(3):
             with pytest.raises(BrokerUnavailable, match=r"may have been published, so give a key.*SSE_BROKER_URL"):
                 board.publish("a", "lost")
         found = await_state(board, "degraded")
-        assert (found["scheme"], str(server.port) in found["url"]) == ("redis", True)
+        assert (found["scheme"], str(kept.port) in found["url"]) == ("redis", True)
         assert "onnect" in found["error"]
         time.sleep(2 * LONGEST_WAIT)  # for several attempts: none of them is logged
         assert stream.ready() == []
         assert len(caplog.messages) == 1
         assert "degraded" in caplog.messages[0]
-        server.start()
+        kept.start()
         await_state(board, "ok")
         board.publish("a", 2)
         assert texts(read(stream, 1)) == ["2"]
@@ -429,6 +438,25 @@ def test_that_clients_cannot_be_counted_holds_up_no_event(server: RedisServer, b
         until(lambda: other.sse.channel("a").subscribers() == 1, "the client to be counted")
 
 
+def test_a_server_that_is_full_is_read_all_the_same(server: RedisServer, board: Board) -> None:
+    ids = board.publish("a", 1, 2, 3)
+    client_of(server).config_set("maxmemory", 1)
+    with closing_board(server.url) as other:
+        assert texts(board_reads(other, "a", last=ids[0], count=2)) == ["2", "3"]
+
+
+def test_a_channels_own_trouble_is_no_outage(
+    server: RedisServer, board: Board, caplog: pytest.LogCaptureFixture
+) -> None:
+    client_of(server).set("sse:{bad}:at", "something else")
+    for number in range(10):
+        with pytest.raises(BrokerUnavailable, match="WRONGTYPE"):
+            board.publish("bad", number)
+        board.publish("good", number)
+    assert broker_state(board)["state"] == "ok"
+    assert caplog.messages == []
+
+
 def test_what_others_announce_there_is_no_event(
     server: RedisServer, board: Board, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -505,6 +533,53 @@ def test_a_first_client_is_told_of_a_gap_where_what_was_published_since_is_gone_
         assert texts(events[1:]) == ["3", "4"]
 
 
+def test_a_first_client_is_told_of_a_gap_where_nothing_is_kept_of_what_was_published_since(
+    wire: Wire, server: RedisServer
+) -> None:
+    with closing_board(f"redis://127.0.0.1:{wire.port}", SSE_HISTORY=0) as wired:
+        wire.is_held = True
+        with wired.open("a") as stream, closing_board(server.url, SSE_HISTORY=0) as other:
+            assert stream.ready() == []
+            time.sleep(0.01)  # times are known to milliseconds
+            other.publish("a", 1, 2)
+            wire.is_held = False
+            assert gap_of(read(stream, 1))["requested"] == ""
+            other.publish("a", 3)
+            assert texts(read(stream, 1)) == ["3"]
+
+
+def test_a_busy_channel_of_which_nothing_is_kept_cuts_nobody_off(server: RedisServer) -> None:
+    """What was announced before it was looked up is no sign that anything was lost."""
+    broker, ends = make_broker(server.url), threading.Event()
+
+    def publishing() -> None:
+        other = make_broker(server.url)
+        while not ends.is_set():
+            publish(other, "a", "x", bounds=Bounds(0, 300.0))
+
+    thread = threading.Thread(target=publishing)
+    thread.start()
+    try:
+        for _ in range(10):
+            ear = listening(broker, "a")
+            until(partial(has_two, ear), "two events")
+            assert ear.starts == 1
+            broker.unsubscribe("a", ear)
+    finally:
+        ends.set()
+        thread.join()
+        broker.close()
+
+
+def test_events_of_several_channels_are_told_in_the_order_in_which_they_were_published(
+    server: RedisServer, board: Board
+) -> None:
+    with published(board.sse, "a", "b") as events, closing_board(server.url) as other:
+        for number in range(200):
+            other.publish("ab"[number % 3 == 0], number)
+    assert texts(events) == [str(number) for number in range(200)]
+
+
 @pytest.mark.parametrize("by", [1, 1000, 10**15])
 def test_an_id_that_no_event_has_yet_is_a_gap(board: Board, by: int) -> None:
     [event_id] = board.publish("a", 1)
@@ -553,8 +628,85 @@ def test_prefixes_and_databases_keep_apart_who_shares_a_server(server: RedisServ
         broker.close()
 
 
+def test_a_closed_broker_leaves_no_connection(server: RedisServer) -> None:
+    broker = make_broker(server.url)
+    listening(broker, "a")
+    publish(broker, "a", "x")
+    own = client_of(server)
+    assert connections(own)
+    broker.close()
+    until(lambda: not connections(own), "all connections to be closed")
+
+
+def test_who_waits_for_a_connection_gets_it_in_the_order_of_coming() -> None:
+    turns, order, first = _Turns(1), [], threading.Event()
+
+    def take(number: int) -> None:
+        with within(PATIENCE), turns.one():
+            order.append(number)
+
+    with turns.one():
+        threads = []
+        for number in range(8):
+            threads.append(threading.Thread(target=take, args=(number,)))
+            threads[-1].start()
+            until(partial(_are_waiting, turns, number + 1), "it to wait")
+        with within(0.05), pytest.raises(redis_py.TimeoutError, match="all 8 connections are busy"), turns.one():
+            first.set()
+        assert not first.is_set()
+    for thread in threads:
+        thread.join()
+    assert order == list(range(8))
+    with turns.one():
+        assert turns._free == 0
+
+
+def _are_waiting(turns: _Turns, count: int) -> bool:
+    return len(turns._waiting) == count
+
+
+def test_a_fork_under_gevent_leaves_its_parents_subscription_alone(server: RedisServer) -> None:
+    command = [sys.executable, "-m", "tests.gevent_fork_redis", server.url]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=2 * PATIENCE)
+    assert (done.returncode, done.stdout) == (0, "heard by the child: 0\n"), done.stderr
+
+
+def test_a_thread_that_cannot_start_is_started_later(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    attempts: list[int] = []
+
+    class FailsOnce(Bell):
+        def __init__(self) -> None:
+            attempts.append(1)
+            if len(attempts) == 1:
+                raise OSError(24, "Too many open files")
+            super().__init__()
+
+    monkeypatch.setattr(redis_ear, "Bell", FailsOnce)
+    broker = make_broker(server.url)
+    ear = listening(broker, "a")
+    publish(broker, "a", "x")
+    until(lambda: ear.frames, "an event")
+    assert len(attempts) == 2
+    broker.close()
+
+
+def test_a_listener_that_fails_holds_up_no_other_one(server: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
+    class Failing(Ear):
+        def arrived(self, frames: Sequence[Frame]) -> None:  # noqa: ARG002 - it fails
+            raise RuntimeError("this one fails")
+
+    broker = make_broker(server.url)
+    subscribed(broker, "a", Failing())
+    ear = listening(broker, "a")
+    publish(broker, "a", "x", "y")
+    until(partial(has_two, ear), "both events")
+    assert "an error in" in caplog.messages[0]
+    assert broker.status()["state"] == "ok"
+    broker.close()
+
+
 def has_two(ear: Ear) -> bool:
-    return len(ear.frames) == 2
+    return len(ear.frames) >= 2
 
 
 def test_all_that_is_kept_ends_by_itself(server: RedisServer, board: Board) -> None:
@@ -595,6 +747,22 @@ def test_the_clients_of_all_processes_are_counted(server: RedisServer, board: Bo
         until(lambda: (channel.subscribers(), there.subscribers()) == (0, 0), "no client")
 
 
+def test_many_changes_after_redis_has_forgotten_all_leave_the_count_right(server: RedisServer) -> None:
+    """More of them than one command names."""
+    broker, other = make_broker(server.url), make_broker(server.url)
+    channels = [f"c{number}" for number in range(600)]
+    for channel in channels:
+        broker.subscribe(channel, Ear())
+        broker.count_again(channel)
+    until(lambda: all(other.clients_elsewhere(channel) == 1 for channel in channels[-1:]), "them to be counted")
+    client_of(server).flushall()
+    for channel in channels[:300]:
+        broker.count_again(channel)
+    until(lambda: all(other.clients_elsewhere(channel) == 1 for channel in channels), "all to be counted again")
+    for each in (broker, other):
+        each.close()
+
+
 def test_clients_of_a_killed_process_are_forgotten_within_fifteen_seconds(server: RedisServer, board: Board) -> None:
     assert COUNT_EVERY < COUNT_SECONDS < 15
     channel = board.sse.channel("a")
@@ -620,22 +788,22 @@ def config(server: RedisServer, **more: Any) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("kind", ["gevent", "gthread"])
-def test_streams_of_real_workers_outlive_the_server(server: RedisServer, kind: str) -> None:
+def test_streams_of_real_workers_outlive_the_server(kept: RedisServer, kind: str) -> None:
     arguments = ["--workers", "2"]
     with (
-        Server(kind, "tests.channels_app:app", env=config(server), arguments=arguments) as http,
+        Server(kind, "tests.channels_app:app", env=config(kept), arguments=arguments) as http,
         connected(http, "/events/a") as client,
         connected(http, "/events/a") as other,
     ):
         post(http, "/publish/a", 1)
         assert (client.texts(1), other.texts(1)) == (["1"], ["1"])
-        server.kill()
+        kept.kill()
         with pytest.raises(AssertionError, match="Internal Server Error"):
             post(http, "/publish/a", 2)
         received = b""
         while received.count(b":\n") < 5:  # heartbeats go on
             received += client.read_some()
-        server.start()
+        kept.start()
         until(lambda: get(http, "/stats")["broker"]["state"] == "ok", "Redis to be back")
         post(http, "/publish/a", 3)
         assert (client.texts(1), other.texts(1)) == (["3"], ["3"])
@@ -645,7 +813,9 @@ def test_streams_of_real_workers_outlive_the_server(server: RedisServer, kind: s
 def test_a_gevent_program_whose_sockets_are_not_patched_is_refused(server: RedisServer) -> None:
     program = (
         "import gevent\n"
-        "from flask_sse_emitters import UnsupportedWorker\n"
+        "from flask_sse_emitters import SseEmitter, UnsupportedWorker\n"
+        "from flask_sse_emitters.feed import Feed\n"
+        "from flask_sse_emitters.settings import DEFAULTS\n"
         "from flask_sse_emitters.brokers import make_broker\n"
         "from flask_sse_emitters.frames import Frame\n"
         f"broker = make_broker({server.url!r})\n"
@@ -655,12 +825,39 @@ def test_a_gevent_program_whose_sockets_are_not_patched_is_refused(server: Redis
         "        broker.publish('a', Frame(b'data\\n\\n', None), None)\n"
         "    except UnsupportedWorker as error:\n"
         "        print(error)\n"
+        "def subscribe():\n"
+        "    try:\n"
+        "        feed.add(SseEmitter())\n"
+        "    except UnsupportedWorker as error:\n"
+        "        print(error)\n"
         "gevent.spawn(publish).join()\n"
+        "feed = Feed('a', broker, DEFAULTS)\n"
+        "for _ in range(2):\n"  # the next one is refused as well
+        "    gevent.spawn(subscribe).join()\n"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
-    first, second = done.stdout.splitlines()
+    first, *refused = done.stdout.splitlines()
     assert first == "True"
-    assert "call gevent.monkey.patch_all() first" in second
+    assert ["call gevent.monkey.patch_all() first" in text for text in refused] == [True, True, True]
+
+
+@pytest.mark.parametrize(("kind", "scheme"), [("rediss", "{}"), ("redis+sentinel", "{}/mymaster")])
+def test_a_server_that_takes_the_connection_and_says_nothing_is_given_up_in_time(kind: str, scheme: str) -> None:
+    """Long before redis-py itself would."""
+    done: list[BaseException] = []
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = scheme.format(f"127.0.0.1:{silent.getsockname()[1]}")
+        broker = make_broker(f"{kind}://{address}", publish_seconds=0.3)
+
+        def publishing() -> None:
+            try:
+                broker.publish("a", frame("x"), KEPT)
+            except BrokerUnavailable as error:
+                done.append(error)
+
+        threading.Thread(target=publishing, daemon=True).start()
+        until(lambda: done, "it to be given up", seconds=READ_SECONDS)
+        broker.close()
 
 
 def is_over(stream: OpenStream) -> bool:

@@ -15,7 +15,9 @@ from flask import Flask
 
 from flask_sse_emitters import SSE, BrokerUnavailable
 from flask_sse_emitters.brokers import Broker, make_broker
-from flask_sse_emitters.brokers.redis_client import Address
+from flask_sse_emitters.brokers.redis_client import Address, Script
+from flask_sse_emitters.brokers.redis_ear import LOOK_EVERY_IN_CLUSTER
+from flask_sse_emitters.brokers.redis_wire import PUBLISH, Names, publish_arguments
 
 from .redis_server import RedisServer
 from .redis_topologies import cluster, free_port, sentinel
@@ -133,9 +135,44 @@ def test_a_cluster_keeps_each_channel_on_one_of_its_nodes() -> None:
         other.close()
 
 
+def test_a_cluster_that_is_gone_is_an_outage_like_any_other() -> None:
+    with cluster() as servers:
+        broker = make_broker("redis+cluster://" + ",".join(f"127.0.0.1:{server.port}" for server in servers))
+        carries_events(broker, "a")
+        for server in servers:
+            server.kill()
+        with pytest.raises(BrokerUnavailable):
+            broker.publish("a", frame("x"), KEPT)
+        until(lambda: broker.status()["state"] == "degraded", "it to be noticed")
+        broker.close()
+
+
+def test_what_the_nodes_of_a_cluster_lose_between_them_is_found_by_looking_now_and_then() -> None:
+    assert 0 < LOOK_EVERY_IN_CLUSTER <= 30
+    with cluster() as servers:
+        broker = make_broker(f"redis+cluster://127.0.0.1:{servers[0].port}")
+        assert broker._ear._look_every == LOOK_EVERY_IN_CLUSTER  # type: ignore[attr-defined]
+        broker._ear._look_every = 0.5  # type: ignore[attr-defined]
+        ear = listening(broker, "a")
+        step = "redis.call('PUBLISH'"
+        silent = Script(
+            PUBLISH.text.replace(step, f"if false then {step}").replace("name .. body)", "name .. body) end")
+        )
+        assert silent.text != PUBLISH.text
+        names = Names("sse")
+        arguments = publish_arguments("epoch", frame("x"), KEPT, names.announcements("a"))
+        broker._client().run(silent, names.keys("a"), arguments)  # type: ignore[attr-defined]
+        until(lambda: ear.frames, "an event that was never announced")
+        broker.close()
+
+
 @pytest.mark.parametrize(
     ("url", "says"),
     [
+        ("redis://localhost?nonsense=1", "redis-py does not know an option of it: .*nonsense"),
+        ("rediss://localhost?ssl_cert_reqs=foo", "redis-py does not know an option of it: .*foo"),
+        ("unix://", "lacks the path of a socket"),
+        ("redis://[::1", "Invalid IPv6 URL: give a URL such as redis://localhost"),
         ("redis://localhost:port/0", "port"),
         ("redis://localhost/news", "the path is the number of a database, not 'news'"),
         ("redis://localhost:6379/0?socket_timeout=x", "socket_timeout"),

@@ -1,0 +1,33 @@
+"""A process patched by gevent forks while it listens to Redis, and its child hears none of that. A program."""
+
+from gevent import monkey
+
+monkey.patch_all()
+
+import os  # noqa: E402
+import sys  # noqa: E402
+import time  # noqa: E402
+
+from flask_sse_emitters.brokers import make_broker  # noqa: E402
+
+from .test_brokers import Ear, listening, publish  # noqa: E402
+from .waiting import until  # noqa: E402
+
+if __name__ == "__main__":
+    broker = make_broker(sys.argv[1])
+    ear: Ear = listening(broker, "a")
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(writer)
+        time.sleep(0.5)  # the parent's greenlets go on here, if nothing stops them
+        own: Ear = listening(broker, "a")
+        publish(broker, "a", "of the child")
+        until(lambda: own.frames, "its own event")
+        os.read(reader, 1)
+        os._exit(len(ear.frames))
+    os.close(reader)
+    publish(broker, "a", *range(20))
+    until(lambda: len(ear.frames) == 21, "all events, and the child's")
+    os.close(writer)
+    print("heard by the child:", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))  # noqa: T201

@@ -1,0 +1,91 @@
+"""``docs/scaling.rst`` says what its script computes, from the results that lie beside it."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.scaling import (
+    PAGE,
+    RESULTS,
+    USES,
+    Assumed,
+    Measured,
+    Use,
+    first_in_its_process,
+    listening_processes,
+    need,
+    page,
+    printed_in,
+    read,
+)
+
+COSTS = Measured(
+    worker_bytes=40e6,
+    client_bytes=4_000,
+    kernel_bytes=5_000,
+    kept_bytes=400,
+    delivery=5,
+    taken_in=100,
+    connect=1_000,
+    idle=2,
+    publisher=200,
+    redis_publish=40,
+    redis_announce=10,
+    redis_connect=20,
+    redis_channel_bytes=500,
+    redis_kept_bytes=1_000,
+)
+
+
+def test_the_page_holds_exactly_what_the_script_prints() -> None:
+    assert printed_in(PAGE.read_text()) == page(read(RESULTS), Assumed()), "run: python -m benchmarks.scaling --write"
+
+
+def test_a_channel_that_all_read_is_announced_to_every_process() -> None:
+    found = need(150_000, Use("all", 0, 2.0), COSTS, Assumed())
+    assert found.workers == found.workers_to_hold == 10
+    assert found.listening == pytest.approx(10)
+    assert found.announcements == pytest.approx(20)
+    assert found.deliveries == 300_000
+    assert found.publishes == 2
+    assert found.looks == pytest.approx(0, abs=1e-6)
+
+
+def test_a_channel_of_one_is_announced_once_and_looked_up_each_time() -> None:
+    found = need(150_000, Use("own", 1, 0.1), COSTS, Assumed(stream_seconds=1_500))
+    assert found.channels == 150_000
+    assert found.listening == pytest.approx(1)
+    assert found.announcements == pytest.approx(found.publishes) == pytest.approx(15_000)
+    assert found.looks == pytest.approx(100)
+    assert found.history_memory == pytest.approx(150_000 * 30 * 400)
+
+
+def test_more_work_takes_more_workers_than_hold_the_connections() -> None:
+    found = need(150_000, Use("all", 0, 20.0), COSTS, Assumed(share=0.5))
+    assert found.workers > found.workers_to_hold
+    assert found.cores <= found.workers * 0.5
+
+
+def test_more_clients_never_need_less() -> None:
+    for use in USES:
+        needs = [need(clients, use, COSTS, Assumed()) for clients in (1, 1_000, 100_000, 1_000_000)]
+        for name in ("workers", "memory", "redis_memory", "announcements", "output"):
+            values = [getattr(each, name) for each in needs]
+            assert values == sorted(values), name
+
+
+def test_chance_spreads_the_readers_of_a_channel() -> None:
+    assert listening_processes(1, 7) == pytest.approx(1)
+    assert listening_processes(2, 2) == pytest.approx(1.5)
+    assert listening_processes(10_000, 7) == pytest.approx(7)
+    assert listening_processes(5, 1) == 1
+    assert first_in_its_process(1, 1) == first_in_its_process(1, 9) == 1
+    assert first_in_its_process(2, 2) == pytest.approx(0.5)
+    assert first_in_its_process(2, 1) == 0
+
+
+def test_no_process_counts_its_clients_more_often_than_it_may() -> None:
+    use = Use("own", 1, 0.0)
+    busy, quiet = (need(15_000, use, COSTS, Assumed(stream_seconds=seconds)) for seconds in (10, 1e9))
+    assert busy.counts == pytest.approx(4 * busy.workers)
+    assert quiet.counts == pytest.approx(0.25 * quiet.workers, rel=1e-3)
