@@ -138,7 +138,8 @@ class Log:
         stamped = numbered(frame, self.epoch, self._newest + 1, at)
         while stamped.offset != self._newest + 1:  # the garbage collector has run a finalizer, which published as well
             stamped = numbered(frame, self.epoch, self._newest + 1, at)
-        self._bounds = bounds
+        if bounds != self._bounds:  # an equal one would be an object more that outlives its event
+            self._bounds = bounds
         self._newest, self._last = stamped.offset, at
         self._frames.append((*stamped,))
         while len(self._frames) - self._gone > bounds.events:

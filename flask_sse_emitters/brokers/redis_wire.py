@@ -15,6 +15,7 @@ And of who reads them, in one slot, too:
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from ..frames import Frame
@@ -234,6 +235,7 @@ def _milliseconds(seconds: float) -> int:
     return min(max(round(seconds * 1000), 1), LONGEST_MS) if seconds else 0
 
 
+@lru_cache(maxsize=256)
 def _bounds(events: bytes, ms: bytes) -> Bounds:
     return Bounds(int(events), int(ms) / 1000)
 
