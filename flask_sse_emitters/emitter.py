@@ -560,9 +560,13 @@ class SseEmitter:
             when = self._missing_timer()
         self._set_timer_to(when)
 
-    def _set_timer_to(self, when: float | None) -> None:
+    def _set_timer_to(self, when: float | None, fired: Timer | None = None) -> None:
         while when is not None:
-            timer: Timer | None = self._scheduler.call_at(when, self._on_timer)
+            timer: Timer | None
+            if fired is not None and fired.called is not None:
+                timer, fired = self._scheduler.call_again(fired, when), None
+            else:
+                timer = self._scheduler.call_at(when, self._on_timer)
             with self._guard:
                 missing = self._missing_timer()
                 if missing is not None and missing >= when:
@@ -587,7 +591,7 @@ class SseEmitter:
         outlet = self._outlet
         unsent = outlet.unsent() if outlet is not None and self._handed else None
         with self._guard:
-            self._timer = None
+            fired, self._timer = self._timer, None
             for membership in self._memberships:
                 self._deadlines.written = max(self._deadlines.written, membership.when)
             due = self._deadlines.due(now, self._handed, unsent, self._reason is not None)
@@ -603,7 +607,7 @@ class SseEmitter:
         elif sleeper is not None:
             sleeper.give(HEARTBEAT)
         if due is None or due == "heartbeat":
-            self._set_timer_to(missing)
+            self._set_timer_to(missing, fired)
         else:
             self._end_because(due)
             self._set_timer()

@@ -40,12 +40,13 @@ CANCELLED_KEPT = 128
 class Timer:
     """A call to come, made by :meth:`Scheduler.call_at`."""
 
-    __slots__ = ("call", "next", "when")
+    __slots__ = ("call", "called", "next", "when")
 
     def __init__(self, when: float, call: Callable[[], object]) -> None:
         self.when = when
         self.next = self  # of the same time, for as long as it is waited for; after the last comes the first
         self.call: Callable[[], object] | None = call  # None once called or cancelled
+        self.called: Callable[[], object] | None = None  # that, once it was called
 
 
 class Scheduler:
@@ -68,10 +69,22 @@ class Scheduler:
 
     def call_at(self, when: float, call: Callable[[], object]) -> Timer:
         """Call on the background thread once the clock shows this time. O(log n). The call must not block."""
-        timer = Timer(when, call)
+        return self._add(Timer(when, call))
+
+    def call_again(self, timer: Timer, when: float) -> Timer:
+        """As :meth:`call_at`, what this timer has called: it is used once more.
+
+        Heartbeats of thousands of clients are thousands of timers a minute. New ones would outlive the garbage
+        collector's young generations, and bring its next full collection near, which stops everybody.
+        """
+        timer.when, timer.next = when, timer
+        timer.call, timer.called = timer.called, None
+        return self._add(timer)
+
+    def _add(self, timer: Timer) -> Timer:
         with self._guard:
             self._insert(timer)
-            first = self._times[0] == when and timer.next is timer
+            first = self._times[0] == timer.when and timer.next is timer
         if first or not self._running:
             self._wake()
         return timer
@@ -214,6 +227,7 @@ class Scheduler:
                 timer = self._remove_first()
                 if timer.call is not None:
                     call, timer.call = timer.call, None
+                    timer.called = call
                     return call
         return None
 

@@ -17,6 +17,18 @@ from .clock import ManualScheduler
 from .waiting import PATIENCE, until
 
 
+def test_a_timer_that_has_fired_is_used_once_more(scheduler: ManualScheduler) -> None:
+    called: list[float] = []
+    timer = scheduler.call_at(scheduler.now + 1, lambda: called.append(scheduler.now))
+    scheduler.pass_time(2)
+    assert scheduler.call_again(timer, scheduler.now + 1) is timer
+    scheduler.pass_time(2)
+    scheduler.call_again(timer, scheduler.now + 1)
+    scheduler.cancel(timer)
+    scheduler.pass_time(2)
+    assert called == [1001.0, 1003.0]
+
+
 def test_timers_fire_in_the_order_of_their_times(scheduler: ManualScheduler) -> None:
     fired: list[str] = []
     for delay, name in ((3, "c"), (1, "a"), (2, "b"), (1, "a, set later")):
