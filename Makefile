@@ -10,7 +10,7 @@ NPM := build/npm
 help:
 	@echo "make run    serve the example on http://127.0.0.1:$(PORT)/ (PORT=... changes it; SSE_BROKER_URL=redis://...: many workers)"
 	@echo "make test   ruff, mypy and all tests"
-	@echo "make bench  this package beside its peers, in some 20 minutes; make bench-quick in less than one"
+	@echo "make bench  this package beside its peers, in some 25 minutes; make bench-quick in less than one"
 
 run: $(VENV)/.run
 	@PORT=$(PORT) $(BIN)/gunicorn example_app:app

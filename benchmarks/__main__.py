@@ -8,8 +8,9 @@ import signal
 import sys
 from pathlib import Path
 
-from .figures import FIGURES, QUICK, Plan
+from .figures import FIGURES
 from .measure import Journal, Results
+from .plan import QUICK, Plan
 from .plot import draw
 from .processes import LOAD_CORE, SERVER_CORE, BenchmarkFailed, alone, raise_limits
 from .report import as_json, machine, show, show_targets, source
@@ -28,6 +29,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--clients", type=counts, metavar="N,...", help="with so many, where a figure has a choice")
     parser.add_argument("--runs", type=int, help="runs of each subject, in turns; 3, or 1 with --quick")
     parser.add_argument("--output", type=Path, default=_RESULTS, help="folder of the JSON, the log and the plot")
+    parser.add_argument("--name", default="results", help="what these files are called, without their endings")
     given = parser.parse_args()
     for known, chosen in (([subject.name for subject in SUBJECTS], given.only or []), (list(FIGURES), given.figures)):
         if unknown := set(chosen) - set(known):
@@ -49,7 +51,12 @@ def plan_for(given: argparse.Namespace) -> Plan:
         return plan
     most = max(given.clients)
     return dataclasses.replace(
-        plan, clients=given.clients, burst_clients=given.clients, memory_clients=most, idle_clients=most
+        plan,
+        clients=given.clients,
+        burst_clients=given.clients,
+        memory_clients=most,
+        idle_clients=most,
+        users_clients=most,
     )
 
 
@@ -70,10 +77,11 @@ def measure(given: argparse.Namespace, plan: Plan, runs: int, subjects: list[Sub
     for name in given.figures:
         figure = FIGURES[name]
         of_whom = given.only or (figure.quick if given.quick else ()) or figure.subjects
-        for run in range(1, runs + 1):
+        times = min(runs, figure.most_runs or runs)
+        for run in range(1, times + 1):
             for subject in subjects:
                 if subject.name in figure.subjects and subject.name in of_whom:
-                    journal.note(f"{name}, run {run} of {runs}: {subject.name}")
+                    journal.note(f"{name}, run {run} of {times}: {subject.name}")
                     try:
                         figure.run(subject, plan, results)
                     except BenchmarkFailed as error:
@@ -96,8 +104,8 @@ def run(given: argparse.Namespace, journal: Journal) -> None:
     if facts["source_changed"]:
         journal.say()
         journal.say("The code of this package changed while this ran: what it says of ours is worth nothing.")
-    (given.output / "results.json").write_text(as_json(results, plan, runs, facts))
-    if not draw(results, given.output / "results.svg"):
+    (given.output / f"{given.name}.json").write_text(as_json(results, plan, runs, facts))
+    if not draw(results, given.output / f"{given.name}.svg"):
         journal.say("no plot: matplotlib is missing, or nothing that is drawn was measured")
 
 
@@ -107,7 +115,7 @@ def main() -> int:
     journal = Journal()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what is started is stopped in either case
     try:
-        with alone(), (given.output / "results.log").open("w") as journal.file:
+        with alone(), (given.output / f"{given.name}.log").open("w") as journal.file:
             run(given, journal)
     except BenchmarkFailed as error:
         print(f"\nFAILED: {error}", file=sys.stderr)

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import math
 import statistics
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from . import measure
 from .load import Load
 from .measure import Results
+from .plan import Plan
 from .processes import BenchmarkFailed, cpu_seconds
+from .redis_figures import foreign, shared, users
+from .steps import connect, events_for, in_turns, served, settle
 from .subjects import Server, Subject
 
 PUBLISHERS = 16
@@ -28,60 +28,6 @@ _FILL_EVENT = 50_000
 
 #: A client that reads nothing stays, and loses its oldest events: so that it is there for as long as it is measured.
 _STAYS_STUCK = {"SSE_OVERFLOW": "drop_oldest", "SSE_MAX_PENDING": "1000", "SSE_WRITE_SECONDS": "0"}
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How much of everything."""
-
-    clients: tuple[int, ...] = (100, 1_000, 10_000, 19_000)
-    #: What a measurement should cost the server, in seconds of CPU.
-    cpu: float = 1.25
-    burst_clients: tuple[int, ...] = (1_000, 10_000)
-    burst_deliveries: int = 1_280_000
-    memory_clients: int = 10_000
-    connects: int = 1_000
-    connect_rounds: int = 6
-    idle_clients: int = 10_000
-    idle_seconds: float = 46.0
-    heartbeat: float = 15.0
-    stuck_clients: int = 1_000
-    stuck_rounds: int = 4
-    ordinary_clients: int = 10_000
-
-
-QUICK = Plan(
-    clients=(1_000,),
-    cpu=0.15,
-    burst_clients=(1_000,),
-    burst_deliveries=96_000,
-    memory_clients=1_000,
-    connects=200,
-    connect_rounds=1,
-    idle_clients=1_000,
-    idle_seconds=3.0,
-    heartbeat=1.0,
-    stuck_rounds=1,
-    ordinary_clients=1_000,
-)
-
-
-@contextmanager
-def served(subject: Subject, settings: Mapping[str, str] | None = None) -> Iterator[tuple[Server, Load]]:
-    """A server and its load client. What fails says what the server had to say."""
-    with tempfile.TemporaryDirectory(prefix="benchmarks-") as folder, subject.start(settings) as server:
-        try:
-            with Load(server.port, Path(folder)) as load:
-                yield server, load
-        except BenchmarkFailed as error:
-            raise BenchmarkFailed(f"{error}\n{server.log}".strip()) from error
-
-
-def connect(server: Server, load: Load, clients: int) -> None:
-    """Open as many streams as are missing."""
-    if clients > load.clients:
-        load.connect(clients - load.clients, heads_come_late=server.heads_come_late)
-        server.await_clients(clients)
 
 
 def delivery(subject: Subject, plan: Plan, results: Results) -> None:
@@ -95,7 +41,7 @@ def delivery(subject: Subject, plan: Plan, results: Results) -> None:
 
 
 def _deliver(subject: Subject, server: Server, load: Load, plan: Plan, results: Results) -> None:
-    events, clients = _events_for(plan.cpu, server, load), load.clients
+    events, clients = events_for(plan.cpu, server, load), load.clients
     before, helpers_before = server.cpu(), cpu_seconds(server.helpers.values())
     answer = load.one_by_one(events)
     spent, helpers_spent = server.cpu() - before, cpu_seconds(server.helpers.values()) - helpers_before
@@ -110,18 +56,6 @@ def _deliver(subject: Subject, server: Server, load: Load, plan: Plan, results: 
     add(measure.LATENCY_P50, answer.p50_us / 1e3)
     add(measure.LATENCY_P99, answer.p99_us / 1e3)
     add(measure.LATENCY_MAX, answer.max_us / 1e3)
-
-
-def _events_for(cpu: float, server: Server, load: Load) -> int:
-    """How many events cost so much CPU time; found out on a server that is warm then."""
-    load.one_by_one(2)
-    events, spent = 1, 0.0
-    while spent < cpu / 10:
-        events *= 2
-        before = server.cpu()
-        load.one_by_one(events)
-        spent = server.cpu() - before
-    return max(2, math.ceil(events * cpu / spent))
 
 
 def burst(subject: Subject, plan: Plan, results: Results) -> None:
@@ -160,10 +94,10 @@ def connects(subject: Subject, plan: Plan, results: Results) -> None:
         def run(what: str, count: int) -> None:
             before = server.cpu()
             (load.plain if what == "plain" else load.connect)(count, at_once=4)
-            _settle(server)
+            settle(server)
             costs[what].append((server.cpu() - before) / count)
             load.close()
-            _settle(server)
+            settle(server)
 
         for what in costs:
             run(what, min(500, plan.connects))  # warms it up
@@ -174,21 +108,6 @@ def connects(subject: Subject, plan: Plan, results: Results) -> None:
     results.add(measure.PLAIN_CPU, plan.connects, subject.name, statistics.median(plain) * 1e6)
     ratio = statistics.median(stream / plain for stream, plain in zip(streams, plain, strict=True))
     results.add(measure.CONNECT_RATIO, plan.connects, subject.name, ratio)
-
-
-def in_turns(one: str, other: str, rounds: int) -> list[str]:
-    """One, other, other, one, and so on: neither always comes second."""
-    return [one, other, other, one] * (rounds // 2) + [one, other] * (rounds % 2)
-
-
-def _settle(server: Server) -> None:
-    """Until it has nothing left to do for what was asked of it."""
-    for _ in range(100):
-        before = server.cpu()
-        time.sleep(0.05)
-        if server.cpu() - before < 0.002:
-            return
-    raise BenchmarkFailed("the server does not come to rest")
 
 
 def idle(subject: Subject, plan: Plan, results: Results) -> None:
@@ -211,7 +130,7 @@ def stuck(subject: Subject, plan: Plan, results: Results) -> None:
     slowest: dict[str, list[float]] = {"without": [], "with": []}
     with served(subject, _STAYS_STUCK) as (server, load):
         connect(server, load, plan.stuck_clients)
-        events = _events_for(2 * plan.cpu, server, load)
+        events = events_for(2 * plan.cpu, server, load)
         for how in in_turns("without", "with", plan.stuck_rounds):
             port = load.stuck(1).ports[0] if how == "with" else None
             load.one_by_one(_FILL_BYTES // _FILL_EVENT, size=_FILL_EVENT)
@@ -220,7 +139,7 @@ def stuck(subject: Subject, plan: Plan, results: Results) -> None:
             if (waiting > 0) != (how == "with") or waiting != _unsent(server.port, port):
                 raise BenchmarkFailed(f"stuck is not what it should be: {waiting}, {_unsent(server.port, port)} bytes")
             load.unstuck()
-            _settle(server)
+            settle(server)
     before, after = statistics.median(slowest["without"]), statistics.median(slowest["with"])
     results.add(measure.STUCK_WITHOUT, plan.stuck_clients, subject.name, before / 1e3)
     results.add(measure.STUCK_WITH, plan.stuck_clients, subject.name, after / 1e3)
@@ -232,7 +151,7 @@ def ordinary(subject: Subject, plan: Plan, results: Results) -> None:
     waits: list[float] = []
     with served(subject) as (server, load):
         connect(server, load, plan.ordinary_clients)
-        events = _events_for(4 * plan.cpu, server, load)
+        events = events_for(4 * plan.cpu, server, load)
         over = threading.Event()
         asker = threading.Thread(target=_ask, args=(server.port, over, waits))
         asker.start()
@@ -271,11 +190,13 @@ class Figure:
     """What is measured, and of whom.
 
     :ivar quick: of whom with ``--quick``; all, where it is empty.
+    :ivar most_runs: where one run measures several times by itself.
     """
 
     run: Callable[[Subject, Plan, Results], None]
     subjects: tuple[str, ...]
     quick: tuple[str, ...] = ()
+    most_runs: int | None = None
 
 
 _EVERYONE = ("bare", "ours-on", "ours-off", "recipe", "flask-sse", "sse-starlette", "nchan")
@@ -288,4 +209,7 @@ FIGURES = {
     "idle": Figure(idle, ("ours-on",)),
     "stuck": Figure(stuck, ("ours-on", "ours-off"), quick=("ours-on",)),
     "ordinary": Figure(ordinary, ("ours-on", "ours-off"), quick=("ours-on",)),
+    "shared": Figure(shared, ("flask-sse", "ours-redis"), quick=("ours-redis",)),
+    "foreign": Figure(foreign, ("ours-redis",)),
+    "users": Figure(users, ("ours-redis",), most_runs=1),
 }

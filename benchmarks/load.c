@@ -2,10 +2,13 @@
  *
  * Usage: load PORT. Reads one command a line, answers each with one line of JSON; {"error": ...} is the last one.
  *
- *   connect COUNT AT_ONCE head|request   open streams; each counts once its response head is here (or its request sent)
+ *   connect COUNT AT_ONCE head|request PATH   open streams; each counts once its response head is here (or its request
+ *                                        sent). A * in the path is the number of the client, from 0
  *   plain COUNT AT_ONCE                  read COUNT responses of /plain to their end, each on a connection of its own
  *   one-by-one EVENTS SIZE               publish the next event when every client has the last one
  *   burst PUBLISHERS EACH SIZE           every publisher posts its next event as soon as its last post was answered
+ *   scattered COUNT SIZE                 read so many events that another process publishes: each has the time in it,
+ *                                        and goes to one client, that of its number (see index_for)
  *   stuck COUNT                          open streams that read nothing after the head
  *   unstuck                              close those
  *   idle SECONDS                         only read, and take any event for a mistake
@@ -44,6 +47,7 @@ enum {
     CLIENTS_PER_ADDRESS = 15000, /* ephemeral ports are about 28,000 for each source address */
     LARGEST_HEAD = 8192,
     DIGITS = 10,
+    TIME_DIGITS = 20, /* nanoseconds of CLOCK_MONOTONIC */
     FRAMING = 8, /* "data: " and "\n\n" */
     PATIENCE = 60, /* seconds without any progress */
     STALE = 2, /* seconds after which a server may have closed an idle connection */
@@ -53,15 +57,16 @@ enum {
 enum kind { STREAM, STUCK, PLAIN, PUBLISHER };
 enum stage { CONNECTING, HEAD, BODY, CLOSED };
 enum chunk_stage { SIZE, SIZE_LINE, DATA, AFTER_DATA, TRAILER };
-enum line_stage { START, NAME, VALUE, NUMBER, PADDING, SKIP };
+enum line_stage { START, NAME, VALUE, NUMBER, TIME, PADDING, SKIP };
 
 struct connection {
     int fd;
     uint8_t kind, stage, chunk_stage, line_stage;
     uint8_t chunked, matched, quoted, digits, carriage_return;
     uint32_t line; /* length of a trailer line */
+    size_t index; /* among the streams */
     uint64_t left; /* bytes of this chunk, or of the body */
-    uint64_t number, padding; /* of the event that is being read */
+    uint64_t number, time, padding; /* of the event that is being read */
     uint64_t last, count, mix; /* of the events that were read */
     char *head;
     uint32_t head_length;
@@ -79,14 +84,14 @@ static size_t stream_count, stuck_count;
 static char buffer[1 << 16];
 
 /* What the command that runs waits for, and what it has seen. */
-static enum { NO_EVENTS, ONE_BY_ONE, BURST } mode;
+static enum { NO_EVENTS, ONE_BY_ONE, BURST, SCATTERED } mode;
 static uint64_t next_number = 1, current, first_number, last_number, expected_count, expected_padding;
 static uint64_t opened, finished, unanswered, missing, deliveries, comments, bytes_read, bytes_published;
 static uint64_t posted_at, last_delivery_at;
 
-/* A histogram of latencies: 128 steps for each power of two, so that a value is right to 1 %. */
+/* Histograms of latencies: 128 steps for each power of two, so that a value is right to 1 %. */
 enum { STEP_BITS = 7, BUCKETS = 64 << STEP_BITS };
-static uint64_t histogram[BUCKETS], slowest;
+static uint64_t latencies[BUCKETS], last_latencies[BUCKETS], slowest; /* of all clients, and of each event's last */
 
 static uint64_t nanoseconds(clockid_t clock) {
     struct timespec time;
@@ -143,7 +148,19 @@ static uint64_t value_of(size_t bucket) {
     return ((bucket & ((1 << STEP_BITS) - 1)) + (1 << STEP_BITS)) << shift;
 }
 
-static double percentile(double share) {
+static void note_latency(uint64_t latency) {
+    latencies[bucket_of(latency)]++;
+    if (latency > slowest)
+        slowest = latency;
+}
+
+static void forget_latencies(void) {
+    memset(latencies, 0, sizeof latencies);
+    memset(last_latencies, 0, sizeof last_latencies);
+    slowest = 0;
+}
+
+static double percentile(const uint64_t *histogram, double share) {
     uint64_t total = 0, seen = 0;
     for (size_t bucket = 0; bucket < BUCKETS; bucket++)
         total += histogram[bucket];
@@ -267,6 +284,10 @@ static void answered(struct connection *c) {
 
 /* ---- reading ---- */
 
+static size_t index_for(uint64_t number) {
+    return mixed(number) % stream_count;
+}
+
 static void delivered(struct connection *c, uint64_t now) {
     if (c->padding != expected_padding + c->quoted)
         fail("a client got event %" PRIu64 " with %" PRIu64 " bytes of padding in place of %" PRIu64, c->number, c->padding,
@@ -279,11 +300,9 @@ static void delivered(struct connection *c, uint64_t now) {
             fail("a client got event %" PRIu64 " after %" PRIu64 ", and %" PRIu64 " was published", c->number, c->last,
                  current);
         c->last = c->number;
-        missing--;
-        uint64_t latency = now - posted_at;
-        histogram[bucket_of(latency)]++;
-        if (latency > slowest)
-            slowest = latency;
+        note_latency(now - posted_at);
+        if (!--missing)
+            last_latencies[bucket_of(now - posted_at)]++;
         break;
     case BURST:
         if (c->number > last_number || c->number < next_number)
@@ -294,6 +313,14 @@ static void delivered(struct connection *c, uint64_t now) {
             fail("a client got more than the %" PRIu64 " events that were published", expected_count);
         if (c->count == expected_count)
             missing--;
+        break;
+    case SCATTERED:
+        if (c->number > last_number || c->number < next_number || c->index != index_for(c->number) || c->number <= c->last)
+            fail("client %zu got event %" PRIu64 " after %" PRIu64 ", which is not for it, or not now", c->index, c->number,
+                 c->last);
+        c->last = c->number;
+        note_latency(now - c->time);
+        missing--;
     }
     deliveries++;
     last_delivery_at = now;
@@ -321,7 +348,7 @@ static void feed_lines(struct connection *c, const char *at, size_t length, uint
             }
             at++;
             if (++c->matched == 5) {
-                c->number = c->padding = c->digits = c->quoted = 0;
+                c->number = c->time = c->padding = c->digits = c->quoted = 0;
                 c->line_stage = VALUE;
             }
             break;
@@ -338,9 +365,16 @@ static void feed_lines(struct connection *c, const char *at, size_t length, uint
                 fail("a client got an event that does not begin with a number");
             c->number = c->number * 10 + (*at++ - '0');
             if (++c->digits == DIGITS) {
-                c->carriage_return = 0;
-                c->line_stage = PADDING;
+                c->digits = c->carriage_return = 0;
+                c->line_stage = mode == SCATTERED ? TIME : PADDING;
             }
+            break;
+        case TIME:
+            if (*at < '0' || *at > '9')
+                fail("a client got an event without its time");
+            c->time = c->time * 10 + (*at++ - '0');
+            if (++c->digits == TIME_DIGITS)
+                c->line_stage = PADDING;
             break;
         case PADDING:
             newline = memchr(at, '\n', end - at);
@@ -579,7 +613,17 @@ static void turn_until(const uint64_t *counter, uint64_t value, const char *what
 
 /* ---- commands ---- */
 
-static void connect_streams(size_t count, size_t at_once, bool await_heads) {
+/* The path with the number of the client in place of its *. */
+static const char *path_for(const char *path, size_t index) {
+    static char filled[512];
+    const char *star = strchr(path, '*');
+    if (!star)
+        return path;
+    snprintf(filled, sizeof filled, "%.*s%zu%s", (int)(star - path), path, index, star + 1);
+    return filled;
+}
+
+static void connect_streams(size_t count, size_t at_once, bool await_heads, const char *path) {
     size_t first = stream_count;
     streams = realloc(streams, (first + count) * sizeof *streams);
     if (!streams)
@@ -589,7 +633,8 @@ static void connect_streams(size_t count, size_t at_once, bool await_heads) {
     for (size_t i = 0; i < count; i++) {
         if (i >= at_once && *done < i + 1 - at_once)
             turn_until(done, i + 1 - at_once, "response heads");
-        streams[stream_count] = open_connection(STREAM, "/events", stream_count);
+        streams[stream_count] = open_connection(STREAM, path_for(path, stream_count), stream_count);
+        streams[stream_count]->index = stream_count;
         stream_count++;
     }
     turn_until(done, count, "response heads");
@@ -626,8 +671,7 @@ static void set_size(size_t size) {
 
 static void one_by_one(size_t count, size_t size) {
     set_size(size);
-    memset(histogram, 0, sizeof histogram);
-    slowest = 0;
+    forget_latencies();
     struct connection *publisher = open_publisher();
     publisher->answered_at = nanoseconds(CLOCK_MONOTONIC);
     mode = ONE_BY_ONE;
@@ -688,6 +732,20 @@ static void burst(size_t publishers, size_t each, size_t size) {
     free(all);
 }
 
+static void scattered(size_t count, size_t size) {
+    set_size(size);
+    if (!stream_count || expected_padding < TIME_DIGITS)
+        fail("nobody to read, or no room for the time");
+    expected_padding -= TIME_DIGITS;
+    forget_latencies();
+    last_number = next_number + count - 1;
+    missing = count;
+    mode = SCATTERED;
+    turn_until(&missing, 0, "the events");
+    mode = NO_EVENTS;
+    next_number = last_number + 1;
+}
+
 static void open_stuck(size_t count) {
     stuck = realloc(stuck, (stuck_count + count) * sizeof *stuck);
     if (!stuck)
@@ -725,21 +783,23 @@ static void close_streams(bool at_once) {
 }
 
 static void run(const char *line) {
-    char word[16] = "", how[16] = "";
+    char word[16] = "", how[16] = "", path[256] = "";
     unsigned long first = 0, second = 0, third = 0;
     double seconds = 0;
     sscanf(line, "%15s", word);
     turn(0); /* what has come since the last command is none of this one's */
     deliveries = comments = bytes_read = bytes_published = last_delivery_at = 0;
     uint64_t began = nanoseconds(CLOCK_MONOTONIC), cpu = nanoseconds(CLOCK_PROCESS_CPUTIME_ID);
-    if (sscanf(line, "connect %lu %lu %15s", &first, &second, how) == 3)
-        connect_streams(first, second, !strcmp(how, "head"));
+    if (sscanf(line, "connect %lu %lu %15s %255s", &first, &second, how, path) == 4)
+        connect_streams(first, second, !strcmp(how, "head"), path);
     else if (sscanf(line, "plain %lu %lu", &first, &second) == 2)
         read_plain(first, second);
     else if (sscanf(line, "one-by-one %lu %lu", &first, &second) == 2)
         one_by_one(first, second);
     else if (sscanf(line, "burst %lu %lu %lu", &first, &second, &third) == 3)
         burst(first, second, third);
+    else if (sscanf(line, "scattered %lu %lu", &first, &second) == 2)
+        scattered(first, second);
     else if (sscanf(line, "stuck %lu", &first) == 1)
         open_stuck(first);
     else if (!strcmp(word, "unstuck"))
@@ -755,8 +815,12 @@ static void run(const char *line) {
            ", \"bytes_read\": %" PRIu64 ", \"bytes_published\": %" PRIu64,
            (ended - began) / 1e9, (nanoseconds(CLOCK_PROCESS_CPUTIME_ID) - cpu) / 1e9, stream_count, deliveries, comments,
            bytes_read, bytes_published);
+    if (!strcmp(word, "one-by-one") || !strcmp(word, "scattered"))
+        printf(", \"p50_us\": %.1f, \"p99_us\": %.1f, \"max_us\": %.1f", percentile(latencies, 0.5), percentile(latencies, 0.99),
+               slowest / 1e3);
     if (!strcmp(word, "one-by-one"))
-        printf(", \"p50_us\": %.1f, \"p99_us\": %.1f, \"max_us\": %.1f", percentile(0.5), percentile(0.99), slowest / 1e3);
+        printf(", \"last_p50_us\": %.1f, \"last_p99_us\": %.1f", percentile(last_latencies, 0.5),
+               percentile(last_latencies, 0.99));
     if (!strcmp(word, "burst"))
         printf(", \"delivery_seconds\": %.6f", (last_delivery_at - posted_at) / 1e9);
     if (!strcmp(word, "stuck")) {

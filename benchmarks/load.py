@@ -1,15 +1,19 @@
-"""Drives the load client, which is ``load.c``."""
+"""Drives the load client, which is ``load.c``, and the publisher beside it."""
 
 from __future__ import annotations
 
 import json
+import os
 import select
 import subprocess
+import sys
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
-from .processes import LOAD_CORE, BenchmarkFailed, compiled, on_core
+from .processes import LOAD_CORE, ROOT, BenchmarkFailed, compiled, on_core
 
 SOURCE = Path(__file__).parent / "load.c"
 
@@ -37,6 +41,8 @@ class Answer:
     p50_us: float = 0.0
     p99_us: float = 0.0
     max_us: float = 0.0
+    last_p50_us: float = 0.0
+    last_p99_us: float = 0.0
     delivery_seconds: float = 0.0
     ports: list[int] = field(default_factory=list)
 
@@ -54,6 +60,8 @@ class Load:
                 start_new_session=True,
             )
         self.clients = 0
+        #: That the next event will have.
+        self.next_number = 1
 
     def __enter__(self) -> Load:
         return self
@@ -65,9 +73,14 @@ class Load:
         finally:
             self._stop()
 
-    def connect(self, count: int, *, at_once: int = AT_ONCE, heads_come_late: bool = False) -> Answer:
-        """Open streams; without waiting for response heads where these come only with the first event."""
-        answer = self._run(f"connect {count} {at_once} {'request' if heads_come_late else 'head'}")
+    def connect(
+        self, count: int, *, at_once: int = AT_ONCE, heads_come_late: bool = False, path: str = "/events"
+    ) -> Answer:
+        """Open streams; without waiting for response heads where these come only with the first event.
+
+        :param path: in which ``*`` is the number of the client.
+        """
+        answer = self._run(f"connect {count} {at_once} {'request' if heads_come_late else 'head'} {path}")
         self.clients = answer.clients
         return answer
 
@@ -75,10 +88,14 @@ class Load:
         return self._run(f"plain {count} {at_once}")
 
     def one_by_one(self, events: int, *, size: int = SIZE) -> Answer:
-        return self._checked(self._run(f"one-by-one {events} {size}"), events)
+        return self._checked(f"one-by-one {events} {size}", events, self.clients)
 
     def burst(self, publishers: int, each: int, *, size: int = SIZE) -> Answer:
-        return self._checked(self._run(f"burst {publishers} {each} {size}"), publishers * each)
+        return self._checked(f"burst {publishers} {each} {size}", publishers * each, self.clients)
+
+    def scattered(self, events: int, *, size: int = SIZE) -> Answer:
+        """Read what the publisher publishes: each event goes to one client."""
+        return self._checked(f"scattered {events} {size}", events, 1)
 
     def stuck(self, count: int) -> Answer:
         return self._run(f"stuck {count}")
@@ -93,9 +110,11 @@ class Load:
         self.clients = 0
         return self._run("close")
 
-    def _checked(self, answer: Answer, events: int) -> Answer:
-        if answer.deliveries != events * self.clients:
-            raise BenchmarkFailed(f"{answer.deliveries} deliveries of {events} events to {self.clients} clients")
+    def _checked(self, command: str, events: int, receivers: int) -> Answer:
+        answer = self._run(command)
+        self.next_number += events
+        if answer.deliveries != events * receivers:
+            raise BenchmarkFailed(f"{answer.deliveries} deliveries of {events} events to {receivers} clients each")
         return answer
 
     def _run(self, command: str) -> Answer:
@@ -123,3 +142,61 @@ class Load:
         except (BrokenPipeError, subprocess.TimeoutExpired):
             self._process.kill()
             self._process.wait()
+
+
+class Publisher:
+    """Publishes through this package from a process beside the load client: see ``apps/publisher.py``."""
+
+    def __init__(self, settings: Mapping[str, str], *, threads: int = 4, size: int = SIZE) -> None:
+        with on_core(LOAD_CORE):
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "benchmarks.apps.publisher", str(threads), str(size)],
+                cwd=ROOT,
+                env={**os.environ, **{f"BENCH_{key}": value for key, value in settings.items()}},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
+            )
+
+    def __enter__(self) -> Publisher:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def begin(self, first: int, count: int, rate: float, channel: str, channels: int = 1) -> None:
+        """Publish, from a moment later on.
+
+        :param first: the number of the first event.
+        :param rate: a second; 0 is as fast as it can.
+        :param channel: in which ``*`` is the number of the channel.
+        """
+        assert self._process.stdin is not None
+        begin = time.monotonic() + 0.5
+        self._process.stdin.write(f"{first} {count} {rate} {channel} {channels} {begin}\n")
+        self._process.stdin.flush()
+
+    def end(self) -> Published:
+        """Wait until all is published."""
+        assert self._process.stdout is not None
+        if not select.select([self._process.stdout], [], [], _PATIENCE)[0]:
+            raise BenchmarkFailed(f"the publisher has not published all in {_PATIENCE} s")
+        line = self._process.stdout.readline()
+        answer = json.loads(line) if line else {"error": "it crashed"}
+        if error := answer.pop("error"):
+            raise BenchmarkFailed(f"the publisher failed: {error}")
+        return Published(**answer)
+
+
+@dataclass(frozen=True)
+class Published:
+    """What the publisher did.
+
+    :ivar latest: by so many seconds an event was later than the rate has it.
+    """
+
+    seconds: float
+    cpu_seconds: float
+    latest: float

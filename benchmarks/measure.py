@@ -48,6 +48,45 @@ STUCK_RATIO = Metric("stuck_ratio", "With one stuck client, in times without", "
 ORDINARY_P50 = Metric("ordinary_p50", "An ordinary request during broadcasts: median", "ms")
 ORDINARY_P99 = Metric("ordinary_p99", "An ordinary request during broadcasts: 99th percentile", "ms")
 ORDINARY_MAX = Metric("ordinary_max", "An ordinary request during broadcasts: slowest", "ms")
+SHARED_CPU = Metric("shared_cpu", "CPU of two workers over Redis per delivery, one by one", "µs")
+SHARED_REDIS = Metric("shared_redis_cpu", "CPU of Redis per delivery, two workers, one by one", "µs", 3)
+SHARED_LOAD = Metric("shared_load_cpu", "CPU of the load client per delivery, two workers over Redis, one by one", "µs")
+SHARED_LAST_P50 = Metric(
+    "shared_last_p50", "From the post until the last client has it, two workers over Redis: median", "ms"
+)
+SHARED_LAST_P99 = Metric(
+    "shared_last_p99", "From the post until the last client has it, two workers over Redis: 99th percentile", "ms"
+)
+SHARED_FEWEST = Metric("shared_fewest", "Clients of that worker of the two that has the fewest", "", 0)
+FOREIGN_LISTENERS = Metric(
+    "foreign_listeners", "Connections to which Redis announces an event of a channel that no client here reads", "", 0
+)
+FOREIGN_RATE = Metric("foreign_rate", "Such events published per second", "1/s", 0)
+FOREIGN_CPU = Metric("foreign_cpu", "CPU of two workers meanwhile", "% of a core")
+FOREIGN_IDLE = Metric("foreign_idle", "CPU of two workers while nothing is published", "% of a core")
+FOREIGN_REDIS = Metric("foreign_redis_cpu", "CPU of Redis per such event", "µs", 1)
+USERS_EMPTY = Metric("users_empty", "Memory (PSS) of a worker and its arbiter without clients", "MB", 1)
+USERS_MEMORY = Metric("users_memory", "Memory (PSS) per idle client with a channel of its own", "bytes", 0)
+USERS_MEMORY_REDIS = Metric("users_redis_memory", "Memory of Redis per such channel", "bytes", 0)
+USERS_MEMORY_KERNEL = Metric("users_kernel_memory", "Memory of the kernel per connection, one end of it", "bytes", 0)
+USERS_CONNECT = Metric("users_connect_cpu", "CPU of the worker per new stream with a channel of its own", "µs", 0)
+USERS_CONNECT_REDIS = Metric("users_connect_redis_cpu", "CPU of Redis per new stream", "µs", 1)
+USERS_IDLE = Metric("users_idle_cpu", "Idle CPU of the worker, a channel for each client", "% of a core")
+USERS_IDLE_REDIS = Metric("users_idle_redis_cpu", "CPU of Redis meanwhile", "% of a core", 3)
+USERS_RATE = Metric("users_rate", "Events published per second, a channel for each client", "1/s", 0)
+USERS_P50 = Metric("users_p50", "From publishing until the client has it, a channel for each client: median", "ms")
+USERS_P99 = Metric(
+    "users_p99", "From publishing until the client has it, a channel for each client: 99th percentile", "ms"
+)
+USERS_MAX = Metric("users_max", "From publishing until the client has it, a channel for each client: slowest", "ms")
+USERS_CPU = Metric("users_cpu", "CPU of the worker per event, a channel for each client", "µs", 1)
+USERS_REDIS = Metric("users_redis_cpu", "CPU of Redis per event, a channel for each client", "µs", 1)
+USERS_PUBLISHER = Metric("users_publisher_cpu", "CPU of the process that publishes, per event", "µs", 1)
+USERS_OTHERS = Metric("users_others", "CPU that others took on both cores meanwhile", "% of a core", 0)
+USERS_FULL = Metric("users_full_collections", "Full collections of garbage meanwhile", "", 0)
+USERS_PAUSE = Metric("users_pause", "CPU time of the longest pause by the garbage collector meanwhile", "ms", 1)
+USERS_KEPT = Metric("users_kept", "Memory (PSS) of the worker per event that it keeps", "bytes", 0)
+USERS_KEPT_REDIS = Metric("users_kept_redis", "Memory of Redis per event that it keeps", "bytes", 0)
 
 METRICS = [
     DELIVERY_CPU,
@@ -72,6 +111,37 @@ METRICS = [
     ORDINARY_P50,
     ORDINARY_P99,
     ORDINARY_MAX,
+    SHARED_CPU,
+    SHARED_REDIS,
+    SHARED_LOAD,
+    SHARED_LAST_P50,
+    SHARED_LAST_P99,
+    SHARED_FEWEST,
+    FOREIGN_LISTENERS,
+    FOREIGN_RATE,
+    FOREIGN_CPU,
+    FOREIGN_IDLE,
+    FOREIGN_REDIS,
+    USERS_EMPTY,
+    USERS_MEMORY,
+    USERS_MEMORY_REDIS,
+    USERS_MEMORY_KERNEL,
+    USERS_CONNECT,
+    USERS_CONNECT_REDIS,
+    USERS_IDLE,
+    USERS_IDLE_REDIS,
+    USERS_RATE,
+    USERS_P50,
+    USERS_P99,
+    USERS_MAX,
+    USERS_CPU,
+    USERS_REDIS,
+    USERS_PUBLISHER,
+    USERS_OTHERS,
+    USERS_FULL,
+    USERS_PAUSE,
+    USERS_KEPT,
+    USERS_KEPT_REDIS,
 ]
 
 

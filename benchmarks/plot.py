@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .measure import BURST_RATE, DELIVERY_CPU, LATENCY_P99, MEMORY, Metric, Results
+from .measure import BURST_RATE, DELIVERY_CPU, LATENCY_P99, MEMORY, SHARED_CPU, Metric, Results
 from .subjects import SUBJECTS
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ _COLOURS = {
     "ours-off": "#E69F00",
     "recipe": "#0072B2",
     "flask-sse": "#56B4E9",
+    "ours-redis": "#F0E442",
     "sse-starlette": "#009E73",
     "nchan": "#CC79A7",
 }
@@ -27,6 +28,7 @@ _PANELS = {
     LATENCY_P99: "Latency, 99th percentile: ms, less is better",
     BURST_RATE: "Burst of 16 publishers: deliveries per second, more is better",
     MEMORY: "Memory of an idle client: bytes, less is better",
+    SHARED_CPU: "CPU per delivery, two workers over Redis: µs, less is better",
 }
 
 

@@ -126,6 +126,34 @@ def cpu_seconds(pids: Iterable[int]) -> float:
         return sum(time.clock_gettime((~pid << 3) | 2) for pid in pids)
 
 
+def busy_seconds() -> float:
+    """CPU time that all cores have spent on anything, also for others on the same host, in steps of 10 ms."""
+    user, nice, system, _idle, _waits, interrupts, soft, steal, *_ = map(int, _first_line("/proc/stat").split()[1:])
+    return (user + nice + system + interrupts + soft + steal) / os.sysconf("SC_CLK_TCK")
+
+
+def kernel_bytes() -> int:
+    """What the kernel of this machine holds for itself, among it the sockets of all."""
+    lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    return int(lines["Slab"].split()[0]) * 1024
+
+
+def _first_line(path: str) -> str:
+    with Path(path).open() as file:
+        return file.readline()
+
+
+def connections(pid: int, port: int) -> int:
+    """How many of the connections to this port a process has open."""
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    there = {f"socket:[{line[9]}]" for line in lines if int(line[1].split(":")[1], 16) == port and line[3] == "01"}
+    own = set()
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            own.add(str(link.readlink()))
+    return len(own & there)
+
+
 def pss_bytes(pids: Iterable[int]) -> int:
     """Memory of these processes, where what they share counts once."""
     with _still_there():

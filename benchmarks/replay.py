@@ -27,9 +27,9 @@ from collections.abc import Callable, Iterator
 from itertools import chain, count
 from typing import NamedTuple
 
-from .figures import in_turns
 from .measure import Journal, Metric, Results
 from .processes import LOAD_CORE, BenchmarkFailed, alone, on_core, pss_bytes, raise_limits
+from .steps import in_turns
 from .subjects import Server
 from .subjects.gunicorn import Ours
 

@@ -13,8 +13,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from .figures import Plan
 from .measure import METRICS, Journal, Metric, Results
+from .plan import Plan
 from .processes import LOAD_CORE, ROOT, SERVER_CORE
 from .subjects import SUBJECTS
 from .targets import TARGETS
@@ -58,7 +58,7 @@ def machine() -> dict[str, Any]:
 
 def source() -> str:
     """What this package's code is, in short: a run whose code changes under it compares nothing."""
-    files = sorted((ROOT / "flask_sse_emitters").glob("*.py"))
+    files = sorted((ROOT / "flask_sse_emitters").rglob("*.py"))
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
 
 

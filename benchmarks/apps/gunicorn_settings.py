@@ -3,7 +3,7 @@
 import os
 
 bind = f"127.0.0.1:{os.environ['BENCH_PORT']}"
-workers = 1
+workers = int(os.environ.get("BENCH_WORKERS", "1"))
 worker_class = "gevent"
 worker_connections = 25_000
 backlog = 4096

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .bare import Bare
-from .gunicorn import FlaskSse, Ours, Recipe
+from .gunicorn import FlaskSse, Ours, OursOnRedis, Recipe
 from .nchan import Nchan
 from .server import Server, Subject
 from .sse_starlette import SseStarlette
@@ -15,6 +15,7 @@ SUBJECTS: list[Subject] = [
     Ours("ours-off", handoff="off", most_clients=10_000),
     Recipe("recipe"),
     FlaskSse("flask-sse"),
+    OursOnRedis("ours-redis"),
     SseStarlette("sse-starlette"),
     Nchan("nchan"),
 ]

@@ -29,6 +29,9 @@ class Server:
     #: The response head leaves with the first event, so that clients cannot wait for it.
     heads_come_late = False
 
+    #: Of the stream. A ``*`` in it is the number of the client.
+    path = "/events"
+
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="benchmarks-", ignore_cleanup_errors=True)
         self.folder = Path(self._folder.name)
