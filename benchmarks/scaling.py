@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from flask_sse_emitters.brokers.redis_ear import COUNT_AFTER, COUNT_EVERY
+from flask_sse_emitters.brokers.redis_presence import COUNT_AFTER, COUNT_EVERY
 from flask_sse_emitters.settings import DEFAULTS
 
 from .measure import (

@@ -21,14 +21,8 @@ import redis as redis_py
 from flask_sse_emitters import BrokerUnavailable, Event
 from flask_sse_emitters.brokers import make_broker, redis_ear
 from flask_sse_emitters.brokers.redis_client import BEGIN_SECONDS, CONNECTIONS, READ_SECONDS, _Turns, within
-from flask_sse_emitters.brokers.redis_ear import (
-    COUNT_EVERY,
-    COUNT_SECONDS,
-    GONE_AFTER,
-    LONGEST_WAIT,
-    PING_AFTER,
-    SPREAD,
-)
+from flask_sse_emitters.brokers.redis_ear import GONE_AFTER, LONGEST_WAIT, PING_AFTER, SPREAD
+from flask_sse_emitters.brokers.redis_presence import COUNT_EVERY, COUNT_SECONDS
 from flask_sse_emitters.frames import Frame
 from flask_sse_emitters.history import Bounds
 from flask_sse_emitters.scheduler import Bell

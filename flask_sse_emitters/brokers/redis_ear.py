@@ -32,7 +32,8 @@ from ..scheduler import SCHEDULER, Bell
 from .base import Listener, Start
 from .redis_client import Client
 from .redis_health import Health
-from .redis_wire import COUNT, LOOK, Found, Names, Told, read_announcement, read_clock, read_found
+from .redis_presence import NAMES_AT_ONCE, Presence
+from .redis_wire import LOOK, Found, Names, Told, read_announcement, read_clock, read_found
 
 log = logging.getLogger(__name__)
 
@@ -53,12 +54,8 @@ LOOK_EVERY, LOOK_EVERY_IN_CLUSTER = 86_400.0, 20.0
 #: Seconds in which all logs are gone through, to let go of what is too old.
 TIDY_EVERY = 60.0
 
-#: What changes in the numbers of clients is told after so many seconds, all of it is confirmed after so many, and
-#: forgotten after so many: a process that was killed takes its clients with it.
-COUNT_AFTER, COUNT_EVERY, COUNT_SECONDS = 0.25, 4.0, 12.0
-
-#: So many channels are looked up in one go, and so many are named in one command.
-LOOKS_AT_ONCE, NAMES_AT_ONCE = 20, 200
+#: So many channels are looked up in one go.
+LOOKS_AT_ONCE = 20
 
 #: After so many slices of reading there is something else to do.
 SLICES = 8
@@ -104,13 +101,12 @@ class Ear:
     ) -> None:
         self._new_client = client
         self._names = names
-        self._process = process
         self._health = health
         self._look_every = look_every
+        self._presence = Presence(names, process, health, self._clients)
         self._guard = guard()
         self._topics: dict[str, Topic] = {}
         self._changed: dict[str, None] = {}  # names of topics
-        self._counts_changed: dict[str, None] = {}
         self._bell: Bell | None = None
         self._running = False
         self._closed = False
@@ -150,10 +146,7 @@ class Ear:
         self._wake()
 
     def count_again(self, channel: str) -> None:
-        with self._guard:
-            first = not self._counts_changed
-            self._counts_changed[channel] = None
-        if first:
+        if self._presence.change(channel):
             self._wake()
 
     def close(self) -> None:
@@ -205,6 +198,10 @@ class Ear:
             parker().park()  # threads that end here are unknown to threading
         bell.close()
 
+    def _clients(self, channel: str) -> int:
+        topic = self._topics.get(channel)
+        return 0 if topic is None else topic.clients
+
     def _take_changed(self) -> dict[str, None]:
         with self._guard:
             changed, self._changed = self._changed, {}
@@ -230,14 +227,13 @@ class _Session:
         self._failed: dict[Topic, None] = {}  # could not be, and are again
         self._warned: dict[Topic, None] = {}  # of what others announce there
         self._look_again = 0.0
-        self._is_counted = False  # Redis knows of all clients here
-        self._count_at = self._confirm_at = 0.0
         self._tidy: list[Topic] = []
         self._tidied = time.monotonic()
 
     def listen(self) -> None:
         ear = self._ear
         self._client = ear._new_client()
+        ear._presence.begin_anew()
         with self._client.listening() as connection, selectors.DefaultSelector() as selector:
             self._connection = connection
             self._send("SUBSCRIBE", [self._names.announcements("") + "here"])  # so that there is somebody to ask
@@ -256,13 +252,13 @@ class _Session:
                 self._mind_silence(now, self._take_messages())
                 self._want(ear._take_changed())
                 self._look()
-                self._count(now)
+                ear._presence.tell(self._client, self._topics, now, _breathe)
                 self._forget_old(now)
 
     def _mind_silence(self, now: float, has_heard: bool) -> None:
         if has_heard:
             self._heard, self._asked = now, None
-            settles = not self.is_settled and self._confirm_at > 0 and not self._behind
+            settles = not self.is_settled and self._ear._presence.is_told and not self._behind
             self.is_settled = self.is_settled or settles
             if self.is_settled:
                 self._ear._health.hears(begins=settles)
@@ -277,10 +273,9 @@ class _Session:
         if self._behind or self._has_more:
             return 0.0
         now = time.monotonic()
-        counts = self._ear._counts_changed or not self._is_counted
         patience = PING_AFTER if self.is_settled else 0.0
         silent = self._heard + patience if self._asked is None else self._asked + GONE_AFTER - PING_AFTER
-        until = [silent, self._count_at if counts else self._confirm_at]
+        until = [silent, self._ear._presence.due]
         if self._failed:
             until.append(self._look_again)
         return max(0.0, min(until) - now)
@@ -487,45 +482,6 @@ class _Session:
         assert topic.log is not None
         for listener in fresh:
             call_and_log(partial(listener.started, Start(topic.log, topic.log.newest)))
-
-    def _count(self, now: float) -> None:
-        """Tell Redis how many clients of each channel there are here: what has changed, or all where it knows none."""
-        ear = self._ear
-        changed = ear._counts_changed
-        if now < (self._count_at if changed or not self._is_counted else self._confirm_at):
-            return
-        self._confirm_at = now + COUNT_EVERY
-        if self._is_counted and not changed and not self._topics:
-            return
-        with ear._guard:
-            changed, ear._counts_changed = ear._counts_changed, {}
-        if not self._is_counted:
-            changed = dict.fromkeys([*changed, *list(self._topics)])
-        try:
-            known = self._tell_counts(list(changed))
-        except redis.ResponseError as error:  # it cannot be written to: events may come all the same
-            known, self._count_at = False, now + LOOK_AGAIN
-            ear._health.fails("counting clients", error)
-        else:
-            self._count_at = now + COUNT_AFTER
-            ear._health.works("counting clients")
-        self._is_counted = known or not self._topics
-
-    def _tell_counts(self, channels: Sequence[str]) -> bool:
-        """:return: whether Redis knows of all clients here now."""
-        known = True
-        for index in range(0, len(channels) or 1, NAMES_AT_ONCE):
-            begins = not self._is_counted and not index
-            figures: list[str | int] = []
-            for channel in channels[index : index + NAMES_AT_ONCE]:
-                topic = self._topics.get(channel)
-                figures += [channel, 0 if topic is None else topic.clients]
-            keys = [self._names.processes, self._names.process + self._ear._process]
-            arguments = [self._ear._process, round(COUNT_SECONDS * 1000), int(begins), *figures]
-            was_there = self._client.run(COUNT, keys, arguments)
-            known = known and bool(was_there or begins or index)
-            _breathe()
-        return known
 
     def _forget_old(self, now: float) -> None:
         """Go through the logs, some at a time."""

@@ -1,0 +1,99 @@
+"""How many clients there are in all processes: each tells Redis of its own, and that it still lives.
+
+What a process has said holds for some seconds, so that one that was killed takes its clients with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+
+import redis
+
+from ..parking import guard
+from .redis_client import Client
+from .redis_health import Health
+from .redis_wire import COUNT, Names
+
+#: What has changed is told after so many seconds, all of it is confirmed after so many, and forgotten after so many.
+COUNT_AFTER, COUNT_EVERY, COUNT_SECONDS = 0.25, 4.0, 12.0
+
+#: Seconds until what was refused is told again.
+TELL_AGAIN = 1.0
+
+#: So many channels are named in one command.
+NAMES_AT_ONCE = 200
+
+
+class Presence:
+    """What Redis is told of the clients here.
+
+    :param process: stands for this process.
+    :param count: how many clients a channel has here.
+    """
+
+    def __init__(self, names: Names, process: str, health: Health, count: Callable[[str], int]) -> None:
+        self._names = names
+        self._process = process
+        self._health = health
+        self._count = count
+        self._guard = guard()
+        self._changed: dict[str, None] = {}
+        self.is_known = False  #: Redis knows of all clients here
+        self.is_told = False  #: it was told at least, since the connection began
+        self._tell_at = self._confirm_at = 0.0
+
+    def change(self, channel: str) -> bool:
+        """The channel has more clients, or fewer; from any thread. Whether whoever tells is to be woken."""
+        with self._guard:
+            first = not self._changed
+            self._changed[channel] = None
+        return first
+
+    def begin_anew(self) -> None:
+        """With another connection, perhaps to another server."""
+        self.is_known = self.is_told = False
+        self._tell_at = self._confirm_at = 0.0
+
+    @property
+    def due(self) -> float:
+        """When there is something to tell, by ``time.monotonic``."""
+        return self._tell_at if self._changed or not self.is_known else self._confirm_at
+
+    def tell(self, client: Client, channels: Collection[str], now: float, breathe: Callable[[], object]) -> None:
+        """Tell Redis what has changed, or all where it knows none, if that is due.
+
+        :param channels: all that have clients here.
+        :param breathe: is called between commands.
+        :raises redis.RedisError: where Redis cannot be reached.
+        """
+        if now < self.due:
+            return
+        self._confirm_at = now + COUNT_EVERY
+        if self.is_known and not self._changed and not channels:
+            return
+        with self._guard:
+            changed, self._changed = self._changed, {}
+        if not self.is_known:
+            changed = dict.fromkeys([*changed, *list(channels)])
+        try:
+            known = self._tell(client, list(changed), breathe)
+        except redis.ResponseError as error:  # it cannot be written to: events may come all the same
+            known, self._tell_at = False, now + TELL_AGAIN
+            self._health.fails("counting clients", error)
+        else:
+            self._tell_at = now + COUNT_AFTER
+            self._health.works("counting clients")
+        self.is_known, self.is_told = known or not channels, True
+
+    def _tell(self, client: Client, channels: Sequence[str], breathe: Callable[[], object]) -> bool:
+        """:return: whether Redis knows of all clients here now."""
+        known = True
+        keys = [self._names.processes, self._names.process + self._process]
+        for index in range(0, len(channels) or 1, NAMES_AT_ONCE):
+            begins = not self.is_known and not index
+            figures = [each for name in channels[index : index + NAMES_AT_ONCE] for each in (name, self._count(name))]
+            arguments = [self._process, round(COUNT_SECONDS * 1000), int(begins), *figures]
+            was_there = client.run(COUNT, keys, arguments)
+            known = known and bool(was_there or begins or index)
+            breathe()
+        return known
