@@ -225,13 +225,17 @@ def test_a_background_thread_that_dies_is_replaced_by_the_next_who_needs_it(monk
     scheduler.add_reader(read_end, lambda: heard.append(os.read(read_end, 100)))
     until(lambda: scheduler._running, "the background thread")
 
+    broken: list[threading.Thread] = []
+
     def break_down() -> None:
+        broken.append(threading.current_thread())
         raise OSError("the selector is broken")
 
     with monkeypatch.context() as patch:
         patch.setattr(scheduler, "_call_due", break_down)
         scheduler.call_at(0, lambda: None)
         until(lambda: not scheduler._running, "its end")
+    broken[0].join(PATIENCE)  # so that what it ended with is known to be this test's
     os.write(write_end, b"x")
     fired = threading.Event()
     scheduler.call_at(0, fired.set)
