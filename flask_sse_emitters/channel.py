@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,7 +16,7 @@ from .frames import Frame, make_frame
 from .history import Bounds
 from .parking import begin_anew_in_child, guard
 from .replay import Pages, Replay
-from .settings import DEFAULTS, Duration, Settings
+from .settings import CHANCE, DEFAULTS, Duration, Settings
 from .streams import Quota
 
 #: One stream carries so many at most.
@@ -139,7 +138,7 @@ class Channels:
             raise TypeError(f"last_event_id is a str, as the client sent it, not {last_event_id!r}")
         emitter = SseEmitter(timeout, **given)
         if timeout is None:
-            emitter._deadlines.part = random.uniform(1 - SPREAD, 1 + SPREAD)
+            emitter._deadlines.part = CHANCE.uniform(1 - SPREAD, 1 + SPREAD)
         if last_event_id is not None:
             emitter._last_event_id = last_event_id
         feeds = [self.feed(name) for name in names]

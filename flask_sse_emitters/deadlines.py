@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-import random
 from typing import Literal, TypeAlias
 
-from .settings import Settings
+from .settings import CHANCE, Settings
 
 Due: TypeAlias = Literal["timeout", "attach", "write", "heartbeat"]
 
@@ -115,6 +114,6 @@ class Deadlines:
         # of few times, so that the background thread wakes a few times a second, and not for each of many clients.
         step = self.settings.heartbeat / STEPS
         self._quiet_since = since
-        self._beat = since + self.settings.heartbeat * random.uniform(0.85, 1.0)
+        self._beat = since + self.settings.heartbeat * CHANCE.uniform(0.85, 1.0)
         if step and (rounded := self._beat // step * step) > since:
             self._beat = rounded

@@ -24,6 +24,9 @@ Handoff: TypeAlias = Literal["auto", "on", "off"]
 #: The key in ``app.extensions``.
 EXTENSION = "sse_emitters"
 
+#: Not the one of all: whoever has seeded that one counts on what it gives.
+CHANCE = random.SystemRandom()
+
 _MADE = "flask_sse_emitters.made"
 
 _PREFIX = re.compile(r"[A-Za-z0-9._\-:/]{1,100}", re.ASCII)
@@ -58,7 +61,7 @@ class Settings:
 
     def spread_retry(self) -> int:
         """Milliseconds until a client reconnects, drawn so that those who are sent away do not all come at once."""
-        return random.randint(self.retry // 2, self.retry * 2)
+        return CHANCE.randint(self.retry // 2, self.retry * 2)
 
     def context(self) -> AbstractContextManager[Any]:
         """The app's context, to be entered; without an app, one that does nothing."""

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import logging
 import math
-import random
 import selectors
 import threading
 import time
@@ -29,6 +28,7 @@ from ..history import Log, new_epoch
 from ..lanes import call_and_log
 from ..parking import SLICE, give_way, guard, is_green, parker
 from ..scheduler import SCHEDULER, Bell
+from ..settings import CHANCE
 from .base import Listener, Start
 from .redis_client import Client
 from .redis_health import Health
@@ -193,7 +193,7 @@ class Ear:
                 self._health.fails("listening", error)
             wait = FIRST_WAIT if session.is_settled else min(wait * 2, LONGEST_WAIT)
             if not self._closed:
-                time.sleep(wait * random.uniform(1 - SPREAD, 1 + SPREAD))
+                time.sleep(wait * CHANCE.uniform(1 - SPREAD, 1 + SPREAD))
         if self._abandoned:
             parker().park()  # threads that end here are unknown to threading
         bell.close()
