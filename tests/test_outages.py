@@ -25,7 +25,7 @@ from flask_sse_emitters.brokers.redis_ear import GONE_AFTER, LONGEST_WAIT, PING_
 from flask_sse_emitters.brokers.redis_presence import COUNT_EVERY, COUNT_SECONDS
 from flask_sse_emitters.frames import Frame
 from flask_sse_emitters.history import Bounds
-from flask_sse_emitters.scheduler import Bell
+from flask_sse_emitters.scheduler import SCHEDULER, Bell
 from flask_sse_emitters.testing import OpenStream, published
 
 from .client import connected, get, post
@@ -382,6 +382,20 @@ def test_a_channel_whose_keys_hold_something_else_fails_alone(server: RedisServe
         await_state(board, "ok")
         board.publish("bad", 4)
         assert texts(read(bad, 2)) == ["3", "4"]
+
+
+def test_times_are_right_where_the_last_of_the_channels_that_are_looked_up_together_fails(server: RedisServer) -> None:
+    client_of(server).set("sse:{bad}:at", "something else")
+    broker = make_broker(server.url)
+    publish(broker, "good", "x")
+    good = Ear()
+    broker.subscribe("good", good)
+    broker.subscribe("bad", Ear())
+    until(lambda: good.log, "the channel to be known")
+    assert good.log is not None
+    [kept] = good.log.after(0, 1)
+    assert abs(kept.at - SCHEDULER.clock()) < PATIENCE
+    broker.close()
 
 
 def test_a_log_whose_entries_are_not_ours_fails_alone(server: RedisServer, board: Board) -> None:

@@ -426,9 +426,10 @@ class _Session:
 
     def _note_clock(self, answers: Sequence[Any]) -> None:
         """The least that lies between the clocks is nearest to the truth: the rest of it is the way here."""
-        now, last = SCHEDULER.clock(), answers[-1]
-        if isinstance(last, list):
-            skew = now - read_clock(last)
+        now = SCHEDULER.clock()
+        latest = next((answer for answer in reversed(answers) if isinstance(answer, list)), None)
+        if latest is not None:  # else none was found
+            skew = now - read_clock(latest)
             if skew < self._skew or now > self._skewed + CLOCK_HOLDS:
                 self._skew, self._skewed = skew, now
 
