@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 from weakref import WeakValueDictionary
 
-from .brokers import Broker, make_broker
+from .brokers import Broker
 from .emitter import SseEmitter
 from .errors import InvalidChannel, InvalidEvent
 from .event import Event, EventBuilder, as_event
@@ -16,7 +16,7 @@ from .frames import Frame, make_frame
 from .history import Bounds
 from .parking import begin_anew_in_child, guard
 from .replay import Pages, Replay
-from .settings import CHANCE, DEFAULTS, Duration, Settings
+from .settings import CHANCE, Duration, Settings
 from .streams import Quota
 
 #: One stream carries so many at most.
@@ -37,17 +37,6 @@ def check_name(name: object) -> str:
         shown = repr(name) if len(str(name)) <= 220 else f"one of {len(str(name))} characters"
         raise InvalidChannel(f"a channel's name has 1 to 200 ASCII letters, digits and . _ - : / @, unlike {shown}")
     return name
-
-
-def broker_of(settings: Settings) -> Broker:
-    """The broker that these settings name: see :func:`.make_broker`, also for what this raises."""
-    options = {
-        "prefix": (settings.broker_prefix, DEFAULTS.broker_prefix),
-        "publish_seconds": (settings.publish_seconds, DEFAULTS.publish_seconds),
-    }
-    return make_broker(
-        settings.broker_url, **{name: value for name, (value, default) in options.items() if value != default}
-    )
 
 
 def frame_to_publish(
@@ -200,6 +189,8 @@ class Channel:
         """The list of its clients in this process.
 
         What is sent to it by hand is not kept, goes no further, and passes over clients that are still catching up.
+        What is put in by hand gets what is published from when this process knows the channel: over Redis, a moment
+        later.
         """
         return self._channels().feed(self.name)
 

@@ -11,8 +11,8 @@ from flask import Blueprint, Flask, Response, current_app, has_app_context, requ
 
 from . import wsgi
 from .blueprint import make_blueprint
-from .brokers import Broker
-from .channel import Channel, Channels, Options, broker_of, check_name
+from .brokers import Broker, broker_of
+from .channel import Channel, Channels, Options, check_name
 from .cli import commands
 from .emitter import SseEmitter
 from .errors import NotInitialized

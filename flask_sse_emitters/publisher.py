@@ -5,7 +5,8 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Any
 
-from .channel import broker_of, frame_to_publish
+from .brokers import broker_of
+from .channel import frame_to_publish
 from .settings import DEFAULTS, Duration, Settings, checked
 
 

@@ -15,7 +15,8 @@ from flask import Flask
 
 from flask_sse_emitters import SSE, BrokerUnavailable
 from flask_sse_emitters.brokers import Broker, make_broker
-from flask_sse_emitters.brokers.redis_client import Address, Script
+from flask_sse_emitters.brokers.redis_address import Address
+from flask_sse_emitters.brokers.redis_client import Script
 from flask_sse_emitters.brokers.redis_ear import LOOK_EVERY_IN_CLUSTER
 from flask_sse_emitters.brokers.redis_wire import PUBLISH, Names, publish_arguments
 

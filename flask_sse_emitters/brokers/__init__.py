@@ -7,9 +7,10 @@ from importlib.metadata import entry_points
 from typing import Any
 from urllib.parse import urlsplit
 
+from ..settings import DEFAULTS, Settings
 from .base import Broker, Listener, Published, Start
 
-__all__ = ["GROUP", "Broker", "Listener", "Published", "Start", "make_broker"]
+__all__ = ["GROUP", "Broker", "Listener", "Published", "Start", "broker_of", "make_broker"]
 
 #: The entry points by which packages offer brokers of their own: the name is a URL scheme, the object makes a broker.
 GROUP = "flask_sse_emitters.brokers"
@@ -28,6 +29,17 @@ _OWN = {
 
 #: What a module that is not there is called where it is installed.
 _EXTRAS = {"redis": "redis"}
+
+
+def broker_of(settings: Settings) -> Broker:
+    """The broker that these settings name: see :func:`.make_broker`, also for what this raises."""
+    options = {
+        "prefix": (settings.broker_prefix, DEFAULTS.broker_prefix),
+        "publish_seconds": (settings.publish_seconds, DEFAULTS.publish_seconds),
+    }
+    return make_broker(
+        settings.broker_url, **{name: value for name, (value, default) in options.items() if value != default}
+    )
 
 
 def make_broker(url: str, **options: Any) -> Broker:

@@ -18,7 +18,8 @@ from ..frames import Frame
 from ..history import Bounds, Position, new_epoch, read_ids
 from ..parking import begin_anew_in_child, guard, is_green, native
 from .base import Broker, Listener, Published, Start
-from .redis_client import Address, Client, Script, within
+from .redis_address import Address
+from .redis_client import Client, Script, within
 from .redis_ear import LOOK_EVERY, LOOK_EVERY_IN_CLUSTER, Ear
 from .redis_health import Health
 from .redis_wire import NOWHERE, PUBLISH, SUM, Names, publish_arguments
