@@ -8,6 +8,7 @@ from .copy_on_write import CopyOnWriteList
 from .emitter import SseEmitter
 from .emitters import SseEmitters
 from .errors import (
+    AccessDenied,
     BrokerUnavailable,
     EmitterClosed,
     InvalidChannel,
@@ -23,6 +24,7 @@ from .publisher import Publisher
 
 __all__ = [
     "SSE",
+    "AccessDenied",
     "BrokerUnavailable",
     "Channel",
     "CloseReason",

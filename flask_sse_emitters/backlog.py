@@ -25,6 +25,11 @@ class Backlog:
     def __len__(self) -> int:
         return len(self._frames)
 
+    @property
+    def is_amid(self) -> bool:
+        """Whether a part of something has been taken, and the rest has not."""
+        return self._offset > 0
+
     def push(self, frame: Frame, settings: Settings) -> bool:
         """Keep a frame. False, and the frame not kept, where it goes over the bounds and those say to close."""
         if settings.overflow == "coalesce":

@@ -3,37 +3,93 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 from flask import Blueprint, Response, request
 
-from .channel import MOST_CHANNELS, Channels, check_name
-from .emitter import SseEmitter
+from . import cors
+from .access import Rules
+from .answers import plain
+from .channel import MOST_CHANNELS, OWN, Channels, check_name
 from .errors import InvalidChannel
+from .posting import publish_request
+from .settings import Settings
+
+_METHODS = ["GET", "OPTIONS", "POST"]
 
 
-def make_blueprint(channels: Callable[[], Channels]) -> Blueprint:
-    """``GET <prefix>?channel=a&channel=b`` and ``GET <prefix>/<channel>``.
+class State(Protocol):
+    """What is needed of an app."""
 
-    :param channels: those of the app that is at hand.
+    settings: Settings
+    channels: Channels
+
+
+def make_blueprint(state: Callable[[], State], rules: Rules) -> Blueprint:
+    """``GET <prefix>?channel=a&channel=b`` and ``GET <prefix>/<channel>``; with a rule, ``POST <prefix>/<channel>``.
+
+    :param state: of the app that is at hand.
     """
     blueprint = Blueprint("sse_emitters", __name__, url_prefix="/events")
 
-    def stream(channel: str | None = None) -> SseEmitter | Response:
-        asked = request.args.getlist("channel") if channel is None else [channel, *request.args.getlist("channel")]
-        names = list(dict.fromkeys(asked))
-        try:
-            if not names:
-                raise InvalidChannel(f"no channel: ask for {request.base_url}?channel=NAME")
-            if len(names) > MOST_CHANNELS:
-                raise InvalidChannel(f"{len(names)} channels: one stream carries {MOST_CHANNELS} at most")
-            for name in names:
-                check_name(name)
-        except InvalidChannel as error:
-            return Response(
-                f"{error}\n", 400, {"X-Content-Type-Options": "nosniff"}, content_type="text/plain; charset=utf-8"
-            )
-        return channels().subscribe(names, None, None)
+    def endpoint(channel: str | None = None) -> Response:
+        publishes = channel is not None and rules.publisher is not None
+        if request.method == "OPTIONS":
+            return _options(state().settings, publishes)
+        if request.method == "POST" and not publishes:
+            return plain("Method Not Allowed", 405, Allow=_allowed(publishes))
+        cors.check_origin(state().settings)
+        if request.method == "POST":
+            assert channel is not None
+            rules.may_publish(check_name(channel))
+            return publish_request(channel, state().channels, state().settings.max_event_bytes)
+        return _stream(_names_asked(channel), state(), rules)
 
-    blueprint.add_url_rule("/", view_func=stream, endpoint="streams", strict_slashes=False)
-    blueprint.add_url_rule("/<path:channel>", view_func=stream, endpoint="stream", merge_slashes=False)
+    def allow_origin(response: Response) -> Response:
+        cors.allow(response.headers, state().settings)
+        return response
+
+    def refuse_name(error: InvalidChannel) -> Response:
+        return plain(str(error), 400)
+
+    blueprint.after_request(allow_origin)
+    blueprint.register_error_handler(InvalidChannel, refuse_name)
+    for rule, name, options in (("/", "streams", {"strict_slashes": False}), ("/<path:channel>", "stream", {})):
+        blueprint.add_url_rule(
+            rule, name, endpoint, methods=_METHODS, provide_automatic_options=False, merge_slashes=False, **options
+        )
     return blueprint
+
+
+def _stream(asked: list[str], state: State, rules: Rules) -> Response:
+    with state.channels.revocations.asking() as check:
+        admission = rules.may_read(asked)
+        emitter = state.channels.subscribe(admission.names, reader=admission.reader, seconds=admission.seconds)
+        response = emitter.response()
+        check(emitter)
+    return response
+
+
+def _names_asked(channel: str | None) -> list[str]:
+    asked = request.args.getlist("channel")
+    names = list(dict.fromkeys(asked if channel is None else [channel, *asked]))
+    if not names:
+        raise InvalidChannel(f"no channel: ask for {request.base_url}?channel=NAME")
+    if len(names) > MOST_CHANNELS:
+        raise InvalidChannel(f"{len(names)} channels: one stream carries {MOST_CHANNELS} at most")
+    for name in names:
+        if name != OWN:
+            check_name(name)
+    return names
+
+
+def _options(settings: Settings, publishes: bool) -> Response:
+    allowed = _allowed(publishes)
+    if not cors.is_preflight():
+        return Response(status=200, headers={"Allow": allowed})
+    cors.check_origin(settings)
+    return Response(status=204, headers=cors.preflight_headers(allowed))
+
+
+def _allowed(publishes: bool) -> str:
+    return "GET, HEAD, OPTIONS, POST" if publishes else "GET, HEAD, OPTIONS"

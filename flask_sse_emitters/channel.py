@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from hashlib import sha256
 from typing import Any
+from urllib.parse import quote
 from weakref import WeakValueDictionary
 
 from .brokers import Broker
@@ -13,17 +15,23 @@ from .errors import InvalidChannel, InvalidEvent
 from .event import Event, EventBuilder, as_event
 from .feed import Feed
 from .frames import Frame, make_frame
+from .grants import Reader, check_identity
 from .history import Bounds
 from .parking import begin_anew_in_child, guard
 from .replay import Pages, Replay
+from .revocation import Revocations
+from .scheduler import SCHEDULER
 from .settings import CHANCE, Duration, Settings
-from .streams import Quota
+from .streams import Quota, Streams
 
 #: One stream carries so many at most.
 MOST_CHANNELS = 50
 
 #: ``SSE_TIMEOUT`` is spread by this part of it, so that clients who came together do not leave together.
 SPREAD = 0.1
+
+#: What clients call the channel that is theirs alone. Its real name begins so, as no other does.
+OWN = "~"
 
 _NAME = re.compile(r"[A-Za-z0-9._\-:/@]{1,200}", re.ASCII)
 
@@ -39,15 +47,34 @@ def check_name(name: object) -> str:
     return name
 
 
-def frame_to_publish(
-    name: str, data: Any, event: str | None, retry: int | None, key: str | None, settings: Settings
-) -> Frame:
-    """What goes to the broker, for whoever publishes to this channel.
+def private_name(identity: str) -> str:
+    """The name of the channel that this identity alone may read.
 
-    :raises InvalidChannel: where this is no name.
+    :raises TypeError: where it is no str.
+    :raises ValueError: where it is none that can be used.
+    """
+    quoted = quote(check_identity(identity), safe="@:+")
+    return OWN + (quoted if len(quoted) < 200 else "!" + sha256(identity.encode()).hexdigest())
+
+
+def name_for_operator(text: str) -> str:
+    """A channel's name, or ``~`` and an identity: for those who may read and publish everything.
+
+    :raises InvalidChannel: where it is neither.
+    """
+    if not text.startswith(OWN):
+        return check_name(text)
+    try:
+        return private_name(text.removeprefix(OWN))
+    except ValueError as error:
+        raise InvalidChannel(str(error)) from error
+
+
+def frame_to_publish(data: Any, event: str | None, retry: int | None, key: str | None, settings: Settings) -> Frame:
+    """What goes to the broker, for whoever publishes.
+
     :raises InvalidEvent: where the event cannot be written, or has an id of its own.
     """
-    check_name(name)
     if key is not None and not isinstance(key, str):
         raise TypeError(f"key is a str, not {key!r}")
     if key is not None and any("\ud800" <= each <= "\udfff" for each in key):
@@ -76,12 +103,23 @@ class Channels:
     """The channels of one app, in this process.
 
     :param options: by the channels' names.
+    :param streams: those of the app.
+    :param ask_again: see :class:`.Revocations`.
     """
 
-    def __init__(self, broker: Broker, settings: Settings, options: dict[str, Options]) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        settings: Settings,
+        options: dict[str, Options],
+        streams: Streams,
+        ask_again: Callable[[Sequence[SseEmitter]], None],
+    ) -> None:
         self.broker = broker
+        self.revocations = Revocations(broker, streams, self._members, ask_again)
         self._settings = settings
         self._options = options
+        self._streams = streams
         self._begin_anew()
         begin_anew_in_child(self)
 
@@ -98,14 +136,14 @@ class Channels:
         """The list of a channel's clients."""
         feed = self._feeds.get(name)
         if feed is None:
-            new = Feed(name, self.broker, self._settings)
+            new = Feed(name, self.broker, self._settings, self.revocations.listen)
             with self._guard:
                 feed = self._feeds.setdefault(name, new)
         return feed
 
     def publish(self, name: str, data: Any, event: str | None, retry: int | None, key: str | None) -> str:
         settings = self._settings
-        frame = frame_to_publish(name, data, event, retry, key, settings)
+        frame = frame_to_publish(data, event, retry, key, settings)
         options = self._options.get(name)
         history = settings.history if options is None or options.history is None else options.history
         event_id, is_new = self.broker.publish(name, frame, Bounds(history, settings.history_seconds), key)
@@ -117,10 +155,18 @@ class Channels:
         return event_id
 
     def subscribe(
-        self, names: Sequence[str], timeout: Duration | None, last_event_id: str | None, **given: Any
+        self,
+        names: Sequence[str],
+        timeout: Duration | None = None,
+        last_event_id: str | None = None,
+        reader: Reader | None = None,
+        seconds: float | None = None,
+        **given: Any,
     ) -> SseEmitter:
         """A new client's stream of these channels.
 
+        :param reader: whose it is, where that is known.
+        :param seconds: after so many it ends in any case.
         :param given: what else is said of its :class:`.SseEmitter`.
         """
         if last_event_id is not None and not isinstance(last_event_id, str):
@@ -130,6 +176,11 @@ class Channels:
             emitter._deadlines.part = CHANCE.uniform(1 - SPREAD, 1 + SPREAD)
         if last_event_id is not None:
             emitter._last_event_id = last_event_id
+        if seconds is not None:
+            emitter._end_by(SCHEDULER.clock() + seconds)
+        if reader is not None:
+            emitter._reader = reader
+            self._streams.enlist(emitter)
         feeds = [self.feed(name) for name in names]
         quotas = tuple(quota for name in names if (quota := self._quota(name)) is not None)
         if quotas:
@@ -139,10 +190,21 @@ class Channels:
 
     def counts(self) -> dict[str, int]:
         """The clients of every channel that has any here."""
+        return dict(sorted((feed.name, len(feed)) for feed in self._every_feed() if len(feed)))
+
+    def _members(self, name: str | None) -> Iterator[SseEmitter]:
+        if name is None:
+            feeds = list(self._every_feed())
+        else:
+            feed = self._feeds.get(name)
+            feeds = [] if feed is None else [feed]
+        for feed in feeds:
+            yield from feed
+
+    def _every_feed(self) -> Iterator[Feed]:
         with self._guard:
             references = self._feeds.valuerefs()
-        feeds = (feed for reference in references if (feed := reference()) is not None)
-        return dict(sorted((feed.name, len(feed)) for feed in feeds if len(feed)))
+        return (feed for reference in references if (feed := reference()) is not None)
 
     def _quota(self, name: str) -> Quota | None:
         options = self._options.get(name)
@@ -168,21 +230,27 @@ class Channel:
         """Publish as :meth:`SSE.publish` does."""
         return self._channels().publish(self.name, data, event, retry, key)
 
-    def subscribe(self, *, timeout: Duration | None = None, last_event_id: str | None = None) -> SseEmitter:
-        """A new client's stream of this channel, for a view to return.
+    def subscribe(
+        self, *, timeout: Duration | None = None, last_event_id: str | None = None, identity: str | None = None
+    ) -> SseEmitter:
+        """A new client's stream of this channel, for a view to return. The view decides who may read: no rule is asked.
 
         ::
 
             @app.get("/orders/stream")
+            @login_required
             def stream():
-                return sse.channel("orders").subscribe()
+                return sse.channel("orders").subscribe(identity=current_user.get_id())
 
         It begins after the event that the client received last, if it comes back, and else with the next one.
 
         :param timeout: the whole lifetime, seconds or a timedelta. None takes ``SSE_TIMEOUT``, spread by 10 %.
         :param last_event_id: None takes what the request says; ``""`` is none.
+        :param identity: whose stream it is, for :meth:`SSE.disconnect` and the limit of each identity; 1 to 500
+            characters.
         """
-        return self._channels().subscribe([self.name], timeout, last_event_id)
+        reader = None if identity is None else Reader((check_identity(identity),))
+        return self._channels().subscribe([self.name], timeout, last_event_id, reader)
 
     @property
     def emitters(self) -> Feed:

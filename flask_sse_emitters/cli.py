@@ -11,16 +11,17 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, BinaryIO
 
 import click
 from flask import current_app
 from flask.cli import AppGroup
 
 from .brokers import Broker
-from .channel import MOST_CHANNELS, Channel, Channels, check_name
+from .channel import MOST_CHANNELS, Channel, Channels, name_for_operator
 from .emitter import SseEmitter
 from .errors import BrokerUnavailable, InvalidChannel, InvalidEvent, SseError
+from .posting import parse_json
 from .scheduler import Bell
 from .settings import EXTENSION, Settings
 
@@ -32,11 +33,9 @@ commands = AppGroup("sse", help="Publish to channels, and read them, through the
 
 def _check_names(_context: click.Context, _parameter: click.Parameter, value: Any) -> Any:
     try:
-        for name in [value] if isinstance(value, str) else value:
-            check_name(name)
+        return name_for_operator(value) if isinstance(value, str) else tuple(map(name_for_operator, value))
     except InvalidChannel as error:
         raise click.BadParameter(str(error)) from error
-    return value
 
 
 @commands.command()
@@ -48,6 +47,8 @@ def _check_names(_context: click.Context, _parameter: click.Parameter, value: An
 @click.option("--retry", type=click.IntRange(min=0), metavar="MS", help="Until clients reconnect from now on.")
 def publish(channel: str, data: str, event: str | None, as_json: bool, key: str | None, retry: int | None) -> None:
     """Publish DATA, a text, to all clients of CHANNEL, and print the event's id.
+
+    CHANNEL may be "~IDENTITY", which is the private channel of a reader.
 
     "-" reads DATA from stdin, as UTF-8 and without the line end that ends it. After "--" DATA may begin with a dash.
     """
@@ -109,16 +110,12 @@ def _read_stdin() -> str:
 
 def _parse(text: str) -> Any:
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        return parse_json(text)
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
         raise click.BadParameter(f"no JSON at {where}: {error.msg}", param_hint="'DATA'") from error
     except (ValueError, RecursionError) as error:
         raise click.BadParameter(f"no JSON that can be read: {error}", param_hint="'DATA'") from error
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
 
 
 def _say_who_reads(channel: str, channels: Channels) -> None:

@@ -35,6 +35,7 @@ class Deadlines:
         "_unsent",
         "part",
         "settings",
+        "until",
         "written",
     )
 
@@ -42,6 +43,7 @@ class Deadlines:
         self.settings = settings
         self.part = 1.0  #: of the lifetime: so that clients who came together do not leave together
         self.written = now  #: when the client was last given something to take
+        self.until = math.inf  #: when the stream ends in any case
         self._born = now
         self._beat = now
         self._quiet_since = now  # what self._beat was set by
@@ -63,9 +65,7 @@ class Deadlines:
         :param busy: whether something is being written. Else it is enough to look when a heartbeat is due.
         """
         settings = self.settings
-        when = math.inf
-        if settings.timeout and not ended:
-            when = self._born + settings.timeout * self.part
+        when = math.inf if ended else self._over
         if not self._streaming:
             if not ended:
                 when = min(when, self._born + settings.attach_seconds)
@@ -84,7 +84,7 @@ class Deadlines:
         :param unsent: how many bytes it has not acknowledged; None where nobody can tell.
         """
         settings = self.settings
-        if settings.timeout and now >= self._born + settings.timeout * self.part and not ended:
+        if now >= self._over and not ended:
             return "timeout"
         if not self._streaming:
             return "attach" if now >= self._born + settings.attach_seconds and not ended else None
@@ -96,6 +96,11 @@ class Deadlines:
             if quiet:
                 return "heartbeat"
         return None
+
+    @property
+    def _over(self) -> float:
+        lifetime = self.settings.timeout
+        return min(self.until, self._born + lifetime * self.part) if lifetime else self.until
 
     def _is_stuck(self, now: float, busy: bool, unsent: int | None) -> bool:
         patience = self.settings.write_seconds

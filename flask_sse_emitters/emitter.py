@@ -114,8 +114,11 @@ class SseEmitter:
         "_timer",
     )
 
-    #: What counts it, where its channels have limits of their own.
+    #: What counts it besides its app, where there are limits.
     _quotas: tuple[Any, ...] = ()
+
+    #: Whose stream it is, where a rule or a view has said so.
+    _reader: Any = None
 
     def __init__(
         self,
@@ -471,6 +474,23 @@ class SseEmitter:
             self._source = None
             self._backlog.keep_lead()
 
+    def _withdraw(self) -> None:
+        """End it because its client may have no right to it any more: what has not been taken yet is not written.
+
+        The client comes back soon, and is asked who it is: not at the same time as all others.
+        """
+        farewell = Event(retry=self._settings.spread_retry()).encode()
+        if not self._end(CloseReason.COMPLETED, farewell=farewell, is_withdrawn=True):
+            with self._guard:
+                self._backlog.clear()
+                self._source = None
+
+    def _end_by(self, when: float) -> None:
+        """End it at this time of the clock in any case, as one whose lifetime is over."""
+        with self._guard:
+            self._deadlines.until = when
+        self._set_timer()
+
     def _send_back(self) -> None:
         """End it so that its client comes back soon: not at the same time as all others."""
         self._catch_up()
@@ -495,16 +515,23 @@ class SseEmitter:
             self._memberships = tuple(other for other in self._memberships if other is not membership)
             membership.client = None
 
-    def _end(self, reason: CloseReason, error: BaseException | None = None, farewell: bytes = b"") -> bool:
-        """End it, unless it has ended. The farewell follows all that is pending."""
+    def _end(
+        self,
+        reason: CloseReason,
+        error: BaseException | None = None,
+        farewell: bytes = b"",
+        *,
+        is_withdrawn: bool = False,
+    ) -> bool:
+        """End it, unless it has ended. The farewell follows all that is pending, where that is still written."""
         with self._guard:
             if self._reason is not None:
                 return False
             self._error = error
             self._reason = reason
-            self._farewell = farewell
+            self._farewell = b"" if is_withdrawn and self._backlog.is_amid else farewell  # which would end that event
             timer, self._timer = self._timer, None
-            if reason in _CUT:
+            if reason in _CUT or is_withdrawn:
                 self._backlog.clear()
                 self._source = None
             over, source = self._outlet is None, self._source

@@ -39,6 +39,20 @@ class InvalidChannel(SseError, ValueError):
     """This is no name of a channel. Nothing was published or read."""
 
 
+class AccessDenied(SseError):
+    """The client may not do this. Raised by a rule, it says no: as a 401 where there is a challenge, else as a 403.
+
+    Its message is for whoever develops the app: clients are shown it in debug mode only.
+    """
+
+    #: How the client could say who it is (RFC 9110, section 11.6.1), such as ``Bearer``; None where nothing would help.
+    challenge: str | None
+
+    def __init__(self, message: str = "denied", *, challenge: str | None = None) -> None:
+        super().__init__(message)
+        self.challenge = challenge
+
+
 class BrokerUnavailable(SseError):
     """The broker could not be reached in time. The event may have been published: a ``key`` makes a retry safe."""
 

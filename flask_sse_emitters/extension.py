@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import logging
 import sys
-from functools import cached_property
-from typing import Any
+from collections.abc import Callable
+from functools import cached_property, partial
+from typing import Any, TypeVar, overload
 
 from flask import Blueprint, Flask, Response, current_app, has_app_context, request
 
 from . import wsgi
+from .access import Rule, Rules, ask_again
+from .answers import denied
 from .blueprint import make_blueprint
 from .brokers import Broker, broker_of
-from .channel import Channel, Channels, Options, check_name
+from .channel import Channel, Channels, Options, check_name, private_name
 from .cli import commands
 from .emitter import SseEmitter
-from .errors import NotInitialized
+from .errors import AccessDenied, NotInitialized
+from .grants import check_identity
+from .revocation import Revocation
 from .settings import EXTENSION, Settings, checked, made_in_request, read_config, register
 from .streams import Streams
 from .worker import watch_worker, worker_count
 
 log = logging.getLogger(__name__)
+
+_Rule = TypeVar("_Rule", bound=Rule)
 
 #: A process opens so many files beside its clients' sockets, roughly.
 OTHER_FILES = 64
@@ -60,6 +67,12 @@ class SSE:
         An emitter whose stream has not begun by then ends with an error.
     ``SSE_MAX_CLIENTS`` (10000)
         So many streams one process holds open; more are sent away, to try again later.
+    ``SSE_MAX_CLIENTS_PER_IDENTITY`` (None), ``SSE_MAX_CLIENTS_PER_ADDRESS`` (None)
+        So many of them for one reader, and for one address; None is any number. Behind a proxy, addresses are what
+        Werkzeug's ``ProxyFix`` makes of them. Of IPv6 a whole /64 counts as one.
+    ``SSE_CORS_ORIGINS`` (``()``)
+        Pages of these origins may read, also with cookies; ``"*"`` alone is any page, without cookies. Requests from
+        pages of all other sites are denied.
     ``SSE_HISTORY`` (1000), ``SSE_HISTORY_SECONDS`` (300)
         How many events of each channel are kept for clients that come back, and for how long; 0 events is none, and
         0 seconds is for as long as there are no newer ones.
@@ -79,6 +92,7 @@ class SSE:
     def __init__(self, app: Flask | None = None) -> None:
         self._states: list[_AppState] = []
         self._options: dict[str, Options] = {}
+        self._rules = Rules(self._options)
         if app is not None:
             self.init_app(app)
 
@@ -93,10 +107,11 @@ class SSE:
         settings = Settings(
             **read_config(app.config), dumps=lambda data: app.json.dumps(data), app_context=app.app_context
         )
-        app.extensions[EXTENSION] = state = _AppState(app, settings, self._options)
+        app.extensions[EXTENSION] = state = _AppState(app, settings, self._options, self._rules)
         self._states.append(state)
         register(state)
         app.teardown_request(_end_failed)
+        app.register_error_handler(AccessDenied, denied)
         make_response = app.make_response
 
         def make_response_of_emitter(rv: Any) -> Response:
@@ -112,7 +127,7 @@ class SSE:
         """A channel, which needs no other beginning than its name. What is said of it here holds for good.
 
         :param name: 1 to 200 ASCII letters, digits and ``. _ - : / @``.
-        :param public: whether anybody may read it.
+        :param public: whether anybody may read it; no rule is asked then.
         :param history: how many of its events are kept, from 0. None takes ``SSE_HISTORY``.
         :param max_clients: how many clients may read it in one process, from 1. None is any number.
         :raises InvalidChannel: where this is no name.
@@ -147,23 +162,127 @@ class SSE:
         :raises BrokerUnavailable: where the broker cannot be reached; the event may have been published.
         :raises NotInitialized: outside an app context, where there is not exactly one app.
         """
-        return self._channels().publish(channel, data, event, retry, key)
+        return self._channels().publish(check_name(channel), data, event, retry, key)
+
+    def publish_to(
+        self, identity: str, data: Any, *, event: str | None = None, retry: int | None = None, key: str | None = None
+    ) -> str:
+        """Publish an event to one reader alone: to all streams of whoever the rule says is this identity.
+
+        They ask for the channel ``~``, which is everyone's own: ``GET /events?channel=~``. It works as any other.
+
+        :param identity: 1 to 500 characters, as the rule returns it.
+        :raises TypeError: where the identity is no str.
+        :raises ValueError: where it is none that can be used; else as for :meth:`publish`.
+        """
+        return self._channels().publish(private_name(identity), data, event, retry, key)
+
+    def private(self, identity: str) -> Channel:
+        """The channel of one reader alone, for views of your own, and to see whether anybody is there.
+
+        :raises TypeError: where the identity is no str.
+        :raises ValueError: where it is none that can be used.
+        """
+        return Channel(private_name(identity), self._channels)
+
+    def authorizer(self, rule: _Rule) -> _Rule:
+        """Have this decide who may read which channel, of those that are not public. Usable as a decorator.
+
+        ::
+
+            @sse.authorizer
+            def may_read(channel: str) -> bool | str:
+                return current_user.get_id() if current_user.is_authenticated else False
+
+        It is called in the request, once for each channel, before anything is registered, and may block. It returns
+        whether the channel may be read; or a str, which is a yes, and the identity of the reader; or an
+        :class:`.access.Grant`. An empty str, or None, is a no. The channel ``~``, which is the reader's own, is asked
+        for like any other; there it takes an identity. What it raises is a no, too, and logged;
+        :class:`AccessDenied` can make it a 401.
+
+        :raises RuntimeError: where there is another one already.
+        """
+        if self._rules.authorizer is not None and self._rules.authorizer is not rule:
+            raise RuntimeError("this SSE has an authorizer already: let one function ask both")
+        self._rules.authorizer = _callable(rule, "authorizer")
+        return rule
+
+    @overload
+    def publisher(self, rule: _Rule) -> _Rule: ...
+
+    @overload
+    def publisher(self, *, cookies: bool = ...) -> Callable[[_Rule], _Rule]: ...
+
+    def publisher(self, rule: Any = None, *, cookies: bool = False) -> Any:
+        """Let clients publish with ``POST <prefix>/<channel>`` to the channels that this allows. Usable as a decorator.
+
+        ::
+
+            @sse.publisher
+            def may_publish(channel: str) -> bool:
+                return secrets.compare_digest(request.headers.get("Authorization", ""), f"Bearer {TOKEN}")
+
+        The body is the data: ``application/json``, or ``text/plain``; ``event``, ``retry`` and ``key`` are in the
+        query. The answer is a 201 with the event's ``id`` as JSON. The rule is called as an authorizer is.
+
+        :param cookies: whether a request may go by cookies alone. Without, one that has cookies and no
+            ``Authorization`` is denied, because a page of another site could have sent it. With, its ``Origin`` is all
+            that tells.
+        :raises RuntimeError: where there is another one already.
+        """
+        if rule is None:
+            return partial(self.publisher, cookies=cookies)
+        if self._rules.publisher is not None and self._rules.publisher is not rule:
+            raise RuntimeError("this SSE has a publisher already: let one function ask both")
+        self._rules.publisher = _callable(rule, "publisher")
+        self._rules.takes_cookies = cookies
+        return rule
+
+    def disconnect(self, identity: str | None = None, *, channel: str | None = None) -> None:
+        """End the streams of this reader, of this channel, or of this reader that have this channel; in every process.
+
+        What they have not been given yet, they do not get. Their clients come again, and the rule is asked: so first
+        see to it that it says no, where it should. Here they have ended when this returns; in other processes before
+        anything is published to them that you publish afterwards, except in a cluster, where it takes a moment.
+
+        :raises BrokerUnavailable: where other processes could not be told; call it again.
+        """
+        if identity is None and channel is None:
+            raise TypeError("disconnect() takes an identity, a channel, or both")
+        revoked = Revocation(
+            None if identity is None else check_identity(identity), None if channel is None else check_name(channel)
+        )
+        self._channels().revocations.revoke(revoked)
+
+    def recheck(self, identity: str) -> None:
+        """Ask the rule again about every stream of this reader, in every process, and end those that it denies.
+
+        In the background, with each stream's own request as it was: its headers, its cookies, ``before_request``. So
+        the rule should look at what can change, such as a database; a session that is all in its cookie says what it
+        said before. Streams that views of yours began end, and their clients ask the view.
+
+        :raises BrokerUnavailable: where other processes could not be told; call it again.
+        """
+        self._channels().revocations.revoke(Revocation(check_identity(identity), None, asks=True))
 
     @cached_property
     def blueprint(self) -> Blueprint:
         """The endpoints of channels: ``app.register_blueprint(sse.blueprint, url_prefix="/events")``.
 
-        ``GET /events?channel=a&channel=b`` and ``GET /events/a`` are streams. Channels of one stream share a
+        ``GET /events?channel=a&channel=b`` and ``GET /events/a`` are streams of channels that are public, or that
+        :meth:`authorizer` opens to whoever asks; ``POST /events/a`` publishes, where :meth:`publisher` lets it.
+        Channels of one stream share a
         connection, of which browsers open six to an origin; their names do not show in the events.
         """
-        return make_blueprint(self._channels)
+        return make_blueprint(self._state, self._rules)
 
     def stats(self) -> dict[str, Any]:
         """This process's figures, for people and monitors.
 
         ``clients`` (open streams), ``outlets`` (who writes them: ``handed_off`` or ``server``), ``declined`` (why not
         handed off: clients by reason), ``channels`` (clients by channel), ``opened``, ``closed`` (by close reason),
-        ``refused``, ``published`` (since the beginning), ``broker`` (its ``scheme``, and its ``state``: ``"ok"``, or
+        ``refused`` (streams beyond a limit), ``denied`` (requests that a rule said no to), ``published`` (since the
+        beginning), ``broker`` (its ``scheme``, and its ``state``: ``"ok"``, or
         ``"degraded"`` with the ``error``), ``draining``, ``warnings``.
         """
         state = self._state()
@@ -174,6 +293,7 @@ class SSE:
             "opened": streams.opened,
             "closed": dict(streams.closed),
             "refused": streams.refused,
+            "denied": streams.denied,
             "published": channels.published,
             "broker": {"scheme": state.settings.broker_url.partition("://")[0], **channels.broker.status()},
             "draining": streams.is_draining,
@@ -208,10 +328,11 @@ class SSE:
 class _AppState:
     """What belongs to one app."""
 
-    def __init__(self, app: Flask, settings: Settings, options: dict[str, Options]) -> None:
+    def __init__(self, app: Flask, settings: Settings, options: dict[str, Options], rules: Rules) -> None:
         self.settings = settings
         self.streams = Streams(settings)
-        self.channels = Channels(_make_broker(settings), settings, options)
+        ask = partial(ask_again, app, rules)
+        self.channels = Channels(_make_broker(settings), settings, options, self.streams, ask)
         self.warnings: list[str] = []
         self._app = app
         self._has_begun = False
@@ -225,6 +346,11 @@ class _AppState:
             self._has_begun = True
             self._check_workers(2 if request.environ.get("wsgi.multiprocess") else 1)
             watch_worker()
+        if self.settings.max_clients_per_address is not None and not request.remote_addr:
+            self._warn(
+                "SSE_MAX_CLIENTS_PER_ADDRESS is set, but requests come without an address: behind a proxy that speaks "
+                "through a unix socket, put werkzeug.middleware.proxy_fix.ProxyFix around app.wsgi_app"
+            )
         if self._response_class is not self._app.response_class:  # set since
             self._response_class = self._app.response_class
             self._streaming_class = wsgi.streaming(self._response_class)
@@ -256,6 +382,12 @@ class _AppState:
         if text not in self.warnings:
             self.warnings.append(text)
             log.warning(text)
+
+
+def _callable(rule: _Rule, called: str) -> _Rule:
+    if not callable(rule):
+        raise TypeError(f"{called}() takes a function of a channel's name, not {rule!r}")
+    return rule
 
 
 def _make_broker(settings: Settings) -> Broker:

@@ -28,14 +28,16 @@ class Feed(SseEmitters):
 
     :param name: of the channel.
     :param settings: of the app.
+    :param before: is called before it begins to listen.
     """
 
-    __slots__ = ("_app_settings", "_broker", "_coming", "_ear", "_early", "_waiting", "first", "log", "name")
+    __slots__ = ("_app_settings", "_before", "_broker", "_coming", "_ear", "_early", "_waiting", "first", "log", "name")
 
-    def __init__(self, name: str, broker: Broker, settings: Settings) -> None:
+    def __init__(self, name: str, broker: Broker, settings: Settings, before: Callable[[], object]) -> None:
         self.name = name
         self._broker = broker
         self._app_settings = settings
+        self._before = before
         self._begin_anew()  # in a forked child as well: its channels see to that
 
     def _begin_anew(self) -> None:
@@ -118,6 +120,7 @@ class Feed(SseEmitters):
 
     def _subscribe(self, ear: _Ear) -> Start | None:
         try:
+            self._before()
             return self._broker.subscribe(self.name, ear)
         except BaseException:
             with self._guard:

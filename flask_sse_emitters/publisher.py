@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import Any
 
 from .brokers import broker_of
-from .channel import frame_to_publish
+from .channel import check_name, frame_to_publish, private_name
 from .settings import DEFAULTS, Duration, Settings, checked
 
 
@@ -71,9 +71,22 @@ class Publisher:
         :raises BrokerUnavailable: where the broker cannot be reached in time; the event may have been published.
         :raises RuntimeError: after :meth:`close`.
         """
+        return self._publish(check_name(channel), data, event, retry, key)
+
+    def publish_to(
+        self, identity: str, data: Any, *, event: str | None = None, retry: int | None = None, key: str | None = None
+    ) -> str:
+        """Publish an event to one reader alone, as :meth:`.SSE.publish_to` does.
+
+        :raises TypeError: where the identity is no str.
+        :raises ValueError: where it is none that can be used; else as for :meth:`publish`.
+        """
+        return self._publish(private_name(identity), data, event, retry, key)
+
+    def _publish(self, channel: str, data: Any, event: str | None, retry: int | None, key: str | None) -> str:
         if self._is_closed:
             raise RuntimeError("this Publisher is closed: publish before that, or make another one")
-        frame = frame_to_publish(channel, data, event, retry, key, self._settings)
+        frame = frame_to_publish(data, event, retry, key, self._settings)
         return self._broker.publish(channel, frame, None, key).id
 
     def close(self) -> None:

@@ -31,6 +31,9 @@ _MADE = "flask_sse_emitters.made"
 
 _PREFIX = re.compile(r"[A-Za-z0-9._\-:/]{1,100}", re.ASCII)
 
+_ORIGIN = re.compile(r"([a-z][a-z0-9+.\-]*)://([a-z0-9.\-]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?", re.ASCII)
+_PORTS = {"http": "80", "https": "443"}
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -53,6 +56,9 @@ class Settings:
     broker_prefix: str = "sse"
     publish_seconds: float = 2.0
     drain_seconds: float = 5.0
+    max_clients_per_identity: int | None = None
+    max_clients_per_address: int | None = None
+    cors_origins: tuple[str, ...] = ()
 
     #: Makes JSON of an event's data.
     dumps: Dumps = json.dumps
@@ -181,6 +187,10 @@ def _bound(value: Any) -> int:
     return int(value)
 
 
+def _bound_or_none(value: Any) -> int | None:
+    return None if value is None else _bound(value)
+
+
 def _count(value: Any) -> int:
     if _number(value, int) < 0:
         raise ValueError
@@ -197,6 +207,22 @@ def _prefix(value: Any) -> str:
     if not isinstance(value, str) or not _PREFIX.fullmatch(value):
         raise ValueError
     return value
+
+
+def _origins(value: Any) -> tuple[str, ...]:
+    origins = (value,) if isinstance(value, str) else tuple(value)
+    if "*" in origins and len(origins) > 1:
+        raise ValueError
+    return tuple(origin if origin == "*" else _origin(origin) for origin in origins)
+
+
+def _origin(value: Any) -> str:
+    """As browsers write it (RFC 6454, section 6.2): in lower case, without the port that its scheme has anyway."""
+    found = _ORIGIN.fullmatch(value.lower())
+    if found is None:
+        raise ValueError
+    scheme, host, port = found.groups()
+    return f"{scheme}://{host}" + ("" if port in (None, _PORTS.get(scheme)) else f":{port}")
 
 
 def _one_of(*words: str) -> Callable[[Any], str]:
@@ -225,6 +251,9 @@ _CHECKS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "handoff": ('"auto", "on" or "off"', _one_of("auto", "on", "off")),
     "max_event_bytes": ("an int, 1 or more", _bound),
     "max_clients": ("an int, 1 or more", _bound),
+    "max_clients_per_identity": ("an int, 1 or more, or None for any number", _bound_or_none),
+    "max_clients_per_address": ("an int, 1 or more, or None for any number", _bound_or_none),
+    "cors_origins": ('a list of origins, such as ["https://example.com"], or "*" alone', _origins),
     "history": ("an int, 0 or more", _count),
     "history_seconds": ("seconds as a number or a timedelta, 0 for as long as SSE_HISTORY allows", _duration),
     "broker_url": ('a URL, such as "memory://" or "redis://localhost:6379/0"', _url),

@@ -1,4 +1,5 @@
-"""All open streams of an app: how many there may be, how they came and went, and their end when the worker stops.
+"""All open streams of an app: how many there may be, whose they are, how they came and went, and their end when the
+worker stops.
 
 A worker that stops, *drains*: new streams end at once; the open ones get what is pending, then a ``retry:`` of their
 own, so that their clients do not all come back at once, then a clean end. Those that take nothing are cut after
@@ -8,6 +9,7 @@ own, so that their clients do not all come back at once, then a clean end. Those
 from __future__ import annotations
 
 import atexit
+import ipaddress
 import logging
 import math
 import weakref
@@ -39,13 +41,18 @@ SAID_EVERY = 60.0
 
 
 class Quota:
-    """How many streams one channel may have. Those who count hold the guard of the app's streams."""
+    """How many streams there may be of one kind. Those who count hold the guard of the app's streams.
 
-    __slots__ = ("count", "limit", "most")
+    :param limit: as it is called where it is said.
+    :param whose: streams these are, where the limit is for each of many.
+    """
 
-    def __init__(self, limit: str, most: int) -> None:
-        self.limit = limit  #: as it is called where it is said
+    __slots__ = ("count", "limit", "most", "whose")
+
+    def __init__(self, limit: str, most: int, whose: str = "") -> None:
+        self.limit = limit
         self.most = most
+        self.whose = whose
         self.count = 0
 
 
@@ -63,11 +70,14 @@ class Streams:
         self._guard = guard()
         self._open: dict[SseEmitter, None] = {}
         self._limit = Quota(f"SSE_MAX_CLIENTS={self._settings.max_clients}", self._settings.max_clients)
+        self._quotas: dict[str, Quota] = {}  # of those who have any stream, by whose it is
+        self._owned: dict[str, dict[SseEmitter, None]] = {}  # by identity
         self._said: dict[str, float] = {}  # when somebody was last refused aloud, by the limit
         self._drained_by: float | None = None
         self.is_ending = False  #: some are still to be told that they end
         self.opened = 0  #: since the beginning, without those refused
         self.refused = 0
+        self.denied = 0  #: requests, to which a rule said no
         self.closed: Counter[str] = Counter()  #: by the value of their close_reason
 
     def __len__(self) -> int:
@@ -77,16 +87,30 @@ class Streams:
     def is_draining(self) -> bool:
         return self._drained_by is not None
 
-    def admit(self, emitter: SseEmitter) -> int:
+    def enlist(self, emitter: SseEmitter) -> None:
+        """Remember whose it is until it has left. It must be new: nobody else knows it."""
+        emitter._register = self
+        with self._guard:
+            for identity in emitter._reader.identities:
+                self._owned.setdefault(identity, {})[emitter] = None
+
+    def of(self, identity: str) -> list[SseEmitter]:
+        """The streams of this reader."""
+        with self._guard:
+            return list(self._owned.get(identity, ()))
+
+    def admit(self, emitter: SseEmitter, address: str | None = None) -> int:
         """Count it in until it has left; end it at once where the worker stops, or there are too many.
 
         What has ended already is written all the same.
 
+        :param address: of the client.
         :return: the client's ``retry:``.
         """
         drain_at_exit()
-        quotas = (self._limit, *emitter._quotas)
         with self._guard:
+            own = self._quotas_of(emitter, address)
+            quotas = (self._limit, *emitter._quotas, *own)
             full = next((quota for quota in quotas if quota.count >= quota.most), None) if emitter.is_open else None
             refused = full is not None or (self.is_draining and emitter.is_open)
             if not refused:
@@ -94,34 +118,67 @@ class Streams:
                 self.opened += 1
                 for quota in quotas:
                     quota.count += 1
+                if own:
+                    emitter._quotas = quotas[1:]
+                    self._quotas.update((quota.whose, quota) for quota in own)
         if not refused:
             return self._settings.retry
         if full is None or self.is_draining:
             emitter._refuse(CloseReason.SHUTDOWN, None)
         else:
-            emitter._refuse(CloseReason.ERROR, TooManyClients(f"{full.limit} streams are open already"))
-            self._note_refused(full.limit)
+            emitter._refuse(CloseReason.ERROR, TooManyClients(f"{full.limit} streams{full.whose} are open already"))
+            self._note_refused(full)
         return self._settings.spread_retry()
 
     def left(self, emitter: SseEmitter) -> None:
         with self._guard:
+            self._disown(emitter)
             if emitter not in self._open:
                 return
             del self._open[emitter]
             for quota in (self._limit, *emitter._quotas):
                 quota.count -= 1
+                if not quota.count:
+                    self._quotas.pop(quota.whose, None)
             if emitter.close_reason is not None:
                 self.closed[emitter.close_reason.value] += 1
 
-    def _note_refused(self, limit: str) -> None:
+    def _quotas_of(self, emitter: SseEmitter, address: str | None) -> tuple[Quota, ...]:
+        settings, found = self._settings, []
+        if settings.max_clients_per_identity is not None and emitter._reader is not None:
+            found += [
+                ("SSE_MAX_CLIENTS_PER_IDENTITY", settings.max_clients_per_identity, f" of the identity {identity!r}")
+                for identity in emitter._reader.identities
+            ]
+        if settings.max_clients_per_address is not None and address:
+            network = _network(address)
+            found.append(
+                ("SSE_MAX_CLIENTS_PER_ADDRESS", settings.max_clients_per_address, f" of the address {network}")
+            )
+        return tuple(self._quotas.get(whose) or Quota(f"{key}={most}", most, whose) for key, most, whose in found)
+
+    def _disown(self, emitter: SseEmitter) -> None:
+        if emitter._reader is not None:
+            for identity in emitter._reader.identities:
+                owned = self._owned.get(identity)
+                if owned is not None:
+                    owned.pop(emitter, None)
+                    if not owned:
+                        del self._owned[identity]
+
+    def _note_refused(self, full: Quota) -> None:
         now = self._scheduler.clock()
         with self._guard:
             self.refused += 1
-            aloud = now >= self._said.get(limit, -math.inf) + SAID_EVERY
+            aloud = now >= self._said.get(full.limit, -math.inf) + SAID_EVERY
             if aloud:
-                self._said[limit] = now
+                self._said[full.limit] = now
         if aloud:
-            log.warning("more streams are asked for than %s; they end at once, and clients try again later", limit)
+            log.warning(
+                "more streams%s are asked for than %s; they end at once, and clients try again later",
+                full.whose,
+                full.limit,
+            )
 
     def counts(self) -> dict[str, Any]:
         """How many there are, by their outlets."""
@@ -179,6 +236,17 @@ class Streams:
     def _cut(self, emitter: SseEmitter) -> None:
         within = f"SSE_DRAIN_SECONDS={self._settings.drain_seconds:g}"
         emitter._disconnect(TimeoutError(f"the worker stops, and the client did not take the end within {within}"))
+
+
+def _network(address: str) -> str:
+    """Whom an address stands for: a customer has 2**64 of IPv6, of which each may be used for a connection."""
+    try:
+        found = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return repr(address)
+    if isinstance(found, ipaddress.IPv4Address):
+        return str(found)
+    return str(found.ipv4_mapped or ipaddress.ip_network((found, 64), strict=False))
 
 
 #: Those of every app of the process.

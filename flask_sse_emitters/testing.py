@@ -11,7 +11,7 @@ from typing import Any
 from flask.testing import FlaskClient
 
 from .brokers import Start
-from .channel import check_name
+from .channel import name_for_operator
 from .decoder import EventDecoder, decode
 from .errors import BrokerUnavailable
 from .event import Event
@@ -98,13 +98,14 @@ def published(sse: SSE, *channels: str) -> Iterator[list[Event]]:
             client.post("/orders")
         assert [event.event for event in events] == ["created"]
 
-    :param channels: one or more. Their events are in the order in which they were published.
+    :param channels: one or more; ``~ann`` is what is published to the identity ``ann``. Their events are in the order
+        in which they were published.
     """
     if not channels:
         raise TypeError("published() takes the SSE and the names of one channel or more")
     broker = sse._channels().broker
     events: list[Event] = []
-    notes = {check_name(channel): _Notes(events) for channel in channels}
+    notes = {name_for_operator(channel): _Notes(events) for channel in channels}
     try:
         for channel, note in notes.items():
             if broker.subscribe(channel, note) is None:

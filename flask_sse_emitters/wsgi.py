@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from flask import Response, request
 from werkzeug.wsgi import ClosingIterator
 
+from . import cors
 from .callbacks import CloseReason
 from .direct import AT_ONCE
 from .emitter import SseEmitter
@@ -68,7 +69,7 @@ def respond(
     environ = request.environ
     _refuse_blocking(environ)
     emitter._attach(settings, streams)
-    retry = streams.admit(emitter)
+    retry = streams.admit(emitter, request.remote_addr)
     greeting = Event(retry=retry, comment="stream open" if emitter.is_open else None).encode()
     if any(name in request.args for name in _PADDING_WANTED):
         greeting = _PADDING + greeting
@@ -77,6 +78,7 @@ def respond(
     response = response_class(stream, status, _HEADERS, content_type="text/event-stream", direct_passthrough=True)
     Response.call_on_close(response, stream.close)  # also where somebody puts another body in its place
     response.headers.update(headers or {})
+    cors.allow(response.headers, settings)
     return response
 
 

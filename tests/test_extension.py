@@ -407,6 +407,9 @@ def test_init_app_fills_in_the_defaults() -> None:
         "SSE_BROKER_PREFIX": "sse",
         "SSE_PUBLISH_SECONDS": 2,
         "SSE_DRAIN_SECONDS": 5,
+        "SSE_MAX_CLIENTS_PER_IDENTITY": None,
+        "SSE_MAX_CLIENTS_PER_ADDRESS": None,
+        "SSE_CORS_ORIGINS": (),
     }
 
 

@@ -721,12 +721,14 @@ def test_all_that_is_kept_ends_by_itself(server: RedisServer, board: Board) -> N
     board.sse.publish("a", "x", key="k")
     with board.open("a"):
         client = client_of(server)
-        until(lambda: len(client.keys()) == 5, "the client to be counted")
+        until(lambda: len(client.keys()) == 6, "the client to be counted")
         left = {key.decode().split(":", 2)[2]: client.pttl(key) for key in client.keys("*{a}*")}
         here = [client.pttl(key) for key in client.keys("*{here}*")]
+        [revoked] = [client.pttl(key) for key in client.keys("*{!revoked}*")]
     assert 290_000 < left["key:k"] <= 300_000
     assert 290_000 < left["log"] <= 300_000
     assert left["at"] > 6 * 86_400_000
+    assert revoked > 6 * 86_400_000
     assert all(0 < ttl <= COUNT_SECONDS * 1000 for ttl in here)
 
 
@@ -839,7 +841,7 @@ def test_a_gevent_program_whose_sockets_are_not_patched_is_refused(server: Redis
         "    except UnsupportedWorker as error:\n"
         "        print(error)\n"
         "gevent.spawn(publish).join()\n"
-        "feed = Feed('a', broker, DEFAULTS)\n"
+        "feed = Feed('a', broker, DEFAULTS, list)\n"
         "for _ in range(2):\n"  # the next one is refused as well
         "    gevent.spawn(subscribe).join()\n"
     )

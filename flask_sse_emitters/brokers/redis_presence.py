@@ -83,7 +83,7 @@ class Presence:
         else:
             self._tell_at = now + COUNT_AFTER
             self._health.works("counting clients")
-        self.is_known, self.is_told = known or not channels, True
+        self.is_known, self.is_told = known or not any(map(self._count, channels)), True
 
     def _tell(self, client: Client, channels: Sequence[str], breathe: Callable[[], object]) -> bool:
         """:return: whether Redis knows of all clients here now."""

@@ -1,0 +1,186 @@
+"""Who may read a channel, and who may publish to one over HTTP: what rules say, and how they are asked.
+
+A channel is closed unless it was made public, or the app's rule opens it to whoever asks. The rule runs in the request,
+before anything is registered, and once more where :meth:`.SSE.recheck` wants to know again: then the request is made
+anew from what was kept of it, in a context of its own, on a helper thread.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import Context
+from typing import Any, NamedTuple, TypeAlias
+
+from flask import Flask, request
+from werkzeug.exceptions import HTTPException
+
+from .channel import OWN, Options, private_name
+from .emitter import SseEmitter
+from .errors import AccessDenied
+from .grants import Grant, Reader
+from .scheduler import SCHEDULER
+from .tokens import jwt_authorizer
+
+__all__ = ["Grant", "Rule", "jwt_authorizer"]
+
+log = logging.getLogger(__name__)
+
+#: Of a request so many characters are kept at most, so that its rule can be asked again.
+REQUEST_KEPT = 16_384
+
+Rule: TypeAlias = Callable[[str], bool | str | Grant | None]
+
+
+class Admission(NamedTuple):
+    """What a client was granted."""
+
+    names: tuple[str, ...]  #: of the channels that it reads
+    reader: Reader | None  #: None where all of them are public
+    seconds: float | None  #: for how long, where there is a bound
+
+
+class Rules:
+    """Those of one :class:`.SSE`.
+
+    :param options: what was said of channels, by their names.
+    """
+
+    def __init__(self, options: Mapping[str, Options]) -> None:
+        self.authorizer: Rule | None = None
+        self.publisher: Rule | None = None
+        self.takes_cookies = False  #: of who publishes, though nothing else says who that is
+        self._options = options
+        self._said_closed = False
+
+    def may_read(self, asked: Sequence[str]) -> Admission:
+        """Ask about each of these channels, in the request that is pushed here.
+
+        :raises AccessDenied: where one of them is not to be read.
+        """
+        names: list[str] = []
+        identities: dict[str, None] = {}
+        bounds: list[float] = []
+        grants = {name: self._ask_reader(name) for name in asked if not self._is_public(name)}
+        for name in asked:
+            grant = grants.get(name)
+            if name == OWN:
+                names.append(_own_channel(grant))
+            else:
+                names.append(name)
+            if grant is not None and grant.identity is not None:
+                identities[grant.identity] = None
+            if grant is not None and grant.seconds is not None:
+                bounds.append(grant.seconds)
+        reader = Reader(tuple(identities), tuple(asked), _keep(request.environ)) if grants else None
+        return Admission(tuple(names), reader, min(bounds, default=None))
+
+    def may_publish(self, name: str) -> None:
+        """Ask whether the request that is pushed here may publish to this channel.
+
+        :raises AccessDenied: where it may not.
+        """
+        if not self.takes_cookies and "HTTP_COOKIE" in request.environ and "HTTP_AUTHORIZATION" not in request.environ:
+            raise AccessDenied(
+                "whoever publishes has cookies and no Authorization, so a page of another site may have sent this: "
+                "send a token, or say @sse.publisher(cookies=True)"
+            )
+        assert self.publisher is not None
+        _ask(self.publisher, "publisher", name)
+
+    def _is_public(self, name: str) -> bool:
+        options = self._options.get(name)
+        return options is not None and options.public
+
+    def _ask_reader(self, name: str) -> Grant:
+        if self.authorizer is not None:
+            return _ask(self.authorizer, "authorizer", name)
+        closed = (
+            f"channel {name!r} is closed, because nobody has opened it: say sse.channel({name!r}, public=True) where "
+            "anybody may read it, or else who may, with @sse.authorizer"
+        )
+        if not self._said_closed:
+            self._said_closed = True
+            log.warning("%s; this is said once", closed)
+        raise AccessDenied(closed)
+
+
+def ask_again(app: Flask, rules: Rules, emitters: Sequence[SseEmitter]) -> None:
+    """Ask the rule about these streams anew, and end those that it denies. May block.
+
+    A stream that a view has begun cannot be asked about: it ends, and its client asks the view.
+    """
+    for emitter in emitters:
+        reader: Reader = emitter._reader
+        if not emitter.is_open:
+            continue
+        admission = None
+        if reader.request is not None:
+            try:
+                # Empty, so that nothing of whoever calls shows there: neither their session nor what they keep in g.
+                admission = Context().run(_ask_anew, app, rules, reader, reader.request)
+            except (AccessDenied, HTTPException) as error:
+                log.debug("%r is denied: %s", emitter, error)
+            except Exception:
+                log.exception("the rule could not be asked again, which denies")
+        if admission is None or admission.reader is None or admission.reader.identities != reader.identities:
+            emitter._withdraw()
+        elif admission.seconds is not None:
+            emitter._end_by(SCHEDULER.clock() + admission.seconds)
+
+
+def _ask(rule: Rule, called: str, name: str) -> Grant:
+    try:
+        return _grant(rule(name), called, name)
+    except AccessDenied:
+        raise
+    except HTTPException as error:
+        log.info("the %s denies channel %r: %s", called, name, error)
+        raise AccessDenied(f"the {called} denies channel {name!r}: {error}") from error
+    except Exception as error:
+        log.exception("the %s failed for channel %r, which denies", called, name)
+        raise AccessDenied(f"the {called} failed for channel {name!r}: {error!r}") from error
+
+
+def _grant(said: Any, called: str, name: str) -> Grant:
+    if isinstance(said, Grant):
+        if said.seconds is not None and said.seconds <= 0:
+            raise AccessDenied(f"the {called} grants channel {name!r} for a time that is over")
+        return said
+    if said is True:
+        return Grant()
+    if said is None or said is False or said == "":
+        raise AccessDenied(f"the {called} returned {said!r} for channel {name!r}")
+    if isinstance(said, str):
+        return Grant(said)
+    raise TypeError(f"the {called} must return a bool, the reader's identity as a str, or a Grant, not {said!r}")
+
+
+def _own_channel(grant: Grant | None) -> str:
+    if grant is None or grant.identity is None:
+        raise AccessDenied(f"{OWN!r} is the channel of whoever reads: have the authorizer return who that is, a str")
+    return private_name(grant.identity)
+
+
+def _keep(environ: Mapping[str, Any]) -> str | None:
+    kept = json.dumps({name: value for name, value in environ.items() if isinstance(value, str)})
+    return kept if len(kept) <= REQUEST_KEPT else None
+
+
+def _ask_anew(app: Flask, rules: Rules, reader: Reader, kept: str) -> Admission:
+    environ = {
+        "wsgi.version": (1, 0),
+        "wsgi.input": io.BytesIO(),
+        "wsgi.errors": sys.stderr,
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": False,
+        "wsgi.run_once": False,
+        **json.loads(kept),
+    }
+    with app.request_context(environ):
+        if app.preprocess_request() is not None:
+            raise AccessDenied("something before the request answers in place of the channel")
+        return rules.may_read(reader.names)

@@ -1,0 +1,74 @@
+"""Which pages of other sites may read the endpoints of channels: ``SSE_CORS_ORIGINS``, as the Fetch standard has it.
+
+A browser says in ``Origin`` whose page asks. It lets the page see an answer only where that allows it; but it asks all
+the same, with the reader's cookies. So what a page may not see is not sent in the first place.
+"""
+
+from __future__ import annotations
+
+from flask import request
+from werkzeug.datastructures import Headers
+
+from .errors import AccessDenied
+from .settings import Settings
+
+#: How long a browser may remember an answer to a preflight, in seconds.
+PREFLIGHT_SECONDS = 600
+
+#: What polyfills send beside what every page may. A ``*`` here would leave out Authorization.
+_HEADERS = "Authorization, Cache-Control, Content-Type, Last-Event-ID, X-Requested-With"
+
+_ANYONE = ("*",)
+
+
+def check_origin(settings: Settings) -> None:
+    """Of the request that is pushed here.
+
+    :raises AccessDenied: where it comes from a page of another site that is not listed; or of any, where anyone may
+        read, but not with somebody's cookies.
+    """
+    origin = _foreign_origin()
+    if origin is None or origin in settings.cors_origins:
+        return
+    if settings.cors_origins != _ANYONE:
+        raise AccessDenied(f"a page of {origin!r} asks, which is not in SSE_CORS_ORIGINS: list it there if it may read")
+    if "HTTP_COOKIE" in request.environ:
+        raise AccessDenied(f"a page of {origin!r} sends cookies, and SSE_CORS_ORIGINS is '*': list it there instead")
+
+
+def allow(headers: Headers, settings: Settings) -> None:
+    """Have a browser show the answer to the page that asked, if that may see it and nobody has said so yet."""
+    if not settings.cors_origins or "Access-Control-Allow-Origin" in headers:
+        return
+    if settings.cors_origins == _ANYONE:
+        headers["Access-Control-Allow-Origin"] = "*"
+        return
+    headers.add("Vary", "Origin")
+    origin = request.headers.get("Origin", "").lower()
+    if origin in settings.cors_origins:
+        headers["Access-Control-Allow-Origin"] = request.headers["Origin"]
+        headers["Access-Control-Allow-Credentials"] = "true"
+
+
+def is_preflight() -> bool:
+    return request.method == "OPTIONS" and "Origin" in request.headers
+
+
+def preflight_headers(methods: str) -> dict[str, str]:
+    """What a page may send, once :func:`allow` has said that it may."""
+    return {
+        "Access-Control-Allow-Methods": methods,
+        "Access-Control-Allow-Headers": _HEADERS,
+        "Access-Control-Max-Age": str(PREFLIGHT_SECONDS),
+    }
+
+
+def _foreign_origin() -> str | None:
+    """The origin of the page that asks, in lower case; None where it is of this site, or no browser asks."""
+    origin = request.headers.get("Origin", "").lower()
+    if not origin or request.headers.get("Sec-Fetch-Site") == "same-origin":
+        return None
+    scheme, _, host = origin.partition("://")
+    own = request.host.lower()
+    port = {"http": ":80", "https": ":443"}.get(scheme, "")
+    return None if host and host == (own.removesuffix(port) if port else own) else origin

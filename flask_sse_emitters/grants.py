@@ -1,0 +1,78 @@
+"""What a rule grants, and whose a stream is."""
+
+from __future__ import annotations
+
+import math
+from datetime import timedelta
+
+from .settings import Duration
+
+#: An identity has so many characters at most.
+LONGEST_IDENTITY = 500
+
+
+class Grant:
+    """What a rule may say where it has more to say than yes.
+
+    ::
+
+        @sse.authorizer
+        def may_read(channel):
+            return Grant(session["user"], seconds=session["until"] - time.time())
+
+    :param identity: whose stream it is, 1 to 500 characters; None where nobody has to know.
+    :param seconds: after so many, or a timedelta, the stream ends as if its lifetime were over, and a client that comes
+        again is asked again. From 0 down it is a no. None: this grant ends no stream.
+    :raises TypeError: where one of them is something else.
+    :raises ValueError: names the parameter, and what it accepts.
+    """
+
+    __slots__ = ("identity", "seconds")
+
+    def __init__(self, identity: str | None = None, *, seconds: Duration | None = None) -> None:
+        self.identity = None if identity is None else check_identity(identity)
+        self.seconds = None if seconds is None else _seconds(seconds)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.identity!r}, seconds={self.seconds!r})"
+
+
+class Reader:
+    """Whose stream it is.
+
+    :param identities: of who reads, in the order in which they were named.
+    :param names: of the channels, as the client asked for them.
+    :param request: what is kept of it; None where the rule cannot be asked again.
+    """
+
+    __slots__ = ("identities", "names", "request")
+
+    def __init__(self, identities: tuple[str, ...], names: tuple[str, ...] = (), request: str | None = None) -> None:
+        self.identities = identities
+        self.names = names
+        self.request = request
+
+
+def check_identity(identity: object) -> str:
+    """The identity itself.
+
+    :raises TypeError: where it is no str.
+    :raises ValueError: where it is none that can be used.
+    """
+    if not isinstance(identity, str):
+        raise TypeError(f"an identity is a str, not {identity!r}: str() makes one of a number")
+    if not 1 <= len(identity) <= LONGEST_IDENTITY:
+        raise ValueError(f"an identity has 1 to {LONGEST_IDENTITY} characters, not {len(identity)}")
+    if any("\ud800" <= each <= "\udfff" for each in identity):
+        raise ValueError(f"an identity holds no lone surrogates, unlike {identity!r}")
+    return str(identity)
+
+
+def _seconds(value: Duration) -> float:
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"seconds is a number or a timedelta, not {value!r}")
+    if not math.isfinite(value):
+        raise ValueError(f"seconds is a finite number, not {value!r}")
+    return float(value)

@@ -1,0 +1,207 @@
+"""Ending streams whose readers have lost the right to them, in every process.
+
+Revocations go the way of events: the broker numbers them, keeps them, and tells every process that has streams of
+channels. So a process that was away reads what it has missed, before any event that came after it; and where that is no
+longer to be had, it sends all its clients back, who are asked anew who they are.
+
+A request that has asked its rule, and has no stream yet, is not missed either: it is told what is revoked meanwhile.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from itertools import count
+from typing import NamedTuple
+
+from .brokers import Broker, Start
+from .decoder import decode
+from .emitter import SseEmitter
+from .event import Event
+from .frames import Frame, make_frame
+from .history import Bounds, Log, new_epoch
+from .parking import begin_anew_in_child, give_way, guard
+from .scheduler import SCHEDULER
+from .settings import DEFAULTS
+from .streams import Streams
+
+log = logging.getLogger(__name__)
+
+#: No channel can have this name.
+NAME = "!revoked"
+
+#: What a process may miss for so long, and so many of them, it gets when it is back.
+KEPT = Bounds(1000, 300.0)
+
+#: Seconds by which times that come from another clock may be wrong. Who is ended though it was asked anew comes back.
+CLOCK_ERROR = 1.0
+
+#: So many streams are ended in one go: then others get the processor for a moment.
+AT_ONCE = 20
+
+_ALL = 2**30
+
+
+class Revocation(NamedTuple):
+    """Of what is revoked, each None is for all."""
+
+    identity: str | None
+    channel: str | None
+    asks: bool = False  #: the rule is asked again, and may say yes
+
+    def hits(self, emitter: SseEmitter) -> bool:
+        reader = emitter._reader
+        return (self.identity is None or (reader is not None and self.identity in reader.identities)) and (
+            self.channel is None
+            or any(place.list.name == self.channel for place in emitter._memberships if _is_feed(place))
+        )
+
+
+EVERYTHING = Revocation(None, None)
+
+
+class Revocations:
+    """Those of one app. Every method may be called from any thread.
+
+    :param members: gives the streams of a channel here; of all channels, where that is None.
+    :param ask_again: asks the rule of these streams again, and ends those that it denies. May block.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        streams: Streams,
+        members: Callable[[str | None], Iterable[SseEmitter]],
+        ask_again: Callable[[Sequence[SseEmitter]], None],
+    ) -> None:
+        self._broker = broker
+        self._streams = streams
+        self._members = members
+        self._ask_again = ask_again
+        self._begin_anew()
+        begin_anew_in_child(self)
+
+    def _begin_anew(self) -> None:
+        self._guard = guard()
+        self._process = new_epoch() + new_epoch()
+        self._ear: _Ear | None = None
+        self._asking: dict[int, list[Revocation]] = {}
+        self._numbers = count()
+
+    def listen(self) -> None:
+        """Begin to hear what other processes revoke; again is nothing. Never waits.
+
+        To be called before the first stream of a channel, and before its rule is asked.
+        """
+        if self._ear is not None:
+            return
+        ear = _Ear(self)
+        with self._guard:
+            first = self._ear is None
+            if first:
+                self._ear = ear
+        if not first:
+            return
+        try:
+            start = self._broker.subscribe(NAME, ear)
+        except BaseException:
+            self._ear = None  # whoever comes next tries again
+            raise
+        if start is not None:
+            ear.started(start)
+
+    @contextmanager
+    def asking(self) -> Iterator[Callable[[SseEmitter], None]]:
+        """While a request asks its rule, and begins its stream.
+
+        :return: is to be called with the stream, once a revocation would find it.
+        """
+        self.listen()
+        heard: list[Revocation] = []
+        number = next(self._numbers)
+        with self._guard:
+            self._asking[number] = heard
+
+        def check(emitter: SseEmitter) -> None:
+            for revocation in heard.copy():
+                if revocation.hits(emitter):
+                    emitter._withdraw()
+
+        try:
+            yield check
+        finally:
+            with self._guard:
+                self._asking.pop(number, None)
+
+    def revoke(self, revocation: Revocation) -> None:
+        """End what it hits here, at once, and in all other processes.
+
+        :raises BrokerUnavailable: where those cannot be reached; here it is done.
+        """
+        self._apply(revocation)
+        said = Event([self._process, *revocation])
+        self._broker.publish(NAME, make_frame(said, json.dumps, DEFAULTS.max_event_bytes), KEPT)
+
+    def _hear(self, frames: Sequence[Frame]) -> None:
+        for frame in frames:
+            said = _read(frame)
+            if said is not None and said[0] != self._process:
+                self._apply(said[1])
+
+    def _apply(self, revocation: Revocation) -> None:
+        with self._guard:
+            for heard in self._asking.values():
+                heard.append(revocation)
+        found = self._find(revocation)
+        if revocation.asks:
+            if found:
+                SCHEDULER.run(partial(self._ask_again, found))
+            return
+        for number, emitter in enumerate(found, 1):
+            emitter._withdraw()
+            if not number % AT_ONCE:
+                give_way()
+
+    def _find(self, revocation: Revocation) -> list[SseEmitter]:
+        if revocation.identity is None:
+            return [emitter for emitter in self._members(revocation.channel) if revocation.hits(emitter)]
+        return [emitter for emitter in self._streams.of(revocation.identity) if revocation.hits(emitter)]
+
+
+class _Ear:
+    """Listens to the revocations, for as long as the process lives."""
+
+    clients = 0
+
+    def __init__(self, revocations: Revocations) -> None:
+        self._revocations = revocations
+        self._since = SCHEDULER.clock()
+        self._log: Log | None = None
+
+    def started(self, start: Start) -> None:
+        again, self._log = self._log is not None, start.log
+        offset, is_known = start.log.before(self._since - CLOCK_ERROR)
+        if again or not is_known:
+            log.info("revocations may have been missed: all streams end, so that their clients are asked again")
+            self._revocations._apply(EVERYTHING)
+        else:
+            self._revocations._hear(start.log.after(offset, start.newest, _ALL))
+
+    def arrived(self, frames: Sequence[Frame]) -> None:
+        self._revocations._hear(frames)
+
+
+def _is_feed(place: object) -> bool:
+    return hasattr(place.list, "name")  # type: ignore[attr-defined]
+
+
+def _read(frame: Frame) -> tuple[str, Revocation] | None:
+    with suppress(ValueError, TypeError):
+        [event] = decode(frame.payload)
+        process, identity, channel, asks = json.loads(event.data or "")
+        return process, Revocation(identity, channel, asks)
+    log.warning("something else than this package revokes: %r", frame.payload[:100])
+    return None
