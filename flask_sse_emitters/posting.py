@@ -32,6 +32,7 @@ def publish_request(channel: str, channels: Channels, max_bytes: int) -> Respons
     try:
         text = body.decode()
         data = parse_json(text) if request.mimetype == "application/json" else text
+        data = "null" if data is None else data  # None would be an event without data
         retry = request.args.get("retry")
         event_id = channels.publish(
             channel, data, request.args.get("event"), None if retry is None else int(retry), request.args.get("key")

@@ -106,7 +106,7 @@ class Revocations:
         if not first:
             return
         try:
-            start = self._broker.subscribe(NAME, ear)
+            start = self._broker.subscribe_first(NAME, ear)
         except BaseException:
             self._ear = None  # whoever comes next tries again
             raise

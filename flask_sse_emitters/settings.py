@@ -218,7 +218,7 @@ def _origins(value: Any) -> tuple[str, ...]:
 
 def _origin(value: Any) -> str:
     """As browsers write it (RFC 6454, section 6.2): in lower case, without the port that its scheme has anyway."""
-    found = _ORIGIN.fullmatch(value.lower())
+    found = _ORIGIN.fullmatch(value.lower()) if isinstance(value, str) else None
     if found is None:
         raise ValueError
     scheme, host, port = found.groups()

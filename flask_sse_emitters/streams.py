@@ -91,8 +91,7 @@ class Streams:
         """Remember whose it is until it has left. It must be new: nobody else knows it."""
         emitter._register = self
         with self._guard:
-            for identity in emitter._reader.identities:
-                self._owned.setdefault(identity, {})[emitter] = None
+            self._own(emitter)
 
     def of(self, identity: str) -> list[SseEmitter]:
         """The streams of this reader."""
@@ -115,6 +114,7 @@ class Streams:
             refused = full is not None or (self.is_draining and emitter.is_open)
             if not refused:
                 self._open[emitter] = None
+                self._own(emitter)  # again: it may have ended, and left, with something to write
                 self.opened += 1
                 for quota in quotas:
                     quota.count += 1
@@ -156,6 +156,11 @@ class Streams:
                 ("SSE_MAX_CLIENTS_PER_ADDRESS", settings.max_clients_per_address, f" of the address {network}")
             )
         return tuple(self._quotas.get(whose) or Quota(f"{key}={most}", most, whose) for key, most, whose in found)
+
+    def _own(self, emitter: SseEmitter) -> None:
+        if emitter._reader is not None:
+            for identity in emitter._reader.identities:
+                self._owned.setdefault(identity, {})[emitter] = None
 
     def _disown(self, emitter: SseEmitter) -> None:
         if emitter._reader is not None:

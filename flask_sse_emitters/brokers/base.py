@@ -78,6 +78,10 @@ class Broker(ABC):
             :meth:`Listener.started` will be called first.
         """
 
+    def subscribe_first(self, channel: str, listener: Listener) -> Start | None:
+        """As :meth:`subscribe`, before any other: what was missed of this channel is told before what was of others."""
+        return self.subscribe(channel, listener)
+
     @abstractmethod
     def unsubscribe(self, channel: str, listener: Listener) -> None:
         """Tell it no more; a call may still be under way. Again is nothing. Never waits."""

@@ -65,6 +65,11 @@ class RedisBroker(Broker):
         self._ear.add(channel, listener)
         return None
 
+    def subscribe_first(self, channel: str, listener: Listener) -> Start | None:
+        _refuse_unpatched()
+        self._ear.add(channel, listener, is_first=True)
+        return None
+
     def unsubscribe(self, channel: str, listener: Listener) -> None:
         self._ear.remove(channel, listener)
 

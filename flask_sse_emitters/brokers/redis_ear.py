@@ -70,10 +70,11 @@ CLOCK_HOLDS = 60.0
 class Topic:
     """One channel that somebody here listens to. Only the thread that listens touches it, but for its listeners."""
 
-    __slots__ = ("building", "fresh", "is_behind", "listeners", "log", "looked", "ms", "name", "when_looked")
+    __slots__ = ("building", "fresh", "is_behind", "is_first", "listeners", "log", "looked", "ms", "name", "when_looked")
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, is_first: bool) -> None:
         self.name = name
+        self.is_first = is_first  # what it has missed is told before anything of the others
         self.listeners: tuple[Listener, ...] = ()  # those who have been told from where on
         self.fresh: tuple[Listener, ...] = ()  # and those who have not
         self.when_looked: tuple[Callable[[], object], ...] = ()  # to be called once all is known that there is now
@@ -114,11 +115,11 @@ class Ear:
 
     # From any thread.
 
-    def add(self, channel: str, listener: Listener) -> None:
+    def add(self, channel: str, listener: Listener, is_first: bool = False) -> None:
         with self._guard:
             topic = self._topics.get(channel)
             if topic is None:
-                topic = self._topics[channel] = Topic(channel)
+                topic = self._topics[channel] = Topic(channel, is_first)
             topic.fresh = (*topic.fresh, listener)
             self._changed[channel] = None
         self._wake()
@@ -298,7 +299,7 @@ class _Session:
                 topic.is_behind = True  # it is looked up once Redis has confirmed
                 begin.append(self._names.announcements(channel))
             elif topic.when_looked or topic.log is None:
-                self._behind[topic] = None
+                self._fall_behind(topic)
             else:
                 self._welcome(topic)
         if end:
@@ -327,7 +328,7 @@ class _Session:
             if topic is None:
                 continue
             if kind == b"subscribe":
-                self._behind[topic] = None
+                self._fall_behind(topic)
             elif not topic.is_behind and self._is_next(heard := self._read(topic, data), topic, told):
                 told.append(heard)
         self._tell(topic, told)
@@ -352,7 +353,7 @@ class _Session:
             return True
         if heard.epoch != own.epoch or heard.offset > newest or heard.ms > ms:  # or Redis has lost some
             topic.is_behind = True
-            self._behind[topic] = None
+            self._fall_behind(topic)
         return False
 
     def _tell(self, topic: Topic | None, told: Sequence[Told]) -> None:
@@ -387,9 +388,12 @@ class _Session:
     def _look(self) -> None:
         """Find out what there is of the channels that may be behind, and tell what is new, or that there is a hole."""
         if self._failed and time.monotonic() > self._look_again:
-            self._behind.update(self._failed)
+            for topic in self._failed:
+                self._fall_behind(topic)
             self._failed.clear()
         topics = list(islice(self._behind, LOOKS_AT_ONCE))
+        if topics and topics[0].is_first:
+            del topics[1:]
         for topic in topics:
             del self._behind[topic]
         topics = [topic for topic in topics if self._topics.get(topic.name) is topic]
@@ -413,6 +417,13 @@ class _Session:
                     topic.when_looked = calls + topic.when_looked
         if not self._failed:
             self._ear._health.works("reading")
+
+    def _fall_behind(self, topic: Topic) -> None:
+        """Look it up soon."""
+        if topic.is_first:
+            self._behind = {topic: None, **self._behind}
+        else:
+            self._behind[topic] = None
 
     def _take_when_looked(self, topic: Topic) -> tuple[Callable[[], object], ...]:
         with self._ear._guard:
@@ -448,7 +459,7 @@ class _Session:
         newest = self._find(topic, found)
         if newest < found.newest:  # there is more than one answer holds
             topic.is_behind = True
-            self._behind[topic] = None
+            self._fall_behind(topic)
             return False
         topic.looked = time.monotonic()
         topic.is_behind = False
@@ -499,7 +510,7 @@ class _Session:
                 with topic.log.guard:
                     topic.log.forget_old()
             if now - topic.looked > self._ear._look_every and not topic.is_behind:
-                self._behind[topic] = None
+                self._fall_behind(topic)
         del self._tidy[-some:]
 
 

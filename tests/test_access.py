@@ -1,0 +1,657 @@
+"""Who may read a channel: what rules say, and how they are asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from flask import Flask, Response, abort, g, request, session
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+from flask_sse_emitters import (
+    SSE,
+    AccessDenied,
+    CloseReason,
+    Event,
+    InvalidChannel,
+    NotInitialized,
+    Publisher,
+    SseEmitter,
+    TooManyClients,
+)
+from flask_sse_emitters.access import Grant, Rule
+from flask_sse_emitters.testing import OpenStream, open_stream, published
+
+from .test_channels import texts
+from .waiting import until
+
+
+class Site:
+    """An app with a rule, and clients that say who they are."""
+
+    def __init__(self, rule: Rule | None = None, debug: bool = False, **config: Any) -> None:
+        self.app = Flask(__name__)
+        self.app.config.update(config)
+        self.app.debug = debug
+        self.app.secret_key = "only a test's"
+        self.sse = SSE(self.app)
+        self.app.register_blueprint(self.sse.blueprint, url_prefix="/events")
+        if rule is not None:
+            self.sse.authorizer(rule)
+        self.client = self.app.test_client()
+
+    def get(self, path: str, **headers: str) -> Any:
+        return self.client.get(path, headers=headers)
+
+    def open(self, *channels: str, user: str = "", **options: Any) -> Any:
+        query = "&".join(f"channel={channel}" for channel in channels)
+        return open_stream(self.client, f"/events?{query}", headers={"User": user}, **options)
+
+    def counts(self) -> tuple[int, int, int]:
+        """Clients, readers that are known, and limits that are counted."""
+        streams = self.sse._state().streams
+        return len(streams), len(streams._owned), len(streams._quotas)
+
+
+def by_header(_channel: str) -> str:
+    return request.headers.get("User", "")
+
+
+def emitter_of(stream: OpenStream) -> SseEmitter:
+    assert stream._stream._emitter is not None
+    return stream._stream._emitter
+
+
+def levels(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.levelname for record in caplog.records]
+
+
+# closed, public, or open to whom the rule lets
+
+
+@pytest.mark.parametrize(
+    "path", ["/events/a", "/events?channel=a", "/events?channel=news&channel=a", "/events?channel=~"]
+)
+def test_a_channel_that_nobody_has_opened_is_closed(path: str, caplog: pytest.LogCaptureFixture) -> None:
+    site = Site()
+    site.sse.channel("news", public=True)
+    for _ in range(3):
+        answer = site.get(path)
+        assert (answer.status_code, answer.text, answer.content_type) == (
+            403,
+            "Forbidden\n",
+            "text/plain; charset=utf-8",
+        )
+        assert (answer.headers["Cache-Control"], "WWW-Authenticate" in answer.headers) == ("no-store", False)
+    assert levels(caplog) == ["WARNING"], "which call to add is said once"
+    assert "public=True" in caplog.text
+    assert "@sse.authorizer" in caplog.text
+    assert site.sse.stats()["denied"] == 3
+    assert (site.counts(), site.sse.stats()["opened"], site.sse.stats()["channels"]) == ((0, 0, 0), 0, {})
+
+
+def test_in_debug_mode_the_answer_says_which_call_to_add() -> None:
+    answer = Site(debug=True).get("/events/orders/7")
+    assert answer.status_code == 403
+    assert "sse.channel('orders/7', public=True)" in answer.text
+    assert "@sse.authorizer" in answer.text
+
+
+def test_anybody_reads_a_public_channel_and_no_rule_is_asked() -> None:
+    asked: list[str] = []
+    site = Site(lambda channel: bool(asked.append(channel)))
+    site.sse.channel("news", public=True)
+    with site.open("news") as stream:
+        site.sse.publish("news", "x")
+        assert texts(stream.ready()) == ["x"]
+        assert emitter_of(stream)._reader is None, "nothing is kept of its request"
+    assert asked == []
+
+
+def test_the_rule_is_asked_once_for_each_channel_before_anything_is_registered() -> None:
+    asked: list[tuple[str, tuple[int, int, int], dict[str, int]]] = []
+    site = Site()
+    site.sse.channel("b", public=True)
+
+    @site.sse.authorizer
+    def may_read(channel: str) -> bool:
+        asked.append((channel, site.counts(), site.sse.stats()["channels"]))
+        return channel != "c"
+
+    nothing: tuple[Any, ...] = ((0, 0, 0), {})
+    assert site.get("/events?channel=a&channel=b&channel=a&channel=c&channel=d").status_code == 403
+    assert asked == [("a", *nothing), ("c", *nothing)]
+
+
+@pytest.mark.parametrize(
+    "said", [True, "ann", Grant(), Grant("ann"), Grant(seconds=60), Grant(seconds=timedelta(days=1))]
+)
+def test_what_a_rule_says_for_yes(said: Any) -> None:
+    site = Site(lambda _: said)
+    with site.open("a") as stream:
+        site.sse.publish("a", "x")
+        assert texts(stream.ready()) == ["x"]
+
+
+@pytest.mark.parametrize("said", [False, None, "", Grant(seconds=0), Grant("ann", seconds=-5)])
+def test_what_a_rule_says_for_no(said: Any, caplog: pytest.LogCaptureFixture) -> None:
+    site = Site(lambda _: said)
+    assert site.get("/events/a").status_code == 403
+    assert levels(caplog) == []
+
+
+@pytest.mark.parametrize("said", [7, 1, [], ["ann"], b"ann", "x" * 501, "\ud800", object()])
+def test_a_rule_that_says_something_else_denies_and_that_is_logged(said: Any, caplog: pytest.LogCaptureFixture) -> None:
+    site = Site(lambda _: said)
+    assert (site.get("/events/a").status_code, levels(caplog)) == (403, ["ERROR"])
+    assert "the authorizer failed for channel 'a', which denies" in caplog.text
+    assert site.counts() == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("error", "level"),
+    [(RuntimeError("boom"), "ERROR"), (KeyError("user"), "ERROR"), (TypeError(), "ERROR")],
+    ids=["RuntimeError", "KeyError", "TypeError"],
+)
+def test_a_rule_that_raises_denies_and_is_logged(
+    error: Exception, level: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    site = Site(debug=False)
+
+    @site.sse.authorizer
+    def may_read(_channel: str) -> bool:
+        raise error
+
+    answer = site.get("/events/a")
+    assert (answer.status_code, answer.text, levels(caplog)) == (403, "Forbidden\n", [level])
+    assert caplog.records[0].exc_info
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 500])
+def test_a_rule_that_aborts_denies(status: int, caplog: pytest.LogCaptureFixture) -> None:
+    site = Site(lambda _: abort(status))
+    assert (site.get("/events/a").status_code, site.get("/events/a").text) == (403, "Forbidden\n")
+    assert levels(caplog) == []
+
+
+def test_a_rule_can_ask_for_credentials() -> None:
+    def may_read(_channel: str) -> bool:
+        raise AccessDenied("no seal", challenge='Seal realm="a"')
+
+    answer = Site(may_read).get("/events/a")
+    assert (answer.status_code, answer.text) == (401, "Unauthorized\n")
+    assert answer.headers["WWW-Authenticate"] == 'Seal realm="a"'
+    assert "no seal" in Site(may_read, debug=True).get("/events/a").text
+
+
+def test_the_rule_sees_the_request_the_session_and_g() -> None:
+    site = Site()
+
+    @site.app.before_request
+    def note() -> None:
+        g.tenant = request.headers.get("Tenant")
+
+    @site.app.post("/login")
+    def login() -> str:
+        session["user"] = "ann"
+        return ""
+
+    @site.sse.authorizer
+    def may_read(channel: str) -> bool:
+        return channel == f"{g.tenant}/{session.get('user')}"
+
+    assert site.get("/events/acme/ann", Tenant="acme").status_code == 403
+    site.client.post("/login")
+    with open_stream(site.client, "/events/acme/ann", headers={"Tenant": "acme"}):
+        pass
+    assert site.get("/events/acme/ann", Tenant="other").status_code == 403
+
+
+def test_there_is_one_rule_of_each_kind() -> None:
+    sse = SSE()
+    assert sse.authorizer(by_header) is by_header
+    assert sse.authorizer(by_header) is by_header, "again is nothing"
+    with pytest.raises(RuntimeError, match="has an authorizer already"):
+        sse.authorizer(lambda _: True)
+    with pytest.raises(TypeError, match="takes a function"):
+        SSE().authorizer("news")  # type: ignore[type-var]
+    assert sse.publisher(by_header) is by_header
+    with pytest.raises(RuntimeError, match="has a publisher already"):
+        sse.publisher(cookies=True)(lambda _: True)
+
+
+@pytest.mark.parametrize(("handled", "status"), [(Exception, 403), (403, 403), (AccessDenied, 418)])
+def test_the_app_may_have_an_answer_of_its_own_for_who_is_denied(handled: Any, status: int) -> None:
+    site = Site()
+
+    def teapot(_error: Exception) -> tuple[str, int]:
+        return "teapot", 418
+
+    site.app.register_error_handler(handled, teapot)
+    assert site.get("/events/a").status_code == status
+
+
+def test_a_view_decides_for_itself_and_may_deny() -> None:
+    site = Site()
+
+    @site.app.get("/mine")
+    def mine() -> SseEmitter:
+        if "User" not in request.headers:
+            raise AccessDenied("who are you?", challenge="Seal")
+        return site.sse.channel("a").subscribe(identity=request.headers["User"])
+
+    assert site.get("/mine").status_code == 401
+    with open_stream(site.client, "/mine", headers={"User": "ann"}) as stream:
+        site.sse.publish("a", "x")
+        assert texts(stream.ready()) == ["x"]
+        site.sse.disconnect("ann")
+        assert emitter_of(stream).close_reason is CloseReason.COMPLETED
+
+
+# for how long
+
+
+def test_a_grant_ends_its_stream_as_one_whose_lifetime_is_over() -> None:
+    site = Site(lambda channel: Grant("ann", seconds=0.05 if channel == "b" else 3600))
+    with site.open("a", "b") as stream:
+        emitter = emitter_of(stream)
+        until(lambda: not emitter.is_open, "its end")
+        assert emitter.close_reason is CloseReason.TIMEOUT
+        site.sse.publish("a", "late")
+        assert stream.ready() == []
+
+
+@pytest.mark.parametrize(
+    ("seconds", "error"),
+    [("60", TypeError), (True, TypeError), (float("inf"), ValueError), (float("nan"), ValueError)],
+)
+def test_a_grant_is_for_a_finite_time(seconds: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match="seconds"):
+        Grant(seconds=seconds)
+
+
+# everyone's own channel
+
+
+def test_what_is_published_to_one_reader_reaches_all_their_streams_and_nobody_elses() -> None:
+    site = Site(by_header)
+    with (
+        site.open("~", user="ann") as one,
+        site.open("~", "news", user="ann") as two,
+        site.open("~", user="bob") as bob,
+    ):
+        event_id = site.sse.publish_to("ann", {"n": 1}, event="hello")
+        assert one.ready() == [Event('{"n": 1}', event="hello", id=event_id)]
+        assert texts(two.ready()) == ['{"n": 1}']
+        assert bob.ready() == []
+        assert site.sse.private("ann").subscribers() == 2
+    with open_stream(site.client, "/events/~", headers={"User": "bob", "Last-Event-ID": event_id}) as bob:
+        [gap] = bob.ready()
+        assert (gap.event, "hello" in gap.data) == ("gap", False), "another's id shows nothing of theirs"
+
+
+def test_a_readers_own_channel_is_replayed_like_any_other() -> None:
+    site = Site(by_header)
+    first, *_ = [site.sse.publish_to("ann", number) for number in range(3)]
+    with open_stream(site.client, "/events/~", headers={"User": "ann", "Last-Event-ID": first}) as stream:
+        assert texts(stream.ready()) == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    "identity", ["ann", "~", "!revoked", "a b", "안녕", "{x}", "a/../b", "x" * 500, "é" * 500, "a\nb"]
+)
+def test_any_text_is_an_identity_with_a_channel_of_its_own(identity: str) -> None:
+    site = Site(lambda _: identity)
+    with site.open("~") as stream:
+        for other in ("ann", "~", "!revoked", "a b", "x" * 499, identity + "x" if len(identity) < 500 else "y" * 500):
+            if other != identity:
+                site.sse.publish_to(other, "not this")
+        site.sse.publish_to(identity, "this")
+        assert texts(stream.ready()) == ["this"]
+        [name] = site.sse.stats()["channels"]
+        assert name.isascii()
+        assert name.isprintable()
+        assert len(name) <= 200
+
+
+@pytest.mark.parametrize("identity", ["", "x" * 501, "\ud800"])
+def test_an_identity_that_cannot_be_used_is_refused(identity: str) -> None:
+    sse = Site().sse
+    for call in (sse.private, sse.disconnect, sse.recheck, lambda who: sse.publish_to(who, "x")):
+        with pytest.raises(ValueError, match="identity"):
+            call(identity)
+    for number in (7, None):
+        with pytest.raises(TypeError, match="identity"):
+            sse.publish_to(number, "x")  # type: ignore[arg-type]
+
+
+def test_nobody_has_an_own_channel_without_an_identity() -> None:
+    site = Site(lambda _: True, debug=True)
+    answer = site.get("/events/~")
+    assert answer.status_code == 403
+    assert "have the authorizer return who that is" in answer.text
+
+
+@pytest.mark.parametrize("name", ["~", "~ann", "~bob", "!revoked", "~~"])
+def test_own_channels_have_no_other_name(name: str) -> None:
+    site = Site(by_header)
+    for call in (site.sse.channel, lambda channel: site.sse.publish(channel, "x")):
+        with pytest.raises(InvalidChannel):
+            call(name)
+    if name != "~":
+        assert site.get(f"/events?channel={name}", User="bob").status_code == 400
+    assert site.client.post(f"/events/{name}", json=1).status_code == 405
+
+
+def test_a_test_sees_what_is_published_to_one_reader() -> None:
+    site = Site()
+    with published(site.sse, "~ann", "news") as events:
+        site.sse.publish_to("ann", 1)
+        site.sse.publish_to("bob", 2)
+        site.sse.publish("news", 3)
+    assert texts(events) == ["1", "3"]
+
+
+def test_the_names_of_private_channels_are_the_same_for_who_has_no_app() -> None:
+    with pytest.raises(ValueError, match="reaches this process alone"):
+        Publisher("memory://")
+
+
+# limits
+
+
+def test_one_reader_has_so_many_streams_and_others_have_theirs(caplog: pytest.LogCaptureFixture) -> None:
+    site = Site(by_header, SSE_MAX_CLIENTS_PER_IDENTITY=2)
+    site.sse.channel("news", public=True)
+    ends: list[SseEmitter] = []
+    with site.open("a", user="ann"), site.open("b", user="ann"), site.open("a", user="bob"):
+        for _ in range(3):
+            with site.open("a", user="ann") as stream:
+                ends.append(emitter_of(stream))
+                assert stream.response.status_code == 200, "an error would stop an EventSource for good"
+                assert ends[-1].close_reason is CloseReason.ERROR
+                assert isinstance(ends[-1].error, TooManyClients)
+        with site.open("news", user="ann") as stream:
+            assert emitter_of(stream).is_open, "who reads it is not known"
+        assert (site.sse.stats()["refused"], site.counts()) == (3, (3, 2, 2))
+    assert "of the identity 'ann'" in str(ends[0].error)
+    assert levels(caplog) == ["WARNING"]
+    assert "SSE_MAX_CLIENTS_PER_IDENTITY=2" in caplog.text
+    assert site.counts() == (0, 0, 0)
+    with site.open("a", user="ann") as stream:
+        assert emitter_of(stream).is_open
+
+
+def test_a_flood_from_one_address_leaves_room_for_others() -> None:
+    site = Site(lambda _: True, SSE_MAX_CLIENTS=10, SSE_MAX_CLIENTS_PER_ADDRESS=4)
+
+    def connect(address: str) -> bool:
+        response = site.client.get("/events/a", environ_overrides={"REMOTE_ADDR": address})
+        responses.append(response)
+        return b"retry: 3000" in next(response.iter_encoded())
+
+    responses: list[Any] = []
+    assert [connect("192.0.2.1") for _ in range(50)].count(True) == 4
+    assert connect("192.0.2.2")
+    assert not connect("::ffff:192.0.2.1"), "the same, as an IPv6 socket shows it"
+    assert [connect(f"2001:db8::{number:x}") for number in range(10)].count(True) == 4, "one customer has all of a /64"
+    assert connect("2001:db8:0:1::1")
+    assert site.counts() == (10, 0, 4)
+    for response in responses:
+        response.close()
+    assert site.counts() == (0, 0, 0)
+
+
+def test_the_address_is_what_proxy_fix_leaves() -> None:
+    site = Site(lambda _: True, SSE_MAX_CLIENTS_PER_ADDRESS=1)
+
+    def refused(forwarded: str) -> bool:
+        response = site.get("/events/a", **{"X-Forwarded-For": forwarded})
+        responses.append(response)
+        return b"stream open" not in next(response.iter_encoded())
+
+    responses: list[Any] = []
+    assert [refused("192.0.2.1"), refused("192.0.2.2")] == [False, True], "anybody can say that"
+    site.app.wsgi_app = ProxyFix(site.app.wsgi_app)  # type: ignore[method-assign]
+    assert [refused("192.0.2.3"), refused("192.0.2.4"), refused("192.0.2.4")] == [False, False, True]
+    assert [refused("192.0.2.9, 192.0.2.3")] == [True], "only the proxy's own word counts"
+    for response in responses:
+        response.close()
+
+
+def test_that_addresses_do_not_show_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    site = Site(lambda _: True, SSE_MAX_CLIENTS_PER_ADDRESS=1)
+    for _ in range(2):
+        with site.open("a", environ_overrides={"REMOTE_ADDR": ""}):
+            pass
+    assert levels(caplog) == ["WARNING"]
+    assert "ProxyFix" in caplog.text
+    assert site.sse.stats()["warnings"] == caplog.messages
+
+
+@pytest.mark.parametrize("ends", ["HEAD", "a view that fails", "after_request", "never returned"])
+def test_who_never_got_a_stream_is_not_counted(ends: str) -> None:
+    site = Site(by_header, SSE_MAX_CLIENTS_PER_IDENTITY=5, SSE_MAX_CLIENTS_PER_ADDRESS=5, SSE_ATTACH_SECONDS=0.05)
+
+    @site.app.get("/mine")
+    def mine() -> Any:
+        emitter = site.sse.channel("a").subscribe(identity="ann")
+        if ends == "a view that fails":
+            raise RuntimeError("the view failed")
+        return "" if ends == "never returned" else emitter
+
+    @site.app.after_request
+    def fail(response: Response) -> Response:
+        if ends == "after_request":
+            raise RuntimeError("after_request failed")
+        return response
+
+    for path in ("/mine", "/events/a"):
+        response = site.client.open(path, method="HEAD" if ends == "HEAD" else "GET", headers={"User": "ann"})
+        response.close()
+    until(lambda: site.counts() == (0, 0, 0), "nobody to be counted")
+
+
+# other sites' pages
+
+OWN, LISTED, FOREIGN = "http://localhost", "https://app.example", "https://evil.example"
+
+
+@pytest.mark.parametrize(
+    ("origins", "headers", "status", "allowed", "credentials"),
+    [
+        ((), {}, 200, None, None),
+        ((), {"Origin": OWN}, 200, None, None),
+        ((), {"Origin": "https://localhost"}, 200, None, None),
+        ((), {"Origin": FOREIGN, "Sec-Fetch-Site": "same-origin"}, 200, None, None),
+        ((), {"Origin": FOREIGN}, 403, None, None),
+        ((), {"Origin": FOREIGN, "Sec-Fetch-Site": "cross-site"}, 403, None, None),
+        ((), {"Origin": "http://localhost:81"}, 403, None, None),
+        ((), {"Origin": "null"}, 403, None, None),
+        ((LISTED,), {}, 200, None, None),
+        ((LISTED,), {"Origin": LISTED}, 200, LISTED, "true"),
+        ((LISTED,), {"Origin": LISTED, "Cookie": "a=b"}, 200, LISTED, "true"),
+        ((LISTED,), {"Origin": FOREIGN}, 403, None, None),
+        ((LISTED,), {"Origin": "http://app.example"}, 403, None, None),
+        ((LISTED,), {"Origin": LISTED + ".evil.example"}, 403, None, None),
+        (LISTED, {"Origin": LISTED}, 200, LISTED, "true"),
+        (["HTTPS://App.Example:443"], {"Origin": LISTED}, 200, LISTED, "true"),
+        ("*", {}, 200, "*", None),
+        ("*", {"Origin": FOREIGN}, 200, "*", None),
+        ("*", {"Origin": "null"}, 200, "*", None),
+        ("*", {"Origin": FOREIGN, "Cookie": "a=b"}, 403, "*", None),
+        ("*", {"Origin": OWN, "Cookie": "a=b"}, 200, "*", None),
+    ],
+)
+def test_which_pages_may_read(
+    origins: Any, headers: dict[str, str], status: int, allowed: str | None, credentials: str | None
+) -> None:
+    site = Site(lambda _: True, SSE_CORS_ORIGINS=origins)
+    with site.app.test_client(use_cookies=False).get("/events/a", headers=headers) as response:
+        assert response.status_code == status
+        assert response.headers.get("Access-Control-Allow-Origin") == allowed
+        assert response.headers.get("Access-Control-Allow-Credentials") == credentials
+        assert ("Origin" in response.headers.get("Vary", "")) == (origins not in ((), "*"))
+    assert site.sse.stats()["opened"] == (status == 200)
+
+
+@pytest.mark.parametrize(
+    ("origins", "origin", "status"), [((LISTED,), LISTED, 204), ("*", FOREIGN, 204), ((), FOREIGN, 403)]
+)
+def test_a_preflight_says_what_may_be_sent(origins: Any, origin: str, status: int) -> None:
+    site = Site(SSE_CORS_ORIGINS=origins)
+    asks = {"Origin": origin, "Access-Control-Request-Method": "GET", "Access-Control-Request-Headers": "authorization"}
+    for publishes in (False, True):
+        response = site.client.options("/events/a", headers=asks)
+        assert response.status_code == status
+        if status == 204:
+            names = response.headers["Access-Control-Allow-Headers"].split(", ")
+            assert {"Authorization", "Last-Event-ID"} <= set(names)
+            assert ("POST" in response.headers["Access-Control-Allow-Methods"]) is publishes
+        site.sse.publisher(by_header)
+    response = site.client.options("/events/a")
+    assert (response.status_code, response.headers["Allow"]) == (200, "GET, HEAD, OPTIONS, POST")
+
+
+def test_streams_of_your_own_views_are_open_to_the_same_pages_unless_they_say_otherwise() -> None:
+    site = Site(SSE_CORS_ORIGINS=[LISTED])
+    said: dict[str, str] = {}
+
+    @site.app.get("/mine")
+    def mine() -> Response:
+        return SseEmitter().response(headers=said)
+
+    with site.get("/mine", Origin=LISTED) as response:
+        assert response.headers["Access-Control-Allow-Origin"] == LISTED
+    said["Access-Control-Allow-Origin"] = "https://other.example"
+    with site.get("/mine", Origin=LISTED) as response:
+        assert response.headers.getlist("Access-Control-Allow-Origin") == ["https://other.example"]
+        assert "Access-Control-Allow-Credentials" not in response.headers
+
+
+@pytest.mark.parametrize(
+    "origins",
+    [["*", LISTED], ["app.example"], ["https://app.example/"], ["https://a b"], [7], 7, "", ["null"], ["https://*"]],
+)
+def test_what_is_no_origin_is_refused(origins: Any) -> None:
+    with pytest.raises(ValueError, match="SSE_CORS_ORIGINS must be"):
+        Site(SSE_CORS_ORIGINS=origins)
+
+
+# publishing over HTTP
+
+
+@pytest.fixture
+def press() -> Site:
+    """Whoever has the token may publish to what begins with "open"."""
+    site = Site(lambda _: True)
+
+    @site.sse.publisher
+    def may_publish(channel: str) -> bool:
+        return channel.startswith("open") and request.headers.get("Authorization") == "Bearer t"
+
+    return site
+
+
+def send(site: Site, path: str = "/events/open", headers: dict[str, str] | None = None, **options: Any) -> Any:
+    return site.client.post(path, headers={"Authorization": "Bearer t", **(headers or {})}, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "event"),
+    [
+        ({"json": {"a": 1}}, Event('{"a": 1}')),
+        ({"json": "text"}, Event("text")),
+        ({"json": 0}, Event("0")),
+        ({"data": b"null", "content_type": "application/json"}, Event("null")),
+        ({"data": "안녕\nworld".encode(), "content_type": "text/plain"}, Event("안녕\nworld")),
+        ({"data": b"", "content_type": "text/plain; charset=UTF-8"}, Event("")),
+        ({"json": 1, "query_string": {"event": "created", "retry": "5"}}, Event("1", event="created")),
+    ],
+)
+def test_what_is_posted_is_published(press: Site, options: dict[str, Any], event: Event) -> None:
+    with published(press.sse, "open") as events:
+        answer = send(press, **options)
+    assert answer.status_code == 201
+    assert [(each.data, each.event) for each in events] == [(event.data, event.event)]
+    assert answer.json == {"id": events[0].id}
+
+
+def test_a_post_that_is_tried_again_with_its_key_is_published_once(press: Site) -> None:
+    with published(press.sse, "open") as events:
+        answers = [send(press, json=1, query_string={"key": "k"}).json for _ in range(3)]
+    assert (len(events), len({answer["id"] for answer in answers})) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "status"),
+    [
+        ({"json": 1, "path": "/events/closed"}, 403),
+        ({"json": 1, "headers": {"Authorization": "Bearer x"}}, 403),
+        ({"json": 1, "headers": {"Origin": FOREIGN}}, 403),
+        ({"json": 1, "path": "/events/a b"}, 400),
+        ({"json": 1, "path": "/events/~"}, 400),
+        ({"json": 1, "path": "/events/~ann"}, 400),
+        ({"json": 1, "path": "/events"}, 405),
+        ({"data": b"x"}, 415),
+        ({"data": {"a": "b"}}, 415),
+        ({"data": "é".encode("latin-1"), "content_type": "text/plain; charset=latin-1"}, 415),
+        ({"data": b"\xff", "content_type": "text/plain"}, 400),
+        ({"data": b"{", "content_type": "application/json"}, 400),
+        ({"data": b"NaN", "content_type": "application/json"}, 400),
+        ({"data": b"", "content_type": "application/json"}, 400),
+        ({"data": b"[" * 100_000, "content_type": "application/json"}, 400),
+        ({"data": b"1" * 5000, "content_type": "application/json"}, 400),
+        ({"json": 1, "query_string": {"event": "a\nb"}}, 400),
+        ({"json": 1, "query_string": {"retry": "soon"}}, 400),
+        ({"json": 1, "query_string": {"retry": "-1"}}, 400),
+        ({"data": b"x" * 1_048_577, "content_type": "text/plain"}, 413),
+        ({"data": b"\n" * 1_000_000, "content_type": "text/plain"}, 400),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_published_is_refused(press: Site, options: dict[str, Any], status: int) -> None:
+    with published(press.sse, "open", "closed") as events:
+        answer = send(press, **options)
+    assert (answer.status_code, events) == (status, [])
+    assert "Traceback" not in answer.text
+
+
+def test_a_cookie_alone_does_not_publish_unless_the_app_says_so() -> None:
+    def by_session(_channel: str) -> bool:
+        return "user" in session
+
+    def site_with(register: Callable[[Site], object]) -> Site:
+        site = Site(lambda _: True)
+        register(site)
+
+        @site.app.post("/login")
+        def login() -> str:
+            session["user"] = "ann"
+            return ""
+
+        site.client.post("/login")
+        return site
+
+    site = site_with(lambda site: site.sse.publisher(by_session))
+    assert site.client.post("/events/a", json=1).status_code == 403
+    assert site.client.post("/events/a", json=1, headers={"Authorization": "Bearer x"}).status_code == 201
+    site = site_with(lambda site: site.sse.publisher(cookies=True)(by_session))
+    assert site.client.post("/events/a", json=1).status_code == 201
+    assert site.client.post("/events/a", json=1, headers={"Origin": FOREIGN}).status_code == 403
+
+
+def test_nobody_publishes_where_there_is_no_rule() -> None:
+    site = Site(lambda _: True)
+    for method in ("POST", "PUT", "DELETE", "PATCH"):
+        assert site.client.open("/events/a", method=method, json=1).status_code == 405
+    assert "POST" not in site.client.post("/events/a").headers["Allow"]
+
+
+def test_a_rule_is_of_no_use_without_an_app() -> None:
+    with pytest.raises(NotInitialized):
+        SSE().disconnect("ann")
+    with pytest.raises(TypeError, match="an identity, a channel, or both"):
+        Site().sse.disconnect()

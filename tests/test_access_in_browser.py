@@ -1,0 +1,265 @@
+"""Pages of another origin read closed channels in a real browser, and learn when they may not."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any, TypeAlias
+from urllib.parse import urlencode
+
+import jwt
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+from .client import get, new_name, post
+from .clients import CLIENTS, _find_package
+from .conftest import program
+from .servers import Server
+from .test_browser import FLAGS
+from .two_origins_app import COOKIE, SECRET
+from .waiting import until
+
+pytestmark = [pytest.mark.xdist_group("browser"), pytest.mark.timeout(300)]
+
+#: What a page is told with an error: the state that its stream is in then, and the status, where a client tells it.
+Told: TypeAlias = list[int | None]
+ENDED: Told = [0, None]
+GONE: Told = [2, None]
+DENIED: Told = [2, 403]
+UNKNOWN: Told = [2, 401]
+RENEWS: Told = [0, 401]
+
+#: How a page is told that its reader is denied for good.
+KINDS = {"native with cookies": GONE, "polyfill": DENIED, "fetch": DENIED}
+
+#: For which headers a page asks first. Where the address stays the same, the answer lets it send Last-Event-ID as well.
+PREFLIGHTS = {"native with cookies": [], "polyfill": ["authorization"] * 2, "fetch": ["authorization"]}
+
+
+@pytest.fixture(scope="module")
+def pages() -> Iterator[Server]:
+    """Serves the page that reads: its origin has another port, and may have another host as well."""
+    with Server("werkzeug", "tests.clients_app:app") as pages:
+        yield pages
+
+
+@pytest.fixture(scope="module")
+def strangers() -> Iterator[Server]:
+    """Serves the same page, and is not listed: of the same site, so that cookies are sent for its pages, too."""
+    with Server("werkzeug", "tests.clients_app:app") as strangers:
+        yield strangers
+
+
+@pytest.fixture(scope="module")
+def site(pages: Server) -> Iterator[Server]:
+    origins = f"http://127.0.0.1:{pages.port} http://localhost:{pages.port}"
+    with Server("gevent", "tests.two_origins_app:app", env={"ORIGINS": origins}) as site:
+        yield site
+        site.kill()  # an orderly stop takes seconds
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    for package in ("event-source-polyfill", "fetch-event-source"):
+        _find_package(CLIENTS[package])
+    executable = program("chromium", "chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+class Visitor:
+    """Somebody with a browser of their own, whose pages come from another server than the streams."""
+
+    def __init__(self, context: BrowserContext, pages: Server, site: Server) -> None:
+        self.identity = new_name()
+        self._context = context
+        self._pages = pages
+        self._site = site
+
+    def token(self, seconds: float = 600, *, channels: str = "mine/*") -> str:
+        claims = {"sub": self.identity, "sse": [channels, "~"], "exp": int(time.time() + seconds)}
+        return jwt.encode(claims, SECRET, "HS256")
+
+    def log_in(self, attributes: str = "SameSite=Lax") -> None:
+        page = self._context.new_page()
+        page.goto(f"{self._site.url}/log-in?{urlencode({'token': self.token(), 'attributes': attributes})}")
+        assert [cookie.get("name") for cookie in self._context.cookies()] == [COOKIE]
+        page.close()
+
+    def open_page(self, server: Server | None = None, host: str = "127.0.0.1") -> Page:
+        page = self._context.new_page()
+        page.goto(f"http://{host}:{(server or self._pages).port}/pages/with_access.html")
+        return page
+
+    def follow(self, page: Page, kind: str, *channels: str, tokens: tuple[str, ...] = ()) -> Reader:
+        name = new_name()
+        query = urlencode([("reader", name), *(("channel", channel) for channel in channels)])
+        said = {"name": name, "kind": kind, "url": f"{self._site.url}/events?{query}", "tokens": tokens}
+        page.evaluate("said => follow(said)", said)
+        return Reader(name, page, self._site)
+
+
+class Reader:
+    """One that is at work in a page."""
+
+    def __init__(self, name: str, page: Page, site: Server) -> None:
+        self.name = name
+        self._page = page
+        self._site = site
+
+    def __getitem__(self, what: str) -> Any:
+        """What the page has ``received``, has been ``told`` of errors, and how often its stream was ``opened``."""
+        return self._page.evaluate("([name, what]) => readers[name][what]", [self.name, what])
+
+    def visits(self, method: str = "GET") -> list[dict[str, Any]]:
+        return [visit for visit in get(self._site, f"/visits/{self.name}") if visit["method"] == method]
+
+    def await_opened(self, times: int = 1) -> None:
+        until(lambda: self["opened"] >= times, f"{times} streams")
+
+    def await_received(self, last: str) -> list[str]:
+        return until(lambda: found if last in (found := self["received"]) else [], last)
+
+    def await_told(self, *errors: Told) -> None:
+        until(lambda: len(self["told"]) >= len(errors), "the page to be told")
+        assert self["told"][: len(errors)] == list(errors)
+
+
+@pytest.fixture
+def visitor(browser: Browser, pages: Server, site: Server) -> Iterator[Visitor]:
+    context = browser.new_context()
+    yield Visitor(context, pages, site)
+    context.close()
+
+
+def publish(site: Server, *said: dict[str, Any]) -> None:
+    post(site, "/publish", said)
+
+
+def event(channel: str, data: str, **options: Any) -> dict[str, Any]:
+    return {"channel": channel, "data": data, **options}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_page_reads_what_its_reader_may_and_misses_nothing_when_it_is_cut(
+    kind: str, visitor: Visitor, site: Server
+) -> None:
+    channel = f"mine/{new_name()}"
+    visitor.log_in()
+    reader = visitor.follow(visitor.open_page(), kind, channel, "~", tokens=(visitor.token(),))
+    reader.await_opened()
+    publish(site, {"identity": new_name(), "data": "for somebody else"}, event(channel, "1"))
+    publish(site, {"identity": visitor.identity, "data": "2"})
+    reader.await_received("2")
+    publish(site, {"channel": channel, "cuts": True}, event(channel, "3"))
+    reader.await_received("3")
+    publish(site, event(channel, "4"))
+    assert reader.await_received("4") == ["1", "2", "3", "4"]
+    assert reader["told"] == [ENDED]
+    first, second = reader.visits()
+    assert first["header"] is None
+    assert second["query" if kind == "polyfill" else "header"], "it says what it has"
+    assert [visit["wanted_headers"] for visit in reader.visits("OPTIONS")] == PREFLIGHTS[kind]
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        ("polyfill", [ENDED, UNKNOWN]),
+        ("polyfill that is ahead", [ENDED]),
+        ("fetch", [ENDED, RENEWS]),
+    ],
+)
+def test_a_page_learns_that_its_token_is_over_and_goes_on_with_a_new_one(
+    kind: str, told: list[Told], visitor: Visitor, site: Server
+) -> None:
+    channel = f"mine/{new_name()}"
+    page = visitor.open_page()
+    reader = visitor.follow(page, kind, channel, tokens=(visitor.token(4), visitor.token()))
+    reader.await_opened()
+    publish(site, event(channel, "1"))
+    reader.await_received("1")
+    until(lambda: reader["told"], "the end of the token")
+    publish(site, event(channel, "2"))
+    reader.await_opened(2)
+    publish(site, event(channel, "3"))
+    assert reader.await_received("3") == ["1", "2", "3"]
+    assert reader["told"] == told
+
+
+def test_a_page_that_is_refused_learns_so_and_does_not_come_back_unlike_one_whose_stream_ends(
+    visitor: Visitor, site: Server, strangers: Server
+) -> None:
+    channel, elsewhere = f"mine/{new_name()}", f"theirs/{new_name()}"
+    visitor.log_in()
+    listed, stranger = visitor.open_page(), visitor.open_page(strangers)
+    neighbour = visitor.follow(listed, "native", "public")
+    neighbour.await_opened()
+    token = visitor.token()
+    cases: list[tuple[Page, str, str, tuple[str, ...], Told]] = [
+        (listed, "native", channel, (), GONE),  # it sends no cookie: a 401
+        (listed, "native with cookies", elsewhere, (), GONE),  # a 403
+        (stranger, "native", "public", (), GONE),
+        (stranger, "native with cookies", channel, (), GONE),  # though it sends the reader's cookie
+        (listed, "polyfill", channel, (), UNKNOWN),
+        (listed, "polyfill", channel, ("no token",), UNKNOWN),
+        (listed, "polyfill", elsewhere, (token,), DENIED),
+        (listed, "fetch", channel, (), UNKNOWN),
+        (listed, "fetch", elsewhere, (token,), DENIED),
+    ]
+    refused = [visitor.follow(page, kind, name, tokens=tokens) for page, kind, name, tokens, _ in cases]
+    for reader, (*_, told) in zip(refused, cases, strict=True):
+        reader.await_told(told)
+    # The neighbour stays away longer than any browser does that was not told how long.
+    publish(site, event("public", "1", retry=4000))
+    neighbour.await_received("1")
+    publish(site, {"channel": "public", "cuts": True})
+    neighbour.await_opened(2)
+    assert neighbour["told"] == [ENDED]
+    assert [len(reader.visits()) for reader in refused] == [1] * len(cases)
+    assert [reader.visits()[0]["has_cookie"] for reader in refused] == ["with cookies" in kind for _, kind, *_ in cases]
+    assert [reader["told"] for reader in refused] == [[told] for *_, told in cases]
+    assert [reader["opened"] for reader in refused] == [0] * len(cases)
+
+
+def test_a_page_whose_origin_is_not_listed_cannot_send_a_token(visitor: Visitor, strangers: Server) -> None:
+    stranger = visitor.open_page(strangers)
+    for kind in ("polyfill", "fetch"):
+        reader = visitor.follow(stranger, kind, f"mine/{new_name()}", tokens=(visitor.token(),))
+        reader.await_told(ENDED, ENDED)  # it takes this for a bad line
+        assert (reader["opened"], reader.visits(), len(reader.visits("OPTIONS")) > 1) == (0, [], True)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_page_whose_reader_loses_the_right_is_told_and_does_not_come_back(
+    kind: str, visitor: Visitor, site: Server
+) -> None:
+    channel = f"mine/{new_name()}"
+    visitor.log_in()
+    page = visitor.open_page()
+    reader = visitor.follow(page, kind, channel, tokens=(visitor.token(),))
+    neighbour = visitor.follow(page, "native", "public")
+    for each in (reader, neighbour):
+        each.await_opened()
+    post(site, f"/ban/{visitor.identity}")
+    reader.await_told(ENDED, KINDS[kind])
+    for number in (2, 3, 4):
+        publish(site, {"channel": "public", "cuts": True})
+        neighbour.await_opened(number)
+    assert (len(reader.visits()), reader["told"]) == (2, [ENDED, KINDS[kind]])
+
+
+@pytest.mark.parametrize("attributes", ["", "SameSite=Lax", "SameSite=Strict"])
+def test_a_cookie_comes_with_pages_of_all_ports_of_its_host_and_not_of_another_host(
+    attributes: str, visitor: Visitor
+) -> None:
+    visitor.log_in(attributes)
+    neighbour, other = (
+        visitor.follow(visitor.open_page(host=host), "native with cookies", f"mine/{new_name()}")
+        for host in ("127.0.0.1", "localhost")
+    )
+    neighbour.await_opened()
+    other.await_told(GONE)
+    assert [reader.visits()[0]["has_cookie"] for reader in (neighbour, other)] == [True, False]
