@@ -11,6 +11,7 @@ import io
 import json
 import logging
 import sys
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import Context
 from typing import Any, NamedTuple, TypeAlias
@@ -29,8 +30,19 @@ __all__ = ["Grant", "Rule", "jwt_authorizer"]
 
 log = logging.getLogger(__name__)
 
-#: Of a request so many characters are kept at most, so that its rule can be asked again.
-REQUEST_KEPT = 16_384
+#: Of a request so many bytes are kept at most, compressed, so that its rule can be asked again.
+REQUEST_KEPT = 4096
+
+#: What no rule goes by, or is no more: a request that is asked about again has no body.
+_NOT_KEPT = (
+    "CONTENT_LENGTH",
+    "CONTENT_TYPE",
+    "HTTP_ACCEPT_ENCODING",
+    "HTTP_TRANSFER_ENCODING",
+    "RAW_URI",
+    "REQUEST_URI",
+    "SERVER_SOFTWARE",
+)
 
 Rule: TypeAlias = Callable[[str], bool | str | Grant | None]
 
@@ -38,7 +50,7 @@ Rule: TypeAlias = Callable[[str], bool | str | Grant | None]
 class Admission(NamedTuple):
     """What a client was granted."""
 
-    names: tuple[str, ...]  #: of the channels that it reads
+    channels: tuple[str, ...]  #: that it reads
     reader: Reader | None  #: None where all of them are public
     seconds: float | None  #: for how long, where there is a bound
 
@@ -61,22 +73,20 @@ class Rules:
 
         :raises AccessDenied: where one of them is not to be read.
         """
-        names: list[str] = []
+        channels: list[str] = []
         identities: dict[str, None] = {}
         bounds: list[float] = []
         grants = {name: self._ask_reader(name) for name in asked if not self._is_public(name)}
         for name in asked:
             grant = grants.get(name)
-            if name == OWN:
-                names.append(_own_channel(grant))
-            else:
-                names.append(name)
+            channels.append(_own_channel(grant) if name == OWN else name)
             if grant is not None and grant.identity is not None:
                 identities[grant.identity] = None
             if grant is not None and grant.seconds is not None:
                 bounds.append(grant.seconds)
-        reader = Reader(tuple(identities), tuple(asked), _keep(request.environ)) if grants else None
-        return Admission(tuple(names), reader, min(bounds, default=None))
+        kept = _keep(request.environ) if grants else None
+        reader = Reader(tuple(identities), tuple(channels), tuple(asked), kept) if grants else None
+        return Admission(tuple(channels), reader, min(bounds, default=None))
 
     def may_publish(self, name: str) -> None:
         """Ask whether the request that is pushed here may publish to this channel.
@@ -165,12 +175,13 @@ def _own_channel(grant: Grant | None) -> str:
     return private_name(grant.identity)
 
 
-def _keep(environ: Mapping[str, Any]) -> str | None:
-    kept = json.dumps({name: value for name, value in environ.items() if isinstance(value, str)})
+def _keep(environ: Mapping[str, Any]) -> bytes | None:
+    texts = {name: value for name, value in environ.items() if isinstance(value, str) and name not in _NOT_KEPT}
+    kept = zlib.compress(json.dumps(texts).encode(), 1)
     return kept if len(kept) <= REQUEST_KEPT else None
 
 
-def _ask_anew(app: Flask, rules: Rules, reader: Reader, kept: str) -> Admission:
+def _ask_anew(app: Flask, rules: Rules, reader: Reader, kept: bytes) -> Admission:
     environ = {
         "wsgi.version": (1, 0),
         "wsgi.input": io.BytesIO(),
@@ -178,9 +189,9 @@ def _ask_anew(app: Flask, rules: Rules, reader: Reader, kept: str) -> Admission:
         "wsgi.multithread": True,
         "wsgi.multiprocess": False,
         "wsgi.run_once": False,
-        **json.loads(kept),
+        **json.loads(zlib.decompress(kept)),
     }
     with app.request_context(environ):
         if app.preprocess_request() is not None:
             raise AccessDenied("something before the request answers in place of the channel")
-        return rules.may_read(reader.names)
+        return rules.may_read(reader.asked)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from flask import Response, current_app
+from typing import Any
 
+from flask import Flask, Response, current_app
+
+from . import cors
 from .errors import AccessDenied
 from .settings import EXTENSION
 
@@ -17,11 +20,22 @@ def plain(text: str, status: int, **headers: str) -> Response:
     )
 
 
-def denied(error: AccessDenied) -> Response:
+def deny(error: AccessDenied) -> Response:
     """A 401 or a 403, which says why in debug mode alone."""
-    current_app.extensions[EXTENSION].streams.denied += 1
     status, text = (403, "Forbidden") if error.challenge is None else (401, "Unauthorized")
     response = plain(str(error) if current_app.debug else text, status)
     if error.challenge is not None:
         response.headers["WWW-Authenticate"] = error.challenge
+    cors.allow(response.headers, current_app.extensions[EXTENSION].settings)
     return response
+
+
+def handle_denials(app: Flask) -> None:
+    """Have the app answer so, unless it has an answer of its own."""
+    app.error_handler_spec[None][None].setdefault(AccessDenied, deny)
+
+
+def answer_denied(error: AccessDenied) -> Any:
+    """As the app does."""
+    current_app.extensions[EXTENSION].streams.denied += 1
+    return current_app.error_handler_spec[None][None][AccessDenied](error)

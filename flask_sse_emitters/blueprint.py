@@ -9,9 +9,9 @@ from flask import Blueprint, Response, request
 
 from . import cors
 from .access import Rules
-from .answers import plain
+from .answers import answer_denied, plain
 from .channel import MOST_CHANNELS, OWN, Channels, check_name
-from .errors import InvalidChannel
+from .errors import AccessDenied, InvalidChannel
 from .posting import publish_request
 from .settings import Settings
 
@@ -38,7 +38,7 @@ def make_blueprint(state: Callable[[], State], rules: Rules) -> Blueprint:
             return _options(state().settings, publishes)
         if request.method == "POST" and not publishes:
             return plain("Method Not Allowed", 405, Allow=_allowed(publishes))
-        cors.check_origin(state().settings)
+        cors.check_origin(state().settings, is_read=request.method != "POST")
         if request.method == "POST":
             assert channel is not None
             rules.may_publish(check_name(channel))
@@ -54,6 +54,7 @@ def make_blueprint(state: Callable[[], State], rules: Rules) -> Blueprint:
 
     blueprint.after_request(allow_origin)
     blueprint.register_error_handler(InvalidChannel, refuse_name)
+    blueprint.register_error_handler(AccessDenied, answer_denied)  # before those of a blueprint around this one
     for rule, name, options in (("/", "streams", {"strict_slashes": False}), ("/<path:channel>", "stream", {})):
         blueprint.add_url_rule(
             rule, name, endpoint, methods=_METHODS, provide_automatic_options=False, merge_slashes=False, **options
@@ -64,7 +65,7 @@ def make_blueprint(state: Callable[[], State], rules: Rules) -> Blueprint:
 def _stream(asked: list[str], state: State, rules: Rules) -> Response:
     with state.channels.revocations.asking() as check:
         admission = rules.may_read(asked)
-        emitter = state.channels.subscribe(admission.names, reader=admission.reader, seconds=admission.seconds)
+        emitter = state.channels.subscribe(admission.channels, reader=admission.reader, seconds=admission.seconds)
         response = emitter.response()
         check(emitter)
     return response

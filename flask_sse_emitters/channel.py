@@ -249,7 +249,7 @@ class Channel:
         :param identity: whose stream it is, for :meth:`SSE.disconnect` and the limit of each identity; 1 to 500
             characters.
         """
-        reader = None if identity is None else Reader((check_identity(identity),))
+        reader = None if identity is None else Reader((check_identity(identity),), (self.name,))
         return self._channels().subscribe([self.name], timeout, last_event_id, reader)
 
     @property

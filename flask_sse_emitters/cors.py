@@ -21,16 +21,17 @@ _HEADERS = "Authorization, Cache-Control, Content-Type, Last-Event-ID, X-Request
 _ANYONE = ("*",)
 
 
-def check_origin(settings: Settings) -> None:
+def check_origin(settings: Settings, is_read: bool = True) -> None:
     """Of the request that is pushed here.
 
+    :param is_read: else it publishes, which takes an origin that is listed.
     :raises AccessDenied: where it comes from a page of another site that is not listed; or of any, where anyone may
         read, but not with somebody's cookies.
     """
     origin = _foreign_origin()
     if origin is None or origin in settings.cors_origins:
         return
-    if settings.cors_origins != _ANYONE:
+    if settings.cors_origins != _ANYONE or not is_read:
         raise AccessDenied(f"a page of {origin!r} asks, which is not in SSE_CORS_ORIGINS: list it there if it may read")
     if "HTTP_COOKIE" in request.environ:
         raise AccessDenied(f"a page of {origin!r} sends cookies, and SSE_CORS_ORIGINS is '*': list it there instead")
@@ -43,7 +44,8 @@ def allow(headers: Headers, settings: Settings) -> None:
     if settings.cors_origins == _ANYONE:
         headers["Access-Control-Allow-Origin"] = "*"
         return
-    headers.add("Vary", "Origin")
+    if "Origin" not in headers.getlist("Vary"):
+        headers.add("Vary", "Origin")
     origin = request.headers.get("Origin", "").lower()
     if origin in settings.cors_origins:
         headers["Access-Control-Allow-Origin"] = request.headers["Origin"]
@@ -66,9 +68,13 @@ def preflight_headers(methods: str) -> dict[str, str]:
 def _foreign_origin() -> str | None:
     """The origin of the page that asks, in lower case; None where it is of this site, or no browser asks."""
     origin = request.headers.get("Origin", "").lower()
-    if not origin or request.headers.get("Sec-Fetch-Site") == "same-origin":
+    if request.headers.get("Sec-Fetch-Site") == "same-origin":
         return None
+    if not origin:  # as for images, which no page can read; the stream would be open all the same
+        return "unknown" if request.headers.get("Sec-Fetch-Mode") == "no-cors" else None
     scheme, _, host = origin.partition("://")
     own = request.host.lower()
     port = {"http": ":80", "https": ":443"}.get(scheme, "")
-    return None if host and host == (own.removesuffix(port) if port else own) else origin
+    # Behind a proxy it may look like http; never the other way round.
+    is_own = host and host == (own.removesuffix(port) if port else own) and not (request.is_secure and scheme == "http")
+    return None if is_own else origin

@@ -482,8 +482,7 @@ class SseEmitter:
         farewell = Event(retry=self._settings.spread_retry()).encode()
         if not self._end(CloseReason.COMPLETED, farewell=farewell, is_withdrawn=True):
             with self._guard:
-                self._backlog.clear()
-                self._source = None
+                self._drop_unwritten()
 
     def _end_by(self, when: float) -> None:
         """End it at this time of the clock in any case, as one whose lifetime is over."""
@@ -529,11 +528,10 @@ class SseEmitter:
                 return False
             self._error = error
             self._reason = reason
-            self._farewell = b"" if is_withdrawn and self._backlog.is_amid else farewell  # which would end that event
+            self._farewell = farewell
             timer, self._timer = self._timer, None
             if reason in _CUT or is_withdrawn:
-                self._backlog.clear()
-                self._source = None
+                self._drop_unwritten()
             over, source = self._outlet is None, self._source
             busy = None if self._idle else self._outlet
             sleeper = self._to_wake()
@@ -554,6 +552,12 @@ class SseEmitter:
         self._set_timer()
         log.debug("%r ended: %s", self, error or reason.value)
         return True
+
+    def _drop_unwritten(self) -> None:
+        if self._backlog.is_amid:  # the farewell would make an event of the part that was written
+            self._farewell = b""
+        self._backlog.clear()
+        self._source = None
 
     def _let_go(self) -> None:
         with self._guard:

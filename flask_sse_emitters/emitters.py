@@ -76,6 +76,9 @@ class SseEmitters:
         "_walking",
     )
 
+    #: Of its channel, where it is the list of one.
+    name: str | None = None
+
     _members: CopyOnWriteList[Member]
     _outbox: deque[_Errand]
 

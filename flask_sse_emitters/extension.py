@@ -12,13 +12,13 @@ from flask import Blueprint, Flask, Response, current_app, has_app_context, requ
 
 from . import wsgi
 from .access import Rule, Rules, ask_again
-from .answers import denied
+from .answers import handle_denials
 from .blueprint import make_blueprint
 from .brokers import Broker, broker_of
 from .channel import Channel, Channels, Options, check_name, private_name
 from .cli import commands
 from .emitter import SseEmitter
-from .errors import AccessDenied, NotInitialized
+from .errors import NotInitialized
 from .grants import check_identity
 from .revocation import Revocation
 from .settings import EXTENSION, Settings, checked, made_in_request, read_config, register
@@ -71,8 +71,8 @@ class SSE:
         So many of them for one reader, and for one address; None is any number. Behind a proxy, addresses are what
         Werkzeug's ``ProxyFix`` makes of them. Of IPv6 a whole /64 counts as one.
     ``SSE_CORS_ORIGINS`` (``()``)
-        Pages of these origins may read, also with cookies; ``"*"`` alone is any page, without cookies. Requests from
-        pages of all other sites are denied.
+        Pages of these origins may read, also with cookies; ``"*"`` alone is any page, without cookies. The endpoints of
+        channels deny requests of all other sites' pages.
     ``SSE_HISTORY`` (1000), ``SSE_HISTORY_SECONDS`` (300)
         How many events of each channel are kept for clients that come back, and for how long; 0 events is none, and
         0 seconds is for as long as there are no newer ones.
@@ -111,7 +111,7 @@ class SSE:
         self._states.append(state)
         register(state)
         app.teardown_request(_end_failed)
-        app.register_error_handler(AccessDenied, denied)
+        handle_denials(app)
         make_response = app.make_response
 
         def make_response_of_emitter(rv: Any) -> Response:
@@ -127,15 +127,17 @@ class SSE:
         """A channel, which needs no other beginning than its name. What is said of it here holds for good.
 
         :param name: 1 to 200 ASCII letters, digits and ``. _ - : / @``.
-        :param public: whether anybody may read it; no rule is asked then.
+        :param public: True lets anybody read it, and no rule is asked; that it is left out here changes nothing.
         :param history: how many of its events are kept, from 0. None takes ``SSE_HISTORY``.
         :param max_clients: how many clients may read it in one process, from 1. None is any number.
         :raises InvalidChannel: where this is no name.
         :raises ValueError: names the parameter, and what it accepts.
         """
         check_name(name)
+        if not isinstance(public, bool):
+            raise TypeError(f"public is True or False, not {public!r}")
         said = {
-            "public": bool(public) or None,
+            "public": public or None,
             "history": None if history is None else checked("history", history),
             "max_clients": None if max_clients is None else checked("max_clients", max_clients),
         }
@@ -242,8 +244,9 @@ class SSE:
         """End the streams of this reader, of this channel, or of this reader that have this channel; in every process.
 
         What they have not been given yet, they do not get. Their clients come again, and the rule is asked: so first
-        see to it that it says no, where it should. Here they have ended when this returns; in other processes before
-        anything is published to them that you publish afterwards, except in a cluster, where it takes a moment.
+        see to it that it says no, where it should. Called from within a rule, it does not mean who is just asking. Here
+        they have ended when this returns; in other processes before anything reaches them that you publish afterwards,
+        except in a cluster, where it takes a moment.
 
         :raises BrokerUnavailable: where other processes could not be told; call it again.
         """
@@ -281,7 +284,7 @@ class SSE:
 
         ``clients`` (open streams), ``outlets`` (who writes them: ``handed_off`` or ``server``), ``declined`` (why not
         handed off: clients by reason), ``channels`` (clients by channel), ``opened``, ``closed`` (by close reason),
-        ``refused`` (streams beyond a limit), ``denied`` (requests that a rule said no to), ``published`` (since the
+        ``refused`` (streams beyond a limit), ``denied`` (requests for channels that were), ``published`` (since the
         beginning), ``broker`` (its ``scheme``, and its ``state``: ``"ok"``, or
         ``"degraded"`` with the ``error``), ``draining``, ``warnings``.
         """

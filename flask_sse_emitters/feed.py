@@ -33,6 +33,8 @@ class Feed(SseEmitters):
 
     __slots__ = ("_app_settings", "_before", "_broker", "_coming", "_ear", "_early", "_waiting", "first", "log", "name")
 
+    name: str
+
     def __init__(self, name: str, broker: Broker, settings: Settings, before: Callable[[], object]) -> None:
         self.name = name
         self._broker = broker

@@ -41,15 +41,23 @@ class Reader:
     """Whose stream it is.
 
     :param identities: of who reads, in the order in which they were named.
-    :param names: of the channels, as the client asked for them.
+    :param channels: that are read.
+    :param asked: for these, by the names that the client has for them.
     :param request: what is kept of it; None where the rule cannot be asked again.
     """
 
-    __slots__ = ("identities", "names", "request")
+    __slots__ = ("asked", "channels", "identities", "request")
 
-    def __init__(self, identities: tuple[str, ...], names: tuple[str, ...] = (), request: str | None = None) -> None:
+    def __init__(
+        self,
+        identities: tuple[str, ...],
+        channels: tuple[str, ...],
+        asked: tuple[str, ...] = (),
+        request: bytes | None = None,
+    ) -> None:
         self.identities = identities
-        self.names = names
+        self.channels = channels
+        self.asked = asked
         self.request = request
 
 
@@ -73,6 +81,10 @@ def _seconds(value: Duration) -> float:
         return value.total_seconds()
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"seconds is a number or a timedelta, not {value!r}")
-    if not math.isfinite(value):
-        raise ValueError(f"seconds is a finite number, not {value!r}")
-    return float(value)
+    try:
+        seconds = float(value)
+    except OverflowError:
+        seconds = math.inf
+    if not math.isfinite(seconds):
+        raise ValueError("seconds is a finite number that a float can hold")
+    return seconds

@@ -93,7 +93,7 @@ class Log:
         with self.guard:
             return self.forget_old()
 
-    def after(self, offset: int, upto: int, room: int = BATCH) -> list[Frame]:
+    def after(self, offset: int, upto: int, room: float = BATCH) -> list[Frame]:
         """The events after this offset that are kept, in order: none beyond the second, and as many as have room.
 
         Where what comes next is gone, the first has a later offset.

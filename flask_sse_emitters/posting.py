@@ -3,44 +3,46 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from typing import Any, NoReturn
 
 from flask import Response, jsonify, request
-from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
-from werkzeug.wsgi import get_input_stream
 
 from .answers import plain
 from .channel import Channels
 from .errors import BrokerUnavailable, InvalidEvent
 
 _TYPES = ("application/json", "text/plain")
+_CHARSETS = ("utf-8", "utf8")
+_RETRY = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 
 def publish_request(channel: str, channels: Channels, max_bytes: int) -> Response:
-    """Publish the body of the request that is pushed here: JSON, or a text; its name and key are in the query.
+    """Publish the body of the request that is pushed here: JSON, or a text; what else belongs to it is in the query.
 
     :param max_bytes: of the body.
     """
-    if request.mimetype not in _TYPES or request.mimetype_params.get("charset", "utf-8").lower() != "utf-8":
+    if request.mimetype not in _TYPES or request.mimetype_params.get("charset", "utf-8").lower() not in _CHARSETS:
         return plain(f"The Content-Type must be one of {', '.join(_TYPES)}, in UTF-8", 415)
-    try:
-        body = get_input_stream(request.environ, max_content_length=max_bytes).read()
-    except RequestEntityTooLarge:
+    if "HTTP_TRANSFER_ENCODING" in request.environ:
+        return plain("The request must say its Content-Length", 411)
+    if (request.content_length or 0) > max_bytes:
         return plain(f"SSE_MAX_EVENT_BYTES allows {max_bytes} bytes", 413)
-    except ClientDisconnected:
-        return plain("The body ends too early", 400)
+    retry, key = request.args.get("retry"), request.args.get("key")
+    if retry is not None and not _RETRY.fullmatch(retry):
+        return plain("retry must be a number of milliseconds", 400)
+    if key == "":
+        return plain("key must not be empty: each event needs one of its own", 400)
     try:
-        text = body.decode()
-        data = parse_json(text) if request.mimetype == "application/json" else text
-        data = "null" if data is None else data  # None would be an event without data
-        retry = request.args.get("retry")
+        data = _data(request.get_data())  # whatever else has read it
         event_id = channels.publish(
-            channel, data, request.args.get("event"), None if retry is None else int(retry), request.args.get("key")
+            channel, data, request.args.get("event"), None if retry is None else int(retry), key
         )
     except InvalidEvent as error:
         return plain(str(error), 400)
     except (ValueError, RecursionError) as error:
-        return plain(f"The body is not as its Content-Type says, or retry is no number: {error}", 400)
+        return plain(f"The body is not what its Content-Type says: {error}", 400)
     except BrokerUnavailable:
         unconfirmed = "The event may have been published or not: with a key in the query, try again"
         return plain(unconfirmed, 503, **{"Retry-After": "1"})
@@ -52,11 +54,26 @@ def publish_request(channel: str, channels: Channels, max_bytes: int) -> Respons
 def parse_json(text: str) -> Any:
     """What RFC 8259 calls JSON, which is less than Python does.
 
-    :raises ValueError: where it is none.
+    :raises ValueError: where it is none, or has a number that no float can hold.
     :raises RecursionError: where it is too deep.
     """
-    return json.loads(text, parse_constant=_refuse_constant)
+    return json.loads(text, parse_constant=_refuse_constant, parse_float=_parse_float)
+
+
+def _data(body: bytes) -> Any:
+    text = body.decode()
+    if request.mimetype != "application/json":
+        return text
+    data = parse_json(text)
+    return "null" if data is None else data  # None would be an event without data
 
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON")
+
+
+def _parse_float(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:20]} is too large for a float")
+    return number

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from functools import partial
 from itertools import count
 from typing import NamedTuple
@@ -24,7 +26,7 @@ from .event import Event
 from .frames import Frame, make_frame
 from .history import Bounds, Log, new_epoch
 from .parking import begin_anew_in_child, give_way, guard
-from .scheduler import SCHEDULER
+from .scheduler import RULES, SCHEDULER
 from .settings import DEFAULTS
 from .streams import Streams
 
@@ -39,10 +41,14 @@ KEPT = Bounds(1000, 300.0)
 #: Seconds by which times that come from another clock may be wrong. Who is ended though it was asked anew comes back.
 CLOCK_ERROR = 1.0
 
+#: A broker that is first reached so many seconds after it was to be listened to may have lost something before that.
+LATE = 5.0
+
 #: So many streams are ended in one go: then others get the processor for a moment.
 AT_ONCE = 20
 
-_ALL = 2**30
+#: What the request that asks its rule here is told. A rule that revokes does not mean the stream that it decides about.
+_heard_here: ContextVar[list[Revocation] | None] = ContextVar("flask_sse_emitters.heard_here", default=None)
 
 
 class Revocation(NamedTuple):
@@ -54,10 +60,12 @@ class Revocation(NamedTuple):
 
     def hits(self, emitter: SseEmitter) -> bool:
         reader = emitter._reader
-        return (self.identity is None or (reader is not None and self.identity in reader.identities)) and (
-            self.channel is None
-            or any(place.list.name == self.channel for place in emitter._memberships if _is_feed(place))
-        )
+        if self.identity is not None and (reader is None or self.identity not in reader.identities):
+            return False
+        if self.channel is None:
+            return True
+        channels = [place.list.name for place in emitter._memberships] if reader is None else reader.channels
+        return self.channel in channels
 
 
 EVERYTHING = Revocation(None, None)
@@ -96,22 +104,18 @@ class Revocations:
 
         To be called before the first stream of a channel, and before its rule is asked.
         """
-        if self._ear is not None:
+        if self._ear is not None or not self._broker.is_shared:
             return
         ear = _Ear(self)
+        start = self._broker.subscribe_first(NAME, ear)
+        if start is not None:
+            ear.started(start)
         with self._guard:
             first = self._ear is None
             if first:
                 self._ear = ear
-        if not first:
-            return
-        try:
-            start = self._broker.subscribe_first(NAME, ear)
-        except BaseException:
-            self._ear = None  # whoever comes next tries again
-            raise
-        if start is not None:
-            ear.started(start)
+        if not first:  # another thread was as quick: until here both listened
+            self._broker.unsubscribe(NAME, ear)
 
     @contextmanager
     def asking(self) -> Iterator[Callable[[SseEmitter], None]]:
@@ -130,9 +134,11 @@ class Revocations:
                 if revocation.hits(emitter):
                     emitter._withdraw()
 
+        here = _heard_here.set(heard)
         try:
             yield check
         finally:
+            _heard_here.reset(here)
             with self._guard:
                 self._asking.pop(number, None)
 
@@ -141,9 +147,10 @@ class Revocations:
 
         :raises BrokerUnavailable: where those cannot be reached; here it is done.
         """
-        self._apply(revocation)
-        said = Event([self._process, *revocation])
-        self._broker.publish(NAME, make_frame(said, json.dumps, DEFAULTS.max_event_bytes), KEPT)
+        self._apply(revocation, _heard_here.get())
+        if self._broker.is_shared:
+            said = Event([self._process, *revocation])
+            self._broker.publish(NAME, make_frame(said, json.dumps, DEFAULTS.max_event_bytes), KEPT)
 
     def _hear(self, frames: Sequence[Frame]) -> None:
         for frame in frames:
@@ -151,14 +158,15 @@ class Revocations:
             if said is not None and said[0] != self._process:
                 self._apply(said[1])
 
-    def _apply(self, revocation: Revocation) -> None:
+    def _apply(self, revocation: Revocation, but: list[Revocation] | None = None) -> None:
         with self._guard:
             for heard in self._asking.values():
-                heard.append(revocation)
+                if heard is not but:
+                    heard.append(revocation)
         found = self._find(revocation)
         if revocation.asks:
             if found:
-                SCHEDULER.run(partial(self._ask_again, found))
+                SCHEDULER.run(partial(self._ask_again, found), RULES)
             return
         for number, emitter in enumerate(found, 1):
             emitter._withdraw()
@@ -184,18 +192,15 @@ class _Ear:
     def started(self, start: Start) -> None:
         again, self._log = self._log is not None, start.log
         offset, is_known = start.log.before(self._since - CLOCK_ERROR)
-        if again or not is_known:
+        begins_late = not offset and SCHEDULER.clock() > self._since + LATE
+        if again or begins_late or not is_known:
             log.info("revocations may have been missed: all streams end, so that their clients are asked again")
             self._revocations._apply(EVERYTHING)
         else:
-            self._revocations._hear(start.log.after(offset, start.newest, _ALL))
+            self._revocations._hear(start.log.after(offset, start.newest, math.inf))
 
     def arrived(self, frames: Sequence[Frame]) -> None:
         self._revocations._hear(frames)
-
-
-def _is_feed(place: object) -> bool:
-    return hasattr(place.list, "name")  # type: ignore[attr-defined]
 
 
 def _read(frame: Frame) -> tuple[str, Revocation] | None:

@@ -24,8 +24,10 @@ from contextlib import suppress
 from .lanes import Lane, call_and_log
 from .parking import SLICE, begin_anew_in_child, give_way, guard, native, on_main_loop, parker
 
-#: So many callbacks run at once; more wait for one of them to end.
-MAX_HELPERS = 8
+#: What runs on helper threads, and how much of it at once; more waits for some of it to end. Slow rules hold up no
+#: callbacks.
+CALLBACKS, RULES = "sse-callbacks", "sse-rules"
+MAX_HELPERS = {CALLBACKS: 8, RULES: 2}
 
 #: After so many slices of work the thread looks at its readers again.
 SLICES = 8
@@ -110,15 +112,18 @@ class Scheduler:
                     if other.call is not None:
                         self._insert(other)
 
-    def run(self, job: Callable[[], object]) -> None:
-        """Run foreign code soon, on a helper thread, where it may block and raise."""
-        self._callbacks.put(job)
+    def run(self, job: Callable[[], object], lane: str = CALLBACKS) -> None:
+        """Run foreign code soon, on a helper thread, where it may block and raise.
+
+        :param lane: one of :data:`MAX_HELPERS`.
+        """
+        self._lanes[lane].put(job)
         self._wake()
 
     @property
     def is_calling(self) -> bool:
         """Whether foreign code waits to be run, or runs."""
-        return self._callbacks.is_busy
+        return any(lane.is_busy for lane in self._lanes.values())
 
     def add_reader(self, descriptor: int, call: Callable[[], object]) -> None:
         """Call on the background thread whenever this descriptor can be read, for as long as the process lives."""
@@ -134,7 +139,7 @@ class Scheduler:
         self._times = []
         self._count = self._cancelled = 0
         self._soon: deque[Callable[[], object]] = deque()
-        self._callbacks = Lane("sse-callbacks", MAX_HELPERS)
+        self._lanes = {name: Lane(name, most) for name, most in MAX_HELPERS.items()}
         self._readers = []
         self._running = False
         self._awake = True  # nobody needs to wake the thread: it has not looked yet, or is about to look
@@ -186,7 +191,8 @@ class Scheduler:
             for descriptor, call in self._readers[registered:]:
                 selector.register(descriptor, selectors.EVENT_READ, call)
                 registered += 1
-            self._callbacks.start_helpers()
+            for lane in self._lanes.values():
+                lane.start_helpers()
             ready = selector.select(self._rest(registered))
             if self._bell is not bell:
                 return
@@ -203,7 +209,7 @@ class Scheduler:
             while self._times and self._timers[self._times[0]].next.call is None:
                 self._remove_first()
             rest = min(max(0.0, self._times[0] - self.clock()), LONGEST_REST) if self._times else None
-        if self._soon or len(self._readers) > registered or self._callbacks.wants_helper():
+        if self._soon or len(self._readers) > registered or any(lane.wants_helper() for lane in self._lanes.values()):
             return 0.0
         return rest
 

@@ -68,7 +68,7 @@ class Streams:
 
     def _begin_anew(self) -> None:
         self._guard = guard()
-        self._open: dict[SseEmitter, None] = {}
+        self._open: dict[SseEmitter, tuple[Quota, ...]] = {}  # and what they count for
         self._limit = Quota(f"SSE_MAX_CLIENTS={self._settings.max_clients}", self._settings.max_clients)
         self._quotas: dict[str, Quota] = {}  # of those who have any stream, by whose it is
         self._owned: dict[str, dict[SseEmitter, None]] = {}  # by identity
@@ -107,21 +107,22 @@ class Streams:
         :return: the client's ``retry:``.
         """
         drain_at_exit()
+        limits = self._limits_of(emitter, address)
         with self._guard:
-            own = self._quotas_of(emitter, address)
+            own = [self._quotas.get(limit[-1]) or Quota(*limit) for limit in limits]
             quotas = (self._limit, *emitter._quotas, *own)
             full = next((quota for quota in quotas if quota.count >= quota.most), None) if emitter.is_open else None
             refused = full is not None or (self.is_draining and emitter.is_open)
             if not refused:
-                self._open[emitter] = None
+                self._open[emitter] = quotas
                 self._own(emitter)  # again: it may have ended, and left, with something to write
                 self.opened += 1
                 for quota in quotas:
                     quota.count += 1
-                if own:
-                    emitter._quotas = quotas[1:]
-                    self._quotas.update((quota.whose, quota) for quota in own)
+                self._quotas.update((quota.whose, quota) for quota in own)
         if not refused:
+            if not emitter.is_open:
+                self._leave_unless_written(emitter)
             return self._settings.retry
         if full is None or self.is_draining:
             emitter._refuse(CloseReason.SHUTDOWN, None)
@@ -133,29 +134,36 @@ class Streams:
     def left(self, emitter: SseEmitter) -> None:
         with self._guard:
             self._disown(emitter)
-            if emitter not in self._open:
+            quotas = self._open.pop(emitter, None)
+            if quotas is None:
                 return
-            del self._open[emitter]
-            for quota in (self._limit, *emitter._quotas):
+            for quota in quotas:
                 quota.count -= 1
                 if not quota.count:
                     self._quotas.pop(quota.whose, None)
             if emitter.close_reason is not None:
                 self.closed[emitter.close_reason.value] += 1
 
-    def _quotas_of(self, emitter: SseEmitter, address: str | None) -> tuple[Quota, ...]:
-        settings, found = self._settings, []
-        if settings.max_clients_per_identity is not None and emitter._reader is not None:
-            found += [
-                ("SSE_MAX_CLIENTS_PER_IDENTITY", settings.max_clients_per_identity, f" of the identity {identity!r}")
-                for identity in emitter._reader.identities
-            ]
-        if settings.max_clients_per_address is not None and address:
-            network = _network(address)
-            found.append(
-                ("SSE_MAX_CLIENTS_PER_ADDRESS", settings.max_clients_per_address, f" of the address {network}")
-            )
-        return tuple(self._quotas.get(whose) or Quota(f"{key}={most}", most, whose) for key, most, whose in found)
+    def _limits_of(self, emitter: SseEmitter, address: str | None) -> list[tuple[str, int, str]]:
+        """Those of whoever reads: as :class:`Quota` takes them."""
+        settings, limits = self._settings, []
+        most = settings.max_clients_per_identity
+        if most is not None and emitter._reader is not None:
+            called = f"SSE_MAX_CLIENTS_PER_IDENTITY={most}"
+            limits += [(called, most, f" of the identity {identity!r}") for identity in emitter._reader.identities]
+        most = settings.max_clients_per_address
+        if most is not None and address:
+            limits.append((f"SSE_MAX_CLIENTS_PER_ADDRESS={most}", most, f" of the address {_network(address)}"))
+        return limits
+
+    def _leave_unless_written(self, emitter: SseEmitter) -> None:
+        """Nobody may ever write one that has ended before it began: then nobody says that it is over."""
+
+        def leave() -> None:
+            if emitter._outlet is None:
+                self.left(emitter)
+
+        self._scheduler.call_at(self._scheduler.clock() + self._settings.attach_seconds, leave)
 
     def _own(self, emitter: SseEmitter) -> None:
         if emitter._reader is not None:

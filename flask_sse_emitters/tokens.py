@@ -12,6 +12,8 @@ from flask import request
 from .errors import AccessDenied
 from .grants import Grant
 
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
 #: A longer token is not even looked at.
 LONGEST_TOKEN = 16_384
 
@@ -71,12 +73,15 @@ class _Tokens:
         claims = self._claims()
         if not any(_matches(pattern, channel) for pattern in _patterns(claims.get(self._claim))):
             return False
-        said = claims.get(self._identity)
-        identity = str(said) if isinstance(said, int) and not isinstance(said, bool) else said
-        if identity is not None and not isinstance(identity, str):
-            raise _bad("the token's identity is neither a str nor an int")
-        expires = claims.get("exp")
-        return Grant(identity or None, seconds=None if expires is None else float(expires) - time.time())
+        said, expires = claims.get(self._identity), claims.get("exp")
+        try:
+            identity: Any = str(said) if isinstance(said, int) and not isinstance(said, bool) else said
+            grant = Grant(identity, seconds=None if expires is None else float(expires) - time.time())
+        except (TypeError, ValueError, OverflowError) as error:
+            raise _bad(f"the token's claims cannot be used: {error}") from error
+        if grant.seconds is not None and grant.seconds <= 0:
+            raise _bad("the token has just expired")
+        return grant
 
     def _claims(self) -> Mapping[str, Any]:
         """Of the request's token; it is verified once."""
@@ -107,12 +112,14 @@ class _Tokens:
             if isinstance(error, getattr(jwt, "PyJWKClientConnectionError", ())):
                 raise  # which is not the token's fault
             raise _bad(f"there is no key for the token: {error}") from error
-        except (jwt.InvalidTokenError, LookupError) as error:
+        except (jwt.InvalidTokenError, LookupError, ValueError, RecursionError) as error:
             raise _bad(f"there is no key for the token: {error!r}") from error
         if not key:
             raise _bad("there is no key for the token")
         try:
-            claims: Mapping[str, Any] = jwt.decode(token, key, algorithms=self._algorithms, audience=self._audience)
+            claims: Mapping[str, Any] = jwt.decode(
+                token, key, algorithms=self._algorithms, audience=self._audience, options={"verify_sub": False}
+            )
         except jwt.InvalidKeyError:
             raise  # nor is this
         except (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError) as error:
@@ -173,9 +180,10 @@ def _key_finder(key: Any, algorithms: Sequence[str], jwt: Any) -> Callable[[str]
 
 def _takes_token(find_key: Callable[..., Any]) -> bool:
     try:
-        return bool(inspect.signature(find_key).parameters)
+        parameters = inspect.signature(find_key).parameters.values()
     except (TypeError, ValueError):  # it is written in C, and does not say
         return True
+    return any(each.default is each.empty and each.kind in _POSITIONAL for each in parameters)
 
 
 def _bare(key: Any, jwt: Any) -> Any:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import os
+from collections.abc import Callable
 from typing import Any
 
 from flask import Flask, request, session
+from flask.typing import ResponseReturnValue
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
 from flask_sse_emitters import SSE
@@ -29,14 +31,15 @@ class Site:
         self.sse.authorizer(rule or self.may_read)
         self.denied: set[str] = set()  # who has a session, but nothing any more
         self.app.register_blueprint(self.sse.blueprint, url_prefix="/events")
-        for path, view in {
+        views: dict[str, Callable[[], ResponseReturnValue]] = {
             "/login": self.login,
             "/deny": self.deny,
             "/publish": self.publish,
             "/fill": self.fill,
             "/disconnect": self.disconnect,
             "/recheck": self.recheck,
-        }.items():
+        }
+        for path, view in views.items():
             self.app.add_url_rule(path, view_func=view, methods=["POST"])
         self.app.add_url_rule("/stats", view_func=self.stats)
 
@@ -46,7 +49,7 @@ class Site:
             return False
         return user
 
-    def may_publish(self, channel: str) -> bool:
+    def may_publish(self, _channel: str) -> bool:
         return request.headers.get("Authorization") == SECRETS["publisher"] or session.get("user") == "bob"
 
     def login(self) -> dict[str, str]:
@@ -66,17 +69,13 @@ class Site:
             for name in said["channels"]
         }
 
-    def fill(self) -> dict[str, list[str]]:
-        """Publish events of 20 kB: so many, or until a client has some pending; of each the first 40 characters."""
-        said = request.get_json()
-        channel = self.sse.channel(said["channel"])
-        heads = []
-        for number in range(said["count"]):
-            heads.append(f"{number:-<40}")
-            channel.publish(heads[-1] + "x" * 20_000)
-            if said["until_pending"] and any(emitter.pending > 1 for emitter in channel.emitters):
-                break
-        return {"heads": heads}
+    def fill(self) -> list[str]:
+        """Publish more than sockets hold; of each event, the first 40 characters."""
+        channel = self.sse.channel(request.get_json())
+        heads = [f"{number:-<40}" for number in range(600)]
+        for head in heads:
+            channel.publish(head + "x" * 20_000)
+        return heads
 
     def disconnect(self) -> dict[str, str]:
         said = request.get_json()
@@ -98,7 +97,7 @@ def of_tokens(key: str, algorithm: str, **options: Any) -> Site:
 posts = Site(SSE_MAX_EVENT_BYTES=10_000)
 posts.sse.publisher(posts.may_publish)
 
-site = Site()
+site = Site(SSE_MAX_PENDING_BYTES=50_000_000)
 app = DispatcherMiddleware(
     site.app,
     {

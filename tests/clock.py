@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from flask_sse_emitters.scheduler import Scheduler, Timer
+from flask_sse_emitters.scheduler import CALLBACKS, Scheduler, Timer
 
 
 class ManualScheduler(Scheduler):
@@ -26,7 +26,7 @@ class ManualScheduler(Scheduler):
         while self.jobs:
             self.jobs.pop(0)()
 
-    def run(self, job: Callable[[], object]) -> None:
+    def run(self, job: Callable[[], object], lane: str = CALLBACKS) -> None:  # noqa: ARG002 - it has one for all
         self.jobs.append(job)
 
     def live_timers(self) -> list[Timer]:

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from flask import Flask, Response, abort, g, request, session
+from flask import Blueprint, Flask, Response, abort, g, request, session
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from flask_sse_emitters import (
@@ -101,7 +101,8 @@ def test_in_debug_mode_the_answer_says_which_call_to_add() -> None:
 
 def test_anybody_reads_a_public_channel_and_no_rule_is_asked() -> None:
     asked: list[str] = []
-    site = Site(lambda channel: bool(asked.append(channel)))
+    site = Site()
+    site.sse.authorizer(asked.append)
     site.sse.channel("news", public=True)
     with site.open("news") as stream:
         site.sse.publish("news", "x")
@@ -231,6 +232,34 @@ def test_the_app_may_have_an_answer_of_its_own_for_who_is_denied(handled: Any, s
 
     site.app.register_error_handler(handled, teapot)
     assert site.get("/events/a").status_code == status
+
+
+def test_it_may_have_it_before_there_are_channels_and_around_them() -> None:
+    app, outer = Flask(__name__), Blueprint("outer", __name__)
+    app.register_error_handler(AccessDenied, lambda _: ("teapot", 418))
+    outer.register_error_handler(Exception, lambda _: ("not for this", 500))
+    sse = SSE(app)
+    outer.register_blueprint(sse.blueprint)
+    app.register_blueprint(outer, url_prefix="/outer")
+    assert app.test_client().get("/outer/events/a").status_code == 418
+
+
+@pytest.mark.parametrize("public", ["false", 1, None, "yes"])
+def test_whether_a_channel_is_public_is_said_clearly(public: Any) -> None:
+    with pytest.raises(TypeError, match="public is True or False"):
+        Site().sse.channel("news", public=public)
+
+
+def test_a_rule_may_end_the_readers_other_streams() -> None:
+    site = Site()
+
+    @site.sse.authorizer
+    def may_read(_channel: str) -> str:
+        site.sse.disconnect("ann")
+        return "ann"
+
+    with site.open("a") as one, site.open("a") as two:
+        assert (emitter_of(one).is_open, emitter_of(two).is_open) == (False, True)
 
 
 def test_a_view_decides_for_itself_and_may_deny() -> None:
@@ -431,6 +460,18 @@ def test_that_addresses_do_not_show_is_warned_of(caplog: pytest.LogCaptureFixtur
     assert site.sse.stats()["warnings"] == caplog.messages
 
 
+def test_who_was_denied_before_a_response_that_nobody_closes_is_forgotten() -> None:
+    site = Site(lambda _: Grant("ann", seconds=1e-9), SSE_MAX_CLIENTS_PER_IDENTITY=5, SSE_ATTACH_SECONDS=0.05)
+
+    @site.app.after_request
+    def fail(_response: Response) -> Response:
+        raise RuntimeError("after_request failed")
+
+    for _ in range(10):
+        assert site.get("/events/a").status_code == 500
+    until(lambda: site.counts() == (0, 0, 0), "nobody to be counted")
+
+
 @pytest.mark.parametrize("ends", ["HEAD", "a view that fails", "after_request", "never returned"])
 def test_who_never_got_a_stream_is_not_counted(ends: str) -> None:
     site = Site(by_header, SSE_MAX_CLIENTS_PER_IDENTITY=5, SSE_MAX_CLIENTS_PER_ADDRESS=5, SSE_ATTACH_SECONDS=0.05)
@@ -470,6 +511,9 @@ OWN, LISTED, FOREIGN = "http://localhost", "https://app.example", "https://evil.
         ((), {"Origin": FOREIGN, "Sec-Fetch-Site": "cross-site"}, 403, None, None),
         ((), {"Origin": "http://localhost:81"}, 403, None, None),
         ((), {"Origin": "null"}, 403, None, None),
+        ((), {"Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Site": "cross-site"}, 403, None, None),
+        ((), {"Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Site": "same-origin"}, 200, None, None),
+        ((), {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Site": "none"}, 200, None, None),
         ((LISTED,), {}, 200, None, None),
         ((LISTED,), {"Origin": LISTED}, 200, LISTED, "true"),
         ((LISTED,), {"Origin": LISTED, "Cookie": "a=b"}, 200, LISTED, "true"),
@@ -493,7 +537,7 @@ def test_which_pages_may_read(
         assert response.status_code == status
         assert response.headers.get("Access-Control-Allow-Origin") == allowed
         assert response.headers.get("Access-Control-Allow-Credentials") == credentials
-        assert ("Origin" in response.headers.get("Vary", "")) == (origins not in ((), "*"))
+        assert response.headers.getlist("Vary").count("Origin") == (origins not in ((), "*"))
     assert site.sse.stats()["opened"] == (status == 200)
 
 
@@ -538,6 +582,13 @@ def test_streams_of_your_own_views_are_open_to_the_same_pages_unless_they_say_ot
 def test_what_is_no_origin_is_refused(origins: Any) -> None:
     with pytest.raises(ValueError, match="SSE_CORS_ORIGINS must be"):
         Site(SSE_CORS_ORIGINS=origins)
+
+
+def test_a_page_of_http_is_none_of_https() -> None:
+    client = Site(lambda _: True).app.test_client()
+    for origin, status in (("http://localhost", 403), ("https://localhost", 200)):
+        with client.get("/events/a", base_url="https://localhost", headers={"Origin": origin}) as response:
+            assert response.status_code == status
 
 
 # publishing over HTTP
@@ -602,11 +653,15 @@ def test_a_post_that_is_tried_again_with_its_key_is_published_once(press: Site) 
         ({"data": b"{", "content_type": "application/json"}, 400),
         ({"data": b"NaN", "content_type": "application/json"}, 400),
         ({"data": b"", "content_type": "application/json"}, 400),
+        ({"data": b"[1e999]", "content_type": "application/json"}, 400),
         ({"data": b"[" * 100_000, "content_type": "application/json"}, 400),
         ({"data": b"1" * 5000, "content_type": "application/json"}, 400),
         ({"json": 1, "query_string": {"event": "a\nb"}}, 400),
         ({"json": 1, "query_string": {"retry": "soon"}}, 400),
         ({"json": 1, "query_string": {"retry": "-1"}}, 400),
+        ({"json": 1, "query_string": {"retry": "1_0"}}, 400),
+        ({"json": 1, "query_string": {"key": ""}}, 400),
+        ({"json": 1, "headers": {"Transfer-Encoding": "chunked"}}, 411),
         ({"data": b"x" * 1_048_577, "content_type": "text/plain"}, 413),
         ({"data": b"\n" * 1_000_000, "content_type": "text/plain"}, 400),
     ],
@@ -641,6 +696,28 @@ def test_a_cookie_alone_does_not_publish_unless_the_app_says_so() -> None:
     site = site_with(lambda site: site.sse.publisher(cookies=True)(by_session))
     assert site.client.post("/events/a", json=1).status_code == 201
     assert site.client.post("/events/a", json=1, headers={"Origin": FOREIGN}).status_code == 403
+
+
+def test_what_anybody_may_read_not_every_page_may_publish_to() -> None:
+    site = Site(lambda _: True, SSE_CORS_ORIGINS="*")
+    site.sse.publisher(lambda _: True)
+    headers = {"Authorization": "Basic YTpi", "Origin": FOREIGN}
+    options: dict[str, Any] = {"data": "x", "content_type": "text/plain", "headers": headers}
+    assert site.client.post("/events/a", **options).status_code == 403
+    headers["Origin"] = "http://localhost"
+    assert site.client.post("/events/a", **options).status_code == 201
+
+
+def test_a_rule_may_look_at_the_body() -> None:
+    site = Site()
+    site.sse.publisher(lambda _: request.get_json()["from"] == "ann")
+    assert [site.client.post("/events/a", json={"from": who}).status_code for who in ("ann", "bob")] == [201, 403]
+
+
+def test_the_apps_own_limit_of_bodies_holds() -> None:
+    site = Site(MAX_CONTENT_LENGTH=10)
+    site.sse.publisher(lambda _: True)
+    assert site.client.post("/events/a", json="x" * 50).status_code == 413
 
 
 def test_nobody_publishes_where_there_is_no_rule() -> None:

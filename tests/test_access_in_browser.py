@@ -177,7 +177,7 @@ def test_a_page_learns_that_its_token_is_over_and_goes_on_with_a_new_one(
 ) -> None:
     channel = f"mine/{new_name()}"
     page = visitor.open_page()
-    reader = visitor.follow(page, kind, channel, tokens=(visitor.token(4), visitor.token()))
+    reader = visitor.follow(page, kind, channel, tokens=(visitor.token(5), visitor.token()))
     reader.await_opened()
     publish(site, event(channel, "1"))
     reader.await_received("1")
@@ -198,18 +198,18 @@ def test_a_page_that_is_refused_learns_so_and_does_not_come_back_unlike_one_whos
     neighbour = visitor.follow(listed, "native", "public")
     neighbour.await_opened()
     token = visitor.token()
-    cases: list[tuple[Page, str, str, tuple[str, ...], Told]] = [
-        (listed, "native", channel, (), GONE),  # it sends no cookie: a 401
-        (listed, "native with cookies", elsewhere, (), GONE),  # a 403
-        (stranger, "native", "public", (), GONE),
-        (stranger, "native with cookies", channel, (), GONE),  # though it sends the reader's cookie
-        (listed, "polyfill", channel, (), UNKNOWN),
-        (listed, "polyfill", channel, ("no token",), UNKNOWN),
-        (listed, "polyfill", elsewhere, (token,), DENIED),
-        (listed, "fetch", channel, (), UNKNOWN),
-        (listed, "fetch", elsewhere, (token,), DENIED),
+    cases: list[tuple[Page, str, str, tuple[str, ...], int, Told]] = [
+        (listed, "native", channel, (), 401, GONE),  # it sends no cookie
+        (listed, "native with cookies", elsewhere, (), 403, GONE),
+        (stranger, "native", "public", (), 403, GONE),
+        (stranger, "native with cookies", channel, (), 403, GONE),  # though it sends the reader's cookie
+        (listed, "polyfill", channel, (), 401, UNKNOWN),
+        (listed, "polyfill", channel, ("no token",), 401, UNKNOWN),
+        (listed, "polyfill", elsewhere, (token,), 403, DENIED),
+        (listed, "fetch", channel, (), 401, UNKNOWN),
+        (listed, "fetch", elsewhere, (token,), 403, DENIED),
     ]
-    refused = [visitor.follow(page, kind, name, tokens=tokens) for page, kind, name, tokens, _ in cases]
+    refused = [visitor.follow(page, kind, name, tokens=tokens) for page, kind, name, tokens, *_ in cases]
     for reader, (*_, told) in zip(refused, cases, strict=True):
         reader.await_told(told)
     # The neighbour stays away longer than any browser does that was not told how long.
@@ -218,8 +218,9 @@ def test_a_page_that_is_refused_learns_so_and_does_not_come_back_unlike_one_whos
     publish(site, {"channel": "public", "cuts": True})
     neighbour.await_opened(2)
     assert neighbour["told"] == [ENDED]
-    assert [len(reader.visits()) for reader in refused] == [1] * len(cases)
-    assert [reader.visits()[0]["has_cookie"] for reader in refused] == ["with cookies" in kind for _, kind, *_ in cases]
+    assert [[(visit["has_cookie"], visit["status"]) for visit in reader.visits()] for reader in refused] == [
+        [("with cookies" in kind, status)] for _, kind, _, _, status, _ in cases
+    ]
     assert [reader["told"] for reader in refused] == [[told] for *_, told in cases]
     assert [reader["opened"] for reader in refused] == [0] * len(cases)
 

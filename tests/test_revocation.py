@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,6 +13,8 @@ from flask import Response, abort, current_app, g, request, session
 
 from flask_sse_emitters import BrokerUnavailable, CloseReason, SseEmitter, SseEmitters, revocation
 from flask_sse_emitters.access import REQUEST_KEPT, Grant
+from flask_sse_emitters.brokers.redis_client import Client
+from flask_sse_emitters.brokers.redis_wire import LOOK
 from flask_sse_emitters.frames import BATCH
 from flask_sse_emitters.history import Bounds
 from flask_sse_emitters.testing import OpenStream, decode, open_stream
@@ -191,7 +194,24 @@ def test_an_event_of_which_a_part_was_written_is_not_mistaken_for_a_whole_one() 
     assert decode(read) == []
 
 
-def test_a_stream_that_has_ended_and_still_has_something_to_write_writes_no_more() -> None:
+def test_a_part_of_an_event_is_none_though_the_stream_was_to_end_anyway() -> None:
+    site = Site(by_header, SSE_MAX_PENDING_BYTES=10**8)
+    with site.open("a", user="ann") as stream:
+        pieces = stream.response.iter_encoded()
+        read = next(pieces)
+        site.sse.publish("a", "x" * 500_000)
+        while b"data: x" not in read:
+            read += next(pieces)
+        site.sse._state().streams.drain()
+        until(lambda: not emitter_of(stream).is_open, "its end")
+        site.sse.disconnect("ann")
+        read += b"".join(pieces)
+    assert len(read) < 500_000
+    assert decode(read) == []
+
+
+@pytest.mark.parametrize("channel", [None, "a"])
+def test_a_stream_that_has_ended_and_still_has_something_to_write_writes_no_more(channel: str | None) -> None:
     site = Site()
 
     @site.app.get("/mine")
@@ -202,7 +222,7 @@ def test_a_stream_that_has_ended_and_still_has_something_to_write_writes_no_more
         return emitter
 
     with site.get("/mine") as response:
-        site.sse.disconnect("ann")
+        site.sse.disconnect("ann", channel=channel)
         assert b"secret" not in response.data
 
 
@@ -295,6 +315,72 @@ def test_what_was_revoked_while_a_process_was_away_comes_before_what_was_publish
         assert bob.emitter.is_open
 
 
+def test_what_is_looked_up_brings_nothing_that_came_after_a_revocation(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is read from Redis as it is then, while the announcement of the revocation may still be on its way."""
+    with site_at(server.url) as here, site_at(server.url) as there:
+        with watching(there, "a", user="ann") as ann, watching(there, "a", user="bob") as bob:
+            settle(here, ann, bob)
+            broker: Any = there.sse._channels().broker
+            looks, run_all = threading.Event(), Client.run_all
+
+            def slow(client: Client, script: Any, steps: Any) -> Any:
+                if client is broker._client() and script is LOOK and not looks.is_set():
+                    looks.set()
+                    here.sse.disconnect("ann")
+                    here.sse.publish("a", "late")
+                return run_all(client, script, steps)
+
+            monkeypatch.setattr(Client, "run_all", slow)
+            broker.look_again("a", lambda: None)
+            assert looks.wait(PATIENCE)
+            bob.await_text("late")
+            assert ann.await_end() == ["begin"]
+
+
+def test_while_revocations_are_behind_nothing_else_is_told(server: RedisServer) -> None:
+    """As where Redis has evicted them: it numbers them anew, which shows with the next one only."""
+    with site_at(server.url) as here, site_at(server.url) as there:
+        for number in range(20):
+            with watching(there, "a", user="ann") as ann:
+                settle(here, ann)
+                client_of(server).delete("sse:{!revoked}:at", "sse:{!revoked}:log")
+                here.sse.disconnect("ann")
+                here.sse.publish("a", f"late {number}")
+                assert f"late {number}" not in ann.await_end()
+
+
+def test_where_revocations_cannot_be_read_nothing_is(server: RedisServer) -> None:
+    with site_at(server.url) as here, cut_off(server) as (_, there, wire):
+        with watching(there, "a", user="ann") as ann, watching(there, "a", user="bob") as bob:
+            settle(here, ann, bob)
+            away(there, wire)
+            here.sse.disconnect("ann")
+            client_of(server).xadd("sse:{!revoked}:log", {"junk": "x"}, id="2-0")
+            here.sse.publish("a", "late")
+            wire.is_closed = False
+            until(lambda: "reading" in there.sse.stats()["broker"].get("error", ""), "it to fail")
+            assert (ann.read(), bob.read()) == (["begin"], ["begin"])
+            client_of(server).xdel("sse:{!revoked}:log", "2-0")
+            bob.await_text("late")
+            assert ann.await_end() == ["begin"]
+
+
+def test_a_process_that_reaches_redis_late_does_not_trust_one_that_knows_nothing(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(revocation, "LATE", 0.0)
+    with cut_off(server) as (here, there, wire):
+        wire.is_closed = True
+        with watching(there, "a", user="ann") as ann:
+            here.sse.disconnect("ann")
+            client_of(server).flushall()
+            wire.is_closed = False
+            here.sse.publish("a", "late")
+            assert "late" not in ann.await_end()
+
+
 def test_where_it_cannot_be_known_any_more_all_come_again(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(revocation, "KEPT", Bounds(3, 300.0))
     with cut_off(server) as (here, there, wire):
@@ -333,9 +419,9 @@ def test_whoever_revokes_is_told_where_others_cannot_be(server: RedisServer) -> 
     with site_at(server.url, SSE_PUBLISH_SECONDS=0.5) as site, watching(site, "a", user="ann") as ann:
         settle(site, ann)
         server.kill()
-        for revoke in (lambda: site.sse.disconnect("ann"), lambda: site.sse.recheck("ann")):
+        for revoke in (site.sse.disconnect, site.sse.recheck):
             with pytest.raises(BrokerUnavailable):
-                revoke()
+                revoke("ann")
         assert not ann.emitter.is_open, "here it is done"
 
 
@@ -488,7 +574,7 @@ def test_streams_that_cannot_be_asked_about_come_again() -> None:
     def mine() -> SseEmitter:
         return site.sse.channel("a").subscribe(identity="ann")
 
-    huge = {"User": "ann", "Huge": "x" * REQUEST_KEPT}
+    huge = {"User": "ann", "Huge": secrets.token_urlsafe(REQUEST_KEPT)}
     with (
         open_stream(site.client, "/mine") as one,
         open_stream(site.client, "/events/a", headers=huge) as two,
@@ -536,6 +622,6 @@ def test_lists_of_your_own_are_not_touched() -> None:
         return emitters.add(SseEmitter())
 
     with open_stream(site.client, "/mine") as stream:
-        for revoke in (lambda: site.sse.disconnect("ann"), lambda: site.sse.disconnect(channel="a")):
-            revoke()
+        site.sse.disconnect("ann")
+        site.sse.disconnect(channel="a")
         assert emitter_of(stream).is_open

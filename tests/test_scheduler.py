@@ -11,7 +11,7 @@ import time
 import psutil
 import pytest
 
-from flask_sse_emitters.scheduler import MAX_HELPERS, SCHEDULER, Scheduler
+from flask_sse_emitters.scheduler import CALLBACKS, MAX_HELPERS, SCHEDULER, Scheduler
 
 from .clock import ManualScheduler
 from .waiting import PATIENCE, until
@@ -108,9 +108,9 @@ def test_blocked_callbacks_delay_no_timer() -> None:
         blocked.release()
         assert release.wait(PATIENCE)
 
-    for _ in range(3 * MAX_HELPERS):
+    for _ in range(3 * MAX_HELPERS[CALLBACKS]):
         scheduler.run(block)
-    for _ in range(MAX_HELPERS):
+    for _ in range(MAX_HELPERS[CALLBACKS]):
         assert blocked.acquire(timeout=PATIENCE)
     fired = threading.Semaphore(0)
     now = scheduler.clock()
@@ -120,9 +120,9 @@ def test_blocked_callbacks_delay_no_timer() -> None:
         assert fired.acquire(timeout=PATIENCE)
     assert not blocked.acquire(blocking=False), "more helpers than the bound"
     release.set()
-    for _ in range(2 * MAX_HELPERS):
+    for _ in range(2 * MAX_HELPERS[CALLBACKS]):
         assert blocked.acquire(timeout=PATIENCE)
-    until(lambda: scheduler._callbacks.helpers == 0, "the helpers to end")
+    until(lambda: scheduler._lanes[CALLBACKS].helpers == 0, "the helpers to end")
 
 
 def test_jobs_that_raise_are_logged_and_stop_no_other(caplog: pytest.LogCaptureFixture) -> None:
@@ -161,19 +161,19 @@ def test_a_job_that_ends_its_thread_ends_no_other(caplog: pytest.LogCaptureFixtu
     def leave() -> None:
         raise SystemExit
 
-    for _ in range(2 * MAX_HELPERS):
+    for _ in range(2 * MAX_HELPERS[CALLBACKS]):
         scheduler.run(leave)
     done = threading.Event()
     scheduler.run(done.set)
     assert done.wait(PATIENCE)
-    until(lambda: scheduler._callbacks.helpers == 0, "the helpers to end")
+    until(lambda: scheduler._lanes[CALLBACKS].helpers == 0, "the helpers to end")
     assert "SystemExit" in caplog.text
 
 
 def test_deliveries_do_not_wait_for_callbacks() -> None:
     scheduler = Scheduler()
     release, delivered = threading.Event(), threading.Event()
-    for _ in range(2 * MAX_HELPERS):
+    for _ in range(2 * MAX_HELPERS[CALLBACKS]):
         scheduler.run(lambda: release.wait(PATIENCE))
     scheduler.call_soon(delivered.set)
     assert delivered.wait(PATIENCE)

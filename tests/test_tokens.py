@@ -83,7 +83,7 @@ def test_the_subject_is_the_identity() -> None:
         assert [part for part in (next(response.iter_encoded()) for _ in range(2)) if b"hello" in part]
 
 
-@pytest.mark.parametrize(("said", "identities"), [("x", ("x",)), (7, ("7",)), (None, ()), ("", ())])
+@pytest.mark.parametrize(("said", "identities"), [("x", ("x",)), (7, ("7",)), (None, ())])
 def test_another_claim_may_be_the_identity(said: Any, identities: tuple[str, ...]) -> None:
     site = site_with(identity="user", claim="channels")
     sent = jwt.encode({"user": said, "channels": ["news"]}, SECRET)
@@ -91,9 +91,11 @@ def test_another_claim_may_be_the_identity(said: Any, identities: tuple[str, ...
         assert tuple(site.sse._state().streams._owned) == identities
 
 
-@pytest.mark.parametrize("said", [[], {"a": 1}, 1.5, True])
-def test_an_identity_that_is_no_name_is_a_bad_token(said: Any) -> None:
+@pytest.mark.parametrize("said", [[], {"a": 1}, 1.5, True, "", "x" * 501])
+def test_an_identity_that_is_no_name_is_a_bad_token(said: Any, caplog: pytest.LogCaptureFixture) -> None:
     assert status(site_with(identity="user"), token(user=said)) == 401
+    assert status(site_with(), signed(json.dumps({"sse": ["news"], "sub": said}).encode())) == 401
+    assert levels(caplog) == []
 
 
 def mangled(sent: str, part: int, change: Callable[[str], str]) -> str:
@@ -142,6 +144,9 @@ BAD = {
     "no JSON": signed(b"\xff{"),
     "deep": signed(b"[" * 5000),
     "infinite": signed(b'{"sse": "*", "exp": 1e999}'),
+    "a number of 400 digits": signed(b'{"sse": "*", "exp": %s}' % (b"1" * 400)),
+    "a text of 400 digits": signed(b'{"sse": "*", "exp": "%s"}' % (b"1" * 400)),
+    "a head that is deep": by_hand("[" * 5000),
     "no number": signed(b'{"sse": "*", "exp": NaN}'),
 }
 
@@ -229,6 +234,18 @@ def test_a_token_is_verified_once_for_all_channels() -> None:
     assert asked == [sent]
 
 
+def test_a_number_is_a_subject_too() -> None:
+    site = site_with()
+    with site.get("/events/news", Authorization="Bearer " + signed(b'{"sse": ["news"], "sub": 7}')):
+        assert list(site.sse._state().streams._owned) == ["7"]
+
+
+@pytest.mark.parametrize("name", ["a head that is deep", "garbage", "dots"])
+def test_a_bad_token_is_one_for_a_function_that_reads_it_as_well(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    site = site_with(lambda sent: keys()[jwt.get_unverified_header(sent)["kid"]])
+    assert (status(site, BAD[name]), levels(caplog)) == (401, [])
+
+
 def keys() -> dict[str, str]:
     return {"old": SECRET, "new": OTHER}
 
@@ -239,6 +256,7 @@ def keys() -> dict[str, str]:
         lambda sent: keys()[jwt.get_unverified_header(sent)["kid"]],
         lambda sent: keys().get(jwt.get_unverified_header(sent).get("kid", "")),
         lambda *_: OTHER,
+        lambda found=OTHER: found,
         lambda: OTHER,
         lambda: jwt.PyJWK({"kty": "oct", "alg": "HS256", "k": jwt.utils.base64url_encode(OTHER.encode()).decode()}),
     ],
@@ -320,7 +338,7 @@ def test_algorithms_that_cannot_be_are_refused(algorithms: Any) -> None:
         (SECRET, ["RS256"]),
         (PUBLIC, ["RS256", "HS256"]),
     ],
-    ids=str,
+    ids=["empty", "None", "no bytes", "a number", "a text", "of two kinds"],
 )
 def test_a_key_that_cannot_be_is_refused(key: Any, algorithms: list[str]) -> None:
     with pytest.raises(ValueError, match="key"):

@@ -40,8 +40,8 @@ def may_read(channel: str) -> bool | Grant:
     return granted if isinstance(granted, Grant) and granted.identity not in banned else False
 
 
-@app.before_request
-def note_visit() -> None:
+@app.after_request
+def note_visit(response: Response) -> Response:
     if request.path == "/events":
         visits[request.args["reader"]].append(
             {
@@ -50,8 +50,10 @@ def note_visit() -> None:
                 "wanted_headers": request.headers.get("Access-Control-Request-Headers"),
                 "header": request.headers.get("Last-Event-ID"),
                 "query": request.args.get("lastEventId"),
+                "status": response.status_code,
             }
         )
+    return response
 
 
 @app.get("/visits/<reader>")
@@ -85,8 +87,3 @@ def log_in() -> Response:
     response = Response("hello")
     response.headers["Set-Cookie"] = f"{COOKIE}={request.args['token']}; HttpOnly; Path=/; {request.args['attributes']}"
     return response
-
-
-@app.get("/stats")
-def stats() -> dict[str, Any]:
-    return sse.stats()

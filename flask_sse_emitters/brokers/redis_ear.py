@@ -70,11 +70,10 @@ CLOCK_HOLDS = 60.0
 class Topic:
     """One channel that somebody here listens to. Only the thread that listens touches it, but for its listeners."""
 
-    __slots__ = ("building", "fresh", "is_behind", "is_first", "listeners", "log", "looked", "ms", "name", "when_looked")
+    __slots__ = ("building", "fresh", "is_behind", "listeners", "log", "looked", "ms", "name", "when_looked")
 
-    def __init__(self, name: str, is_first: bool) -> None:
+    def __init__(self, name: str) -> None:
         self.name = name
-        self.is_first = is_first  # what it has missed is told before anything of the others
         self.listeners: tuple[Listener, ...] = ()  # those who have been told from where on
         self.fresh: tuple[Listener, ...] = ()  # and those who have not
         self.when_looked: tuple[Callable[[], object], ...] = ()  # to be called once all is known that there is now
@@ -107,6 +106,7 @@ class Ear:
         self._presence = Presence(names, process, health, self._clients)
         self._guard = guard()
         self._topics: dict[str, Topic] = {}
+        self.first: Topic | None = None  #: what it has missed is told before anything of the others
         self._changed: dict[str, None] = {}  # names of topics
         self._bell: Bell | None = None
         self._running = False
@@ -119,7 +119,8 @@ class Ear:
         with self._guard:
             topic = self._topics.get(channel)
             if topic is None:
-                topic = self._topics[channel] = Topic(channel, is_first)
+                topic = self._topics[channel] = Topic(channel)
+                self.first = topic if is_first else self.first
             topic.fresh = (*topic.fresh, listener)
             self._changed[channel] = None
         self._wake()
@@ -134,6 +135,7 @@ class Ear:
             if topic.fresh or topic.listeners:
                 return
             del self._topics[channel]
+            self.first = None if topic is self.first else self.first
             self._changed[channel] = None
         self._wake()
 
@@ -299,7 +301,7 @@ class _Session:
                 topic.is_behind = True  # it is looked up once Redis has confirmed
                 begin.append(self._names.announcements(channel))
             elif topic.when_looked or topic.log is None:
-                self._fall_behind(topic)
+                self._behind[topic] = None
             else:
                 self._welcome(topic)
         if end:
@@ -327,8 +329,12 @@ class _Session:
                 topic, told = found, []
             if topic is None:
                 continue
+            first = self._ear.first
             if kind == b"subscribe":
-                self._fall_behind(topic)
+                self._behind[topic] = None
+            elif first is not None and first.is_behind and topic is not first:
+                topic.is_behind = True
+                self._behind[topic] = None
             elif not topic.is_behind and self._is_next(heard := self._read(topic, data), topic, told):
                 told.append(heard)
         self._tell(topic, told)
@@ -353,7 +359,7 @@ class _Session:
             return True
         if heard.epoch != own.epoch or heard.offset > newest or heard.ms > ms:  # or Redis has lost some
             topic.is_behind = True
-            self._fall_behind(topic)
+            self._behind[topic] = None
         return False
 
     def _tell(self, topic: Topic | None, told: Sequence[Told]) -> None:
@@ -388,12 +394,9 @@ class _Session:
     def _look(self) -> None:
         """Find out what there is of the channels that may be behind, and tell what is new, or that there is a hole."""
         if self._failed and time.monotonic() > self._look_again:
-            for topic in self._failed:
-                self._fall_behind(topic)
+            self._behind.update(self._failed)
             self._failed.clear()
         topics = list(islice(self._behind, LOOKS_AT_ONCE))
-        if topics and topics[0].is_first:
-            del topics[1:]
         for topic in topics:
             del self._behind[topic]
         topics = [topic for topic in topics if self._topics.get(topic.name) is topic]
@@ -403,14 +406,8 @@ class _Session:
         try:
             answers = self._client.run_all(LOOK, [self._question(topic) for topic in topics])
             self._note_clock(answers)
-            ends = time.monotonic() + SLICE
-            for topic, answer in zip(topics, answers, strict=True):
-                if self._take_answer(topic, answer):
-                    for call in waiting.pop(topic):
-                        call_and_log(call)
-                if time.monotonic() > ends:
-                    _breathe()
-                    ends = time.monotonic() + SLICE
+            if self._look_at_first(topics):
+                self._take_answers(topics, answers, waiting)
         finally:
             with self._ear._guard:
                 for topic, calls in waiting.items():
@@ -418,12 +415,33 @@ class _Session:
         if not self._failed:
             self._ear._health.works("reading")
 
-    def _fall_behind(self, topic: Topic) -> None:
-        """Look it up soon."""
-        if topic.is_first:
-            self._behind = {topic: None, **self._behind}
-        else:
-            self._behind[topic] = None
+    def _look_at_first(self, topics: Sequence[Topic]) -> bool:
+        """Look up what is told before all else, after these were, so that it is no older, and tell all of it.
+
+        :return: whether that is done. Else these wait.
+        """
+        first = self._ear.first
+        while first is not None:
+            self._behind.pop(first, None)
+            [answer] = self._client.run_all(LOOK, [self._question(first)])
+            if self._take_answer(first, answer):
+                break
+            if first in self._failed:
+                self._failed.update(dict.fromkeys(topics))
+                return False
+        return True
+
+    def _take_answers(
+        self, topics: Sequence[Topic], answers: Sequence[Any], waiting: dict[Topic, tuple[Callable[[], object], ...]]
+    ) -> None:
+        ends = time.monotonic() + SLICE
+        for topic, answer in zip(topics, answers, strict=True):
+            if topic is self._ear.first or self._take_answer(topic, answer):
+                for call in waiting.pop(topic):
+                    call_and_log(call)
+            if time.monotonic() > ends:
+                _breathe()
+                ends = time.monotonic() + SLICE
 
     def _take_when_looked(self, topic: Topic) -> tuple[Callable[[], object], ...]:
         with self._ear._guard:
@@ -459,7 +477,7 @@ class _Session:
         newest = self._find(topic, found)
         if newest < found.newest:  # there is more than one answer holds
             topic.is_behind = True
-            self._fall_behind(topic)
+            self._behind[topic] = None
             return False
         topic.looked = time.monotonic()
         topic.is_behind = False
@@ -510,7 +528,7 @@ class _Session:
                 with topic.log.guard:
                     topic.log.forget_old()
             if now - topic.looked > self._ear._look_every and not topic.is_behind:
-                self._fall_behind(topic)
+                self._behind[topic] = None
         del self._tidy[-some:]
 
 

@@ -1,0 +1,124 @@
+"""An app whose database lets two in at a time: its rule asks it, its callbacks do, and so do its other views."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from flask import Flask, Response, abort, request, stream_with_context
+from flask_sqlalchemy import SQLAlchemy
+from sqlalchemy import Engine, QueuePool, event
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from flask_sse_emitters import SSE, SseEmitter
+from flask_sse_emitters.scheduler import SCHEDULER
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+app = Flask(__name__)
+app.config.update(
+    SQLALCHEMY_DATABASE_URI=os.environ["DATABASE"],
+    SQLALCHEMY_ENGINE_OPTIONS={"poolclass": QueuePool, "pool_size": 2, "max_overflow": 0, "pool_timeout": 1},
+    SSE_HANDOFF=os.environ.get("SSE_HANDOFF", "auto"),
+)
+db = SQLAlchemy(app, model_class=Base)
+sse = SSE(app)
+app.register_blueprint(sse.blueprint, url_prefix="/events")
+
+#: By whom the database was asked, each time.
+asked: list[str] = []
+
+
+def take_a_moment(*_: object) -> None:
+    """A database is asked over a network, and others have their turn meanwhile."""
+    time.sleep(0.002)
+
+
+event.listen(Engine, "before_cursor_execute", take_a_moment)
+
+
+class Reader(db.Model):  # type: ignore[name-defined,misc]
+    name: Mapped[str] = mapped_column(primary_key=True)
+    is_allowed: Mapped[bool] = mapped_column(default=True)
+
+
+def is_allowed(name: str, who: str) -> bool:
+    reader = db.session.get(Reader, name)
+    asked.append(who)
+    return reader is not None and reader.is_allowed
+
+
+@sse.authorizer
+def may_read(channel: str) -> str | bool:
+    name = request.args["reader"]
+    return name if is_allowed(name, "rule") else False
+
+
+@app.get("/own")
+def own() -> SseEmitter:
+    """A stream that asks the database before it begins, and once more when it has ended."""
+    name = request.args["reader"]
+    if not is_allowed(name, "view"):
+        abort(403)
+    emitter = sse.channel("news").subscribe(identity=name)
+    emitter.on_completion(lambda: is_allowed(name, "callback"))
+    return emitter
+
+
+@app.get("/held")
+def held() -> Response:
+    """What one should not do: a stream that keeps its session for as long as it is open."""
+
+    def rows() -> Iterator[str]:
+        while True:
+            yield f": {is_allowed(request.args['reader'], 'view')}\n\n"
+            time.sleep(0.05)
+
+    return Response(stream_with_context(rows()), content_type="text/event-stream")
+
+
+@app.get("/readers")
+def readers() -> list[str]:
+    return [reader.name for reader in db.session.scalars(db.select(Reader).order_by(Reader.name))]
+
+
+@app.post("/readers/<name>")
+def set_reader(name: str) -> list[str]:
+    db.session.merge(Reader(name=name, is_allowed=request.get_json()))
+    db.session.commit()
+    return readers()
+
+
+@app.post("/recheck/<name>")
+def recheck(name: str) -> str:
+    sse.recheck(name)
+    return ""
+
+
+@app.post("/publish")
+def publish() -> str:
+    sse.publish("news", request.get_json())
+    return ""
+
+
+@app.get("/state")
+def state() -> dict[str, Any]:
+    pool = db.engine.pool
+    assert isinstance(pool, QueuePool)
+    return {
+        "checked_out": pool.checkedout(),
+        "is_calling": SCHEDULER.is_calling,
+        "asked": Counter(asked),
+        "clients": sse.stats()["clients"],
+        "handed_off": sse.stats()["outlets"]["handed_off"],
+    }
+
+
+with app.app_context():
+    db.create_all()

@@ -1,0 +1,109 @@
+"""An app with Flask-Login: whoever is logged in reads the news and what is theirs alone, and the staff its own channel.
+
+What the server knows of its users lies in a folder that all workers share: a file for each thing that is said of one.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from flask import Flask, Response, request
+from flask.typing import ResponseReturnValue
+from flask_login import LoginManager, UserMixin, current_user, login_required, login_user, logout_user
+
+from flask_sse_emitters import SSE
+from flask_sse_emitters.scheduler import SCHEDULER
+
+FOLDER = Path(os.environ.get("FOLDER", ""))
+
+app = Flask(__name__)
+app.config.update(
+    SECRET_KEY="of the tests alone",
+    SSE_HANDOFF=os.environ.get("SSE_HANDOFF", "auto"),
+    SSE_BROKER_URL=os.environ.get("SSE_BROKER_URL", "memory://"),
+    SSE_RETRY=100,
+)
+sse = SSE(app)
+app.register_blueprint(sse.blueprint, url_prefix="/events")
+manager = LoginManager(app)
+
+
+def is_said(name: str, what: str) -> bool:
+    return (FOLDER / f"{name}.{what}").exists()
+
+
+class User(UserMixin):  # type: ignore[misc]
+    """One whose id is their name."""
+
+    def __init__(self, name: str) -> None:
+        self.id = name
+
+    @property
+    def is_active(self) -> bool:
+        return not is_said(self.id, "inactive")
+
+
+def load(name: str) -> User | None:
+    return None if is_said(name, "gone") else User(name)
+
+
+manager.user_loader(load)
+
+
+@sse.authorizer
+def may_read(channel: str) -> bool | str:
+    if not current_user.is_authenticated or (channel == "staff" and not is_said(current_user.id, "staff")):
+        return False
+    return str(current_user.get_id())
+
+
+@app.post("/login/<name>")
+def login(name: str) -> ResponseReturnValue:
+    return "" if login_user(User(name)) else ("", 403)
+
+
+def logout() -> ResponseReturnValue:
+    name = current_user.get_id()
+    logout_user()
+    sse.disconnect(name)
+    return ""
+
+
+def own() -> Any:
+    """A stream that a view gives."""
+    return sse.channel("news").subscribe(identity=current_user.get_id())
+
+
+app.add_url_rule("/logout", view_func=login_required(logout), methods=["POST"])
+app.add_url_rule("/own", view_func=login_required(own))
+
+
+@app.post("/recheck/<name>")
+def recheck(name: str) -> ResponseReturnValue:
+    sse.recheck(name)
+    return ""
+
+
+@app.post("/publish")
+def publish() -> ResponseReturnValue:
+    sse.publish("news", request.get_json())
+    return ""
+
+
+@app.post("/publish/<name>")
+def publish_to(name: str) -> ResponseReturnValue:
+    sse.publish_to(name, request.get_json())
+    return ""
+
+
+@app.get("/state")
+def state() -> dict[str, Any]:
+    return {**sse.stats(), "pid": os.getpid(), "is_rechecking": SCHEDULER.is_calling}
+
+
+@app.after_request
+def say_worker(response: Response) -> Response:
+    response.headers["X-Worker"] = str(os.getpid())
+    return response
