@@ -38,6 +38,10 @@ def make_blueprint(state: Callable[[], State], rules: Rules) -> Blueprint:
             return _options(state().settings, publishes)
         if request.method == "POST" and not publishes:
             return plain("Method Not Allowed", 405, Allow=_allowed(publishes))
+        try:
+            request.args  # noqa: B018 - Werkzeug reads it now
+        except UnicodeDecodeError:
+            return plain("The query is not UTF-8", 400)
         cors.check_origin(state().settings, is_read=request.method != "POST")
         if request.method == "POST":
             assert channel is not None
@@ -75,7 +79,7 @@ def _names_asked(channel: str | None) -> list[str]:
     asked = request.args.getlist("channel")
     names = list(dict.fromkeys(asked if channel is None else [channel, *asked]))
     if not names:
-        raise InvalidChannel(f"no channel: ask for {request.base_url}?channel=NAME")
+        raise InvalidChannel(f"no channel: ask for {request.root_path}{request.path}?channel=NAME")
     if len(names) > MOST_CHANNELS:
         raise InvalidChannel(f"{len(names)} channels: one stream carries {MOST_CHANNELS} at most")
     for name in names:

@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 from weakref import WeakSet
 
 from flask import Response, current_app, has_app_context, has_request_context, request
+from werkzeug.datastructures import MultiDict
 
 from .event import Dumps
 
@@ -160,7 +161,15 @@ def last_event_id() -> str | None:
         return str(header).encode("latin-1", "replace").decode("utf-8", "replace")
     if not request.environ.get("QUERY_STRING"):
         return None
-    return next(filter(None, map(request.args.get, ("last_event_id", "lastEventId", "evs_last_event_id"))), None)
+    return next(filter(None, map(query().get, ("last_event_id", "lastEventId", "evs_last_event_id"))), None)
+
+
+def query() -> MultiDict[str, str]:
+    """Of the request that is pushed here; nothing where it is not UTF-8, in which Werkzeug reads it."""
+    try:
+        return request.args
+    except UnicodeDecodeError:
+        return MultiDict()
 
 
 def _duration(value: Any) -> float:

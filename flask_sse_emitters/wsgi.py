@@ -22,7 +22,7 @@ from .errors import UnsupportedWorker
 from .event import Event
 from .handoff import Call, hand_off, note_declined, why_not
 from .parking import give_way, parker
-from .settings import Handoff, Settings
+from .settings import Handoff, Settings, query
 from .sockets import SOCKETS, Watch
 from .streams import Streams
 
@@ -71,7 +71,7 @@ def respond(
     emitter._attach(settings, streams)
     retry = streams.admit(emitter, request.remote_addr)
     greeting = Event(retry=retry, comment="stream open" if emitter.is_open else None).encode()
-    if any(name in request.args for name in _PADDING_WANTED):
+    if any(name in query() for name in _PADDING_WANTED):
         greeting = _PADDING + greeting
     stream = Stream(emitter, greeting, environ, settings.handoff)
     environ.get(WITNESS, []).append(stream)

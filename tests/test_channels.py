@@ -131,7 +131,7 @@ def test_what_is_no_name_is_refused_wherever_it_is_used(board: Board, name: Any)
 @pytest.mark.parametrize(
     ("query", "says"),
     [
-        ("", "no channel: ask for http://localhost/events?channel=NAME"),
+        ("", "no channel: ask for /events?channel=NAME"),
         ("?channel=", "a channel's name has 1 to 200"),
         ("?channel=a&channel=b%20c", "'b c'"),
         ("?channel=" + "x" * 300, "unlike one of 300 characters"),
