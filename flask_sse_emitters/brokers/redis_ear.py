@@ -424,6 +424,9 @@ class _Session:
         while first is not None:
             self._behind.pop(first, None)
             [answer] = self._client.run_all(LOOK, [self._question(first)])
+            if isinstance(answer, redis.OutOfMemoryError):  # nothing has begun there yet, nor can it now
+                self._look_later(first)
+                break
             if self._take_answer(first, answer):
                 break
             if first in self._failed:
@@ -469,9 +472,7 @@ class _Session:
                 raise answer
             found = read_found(answer)
         except (redis.ResponseError, ValueError) as error:
-            if not self._failed:
-                self._look_again = time.monotonic() + LOOK_AGAIN
-            self._failed[topic] = None
+            self._look_later(topic)
             self._ear._health.fails("reading", error)
             return False
         newest = self._find(topic, found)
@@ -488,6 +489,11 @@ class _Session:
                 call_and_log(partial(listener.started, Start(topic.log, topic.log.newest)))
         self._welcome(topic)
         return True
+
+    def _look_later(self, topic: Topic) -> None:
+        if not self._failed:
+            self._look_again = time.monotonic() + LOOK_AGAIN
+        self._failed[topic] = None
 
     def _find(self, topic: Topic, found: Found) -> int:
         """:return: the offset up to which this channel is known now."""
