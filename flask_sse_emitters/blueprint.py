@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
 
 from flask import Blueprint, Response, request
 
 from . import cors
 from .access import Rules
 from .answers import answer_denied, plain
-from .channel import MOST_CHANNELS, OWN, Channels, check_name
+from .channel import MOST_CHANNELS, OWN, check_name
 from .errors import AccessDenied, InvalidChannel
 from .posting import publish_request
 from .settings import Settings
+from .state import State
 
 _METHODS = ["GET", "OPTIONS", "POST"]
-
-
-class State(Protocol):
-    """What is needed of an app."""
-
-    settings: Settings
-    channels: Channels
 
 
 def make_blueprint(state: Callable[[], State], rules: Rules) -> Blueprint:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import logging
-import sys
 from collections.abc import Callable
 from functools import cached_property, partial
 from typing import Any, TypeVar, overload
 
-from flask import Blueprint, Flask, Response, current_app, has_app_context, request
+from flask import Blueprint, Flask, Response, current_app, has_app_context
 
-from . import wsgi
-from .access import Rule, Rules, ask_again
+from .access import Rule, Rules
 from .answers import handle_denials
 from .blueprint import make_blueprint
-from .brokers import Broker, broker_of
 from .channel import Channel, Channels, Options, check_name, private_name
 from .cli import commands
 from .emitter import SseEmitter
@@ -22,15 +18,9 @@ from .errors import NotInitialized
 from .grants import check_identity
 from .revocation import Revocation
 from .settings import EXTENSION, Settings, checked, made_in_request, read_config, register
-from .streams import Streams
-from .worker import watch_worker, worker_count
-
-log = logging.getLogger(__name__)
+from .state import State
 
 _Rule = TypeVar("_Rule", bound=Rule)
-
-#: A process opens so many files beside its clients' sockets, roughly.
-OTHER_FILES = 64
 
 
 class SSE:
@@ -90,7 +80,7 @@ class SSE:
     """
 
     def __init__(self, app: Flask | None = None) -> None:
-        self._states: list[_AppState] = []
+        self._states: list[State] = []
         self._options: dict[str, Options] = {}
         self._rules = Rules(self._options)
         if app is not None:
@@ -107,7 +97,7 @@ class SSE:
         settings = Settings(
             **read_config(app.config), dumps=lambda data: app.json.dumps(data), app_context=app.app_context
         )
-        app.extensions[EXTENSION] = state = _AppState(app, settings, self._options, self._rules)
+        app.extensions[EXTENSION] = state = State(app, settings, self._options, self._rules)
         self._states.append(state)
         register(state)
         app.teardown_request(_end_failed)
@@ -288,20 +278,7 @@ class SSE:
         beginning), ``broker`` (its ``scheme``, and its ``state``: ``"ok"``, or
         ``"degraded"`` with the ``error``), ``draining``, ``warnings``.
         """
-        state = self._state()
-        streams, channels = state.streams, state.channels
-        return {
-            **streams.counts(),
-            "channels": channels.counts(),
-            "opened": streams.opened,
-            "closed": dict(streams.closed),
-            "refused": streams.refused,
-            "denied": streams.denied,
-            "published": channels.published,
-            "broker": {"scheme": state.settings.broker_url.partition("://")[0], **channels.broker.status()},
-            "draining": streams.is_draining,
-            "warnings": list(state.warnings),
-        }
+        return self._state().stats()
 
     def shutdown(self) -> None:
         """End all streams of the app as a worker that stops does, and wait for that: ``SSE_DRAIN_SECONDS`` at most.
@@ -316,10 +293,10 @@ class SSE:
     def _channels(self) -> Channels:
         return self._state().channels
 
-    def _state(self) -> _AppState:
+    def _state(self) -> State:
         if has_app_context():
             here = current_app.extensions.get(EXTENSION)
-            if isinstance(here, _AppState) and here in self._states:
+            if isinstance(here, State) and here in self._states:
                 return here
         if len(self._states) == 1:
             return self._states[0]
@@ -328,76 +305,10 @@ class SSE:
         raise NotInitialized(f"this SSE has {len(self._states)} apps: say which, with app.app_context()")
 
 
-class _AppState:
-    """What belongs to one app."""
-
-    def __init__(self, app: Flask, settings: Settings, options: dict[str, Options], rules: Rules) -> None:
-        self.settings = settings
-        self.streams = Streams(settings)
-        ask = partial(ask_again, app, rules)
-        self.channels = Channels(_make_broker(settings), settings, options, self.streams, ask)
-        self.warnings: list[str] = []
-        self._app = app
-        self._has_begun = False
-        self._response_class = app.response_class
-        self._streaming_class = wsgi.streaming(app.response_class)
-        self._check_files()
-        self._check_workers(worker_count())
-
-    def respond(self, emitter: SseEmitter, status: int | str, headers: Any) -> Response:
-        if not self._has_begun:
-            self._has_begun = True
-            self._check_workers(2 if request.environ.get("wsgi.multiprocess") else 1)
-            watch_worker()
-        if self.settings.max_clients_per_address is not None and not request.remote_addr:
-            self._warn(
-                "SSE_MAX_CLIENTS_PER_ADDRESS is set, but requests come without an address: behind a proxy that speaks "
-                "through a unix socket, put werkzeug.middleware.proxy_fix.ProxyFix around app.wsgi_app"
-            )
-        if self._response_class is not self._app.response_class:  # set since
-            self._response_class = self._app.response_class
-            self._streaming_class = wsgi.streaming(self._response_class)
-        return wsgi.respond(emitter, self._streaming_class, self.settings, self.streams, status, headers)
-
-    def _check_files(self) -> None:
-        if sys.platform == "win32":
-            return
-        import resource
-
-        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        wanted = self.settings.max_clients + OTHER_FILES
-        if resource.RLIM_INFINITY != limit < wanted:
-            self._warn(
-                f"SSE_MAX_CLIENTS={self.settings.max_clients}, but this process may open {limit} files, and each "
-                f"client takes one: raise the limit to {wanted} (ulimit -n, or LimitNOFILE= in systemd), or lower "
-                "SSE_MAX_CLIENTS"
-            )
-
-    def _check_workers(self, count: int) -> None:
-        if count > 1 and not self.channels.broker.is_shared:
-            self._warn(
-                f"SSE_BROKER_URL={self.settings.broker_url!r} reaches the clients of one process, and this server runs "
-                "several: events published in one would miss the others' clients. Set SSE_BROKER_URL to a broker that "
-                "reaches them all, such as redis://localhost:6379/0, or run one worker"
-            )
-
-    def _warn(self, text: str) -> None:
-        if text not in self.warnings:
-            self.warnings.append(text)
-            log.warning(text)
-
-
 def _callable(rule: _Rule, called: str) -> _Rule:
     if not callable(rule):
         raise TypeError(f"{called}() takes a function of a channel's name, not {rule!r}")
     return rule
-
-
-def _make_broker(settings: Settings) -> Broker:
-    try:
-        return broker_of(settings)
-    except ValueError as error:
-        raise ValueError(f"SSE_BROKER_URL: {error}") from error
 
 
 def _end_failed(error: BaseException | None) -> None:

@@ -1,0 +1,106 @@
+"""What belongs to one app: its settings, streams and channels, and what it is warned of."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from functools import partial
+from typing import Any
+
+from flask import Flask, Response, request
+
+from . import wsgi
+from .access import Rules, ask_again
+from .brokers import Broker, broker_of
+from .channel import Channels, Options
+from .emitter import SseEmitter
+from .settings import Settings
+from .streams import Streams
+from .worker import watch_worker, worker_count
+
+log = logging.getLogger(__name__)
+
+#: A process opens so many files beside its clients' sockets, roughly.
+OTHER_FILES = 64
+
+
+class State:
+    """What belongs to one app."""
+
+    def __init__(self, app: Flask, settings: Settings, options: dict[str, Options], rules: Rules) -> None:
+        self.settings = settings
+        self.streams = Streams(settings)
+        ask = partial(ask_again, app, rules)
+        self.channels = Channels(_make_broker(settings), settings, options, self.streams, ask)
+        self.warnings: list[str] = []
+        self._app = app
+        self._has_begun = False
+        self._response_class = app.response_class
+        self._streaming_class = wsgi.streaming(app.response_class)
+        self._check_files()
+        self._check_workers(worker_count())
+
+    def respond(self, emitter: SseEmitter, status: int | str, headers: Any) -> Response:
+        if not self._has_begun:
+            self._has_begun = True
+            self._check_workers(2 if request.environ.get("wsgi.multiprocess") else 1)
+            watch_worker()
+        if self.settings.max_clients_per_address is not None and not request.remote_addr:
+            self._warn(
+                "SSE_MAX_CLIENTS_PER_ADDRESS is set, but requests come without an address: behind a proxy that speaks "
+                "through a unix socket, put werkzeug.middleware.proxy_fix.ProxyFix around app.wsgi_app"
+            )
+        if self._response_class is not self._app.response_class:  # set since
+            self._response_class = self._app.response_class
+            self._streaming_class = wsgi.streaming(self._response_class)
+        return wsgi.respond(emitter, self._streaming_class, self.settings, self.streams, status, headers)
+
+    def stats(self) -> dict[str, Any]:
+        """See :meth:`.SSE.stats`."""
+        streams, channels = self.streams, self.channels
+        return {
+            **streams.counts(),
+            "channels": channels.counts(),
+            "opened": streams.opened,
+            "closed": dict(streams.closed),
+            "refused": streams.refused,
+            "denied": streams.denied,
+            "published": channels.published,
+            "broker": {"scheme": self.settings.broker_url.partition("://")[0], **channels.broker.status()},
+            "draining": streams.is_draining,
+            "warnings": list(self.warnings),
+        }
+
+    def _check_files(self) -> None:
+        if sys.platform == "win32":
+            return
+        import resource
+
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = self.settings.max_clients + OTHER_FILES
+        if resource.RLIM_INFINITY != limit < wanted:
+            self._warn(
+                f"SSE_MAX_CLIENTS={self.settings.max_clients}, but this process may open {limit} files, and each "
+                f"client takes one: raise the limit to {wanted} (ulimit -n, or LimitNOFILE= in systemd), or lower "
+                "SSE_MAX_CLIENTS"
+            )
+
+    def _check_workers(self, count: int) -> None:
+        if count > 1 and not self.channels.broker.is_shared:
+            self._warn(
+                f"SSE_BROKER_URL={self.settings.broker_url!r} reaches the clients of one process, and this server runs "
+                "several: events published in one would miss the others' clients. Set SSE_BROKER_URL to a broker that "
+                "reaches them all, such as redis://localhost:6379/0, or run one worker"
+            )
+
+    def _warn(self, text: str) -> None:
+        if text not in self.warnings:
+            self.warnings.append(text)
+            log.warning(text)
+
+
+def _make_broker(settings: Settings) -> Broker:
+    try:
+        return broker_of(settings)
+    except ValueError as error:
+        raise ValueError(f"SSE_BROKER_URL: {error}") from error
