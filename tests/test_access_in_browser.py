@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from .client import get, new_name, post
-from .clients import CLIENTS, _find_package
+from .clients import CLIENTS, find_package
 from .conftest import program
 from .servers import Server
 from .test_browser import FLAGS
@@ -61,7 +61,7 @@ def site(pages: Server) -> Iterator[Server]:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     for package in ("event-source-polyfill", "fetch-event-source"):
-        _find_package(CLIENTS[package])
+        find_package(CLIENTS[package])
     executable = program("chromium", "chromium")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=executable, args=FLAGS)

@@ -122,7 +122,7 @@ class Pages:
 
 @contextmanager
 def in_page(client: Client, url: str, site: Server, pages: Pages, options: tuple[str, ...]) -> Iterator[Follower]:
-    _find_package(client)
+    find_package(client)
     query = urlencode([("url", url), *((option, "") for option in client.options + options)])
     with pages.one() as page:
         page.goto(f"{site.url}/pages/{client.file}?{query}")
@@ -145,7 +145,7 @@ def as_program(client: Client, url: str, output: Path, options: tuple[str, ...])
                 command = [sys.executable, str(script)]
         process = subprocess.Popen(
             [*command, url, *client.options, *options],
-            cwd=_find_package(client),
+            cwd=find_package(client),
             stdin=stdin or subprocess.DEVNULL,
             stdout=stack.enter_context(output.open("wb")),
             start_new_session=True,
@@ -156,7 +156,7 @@ def as_program(client: Client, url: str, output: Path, options: tuple[str, ...])
             _end(process)
 
 
-def _find_package(client: Client) -> Path | None:
+def find_package(client: Client) -> Path | None:
     """Where its npm package is installed; without it the test is skipped, or fails where CI must have it."""
     if client.npm_package is None:
         return None
