@@ -166,7 +166,10 @@ def _grant(said: Any, called: str, name: str) -> Grant:
         raise AccessDenied(f"the {called} returned {said!r} for channel {name!r}")
     if isinstance(said, str):
         return Grant(said)
-    raise TypeError(f"the {called} must return a bool, the reader's identity as a str, or a Grant, not {said!r}")
+    raise TypeError(
+        f"the {called} must return a bool, the reader's identity as a str, or a Grant, not {said!r}: str() makes one of "
+        "a number, and current_user.get_id() is one of Flask-Login's"
+    )
 
 
 def _own_channel(grant: Grant | None) -> str:

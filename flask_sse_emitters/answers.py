@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
-from flask import Flask, Response, current_app
+from flask import Flask, Response, current_app, request
 
 from . import cors
 from .errors import AccessDenied
 from .settings import EXTENSION
+
+log = logging.getLogger(__name__)
 
 
 def plain(text: str, status: int, **headers: str) -> Response:
@@ -37,5 +40,6 @@ def handle_denials(app: Flask) -> None:
 
 def answer_denied(error: AccessDenied) -> Any:
     """As the app does."""
+    log.debug("%s %r is denied: %s", request.method, request.path, error)
     current_app.extensions[EXTENSION].streams.denied += 1
     return current_app.error_handler_spec[None][None][AccessDenied](error)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response, current_app, request
 
 from . import cors
 from .access import Rules
@@ -30,7 +30,8 @@ def make_blueprint(state: Callable[[], State], rules: Rules) -> Blueprint:
         if request.method == "OPTIONS":
             return _options(state().settings, publishes)
         if request.method == "POST" and not publishes:
-            return plain("Method Not Allowed", 405, Allow=_allowed(publishes))
+            text = "POST /<channel> needs a rule: @sse.publisher" if current_app.debug else "Method Not Allowed"
+            return plain(text, 405, Allow=_allowed(publishes))
         try:
             request.args  # noqa: B018 - Werkzeug reads it now
         except UnicodeDecodeError:

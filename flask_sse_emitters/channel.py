@@ -33,6 +33,9 @@ SPREAD = 0.1
 #: What clients call the channel that is theirs alone. Its real name begins so, as no other does.
 OWN = "~"
 
+#: No identity was given.
+NOBODY: Any = object()
+
 _NAME = re.compile(r"[A-Za-z0-9._\-:/@]{1,200}", re.ASCII)
 
 
@@ -43,7 +46,11 @@ def check_name(name: object) -> str:
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         shown = repr(name) if len(str(name)) <= 220 else f"one of {len(str(name))} characters"
-        raise InvalidChannel(f"a channel's name has 1 to 200 ASCII letters, digits and . _ - : / @, unlike {shown}")
+        own = "; a reader's own channel is asked for as '~' alone, and published to with publish_to(identity, ...)"
+        raise InvalidChannel(
+            f"a channel's name has 1 to 200 ASCII letters, digits and . _ - : / @, unlike {shown}"
+            + (own if str(name).startswith(OWN) else "")
+        )
     return name
 
 
@@ -231,7 +238,7 @@ class Channel:
         return self._channels().publish(self.name, data, event, retry, key)
 
     def subscribe(
-        self, *, timeout: Duration | None = None, last_event_id: str | None = None, identity: str | None = None
+        self, *, timeout: Duration | None = None, last_event_id: str | None = None, identity: str = NOBODY
     ) -> SseEmitter:
         """A new client's stream of this channel, for a view to return. The view decides who may read: no rule is asked.
 
@@ -247,9 +254,10 @@ class Channel:
         :param timeout: the whole lifetime, seconds or a timedelta. None takes ``SSE_TIMEOUT``, spread by 10 %.
         :param last_event_id: None takes what the request says; ``""`` is none.
         :param identity: whose stream it is, for :meth:`SSE.disconnect` and the limit of each identity; 1 to 500
-            characters.
+            characters. Left out, nobody knows.
+        :raises TypeError: where it is no str: None, say, because nobody is logged in.
         """
-        reader = None if identity is None else Reader((check_identity(identity),), (self.name,))
+        reader = None if identity is NOBODY else Reader((check_identity(identity),), (self.name,))
         return self._channels().subscribe([self.name], timeout, last_event_id, reader)
 
     @property

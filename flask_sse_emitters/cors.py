@@ -31,7 +31,9 @@ def check_origin(settings: Settings, is_read: bool = True) -> None:
     origin = _foreign_origin()
     if origin is None or origin in settings.cors_origins:
         return
-    if settings.cors_origins != _ANYONE or not is_read:
+    if settings.cors_origins == _ANYONE and not is_read:
+        raise AccessDenied(f"a page of {origin!r} publishes, and SSE_CORS_ORIGINS is '*': list it there instead")
+    if settings.cors_origins != _ANYONE:
         raise AccessDenied(f"a page of {origin!r} asks, which is not in SSE_CORS_ORIGINS: list it there if it may read")
     if "HTTP_COOKIE" in request.environ:
         raise AccessDenied(f"a page of {origin!r} sends cookies, and SSE_CORS_ORIGINS is '*': list it there instead")

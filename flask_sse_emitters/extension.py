@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property, partial
+from inspect import iscoroutinefunction
 from typing import Any, TypeVar, overload
 
 from flask import Blueprint, Flask, Response, current_app, has_app_context
@@ -212,7 +213,8 @@ class SSE:
 
             @sse.publisher
             def may_publish(channel: str) -> bool:
-                return secrets.compare_digest(request.headers.get("Authorization", ""), f"Bearer {TOKEN}")
+                sent = request.headers.get("Authorization", "")
+                return secrets.compare_digest(sent.encode(), f"Bearer {TOKEN}".encode())
 
         The body is the data: ``application/json``, or ``text/plain``; ``event``, ``retry`` and ``key`` are in the
         query. The answer is a 201 with the event's ``id`` as JSON. The rule is called as an authorizer is.
@@ -241,7 +243,7 @@ class SSE:
         :raises BrokerUnavailable: where other processes could not be told; call it again.
         """
         if identity is None and channel is None:
-            raise TypeError("disconnect() takes an identity, a channel, or both")
+            raise TypeError("disconnect() takes an identity, a channel, or both, not None: is anybody logged in?")
         revoked = Revocation(
             None if identity is None else check_identity(identity), None if channel is None else check_name(channel)
         )
@@ -306,8 +308,8 @@ class SSE:
 
 
 def _callable(rule: _Rule, called: str) -> _Rule:
-    if not callable(rule):
-        raise TypeError(f"{called}() takes a function of a channel's name, not {rule!r}")
+    if not callable(rule) or iscoroutinefunction(rule):
+        raise TypeError(f"{called}() takes a function of a channel's name, and none that is async, not {rule!r}")
     return rule
 
 

@@ -68,7 +68,10 @@ def check_identity(identity: object) -> str:
     :raises ValueError: where it is none that can be used.
     """
     if not isinstance(identity, str):
-        raise TypeError(f"an identity is a str, not {identity!r}: str() makes one of a number")
+        raise TypeError(
+            f"an identity is a str, not {identity!r}: str() makes one of a number, and None may mean that nobody is "
+            "logged in"
+        )
     if not 1 <= len(identity) <= LONGEST_IDENTITY:
         raise ValueError(f"an identity has 1 to {LONGEST_IDENTITY} characters, not {len(identity)}")
     if any("\ud800" <= each <= "\udfff" for each in identity):

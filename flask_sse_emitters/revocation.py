@@ -22,6 +22,7 @@ from typing import NamedTuple
 from .brokers import Broker, Start
 from .decoder import decode
 from .emitter import SseEmitter
+from .errors import BrokerUnavailable
 from .event import Event
 from .frames import Frame, make_frame
 from .history import Bounds, Log, new_epoch
@@ -150,7 +151,13 @@ class Revocations:
         self._apply(revocation, _heard_here.get())
         if self._broker.is_shared:
             said = Event([self._process, *revocation])
-            self._broker.publish(NAME, make_frame(said, json.dumps, DEFAULTS.max_event_bytes), KEPT)
+            try:
+                self._broker.publish(NAME, make_frame(said, json.dumps, DEFAULTS.max_event_bytes), KEPT)
+            except BrokerUnavailable as error:
+                raise BrokerUnavailable(
+                    "this process has done it, and others may not have, because they could not be told: call it again "
+                    f"({error.__cause__ or error})"
+                ) from error
 
     def _hear(self, frames: Sequence[Frame]) -> None:
         for frame in frames:

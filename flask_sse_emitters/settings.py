@@ -262,7 +262,10 @@ _CHECKS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "max_clients": ("an int, 1 or more", _bound),
     "max_clients_per_identity": ("an int, 1 or more, or None for any number", _bound_or_none),
     "max_clients_per_address": ("an int, 1 or more, or None for any number", _bound_or_none),
-    "cors_origins": ('a list of origins, such as ["https://example.com"], or "*" alone', _origins),
+    "cors_origins": (
+        'a list of origins, such as ["https://example.com"] with no slash at the end, or "*" alone',
+        _origins,
+    ),
     "history": ("an int, 0 or more", _count),
     "history_seconds": ("seconds as a number or a timedelta, 0 for as long as SSE_HISTORY allows", _duration),
     "broker_url": ('a URL, such as "memory://" or "redis://localhost:6379/0"', _url),

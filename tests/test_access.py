@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -218,6 +219,12 @@ def test_there_is_one_rule_of_each_kind() -> None:
         sse.authorizer(lambda _: True)
     with pytest.raises(TypeError, match="takes a function"):
         SSE().authorizer("news")  # type: ignore[type-var]
+
+    async def waits(_channel: str) -> bool:
+        return True
+
+    with pytest.raises(TypeError, match="none that is async"):
+        SSE().publisher(waits)
     assert sse.publisher(by_header) is by_header
     with pytest.raises(RuntimeError, match="has a publisher already"):
         sse.publisher(cookies=True)(lambda _: True)
@@ -277,6 +284,23 @@ def test_a_view_decides_for_itself_and_may_deny() -> None:
         assert texts(stream.ready()) == ["x"]
         site.sse.disconnect("ann")
         assert emitter_of(stream).close_reason is CloseReason.COMPLETED
+
+
+def test_a_view_says_who_reads_or_leaves_it_out() -> None:
+    """For somebody who is not logged in, Flask-Login's get_id() is None: that must open nothing."""
+    site = Site()
+    for given in ({"identity": None}, {"identity": ""}, {"identity": 7}):
+        with site.app.test_request_context(), pytest.raises((TypeError, ValueError), match="an identity"):
+            site.sse.channel("a").subscribe(**given)
+    with site.app.test_request_context():
+        assert site.sse.channel("a").subscribe()._reader is None
+
+
+def test_the_log_says_at_debug_why_somebody_was_denied(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "flask_sse_emitters")
+    Site(lambda _: False).get("/events/a?token=secret")
+    assert "GET '/events/a' is denied: the authorizer returned False for channel 'a'" in caplog.messages
+    assert "secret" not in caplog.text
 
 
 # for how long
@@ -367,7 +391,7 @@ def test_nobody_has_an_own_channel_without_an_identity() -> None:
 def test_own_channels_have_no_other_name(name: str) -> None:
     site = Site(by_header)
     for call in (site.sse.channel, lambda channel: site.sse.publish(channel, "x")):
-        with pytest.raises(InvalidChannel):
+        with pytest.raises(InvalidChannel, match="publish_to" if name.startswith("~") else "ASCII"):
             call(name)
     if name != "~":
         assert site.get(f"/events?channel={name}", User="bob").status_code == 400
