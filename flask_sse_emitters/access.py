@@ -167,8 +167,8 @@ def _grant(said: Any, called: str, name: str) -> Grant:
     if isinstance(said, str):
         return Grant(said)
     raise TypeError(
-        f"the {called} must return a bool, the reader's identity as a str, or a Grant, not {said!r}: str() makes one of "
-        "a number, and current_user.get_id() is one of Flask-Login's"
+        f"the {called} must return a bool, the reader's identity as a str, or a Grant, not {said!r}: "
+        "str() makes one of a number, and current_user.get_id() is one of Flask-Login's"
     )
 
 

@@ -224,7 +224,7 @@ def test_there_is_one_rule_of_each_kind() -> None:
         return True
 
     with pytest.raises(TypeError, match="none that is async"):
-        SSE().publisher(waits)
+        SSE().publisher(waits)  # type: ignore[type-var]
     assert sse.publisher(by_header) is by_header
     with pytest.raises(RuntimeError, match="has a publisher already"):
         sse.publisher(cookies=True)(lambda _: True)
