@@ -42,4 +42,4 @@ def answer_denied(error: AccessDenied) -> Any:
     """As the app does."""
     log.debug("%s %r is denied: %s", request.method, request.path, error)
     current_app.extensions[EXTENSION].streams.denied += 1
-    return current_app.error_handler_spec[None][None][AccessDenied](error)
+    return current_app.ensure_sync(current_app.error_handler_spec[None][None][AccessDenied])(error)

@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 NAME = "!revoked"
 
 #: What a process may miss for so long, and so many of them, it gets when it is back.
-KEPT = Bounds(1000, 300.0)
+KEPT = Bounds(10_000, 300.0)
 
 #: Seconds by which times that come from another clock may be wrong. Who is ended though it was asked anew comes back.
 CLOCK_ERROR = 1.0

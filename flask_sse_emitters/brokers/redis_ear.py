@@ -402,12 +402,18 @@ class _Session:
         topics = [topic for topic in topics if self._topics.get(topic.name) is topic]
         if not topics:
             return
-        waiting = {topic: self._take_when_looked(topic) for topic in topics}
+        first = self._ear.first
+        others = [topic for topic in topics if topic is not first]
+        asked = others if first is None else [*others, first]  # last: so it knows no less than they do
+        waiting = {topic: self._take_when_looked(topic) for topic in asked}
         try:
-            answers = self._client.run_all(LOOK, [self._question(topic) for topic in topics])
+            answers = self._client.run_all(LOOK, [self._question(topic) for topic in asked])
             self._note_clock(answers)
-            if self._look_at_first(topics):
-                self._take_answers(topics, answers, waiting)
+            if first is None or self._hear_first(first, answers[-1]):
+                self._take_answers(asked, answers, waiting)
+            else:
+                self._failed.update(dict.fromkeys([*others, *self._behind]))
+                self._behind.clear()
         finally:
             with self._ear._guard:
                 for topic, calls in waiting.items():
@@ -415,24 +421,22 @@ class _Session:
         if not self._failed:
             self._ear._health.works("reading")
 
-    def _look_at_first(self, topics: Sequence[Topic]) -> bool:
-        """Look up what is told before all else, after these were, so that it is no older, and tell all of it.
+    def _hear_first(self, first: Topic, answer: Any) -> bool:
+        """Tell all of what comes before anything of the others.
 
-        :return: whether that is done. Else these wait.
+        :return: whether that is done. Else the others wait.
         """
-        first = self._ear.first
-        while first is not None:
+        self._failed.pop(first, None)
+        while True:
             self._behind.pop(first, None)
-            [answer] = self._client.run_all(LOOK, [self._question(first)])
-            if isinstance(answer, redis.OutOfMemoryError):  # nothing has begun there yet, nor can it now
+            if first.log is None and _is_full(answer):  # nothing has begun there, nor can it now
                 self._look_later(first)
-                break
+                return True
             if self._take_answer(first, answer):
-                break
+                return True
             if first in self._failed:
-                self._failed.update(dict.fromkeys(topics))
                 return False
-        return True
+            [answer] = self._client.run_all(LOOK, [self._question(first)])
 
     def _take_answers(
         self, topics: Sequence[Topic], answers: Sequence[Any], waiting: dict[Topic, tuple[Callable[[], object], ...]]
@@ -542,6 +546,11 @@ def _goes_on(own: Log, found: Found) -> bool:
     """Whether what was found begins where this log ends."""
     first = found.told[0].offset if found.told else found.newest + 1
     return found.epoch == own.epoch and first == own.newest + 1
+
+
+def _is_full(answer: Any) -> bool:
+    """Whether a script could not write because Redis has no memory left; before version 7 it says so in its own way."""
+    return isinstance(answer, redis.ResponseError) and "command not allowed when used memory" in str(answer)
 
 
 def _breathe() -> None:
