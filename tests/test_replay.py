@@ -429,8 +429,8 @@ def test_the_last_client_and_the_first_may_come_and_go_at_once(board: Board) -> 
 
 
 def test_a_client_hears_of_everything_that_its_own_view_publishes() -> None:
-    """While others publish without end, and faster than it may get to read."""
-    board = Board(SSE_MAX_PENDING=10**6, SSE_MAX_PENDING_BYTES=10**9)
+    """While others publish without end, and faster than it may get to read; as long as the history has it."""
+    board = Board(SSE_HISTORY=10**6, SSE_MAX_PENDING=10**6, SSE_MAX_PENDING_BYTES=10**9)
     stop = threading.Event()
 
     def noise() -> None:
