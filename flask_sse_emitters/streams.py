@@ -77,7 +77,7 @@ class Streams:
         self.is_ending = False  #: some are still to be told that they end
         self.opened = 0  #: since the beginning, without those refused
         self.refused = 0
-        self.denied = 0  #: requests, to which a rule said no
+        self.denied = 0  #: requests for channels, by a rule or for their origin
         self.closed: Counter[str] = Counter()  #: by the value of their close_reason
 
     def __len__(self) -> int:

@@ -181,7 +181,9 @@ def test_what_is_pending_and_what_is_missed_is_not_written_any_more() -> None:
         assert b"pending" not in b"".join(behind.response.iter_encoded())
 
 
-def test_an_event_of_which_a_part_was_written_is_not_mistaken_for_a_whole_one() -> None:
+@contextmanager
+def amid_an_event() -> Iterator[tuple[Site, SseEmitter, Callable[[], bytes]]]:
+    """A stream of ann's of which a part of a large event has been read; and what reads it to its end, and gives all."""
     site = Site(by_header, SSE_MAX_PENDING_BYTES=10**8)
     with site.open("a", user="ann") as stream:
         pieces = stream.response.iter_encoded()
@@ -189,24 +191,23 @@ def test_an_event_of_which_a_part_was_written_is_not_mistaken_for_a_whole_one() 
         site.sse.publish("a", "x" * 500_000)
         while b"data: x" not in read:
             read += next(pieces)
+        yield site, emitter_of(stream), lambda: read + b"".join(pieces)
+
+
+def test_an_event_of_which_a_part_was_written_is_not_mistaken_for_a_whole_one() -> None:
+    with amid_an_event() as (site, _, read_all):
         site.sse.disconnect("ann")
-        read += b"".join(pieces)
+        read = read_all()
     assert len(read) < 500_000
     assert decode(read) == []
 
 
 def test_a_part_of_an_event_is_none_though_the_stream_was_to_end_anyway() -> None:
-    site = Site(by_header, SSE_MAX_PENDING_BYTES=10**8)
-    with site.open("a", user="ann") as stream:
-        pieces = stream.response.iter_encoded()
-        read = next(pieces)
-        site.sse.publish("a", "x" * 500_000)
-        while b"data: x" not in read:
-            read += next(pieces)
+    with amid_an_event() as (site, emitter, read_all):
         site.sse._state().streams.drain()
-        until(lambda: not emitter_of(stream).is_open, "its end")
+        until(lambda: not emitter.is_open, "its end")
         site.sse.disconnect("ann")
-        read += b"".join(pieces)
+        read = read_all()
     assert len(read) < 500_000
     assert decode(read) == []
 
