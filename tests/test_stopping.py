@@ -65,6 +65,7 @@ def test_a_server_that_is_told_to_stop_ends_every_stream_in_order_and_is_gone(
         until(lambda: get(server, "/stats")["clients"] == 9, "all clients")
         post(server, "/publish/a", "last")
         post(server, "/send", "last")
+        await_no_other_connection(server, 9)
         server.signal(number)
         ends = [farewell_of(client) for client in [*channels, listed]]
         assert all(b"data: last\n\n" in rest for rest, _ in ends)
@@ -211,6 +212,21 @@ def test_several_workers_that_know_nothing_of_each_other_are_warned_of(arguments
         assert 1 <= server.log.count(warning) <= 2, "once for each worker"
     with serving("gevent") as server:
         assert get(server, "/stats")["warnings"] == []
+
+
+def await_no_other_connection(server: Server, streams: int) -> None:
+    """Wait until the worker has nothing left to do but these streams.
+
+    gunicorn's gthread worker takes the lock of its thread pool in its handler of SIGINT and SIGQUIT. Where the signal
+    comes while its main thread holds that lock, because a connection has something to say, it hangs until it is killed.
+    """
+    worker = psutil.Process(get(server, "/stats")["pid"])
+
+    def others() -> int:
+        connections = worker.net_connections("tcp")
+        return sum(each.laddr.port == server.port and each.status != psutil.CONN_LISTEN for each in connections)
+
+    until(lambda: others() == streams, "the end of all other connections")
 
 
 def fill(server: Server, clients: int) -> None:
