@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import accumulate, takewhile
 
-from .frames import BATCH, Batch, Frame
+from .frames import BATCH, Batch, Frame, count_events
 from .settings import Settings
 
 
 class Backlog:
     """Frames in order of arrival. Not thread-safe: its emitter guards it."""
 
-    __slots__ = ("_begun", "_exempt", "_frames", "_offset", "dropped", "size")
+    __slots__ = ("_begun", "_exempt", "_frames", "_offset", "dropped", "size", "taken")
 
     def __init__(self) -> None:
         self._frames: list[Frame] = []
@@ -21,6 +21,7 @@ class Backlog:
         self._exempt = 0  # so many of its bytes count for no bound
         self.size = 0  #: bytes
         self.dropped = 0  #: frames, since the beginning
+        self.taken = 0  #: events that were taken, since the beginning
 
     def __len__(self) -> int:
         return len(self._frames)
@@ -59,6 +60,7 @@ class Backlog:
         """What is taken next, where nothing waits: it is not pending, and counts for no bound."""
         self._begun = b"".join([frame.payload for frame in frames])
         self.size = self._exempt = len(self._begun)
+        self.taken += count_events(frames)
 
     def lead_with(self, payload: bytes) -> None:
         """What is taken first, before all that waits; it counts for no bound, and nothing has been taken yet."""
@@ -99,6 +101,7 @@ class Backlog:
             sizes = accumulate(len(frame.payload) for frame in self._frames)
             count = max(1, sum(1 for _ in takewhile(BATCH.__ge__, sizes)))
         taken, self._frames = self._frames[:count], self._frames[count:]
+        self.taken += count_events(taken)
         return taken
 
     def _drop_namesake(self, frame: Frame) -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha256
 from typing import Any
 from urllib.parse import quote
 from weakref import WeakValueDictionary
 
+from . import signals
 from .brokers import Broker
 from .emitter import SseEmitter
-from .errors import InvalidChannel, InvalidEvent
+from .errors import BrokerUnavailable, InvalidChannel, InvalidEvent
 from .event import Event, EventBuilder, as_event
 from .feed import Feed
 from .frames import Frame, make_frame
@@ -112,6 +114,7 @@ class Channels:
     :param options: by the channels' names.
     :param streams: those of the app.
     :param ask_again: see :class:`.Revocations`.
+    :param app: sends the signals.
     """
 
     def __init__(
@@ -121,7 +124,9 @@ class Channels:
         options: dict[str, Options],
         streams: Streams,
         ask_again: Callable[[Sequence[SseEmitter]], None],
+        app: Any = None,
     ) -> None:
+        self._app = app
         self.broker = broker
         self.revocations = Revocations(broker, streams, self._members, ask_again)
         self._settings = settings
@@ -135,6 +140,8 @@ class Channels:
             feed._begin_anew()
         self._guard = guard()
         self.published = 0  #: events, by this process
+        self._confirmed = self._failed = 0  # attempts to publish
+        self._seconds = 0.0  # that were spent in those that were confirmed
         self._pages = Pages()
         self._feeds: WeakValueDictionary[str, Feed] = WeakValueDictionary()  # while somebody listens, or holds it
         self._quotas: dict[str, Quota] = {}
@@ -153,10 +160,22 @@ class Channels:
         frame = frame_to_publish(data, event, retry, key, settings)
         options = self._options.get(name)
         history = settings.history if options is None or options.history is None else options.history
-        event_id, is_new = self.broker.publish(name, frame, Bounds(history, settings.history_seconds), key)
+        began = time.perf_counter()
+        try:
+            event_id, is_new = self.broker.publish(name, frame, Bounds(history, settings.history_seconds), key)
+        except BrokerUnavailable:
+            with self._guard:
+                self._failed += 1
+            raise
+        seconds = time.perf_counter() - began
         with self._guard:
             self.published += is_new
+            self._confirmed += 1
+            self._seconds += seconds
             feed = self._feeds.get(name)
+        if is_new and signals.event_published.receivers:
+            said = {"channel": name, "id": event_id, "event": frame.name, "size": len(frame.payload)}
+            signals.tell(signals.event_published, self._app, seconds=seconds, **said)
         if feed is not None:
             feed._give_way()
         return event_id
@@ -195,9 +214,17 @@ class Channels:
         Replay(emitter, feeds, emitter.last_event_id, self._pages).begin()
         return emitter
 
-    def counts(self) -> dict[str, int]:
-        """The clients of every channel that has any here."""
-        return dict(sorted((feed.name, len(feed)) for feed in self._every_feed() if len(feed)))
+    def counts(self) -> dict[str, Any]:
+        """The clients of every channel that has any here, and how many events it has had since; what was published."""
+        feeds = sorted((feed.name, len(feed), feed.told) for feed in self._every_feed() if len(feed))
+        with self._guard:
+            published, confirmed, failed, seconds = self.published, self._confirmed, self._failed, self._seconds
+        return {
+            "channels": {name: clients for name, clients, _ in feeds},
+            "events": {name: told for name, _, told in feeds},
+            "published": published,
+            "publish": {"count": confirmed, "seconds": seconds, "failed": failed},
+        }
 
     def _members(self, name: str | None) -> Iterator[SseEmitter]:
         if name is None:

@@ -27,12 +27,12 @@ class Deadlines:
 
     __slots__ = (
         "_beat",
-        "_born",
         "_look",
         "_progress",
         "_quiet_since",
         "_streaming",
         "_unsent",
+        "born",
         "part",
         "settings",
         "until",
@@ -44,7 +44,7 @@ class Deadlines:
         self.part = 1.0  #: of the lifetime: so that clients who came together do not leave together
         self.written = now  #: when the client was last given something to take
         self.until = math.inf  #: when the stream ends in any case
-        self._born = now
+        self.born = now  #: when it was made
         self._beat = now
         self._quiet_since = now  # what self._beat was set by
         self._look = now
@@ -68,7 +68,7 @@ class Deadlines:
         when = math.inf if ended else self._over
         if not self._streaming:
             if not ended:
-                when = min(when, self._born + settings.attach_seconds)
+                when = min(when, self.born + settings.attach_seconds)
         elif settings.heartbeat and not ended:
             when = min(when, self._beat)
             if settings.write_seconds and (busy or settings.heartbeat > settings.write_seconds):
@@ -87,7 +87,7 @@ class Deadlines:
         if now >= self._over and not ended:
             return "timeout"
         if not self._streaming:
-            return "attach" if now >= self._born + settings.attach_seconds and not ended else None
+            return "attach" if now >= self.born + settings.attach_seconds and not ended else None
         if settings.write_seconds and now >= self._look and self._is_stuck(now, busy, unsent):
             return "write"
         if settings.heartbeat and now >= self._beat:
@@ -100,7 +100,7 @@ class Deadlines:
     @property
     def _over(self) -> float:
         lifetime = self.settings.timeout
-        return min(self.until, self._born + lifetime * self.part) if lifetime else self.until
+        return min(self.until, self.born + lifetime * self.part) if lifetime else self.until
 
     def _is_stuck(self, now: float, busy: bool, unsent: int | None) -> bool:
         patience = self.settings.write_seconds

@@ -37,7 +37,7 @@ from .deadlines import Deadlines, Due
 from .errors import EmitterClosed, NotInitialized, SseError
 from .event import Event, EventBuilder
 from .frames import BATCH, Batch, Frame, make_frame
-from .neighbours import CATCHING_UP, ENDED, DirectOutlet, Membership, Outlet, Register, Source
+from .neighbours import CATCHING_UP, ENDED, DirectOutlet, Membership, Outlet, Register, Source, Taken
 from .parking import shared_guard
 from .scheduler import SCHEDULER, Scheduler, Timer
 from .settings import Duration, Overflow, Settings
@@ -52,6 +52,8 @@ log = logging.getLogger(__name__)
 HEARTBEAT = b":\n\n"
 
 _NOTHING_GIVEN: dict[str, Any] = {}  # shared, and so not in the memory of each client
+
+_NOTHING = Taken(b"", 0)
 
 # The ends after which nothing more is written, not even what was pending.
 _CUT = (CloseReason.DISCONNECTED, CloseReason.OVERFLOW)
@@ -119,6 +121,9 @@ class SseEmitter:
 
     #: Whose stream it is, where a rule or a view has said so.
     _reader: Any = None
+
+    #: What leads tells its client of a gap after this id.
+    _leading_gap: str | None = None
 
     def __init__(
         self,
@@ -296,6 +301,7 @@ class SseEmitter:
                 self._handed = True
         if sleeper is not None:
             sleeper.give(payload)
+            self._count(batch.events, len(payload))
         else:
             self._keep(batch, membership)
 
@@ -363,10 +369,15 @@ class SseEmitter:
             if self._reason is None:
                 self._source = source
 
-    def _lead_with(self, payload: bytes) -> None:
-        """Begin with this, before all that has been sent; nothing has been taken yet."""
+    def _lead_with(self, payload: bytes, gap: str | None) -> None:
+        """Begin with this, before all that has been sent; nothing has been taken yet.
+
+        :param gap: the id that the client came with, where this tells it of one.
+        """
         with self._guard:
             self._backlog.lead_with(payload)
+        if gap is not None:
+            self._leading_gap = gap
 
     def _stir(self) -> None:
         """The source may have more to give."""
@@ -407,18 +418,36 @@ class SseEmitter:
 
     def _take(self) -> bytes | None:
         """What the outlet is to write now; ``b""`` where there is nothing until it is woken; None at the end."""
+        taken, replayed = self._next()
+        if taken is not None and taken.payload:
+            self._count(taken.events, len(taken.payload), replayed=replayed)
+            if taken.gap is not None and self._register is not None:
+                self._register.told_of_gap(self, taken.gap)
+        return None if taken is None else taken.payload
+
+    def _count(self, events: int, size: int, *, replayed: bool = False) -> None:
+        """The client is given so much."""
+        if self._register is not None:
+            self._register.traffic.count(events, size, replayed=replayed)
+
+    def _next(self) -> tuple[Taken | None, bool]:
+        """As :meth:`_take`, and whether it comes from the source."""
         while True:
             with self._guard:
                 if self._backlog.size:
-                    return self._handed_out(self._backlog.take())
+                    before, gap = self._backlog.taken, self._leading_gap
+                    if gap is not None:
+                        self._leading_gap = None
+                    payload = self._handed_out(self._backlog.take())
+                    return Taken(payload, self._backlog.taken - before, gap), False
                 source = self._source
                 if source is None:
                     if self._reason is None:
                         self._sleep()
-                        return b""
+                        return _NOTHING, False
                     farewell, self._farewell = self._farewell, b""
                     if farewell:
-                        return self._handed_out(farewell)
+                        return Taken(self._handed_out(farewell), 0), False
                     self._handed = False
                     break
                 source.stirred = False
@@ -427,14 +456,16 @@ class SseEmitter:
                 if self._backlog.size or self._source is None:
                     continue  # lists have been quicker, or it has been cut
                 if ready:
-                    return self._handed_out(source.take())
+                    taken = source.take()
+                    self._handed_out(taken.payload)
+                    return taken, True
                 if ready is None:
                     self._source = None
                 elif not source.stirred:
                     self._sleep()
-                    return b""
+                    return _NOTHING, False
         self._let_go()
-        return None
+        return None, False
 
     def _handed_out(self, payload: bytes) -> bytes:
         self._handed = True
@@ -637,6 +668,8 @@ class SseEmitter:
             direct.beat(HEARTBEAT)
         elif sleeper is not None:
             sleeper.give(HEARTBEAT)
+        if direct is not None or sleeper is not None:
+            self._count(0, len(HEARTBEAT))
         if due is None or due == "heartbeat":
             self._set_timer_to(missing, fired)
         else:

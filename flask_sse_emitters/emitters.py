@@ -331,6 +331,7 @@ class Member:
 def _deliver(batch: Batch, members: tuple[Member, ...]) -> None:
     """Give each what it lacks of the batch: to a client that waits for it at once, as one write of ready-made bytes."""
     data, size = batch.chunk, len(batch.chunk)
+    written, register = 0, None
     for member in members:
         client = None
         if member.client is not None and batch.is_small:
@@ -350,6 +351,10 @@ def _deliver(batch: Batch, members: tuple[Member, ...]) -> None:
             continue
         if sent < size:
             _outlet(member).keep(data, sent)
+        written += 1
+        register = member.emitter._register  # mostly the same for all of them
+    if register is not None:
+        register.traffic.count(written * batch.events, written * len(batch.payload))
 
 
 def _outlet(member: Member) -> DirectOutlet:

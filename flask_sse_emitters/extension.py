@@ -276,11 +276,32 @@ class SSE:
 
         ``clients`` (open streams), ``outlets`` (who writes them: ``handed_off`` or ``server``), ``declined`` (why not
         handed off: clients by reason), ``channels`` (clients by channel), ``opened``, ``closed`` (by close reason),
-        ``refused`` (streams beyond a limit), ``denied`` (requests for channels that were), ``published`` (since the
-        beginning), ``broker`` (its ``scheme``, and its ``state``: ``"ok"``, or
-        ``"degraded"`` with the ``error``), ``draining``, ``warnings``.
+        ``refused`` (streams beyond a limit), ``denied`` (requests for channels that were), ``broker`` (its ``scheme``,
+        and its ``state``: ``"ok"``, or ``"degraded"`` with the ``error``), ``draining``, ``warnings``.
+
+        What clients are given: ``deliveries`` (events times clients, as far as they were written, or handed to the
+        server to write), ``replayed`` (of these, from the history), ``bytes`` (of all bodies), ``gaps`` (clients that
+        were told of one), ``dropped`` (events, by ``SSE_OVERFLOW``), ``pending`` (events that wait now), ``slow`` (the
+        20 open streams with most pending or dropped: ``channels``, ``identity``, ``pending``, ``dropped``, ``outlet``,
+        and for how many ``seconds`` they are open).
+
+        What is published: ``published`` (events, by this process), ``publish`` (attempts: the ``count`` of those that
+        the broker confirmed, the ``seconds`` that they took in all, and those that ``failed``), ``events`` (by channel:
+        so many were told here since it has clients here).
+
+        Whose figures these are: ``pid``, ``host``, ``since`` (the time when this process began). Counts are since then.
         """
         return self._state().stats()
+
+    def processes(self) -> list[dict[str, Any]]:
+        """The figures of all processes that share the broker: as far as they have, or had, a stream of a channel.
+
+        As :meth:`stats` has them, without ``slow`` and ``events``, with ``id`` (which no two share) and ``age``: the
+        others' are some seconds old at most. One that was killed is gone after 12 seconds. May wait for the broker.
+
+        :raises BrokerUnavailable: where it cannot be reached in ``SSE_PUBLISH_SECONDS``.
+        """
+        return self._state().processes()
 
     def shutdown(self) -> None:
         """End all streams of the app as a worker that stops does, and wait for that: ``SSE_DRAIN_SECONDS`` at most.

@@ -58,6 +58,11 @@ class Feed(SseEmitters):
         """Of the newest event that the list has been given: what is after it comes by itself to whoever is live."""
         return self._offset
 
+    @property
+    def told(self) -> int:
+        """How many events it has had for clients, since the first of them came."""
+        return self._number
+
     def newest(self) -> int | None:
         """Where whoever comes now begins, as far as that is known: also while another thread begins to listen."""
         return self._broker.newest(self.name) if self.log is None else self.offset

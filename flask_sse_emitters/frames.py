@@ -61,10 +61,11 @@ class Batch:
     :param when: the time of the clock that heartbeats go by.
     """
 
-    __slots__ = ("chunk", "first", "frames", "is_small", "largest", "last", "payload", "when")
+    __slots__ = ("chunk", "events", "first", "frames", "is_small", "largest", "last", "payload", "when")
 
     def __init__(self, frames: Sequence[Frame], last: int, when: float) -> None:
         self.frames = frames
+        self.events = count_events(frames)
         self.first = last - max(0, len(frames) - 1)
         self.last = last
         self.when = when
@@ -83,6 +84,11 @@ class Batch:
             return self
         lacking = self.frames[int(max(0, member.served + 1 - self.first)) :]
         return Batch(member.stamped(lacking), self.last, self.when)
+
+
+def count_events(frames: Sequence[Frame]) -> int:
+    """How many of them are events, and not comments or the like alone."""
+    return sum(frame.name is not None for frame in frames)
 
 
 def chunk(payload: bytes) -> bytes:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from .frames import Frame
+from .traffic import Traffic
 
 #: How far a member has been served that gets everything from its source for now, one that is not in the list yet, and
 #: one whose list has ended: beyond all errands.
@@ -38,6 +39,14 @@ class Client(Protocol):
         """Write some of it: how much that was. BlockingIOError where it is full, other OSErrors where it is gone."""
 
 
+class Taken(NamedTuple):
+    """What a client is given of what it has missed."""
+
+    payload: bytes
+    events: int
+    gap: str | None = None  #: the id that it came with, where this tells it of a gap
+
+
 class Source(Protocol):
     """Where a stream takes what its client has missed, when there is nothing else to write."""
 
@@ -49,15 +58,20 @@ class Source(Protocol):
     def end(self) -> None:
         """The stream has ended: nothing more is to come than what was published until now. Never waits."""
 
-    def take(self) -> bytes:
+    def take(self) -> Taken:
         """What has been prepared, and is written next. Under the emitter's guard."""
 
 
 class Register(Protocol):
     """Where open streams are counted."""
 
+    traffic: Traffic  #: what they have been given
+
     def left(self, emitter: Any) -> None:
         """This one is over, and its client let go. May be said again."""
+
+    def told_of_gap(self, emitter: Any, requested: str) -> None:
+        """This one's client, which came with that id, is told that it has missed something for good."""
 
 
 class DirectOutlet(Outlet, Protocol):

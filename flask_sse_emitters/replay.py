@@ -20,9 +20,9 @@ from .emitter import SseEmitter
 from .emitters import Member, SseEmitters
 from .event import Event
 from .feed import Feed
-from .frames import BATCH, Frame
+from .frames import BATCH, Frame, count_events
 from .history import LONGEST_ID, Log, Position, read_ids
-from .neighbours import CATCHING_UP
+from .neighbours import CATCHING_UP, Taken
 from .parking import guard
 from .scheduler import SCHEDULER, Scheduler
 
@@ -73,7 +73,7 @@ class Place(Member):
 class Page(NamedTuple):
     """Some of what is missed, as all who come from the same position get it."""
 
-    payload: bytes
+    taken: Taken
     offsets: tuple[int, ...]  #: where it ends
     upto: tuple[int, ...]  #: where it had to end
 
@@ -94,7 +94,7 @@ class Pages:
         """The page that begins here, if it holds all up to there, or as much as a page can."""
         with self._guard:
             page, _ = self._pages.get(key, (None, 0.0))
-            if page is None or (page.upto != upto and len(page.payload) < BATCH // 2):
+            if page is None or (page.upto != upto and len(page.taken.payload) < BATCH // 2):
                 return None
             del self._pages[key]
             self._pages[key] = page, self._scheduler.clock()
@@ -166,7 +166,7 @@ class Replay:
         self._offsets: list[int] = []  # how far the logs have been read
         self._lost: str | None = None  # an id that leads nowhere, which is still to be announced
         self._upto: tuple[int, ...] | None = None  # nothing beyond, once the stream has ended
-        self._prepared: bytes | Callable[[], bytes] = b""
+        self._prepared: Taken | Callable[[], Taken] | None = None
 
     def begin(self) -> None:
         """Take the stream's places in its channels' lists, and have its emitter read from here what they do not bring.
@@ -181,7 +181,7 @@ class Replay:
         if self._is_known() and not (self._lost is not None and self._behind(self._list_offsets())):
             head = self._head()  # now: what lists bring once it is live comes after this position
             self._go_live()
-            self._emitter._lead_with(head)
+            self._emitter._lead_with(head.payload, head.gap)
         if self._members:
             self._emitter._follow(self)
 
@@ -195,8 +195,9 @@ class Replay:
             if not self._is_known():
                 return False
             if self._lost is None:
-                self._prepared = self._head()
-        while not self._prepared:
+                head = self._head()
+                self._prepared = head if head.payload else None
+        while self._prepared is None:
             ended = self._upto is not None
             if not ended and self._lost is None:
                 self._go_live()
@@ -210,9 +211,10 @@ class Replay:
                 return False
         return True
 
-    def take(self) -> bytes:
-        prepared, self._prepared = self._prepared, b""
-        return prepared if isinstance(prepared, bytes) else prepared()
+    def take(self) -> Taken:
+        prepared, self._prepared = self._prepared, None
+        assert prepared is not None
+        return prepared if isinstance(prepared, Taken) else prepared()
 
     def _member(self, index: int) -> Member:
         feed, cursor = self._feeds[index], self._cursor
@@ -295,7 +297,7 @@ class Replay:
             self._feeds[index].wake_later(self._emitter)
         return all(self._offsets[index] > self._feeds[index].offset for index in self._members)
 
-    def _next(self, behind: Sequence[int], upto: tuple[int, ...]) -> bytes | Callable[[], bytes]:
+    def _next(self, behind: Sequence[int], upto: tuple[int, ...]) -> Taken | Callable[[], Taken]:
         """What comes next of these channels' logs; before it, the announcement of what is gone.
 
         Both at once: a gap that is announced before it is known what follows may grow meanwhile.
@@ -308,14 +310,14 @@ class Replay:
                 for index in behind:
                     self._offsets[index] = page.offsets[index]
                     self._set_cursor(index, page.offsets[index])
-                return page.payload
+                return page.taken
         frames, gone = self._read_on(behind, upto)
         lost, self._lost = self._lost, None
         if gone or lost is not None or not alone:  # what lists bring may be written before: ids are found out then
             return partial(self._written, frames, lost, gone)
         page = Page(self._written(frames, None, {}), tuple(self._offsets), upto)
         self._pages.put(places, page)
-        return page.payload
+        return page.taken
 
     def _read_on(self, behind: Sequence[int], upto: Sequence[int]) -> tuple[list[tuple[int, Frame]], dict[int, int]]:
         """The next events of these channels, in the order in which they were published; the positions move on.
@@ -340,25 +342,27 @@ class Replay:
             self._offsets[index] = frame.offset
         return taken, gone
 
-    def _written(self, frames: Sequence[tuple[int, Frame]], lost: str | None, gone: Mapping[int, int]) -> bytes:
-        requested = self._ids() if lost is None else lost
+    def _written(self, frames: Sequence[tuple[int, Frame]], lost: str | None, gone: Mapping[int, int]) -> Taken:
+        gap = None
+        if gone or lost is not None:
+            gap = self._ids() if lost is None else lost
         for index, offset in gone.items():
             self._set_cursor(index, offset)
-        written = [self._gap(requested)] if gone or lost is not None else []
+        written = [] if gap is None else [self._gap(gap)]
         if len(self._feeds) > 1:
             written += [self._cursor.stamp(index, frame).payload for index, frame in frames]
         else:
             written += [frame.payload for _, frame in frames]
             for index, frame in frames[-1:]:
                 self._set_cursor(index, frame.offset)
-        return b"".join(written)
+        return Taken(b"".join(written), count_events([frame for _, frame in frames]), gap)
 
-    def _head(self) -> bytes:
+    def _head(self) -> Taken:
         """What a client is to know before anything comes: that it has missed something, and where it is now."""
         lost, self._lost = self._lost, None
         if lost is not None:
-            return self._gap(lost)
-        return b"" if self._requested is not None else self._position()
+            return Taken(self._gap(lost), 0, lost)
+        return Taken(b"" if self._requested is not None else self._position(), 0)
 
     def _gap(self, requested: str) -> bytes:
         known = list(read_ids(self._ids(), len(self._feeds)) or ())

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import logging
+import os
+import socket
 import sys
+import time
 from functools import partial
 from typing import Any
 
 from flask import Flask, Response, request
 
-from . import wsgi
+from . import signals, wsgi
 from .access import Rules, ask_again
 from .brokers import Broker, broker_of
 from .channel import Channels, Options
 from .emitter import SseEmitter
+from .parking import begin_anew_in_child
+from .scheduler import SCHEDULER
 from .settings import Settings
 from .streams import Streams
 from .worker import watch_worker, worker_count
@@ -29,16 +34,23 @@ class State:
 
     def __init__(self, app: Flask, settings: Settings, options: dict[str, Options], rules: Rules) -> None:
         self.settings = settings
-        self.streams = Streams(settings)
+        self.streams = Streams(settings, app=app)
         ask = partial(ask_again, app, rules)
-        self.channels = Channels(_make_broker(settings), settings, options, self.streams, ask)
+        self.channels = Channels(_make_broker(settings), settings, options, self.streams, ask, app)
+        self.channels.broker.changed = self._broker_changed
+        self.channels.broker.about = self._about
         self.warnings: list[str] = []
         self._app = app
-        self._has_begun = False
+        self._begin_anew()
+        begin_anew_in_child(self)
         self._response_class = app.response_class
         self._streaming_class = wsgi.streaming(app.response_class)
         self._check_files()
         self._check_workers(worker_count())
+
+    def _begin_anew(self) -> None:
+        self._has_begun = False
+        self._since = time.time()
 
     def respond(self, emitter: SseEmitter, status: int | str, headers: Any) -> Response:
         if not self._has_begun:
@@ -59,17 +71,41 @@ class State:
         """See :meth:`.SSE.stats`."""
         streams, channels = self.streams, self.channels
         return {
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "since": self._since,
             **streams.counts(),
-            "channels": channels.counts(),
+            **channels.counts(),
             "opened": streams.opened,
             "closed": dict(streams.closed),
             "refused": streams.refused,
             "denied": streams.denied,
-            "published": channels.published,
             "broker": {"scheme": self.settings.broker_url.partition("://")[0], **channels.broker.status()},
             "draining": streams.is_draining,
             "warnings": list(self.warnings),
         }
+
+    def processes(self) -> list[dict[str, Any]]:
+        """See :meth:`.SSE.processes`."""
+        others = self.channels.broker.processes()
+        if not self._has_begun:
+            return others
+        return [{**self.stats(), "id": self.channels.broker.process, "age": 0.0}, *others]
+
+    def _about(self) -> dict[str, Any] | None:
+        """What other processes are told of this one; their channels they know."""
+        if not self._has_begun:
+            return None
+        unsaid = ("slow", "channels", "events")
+        return {name: value for name, value in self.stats().items() if name not in unsaid}
+
+    def _broker_changed(self, state: str, error: str | None) -> None:
+        if signals.broker_changed.receivers:
+            SCHEDULER.run(partial(self._tell_of_broker, state, error))
+
+    def _tell_of_broker(self, state: str, error: str | None) -> None:
+        with self._app.app_context():
+            signals.tell(signals.broker_changed, self._app, state=state, error=error)
 
     def _check_files(self) -> None:
         if sys.platform == "win32":

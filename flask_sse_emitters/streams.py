@@ -15,10 +15,12 @@ import math
 import weakref
 from collections import Counter
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
+from heapq import nlargest
 from itertools import islice
 from typing import Any
 
+from . import signals
 from .callbacks import CloseReason
 from .emitter import SseEmitter
 from .errors import TooManyClients
@@ -27,6 +29,7 @@ from .parking import begin_anew_in_child, guard, in_hub, pause
 from .scheduler import SCHEDULER, Scheduler
 from .settings import Settings
 from .sockets import SOCKETS
+from .traffic import Traffic
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +41,9 @@ FOR_CALLBACKS = 1.0
 
 #: That streams are refused is said once in so many seconds.
 SAID_EVERY = 60.0
+
+#: So many of the slowest clients are shown.
+SLOW_SHOWN = 20
 
 
 class Quota:
@@ -57,11 +63,15 @@ class Quota:
 
 
 class Streams:
-    """Every method may be called from any thread."""
+    """Every method may be called from any thread.
 
-    def __init__(self, settings: Settings, scheduler: Scheduler = SCHEDULER) -> None:
+    :param app: sends the signals.
+    """
+
+    def __init__(self, settings: Settings, scheduler: Scheduler = SCHEDULER, app: Any = None) -> None:
         self._settings = settings
         self._scheduler = scheduler
+        self._app = app
         self._begin_anew()
         _all.add(self)
         begin_anew_in_child(self)
@@ -79,6 +89,8 @@ class Streams:
         self.refused = 0
         self.denied = 0  #: requests for channels, by a rule or for their origin
         self.closed: Counter[str] = Counter()  #: by the value of their close_reason
+        self.traffic = Traffic()
+        self._dropped = 0  # events, of streams that are over
 
     def __len__(self) -> int:
         return len(self._open)
@@ -123,6 +135,7 @@ class Streams:
         if not refused:
             if not emitter.is_open:
                 self._leave_unless_written(emitter)
+            signals.tell(signals.emitter_opened, self._app, emitter=emitter)
             return self._settings.retry
         if full is None or self.is_draining:
             emitter._refuse(CloseReason.SHUTDOWN, None)
@@ -141,8 +154,15 @@ class Streams:
                 quota.count -= 1
                 if not quota.count:
                     self._quotas.pop(quota.whose, None)
+            self._dropped += emitter.dropped
             if emitter.close_reason is not None:
                 self.closed[emitter.close_reason.value] += 1
+        said = {"emitter": emitter, "reason": emitter.close_reason, "error": emitter.error}
+        self._tell_later(signals.emitter_closed, **said)
+
+    def told_of_gap(self, emitter: SseEmitter, requested: str) -> None:
+        self.traffic.count_gap()
+        self._tell_later(signals.gap_sent, emitter=emitter, requested=requested)
 
     def _limits_of(self, emitter: SseEmitter, address: str | None) -> list[tuple[str, int, str]]:
         """Those of whoever reads: as :class:`Quota` takes them."""
@@ -193,17 +213,46 @@ class Streams:
                 full.limit,
             )
 
+    def _tell_later(self, signal: Any, **said: Any) -> None:
+        """In the background, with the app's context pushed: receivers may block."""
+        if signal.receivers:
+            self._scheduler.run(partial(self._tell, signal, said))
+
+    def _tell(self, signal: Any, said: dict[str, Any]) -> None:
+        with self._settings.context():
+            signals.tell(signal, self._app, **said)
+
     def counts(self) -> dict[str, Any]:
-        """How many there are, by their outlets."""
+        """How many there are, by their outlets; what they were given, and what waits for them."""
         with self._guard:
             emitters = list(self._open)
+            dropped = self._dropped
         outlets = [emitter._outlet for emitter in emitters]
         declined = Counter(outlet.declined for outlet in outlets if outlet is not None and outlet.declined)
         handed_off = sum(emitter._direct is not None for emitter in emitters)
+        late = [(emitter, pending) for emitter in emitters if (pending := emitter.pending) or emitter.dropped]
         return {
             "clients": len(emitters),
             "outlets": {"handed_off": handed_off, "server": len(emitters) - handed_off},
             "declined": dict(declined),
+            "deliveries": self.traffic.deliveries,
+            "bytes": self.traffic.bytes,
+            "replayed": self.traffic.replayed,
+            "gaps": self.traffic.gaps,
+            "dropped": dropped + sum(emitter.dropped for emitter, _ in late),
+            "pending": sum(pending for _, pending in late),
+            "slow": [self._shown(*each) for each in nlargest(SLOW_SHOWN, late, key=_lateness)],
+        }
+
+    def _shown(self, emitter: SseEmitter, pending: int) -> dict[str, Any]:
+        reader = emitter._reader
+        return {
+            "channels": sorted({name for place in emitter._memberships if (name := place.list.name) is not None}),
+            "identity": None if reader is None else next(iter(reader.identities), None),
+            "pending": pending,
+            "dropped": emitter.dropped,
+            "outlet": "server" if emitter._direct is None else "handed_off",
+            "seconds": round(self._scheduler.clock() - emitter._deadlines.born, 1),
         }
 
     def drain(self, grace: float = 0.0) -> None:
@@ -249,6 +298,11 @@ class Streams:
     def _cut(self, emitter: SseEmitter) -> None:
         within = f"SSE_DRAIN_SECONDS={self._settings.drain_seconds:g}"
         emitter._disconnect(TimeoutError(f"the worker stops, and the client did not take the end within {within}"))
+
+
+def _lateness(late: tuple[SseEmitter, int]) -> tuple[int, int]:
+    emitter, pending = late
+    return pending, emitter.dropped
 
 
 def _network(address: str) -> str:

@@ -210,6 +210,7 @@ class Stream:
         assert emitter is not None
         self._parker = parker()
         emitter._stream_to(self)
+        emitter._count(0, len(greeting))
         client = None if self._environ is None else _client_socket(self._environ)
         if client is not None:
             self._watch = SOCKETS.watch(client, self)
@@ -243,7 +244,6 @@ class Stream:
     def _end(self) -> Exception:
         if self._watch is not None and self._emitter is not None and self._emitter.close_reason is CloseReason.SHUTDOWN:
             SOCKETS.stop_reading(self._watch)  # else a worker may wait for the next request of a kept connection
-        self._forget_client()
         if self._emitter is None or self._emitter.close_reason is not CloseReason.OVERFLOW:
             return StopIteration()
         # A clean end would tell the client that it missed nothing. Servers take this for a client that is gone.

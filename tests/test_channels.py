@@ -25,6 +25,7 @@ from flask_sse_emitters import (
     SseEmitters,
     TooManyClients,
 )
+from flask_sse_emitters.neighbours import Taken
 from flask_sse_emitters.replay import PAGE_SECONDS, PAGES_KEPT, Page, Pages
 from flask_sse_emitters.testing import OpenStream, decode, open_stream, published
 
@@ -538,7 +539,7 @@ def test_a_page_that_was_too_short_for_what_came_since_is_made_anew(board: Board
 
 def test_pages_are_let_go_when_nobody_asks_for_them_any_more(scheduler: ManualScheduler) -> None:
     pages = Pages(scheduler)
-    page = Page(b"x", (1,), (1,))
+    page = Page(Taken(b"x", 1), (1,), (1,))
     pages.put("old", page)
     scheduler.pass_time(PAGE_SECONDS * 0.6)
     pages.put("new", page)

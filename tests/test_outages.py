@@ -22,7 +22,8 @@ from flask_sse_emitters import BrokerUnavailable, Event
 from flask_sse_emitters.brokers import make_broker, redis_ear
 from flask_sse_emitters.brokers.redis_client import BEGIN_SECONDS, CONNECTIONS, READ_SECONDS, _Turns, within
 from flask_sse_emitters.brokers.redis_ear import GONE_AFTER, LONGEST_WAIT, PING_AFTER, SPREAD
-from flask_sse_emitters.brokers.redis_presence import COUNT_EVERY, COUNT_SECONDS
+from flask_sse_emitters.brokers.redis_presence import COUNT_EVERY
+from flask_sse_emitters.brokers.redis_wire import PRESENCE_SECONDS
 from flask_sse_emitters.frames import Frame
 from flask_sse_emitters.history import Bounds
 from flask_sse_emitters.scheduler import SCHEDULER, Bell
@@ -730,7 +731,7 @@ def test_all_that_is_kept_ends_by_itself(server: RedisServer, board: Board) -> N
     assert 290_000 < left["log"] <= 300_000
     assert left["at"] > 6 * 86_400_000
     assert revoked > 6 * 86_400_000
-    assert all(0 < ttl <= COUNT_SECONDS * 1000 for ttl in here)
+    assert all(0 < ttl <= PRESENCE_SECONDS * 1000 for ttl in here)
 
 
 def test_who_knows_nothing_of_the_bounds_leaves_them_as_they_are(server: RedisServer) -> None:
@@ -775,7 +776,7 @@ def test_many_changes_after_redis_has_forgotten_all_leave_the_count_right(server
 
 
 def test_clients_of_a_killed_process_are_forgotten_within_fifteen_seconds(server: RedisServer, board: Board) -> None:
-    assert COUNT_EVERY < COUNT_SECONDS < 15
+    assert COUNT_EVERY < PRESENCE_SECONDS < 15
     channel = board.sse.channel("a")
     with Server("gevent", "tests.channels_app:app", env=config(server)) as http, connected(http, "/events/a"):
         until(lambda: channel.subscribers() == 1, "its client")

@@ -7,7 +7,10 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
+from flask import Flask
+from flask.testing import EnvironBuilder
 
+from flask_sse_emitters import SSE, SseEmitter
 from flask_sse_emitters.sockets import SOCKETS
 
 from .waiting import until
@@ -95,3 +98,22 @@ def test_what_cannot_be_watched_is_said_and_no_error(caplog: pytest.LogCaptureFi
     watch = SOCKETS.watch(-1, Note())
     assert "noticed at its next heartbeat only" in caplog.text
     SOCKETS.forget(watch)
+
+
+def test_a_stream_is_awaited_until_the_server_is_done_with_its_end(pair: tuple[socket.socket, socket.socket]) -> None:
+    """A process that exits waits for the sockets that are known: the last chunk is written after the last piece."""
+    server, _ = pair
+    app = Flask(__name__)
+    SSE(app)
+    emitter = SseEmitter()
+    app.add_url_rule("/", view_func=lambda: emitter)
+    environ = {**EnvironBuilder(app).get_environ(), "werkzeug.socket": server, "wsgi.multithread": True}
+    before = len(SOCKETS)
+    body = app(environ, lambda *_: lambda _: None)
+    pieces = iter(body)
+    next(pieces)
+    emitter.complete()
+    assert list(pieces) == []
+    assert len(SOCKETS) == before + 1
+    body.close()  # type: ignore[attr-defined]
+    assert len(SOCKETS) == before

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from ..frames import Frame
@@ -58,6 +58,16 @@ class Broker(ABC):
     #: Whether what is published in one process reaches the others.
     is_shared = True
 
+    #: Stands for this process among those that share the broker.
+    process = "here"
+
+    #: Is called, from any thread, with the new ``state`` and the ``error`` when :meth:`status` has another state. Must
+    #: not block.
+    changed: Callable[[str, str | None], object] = staticmethod(lambda _state, _error: None)
+
+    #: What this process says of itself to whoever looks at :meth:`processes`; None where it has nothing to say. Cheap.
+    about: Callable[[], Mapping[str, Any] | None] = staticmethod(lambda: None)
+
     @abstractmethod
     def publish(self, channel: str, frame: Frame, bounds: Bounds | None, key: str | None = None) -> Published:
         """Give the event an id, keep it, and tell whoever listens. May wait for the broker, within limits.
@@ -106,6 +116,16 @@ class Broker(ABC):
         :raises BrokerUnavailable: where it cannot be reached in time.
         """
         return 0
+
+    def processes(self) -> list[dict[str, Any]]:
+        """What other processes have said of themselves: :attr:`about`, with ``id``, ``age`` and ``channels``.
+
+        ``id`` is a str that no two of them share, ``age`` the seconds since it was said, and ``channels`` how many
+        clients each channel has there. May wait for the broker, within limits.
+
+        :raises BrokerUnavailable: where it cannot be reached in time.
+        """
+        return []
 
     def status(self) -> dict[str, Any]:
         """How it is, for people and monitors: at least ``state``, which is ``"ok"`` or ``"degraded"``."""

@@ -22,7 +22,7 @@ from .redis_address import Address
 from .redis_client import Client, Script, within
 from .redis_ear import LOOK_EVERY, LOOK_EVERY_IN_CLUSTER, Ear
 from .redis_health import Health
-from .redis_wire import NOWHERE, PUBLISH, SUM, Names, publish_arguments
+from .redis_wire import NOWHERE, PROCESSES, PUBLISH, SUM, Names, publish_arguments, read_process
 
 #: Of so many channels a process knows where they were when it published there last: Redis may not be behind that.
 REMEMBERED = 10_000
@@ -80,8 +80,15 @@ class RedisBroker(Broker):
         self._ear.count_again(channel)
 
     def clients_elsewhere(self, channel: str) -> int:
-        arguments = [self._process, self._names.process, channel]
+        arguments = [self.process, self._names.process, channel]
         return int(self._run(SUM, [self._names.processes], arguments, "Redis did not count the clients ({})"))
+
+    def processes(self) -> list[dict[str, Any]]:
+        arguments = [self.process, self._names.process]
+        found = self._run(
+            PROCESSES, [self._names.processes], arguments, "Redis did not say what processes there are ({})"
+        )
+        return [read_process(*each) for each in found]
 
     def status(self) -> dict[str, Any]:
         return self._health.status()
@@ -108,10 +115,11 @@ class RedisBroker(Broker):
         self._published: dict[str, Position] = {}  # where channels were when this process published last
         self._local = native("_thread", "_local")()  # gevent's sockets belong to the event loop of one system thread
         self._shared: Client | None = None
-        self._process = new_epoch() + new_epoch()
-        self._health = Health(self._address.shown)
+        self.process = new_epoch() + new_epoch()
+        self._health = Health(self._address.shown, lambda state, error: self.changed(state, error))
         look_every = LOOK_EVERY_IN_CLUSTER if self._address.kind == "cluster" else LOOK_EVERY
-        self._ear = Ear(self._client, self._names, self._process, self._health, look_every)
+        about = lambda: self.about()  # noqa: E731 - it is set later
+        self._ear = Ear(self._client, self._names, self.process, self._health, look_every, about)
 
     def _run(self, script: Script, keys: list[str], arguments: list[Any], otherwise: str) -> Any:
         _refuse_unpatched()

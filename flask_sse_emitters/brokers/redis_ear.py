@@ -16,7 +16,7 @@ import math
 import selectors
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from typing import Any, TypeGuard
@@ -94,16 +94,23 @@ class Ear:
     :param client: gives what leads to Redis, for the thread that asks.
     :param process: stands for this process where clients are counted.
     :param look_every: a channel is looked up so often, in seconds, though nothing shows that it should be.
+    :param about: see :attr:`.Broker.about`.
     """
 
     def __init__(
-        self, client: Callable[[], Client], names: Names, process: str, health: Health, look_every: float = LOOK_EVERY
+        self,
+        client: Callable[[], Client],
+        names: Names,
+        process: str,
+        health: Health,
+        look_every: float = LOOK_EVERY,
+        about: Callable[[], Mapping[str, Any] | None] = lambda: None,
     ) -> None:
         self._new_client = client
         self._names = names
         self._health = health
         self._look_every = look_every
-        self._presence = Presence(names, process, health, self._clients)
+        self._presence = Presence(names, process, health, self._clients, about)
         self._guard = guard()
         self._topics: dict[str, Topic] = {}
         self.first: Topic | None = None  #: what it has missed is told before anything of the others

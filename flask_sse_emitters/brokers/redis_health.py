@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from typing import Any
 
 import redis
@@ -24,10 +25,12 @@ class Health:
     """What fails, and what does not. Any thread may call.
 
     :param shown: the URL, as it may be shown.
+    :param changed: is told the state, and the error, when one takes the place of the other.
     """
 
-    def __init__(self, shown: str) -> None:
+    def __init__(self, shown: str, changed: Callable[[str, str | None], object] = lambda _state, _error: None) -> None:
         self._shown = shown
+        self._changed = changed
         self._guard = guard()
         self._errors: dict[str, str] = {}
         self._since = 0.0
@@ -39,7 +42,8 @@ class Health:
         text = f"{error}".rstrip(".") or type(error).__name__
         now = time.monotonic()
         with self._guard:
-            if not self._errors:
+            begins = not self._errors
+            if begins:
                 self._since = now
             self._errors[what] = text
             if what == "publishing":
@@ -49,6 +53,8 @@ class Health:
                 self._is_said, self._said = True, now
         if says:
             log.warning("degraded: %s: %s failed: %s; streams stay open", self._shown, what, text)
+        if begins:
+            self._changed("degraded", f"{what}: {text}")
 
     def works(self, what: str) -> None:
         """That works."""
@@ -66,12 +72,16 @@ class Health:
 
     def _clear(self, *parts: str) -> None:
         with self._guard:
+            was_degraded = bool(self._errors)
             for part in parts:
                 self._errors.pop(part, None)
+            ends = was_degraded and not self._errors
             says = self._is_said and not self._errors
             self._is_said = self._is_said and not says
         if says:
             log.warning("%s is back, after %.1f s", self._shown, time.monotonic() - self._since)
+        if ends:
+            self._changed("ok", None)
 
     def status(self) -> dict[str, Any]:
         with self._guard:

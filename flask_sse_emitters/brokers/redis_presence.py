@@ -5,17 +5,19 @@ What a process has said holds for some seconds, so that one that was killed take
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
 
 import redis
 
 from ..parking import guard
 from .redis_client import Client
 from .redis_health import Health
-from .redis_wire import COUNT, Names
+from .redis_wire import ABOUT, COUNT, PRESENCE_SECONDS, Names
 
-#: What has changed is told after so many seconds, all of it is confirmed after so many, and forgotten after so many.
-COUNT_AFTER, COUNT_EVERY, COUNT_SECONDS = 0.25, 4.0, 12.0
+#: What has changed is told after so many seconds, and all of it is confirmed after so many.
+COUNT_AFTER, COUNT_EVERY = 0.25, 4.0
 
 #: Seconds until what was refused is told again.
 TELL_AGAIN = 1.0
@@ -29,9 +31,18 @@ class Presence:
 
     :param process: stands for this process.
     :param count: how many clients a channel has here.
+    :param about: see :attr:`.Broker.about`.
     """
 
-    def __init__(self, names: Names, process: str, health: Health, count: Callable[[str], int]) -> None:
+    def __init__(
+        self,
+        names: Names,
+        process: str,
+        health: Health,
+        count: Callable[[str], int],
+        about: Callable[[], Mapping[str, Any] | None],
+    ) -> None:
+        self._about = about
         self._names = names
         self._process = process
         self._health = health
@@ -68,6 +79,7 @@ class Presence:
         """
         if now < self.due:
             return
+        figures = self._figures() if now >= self._confirm_at else []
         self._confirm_at = now + COUNT_EVERY
         if self.is_known and not self._changed and not channels:
             return
@@ -76,7 +88,7 @@ class Presence:
         if not self.is_known:
             changed = dict.fromkeys([*changed, *list(channels)])
         try:
-            known = self._tell(client, list(changed), breathe)
+            known = self._tell(client, list(changed), figures, breathe)
         except redis.ResponseError as error:  # it cannot be written to: events may come all the same
             known, self._tell_at = False, now + TELL_AGAIN
             self._health.fails("counting clients", error)
@@ -85,14 +97,26 @@ class Presence:
             self._health.works("counting clients")
         self.is_known, self.is_told = known or not any(map(self._count, channels)), True
 
-    def _tell(self, client: Client, channels: Sequence[str], breathe: Callable[[], object]) -> bool:
+    def _figures(self) -> list[Any]:
+        about = self._about()
+        return [] if about is None else [ABOUT, json.dumps(about)]
+
+    def _tell(
+        self, client: Client, channels: Sequence[str], about: Sequence[Any], breathe: Callable[[], object]
+    ) -> bool:
         """:return: whether Redis knows of all clients here now."""
         known = True
         keys = [self._names.processes, self._names.process + self._process]
         for index in range(0, len(channels) or 1, NAMES_AT_ONCE):
             begins = not self.is_known and not index
             figures = [each for name in channels[index : index + NAMES_AT_ONCE] for each in (name, self._count(name))]
-            arguments = [self._process, round(COUNT_SECONDS * 1000), int(begins), *figures]
+            arguments = [
+                self._process,
+                round(PRESENCE_SECONDS * 1000),
+                int(begins),
+                *([] if index else about),
+                *figures,
+            ]
             was_there = client.run(COUNT, keys, arguments)
             known = known and bool(was_there or begins or index)
             breathe()

@@ -10,11 +10,13 @@ Of a channel there are, with names that Redis Cluster keeps in one slot:
 And of who reads them, in one slot, too:
 
 * ``<prefix>:{here}:processes``, a sorted set: the processes that have clients, and until when that holds.
-* ``<prefix>:{here}:process:<id>``, a hash: how many clients one of them has of each channel.
+* ``<prefix>:{here}:process:<id>``, a hash: how many clients one of them has of each channel; and in the field
+  ``!about``, which is no channel's name, what it says of itself, as JSON.
 """
 
 from __future__ import annotations
 
+import json
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -25,6 +27,12 @@ from .redis_client import Script
 
 #: No channel has been there.
 NOWHERE = Position("", 0)
+
+#: What a process has said of its clients holds for so long.
+PRESENCE_SECONDS = 12.0
+
+#: The field of what a process says of itself.
+ABOUT = "!about"
 
 #: So many events are looked up at once at most.
 ENTRIES = 20
@@ -153,6 +161,21 @@ return sum
 """)
 
 
+#: What all processes but this one have said.
+PROCESSES = Script(f"""
+{_NOW}
+local found = {{}}
+local living = redis.call('ZRANGEBYSCORE', KEYS[1], now, '+inf', 'WITHSCORES')
+for index = 1, #living, 2 do
+  if living[index] ~= ARGV[1] then
+    local left = living[index + 1] - now
+    table.insert(found, {{living[index], string.format('%.0f', left), redis.call('HGETALL', ARGV[2] .. living[index])}})
+  end
+end
+return found
+""")
+
+
 class Names:
     """What belongs to a channel is called.
 
@@ -223,6 +246,21 @@ def read_found(answer: list[Any]) -> Found:
         (_, body), (_, name), (_, at) = zip(fields[::2], fields[1::2], strict=True)
         told.append(Told(epoch.decode(), int(entry_id.split(b"-")[0]), int(at), bounds, _frame(name, body)))
     return Found(epoch.decode(), int(newest), int(last), int(now), told)
+
+
+def read_process(name: bytes, left: bytes, fields: list[bytes]) -> dict[str, Any]:
+    """What a process has said; only its channels where what it says of itself cannot be read.
+
+    :param left: for how many milliseconds that still holds.
+    """
+    said = {field.decode(): value for field, value in zip(fields[::2], fields[1::2], strict=True)}
+    try:
+        about = json.loads(said.pop(ABOUT, b"{}"))
+    except ValueError:
+        about = {}
+    channels = {channel: int(count) for channel, count in sorted(said.items()) if not channel.startswith("!")}
+    age = max(0.0, PRESENCE_SECONDS - int(left) / 1000)
+    return {**about, "id": name.decode(), "age": round(age, 3), "channels": channels}
 
 
 def read_clock(answer: list[Any]) -> float:
