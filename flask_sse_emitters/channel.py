@@ -214,17 +214,19 @@ class Channels:
         Replay(emitter, feeds, emitter.last_event_id, self._pages).begin()
         return emitter
 
-    def counts(self) -> dict[str, Any]:
-        """The clients of every channel that has any here, and how many events it has had since; what was published."""
+    def counts(self) -> dict[str, dict[str, int]]:
+        """The clients of every channel that has any here, and how many events it has had since."""
         feeds = sorted((feed.name, len(feed), feed.told) for feed in self._every_feed() if len(feed))
-        with self._guard:
-            published, confirmed, failed, seconds = self.published, self._confirmed, self._failed, self._seconds
         return {
             "channels": {name: clients for name, clients, _ in feeds},
             "events": {name: told for name, _, told in feeds},
-            "published": published,
-            "publish": {"count": confirmed, "seconds": seconds, "failed": failed},
         }
+
+    def publish_counts(self) -> dict[str, Any]:
+        """What this process has published."""
+        with self._guard:
+            publish = {"count": self._confirmed, "seconds": self._seconds, "failed": self._failed}
+            return {"published": self.published, "publish": publish}
 
     def _members(self, name: str | None) -> Iterator[SseEmitter]:
         if name is None:

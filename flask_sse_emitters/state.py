@@ -69,17 +69,20 @@ class State:
 
     def stats(self) -> dict[str, Any]:
         """See :meth:`.SSE.stats`."""
+        return {**self._figures(), **self.channels.counts()}
+
+    def _figures(self) -> dict[str, Any]:
         streams, channels = self.streams, self.channels
         return {
             "pid": os.getpid(),
             "host": socket.gethostname(),
             "since": self._since,
             **streams.counts(),
-            **channels.counts(),
             "opened": streams.opened,
             "closed": dict(streams.closed),
             "refused": streams.refused,
             "denied": streams.denied,
+            **channels.publish_counts(),
             "broker": {"scheme": self.settings.broker_url.partition("://")[0], **channels.broker.status()},
             "draining": streams.is_draining,
             "warnings": list(self.warnings),
@@ -96,8 +99,7 @@ class State:
         """What other processes are told of this one; their channels they know."""
         if not self._has_begun:
             return None
-        unsaid = ("slow", "channels", "events")
-        return {name: value for name, value in self.stats().items() if name not in unsaid}
+        return {name: value for name, value in self._figures().items() if name != "slow"}
 
     def _broker_changed(self, state: str, error: str | None) -> None:
         if signals.broker_changed.receivers:

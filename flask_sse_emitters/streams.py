@@ -230,7 +230,8 @@ class Streams:
         outlets = [emitter._outlet for emitter in emitters]
         declined = Counter(outlet.declined for outlet in outlets if outlet is not None and outlet.declined)
         handed_off = sum(emitter._direct is not None for emitter in emitters)
-        late = [(emitter, pending) for emitter in emitters if (pending := emitter.pending) or emitter.dropped]
+        # Whoever is idle has nothing pending but what is just being carried to it.
+        late = [(each, each.pending) for each in emitters if not each._idle or each._backlog.dropped]
         return {
             "clients": len(emitters),
             "outlets": {"handed_off": handed_off, "server": len(emitters) - handed_off},
@@ -241,7 +242,7 @@ class Streams:
             "gaps": self.traffic.gaps,
             "dropped": dropped + sum(emitter.dropped for emitter, _ in late),
             "pending": sum(pending for _, pending in late),
-            "slow": [self._shown(*each) for each in nlargest(SLOW_SHOWN, late, key=_lateness)],
+            "slow": [self._shown(*each) for each in nlargest(SLOW_SHOWN, late, key=_lateness) if any(_lateness(each))],
         }
 
     def _shown(self, emitter: SseEmitter, pending: int) -> dict[str, Any]:

@@ -28,6 +28,7 @@ KINDS = ["gevent", "gevent_off", "gthread"]
 def serving(kind: str, **config: Any) -> Iterator[Server]:
     with Server(kind, "tests.channels_app:app", env={"CONFIG": json.dumps({"SSE_HEARTBEAT": 0, **config})}) as server:
         yield server
+        server.kill()  # an orderly stop takes seconds
 
 
 @pytest.mark.parametrize("kind", KINDS)
