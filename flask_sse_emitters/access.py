@@ -148,7 +148,7 @@ def _ask(rule: Rule, called: str, name: str) -> Grant:
     except AccessDenied:
         raise
     except HTTPException as error:
-        log.info("the %s denies channel %r: %s", called, name, error)
+        log.debug("the %s denies channel %r: %s", called, name, error)
         raise AccessDenied(f"the {called} denies channel {name!r}: {error}") from error
     except Exception as error:
         log.exception("the %s failed for channel %r, which denies", called, name)

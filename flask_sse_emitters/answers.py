@@ -41,5 +41,5 @@ def handle_denials(app: Flask) -> None:
 def answer_denied(error: AccessDenied) -> Any:
     """As the app does."""
     log.debug("%s %r is denied: %s", request.method, request.path, error)
-    current_app.extensions[EXTENSION].streams.denied += 1
+    current_app.extensions[EXTENSION].streams.note_denied()
     return current_app.ensure_sync(current_app.error_handler_spec[None][None][AccessDenied])(error)

@@ -28,6 +28,7 @@ class Lane:
         self._max_helpers = max_helpers
         self._guard = guard()
         self._jobs: deque[Callable[[], object]] = deque()
+        self._said = False  # that no thread is to be had
         self._coming = 0  # helpers that have been started, and have not begun yet
 
     def put(self, job: Callable[[], object]) -> None:
@@ -50,9 +51,12 @@ class Lane:
                 with self._guard:
                     self.helpers -= 1
                     self._coming -= 1
-                log.exception("cannot start a thread for %s; trying again", self._name)
+                if not self._said:
+                    self._said = True
+                    log.exception("cannot start a thread for %s; it is tried again, and this is said once", self._name)
                 time.sleep(0.25)
                 return
+            self._said = False
 
     def _count_in(self) -> bool:
         with self._guard:

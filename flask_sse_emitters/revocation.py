@@ -15,7 +15,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from functools import partial
+from functools import lru_cache, partial
 from itertools import count
 from typing import NamedTuple
 
@@ -215,5 +215,10 @@ def _read(frame: Frame) -> tuple[str, Revocation] | None:
         [event] = decode(frame.payload)
         process, identity, channel, asks = json.loads(event.data or "")
         return process, Revocation(identity, channel, asks)
-    log.warning("something else than this package revokes: %r", frame.payload[:100])
+    _note_foreign(frame.payload[:100])
     return None
+
+
+@lru_cache(maxsize=1000)  # each once
+def _note_foreign(payload: bytes) -> None:
+    log.warning("something else than this package revokes: %r", payload)

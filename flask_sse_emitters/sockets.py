@@ -69,6 +69,7 @@ class Sockets:
 
     def __init__(self) -> None:
         self._watches: dict[int, Watch] = {}  # by descriptor
+        self._said: set[str] = set()  # why some cannot be watched
         self._begin_anew()
         begin_anew_in_child(self)
 
@@ -85,7 +86,7 @@ class Sockets:
         if opened and self._epoll is not None:
             SCHEDULER.add_reader(self._epoll.fileno(), self._notice)
         if error is not None:
-            log.warning("a client that leaves is noticed at its next heartbeat only: %s", error)
+            self._note_unwatched(error)
         return watch
 
     def await_room(self, watch: Watch) -> None:
@@ -158,6 +159,12 @@ class Sockets:
         for watch in roomy:
             if (watcher := watch.watcher) is not None:
                 watcher.has_room()
+
+    def _note_unwatched(self, error: OSError | ValueError) -> None:
+        """Say each reason once."""
+        if str(error) not in self._said:
+            self._said.add(str(error))
+            log.warning("clients that leave are noticed at their next heartbeat only: %s; this is said once", error)
 
     def _stop(self, watch: Watch) -> None:
         if watch.is_on:

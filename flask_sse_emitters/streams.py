@@ -213,6 +213,10 @@ class Streams:
                 full.limit,
             )
 
+    def note_denied(self) -> None:
+        with self._guard:
+            self.denied += 1
+
     def _tell_later(self, signal: Any, **said: Any) -> None:
         """In the background, with the app's context pushed: receivers may block."""
         if signal.receivers:

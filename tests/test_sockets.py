@@ -96,7 +96,7 @@ def test_a_cut_ends_the_connection_for_both(pair: tuple[socket.socket, socket.so
 
 def test_what_cannot_be_watched_is_said_and_no_error(caplog: pytest.LogCaptureFixture) -> None:
     watch = SOCKETS.watch(-1, Note())
-    assert "noticed at its next heartbeat only" in caplog.text
+    assert "noticed at their next heartbeat only" in caplog.text
     SOCKETS.forget(watch)
 
 

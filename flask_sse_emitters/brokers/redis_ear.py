@@ -190,17 +190,19 @@ class Ear:
     # On the thread.
 
     def _run(self, bell: Bell) -> None:
-        wait = FIRST_WAIT
+        wait, says = FIRST_WAIT, True
         while not self._closed:
             session = _Session(self, bell)
             try:
                 session.listen()
             except Exception as error:
-                if self._abandoned:
+                if self._closed:  # perhaps in the middle of a command: its connection is gone
                     break
-                if not isinstance(error, redis.RedisError | OSError):
-                    log.exception("listening to Redis failed; it is tried again")
+                if says and not isinstance(error, redis.RedisError | OSError):
+                    log.exception("listening to Redis failed; it is tried again, and this is said once")
+                    says = False
                 self._health.fails("listening", error)
+            says = says or session.is_settled
             wait = FIRST_WAIT if session.is_settled else min(wait * 2, LONGEST_WAIT)
             if not self._closed:
                 time.sleep(wait * CHANCE.uniform(1 - SPREAD, 1 + SPREAD))
