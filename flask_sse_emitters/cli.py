@@ -1,17 +1,17 @@
-"""``flask sse``: publish to an app's channels, and read them, from a shell."""
+"""``flask sse``: publish to an app's channels and read them, see who serves them, and check a deployed stream."""
 
 from __future__ import annotations
 
 import json
 import logging
-import os
-import selectors
-import stat
+import re
 import sys
+import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, BinaryIO
+from dataclasses import asdict
+from typing import Any
 
 import click
 from flask import current_app
@@ -19,16 +19,23 @@ from flask.cli import AppGroup
 
 from .brokers import Broker
 from .channel import MOST_CHANNELS, Channel, Channels, name_for_operator
-from .emitter import SseEmitter
+from .check import Finding, Plan, Target, check
 from .errors import BrokerUnavailable, InvalidChannel, InvalidEvent, SseError
+from .listening import Listening
 from .posting import parse_json
-from .scheduler import Bell
-from .settings import EXTENSION, Settings
+from .settings import EXTENSION, Settings, checked
+from .status import describe, totals
 
 #: What a shell shows of a process that an interrupt has ended.
 INTERRUPTED = 130
 
-commands = AppGroup("sse", help="Publish to channels, and read them, through the broker at SSE_BROKER_URL.")
+_SECONDS_HELP = "So long a silent stream is looked at, at most, for its heartbeat."
+
+commands = AppGroup("sse", help="Channels, through the broker at SSE_BROKER_URL; and whether deployed streams work.")
+
+_HEADER = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([^\r\n\0]*)", re.ASCII)
+
+_COLOURS = {"ok": "green", "note": "yellow", "fault": "red"}
 
 
 def _check_names(_context: click.Context, _parameter: click.Parameter, value: Any) -> Any:
@@ -36,6 +43,18 @@ def _check_names(_context: click.Context, _parameter: click.Parameter, value: An
         return name_for_operator(value) if isinstance(value, str) else tuple(map(name_for_operator, value))
     except InvalidChannel as error:
         raise click.BadParameter(str(error)) from error
+
+
+def _check_origin(_context: click.Context, _parameter: click.Parameter, origin: str | None) -> str | None:
+    if origin is None:
+        return None
+    try:
+        [found] = checked("cors_origins", [origin])
+    except ValueError:
+        found = "*"
+    if found == "*":
+        raise click.BadParameter(f"{origin!r} is no origin of a page, such as https://example.com")
+    return str(found)
 
 
 @commands.command()
@@ -83,6 +102,87 @@ def listen(context: click.Context, names: tuple[str, ...], last_event_id: str | 
         context.exit(INTERRUPTED)
     except BrokenPipeError:
         context.exit(0)
+
+
+@commands.command("check")
+@click.argument("url")
+@click.option("--header", "headers", metavar="'NAME: VALUE'", multiple=True, help="Send this as well; repeatable.")
+@click.option(
+    "--origin",
+    metavar="ORIGIN",
+    callback=_check_origin,
+    help="Pages of this origin are to read the stream: https://example.com",
+)
+@click.option("--seconds", type=click.FloatRange(min=1, max=3600), default=75.0, show_default=True, help=_SECONDS_HELP)
+@click.option("--replay/--no-replay", default=True, help="Whether clients that come back are to get what they missed.")
+@click.option("--insecure", is_flag=True, help="Take any certificate.")
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+@click.pass_context
+def check_stream(
+    context: click.Context,
+    url: str,
+    headers: tuple[str, ...],
+    origin: str | None,
+    seconds: float,
+    replay: bool,
+    insecure: bool,
+    as_json: bool,
+) -> None:
+    """Connect to the stream at URL as a browser does, and say what is wrong with it, and how to mend it.
+
+    It opens three or four streams for some 20 seconds, and publishes nothing. Exit status 1 says that there is a fault.
+    """
+    plan = Plan(_target(url, headers, insecure), origin, seconds, replay)
+    try:
+        findings = check(plan, lambda text: click.echo(f"- {text}", err=True))
+    except KeyboardInterrupt:
+        context.exit(INTERRUPTED)
+    faults = sum(finding.level == "fault" for finding in findings)
+    if as_json:
+        click.echo(json.dumps({"url": url, "faults": faults, "findings": list(map(asdict, findings))}, indent=2))
+    else:
+        _print_findings(findings)
+        click.echo("All is well." if not faults else "1 fault." if faults == 1 else f"{faults} faults.")
+    context.exit(1 if faults else 0)
+
+
+@commands.command()
+@click.option("--json", "as_json", is_flag=True, help="Print it all as JSON.")
+def status(as_json: bool) -> None:
+    """Print which processes serve the app, with how many clients of which channels, as they say through the broker.
+
+    A process is there from its first stream of a channel on. What it says is some seconds old; one that was killed is
+    gone after 12.
+    """
+    _shared_channels()
+    with _warnings_to(logging.NullHandler()), _clean_errors():
+        processes = current_app.extensions[EXTENSION].processes()
+    if as_json:
+        click.echo(json.dumps({**totals(processes), "processes": processes}, indent=2))
+    else:
+        click.echo(describe(processes))
+
+
+def _target(url: str, headers: Sequence[str], insecure: bool) -> Target:
+    found = [_HEADER.fullmatch(header) for header in headers]
+    if None in found:
+        wrong = headers[found.index(None)]
+        raise click.BadParameter(f"{wrong!r} is no 'Name: value'", param_hint="'--header'")
+    try:
+        return Target.of(url, tuple((each[1], each[2].strip()) for each in found if each), verifies=not insecure)
+    except ValueError as error:
+        raise click.BadParameter(f"{url!r} is no address of a stream: {error}", param_hint="'URL'") from error
+
+
+def _print_findings(findings: Sequence[Finding]) -> None:
+    width = max(len(finding.name) for finding in findings)
+    indent = " " * (width + 9)
+    for finding in findings:
+        level = click.style(f"{finding.level.upper():5}", fg=_COLOURS[finding.level])
+        for number, text in enumerate(filter(None, (finding.seen, finding.mend))):
+            start = indent if number else f"{level}  {finding.name:{width}}  "
+            lines = textwrap.wrap(text, 78, break_long_words=False, break_on_hyphens=False)
+            click.echo(start + f"\n{indent}".join(lines))
 
 
 def _shared_channels() -> tuple[Channels, Settings]:
@@ -158,135 +258,7 @@ def _print_stream(channels: Channels, names: tuple[str, ...], last_event_id: str
     ends = time.monotonic() + seconds
     with _warnings_to(logging.NullHandler()):
         channels.broker.clients_elsewhere(names[0])  # for its error: what listens goes on trying
-    with _warnings_to(logging.StreamHandler()), _Listening(channels, names, last_event_id, out, ends) as listening:
+    with _warnings_to(logging.StreamHandler()), Listening(channels, names, last_event_id, out, ends) as listening:
         for block in listening.blocks():
             while block:
                 block = block[out.write(block) :]
-
-
-class _Listening:
-    """Reads channels, for ever, on one thread.
-
-    :param out: is noticed to have no reader any more, where it is a pipe.
-    :param ends: when the broker must have said what there is, by ``time.monotonic``.
-    """
-
-    def __init__(
-        self, channels: Channels, names: tuple[str, ...], last_event_id: str | None, out: BinaryIO, ends: float
-    ) -> None:
-        self._channels = channels
-        self._names = names
-        self._last_event_id = last_event_id
-        self._ends: float | None = ends
-        self._bell = Bell()
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(self._bell.fileno(), selectors.EVENT_READ)
-        self._pipe = _pipe(out)
-        if self._pipe is not None:
-            self._selector.register(self._pipe, selectors.EVENT_READ)  # it can be read only in so far as it is broken
-
-    def __enter__(self) -> _Listening:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._selector.close()
-        self._bell.close()
-
-    def blocks(self) -> Iterator[bytes]:
-        """The blocks of a stream as they come.
-
-        It ends where more is pending than may be, or Redis has lost events; then another goes on after the last block.
-
-        :raises BrokerUnavailable: where the broker does not say in time what there is.
-        :raises BrokenPipeError: where nobody reads the output any more.
-        """
-        while True:
-            emitter = self._channels.subscribe(self._names, 0, self._last_event_id, heartbeat=0, overflow="close")
-            try:
-                yield from self._blocks_of(_Tap(emitter, self._bell))
-            finally:
-                emitter.complete()
-
-    def _blocks_of(self, tap: _Tap) -> Iterator[bytes]:
-        begun = b""
-        while (piece := tap.take()) is not None:
-            if not piece:
-                self._wait()
-            *blocks, begun = (begun + piece).split(b"\n\n")
-            for block in blocks:
-                if block.startswith(b"retry: "):  # the end of a stream, which nobody is to see here
-                    continue
-                yield block + b"\n\n"
-                if block.startswith(b"id: "):
-                    self._last_event_id = block[len(b"id: ") :].partition(b"\n")[0].decode()
-
-    def _wait(self) -> None:
-        ready = self._selector.select(self._time_left())
-        self._bell.hush()
-        if any(key.fd == self._pipe for key, _ in ready):
-            raise BrokenPipeError
-
-    def _time_left(self) -> float | None:
-        """Until the broker must have said what there is; None once it has."""
-        if self._ends is None:
-            return None
-        if all(self._channels.feed(name).log is not None for name in self._names):
-            self._ends = None
-            return None
-        left = self._ends - time.monotonic()
-        if left <= 0:
-            because = self._channels.broker.status().get("error", "no answer in SSE_PUBLISH_SECONDS")
-            raise BrokerUnavailable(f"the broker does not let us listen: {because}; is SSE_BROKER_URL right?")
-        return left
-
-
-class _Tap:
-    """The outlet of an emitter whose stream is read here.
-
-    :param bell: rings when there is something to take again.
-    """
-
-    declined: str | None = None
-
-    def __init__(self, emitter: SseEmitter, bell: Bell) -> None:
-        self._emitter = emitter
-        self._bell = bell
-        self._asleep = False  # there was nothing to take
-        self._woken = False  # but now there is
-        self._given = b""
-        emitter._stream_to(self)
-
-    def take(self) -> bytes | None:
-        """What has come; ``b""`` where there is nothing until the bell rings, None at the end."""
-        if self._asleep:
-            if not self._woken:
-                return b""
-            self._asleep = self._woken = False
-            given, self._given = self._given, b""
-            if given:
-                return given
-        piece = self._emitter._take()
-        self._asleep = piece == b""
-        return piece
-
-    def wake(self) -> None:
-        self._woken = True
-        self._bell.ring()
-
-    def give(self, payload: bytes) -> None:
-        self._given = payload
-        self.wake()
-
-    def cut(self) -> None:
-        """There is no client to let go of: whoever reads finds the end."""
-
-    def unsent(self) -> int | None:
-        return None
-
-
-def _pipe(out: BinaryIO) -> int | None:
-    try:
-        descriptor = out.fileno()
-        return descriptor if stat.S_ISFIFO(os.fstat(descriptor).st_mode) else None
-    except OSError:  # a test's
-        return None

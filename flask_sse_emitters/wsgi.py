@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from flask import Response, request
 from werkzeug.wsgi import ClosingIterator
 
-from . import cors
+from . import cors, probe
 from .callbacks import CloseReason
 from .direct import AT_ONCE
 from .emitter import SseEmitter
@@ -79,6 +79,8 @@ def respond(
     Response.call_on_close(response, stream.close)  # also where somebody puts another body in its place
     response.headers.update(headers or {})
     cors.allow(response.headers, settings)
+    if probe.KEY in environ:
+        probe.answer(emitter, environ, response.headers)
     return response
 
 

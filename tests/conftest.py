@@ -14,7 +14,7 @@ from .servers import SERVERS, Server
 
 def program(name: str, package: str) -> str:
     """The path of a program that Debian has; without it the test is skipped, or fails where CI must have it."""
-    path = shutil.which(name)
+    path = shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")  # not everybody has that there
     if path is None:
         reason = f"{name} is missing: apt-get install {package}"
         if os.environ.get("CI") == "true":

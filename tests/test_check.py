@@ -1,0 +1,639 @@
+"""``flask sse check``, of streams that are wrong in ways in which nginx is not. For those see ``test_nginx.py``."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import trustme
+from click.testing import Result
+from flask import Flask
+
+from flask_sse_emitters import SSE
+from flask_sse_emitters.check import Finding, Plan, Target, check
+
+from .servers import ROOT
+from .tiny_server import END, Answering, Request, TinyServer, chunk, head
+from .waiting import PATIENCE, until
+
+EVENT = chunk(b"id: 1\ndata: x\n\n")
+GAP = chunk(b"event: gap\ndata: {}\n\n")
+BEAT = chunk(b":\n\n")
+FRESH = "Cache-Control: no-cache"
+
+
+@pytest.fixture(autouse=True)
+def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers of these tests do at once what they do."""
+    monkeypatch.setattr("flask_sse_emitters.check.LOOK", 0.3)
+    monkeypatch.setattr("flask_sse_emitters.check.REPLAY", 0.3)
+
+
+def told(request: Request, **said: object) -> str:
+    """The header by which a server of ours answers, with what it says of itself."""
+    values = {
+        "protocol": "HTTP/1.1",
+        "connection": "",
+        "last-event-id": "no",
+        "heartbeat": 0.1,
+        "comments": 0,
+        "every": 0.1,
+    }
+    if "last-event-id" in request.headers:
+        values["last-event-id"] = "yes"
+    values.update({name.replace("_", "-"): value for name, value in said.items()})
+    return f"Sse-Check: {request.nonce}; " + "; ".join(f"{name}={value}" for name, value in values.items())
+
+
+def good(request: Request, *lines: str, **said: object) -> Iterator[bytes]:
+    """A stream with which all is well; or not, by what else it says."""
+    yield head(told(request, **said), FRESH, *lines)
+    yield GAP if "last-event-id" in request.headers else EVENT
+    while not request.hold(0.1):
+        yield BEAT
+
+
+def findings(answering: Answering, path: str = "/", **plan: Any) -> dict[str, Finding]:
+    with TinyServer(answering) as server:
+        return findings_at(server.url + path, **plan)
+
+
+def findings_at(url: str, headers: tuple[tuple[str, str], ...] = (), **plan: Any) -> dict[str, Finding]:
+    """By name; the whole takes no longer than tests wait."""
+    verifies = plan.pop("verifies", True)
+    began = time.monotonic()
+    found = check(Plan(Target.of(url, headers, verifies=verifies), **{"seconds": 1.0, **plan}), lambda _: None)
+    assert time.monotonic() - began < PATIENCE
+    names = [each.name for each in found if each.name != "redirect"]
+    assert len(set(names)) == len(names)
+    for each in found:
+        assert each.mend or each.level != "fault", "a fault says how it is mended"
+    return {each.name: each for each in found}
+
+
+def faults(found: dict[str, Finding]) -> list[str]:
+    return [name for name, finding in found.items() if finding.level == "fault"]
+
+
+def invoked(*arguments: str) -> Result:
+    app = Flask(__name__)
+    SSE(app)
+    return app.test_cli_runner().invoke(args=["sse", "check", *arguments])
+
+
+# no answer
+
+
+def test_a_server_that_is_not_there_is_said_so() -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        found = findings_at(f"http://127.0.0.1:{nobody.getsockname()[1]}/")
+    assert faults(found) == ["unreachable"]
+    assert "Connection refused" in found["unreachable"].seen
+
+
+def test_a_name_without_an_address_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_address(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", no_address)
+    found = findings_at("http://streams.invalid/")
+    assert found["unreachable"].seen == "No address is known of streams.invalid: Name or service not known."
+
+
+def test_a_server_that_says_nothing_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flask_sse_emitters.check.wire.STEP_SECONDS", 0.2)
+
+    def silent(request: Request) -> Iterator[bytes]:
+        yield request.hold()
+
+    found = findings(silent)
+    assert faults(found) == ["no-byte"]
+    assert found["no-byte"].seen == "Not even headers came in 0.2 s."
+
+
+def test_a_server_whose_headers_never_end_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each byte comes in time, so that nothing that waits for one of them would ever end."""
+    monkeypatch.setattr("flask_sse_emitters.check.wire.STEP_SECONDS", 0.3)
+
+    def dripping(request: Request) -> Iterator[bytes]:
+        yield b"HTTP/1.1 200 OK\r\nX: "
+        while not request.hold(0.05):
+            yield b"x"
+
+    found = findings(dripping)
+    assert faults(found) == ["unreachable"]
+
+
+@pytest.mark.parametrize("answer", [b"SSH-2.0-x\r\n", b""], ids=["not HTTP", "nothing"])
+def test_what_is_no_answer_in_http_is_said_so(answer: bytes) -> None:
+    found = findings(lambda _: iter([answer]))
+    assert faults(found) == ["unreachable"]
+
+
+# the wrong answer
+
+
+@pytest.mark.parametrize(
+    ("status", "mend"),
+    [
+        ("204 No Content", "never comes back"),
+        ("401 Unauthorized", "--header 'Authorization: Bearer ...'"),
+        ("403 Forbidden", "closed until"),
+        ("404 Not Found", "url_prefix"),
+        ("500 Internal Server Error", "the app's log"),
+        ("502 Bad Gateway", "does gunicorn run"),
+        ("503 Service Unavailable", "never comes back"),
+        ("418 I'm a teapot", "Only a 200"),
+    ],
+)
+def test_another_status_is_named_with_what_it_means(status: str, mend: str) -> None:
+    found = findings(lambda _: iter([head(status=status, kind="text/plain"), chunk(b"No, thanks\n"), END]))
+    assert list(found) == ["status"]
+    assert found["status"].seen.startswith(f"The answer is {status}")
+    assert mend in found["status"].mend
+    if not status.startswith("204"):
+        assert found["status"].seen.endswith(": No, thanks")
+
+
+@pytest.mark.parametrize("kind", ["text/html; charset=utf-8", "application/json", "text/plain", None])
+def test_another_content_type_is_named(kind: str | None) -> None:
+    found = findings(lambda _: iter([head(kind=kind), chunk(b"<!doctype html>"), END]))
+    assert faults(found) == ["content-type"]
+    assert found["content-type"].seen == f"The Content-Type is {kind or 'missing'}."
+
+
+def test_a_content_type_with_parameters_is_one_of_a_stream() -> None:
+    def shouting(request: Request) -> Iterator[bytes]:
+        for piece in good(request):
+            yield piece.replace(b"text/event-stream", b"Text/Event-Stream;charset=UTF-8")
+
+    assert findings(shouting)["status"].seen == "200, Text/Event-Stream;charset=UTF-8"
+
+
+def test_what_a_server_says_cannot_write_to_the_terminal() -> None:
+    with TinyServer(
+        lambda _: iter([head(status="404 \x1b[31mred", kind="text/plain"), chunk(b"\x1b]0;owned\x07"), END])
+    ) as server:
+        result = invoked(server.url)
+    assert "\x1b" not in result.output
+    assert "404 [31mred" in result.output
+
+
+# streams
+
+
+def test_nothing_is_wrong_with_a_good_stream() -> None:
+    found = findings(good)
+    assert faults(found) == []
+    assert found["read-timeout"].level == found["replay"].level == "ok"
+
+
+def test_a_stream_of_another_kind_of_server_is_looked_at_from_outside() -> None:
+    def other(request: Request) -> Iterator[bytes]:
+        yield head(FRESH)
+        yield EVENT
+        yield request.hold()
+
+    found = findings(other)
+    assert faults(found) == []
+    assert {name for name, finding in found.items() if finding.level == "note"} >= {"server", "replay", "read-timeout"}
+
+
+@pytest.mark.parametrize(
+    "said",
+    [{"comments": 10**9}, {"every": 1e9}, {"heartbeat": "nan"}, {"heartbeat": "inf"}, {"comments": "x"}],
+    ids=str,
+)
+def test_what_makes_no_sense_is_not_believed_nor_waited_for(said: dict[str, object]) -> None:
+    found = findings(lambda request: good(request, **said))
+    assert faults(found) == []
+    assert "server" in found
+
+
+def test_a_stream_that_says_nothing_is_named() -> None:
+    def mute(request: Request) -> Iterator[bytes]:
+        yield head(FRESH)
+        yield request.hold()
+
+    assert faults(findings(mute)) == ["no-byte"]
+
+
+def test_lumps_of_another_kind_of_server_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flask_sse_emitters.check.LOOK", 3.5)
+
+    def lumpy(request: Request) -> Iterator[bytes]:
+        yield head(FRESH)
+        yield EVENT
+        for _ in range(2):
+            yield request.hold(1.2)
+            yield chunk(b"data: x\n\n" * 5)
+        yield request.hold()
+
+    found = findings(lumpy)
+    assert faults(found) == ["buffered"]
+    assert found["buffered"].seen.startswith("Bytes come in lumps: 2 times")
+
+
+def test_where_a_proxy_never_lets_go_of_anything_that_is_named() -> None:
+    def hoarding(request: Request) -> Iterator[bytes]:
+        yield head(told(request, comments=6), FRESH)
+        yield request.hold()
+
+    found = findings(hoarding)
+    assert faults(found) == ["buffered"]
+    assert found["buffered"].seen.startswith("Of 6 comments, written over 0.6 s, nothing came in ")
+
+
+def test_a_process_that_is_checked_by_many_is_asked_no_more() -> None:
+    assert findings(good)["buffered"].seen.startswith("Others are checking this process now")
+
+
+def test_a_stream_that_ends_at_once_is_named() -> None:
+    found = findings(lambda request: iter([head(told(request), FRESH), chunk(b"retry: 3000\n\n"), END]))
+    assert faults(found) == ["ended"]
+    assert "SSE_MAX_CLIENTS" in found["ended"].mend
+
+
+def test_a_stream_that_is_cut_at_once_is_named() -> None:
+    found = findings(lambda request: iter([head(told(request), FRESH), EVENT]))
+    assert faults(found) == ["cut"]
+
+
+def test_a_heartbeat_that_does_not_come_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flask_sse_emitters.check.SLACK", 0.5)
+    monkeypatch.setattr("flask_sse_emitters.check.times.SLACK", 0.5)
+
+    def without(request: Request) -> Iterator[bytes]:
+        yield head(told(request, heartbeat=0.2), FRESH)
+        yield GAP if "last-event-id" in request.headers else EVENT
+        yield request.hold()
+
+    found = findings(without)
+    assert faults(found) == ["heartbeat"]
+    assert "though the server writes one every 0.2 s" in found["heartbeat"].seen
+
+
+def test_a_stream_without_heartbeats_is_noted() -> None:
+    def without(request: Request) -> Iterator[bytes]:
+        yield head(told(request, heartbeat=0), FRESH)
+        yield GAP if "last-event-id" in request.headers else EVENT
+        yield request.hold()
+
+    found = findings(without, seconds=0.5)
+    assert faults(found) == []
+    assert found["heartbeat"].level == "note"
+
+
+def test_a_silent_stream_that_ends_in_order_is_noted() -> None:
+    """Its lifetime may be that short; a proxy's read timeout cuts."""
+
+    def brief(request: Request) -> Iterator[bytes]:
+        yield head(told(request, heartbeat=9), FRESH)
+        yield GAP if "last-event-id" in request.headers else EVENT
+        yield request.hold(None if request.is_first else 0.5)
+        yield END
+
+    found = findings(brief, seconds=PATIENCE)
+    assert faults(found) == []
+    assert found["read-timeout"].seen.startswith("The silent stream ended, in order, after ")
+
+
+def test_a_silent_stream_that_is_cut_is_named_also_without_chunks() -> None:
+    def cut(request: Request) -> Iterator[bytes]:
+        yield head(told(request, heartbeat=9), FRESH).replace(
+            b"Transfer-Encoding: chunked\r\n", b"Connection: close\r\n"
+        )
+        yield b"event: gap\ndata: {}\n\n" if "last-event-id" in request.headers else b"id: 1\ndata: x\n\n"
+        yield request.hold(None if request.is_first else 0.6)
+
+    found = findings(cut, seconds=PATIENCE)
+    assert faults(found) == ["read-timeout"]
+    assert "while the server writes a heartbeat every 9 s" in found["read-timeout"].seen
+
+
+@pytest.mark.parametrize(
+    ("first", "back", "said", "expected"),
+    [
+        (EVENT, EVENT, {}, "replay"),
+        (chunk(b"data: x\n\n"), chunk(b"data: x\n\n"), {}, "replay"),
+        (EVENT, EVENT, {"last_event_id": "no"}, "last-event-id"),
+        (EVENT, GAP, {}, None),
+    ],
+    ids=["ids without a gap", "no ids", "the header is lost", "a gap"],
+)
+def test_clients_that_come_back(first: bytes, back: bytes, said: dict[str, str], expected: str | None) -> None:
+    def answering(request: Request) -> Iterator[bytes]:
+        yield head(told(request, **said), FRESH)
+        yield back if "last-event-id" in request.headers else first
+        while not request.hold(0.1):
+            yield BEAT
+
+    assert faults(findings(answering)) == ([] if expected is None else [expected])
+    assert faults(findings(answering, replay=False)) == []
+
+
+def test_the_second_and_third_stream_may_be_refused() -> None:
+    def one_alone(request: Request) -> Iterator[bytes]:
+        if request.is_first:
+            yield from good(request)
+        else:
+            yield head(status="429 Too Many Requests")
+            yield END
+
+    found = findings(one_alone)
+    assert faults(found) == []
+    assert "429 Too Many Requests" in found["replay"].seen
+    assert "429 Too Many Requests" in found["read-timeout"].seen
+
+
+# caches, compressors, proxies
+
+
+@pytest.mark.parametrize(
+    ("lines", "seen"),
+    [
+        (["Age: 7"], "Age: 7"),
+        (["X-Cache: Hit from cloudfront"], "X-Cache: Hit"),
+        (["CF-Cache-Status: HIT"], "CF-Cache-Status: HIT"),
+        (["Cache-Control: public, max-age=60"], "max-age=60"),
+    ],
+)
+def test_a_cache_is_named(lines: list[str], seen: str) -> None:
+    def cached(request: Request) -> Iterator[bytes]:
+        yield from (
+            piece.replace(f"{FRESH}\r\n".encode(), b"") if lines[0].startswith("Cache") else piece
+            for piece in good(request, *lines)
+        )
+
+    found = findings(cached)
+    assert faults(found) == ["cached"]
+    assert seen in found["cached"].seen
+
+
+@pytest.mark.parametrize("line", ["Age: 0", "X-Cache: Miss from cloudfront", "CF-Cache-Status: DYNAMIC"])
+def test_a_cache_that_was_asked_and_had_nothing_is_none(line: str) -> None:
+    assert faults(findings(lambda request: good(request, line))) == []
+
+
+def test_an_answer_to_somebody_else_is_named() -> None:
+    """What a cache has kept has the nonce of another request."""
+
+    def kept(request: Request) -> Iterator[bytes]:
+        for piece in good(request):
+            yield piece.replace(request.nonce.encode(), b"0123456789abcdef")
+
+    found = findings(kept)
+    assert faults(found) == ["cached"]
+    assert "somebody else" in found["cached"].seen
+
+
+def test_a_missing_cache_control_is_noted() -> None:
+    def without(request: Request) -> Iterator[bytes]:
+        for piece in good(request):
+            yield piece.replace(f"{FRESH}\r\n".encode(), b"")
+
+    assert findings(without)["cached"].level == "note"
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br"])
+def test_a_compressor_is_named_also_where_it_cannot_be_read(encoding: str) -> None:
+    found = findings(lambda request: good(request, f"Content-Encoding: {encoding}"))
+    assert "compressed" in faults(found)
+    assert encoding in found["compressed"].seen
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ({"protocol": "HTTP/1.0", "connection": "close"}, ["http-1.0"]),
+        ({"protocol": "HTTP/1.0"}, ["http-1.0"]),
+        ({"connection": "close"}, ["connection-close"]),
+        ({"connection": "keep-alive"}, []),
+        ({"connection": "upgrade"}, []),
+    ],
+)
+def test_how_the_proxy_speaks_to_the_worker_is_named(said: dict[str, str], expected: list[str]) -> None:
+    assert faults(findings(lambda request: good(request, **said))) == expected
+
+
+# pages of other sites
+
+PAGE = "https://app.example.com"
+COOKIE = ("Cookie", "session=1")
+TOKEN = ("Authorization", "Bearer 1")
+
+
+def cors(*lines: str, preflight: tuple[str, ...] = (), status: str = "200 OK") -> Answering:
+    def answering(request: Request) -> Iterator[bytes]:
+        if request.method == "OPTIONS":
+            assert "authorization" not in request.headers, "browsers ask before they send it"
+            yield head(*preflight, status="204 No Content", kind=None)
+        elif "origin" in request.headers:
+            yield head(told(request), FRESH, *lines, status=status)
+            yield EVENT
+        else:
+            yield from good(request)
+
+    return answering
+
+
+@pytest.mark.parametrize(
+    ("answering", "headers", "expected"),
+    [
+        (cors(f"Access-Control-Allow-Origin: {PAGE}"), (), []),
+        (cors("Access-Control-Allow-Origin: *"), (), []),
+        (cors(), (), ["cors"]),
+        (cors("Access-Control-Allow-Origin: https://example.com"), (), ["cors"]),
+        (cors(f"Access-Control-Allow-Origin: {PAGE}", f"Access-Control-Allow-Origin: {PAGE}"), (), ["cors"]),
+        (cors(f"Access-Control-Allow-Origin: {PAGE}, *"), (), ["cors"]),
+        (cors(status="403 Forbidden"), (), ["cors"]),
+        (cors("Access-Control-Allow-Origin: *"), (COOKIE,), ["cors"]),
+        (cors(f"Access-Control-Allow-Origin: {PAGE}"), (COOKIE,), ["cors"]),
+        (
+            cors(f"Access-Control-Allow-Origin: {PAGE}", "Access-Control-Allow-Credentials: true"),
+            (COOKIE,),
+            [],
+        ),
+        (cors(f"Access-Control-Allow-Origin: {PAGE}"), (TOKEN,), ["preflight"]),
+        (
+            cors(
+                f"Access-Control-Allow-Origin: {PAGE}",
+                preflight=(
+                    f"Access-Control-Allow-Origin: {PAGE}",
+                    "Access-Control-Allow-Headers: Accept, authorization",
+                ),
+            ),
+            (TOKEN,),
+            [],
+        ),
+    ],
+    ids=[
+        "listed",
+        "any",
+        "missing",
+        "another",
+        "twice",
+        "twice in one",
+        "refused",
+        "any, with cookies",
+        "listed, without credentials",
+        "listed, with credentials",
+        "a token, not asked about",
+        "a token",
+    ],
+)
+def test_what_pages_of_another_origin_may_do(
+    answering: Answering, headers: tuple[tuple[str, str], ...], expected: list[str]
+) -> None:
+    found = findings(answering, headers=headers, origin=PAGE)
+    assert faults(found) == expected
+    assert found["cors"].level == ("fault" if "cors" in expected else "ok")
+
+
+# redirects
+
+
+def test_a_redirect_is_followed_and_another_origin_gets_no_secrets() -> None:
+    with TinyServer(good) as other:
+
+        def answering(request: Request) -> Iterator[bytes]:
+            location = f"{other.url}/stream?a=1" if request.path == "/second" else "second"
+            yield head(f"Location: {location}", status="307 Temporary Redirect")
+            yield END
+
+        with TinyServer(answering) as server:
+            found = findings_at(f"{server.url}/first", headers=(COOKIE,))
+            assert [request.path for request in server.requests] == ["/first", "/second"]
+            assert all(request.headers["cookie"] == "session=1" for request in server.requests)
+        assert {request.path for request in other.requests} == {"/stream?a=1"}
+        assert not any("cookie" in request.headers for request in other.requests)
+    assert found["status"].level == "ok"
+
+
+def test_redirects_in_a_circle_end() -> None:
+    with TinyServer(lambda _: iter([head("Location: /", status="302 Found"), END])) as server:
+        found = check(Plan(Target.of(server.url)), lambda _: None)
+        assert len(server.requests) == 6
+    assert [each.name for each in found] == ["redirect"] * 5 + ["status"]
+    assert found[-1].level == "fault"
+
+
+# TLS
+
+
+@pytest.fixture(scope="module")
+def context() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    return context
+
+
+def test_a_certificate_that_nobody_knows_is_named(context: ssl.SSLContext) -> None:
+    with TinyServer(good, context) as server:
+        found = findings_at(server.url)
+        assert faults(found) == ["tls"]
+        assert "certificate" in found["tls"].seen
+        assert "--insecure" in found["tls"].mend
+        assert faults(findings_at(server.url, verifies=False)) == []
+
+
+def test_a_server_without_tls_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flask_sse_emitters.check.wire.STEP_SECONDS", 0.3)
+    with TinyServer(good) as server:
+        found = findings_at(server.url.replace("http:", "https:"))
+    assert faults(found) == ["tls"]
+
+
+# the command
+
+
+def test_it_prints_what_it_found_and_how_to_mend_it() -> None:
+    with TinyServer(lambda request: good(request, "Content-Encoding: br")) as server:
+        result = invoked(server.url, "--no-replay")
+    assert result.exit_code == 1
+    assert "FAULT  compressed" in result.stdout
+    assert "gzip off;" in result.stdout
+    assert result.stdout.endswith("\n1 fault.\n")
+    assert result.stderr.startswith(
+        f"- connecting to 127.0.0.1:{server.port}, and waiting for the answer, 10 s at most\n"
+    )
+
+
+def test_it_says_that_all_is_well_and_exits_with_0() -> None:
+    with TinyServer(good) as server:
+        result = invoked(server.url, "--header", "X-Mine: a: b", "--header", "Accept:text/event-stream, */*")
+        sent = server.requests[0].headers
+    assert (result.exit_code, result.stdout.splitlines()[-1]) == (0, "All is well.")
+    assert (sent["x-mine"], sent["accept"]) == ("a: b", "text/event-stream, */*")
+    assert sent["host"] == f"127.0.0.1:{server.port}"
+
+
+def test_it_prints_json() -> None:
+    with TinyServer(lambda _: iter([head(status="404 Not Found"), END])) as server:
+        result = invoked(server.url, "--json")
+    printed = json.loads(result.stdout)
+    assert result.exit_code == printed["faults"] == 1
+    assert [(each["name"], each["level"]) for each in printed["findings"]] == [("status", "fault")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["example.com/events"], "http:// or https://"),
+        (["ftp://example.com/"], "http:// or https://"),
+        (["http://"], "and a host"),
+        (["http://example.com:x/"], "no address of a stream"),
+        (["http://ann:secret@example.com/"], "--header 'Authorization: Basic ...'"),
+        (["http://example.com/", "--header", "Authorization"], "no 'Name: value'"),
+        (["http://example.com/", "--header", "X: a\r\nY: b"], "no 'Name: value'"),
+        (["http://example.com/", "--origin", "example.com"], "no origin of a page"),
+        (["http://example.com/", "--origin", "*"], "no origin of a page"),
+        (["http://example.com/", "--seconds", "0"], "--seconds"),
+        ([], "URL"),
+    ],
+)
+def test_what_cannot_be_checked_is_a_usage_error(arguments: list[str], said: str) -> None:
+    result = invoked(*arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert said in result.stderr
+
+
+def test_an_address_is_sent_as_it_may_be_written() -> None:
+    with TinyServer(lambda _: iter([head(status="404 Not Found"), END])) as server:
+        findings_at(f"{server.url}/é vents?channel=a b&x=%20é#part")
+        assert server.requests[0].path == "/%C3%A9%20vents?channel=a%20b&x=%20%C3%A9"
+
+
+def test_an_interrupt_ends_it_with_130_and_no_trace() -> None:
+    def silent(request: Request) -> Iterator[bytes]:
+        yield request.hold()
+
+    with TinyServer(silent) as server:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "flask", "--app", "tests.cli_app", "sse", "check", server.url],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONWARNINGS": "error"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            until(lambda: server.requests, "its request")
+            process.send_signal(signal.SIGINT)
+            out, errors = process.communicate(timeout=PATIENCE)
+        finally:
+            process.kill()
+            process.communicate()
+    assert (process.returncode, out) == (130, "")
+    assert len(errors.splitlines()) == 1
+    assert errors.startswith("- connecting to ")

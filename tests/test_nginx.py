@@ -1,0 +1,327 @@
+"""Debian's nginx before gunicorn, with the configuration that users are given: what it does for streams, and that
+``flask sse check`` names each fault that is put into it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import ssl
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from http.client import HTTPConnection, HTTPSConnection
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from .conftest import program
+from .nginx_server import Nginx
+from .servers import ROOT, Server
+from .test_browser import FLAGS
+from .waiting import PATIENCE, until
+
+pytestmark = pytest.mark.timeout(300)
+
+#: They share what their module has running.
+together = pytest.mark.xdist_group("nginx")
+
+#: The seed's faults, and some more, as they are put into the configuration.
+BUFFERED = {"proxy_buffering off; ": "proxy_buffering on; proxy_ignore_headers X-Accel-Buffering; "}
+OLD_HTTP = {"proxy_http_version 1.1; ": "", 'proxy_set_header Connection ""; ': ""}
+CLOSING = {'proxy_set_header Connection ""; ': ""}
+COMPRESSED = {"gzip off;": "gzip on; gzip_types text/event-stream;"}
+IMPATIENT = {"proxy_read_timeout 60s;": "proxy_read_timeout 5s;"}
+FORGETFUL = {'proxy_set_header Connection ""; ': 'proxy_set_header Connection ""; proxy_set_header Last-Event-ID ""; '}
+
+#: nginx buffers unless it is told otherwise, by the configuration or by a header.
+DEFAULT_BUFFERING = {"proxy_buffering off; ": ""}
+
+#: As before HTTP/2: for comparison.
+HTTP1 = {" ssl http2;": " ssl;"}
+
+CHANNEL, VIEW = "/events?channel=news", "/connect"
+
+#: What is checked: changes of the configuration, a path, and what else is said to check; and the faults that are found.
+CASES: dict[str, tuple[dict[str, str], list[str], list[str]]] = {
+    "as given": ({}, [CHANNEL], []),
+    "a view's emitter, and nginx buffers": ({}, [VIEW, "--no-replay"], []),
+    "a view's emitter that should have a replay": ({}, [VIEW], ["replay"]),
+    "buffering": (BUFFERED, [CHANNEL], ["buffered"]),
+    "HTTP/1.0": (OLD_HTTP, [CHANNEL], ["http-1.0"]),
+    "Connection: close": (CLOSING, [CHANNEL], ["connection-close"]),
+    "gzip": (COMPRESSED, [CHANNEL], ["compressed"]),
+    "a header that is dropped": (FORGETFUL, [CHANNEL], ["last-event-id"]),
+    "no HTTP/2": (HTTP1, [CHANNEL], []),
+    "many at once": ({**BUFFERED, **OLD_HTTP, **COMPRESSED}, [CHANNEL], ["buffered", "compressed", "http-1.0"]),
+}
+
+#: What mends each of the seed's faults.
+MENDS = {
+    "buffering": ("buffered", "proxy_buffering off;"),
+    "HTTP/1.0": ("http-1.0", 'proxy_http_version 1.1; and proxy_set_header Connection "";'),
+    "Connection: close": ("connection-close", 'proxy_set_header Connection "";'),
+    "gzip": ("compressed", "gzip off;"),
+}
+
+
+class App:
+    """The app on gunicorn, at a socket where nginx finds it, and where tests steer it.
+
+    :param folder: of the socket.
+    """
+
+    def __init__(self, folder: Path, **config: object) -> None:
+        self.socket = folder / "app.sock"
+        arguments = ["--bind", f"unix:{self.socket}"]
+        self._server = Server("gevent", "tests.nginx_app:app", env={"CONFIG": json.dumps(config)}, arguments=arguments)
+
+    def __enter__(self) -> App:
+        self._server.start()
+        until(self.socket.exists, "gunicorn's socket")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._server.__exit__(kind, error, tb)
+
+    def get(self, path: str) -> Any:
+        return self._answer("GET", path)
+
+    def post(self, path: str, data: object) -> Any:
+        return self._answer("POST", path, json.dumps(data), {"Content-Type": "application/json"})
+
+    def _answer(self, *request: Any) -> Any:
+        with closing(HTTPConnection("localhost")) as connection, closing(socket.socket(socket.AF_UNIX)) as connected:
+            connected.settimeout(PATIENCE)
+            connected.connect(str(self.socket))
+            connection.sock = connected
+            connection.request(*request)
+            with connection.getresponse() as response:
+                assert response.status == 200
+                return json.loads(response.read())
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
+    with App(tmp_path_factory.mktemp("app"), SSE_HEARTBEAT=2) as app:
+        yield app
+
+
+@contextmanager
+def stream(nginx: Nginx, path: str, headers: dict[str, str] | None = None) -> Iterator[Any]:
+    """The answer to a request through nginx."""
+    context = ssl.create_default_context(cafile=str(nginx.certificate))
+    connection = HTTPSConnection("localhost", nginx.port, context=context, timeout=PATIENCE)
+    try:
+        connection.request("GET", path, headers=headers or {})
+        with connection.getresponse() as response:
+            yield response
+    finally:
+        connection.close()
+
+
+def await_text(response: Any, text: str) -> None:
+    """Read until this event has come, and no further."""
+    read = b""
+    while f"data: {text}\n".encode() not in read:
+        piece = response.read1()
+        assert piece, f"the stream ended before {text!r}: {read!r}"
+        read += piece
+
+
+class Report(NamedTuple):
+    """What ``flask sse check`` said."""
+
+    code: int
+    findings: dict[str, dict[str, str]]  #: by name
+    progress: str
+
+    @property
+    def faults(self) -> list[str]:
+        return [name for name, finding in self.findings.items() if finding["level"] == "fault"]
+
+
+def check(app: App, changes: dict[str, str], arguments: Sequence[str]) -> Report:
+    """Of a path behind an nginx with these changes."""
+    command = [sys.executable, "-m", "flask", "--app", "tests.cli_app", "sse", "check", "--json"]
+    with Nginx(app.socket, changes) as nginx:
+        found = subprocess.run(
+            [*command, nginx.url + arguments[0], *arguments[1:]],
+            cwd=ROOT,
+            env={**os.environ, "SSL_CERT_FILE": str(nginx.certificate)},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+    assert found.stdout, found.stderr
+    findings = {each["name"]: each for each in json.loads(found.stdout)["findings"]}
+    return Report(found.returncode, findings, found.stderr)
+
+
+@pytest.fixture(scope="module")
+def reports(app: App) -> dict[str, Report]:
+    """Of all cases. Four are checked at a time: a process of the app takes no more."""
+    with ThreadPoolExecutor(4) as pool:
+        checked = {name: pool.submit(check, app, case[0], case[1]) for name, case in CASES.items()}
+        return {name: report.result() for name, report in checked.items()}
+
+
+@together
+@pytest.mark.parametrize("path", [CHANNEL, VIEW], ids=["a channel", "an emitter of a view"])
+@pytest.mark.parametrize("changes", [{}, DEFAULT_BUFFERING], ids=["as given", "with nginx's own buffering"])
+def test_events_come_one_by_one(changes: dict[str, str], path: str, app: App) -> None:
+    """Each has been seen by the client before the next is sent. The view's location says nothing of buffers at all."""
+    send = "/publish" if path == CHANNEL else "/send"
+    with Nginx(app.socket, changes) as nginx, stream(nginx, path) as response:
+        assert response.getheader("Content-Type") == "text/event-stream"
+        assert response.getheader("Content-Encoding") is None
+        assert response.read1(), "before anything is sent"
+        for number in range(5):
+            app.post(send, f"number {number}")
+            await_text(response, f"number {number}")
+
+
+@together
+def test_a_client_that_leaves_nginx_leaves_the_app(app: App) -> None:
+    before = app.get("/stats")["clients"]
+    with Nginx(app.socket) as nginx:
+        with stream(nginx, CHANNEL) as response:
+            assert response.read1()
+            assert app.get("/stats")["clients"] == before + 1
+            assert app.get("/stats")["outlets"]["handed_off"] == before + 1
+        until(lambda: app.get("/stats")["clients"] == before, "the app to see that the client left")
+
+
+@together
+@pytest.mark.parametrize("case", CASES)
+def test_check_names_the_faults_that_are_there_and_no_others(case: str, reports: dict[str, Report]) -> None:
+    report, faults = reports[case], CASES[case][2]
+    assert report.faults == faults
+    assert report.code == (1 if faults else 0)
+
+
+@together
+def test_check_says_what_is_well_and_what_it_waits_for(reports: dict[str, Report]) -> None:
+    report = reports["as given"]
+    for name in (
+        "status",
+        "buffered",
+        "first-byte",
+        "compressed",
+        "cached",
+        "http-1.0",
+        "read-timeout",
+        "replay",
+        "http2",
+    ):
+        assert report.findings[name]["level"] == "ok"
+    assert "- waiting on a silent stream for a heartbeat, every 2 s, 7 s at most\n" in report.progress
+    assert reports["no HTTP/2"].findings["http2"]["level"] == "note"
+    assert "six connections" in reports["no HTTP/2"].findings["http2"]["mend"]
+
+
+@together
+@pytest.mark.parametrize("case", MENDS)
+def test_check_says_which_directive_mends_it(case: str, reports: dict[str, Report]) -> None:
+    name, directive = MENDS[case]
+    assert directive in reports[case].findings[name]["mend"]
+
+
+def test_check_names_a_read_timeout_that_is_shorter_than_the_default_heartbeat(tmp_path: Path) -> None:
+    with App(tmp_path) as app:
+        report = check(app, IMPATIENT, [CHANNEL])
+    assert (report.code, report.faults) == (1, ["read-timeout"])
+    finding = report.findings["read-timeout"]
+    assert "s without a byte, while the server writes a heartbeat every 15 s." in finding["seen"]
+    assert "proxy_read_timeout 60s;" in finding["mend"]
+    assert "every 15 s, 20 s at most" in report.progress
+
+
+def test_addresses_are_the_clients_behind_nginx_whatever_they_say(tmp_path: Path) -> None:
+    with (
+        App(tmp_path, SSE_MAX_CLIENTS_PER_ADDRESS=2) as app,
+        Nginx(app.socket) as nginx,
+    ):
+        paths = [(f"{CHANNEL}&n={n}", {"X-Forwarded-For": f"192.0.2.{n}"}) for n in range(3)]
+        with stream(nginx, *paths[0]) as first, stream(nginx, *paths[1]) as second:
+            assert first.read1()
+            assert second.read1()
+            with stream(nginx, *paths[2]) as refused:
+                assert app.get("/stats")["refused"] == 1
+                assert b"retry: " in refused.read(), "a stream that ends at once"
+            app.post("/publish", "still there")
+            await_text(first, "still there")
+            await_text(second, "still there")
+
+
+# in a browser
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program("chromium", "chromium"), args=FLAGS)
+        yield browser
+        browser.close()
+
+
+#: Opens so many streams, and notes which are open and what each has got.
+OPEN = """count => {
+    window.opened = new Set();
+    window.got = Array.from({ length: count }, () => []);
+    window.streams = got.map((texts, n) => {
+        const stream = new EventSource(`/events?channel=news&n=${n}`);
+        stream.onopen = () => opened.add(n);
+        stream.onmessage = e => texts.push(e.data);
+        return stream;
+    });
+}"""
+
+
+@contextmanager
+def page_with_streams(browser: Browser, nginx: Nginx, count: int) -> Iterator[Page]:
+    with browser.new_context(ignore_https_errors=True) as context:
+        page = context.new_page()
+        page.goto(nginx.url)
+        page.evaluate(OPEN, count)
+        yield page
+
+
+def opened(page: Page) -> int:
+    return int(page.evaluate("opened.size"))
+
+
+def listeners(page: Page, text: str) -> int:
+    """How many of the page's streams have got this."""
+    return int(page.evaluate("text => got.filter(texts => texts.includes(text)).length", text))
+
+
+@pytest.mark.xdist_group("browser")
+def test_over_http2_twenty_streams_of_one_page_work(browser: Browser, tmp_path: Path) -> None:
+    with App(tmp_path) as app, Nginx(app.socket) as nginx:
+        with page_with_streams(browser, nginx, 20) as page:
+            until(lambda: opened(page) == 20, "all streams to open")
+            assert page.evaluate("performance.getEntriesByType('navigation')[0].nextHopProtocol") == "h2"
+            app.post("/publish", "to all")
+            until(lambda: listeners(page, "to all") == 20, "all streams to have it")
+            assert page.evaluate("fetch('/').then(response => response.status)") == 200, "and there is room for more"
+        until(lambda: app.get("/stats")["clients"] == 0, "the streams to end with their page")
+
+
+@pytest.mark.xdist_group("browser")
+def test_over_http1_six_streams_of_an_origin_work_and_the_others_wait(browser: Browser, tmp_path: Path) -> None:
+    with App(tmp_path) as app, Nginx(app.socket, HTTP1) as nginx:
+        with page_with_streams(browser, nginx, 20) as page:
+            until(lambda: opened(page) == 6, "six streams to open")
+            app.post("/publish", "to six")
+            until(lambda: listeners(page, "to six") == 6, "six streams to have it")
+            assert app.get("/stats")["clients"] == 6
+            page.evaluate("streams[[...opened][0]].close()")
+            until(lambda: opened(page) == 7, "one that waited to take the place of one that ends")
+            assert app.get("/stats")["opened"] == 7

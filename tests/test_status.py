@@ -1,0 +1,171 @@
+"""``flask sse status``: which processes serve an app, through a real Redis; and how that is shown."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+from click.testing import Result
+from flask import Flask
+
+from flask_sse_emitters import SSE
+from flask_sse_emitters.status import describe, totals
+
+from .client import Client, connected, get, post
+from .redis_server import RedisServer
+from .servers import ROOT, Server
+from .waiting import PATIENCE, until
+
+
+@pytest.fixture(scope="module")
+def redis() -> Iterator[RedisServer]:
+    with RedisServer() as server:
+        yield server
+
+
+def config(redis: RedisServer, **more: object) -> dict[str, str]:
+    return {"CONFIG": json.dumps({"SSE_BROKER_URL": redis.url, "SSE_PUBLISH_SECONDS": PATIENCE, **more})}
+
+
+def status(redis: RedisServer, *arguments: str) -> str:
+    command = [sys.executable, "-m", "flask", "--app", "tests.cli_app", "sse", "status", *arguments]
+    env = {**os.environ, **config(redis), "PYTHONWARNINGS": "error"}
+    found = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert (found.returncode, found.stderr) == (0, "")
+    return found.stdout
+
+
+@pytest.fixture
+def status_now(redis: RedisServer) -> Iterator[Callable[[], dict[str, Any]]]:
+    """What the command prints for programs, without a process of its own each time."""
+    app = Flask(__name__)
+    app.config.update(SSE_BROKER_URL=redis.url, SSE_PUBLISH_SECONDS=PATIENCE)
+    sse = SSE(app)
+    runner = app.test_cli_runner()
+
+    def ask() -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(runner.invoke(args=["sse", "status", "--json"]).stdout)
+        return found
+
+    yield ask
+    sse._channels().broker.close()
+
+
+def invoked(**config: object) -> Result:
+    app = Flask(__name__)
+    app.config.update(config)
+    SSE(app)
+    return app.test_cli_runner().invoke(args=["sse", "status"])
+
+
+def test_two_processes_are_shown_with_their_clients_and_channels(
+    redis: RedisServer, status_now: Callable[[], dict[str, Any]]
+) -> None:
+    with Server("gevent", "tests.channels_app:app", env=config(redis)) as one, ExitStack() as stack:
+        two = stack.enter_context(Server("gthread", "tests.channels_app:app", env=config(redis)))
+        paths = [(one, "orders"), (one, "orders"), (two, "orders"), (two, "news")]
+        clients: list[Client] = [
+            stack.enter_context(connected(server, f"/events?channel={channel}")) for server, channel in paths
+        ]
+        until(lambda: status_now()["channels"] == {"orders": 3, "news": 1}, "both to say what they have")
+        post(one, "/publish/orders", "x")
+        for client in clients[:3]:
+            assert client.texts(1) == ["x"]
+        until(lambda: status_now()["deliveries"] == 3, "both to say what they delivered")
+        found = status_now()
+        pids = {get(server, "/stats")["pid"] for server in (one, two)}
+        assert {process["pid"] for process in found["processes"]} == pids
+        assert (found["clients"], found["pending"], found["dropped"]) == (4, 0, 0)
+        shown = status(redis)
+        assert shown.startswith("2 processes, 4 clients, 2 channels\n\n")
+        for pid in pids:
+            assert f" {pid} " in shown
+        assert "\norders         3\nnews           1\n" in shown
+
+
+def test_an_app_that_nobody_serves(redis: RedisServer) -> None:
+    result = invoked(SSE_BROKER_URL=redis.url, SSE_BROKER_PREFIX="nobody", SSE_PUBLISH_SECONDS=PATIENCE)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout == "No process has had a stream of a channel in the last seconds.\n"
+
+
+def test_without_a_shared_broker_it_says_what_to_set() -> None:
+    result = invoked()
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "Error: SSE_BROKER_URL is memory://" in result.stderr
+
+
+def test_without_redis_it_says_so() -> None:
+    result = invoked(SSE_BROKER_URL="redis://127.0.0.1:1")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "Error: Redis did not " in result.stderr
+    assert "is redis://127.0.0.1:1 right (SSE_BROKER_URL), and does it run?" in result.stderr
+
+
+# how it is shown
+
+NOW = 1_800_000_000.0
+
+PROCESS: dict[str, Any] = {
+    "host": "web-1",
+    "pid": 7,
+    "since": NOW - 3 * 3600 - 59,
+    "clients": 1500,
+    "deliveries": 1_234_567,
+    "pending": 12,
+    "dropped": 0,
+    "channels": {"orders": 500, "news": 1000},
+    "warnings": [],
+    "broker": {"scheme": "redis", "state": "ok"},
+    "draining": False,
+    "age": 0.44,
+}
+
+
+def test_a_line_for_each_process_and_the_channels_with_most_clients_first() -> None:
+    second = {**PROCESS, "host": "web-10", "pid": 12345, "since": NOW - 61, "clients": 1, "channels": {"orders": 1}}
+    assert describe([second, PROCESS], NOW) == "\n".join(
+        [
+            "2 processes, 1,501 clients, 2 channels",
+            "",
+            "host      pid     up  clients  deliveries  pending  dropped       seen",
+            "web-1       7    3 h    1,500   1,234,567       12        0  0.4 s ago",
+            "web-10  12345  1 min        1   1,234,567       12        0  0.4 s ago",
+            "",
+            "channel  clients",
+            "news       1,000",
+            "orders       501",
+        ]
+    )
+
+
+def test_of_many_channels_some_are_shown() -> None:
+    shown = describe([{**PROCESS, "channels": {f"c{n:02}": n for n in range(1, 31)}}], NOW)
+    assert "c30" in shown
+    assert "c11" in shown
+    assert "c10" not in shown
+    assert shown.endswith("\nand 10 more")
+
+
+def test_what_is_not_well_is_shown() -> None:
+    ill = {
+        **PROCESS,
+        "draining": True,
+        "warnings": ["too few files"],
+        "broker": {"scheme": "redis", "state": "degraded", "error": "timed out"},
+    }
+    shown = describe([ill, {**ill, "pid": 8}], NOW)
+    assert shown.count("  draining\n") == 2
+    assert "warning, of 2 processes: too few files" in shown
+    assert "warning, of 2 processes: the broker is degraded: timed out" in shown
+    assert totals([ill])["warnings"] == ["too few files", "the broker is degraded: timed out"]
+
+
+def test_a_process_of_another_version_may_say_less() -> None:
+    assert "\n?       ?  0 s        0 " in describe([{"channels": {}}], NOW)
