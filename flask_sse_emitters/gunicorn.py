@@ -1,18 +1,21 @@
 """Hooks for ``gunicorn.conf.py``, so that streams end in order when a worker stops::
 
-    from flask_sse_emitters.gunicorn import post_worker_init, worker_int
+    from flask_sse_emitters.gunicorn import child_exit, post_worker_init, worker_int
 
-They work without these hooks, too, unless something else has taken the worker's signal handlers.
+They work without these hooks, too, unless something else has taken the worker's signal handlers. ``child_exit`` is for
+metrics of several workers alone, where a worker may be killed.
 """
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from typing import Any
 
 from .streams import drain_all
 from .worker import note_worker
 
-__all__ = ["post_worker_init", "worker_int"]
+__all__ = ["child_exit", "post_worker_init", "worker_int"]
 
 
 def post_worker_init(worker: Any) -> None:
@@ -23,3 +26,17 @@ def post_worker_init(worker: Any) -> None:
 def worker_int(_worker: Any) -> None:
     """The worker was told to stop at once (SIGINT or SIGQUIT): begin to drain. It is awaited when the process exits."""
     drain_all()
+
+
+def child_exit(_server: Any, worker: Any) -> None:
+    """The worker is gone: what it had open no longer counts in the metrics, however it ended.
+
+    In gunicorn's own process. Without ``PROMETHEUS_MULTIPROC_DIR`` it does nothing. It sees to all gauges that
+    prometheus_client keeps for live processes, also to those of your own.
+    """
+    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        return
+    with suppress(ModuleNotFoundError):  # then nobody has any metrics, and gunicorn must not end over it
+        from prometheus_client.multiprocess import mark_process_dead
+
+        mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]

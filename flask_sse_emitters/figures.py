@@ -1,0 +1,69 @@
+"""What is measured of an app's streams: what each figure is called, and where ``sse.stats()`` has it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from operator import itemgetter
+from typing import Any, Literal, TypeAlias
+
+from .callbacks import CloseReason
+
+Stats: TypeAlias = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One number, or one for each value of a label.
+
+    :param read: gives the numbers by label; where there is no label, one.
+    :param mode: of what goes up and down: how one number is made of those of several live processes. What is only
+        counted has none.
+    """
+
+    name: str
+    text: str
+    read: Callable[[Stats], Mapping[str, float]]
+    label: str = ""
+    mode: Literal["livesum", "livemin"] | None = None
+
+    @property
+    def labels(self) -> list[str]:
+        return [self.label] if self.label else []
+
+
+def _only(key: str) -> Callable[[Stats], Mapping[str, float]]:
+    return lambda stats: {"": stats[key]}
+
+
+def _closed(stats: Stats) -> Mapping[str, float]:
+    # Also those of which there are none yet: of a first one, only a zero before it shows that something has changed.
+    return {reason.value: stats["closed"].get(reason.value, 0) for reason in CloseReason}
+
+
+GAUGES = (
+    Figure("clients", "Open streams, by who writes them.", itemgetter("outlets"), "outlet", "livesum"),
+    Figure("pending", "Events that wait for clients.", _only("pending"), mode="livesum"),
+    Figure(
+        "broker_up",
+        "1 while the broker can be reached, else 0.",
+        lambda stats: {"": stats["broker"]["state"] == "ok"},
+        mode="livemin",
+    ),
+)
+
+COUNTERS = (
+    Figure("streams_opened", "Streams that began, without those refused.", _only("opened")),
+    Figure("streams_closed", "Streams that ended, by their close_reason.", _closed, "reason"),
+    Figure("streams_refused", "Streams that were sent away because there were too many.", _only("refused")),
+    Figure("requests_denied", "Requests for channels that a rule, or their origin, forbade.", _only("denied")),
+    Figure("events_published", "Events that were published.", _only("published")),
+    Figure(
+        "publish_failures", "Events that the broker did not confirm.", lambda stats: {"": stats["publish"]["failed"]}
+    ),
+    Figure("deliveries", "Events written to clients: each event, times each client.", _only("deliveries")),
+    Figure("delivered_bytes", "Bytes written to clients, heartbeats among them.", _only("bytes")),
+    Figure("replayed", "Deliveries of what a client had missed.", _only("replayed")),
+    Figure("gaps", "Clients that were told of a gap.", _only("gaps")),
+    Figure("dropped", "Events that were dropped because their client was slow.", _only("dropped")),
+)

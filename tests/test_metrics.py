@@ -1,0 +1,618 @@
+"""Metrics, as Prometheus reads them: of one process, of several workers that come and go, and of several apps."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+from weakref import WeakSet
+
+import prometheus_client
+import pytest
+from flask import Flask
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from flask_sse_emitters import SSE, BrokerUnavailable, CloseReason, NotInitialized, SseEmitter, SseEmitters, metrics
+from flask_sse_emitters.metrics import BUCKETS, INTERVAL, SseMetrics
+from flask_sse_emitters.signals import event_published
+from flask_sse_emitters.testing import open_stream
+
+from .client import Client, answer, connected, get, post
+from .clock import ManualScheduler
+from .redis_server import RedisServer
+from .servers import ROOT, Server
+from .test_channels import Board
+from .waiting import PATIENCE, until
+from .workers_server import WorkersServer
+
+#: Each sample's value, by its name and labels as Prometheus writes them.
+Samples = dict[str, float]
+
+
+def read(text: str) -> Samples:
+    samples = {}
+    for family in text_string_to_metric_families(text):
+        assert family.documentation
+        for sample in family.samples:
+            labels = ",".join(f'{name}="{value}"' for name, value in sorted(sample.labels.items()))
+            samples[sample.name + (f"{{{labels}}}" if labels else "")] = sample.value
+    return samples
+
+
+def scrape(registry: CollectorRegistry) -> Samples:
+    return read(generate_latest(registry).decode())
+
+
+def counters(samples: Samples) -> Samples:
+    return {name: value for name, value in samples.items() if re.search(r"_(total|count|sum|bucket)\b", name)}
+
+
+def closed(samples: Samples) -> Samples:
+    found = {reason.value: f'sse_streams_closed_total{{reason="{reason.value}"}}' for reason in CloseReason}
+    return {reason: samples[name] for reason, name in found.items() if name in samples}
+
+
+class Measured(Board):
+    """A board whose metrics are in a registry of its own."""
+
+    def __init__(self, **config: Any) -> None:
+        super().__init__(**config)
+        self.registry = CollectorRegistry()
+        self.metrics = SseMetrics(self.sse, registry=self.registry)
+
+    def scrape(self) -> Samples:
+        return scrape(self.registry)
+
+
+def test_the_first_scrape_has_every_metric_at_zero() -> None:
+    board = Measured()
+    samples = board.scrape()
+    assert samples.pop("sse_broker_up") == 1
+    assert set(samples.values()) == {0}
+    assert {name.partition("{")[0] for name in samples} == {
+        "sse_clients",
+        "sse_pending",
+        "sse_streams_opened_total",
+        "sse_streams_closed_total",
+        "sse_streams_refused_total",
+        "sse_requests_denied_total",
+        "sse_events_published_total",
+        "sse_publish_failures_total",
+        "sse_deliveries_total",
+        "sse_delivered_bytes_total",
+        "sse_replayed_total",
+        "sse_gaps_total",
+        "sse_dropped_total",
+        "sse_publish_seconds_bucket",
+        "sse_publish_seconds_count",
+        "sse_publish_seconds_sum",
+    }
+    assert set(closed(samples)) == {"completed", "timeout", "disconnected", "error", "overflow", "shutdown"}
+
+
+def test_the_page_on_monitoring_names_every_metric_and_no_other() -> None:
+    page = (ROOT / "docs" / "monitoring.rst").read_text()
+    families = [each.name + "_total" * (each.type == "counter") for each in Measured().metrics.describe()]
+    assert sorted(re.findall(r"^``(sse_\w+)``  ", page, re.MULTILINE)) == sorted(families)
+    asked_for = set(re.findall(r"\bsse_\w+(?=[){\[ ])", page.partition("groups:")[2].partition("Signals")[0]))
+    assert len(asked_for) >= 6
+    assert {name.removesuffix("_bucket") for name in asked_for} <= set(families)
+
+
+def test_every_end_of_a_stream_is_counted_under_its_reason() -> None:
+    board = Measured()
+    emitters = SseEmitters()
+
+    @board.app.get("/<how>")
+    def end(how: str) -> Any:
+        emitter = emitters.add(SseEmitter(timeout=0.01 if how == "timeout" else 60, max_pending=2))
+        if how == "completed":
+            emitter.complete()
+        elif how == "error":
+            emitter.complete_with_error(ValueError("as the test wants it"))
+        return emitter
+
+    for how in ("completed", "error", "timeout", "timeout"):
+        with board.client.get(f"/{how}") as response:
+            assert response.data
+    for _ in range(3):
+        with open_stream(board.client, "/disconnected"):
+            pass
+    for _ in range(4):
+        with open_stream(board.client, "/overflow"):
+            for text in ("given to whoever writes", "pending", "pending, too"):
+                emitters.send(text)
+            assert board.scrape()["sse_pending"] == 2
+            emitters.send("one too many")
+    with ExitStack() as stack:
+        for _ in range(5):
+            stack.enter_context(open_stream(board.client, "/shutdown"))
+        assert board.scrape()['sse_clients{outlet="server"}'] == 5
+        board.sse._state().streams.drain()
+        until(lambda: all(not emitter.is_open for emitter in emitters), "the ends")
+    samples = board.scrape()
+    assert closed(samples) == {
+        "completed": 1,
+        "error": 1,
+        "timeout": 2,
+        "disconnected": 3,
+        "overflow": 4,
+        "shutdown": 5,
+    }
+    assert samples["sse_streams_opened_total"] == 16
+    assert samples['sse_clients{outlet="server"}'] == samples["sse_pending"] == 0
+
+
+def test_what_is_published_delivered_replayed_and_lost_is_counted() -> None:
+    board = Measured(SSE_HISTORY=4)
+    with board.open("a") as one, board.open("a") as two, board.open("b"):
+        ids = board.publish("a", *range(6))
+        board.publish("b", "unread")
+        assert len(one.ready()) == len(two.ready()) == 6
+        samples = board.scrape()
+    assert samples["sse_events_published_total"] == samples["sse_publish_seconds_count"] == 7
+    assert samples["sse_deliveries_total"] == 12
+    assert samples["sse_replayed_total"] == samples["sse_gaps_total"] == 0
+
+    assert len(board.replayed("a", last=ids[3])) == 2
+    assert [event.event for event in board.replayed("a", last=ids[0])] == ["gap", None, None, None, None]
+    after = board.scrape()
+    assert after["sse_replayed_total"] == 6
+    assert after["sse_gaps_total"] == 1
+    assert after["sse_events_published_total"] == 7
+
+
+def test_bytes_are_those_of_the_bodies() -> None:
+    board = Measured()
+
+    @board.app.get("/whole")
+    def whole() -> Any:
+        emitter = SseEmitter()
+        emitter.send("a text of some length")
+        emitter.complete()
+        return emitter
+
+    bodies = [board.client.get("/whole").data for _ in range(3)]
+    assert board.scrape()["sse_delivered_bytes_total"] == sum(map(len, bodies))
+
+
+def test_refusals_denials_and_drops_are_counted() -> None:
+    board = Measured()
+    board.sse._rules.authorizer = lambda channel: channel != "secret"
+    board.sse.channel("full", max_clients=1)
+
+    @board.app.get("/slow")
+    def slow() -> Any:
+        emitter = SseEmitter(max_pending=2, overflow="drop_oldest")
+        for number in range(5):
+            emitter.send(number)
+        return emitter
+
+    assert [board.client.get("/events/secret").status_code for _ in range(2)] == [403, 403]
+    with board.open("full"):
+        for _ in range(3):
+            assert board.client.get("/events/full").data
+    with open_stream(board.client, "/slow"):
+        assert board.scrape()["sse_dropped_total"] == 3
+    samples = board.scrape()
+    assert samples["sse_requests_denied_total"] == 2
+    assert samples["sse_streams_refused_total"] == 3
+    assert samples["sse_streams_opened_total"] == 2
+    assert samples["sse_dropped_total"] == 3, "those of a stream that is over count on"
+
+
+def test_the_latency_of_publishing_falls_into_its_buckets() -> None:
+    board = Measured()
+    for seconds in (40e-6, 50e-6, 51e-6, 0.003, 0.003, 7.0):
+        event_published.send(board.app, channel="a", id="x-1", event=None, size=9, seconds=seconds)
+    samples = board.scrape()
+    bounds = [50e-6, 1e-4, 2.5e-3, 5e-3, 5.0]
+    assert set(bounds) <= set(BUCKETS)
+    found = {float(re.findall('le="(.*)"', name)[0]): n for name, n in samples.items() if "_bucket" in name}
+    assert [found[bound] for bound in bounds] == [2, 3, 3, 5, 5]
+    assert found[float("inf")] == samples["sse_publish_seconds_count"] == 6
+    assert samples["sse_publish_seconds_sum"] == pytest.approx(7.006141)
+
+
+def test_what_publishing_took_is_what_the_stats_say() -> None:
+    board = Measured()
+    board.publish("a", *range(20))
+    samples = board.scrape()
+    assert samples["sse_publish_seconds_count"] == 20
+    assert samples["sse_publish_seconds_sum"] == pytest.approx(board.sse.stats()["publish"]["seconds"])
+
+
+def test_a_broker_that_is_away_is_down_and_publishing_fails() -> None:
+    with RedisServer() as redis:
+        board = Measured(SSE_BROKER_URL=redis.url, SSE_PUBLISH_SECONDS=0.2)
+        board.publish("a", 1)
+        assert board.scrape()["sse_broker_up"] == 1
+        redis.kill()
+        for _ in range(2):
+            with pytest.raises(BrokerUnavailable):
+                board.publish("a", 2)
+        samples = board.scrape()
+        assert (samples["sse_broker_up"], samples["sse_publish_failures_total"]) == (0, 2)
+        assert samples["sse_events_published_total"] == samples["sse_publish_seconds_count"] == 1
+
+
+def test_a_second_registration_is_an_error_that_says_what_to_do() -> None:
+    board = Measured()
+    with pytest.raises(ValueError, match=r"metrics named sse_\.\.\. already: say SseMetrics\(sse\) once for each app"):
+        SseMetrics(board.sse, registry=board.registry)
+    board.publish("a", 1)
+    assert board.scrape()["sse_publish_seconds_count"] == 1
+
+
+def test_several_apps_each_have_their_own() -> None:
+    one, other = Measured(), Measured()
+    one.publish("a", 1, 2)
+    with other.open("a"):
+        assert [board.scrape()["sse_events_published_total"] for board in (one, other)] == [2, 0]
+        assert [board.scrape()["sse_publish_seconds_count"] for board in (one, other)] == [2, 0]
+        assert [board.scrape()['sse_clients{outlet="server"}'] for board in (one, other)] == [0, 1]
+
+
+def test_several_apps_fit_in_one_registry_under_names_of_their_own() -> None:
+    board, shop = Measured(), Board()
+    SseMetrics(shop.sse, registry=board.registry, prefix="shop_sse")
+    shop.publish("a", 1)
+    samples = board.scrape()
+    assert (samples["sse_events_published_total"], samples["shop_sse_events_published_total"]) == (0, 1)
+    assert samples["shop_sse_publish_seconds_count"] == 1
+
+
+def test_one_sse_of_several_apps_is_asked_for_each() -> None:
+    sse, apps, registries = SSE(), [Flask("one"), Flask("two")], [CollectorRegistry(), CollectorRegistry()]
+    with pytest.raises(NotInitialized, match="no app"):
+        SseMetrics(sse, registry=CollectorRegistry())
+    for app in apps:
+        sse.init_app(app)
+    with pytest.raises(NotInitialized, match="2 apps"):
+        SseMetrics(sse, registry=CollectorRegistry())
+    with pytest.raises(NotInitialized, match=r"init_app\(app\) first"):
+        SseMetrics(sse, Board().app, registry=CollectorRegistry())
+    for app, registry in zip(apps, registries, strict=True):
+        SseMetrics(sse, app, registry=registry)
+    with apps[1].app_context():
+        sse.publish("a", 1)
+        assert [scrape(registry)["sse_events_published_total"] for registry in registries] == [0, 1]
+        assert [scrape(registry)["sse_publish_seconds_count"] for registry in registries] == [0, 1]
+
+
+# Several processes.
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where metrics would be shared. This process's prometheus_client keeps its values to itself, as it began."""
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    monkeypatch.setattr(metrics, "_all", WeakSet())
+    return tmp_path
+
+
+def test_without_the_folder_nothing_begins(folder: Path) -> None:
+    folder.rmdir()
+    board = Board()
+    registry = CollectorRegistry()
+    with pytest.raises(ValueError, match=r"PROMETHEUS_MULTIPROC_DIR=.* is no folder: make it, empty"):
+        SseMetrics(board.sse, registry=registry)
+    assert not scrape(registry)
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_second_app_of_a_process_needs_names_of_its_own_there() -> None:
+    board, other = Measured(), Board()
+    with pytest.raises(ValueError, match=r'all registries are one: .* prefix="shop_sse"'):
+        SseMetrics(other.sse, registry=CollectorRegistry())
+    SseMetrics(other.sse, registry=board.registry, prefix="shop_sse")
+    assert "shop_sse_pending" in board.scrape()
+
+
+@pytest.mark.usefixtures("folder")
+def test_there_is_a_timer_only_while_there_is_something_to_say(
+    monkeypatch: pytest.MonkeyPatch, scheduler: ManualScheduler
+) -> None:
+    monkeypatch.setattr(metrics, "SCHEDULER", scheduler)
+    board = Measured()
+
+    def timers() -> int:
+        return len(scheduler.live_timers())
+
+    assert timers() == 0
+    assert board.client.get("/events").status_code == 400
+    assert timers() == 1, "any request may be one that is denied"
+    scheduler.pass_time(INTERVAL)
+    assert timers() == 0
+    board.publish("a", *range(3))
+    assert timers() == 1
+    scheduler.pass_time(INTERVAL)
+    assert timers() == 1, "something has changed"
+    scheduler.pass_time(INTERVAL)
+    assert timers() == 0
+    with board.open("a"):
+        scheduler.pass_time(20 * INTERVAL)
+        assert timers() == 1
+    assert timers() == 1
+    scheduler.pass_time(2 * INTERVAL)
+    assert timers() == 0
+
+
+#: What a worker's process shows that others may not be able to.
+SCRIPT = """
+import atexit, gc, os, struct, sys, threading
+from flask import Flask
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+from flask_sse_emitters import SSE, metrics
+
+metrics.INTERVAL = 0.01
+
+def values():
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)
+    try:
+        lines = generate_latest(registry).decode().splitlines()
+    except struct.error:  # a file has just been made, and prometheus_client does not know empty ones
+        return {}
+    return dict(line.split() for line in lines if not line.startswith("#"))
+
+def files():
+    return sorted(os.listdir(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
+
+def until(condition):
+    while not condition():
+        threading.Event().wait(0.005)
+
+app = Flask("app")
+sse = SSE(app)
+own = CollectorRegistry()
+made = metrics.SseMetrics(sse, registry=own)
+"""
+
+
+def run(script: str, folder: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", SCRIPT + script],
+        cwd=ROOT,
+        env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(folder)},
+        timeout=PATIENCE,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr
+
+
+def test_nothing_starts_and_no_file_is_made_before_there_is_something_to_say(tmp_path: Path) -> None:
+    run("generate_latest(own); assert threading.active_count() == 1 and not files(), files()", tmp_path)
+    assert not list(tmp_path.iterdir()), "nor at exit"
+
+
+def test_a_forked_child_counts_from_zero_in_files_of_its_own(tmp_path: Path) -> None:
+    run(
+        """
+for number in range(3):
+    sse.publish("a", number)
+until(lambda: values().get("sse_events_published_total") == "3.0")
+child = os.fork()
+if not child:
+    try:
+        sse.publish("a", "of the child")
+        assert "sse_events_published_total 1.0" in generate_latest(own).decode()
+        sys.stdout.flush()
+        atexit._run_exitfuncs()
+        os._exit(0)
+    finally:
+        os._exit(1)
+_, status = os.waitpid(child, 0)
+assert status == 0, status
+assert f"counter_{child}.db" in files(), files()
+assert not any(name.startswith("gauge_live") and str(child) in name for name in files()), files()
+sse.publish("a", "of the parent")
+until(lambda: values()["sse_publish_seconds_count"] == "5.0")
+assert values()["sse_events_published_total"] == "5.0"
+assert abs(float(values()["sse_publish_seconds_sum"]) - sse.stats()["publish"]["seconds"]) < 1
+""",
+        tmp_path,
+    )
+
+
+def test_apps_of_one_process_are_told_apart_in_the_files_by_their_names(tmp_path: Path) -> None:
+    run(
+        """
+shop = SSE(Flask("shop"))
+metrics.SseMetrics(shop, registry=CollectorRegistry(), prefix="shop_sse")
+gc.collect()
+sse.publish("a", 1)
+shop.publish("a", 1)
+shop.publish("a", 2)
+until(lambda: values().get("sse_events_published_total") and values().get("shop_sse_events_published_total"))
+assert values()["sse_events_published_total"] == "1.0"
+assert values()["shop_sse_events_published_total"] == "2.0"
+""",
+        tmp_path,
+    )
+
+
+class Scrapes:
+    """What a server's metrics are, scrape after scrape: no counter ever goes down."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._last: Samples = {}
+
+    def __call__(self) -> Samples:
+        samples = read(until(self._text, "an answer"))
+        for name, value in counters(self._last).items():
+            assert samples[name] >= value, name
+        self._last = samples
+        return samples
+
+    def come_to(self, **wanted: float) -> Samples:
+        """The first scrape with these figures, each by its name without what all have in common."""
+
+        def found() -> Samples | None:
+            samples = self()
+            return samples if wanted.items() <= in_short(samples).items() else None
+
+        try:
+            return until(found) or {}
+        except AssertionError:
+            assert wanted == {name: in_short(self._last).get(name) for name in wanted}
+            raise
+
+    def _text(self) -> str:
+        """Nothing from a worker that ends, nor where prometheus_client finds a file that was made a moment ago."""
+        try:
+            status, body = answer(self._server, "GET", "/metrics")
+        except OSError:
+            return ""
+        assert status == 200 or "struct.error: unpack_from requires a buffer" in self._server.log, self._server.log
+        return body.decode() if status == 200 else ""
+
+
+def in_short(samples: Samples) -> dict[str, float]:
+    found = {re.sub(r"^sse_|_total$", "", name): value for name, value in samples.items()}
+    found["clients"] = sum(value for name, value in samples.items() if name.startswith("sse_clients{"))
+    return {**found, **closed(samples)}
+
+
+@contextmanager
+def serving(kind: str, tmp_path: Path, *arguments: str, interval: float, hook: bool = True) -> Iterator[WorkersServer]:
+    """Two workers over Redis, whose metrics are shared."""
+    (tmp_path / "metrics").mkdir()
+    settings = ["from tests.gunicorn_settings import *"]
+    if hook:
+        settings.append("from flask_sse_emitters.gunicorn import child_exit")
+    (tmp_path / "settings.py").write_text("\n".join(settings))
+    arguments = ("--graceful-timeout", "60", "--config", str(tmp_path / "settings.py"), *arguments)
+    with RedisServer() as redis:
+        env = {
+            "CONFIG": json.dumps({"SSE_BROKER_URL": redis.url, "SSE_RETRY": 1000}),
+            "INTERVAL": str(interval),
+            "PROMETHEUS_MULTIPROC_DIR": str(tmp_path / "metrics"),
+        }
+        with WorkersServer(kind, "tests.metrics_app:app", 2, env=env, arguments=arguments) as server:
+            yield server
+
+
+def connect(server: Server, stack: ExitStack, count: int) -> tuple[dict[int, list[Client]], int]:
+    """So many streams on each of the two workers, by its process; and how many it took to have them."""
+    held: dict[int, list[Client]] = defaultdict(list)
+    for opened in itertools.count(1):
+        client = Client(server, "/events?channel=a")
+        clients = held[int(client.response.headers["X-Worker"])]
+        if len(clients) < count:
+            clients.append(stack.enter_context(closing(client)))
+        else:
+            client.close()
+        if [len(clients) for clients in held.values()] == [count, count]:
+            return held, opened
+    raise AssertionError
+
+
+def await_both(server: WorkersServer, gone: Collection[int]) -> None:
+    """Two others serve, and these are gone. Before it serves, a worker that is told to stop may not hear it."""
+    pids: set[int] = set()
+
+    def both() -> bool:
+        with suppress(OSError):
+            pids.add(get(server, "/state")["pid"])
+        return len(pids - set(gone)) == 2 and not set(gone) & {worker.pid for worker in server.workers}
+
+    until(both, "the next workers")
+
+
+def files_of(tmp_path: Path, process: int) -> list[str]:
+    """What it shares: the kinds of its metrics."""
+    return sorted(path.name.removesuffix(f"_{process}.db") for path in tmp_path.glob(f"metrics/*_{process}.db"))
+
+
+@pytest.mark.parametrize(("kind", "preload"), [("gevent", ["--preload"]), ("gthread", [])], ids=["gevent", "gthread"])
+def test_the_metrics_of_two_workers_add_up_and_outlive_them(kind: str, preload: Sequence[str], tmp_path: Path) -> None:
+    with serving(kind, tmp_path, *preload, interval=0.1) as server, ExitStack() as stack:
+        held, opened = connect(server, stack, 3)
+        scrapes = Scrapes(server)
+        scrapes.come_to(clients=6, streams_opened=opened, disconnected=opened - 6)
+        for count in (4, 2):
+            post(server, f"/publish/a/{count}")
+        for client in itertools.chain(*held.values()):
+            assert len(client.events(6)) == 6
+        assert answer(server, "GET", "/events/secret")[0] == 403
+        samples = scrapes.come_to(deliveries=36, events_published=6, publish_seconds_count=6, requests_denied=1)
+        outlet = {"gevent": "handed_off", "gthread": "server"}[kind]
+        assert (samples[f'sse_clients{{outlet="{outlet}"}}'], samples["sse_broker_up"]) == (6, 1)
+
+        stopped, killed = held
+        os.kill(stopped, signal.SIGTERM)
+        for client in held[stopped]:
+            assert b"retry: " in client.rest()
+        scrapes.come_to(clients=3, shutdown=3, streams_opened=opened)
+        os.kill(killed, signal.SIGKILL)
+        scrapes.come_to(clients=0, shutdown=3, streams_opened=opened, deliveries=36)
+        await_both(server, held)
+        with connected(server, "/events?channel=a"):
+            scrapes.come_to(clients=1, streams_opened=opened + 1)
+        assert server._process is not None
+        assert files_of(tmp_path, server._process.pid) == [], "gunicorn itself has none"
+        assert files_of(tmp_path, killed) == files_of(tmp_path, stopped) == ["counter", "histogram"]
+
+
+@pytest.mark.parametrize("kind", ["gevent", "gthread"])
+def test_a_worker_that_ends_writes_all_that_it_has_counted(kind: str, tmp_path: Path) -> None:
+    with serving(kind, tmp_path, interval=3600, hook=False) as server, ExitStack() as stack:
+        held, opened = connect(server, stack, 2)
+        post(server, "/publish/a/5")
+        for client in itertools.chain(*held.values()):
+            assert len(client.events(5)) == 5
+        server.signal(signal.SIGHUP)
+        for client in itertools.chain(*held.values()):
+            assert b"retry: " in client.rest()
+        scrapes = Scrapes(server)
+        scrapes.come_to(streams_opened=opened, disconnected=opened - 4, shutdown=4)
+        scrapes.come_to(deliveries=20, publish_seconds_count=5, events_published=5)
+        await_both(server, held)
+        assert [files_of(tmp_path, process) for process in held] == [["counter", "histogram"]] * 2
+
+
+# Without prometheus_client.
+
+
+@pytest.fixture
+def without(tmp_path: Path) -> dict[str, str]:
+    """An environment that has everything that is installed here, but for prometheus_client."""
+    assert prometheus_client.__file__
+    packages = Path(prometheus_client.__file__).parent.parent
+    for package in packages.iterdir():
+        if not package.name.startswith("prometheus"):
+            (tmp_path / package.name).symlink_to(package)
+    return {**os.environ, "PYTHONPATH": str(tmp_path), "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+
+
+def test_without_the_extra_an_error_says_what_to_install(without: dict[str, str]) -> None:
+    script = """
+from flask import Flask
+from flask_sse_emitters import SSE
+from flask_sse_emitters.gunicorn import child_exit
+SSE(Flask("app")).stats()
+child_exit(None, None)
+import flask_sse_emitters.metrics
+"""
+    command = [sys.executable, "-S", "-c", script]
+    done = subprocess.run(command, cwd=ROOT, env=without, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert done.returncode == 1
+    needs = "ImportError: metrics need the package prometheus-client: pip install 'flask-sse-emitters[metrics]'"
+    assert done.stderr.splitlines()[-1] == needs
+    assert "child_exit" not in done.stderr
