@@ -21,9 +21,14 @@ _METHODS = ["GET", "OPTIONS", "POST"]
 def make_blueprint(state: Callable[[], State], rules: Rules) -> Blueprint:
     """``GET <prefix>?channel=a&channel=b`` and ``GET <prefix>/<channel>``; with a rule, ``POST <prefix>/<channel>``.
 
+    Beside them ``GET <prefix>/static/sse-emitters.js``, the browser module, of which no rule is asked: a channel whose
+    name begins with ``static/`` is read by ``?channel=`` alone.
+
     :param state: of the app that is at hand.
     """
-    blueprint = Blueprint("sse_emitters", __name__, url_prefix="/events")
+    blueprint = Blueprint(
+        "sse_emitters", __name__, url_prefix="/events", static_folder="static", static_url_path="/static"
+    )
 
     def endpoint(channel: str | None = None) -> Response:
         publishes = channel is not None and rules.publisher is not None

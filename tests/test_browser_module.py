@@ -1,0 +1,674 @@
+"""The browser module in real Chromium: many tabs, one connection, and every event once in each of them, in order."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from playwright.sync_api import Browser, BrowserContext, Error, Page, sync_playwright
+
+from flask_sse_emitters import SSE
+from flask_sse_emitters.testing import decode, open_stream
+
+from .browser_module_app import app, sse
+from .client import connected, get, new_name, post
+from .clients_app import PACKAGES
+from .conftest import program
+from .docs_blocks import blocks_of, modules_of
+from .servers import ROOT, Server
+from .test_browser import FLAGS
+from .waiting import until
+
+pytestmark = [pytest.mark.xdist_group("browser"), pytest.mark.timeout(300)]
+
+#: Where the module is.
+STATIC = ROOT / "flask_sse_emitters" / "static"
+
+#: Has a page note how long it waits, and chance give a half.
+WATCH_CLOCK = """
+    Math.random = () => 0.5;
+    window.waits = [];
+    const set = window.setTimeout;
+    window.setTimeout = (callback, wait) => (waits.push(wait), set(callback, wait));
+"""
+
+#: Has a page lose its patience with a leader at once.
+IMPATIENT = """
+    const set = window.setTimeout;
+    window.setTimeout = (callback, wait) => set(callback, wait === 10_000 ? 200 : wait);
+"""
+
+#: One stream in a page, of servers that are made up: what it asks for, what it tells. The second argument says what the
+#: first stream brings, before it goes on for ever.
+LEAD = """async ([id, text]) => {
+    const { Leader } = await import("./events/static/leader.js");
+    const asked = [], told = [];
+    const open = async (channels, id) => {
+        asked.push(id);
+        return new ReadableStream({ start: (c) => asked.length < 2 && c.enqueue(new TextEncoder().encode(text)) });
+    };
+    const leader = new Leader(1, open, 0, (message) => told.push(message));
+    const since = [["a", "e-1"], ["b", "f-1"]];
+    leader.join({ type: "join", tab: "t", term: 1, channels: ["a", "b"], since });
+    const until = async (found) => { while (!found()) await new Promise((resolve) => setTimeout(resolve, 5)); };
+    await until(() => asked.length > 1 || told.some(({ events }) => events?.at(-1).data === "last"));
+    leader.stop();
+    return [asked, told.flatMap(({ events = [] }) => events.map(({ channel, id, data }) => [channel, id, data]))];
+}"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    executable = program("chromium", "chromium")
+    with sync_playwright() as playwright:
+        kept = ["--disable-back-forward-cache"]  # pages that were left come back as they were, for people as well
+        browser = playwright.chromium.launch(executable_path=executable, args=FLAGS, ignore_default_args=kept)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[Server]:
+    with Server("gevent", "tests.browser_module_app:app") as site:
+        yield site
+        site.kill()  # an orderly stop takes seconds
+
+
+class Tab:
+    """A page that reads with the module."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.errors: list[str] = []
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+
+    def follow(self, *channels: str, name: str = "first", **options: Any) -> None:
+        """Subscribe, and wait until that is open."""
+        self.begin(*channels, name=name, **options)
+        until(lambda: self["state", name] == "open", "the state of the reader")
+
+    def begin(self, *channels: str, name: str = "first", **options: Any) -> None:
+        said = {"name": name, "channels": channels, "options": options}
+        self.page.evaluate("said => follow(said)", said)
+
+    def __getitem__(self, what: str | tuple[str, str]) -> Any:
+        """What a reader has ``received``, its ``gaps``, its ``errors``, and its ``states``, or its ``state`` now."""
+        what, name = (what, "first") if isinstance(what, str) else what
+        return self.page.evaluate(
+            "([name, what]) => readers[name][what] ?? readers[name].subscription[what]", [name, what]
+        )
+
+    def data(self, name: str = "first") -> list[str]:
+        return [data for _, _, data, _ in self["received", name]]
+
+    def await_data(self, last: str, name: str = "first") -> list[str]:
+        """All that came, once this has."""
+        return until(lambda: found if last in (found := self.data(name)) else [], f"event {last}")
+
+
+class Tabs:
+    """Those of one browser of somebody's own."""
+
+    def __init__(self, context: BrowserContext, site: Server) -> None:
+        self.context = context
+        self.site = site
+        self.all: list[Tab] = []
+
+    def open(self, site: Server | None = None) -> Tab:
+        page = self.context.new_page()
+        page.goto(f"{(site or self.site).url}/page")
+        page.wait_for_function("() => !!window.follow")
+        self.all.append(Tab(page))
+        return self.all[-1]
+
+
+@pytest.fixture
+def tabs(browser: Browser, site: Server) -> Iterator[Tabs]:
+    context = browser.new_context()
+    tabs = Tabs(context, site)
+    yield tabs
+    context.close()
+    assert [error for tab in tabs.all for error in tab.errors] == []
+
+
+def publish(site: Server, *said: tuple[str, str]) -> list[str]:
+    """Publish data to channels, one after the other."""
+    ids: list[str] = post(site, "/publish", [{"channel": channel, "data": data} for channel, data in said])
+    return ids
+
+
+def visits(site: Server, channel: str) -> list[dict[str, Any]]:
+    """The requests for streams of it."""
+    return [visit for visit in get(site, "/state")["visits"] if channel in visit["channels"]]
+
+
+class Publisher(threading.Thread):
+    """Publishes numbers to channels in turns, until it is told to stop, and so many at least."""
+
+    def __init__(self, site: Server, channels: Sequence[str], least: int) -> None:
+        super().__init__()
+        self.sent: list[tuple[str, str]] = []
+        self._site, self._channels, self._least = site, channels, least
+        self._stopping = threading.Event()
+        self.start()
+
+    def run(self) -> None:
+        while len(self.sent) < self._least or not self._stopping.is_set():
+            start = len(self.sent)
+            some = [(self._channels[number % len(self._channels)], str(number)) for number in range(start, start + 5)]
+            publish(self._site, *some)
+            self.sent += some
+
+    def stop(self) -> list[tuple[str, str]]:
+        self._stopping.set()
+        self.join()
+        return self.sent
+
+
+@contextmanager
+def publishing(site: Server, channels: Sequence[str], least: int = 300) -> Iterator[Publisher]:
+    publisher = Publisher(site, channels, least)
+    try:
+        yield publisher
+    finally:
+        publisher.stop()
+
+
+def await_all(tabs: Iterable[Tab], sent: Sequence[tuple[str, str]], wanted: Sequence[str]) -> None:
+    """Each of these tabs has had each event of these channels once, in order."""
+    expected = [data for channel, data in sent if channel in wanted]
+    for tab in tabs:
+        until(lambda: len(tab.data()) >= len(expected), f"{len(expected)} events")  # noqa: B023 - called at once
+        assert (tab.data(), tab["gaps"]) == (expected, [])
+
+
+def test_eight_tabs_have_one_connection_and_each_gets_all_events_once_in_order(tabs: Tabs, site: Server) -> None:
+    channel = new_name()
+    for _ in range(8):
+        tabs.open().follow(channel)
+    assert get(site, "/state")["channels"][channel] == 1
+    with publishing(site, [channel]) as publisher:
+        pass
+    await_all(tabs.all, publisher.sent, [channel])
+    assert get(site, "/state")["channels"][channel] == 1
+
+
+@pytest.mark.parametrize("how", ["closed", "crashed"])
+def test_the_leading_tab_is_gone_and_the_others_miss_nothing(how: str, tabs: Tabs, site: Server) -> None:
+    channels = [new_name(), new_name()]
+    for _ in range(8 if how == "closed" else 3):
+        tabs.open().follow(*channels)
+    leader, *others = tabs.all
+    with publishing(site, channels) as publisher:
+        until(lambda: len(others[0].data()) > 50, "some events")
+        if how == "closed":
+            leader.page.close()
+        else:
+            with leader.page.expect_event("crash"), pytest.raises(Error):
+                leader.page.goto("chrome://crash")
+        reached = len(publisher.sent)
+        until(lambda: len(others[0].data()) > reached, "events by way of another tab")
+    await_all(others, publisher.sent, channels)
+    assert get(site, "/state")["channels"][channels[0]] == 1
+
+
+def test_tabs_with_different_channels_share_the_connection_and_each_gets_its_own_alone(
+    tabs: Tabs, site: Server
+) -> None:
+    first, second, both = new_name(), new_name(), new_name()
+    wanted = [[first], [second], [first, second, both]]
+    for channels in wanted:
+        tabs.open().follow(*channels)
+    with publishing(site, [both, first, second]) as publisher:
+        pass
+    for tab, channels in zip(tabs.all, wanted, strict=True):
+        await_all([tab], publisher.sent, channels)
+    asked = [visit for visit in visits(site, first) if visit["id"] is not None]
+    assert {len(visit["channels"]) for visit in asked} == {2, 3}
+    assert all(visit["id"].count(",") == len(visit["channels"]) - 1 for visit in asked), "else all would be replayed"
+    assert {get(site, "/state")["channels"][channel] for channel in (first, second, both)} == {1}
+
+
+def test_tabs_that_come_and_go_amid_events_with_channels_of_their_own_cost_the_others_none(
+    tabs: Tabs, site: Server
+) -> None:
+    channels = [new_name() for _ in range(4)]
+    came: dict[str, list[str]] = {}
+    stays = [tabs.open(), tabs.open()]
+    for tab in stays:
+        tab.follow(channels[0], channels[1])
+    with publishing(site, channels) as publisher:
+        for channel in channels[1:]:
+            tab = tabs.open()
+            tab.follow(channel)
+            until(lambda: len(tab.data()) > 10, "some events")  # noqa: B023 - called at once
+            came[channel] = tab.data()
+            tab.page.close()
+    await_all(stays, publisher.sent, channels[:2])
+    for channel, found in came.items():
+        expected = [data for name, data in publisher.sent if name == channel]
+        assert found == expected[expected.index(found[0]) :][: len(found)]
+
+
+def test_a_subscription_begins_after_the_id_that_is_given_and_costs_nobody_an_event_or_brings_it_twice(
+    tabs: Tabs, site: Server
+) -> None:
+    channel = new_name()
+    ids = publish(site, *((channel, str(number)) for number in range(5)))
+    tab, other = tabs.open(), tabs.open()
+    tab.follow(channel)
+    other.follow(channel, since={channel: ids[1]})
+    other.await_data("4")
+    tab.follow(channel, name="second", since={channel: ids[3]})
+    publish(site, (channel, "5"))
+    assert tab.await_data("5") == ["5"]
+    assert tab.await_data("5", "second") == ["4", "5"]
+    assert other.await_data("5") == ["2", "3", "4", "5"]
+    assert [each[3] for each in other["received"]][:3] == ids[2:]
+    assert tab["gaps"] == tab["gaps", "second"] == other["gaps"] == []
+
+
+@pytest.mark.parametrize("since", ["nonsense", "aaaaa-7"])
+def test_an_id_that_leads_nowhere_is_a_gap_for_who_gave_it_alone(since: str, tabs: Tabs, site: Server) -> None:
+    channel = new_name()
+    tab, other = tabs.open(), tabs.open()
+    tab.follow(channel)
+    publish(site, (channel, "0"))
+    tab.await_data("0")
+    other.follow(channel, since={channel: since})
+    assert other.await_data("0") == ["0"]
+    publish(site, (channel, "1"))
+    assert (other.await_data("1"), other["gaps"]) == (["0", "1"], [[channel]])
+    assert (tab.await_data("1"), tab["gaps"]) == (["0", "1"], [])
+
+
+def test_a_gap_is_told_once_in_each_tab_and_names_the_channels_that_have_one(browser: Browser) -> None:
+    with Server("gevent", "tests.browser_module_app:app", env={"CONFIG": '{"SSE_HISTORY": 5}'}) as site:
+        tabs = Tabs(browser.new_context(), site)
+        busy, quiet = new_name(), new_name()
+        for _ in range(3):
+            tabs.open().follow(busy, quiet)
+        said = [{"channel": busy, "data": str(number)} for number in range(10)]
+        post(site, f"/cut/{busy}", [*said, {"channel": quiet, "data": "quiet"}])
+        for tab in tabs.all:
+            assert sorted(tab.await_data("quiet")) == ["5", "6", "7", "8", "9", "quiet"]
+            assert tab["gaps"] == [[busy]]
+        site.kill()
+        site.start()
+        until(lambda: get(site, "/state")["channels"] == {busy: 1, quiet: 1}, "the tabs to be back")
+        publish(site, (busy, "new"))
+        for tab in tabs.all:
+            assert tab.await_data("new")[-1] == "new"
+            assert [sorted(gap) for gap in tab["gaps"]] == [[busy], sorted([busy, quiet])]
+            assert tab["states"] == ["open", "connecting", "open", "connecting", "open"]
+        site.kill()
+        tabs.context.close()
+
+
+def test_a_channel_that_is_refused_is_an_error_in_the_tab_that_wants_it_and_costs_the_others_nothing(
+    tabs: Tabs, site: Server
+) -> None:
+    channels = [new_name(), new_name()]
+    closed = [f"closed-{new_name()}", f"closed-{new_name()}"]
+    stays = tabs.open()
+    stays.follow(*channels)
+    with publishing(site, channels) as publisher:
+        until(lambda: len(stays.data()) > 20, "some events")
+        other = tabs.open()
+        other.begin(closed[0], channels[0], closed[1], new_name())
+        until(lambda: len(other["errors"]) == 2 and other["state"] == "open", "two errors")
+        alone = tabs.open()
+        alone.begin(closed[0])
+        until(lambda: alone["state"] == "closed", "the end")
+    assert sorted(channel for channel, _, _ in other["errors"]) == sorted(closed)
+    assert [status for _, status, _ in [*other["errors"], *alone["errors"]]] == [403] * 3
+    assert other["errors"][0][2] == "Forbidden"
+    assert not set(closed) & set(other["channels"])
+    assert (stays["errors"], alone["channels"]) == ([], [])
+    await_all([stays], publisher.sent, channels)
+    until(lambda: other.data()[-1] in [data for name, data in publisher.sent[-2:] if name == channels[0]], "all of it")
+
+
+def test_a_channel_that_is_closed_later_is_given_up_in_all_tabs_and_the_others_go_on(tabs: Tabs, site: Server) -> None:
+    one, two, three = (new_name() for _ in range(3))
+    for channels in ([one, two], [two, three], [one, three], [two]):
+        tabs.open().follow(*channels)
+    with publishing(site, [one, two, three]) as publisher:
+        until(lambda: len(tabs.all[0].data()) > 20, "some events")
+        post(site, f"/close/{two}")
+        for tab in (*tabs.all[:2], tabs.all[3]):
+            until(lambda: tab["errors"] == [[two, 403, "Forbidden"]], "an error")  # noqa: B023 - called at once
+    await_all([tabs.all[2]], publisher.sent, [one, three])
+    assert (tabs.all[2]["errors"], tabs.all[3]["state"]) == ([], "closed")
+    expected = [data for name, data in publisher.sent if name == one]
+    until(lambda: [data for name, _, data, _ in tabs.all[0]["received"] if name == one] == expected, "all of one")
+
+
+def test_what_is_sent_by_hand_has_no_id_and_is_left_out_and_one_named_gap_of_yours_is_an_event(
+    tabs: Tabs, site: Server
+) -> None:
+    channel = new_name()
+    tab = tabs.open()
+    tab.follow(channel)
+    assert post(site, f"/greet/{channel}", "by hand")["reached"] == 1
+    post(site, "/publish", [{"channel": channel, "data": "yours", "event": "gap"}])
+    assert (tab.await_data("yours"), tab["gaps"]) == (["yours"], [])
+    assert tab["received"][0][1] == "gap"
+
+
+def test_handlers_get_events_of_their_name_and_channel_until_they_are_taken_off(tabs: Tabs, site: Server) -> None:
+    one, two = new_name(), new_name()
+    tab = tabs.open()
+    tab.follow(one, two)
+    for number, channel in enumerate([one, two, one]):
+        post(site, "/publish", [{"channel": channel, "data": {"number": number}, "event": "created"}])
+    publish(site, (one, "unnamed"))
+    tab.await_data("unnamed")
+    assert tab["created"] == [{"number": 0}, {"number": 2}]
+    tab.page.evaluate("readers.first.stop()")
+    post(site, "/publish", [{"channel": one, "data": "more", "event": "created"}])
+    tab.await_data("more")
+    assert len(tab["created"]) == 2
+
+
+def test_what_a_handler_throws_is_reported_and_stops_nobody(tabs: Tabs, site: Server) -> None:
+    channel = new_name()
+    tab = tabs.open()
+    tab.follow(channel)
+    tab.page.evaluate("void readers.first.subscription.on('message', () => { throw new Error('of a handler'); })")
+    tab.page.evaluate("void readers.first.subscription.on('message', ({ data }) => readers.first.created.push(data))")
+    publish(site, (channel, "1"), (channel, "2"))
+    assert tab.await_data("2") == tab["created"] == ["1", "2"]
+    until(lambda: tab["state"] == "open" and len(tab.errors) == 2, "two reports")
+    assert tab.errors == ["of a handler"] * 2
+    tab.errors.clear()
+
+
+def test_the_last_to_close_closes_the_connection(tabs: Tabs, site: Server) -> None:
+    channel = new_name()
+    one, two = tabs.open(), tabs.open()
+    one.follow(channel)
+    two.follow(channel)
+    one.page.evaluate("readers.first.subscription.close()")
+    until(lambda: two["state"] == "open" and len(visits(site, channel)) == 2, "the other to lead")
+    publish(site, (channel, "1"))
+    assert two.await_data("1") == ["1"]
+    assert (one["state"], one.data()) == ("closed", [])
+    two.page.evaluate("readers.first.subscription.close()")
+    until(lambda: channel not in get(site, "/state")["channels"], "the end of the connection")
+
+
+def test_headers_are_sent_and_readers_that_must_not_share_say_so(tabs: Tabs, site: Server) -> None:
+    ann, bob = tabs.open(), tabs.open()
+    names = {ann: new_name(), bob: new_name()}
+    for tab, name in names.items():
+        tab.follow("~", share=name, headers={"X-Reader": name})
+    for name in names.values():
+        post(site, f"/publish-to/{name}", name)
+    for tab, name in names.items():
+        assert tab.await_data(name) == [name]
+        assert tab["received"][0][0] == "~"
+
+
+@pytest.mark.parametrize("how", ["without locks", "where locks are refused", "told not to share"])
+def test_where_it_cannot_share_each_tab_has_a_connection_of_its_own(how: str, tabs: Tabs, site: Server) -> None:
+    scripts = {
+        "without locks": "Object.defineProperty(navigator, 'locks', { value: undefined })",
+        "where locks are refused": "LockManager.prototype.request = () => Promise.reject(new Error('refused'))",
+    }
+    channel = new_name()
+    tabs.context.add_init_script(scripts.get(how, ""))
+    options: dict[str, Any] = {} if how in scripts else {"share": False}
+    for _ in range(2):
+        tabs.open().follow(channel, **options)
+    assert get(site, "/state")["channels"][channel] == 2
+    with publishing(site, [channel], 50) as publisher:
+        post(site, f"/cut/{channel}", [])
+    await_all(tabs.all, publisher.sent, [channel])
+
+
+def test_a_page_that_is_left_gives_the_lead_away_and_when_it_is_back_has_what_it_missed(
+    tabs: Tabs, site: Server
+) -> None:
+    channel = new_name()
+    leader, other = tabs.open(), tabs.open()
+    leader.follow(channel)
+    other.follow(channel)
+    leader.page.evaluate("addEventListener('pageshow', ({ persisted }) => (window.isKept = persisted))")
+    leader.page.goto(f"{site.url}/state")
+    publish(site, (channel, "1"))
+    assert other.await_data("1") == ["1"]
+    assert len(visits(site, channel)) == 2
+    leader.page.evaluate("() => void setTimeout(() => history.back())")
+    leader.page.wait_for_function("() => window.isKept")
+    publish(site, (channel, "2"))
+    for tab in tabs.all:
+        assert tab.await_data("2") == ["1", "2"]
+    assert (leader["gaps"], other["gaps"]) == ([], [])
+    assert leader["states"] == ["open", "connecting", "open"]
+    assert [other["state"], get(site, "/state")["channels"][channel]] == ["open", 1]
+    held = leader.page.evaluate("async () => (await navigator.locks.query()).held.map(({ name }) => name)")
+    assert len(held) == 3, "that of who leads, and one for each tab"
+
+
+def test_a_page_that_is_frozen_gives_the_lead_away_first(tabs: Tabs, site: Server) -> None:
+    channel = new_name()
+    leader, other = tabs.open(), tabs.open()
+    leader.follow(channel)
+    other.follow(channel)
+    leader.page.evaluate("document.dispatchEvent(new Event('freeze'))")
+    publish(site, (channel, "1"))
+    assert other.await_data("1") == ["1"]
+    assert leader.data() == []
+    leader.page.evaluate("document.dispatchEvent(new Event('resume'))")
+    assert leader.await_data("1") == ["1"]
+
+
+def test_a_leader_that_hangs_is_deposed_and_misses_nothing_either(tabs: Tabs, site: Server) -> None:
+    channel = new_name()
+    leader = tabs.open()
+    leader.follow(channel)
+    tabs.context.add_init_script(IMPATIENT)
+    other = tabs.open()
+    other.follow(channel)
+    dialogs: list[Any] = []
+    leader.page.on("dialog", lambda dialog: dialogs.append(dialog))
+    leader.page.evaluate("() => void setTimeout(() => alert('nothing else runs in this page meanwhile'))")
+    until(lambda: other["state"] == "open" and dialogs, "the dialog")
+    publish(site, (channel, "1"))
+    other.page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    assert other.await_data("1") == ["1"]
+    dialogs[0].dismiss()
+    publish(site, (channel, "2"))
+    for tab in (leader, other):
+        assert tab.await_data("2") == ["1", "2"]
+    until(lambda: get(site, "/state")["channels"][channel] == 1, "one connection")
+
+
+def test_messages_that_are_none_of_ours_change_nothing(tabs: Tabs, site: Server) -> None:
+    channel = new_name()
+    leader, other = tabs.open(), tabs.open()
+    leader.follow(channel)
+    other.follow(channel)
+    name = other.page.evaluate(
+        "async () => (await navigator.locks.query()).held.find(({ name }) => name.endsWith(']')).name"
+    )
+    said: list[object] = [
+        None, 5, "join", [], {"type": "__proto__"}, {"type": "join"}, {"type": "constructor", "term": 9e15},
+        {"type": "events", "term": 9e15, "events": [{"channel": channel}]},
+        {"type": "at", "term": 9e15, "heads": [[channel, "x"]], "cursors": [], "live": []},
+        {"type": "gap", "term": 9e15, "at": [[channel, 5]]},
+        {"type": "refused", "term": 9e15, "channel": channel},
+        {"type": "join", "tab": "x", "term": 1, "channels": "all", "since": []},
+    ]  # fmt: skip
+    tabs.open().page.evaluate(
+        "([name, said]) => { const bus = new BroadcastChannel(name); said.forEach((each) => bus.postMessage(each)); }",
+        [name, said],
+    )
+    publish(site, (channel, "1"))
+    for tab in (leader, other):
+        assert (tab.await_data("1"), tab["states"], tab["gaps"], tab["errors"]) == (["1"], ["open"], [], [])
+
+
+def test_it_waits_as_long_as_the_server_says_and_longer_by_chance_and_with_every_failure(browser: Browser) -> None:
+    with Server("gevent", "tests.browser_module_app:app") as site:
+        tabs = Tabs(browser.new_context(), site)
+        tabs.context.add_init_script(WATCH_CLOCK)
+        channel = new_name()
+        tab = tabs.open()
+        tab.follow(channel)
+        tab.page.evaluate("waits.length = 0")
+        post(site, f"/cut/{channel}", [{"channel": channel, "data": "1"}])
+        tab.await_data("1")
+        first, second = visits(site, channel)
+        assert second["at"] - first["at"] >= 0.1
+        assert tab.page.evaluate("waits") == [150]
+        post(site, "/publish", [{"channel": channel, "data": "2", "retry": 40}])
+        tab.await_data("2")
+        site.kill()
+        until(lambda: len(tab.page.evaluate("waits")) >= 5, "some failures")
+        assert tab.page.evaluate("waits")[1:5] == [140, 240, 440, 840]
+        assert tab["errors"] == []
+        tabs.context.close()
+
+
+def test_the_ids_of_a_stream_say_of_which_channel_an_event_is(tabs: Tabs) -> None:
+    text = "id: e-2,f-1\ndata: x\n\nid: e-2,f-2\ndata: y\n\nid: e-3,f-2\ndata: last\n\n"
+    asked, told = tabs.open().page.evaluate(LEAD, ["", text])
+    assert asked == ["e-1,f-1"]
+    assert told == [["a", "e-2", "x"], ["b", "f-2", "y"], ["a", "e-3", "last"]]
+
+
+def test_where_events_were_dropped_so_that_they_do_not_it_asks_for_them_again(tabs: Tabs) -> None:
+    text = "retry: 0\nid: e-2,f-1\ndata: x\n\nid: e-4,f-2\ndata: last\n\n"
+    asked, told = tabs.open().page.evaluate(LEAD, ["", text])
+    assert asked == ["e-1,f-1", "e-2,f-1"]
+    assert told == [["a", "e-2", "x"]]
+
+
+FIELDS = st.sampled_from(["data", "event", "id", "retry", "", "other", "data ", "\ufeffdata"])
+TEXTS = st.text(st.characters(codec="utf-8") | st.sampled_from("\u2028\x85\x0b\0 :"), max_size=8)
+LINES = st.tuples(FIELDS, st.sampled_from(["", ":", ": ", ":  "]), TEXTS).map("".join) | st.just("")
+ENDS = st.sampled_from(["\n", "\r", "\r\n", "\n\n", "\r\r", "\r\n\r\n"])
+BLOCKS = st.lists(st.tuples(LINES, ENDS).map("".join), max_size=12).map("".join)
+STREAMS = st.tuples(st.sampled_from(["", "\ufeff"]), BLOCKS).map("".join)
+
+
+def test_a_connection_that_is_silent_for_too_long_counts_as_ended(tabs: Tabs) -> None:
+    page = tabs.open().page
+    found = page.evaluate("""async () => {
+        const { pump } = await import("./events/static/stream.js");
+        const pieces = [], ended = [];
+        const start = (controller) => controller.enqueue("a piece");
+        const cancel = () => void ended.push("cancelled");
+        await pump(new ReadableStream({ start, cancel }), 0.05, (piece) => pieces.push(piece) > 0);
+        return [pieces, ended];
+    }""")
+    assert found == [["a piece"], ["cancelled"]]
+
+
+def test_the_scripts_of_the_documentation_get_what_they_say(tabs: Tabs, tmp_path: Path) -> None:
+    blocks = blocks_of(ROOT / "docs" / "browser.rst")
+    scripts = [block.text for block in blocks if "subscribe(" in block.text]
+    (tmp_path / "app.py").write_text(modules_of(blocks)["app.py"])
+    with Server("gevent", "app:app", env={"PYTHONPATH": f"{tmp_path}:{ROOT}"}) as site:
+        for number, script in enumerate(scripts):
+            before, after = ({"number": f"{number} {which}"} for which in ("before", "after"))
+            post(site, "/orders", before)
+            page = tabs.context.new_page()
+            page.add_init_script("window.said = []; console.log = (...words) => said.push(JSON.stringify(words));")
+            page.goto(f"{site.url}/orders")
+            page.add_script_tag(content=script + "\nwindow.live = live;", type="module")
+            page.wait_for_function("() => window.live?.state === 'open'")
+            post(site, "/orders", after)
+            expected = f"{number} after"
+            until(lambda: [text for text in page.evaluate("said") if expected in text], expected)  # noqa: B023
+            page.close()
+        site.kill()
+    assert len(scripts) == 2
+
+
+@pytest.fixture(scope="module")
+def page(browser: Browser, site: Server) -> Iterator[Page]:
+    page = browser.new_page()
+    page.goto(f"{site.url}/page")
+    page.wait_for_function("() => !!window.follow")
+    yield page
+    page.close()
+
+
+def cut(stream: bytes, places: list[int]) -> list[list[int]]:
+    """The stream in pieces, as numbers."""
+    inner = {place for place in places if place < len(stream)}
+    return [list(stream[start:end]) for start, end in pairwise(sorted({0, len(stream)} | inner))]
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    st.lists(
+        st.tuples(STREAMS, st.binary(max_size=3), st.lists(st.integers(0, 200)) | st.just(list(range(200)))),
+        min_size=10,
+        max_size=20,
+    )
+)
+@example([("\ufeffdata: a\r\ndata: b\u20ac\r\n\r\ndata: c\r\r", b"", list(range(200)))])
+def test_it_reads_streams_that_are_cut_anywhere_as_our_own_decoder_does(
+    page: Page, streams: list[tuple[str, bytes, list[int]]]
+) -> None:
+    whole = [text.encode() + broken + b"\n\n" for text, broken, _ in streams]
+    pieces = [cut(stream, places) for stream, (_, _, places) in zip(whole, streams, strict=True)]
+    expected = [[[each.event or "message", each.data, each.id] for each in decode(stream)] for stream in whole]
+    assert page.evaluate("streams => streams.map(decode)", pieces) == expected
+
+
+def test_the_module_is_served_beside_the_channels_and_takes_no_name_from_them(site: Server) -> None:
+    with connected(site, "/events/static/sse-emitters.js") as client:
+        assert client.response.status == 200
+        assert client.response.headers["Content-Type"].partition(";")[0] in (
+            "text/javascript",
+            "application/javascript",
+        )
+        assert client.response.headers["Cache-Control"] == "no-cache"
+        assert client.rest() == (STATIC / "sse-emitters.js").read_bytes()
+        tag = client.response.headers["ETag"]
+    with connected(site, "/events/static/sse-emitters.js", headers={"If-None-Match": tag}) as client:
+        assert client.response.status == 304
+    with connected(site, "/events/static/none.js") as client:
+        assert client.response.status == 404
+    with open_stream(app.test_client(), "/events?channel=static/sse-emitters.js") as stream:
+        sse.publish("static/sse-emitters.js", "an event")
+        assert [event.data for event in stream.ready()] == ["an event"]
+
+
+def test_pages_of_listed_origins_may_load_it() -> None:
+    app = Flask(__name__)
+    app.config["SSE_CORS_ORIGINS"] = ["https://app.example.com"]
+    app.register_blueprint(SSE(app).blueprint)
+    found = []
+    for origin in ("https://app.example.com", "https://other.example.com"):
+        with app.test_client().get("/events/static/leader.js", headers={"Origin": origin}) as response:
+            found.append((response.status_code, response.headers.get("Access-Control-Allow-Origin")))
+    assert found == [(200, "https://app.example.com"), (200, None)]
+
+
+def test_its_types_hold() -> None:
+    compiler = PACKAGES / "typescript" / "bin" / "tsc"
+    if not compiler.exists():
+        reason = "typescript is missing: apt-get install npm && make build/npm/.installed"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    options = "--allowJs --checkJs --strict --noEmit --target es2022 --lib es2022,dom,dom.iterable --module esnext"
+    command = [program("node", "nodejs"), str(compiler), *options.split(), "--moduleResolution", "bundler"]
+    done = subprocess.run([*command, str(STATIC / "sse-emitters.js")], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
