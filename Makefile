@@ -5,17 +5,22 @@ VENV := .venv
 BIN := $(VENV)/bin
 NPM := build/npm
 
-.PHONY: help run test lint pytest debian bench bench-quick clean
+.PHONY: help run test lint pytest docs debian bench bench-quick fuzz clean
 
 help:
 	@echo "make run    serve the example on http://127.0.0.1:$(PORT)/ (PORT=... changes it; SSE_BROKER_URL=redis://...: many workers)"
-	@echo "make test   ruff, mypy and all tests"
+	@echo "make test   ruff, mypy, the documentation and all tests"
+	@echo "make docs   the documentation, in build/docs"
 	@echo "make bench  this package beside its peers, in some 25 minutes; make bench-quick in less than one"
 
 run: $(VENV)/.run
 	@PORT=$(PORT) $(BIN)/gunicorn example_app:app
 
 test: debian lint pytest
+
+docs: $(VENV)/.test
+	$(BIN)/sphinx-build -W -n -q docs build/docs
+	@echo "build/docs/index.html"
 
 lint: $(VENV)/.test
 	$(BIN)/ruff format --check .
@@ -33,7 +38,8 @@ bench-quick: $(VENV)/.bench
 
 # The Debian packages that tests need: where we are root they are installed, elsewhere their tests say what is missing.
 debian:
-	@sh tests/debian-packages chromium=chromium curl=curl node=nodejs npm=npm redis-server=redis-server
+	@sh tests/debian-packages chromium=chromium curl=curl nginx=nginx node=nodejs npm=npm redis-server=redis-server \
+	    systemd-analyze=systemd systemd-socket-activate=systemd
 
 $(VENV)/bin/python:
 	@sh tests/virtual-environment "$(PYTHON)" $(VENV)
@@ -43,7 +49,7 @@ $(VENV)/.run: setup.cfg pyproject.toml | $(VENV)/bin/python
 	@touch $@
 
 $(VENV)/.test: setup.cfg pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --editable ".[server,redis,jwt,metrics,test]"
+	$(BIN)/python -m pip install --quiet --editable ".[server,redis,jwt,metrics,docs,test]"
 	@touch $@ $(VENV)/.run
 
 # The clients that npm has; without npm the tests of them say what is missing.
@@ -57,6 +63,15 @@ $(NPM)/.installed: tests/npm/package.json | debian
 $(VENV)/.bench: setup.cfg pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --editable ".[server,redis,bench]"
 	@touch $@
+
+# Ten minutes each of the fuzzer that watches coverage; see tests/fuzz/README.md.
+fuzz: $(VENV)/.test
+	$(BIN)/python -m pip install --quiet --editable ".[fuzz]"
+	@mkdir -p build/fuzz/decoder build/fuzz/endpoint
+	$(BIN)/python -m tests.fuzz decoder -max_total_time=600 -max_len=1024 -artifact_prefix=build/fuzz/ \
+	    build/fuzz/decoder tests/fuzz/corpus/decoder
+	$(BIN)/python -m tests.fuzz endpoint -max_total_time=600 -max_len=2048 -artifact_prefix=build/fuzz/ \
+	    build/fuzz/endpoint tests/fuzz/corpus/endpoint
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

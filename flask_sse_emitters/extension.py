@@ -17,11 +17,13 @@ from .cli import commands
 from .emitter import SseEmitter
 from .errors import NotInitialized
 from .grants import check_identity
+from .monitor import Gate, MonitorRule, make_monitor
 from .revocation import Revocation
 from .settings import EXTENSION, Settings, checked, made_in_request, read_config, register
 from .state import State
 
 _Rule = TypeVar("_Rule", bound=Rule)
+_MonitorRule = TypeVar("_MonitorRule", bound=MonitorRule)
 
 
 class SSE:
@@ -84,6 +86,7 @@ class SSE:
         self._states: list[State] = []
         self._options: dict[str, Options] = {}
         self._rules = Rules(self._options)
+        self._gate = Gate()
         if app is not None:
             self.init_app(app)
 
@@ -270,6 +273,40 @@ class SSE:
         connection, of which browsers open six to an origin; their names do not show in the events.
         """
         return make_blueprint(self._state, self._rules)
+
+    @cached_property
+    def monitor(self) -> Blueprint:
+        """A page that shows what goes on: ``app.register_blueprint(sse.monitor, url_prefix="/sse-monitor")``.
+
+        Clients and deliveries over time, channels, slow clients, ends by reason, processes and the broker; the events
+        of one channel as they come, and a form that publishes to any. It is closed unless the app is in debug mode, or
+        :meth:`monitor_access` opens it. Its own streams show in no figure, and count for no limit.
+        """
+        return make_monitor(self._state, self._gate)
+
+    def monitor_access(self, rule: _MonitorRule) -> _MonitorRule:
+        """Have this decide who may see the :attr:`monitor`, and publish with it. Usable as a decorator.
+
+        ::
+
+            @sse.monitor_access
+            def may_monitor() -> bool:
+                return current_user.is_authenticated and current_user.is_admin
+
+        It is called in each request of the page, without arguments, and returns True or False; an open page comes
+        again, and is asked again, every 5 minutes. What it raises is a no, and logged; :class:`AccessDenied` can make
+        it a 401. Where there is a rule, it decides in debug mode, too.
+
+        :raises RuntimeError: where there is another one already.
+        """
+        if self._gate.rule is not None and self._gate.rule is not rule:
+            raise RuntimeError("this SSE has a monitor_access already: let one function ask both")
+        if not callable(rule) or iscoroutinefunction(rule):
+            raise TypeError(
+                f"monitor_access() takes a function without arguments, and none that is async, not {rule!r}"
+            )
+        self._gate.rule = rule
+        return rule
 
     def stats(self) -> dict[str, Any]:
         """This process's figures, for people and monitors.

@@ -65,7 +65,7 @@ class Quota:
 class Streams:
     """Every method may be called from any thread.
 
-    :param app: sends the signals.
+    :param app: sends the signals; where it is None, nobody does.
     """
 
     def __init__(self, settings: Settings, scheduler: Scheduler = SCHEDULER, app: Any = None) -> None:
@@ -135,7 +135,8 @@ class Streams:
         if not refused:
             if not emitter.is_open:
                 self._leave_unless_written(emitter)
-            signals.tell(signals.emitter_opened, self._app, emitter=emitter)
+            if self._app is not None:
+                signals.tell(signals.emitter_opened, self._app, emitter=emitter)
             return self._settings.retry
         if full is None or self.is_draining:
             emitter._refuse(CloseReason.SHUTDOWN, None)
@@ -219,7 +220,7 @@ class Streams:
 
     def _tell_later(self, signal: Any, **said: Any) -> None:
         """In the background, with the app's context pushed: receivers may block."""
-        if signal.receivers:
+        if signal.receivers and self._app is not None:
             self._scheduler.run(partial(self._tell, signal, said))
 
     def _tell(self, signal: Any, said: dict[str, Any]) -> None:

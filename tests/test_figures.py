@@ -284,6 +284,21 @@ def test_all_processes_show_each_others_figures() -> None:
             sse._channels().broker.close()
 
 
+def test_a_process_whose_clients_come_and_go_all_the_time_says_its_news() -> None:
+    with RedisServer() as redis:
+        (app, serving), (_, other) = make_app(SSE_BROKER_URL=redis.url), make_app(SSE_BROKER_URL=redis.url)
+
+        def says_news() -> bool:
+            with open_stream(app.test_client(), "/events?channel=a"):
+                until(lambda: any(each["channels"] for each in other.processes()), "the client")
+            until(lambda: not any(each["channels"] for each in other.processes()), "its end")
+            return any(each.get("opened", 0) >= 3 for each in other.processes())
+
+        until(says_news, "news of three streams")
+        for sse in (serving, other):
+            sse._channels().broker.close()
+
+
 def test_who_only_listens_is_seen_without_figures() -> None:
     """``flask sse listen``, say: it serves nobody, and its clients count."""
     with RedisServer() as redis:

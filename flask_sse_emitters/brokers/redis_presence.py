@@ -51,7 +51,7 @@ class Presence:
         self._changed: dict[str, None] = {}
         self.is_known = False  #: Redis knows of all clients here
         self.is_told = False  #: it was told at least, since the connection began
-        self._tell_at = self._confirm_at = 0.0
+        self._tell_at = self._confirm_at = self._about_at = 0.0
 
     def change(self, channel: str) -> bool:
         """The channel has more clients, or fewer; from any thread. Whether whoever tells is to be woken."""
@@ -63,7 +63,7 @@ class Presence:
     def begin_anew(self) -> None:
         """With another connection, perhaps to another server."""
         self.is_known = self.is_told = False
-        self._tell_at = self._confirm_at = 0.0
+        self._tell_at = self._confirm_at = self._about_at = 0.0
 
     @property
     def due(self) -> float:
@@ -79,7 +79,9 @@ class Presence:
         """
         if now < self.due:
             return
-        figures = self._figures() if now >= self._confirm_at else []
+        figures: list[Any] = []
+        if now >= self._about_at:  # however often clients come and go
+            figures, self._about_at = self._figures(), now + COUNT_EVERY
         self._confirm_at = now + COUNT_EVERY
         if self.is_known and not self._changed and not channels:
             return

@@ -1,0 +1,86 @@
+"""Who may see the monitor, and publish with it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+from flask import Response, current_app, request
+from werkzeug.exceptions import HTTPException
+
+from .. import cors
+from ..answers import deny
+from ..errors import AccessDenied
+
+log = logging.getLogger(__name__)
+
+MonitorRule: TypeAlias = Callable[[], bool]
+
+_CLOSED = (
+    "the monitor is closed, because the app is not in debug mode and nobody has opened it: say who may see it, "
+    "with @sse.monitor_access"
+)
+
+
+class Gate:
+    """Of the monitor of one :class:`.SSE`.
+
+    :ivar rule: says whether whoever asks may see the monitor; None where the app's debug mode alone decides.
+    """
+
+    def __init__(self) -> None:
+        self.rule: MonitorRule | None = None
+        self._said_closed = False
+
+    def check(self) -> Response | None:
+        """Of the request that is pushed here.
+
+        :return: what to answer where it may not go on.
+        """
+        try:
+            _check_origin()
+            self._ask()
+        except AccessDenied as error:
+            log.debug("%s %r is denied: %s", request.method, request.path, error)
+            return deny(error)
+        return None
+
+    def _ask(self) -> None:
+        if self.rule is None:
+            if not current_app.debug:
+                self._say_closed()
+                raise AccessDenied(_CLOSED)
+            return
+        try:
+            said: Any = self.rule()
+        except AccessDenied:
+            raise
+        except HTTPException as error:
+            log.debug("the rule of the monitor denies: %s", error)
+            raise AccessDenied(f"the rule of the monitor denies: {error}") from error
+        except Exception as error:
+            log.exception("the rule of the monitor failed, which denies")
+            raise AccessDenied(f"the rule of the monitor failed: {error!r}") from error
+        if said is not True:
+            if said not in (False, None):
+                log.error("the rule of the monitor must return True or False, not %r, which denies", said)
+            raise AccessDenied(f"the rule of the monitor returned {said!r}")
+
+    def _say_closed(self) -> None:
+        if not self._said_closed:
+            self._said_closed = True
+            log.warning("%s; this is said once", _CLOSED)
+
+
+def _check_origin() -> None:
+    """Pages of other sites are denied, also those that may read channels: ``SSE_CORS_ORIGINS`` says nothing of this.
+
+    :raises AccessDenied: where one of them asks.
+    """
+    origin = cors._foreign_origin()
+    if origin is not None:
+        raise AccessDenied(
+            f"a page of {origin!r} asks for the monitor, which is for its own page alone; behind a proxy that changes "
+            "Host, put werkzeug.middleware.proxy_fix.ProxyFix with x_host=1 around app.wsgi_app"
+        )

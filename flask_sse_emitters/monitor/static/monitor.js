@@ -1,0 +1,138 @@
+import { $, write } from "./dom.js";
+import { add, choose, keep, shownChannel } from "./events.js";
+import { chart, show } from "./figures.js";
+
+/* The stream ------------------------------------------------------------------------------------------------------ */
+
+const SILENCE = 15_000; // figures come every second: after so long the network is gone, though nothing said so
+const QUIET = 3_000; // a stream that comes again within that is no news
+const PAUSES = [300, 1_000, 2_000];
+
+let source = null;
+let heard = 0; // when, last
+let lostAt = performance.now();
+let tries = 0;
+let retry = 0;
+let isShown = false; // some figures are there
+
+function listen() {
+  clearTimeout(retry);
+  source?.close();
+  heard = performance.now();
+  const channel = shownChannel();
+  const opened = new EventSource(channel ? `stream?channel=${encodeURIComponent(channel)}` : "stream");
+  source = opened;
+  on("points", (points) => chart.fill(points));
+  on("figures", show);
+  on("kept", keep);
+  on("events", add);
+  // Not left to the browser: it gives up where a proxy answers for a server that restarts.
+  opened.onerror = () => source === opened && lose();
+}
+
+function on(name, handle) {
+  source.addEventListener(name, (event) => {
+    heard = performance.now();
+    handle(JSON.parse(event.data));
+    if (name !== "figures") return;
+    isShown = true;
+    if (lostAt || tries) {
+      lostAt = tries = 0;
+      showState();
+    }
+  });
+}
+
+async function lose() {
+  source.close();
+  lostAt ||= performance.now();
+  const again = PAUSES[Math.min(tries++, PAUSES.length - 1)] * (0.75 + Math.random() / 2);
+  clearTimeout(retry);
+  retry = setTimeout(listen, again);
+  showState();
+  if ((await isDenied()) && lostAt) showState("closed");
+}
+
+async function isDenied() {
+  try {
+    const answer = await fetch("./", { method: "HEAD", cache: "no-store", signal: AbortSignal.timeout(5_000) });
+    return [401, 403].includes(answer.status);
+  } catch {
+    return false;
+  }
+}
+
+const STATES = { live: "Live", connecting: "Connecting…", lost: "Not connected", closed: "Closed to you" };
+
+function showState(known) {
+  const away = lostAt && (performance.now() - lostAt > QUIET || !isShown);
+  const state = known ?? (!away ? "live" : isShown ? "lost" : "connecting");
+  const root = document.documentElement;
+  if (!known && root.dataset.state === "closed" && lostAt) return;
+  root.dataset.state = $("state").dataset.state = state;
+  write($("state"), STATES[state]);
+}
+
+setInterval(() => {
+  if (!lostAt && performance.now() - heard > SILENCE) lose();
+  if (lostAt) showState();
+}, 500);
+
+addEventListener("pagehide", () => source?.close());
+addEventListener("pageshow", (event) => event.persisted && listen());
+
+/* The form -------------------------------------------------------------------------------------------------------- */
+
+const form = $("publish");
+
+form.addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const { channel, event: name, text, is_json: isJson } = form.elements;
+  const sent = { channel: channel.value.trim(), event: name.value, text: text.value, is_json: isJson.checked };
+  say("", "");
+  if (!sent.channel) {
+    say("", "Say which channel.");
+    channel.focus();
+    return;
+  }
+  try {
+    say(`Published as ${await publish(sent)}`, "");
+  } catch (error) {
+    say("", error.message);
+  }
+});
+
+function say(result, error) {
+  $("publish-result").textContent = result;
+  $("publish-error").textContent = error;
+}
+
+async function publish(event) {
+  let answer;
+  try {
+    answer = await fetch("publish", {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify(event),
+      signal: AbortSignal.timeout(15_000),
+    });
+  } catch {
+    throw new Error("The server cannot be reached.");
+  }
+  const said = await answer.json().catch(() => ({}));
+  if (!answer.ok) throw new Error(said.error ?? `The server answered ${answer.status}.`);
+  return said.id;
+}
+
+
+document.addEventListener("channel", listen);
+showState();
+addEventListener("hashchange", chooseByHash);
+chooseByHash();
+if (!shownChannel()) listen();
+
+function chooseByHash() {
+  try {
+    choose(decodeURIComponent(location.hash.slice(1)));
+  } catch {} // no UTF-8
+}

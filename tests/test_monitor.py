@@ -1,0 +1,545 @@
+"""The monitor, without a browser: who may see it, what it is told, and that nothing runs while nobody watches."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import pytest
+from flask import Flask, Response, abort
+from flask.testing import FlaskClient
+
+from flask_sse_emitters import SSE, AccessDenied, CloseReason, Event
+from flask_sse_emitters.monitor.pulse import Pulse
+from flask_sse_emitters.monitor.report import Rates, make_report
+from flask_sse_emitters.monitor.tap import BYTES_SHOWN, SHOWN, Tap
+from flask_sse_emitters.monitor.watchers import Watchers
+from flask_sse_emitters.testing import OpenStream, open_stream, published
+
+from .client import Client, connected, new_name, post
+from .clock import ManualScheduler
+from .redis_server import RedisServer
+from .servers import Server
+from .waiting import until
+
+MONITOR = "/sse-monitor"
+TEST_EVENT = {"channel": "orders", "event": "created", "text": "hello", "is_json": False}
+
+#: Every endpoint.
+REQUESTS = [("GET", "/"), ("GET", ""), ("GET", "/stream"), ("GET", "/static/monitor.js"), ("POST", "/publish")]
+
+
+def make_app(**config: Any) -> tuple[Flask, SSE]:
+    app = Flask(__name__)
+    app.config.update(config)
+    sse = SSE(app)
+    sse.authorizer(lambda _channel: True)
+    app.register_blueprint(sse.blueprint, url_prefix="/events")
+    app.register_blueprint(sse.monitor)
+    return app, sse
+
+
+def open_app(**config: Any) -> tuple[Flask, SSE]:
+    """Whose monitor anybody may see."""
+    app, sse = make_app(**config)
+    sse.monitor_access(lambda: True)
+    return app, sse
+
+
+def pulse_of(app: Flask) -> Pulse:
+    pulse: Pulse = app.extensions["sse_emitters.monitor"]
+    return pulse
+
+
+def statuses(client: FlaskClient, headers: dict[str, str] | None = None) -> set[int]:
+    """Of the answers of every endpoint."""
+    found = set()
+    for method, path in REQUESTS:
+        body = TEST_EVENT if method == "POST" else None
+        with client.open(f"{MONITOR}{path}", method=method, json=body, headers=headers) as response:
+            found.add(response.status_code)
+    return found
+
+
+def await_event(stream: OpenStream, name: str, wanted: Callable[[Any], bool] = lambda _data: True) -> Any:
+    """The data of the first event of this name that is as wanted."""
+    found: list[Any] = []
+
+    def look() -> bool:
+        events = [json.loads(event.data) for event in stream.ready() if event.event == name]
+        found.extend(data for data in events if wanted(data))
+        return bool(found)
+
+    until(look, f"an event {name!r}")
+    return found[0]
+
+
+# Who may see it
+
+
+def test_every_endpoint_is_closed_while_nobody_has_opened_it(caplog: pytest.LogCaptureFixture) -> None:
+    app, _ = make_app()
+    with caplog.at_level(logging.DEBUG, "flask_sse_emitters"):
+        assert statuses(app.test_client()) == {403}
+        with app.test_client().get(f"{MONITOR}/") as response:
+            assert response.get_data(as_text=True) == "Forbidden\n"
+    said = [record.levelname for record in caplog.records if "@sse.monitor_access" in record.getMessage()]
+    assert said.count("WARNING") == 1
+    assert said.count("DEBUG") == len(REQUESTS) + 1
+
+
+def test_debug_mode_opens_every_endpoint() -> None:
+    app, _ = make_app()
+    app.debug = True
+    assert statuses(app.test_client()) == {200, 201, 308}
+
+
+def test_a_rule_opens_every_endpoint_and_closes_it_again() -> None:
+    app, sse = make_app()
+    answers = [True]
+    sse.monitor_access(lambda: answers[0])
+    assert statuses(app.test_client()) == {200, 201, 308}
+    answers[0] = False
+    assert statuses(app.test_client()) == {403}
+    app.debug = True
+    assert statuses(app.test_client()) == {403}, "where there is a rule, it decides"
+
+
+def fail() -> bool:
+    raise ZeroDivisionError("the database is away")
+
+
+def deny() -> bool:
+    raise AccessDenied("who are you?", challenge="Basic")
+
+
+def not_found() -> bool:
+    abort(404)
+
+
+@pytest.mark.parametrize(
+    ("rule", "status", "reason"),
+    [
+        (fail, 403, "ZeroDivisionError('the database is away')"),
+        (not_found, 403, "404 Not Found"),
+        (deny, 401, "who are you?"),
+        (lambda: None, 403, "returned None"),
+        (lambda: "yes", 403, "returned 'yes'"),
+        (lambda: 1, 403, "returned 1"),
+    ],
+)
+def test_a_rule_that_does_not_say_true_denies_and_says_why_in_debug_mode_alone(
+    rule: Callable[[], Any], status: int, reason: str
+) -> None:
+    app, sse = make_app()
+    sse.monitor_access(rule)
+    for debug in (False, True):
+        app.debug = debug
+        with app.test_client().get(f"{MONITOR}/") as response:
+            assert response.status_code == status
+            assert response.content_type.startswith("text/plain")
+            assert (reason in response.get_data(as_text=True)) is debug
+            assert response.headers.get("WWW-Authenticate") == ("Basic" if status == 401 else None)
+
+
+def test_what_cannot_be_a_rule_is_refused() -> None:
+    _, sse = make_app()
+
+    async def rule() -> bool:
+        return True
+
+    with pytest.raises(TypeError, match="monitor_access"):
+        sse.monitor_access(rule)  # type: ignore[type-var]
+    sse.monitor_access(fail)
+    with pytest.raises(RuntimeError, match="already"):
+        sse.monitor_access(deny)
+
+
+@pytest.mark.parametrize("origin", ["https://elsewhere.example", "https://listed.example", "null"])
+def test_pages_of_other_sites_get_nothing_also_those_that_may_read_channels(origin: str) -> None:
+    app, sse = open_app(SSE_CORS_ORIGINS=["https://listed.example"])
+    with published(sse, "orders") as events:
+        assert statuses(app.test_client(), {"Origin": origin}) == {403}
+    assert events == []
+    assert statuses(app.test_client(), {"Origin": "http://localhost"}) == {200, 201, 308}
+
+
+@pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "text/plain", "multipart/form-data", ""])
+def test_what_a_form_of_another_site_could_send_is_not_published(kind: str) -> None:
+    app, sse = open_app()
+    with published(sse, "orders") as events:
+        response = app.test_client().post(f"{MONITOR}/publish", data=json.dumps(TEST_EVENT), content_type=kind)
+    assert response.status_code == 415
+    assert events == []
+
+
+def test_a_preflight_allows_other_sites_nothing() -> None:
+    app, _ = open_app(SSE_CORS_ORIGINS=["https://listed.example"])
+    headers = {"Origin": "https://listed.example", "Access-Control-Request-Method": "POST"}
+    response = app.test_client().options(f"{MONITOR}/publish", headers=headers)
+    assert response.status_code == 403
+
+
+def test_the_page_may_load_nothing_from_elsewhere_and_be_framed_by_nobody() -> None:
+    app, _ = open_app()
+    with app.test_client().get(f"{MONITOR}/") as response:
+        policy = dict(part.split(" ", 1) for part in response.headers["Content-Security-Policy"].split("; "))
+        assert policy["default-src"] == policy["frame-ancestors"] == policy["base-uri"] == "'none'"
+        assert {policy[kind] for kind in ("script-src", "style-src", "connect-src", "img-src")} == {"'self'"}
+        assert response.headers["X-Content-Type-Options"] == "nosniff"
+        assert response.headers["Referrer-Policy"] == "same-origin"
+        assert response.headers["Cache-Control"] == "no-store"
+        assert "<style" not in response.get_data(as_text=True)
+        assert " style=" not in response.get_data(as_text=True)
+
+
+def test_the_page_without_its_slash_sends_to_it_behind_any_prefix() -> None:
+    app, _ = open_app()
+    response = app.test_client().get(MONITOR, base_url="http://localhost/some/prefix")
+    assert (response.status_code, response.headers["Location"]) == (308, "sse-monitor/")
+
+
+# What it is told
+
+
+def test_it_tells_of_clients_and_what_they_got_and_leaves_itself_out() -> None:
+    app, sse = open_app()
+    with ExitStack() as stack:
+        first = stack.enter_context(open_stream(app.test_client(), "/events?channel=orders&identity=ann"))
+        stack.enter_context(open_stream(app.test_client(), "/events?channel=orders&channel=news"))
+        for number in range(3):
+            sse.publish("orders", number)
+        assert len(first.ready()) == 3
+        monitor = stack.enter_context(open_stream(app.test_client(), f"{MONITOR}/stream"))
+        other = stack.enter_context(open_stream(app.test_client(), f"{MONITOR}/stream?channel=orders"))
+        until(lambda: other.ready(), "the other monitor to be served")
+        told = await_event(monitor, "figures", lambda figures: figures["monitors"] == 2)
+    assert told["point"]["clients"] == 2
+    assert told["totals"]["opened"] == 2
+    assert told["totals"]["published"] == told["totals"]["confirmed"] == 3
+    assert [(each["name"], each["clients"], each["events"]) for each in told["channels"]] == [
+        ("orders", 2, 3),
+        ("news", 1, 0),
+    ]
+    assert told["broker"] == {"scheme": "memory", "state": "ok"}
+    assert (told["is_shared"], told["sees_all"]) == (False, True)
+    assert [process["clients"] for process in told["processes"]] == [2]
+    until(lambda: not sse.stats()["clients"], "the clients to have left")
+    assert sum(sse.stats()["closed"].values()) == 2, "monitors' own ends are no news"
+
+
+def test_it_tells_of_every_kind_of_end() -> None:
+    app, sse = open_app(SSE_MAX_CLIENTS=1)
+    channel = sse.channel("orders")
+    with app.test_request_context():
+        ended = channel.subscribe()
+        ended.complete()
+        with ended.response() as response:
+            b"".join(response.iter_encoded())
+    with open_stream(app.test_client(), "/events?channel=orders"):
+        app.test_client().get("/events?channel=orders").close()  # one too many
+        with open_stream(app.test_client(), f"{MONITOR}/stream") as monitor:
+            told = await_event(monitor, "figures", lambda figures: figures["totals"]["refused"] == 1)
+    assert set(told["ends"]) == {reason.name for reason in CloseReason}
+    assert told["ends"]["COMPLETED"] == 1
+    assert told["point"]["clients"] == 1, "the monitor counts for no limit"
+
+
+def test_whoever_comes_later_gets_what_was_before() -> None:
+    app, _ = open_app()
+    with open_stream(app.test_client(), f"{MONITOR}/stream") as first:
+        point = await_event(first, "figures")["point"]
+        with open_stream(app.test_client(), f"{MONITOR}/stream") as second:
+            assert await_event(second, "points")[0] == point
+
+
+def test_a_channels_events_are_shown_with_what_is_kept_of_it() -> None:
+    app, sse = open_app()
+    before = sse.publish("orders", {"id": 7}, event="created")
+    with open_stream(app.test_client(), f"{MONITOR}/stream?channel=orders") as monitor:
+        [kept] = await_event(monitor, "kept")["events"]
+        after = sse.publish("orders", "two\nlines")
+        [come] = await_event(monitor, "events")["events"]
+        assert sse.stats()["channels"] == {}, "a monitor is no client of the channel"
+    assert (kept["id"], kept["event"], json.loads(kept["data"])) == (before, "created", {"id": 7})
+    assert (come["id"], come["event"], come["data"]) == (after, "message", "two\nlines")
+
+
+def test_no_name_of_a_channel_is_a_400() -> None:
+    app, _ = open_app()
+    with app.test_client().get(f"{MONITOR}/stream?channel=two%20words") as response:
+        assert response.status_code == 400
+
+
+def test_the_limits_of_the_apps_own_events_do_not_hold_for_the_monitor() -> None:
+    app, sse = open_app(SSE_MAX_EVENT_BYTES=100, SSE_MAX_PENDING=1, SSE_MAX_PENDING_BYTES=100)
+    sse.publish("orders", "x")
+    with open_stream(app.test_client(), f"{MONITOR}/stream?channel=orders") as monitor:
+        events = until(lambda: [each for each in monitor.ready() if each.event == "figures"], "figures")
+    assert len(events[0].data) > 100
+
+
+def test_the_end_of_the_apps_streams_ends_those_of_monitors() -> None:
+    app, sse = open_app(SSE_DRAIN_SECONDS=1)
+    with open_stream(app.test_client(), f"{MONITOR}/stream") as monitor:
+        await_event(monitor, "figures")
+        sse.shutdown()
+        until(lambda: not pulse_of(app).watchers, "the end of the monitor")
+        monitor.ready()
+    assert pulse_of(app).streams.closed == {CloseReason.SHUTDOWN.value: 1}
+
+
+# Nothing runs while nobody watches
+
+
+@contextmanager
+def watching(pulse: Pulse, channel: str | None = None) -> Iterator[Response]:
+    with pulse._state._app.test_request_context():
+        response = pulse.watch(channel)
+    body = response.iter_encoded()
+    next(body)
+    yield response
+    response.close()
+
+
+def test_one_timer_feeds_any_number_of_monitors_and_none_runs_when_they_have_left(scheduler: ManualScheduler) -> None:
+    _, sse = open_app()
+    pulse = Pulse(sse._state(), scheduler)
+    assert (scheduler.live_timers(), scheduler.jobs) == ([], [])
+    with watching(pulse), watching(pulse), watching(pulse):
+        for _ in range(3):
+            assert len(scheduler.jobs) == 1
+            scheduler.run_jobs()
+            assert len(scheduler.live_timers()) == 1
+            scheduler.pass_time(1)
+        assert pulse.is_beating
+        scheduler.run_jobs()
+    scheduler.pass_time(1)
+    assert not pulse.is_beating
+    assert (scheduler.live_timers(), scheduler.jobs) == ([], [])
+    with watching(pulse):
+        assert len(scheduler.jobs) == 1, "it begins again with who comes next"
+
+
+def test_a_beat_that_fails_is_not_the_last(scheduler: ManualScheduler, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, sse = open_app()
+    pulse = Pulse(sse._state(), scheduler)
+    with watching(pulse):
+        with monkeypatch.context() as patched:
+            patched.setattr(pulse._state, "stats", fail)
+            with pytest.raises(ZeroDivisionError):
+                scheduler.run_jobs()
+        scheduler.pass_time(1)
+        scheduler.run_jobs()
+        assert len(pulse._points) == 1
+
+
+def test_a_broker_that_is_away_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, sse = open_app()
+    pulse = Pulse(sse._state())
+    broker = sse._channels().broker
+    monkeypatch.setattr(broker, "status", lambda: {"state": "degraded", "error": "away"})
+    monkeypatch.setattr(broker, "processes", fail)
+    assert not pulse._report()["sees_all"]
+
+
+def test_nobody_listens_to_a_channel_when_its_last_monitor_has_left() -> None:
+    app, sse = open_app()
+    listeners = sse._channels().broker._records  # type: ignore[attr-defined]
+    path = f"{MONITOR}/stream?channel=orders"
+    with open_stream(app.test_client(), path) as first:
+        await_event(first, "kept")
+        with open_stream(app.test_client(), path) as second:
+            await_event(second, "kept")
+            assert len(listeners["orders"]._listeners) == 1, "one for all of them"
+            assert pulse_of(app).taps["orders"].users == 2
+        until(lambda: pulse_of(app).taps["orders"].users == 1, "one monitor to have left")
+        assert len(listeners["orders"]._listeners) == 1
+    until(lambda: not pulse_of(app).taps, "the tap to be closed")
+    until(lambda: "orders" not in listeners, "the broker to have forgotten it")
+
+
+def test_a_flood_is_gathered_and_a_large_event_cut(scheduler: ManualScheduler, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, sse = open_app()
+    tap = Tap("orders", sse._channels().broker, scheduler)
+    told: list[Event] = []
+    monkeypatch.setattr(Watchers, "show", lambda _list, name, data: told.append(Event(data, event=name)))
+    tap.open()
+    ids = [sse.publish("orders", number) for number in range(SHOWN + 150)]
+    sse.publish("orders", "€" * 10_000)
+    assert len(scheduler.live_timers()) == 1
+    scheduler.pass_time(1)
+    scheduler.run_jobs()
+    tap.close()
+    kept, events = [event.data for event in told]
+    assert kept == {"channel": "orders", "events": []}
+    assert events["skipped"] == 151
+    assert [event["id"] for event in events["events"][:-1]] == ids[-SHOWN + 1 :]
+    large = events["events"][-1]
+    assert large["is_cut"]
+    assert large["size"] > 30_000
+    assert BYTES_SHOWN / 4 < len(large["data"]) < BYTES_SHOWN
+    assert scheduler.live_timers() == []
+
+
+# Publishing
+
+
+def test_a_test_event_is_published_as_text_or_as_json() -> None:
+    app, sse = open_app()
+    client = app.test_client()
+    with published(sse, "orders", "~ann") as events:
+        answers = [
+            client.post(f"{MONITOR}/publish", json=TEST_EVENT),
+            client.post(f"{MONITOR}/publish", json={**TEST_EVENT, "event": "", "text": "[1, 2]", "is_json": True}),
+            client.post(f"{MONITOR}/publish", json={**TEST_EVENT, "channel": "~ann", "text": "null", "is_json": True}),
+        ]
+    assert [answer.status_code for answer in answers] == [201] * 3
+    assert [event.id for event in events] == [answer.json["id"] for answer in answers if answer.json]
+    assert [(event.event, event.data) for event in events] == [
+        ("created", "hello"),
+        (None, "[1, 2]"),
+        ("created", "null"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changed", "status", "error"),
+    [
+        ({"channel": "two words"}, 400, "ASCII letters"),
+        ({"channel": ""}, 400, "ASCII letters"),
+        ({"channel": 7}, 400, "each a text"),
+        ({"text": None}, 400, "each a text"),
+        ({"event": "two\nlines"}, 400, "event"),
+        ({"text": "{", "is_json": True}, 400, "no JSON"),
+        ({"text": "[" * 100_000, "is_json": True}, 400, "no JSON"),
+        ({"text": "x" * 3000}, 400, "SSE_MAX_EVENT_BYTES"),
+        ({"text": "x" * 300_000}, 413, "SSE_MAX_EVENT_BYTES"),
+    ],
+)
+def test_what_cannot_be_published_is_refused_with_what_is_wrong(
+    changed: dict[str, Any], status: int, error: str
+) -> None:
+    app, sse = open_app(SSE_MAX_EVENT_BYTES=2000 if "x" in str(changed.get("text")) else 1_000_000)
+    with published(sse, "orders") as events:
+        response = app.test_client().post(f"{MONITOR}/publish", json={**TEST_EVENT, **changed})
+    assert response.status_code == status
+    assert response.json is not None
+    assert error in response.json["error"]
+    assert events == []
+
+
+# Figures
+
+
+def test_rates_are_of_what_was_said_last_and_before() -> None:
+    rates = Rates()
+    assert rates.note("here", 10.0, {"deliveries": 5}) == {}
+    assert rates.note("here", 14.0, {"deliveries": 45}) == {"deliveries": 10}
+    assert rates.note("here", 14.05, {"deliveries": 45}) == {"deliveries": 10}, "nothing new was said"
+    assert rates.note("here", 15.0, {"deliveries": 3}) == {"deliveries": 3}, "it began anew"
+    rates.forget_others([])
+    assert rates.note("here", 16.0, {"deliveries": 9}) == {}
+
+
+def test_calm_rates_go_back_as_far_as_said() -> None:
+    rates = Rates(10)
+    found = [rates.note("here", float(second), {"told": second // 5 * 20}) for second in range(31)]
+    assert {each["told"] for each in found[10:]} == {4.0}
+
+
+def process(name: str, clients: int, **more: Any) -> dict[str, Any]:
+    figures = {"clients": clients, "deliveries": 0, "published": 0, "broker": {"state": "ok"}, "channels": {}}
+    return {"id": name, "age": 0.0, "events": {}, "slow": [], "closed": {}, **figures, **more}
+
+
+def test_figures_of_processes_are_added_up() -> None:
+    here = process("a", 3, channels={"orders": 2, "news": 1}, events={"orders": 9}, closed={"timeout": 2})
+    there = process("b", 4, channels={"orders": 1, "jobs": 5}, closed={"timeout": 1, "error": 1}, warnings=["beware"])
+    unread = {"id": "c", "age": 2.0, "channels": {"jobs": 1}}
+    report = make_report([here, there, unread], Rates(), Rates(), 1000.0)
+    assert report["point"]["clients"] == 7
+    assert report["ends"]["TIMEOUT"] == 3
+    assert report["ends"]["ERROR"] == 1
+    assert report["warnings"] == ["beware"]
+    assert [(each["name"], each["clients"], each["events"]) for each in report["channels"]] == [
+        ("jobs", 6, None),
+        ("orders", 3, 9),
+        ("news", 1, None),
+    ]
+    assert [each["id"] for each in report["processes"]] == ["a", "b", "c"]
+
+
+# On real servers
+
+
+def figures(client: Client, wanted: Callable[[Any], bool], what: str) -> Any:
+    """The first figures that are as wanted."""
+    said: list[Any] = []
+
+    def look() -> bool:
+        [event] = client.events(1)
+        if event.event == "figures":
+            said[:] = [json.loads(event.data)]
+        return bool(said) and wanted(said[0])
+
+    until(look, what)
+    return said[0]
+
+
+@pytest.mark.parametrize("kind", ["gevent", "gthread"])
+def test_processes_that_share_redis_are_seen_and_its_absence_is_told(kind: str) -> None:
+    with RedisServer() as redis, ExitStack() as stack:
+        env = {"SSE_BROKER_URL": redis.url}
+        servers = [stack.enter_context(Server(kind, "tests.monitor_app:app", env=env)) for _ in range(2)]
+        monitor, other = (
+            stack.enter_context(connected(server, "/sse-monitor/stream?channel=orders")) for server in servers
+        )
+        for server in servers:
+            for _ in range(2):
+                stack.enter_context(connected(server, "/events?channel=orders"))
+
+        def sees_all(told: Any) -> bool:
+            clients = {channel["name"]: channel["clients"] for channel in told["channels"]}
+            return clients == {"orders": 4} and told["point"]["clients"] == 4 and len(told["processes"]) == 2
+
+        figures(other, sees_all, "both processes, without the other's monitor")
+        told = figures(monitor, sees_all, "both processes")
+        assert told["channels"][0]["name"] == "orders"
+        assert told["channels"][0]["clients"] == 4
+        assert (told["is_shared"], told["sees_all"], told["monitors"]) == (True, True, 1)
+        name = new_name()
+        post(servers[1], "/events-of/orders", name)
+        until(lambda: name in monitor.events(1)[0].data, "the event of the other process")
+        redis.kill()
+        told = figures(monitor, lambda told: told["broker"]["state"] == "degraded", "the broker's absence")
+        assert told["broker"]["error"]
+        assert not told["sees_all"]
+        assert [each["clients"] for each in told["processes"]] == [2]
+        redis.start()
+        figures(monitor, lambda told: told["broker"]["state"] == "ok" and told["sees_all"], "the broker's return")
+
+
+@pytest.mark.parametrize("kind", ["gevent", "gthread", "werkzeug"])
+def test_a_monitor_is_fed_by_every_server(kind: str) -> None:
+    with Server(kind, "tests.monitor_app:app") as server, connected(server, "/sse-monitor/stream") as monitor:
+        assert monitor.response.headers["Content-Type"].startswith("text/event-stream")
+        with connected(server, "/events?channel=orders"):
+            figures(monitor, lambda told: told["point"]["clients"] == 1, "the client")
+        figures(monitor, lambda told: told["ends"]["DISCONNECTED"] == 1, "the end of the client")
+
+
+@pytest.mark.parametrize("kind", ["gevent", "gthread"])
+def test_a_worker_that_stops_ends_the_streams_of_monitors_in_order(kind: str) -> None:
+    with (
+        Server(kind, "tests.monitor_app:app", arguments=["--graceful-timeout", "60"]) as server,
+        connected(server, "/sse-monitor/stream") as monitor,
+    ):
+        monitor.events(2)
+        server.signal(signal.SIGTERM)
+        assert re.search(rb"retry: \d+\n\n\Z", monitor.rest())

@@ -1,0 +1,357 @@
+"""The monitor in a real browser: it moves, it is safe, and everybody can use it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from http.client import HTTPException
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+
+from .client import Client, answer, connected, new_name, post
+from .conftest import program
+from .servers import ROOT, Server
+from .test_browser import FLAGS
+from .waiting import PATIENCE, until
+
+pytestmark = [pytest.mark.xdist_group("browser"), pytest.mark.timeout(300)]
+
+#: Where a proxy would have put the app.
+PREFIX = "/behind/a/proxy"
+AXE = ROOT / "build" / "npm" / "node_modules" / "axe-core" / "axe.min.js"
+
+#: What must show as it is written.
+NASTY = "<img src=x onerror=\"document.title='hacked'\"><script>document.title='hacked'</script>"
+
+expect.set_options(timeout=PATIENCE * 1000)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    env = {"SCRIPT_NAME": PREFIX, "CONFIG": json.dumps({"SSE_OVERFLOW": "drop_oldest"})}
+    with Server("gevent", "tests.monitor_app:app", env=env) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    executable = program("chromium", "chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def opened(browser: Browser, server: Server, fragment: str = "", **options: Any) -> Iterator[Page]:
+    """A page that is live, and of which nothing was wrong in the end."""
+    wrong: list[str] = []
+    page = browser.new_page(**{"viewport": {"width": 1280, "height": 900}, **options})
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("console", lambda said: wrong.append(said.text) if said.type in ("error", "warning") else None)
+    page.on("request", lambda asked: None if asked.url.startswith(server.url) else wrong.append(asked.url))
+    try:
+        page.goto(f"{server.url}{PREFIX}/sse-monitor{fragment}")
+        expect(page.locator("#state")).to_have_text("Live")
+        yield page
+        assert [text for text in wrong if "Failed to load resource" not in text] == []
+        assert page.title() != "hacked"
+    finally:
+        page.close()
+
+
+@pytest.fixture
+def page(browser: Browser, server: Server) -> Iterator[Page]:
+    with opened(browser, server) as page:
+        yield page
+
+
+def number(locator: Locator) -> float:
+    return float(locator.inner_text().replace(",", ""))
+
+
+def event(page: Page, text: str) -> Locator:
+    return page.locator("#events li").filter(has_text=text)
+
+
+def show(page: Page, channel: str) -> None:
+    page.locator("#channel").fill(channel)
+    page.get_by_role("button", name="Show").click()
+
+
+def listening(stack: ExitStack, server: Server, channel: str, count: int) -> None:
+    for _ in range(count):
+        stack.enter_context(connected(server, f"{PREFIX}/events?channel={channel}"))
+
+
+def test_clients_and_deliveries_move_as_they_come_and_go(page: Page, server: Server) -> None:
+    channel = new_name()
+    expect(page.locator("#clients")).to_have_text("0")
+    expect(page.locator("#monitors")).to_have_text("and 1 monitor")
+    row = page.locator("#channels tr").filter(has_text=channel)
+    with ExitStack() as stack:
+        listening(stack, server, channel, 3)
+        expect(page.locator("#clients")).to_have_text("3")
+        expect(row.locator("td").first).to_have_text("3")
+        before = delivered(page)
+        post(server, f"{PREFIX}/events-of/{channel}?times=20", "x")
+        expect(row.locator("td").nth(1)).to_have_text("20")
+        until(lambda: delivered(page) >= before + 60, "what they were given")
+        expect(page.locator("#chart")).to_have_attribute("aria-label", re.compile("Clients: 3 now, between 0 and"))
+        line = page.locator("#chart .clients .line")
+        drawn = line.get_attribute("d")
+        until(lambda: line.get_attribute("d") != drawn, "the chart to move")
+    expect(page.locator("#clients")).to_have_text("0")
+    expect(row).to_have_count(0)
+
+
+def delivered(page: Page) -> int:
+    return int(page.locator("#delivered").inner_text().split(" ")[0].replace(",", ""))
+
+
+def test_every_end_has_its_bar(page: Page, server: Server) -> None:
+    def shown(reason: str) -> float:
+        return number(page.locator(f"tr[data-reason={reason}] td"))
+
+    assert page.locator("#ends tr").count() == 7
+    reasons = ["COMPLETED", "TIMEOUT", "ERROR", "OVERFLOW"]
+    before = {reason: shown(reason) for reason in [*reasons, "DISCONNECTED"]}
+    for reason in reasons:
+        with connected(server, f"{PREFIX}/ends/{reason}") as client:
+            until(lambda client=client: not read(client), "the end")  # type: ignore[misc]
+    with connected(server, f"{PREFIX}/events?channel=x"):
+        pass
+    for reason in before:
+        until(lambda reason=reason: shown(reason) == before[reason] + 1, reason)  # type: ignore[misc]
+    widths = page.locator("#ends .bar span").evaluate_all("bars => bars.map(bar => bar.getBoundingClientRect().width)")
+    assert sum(width > 0 for width in widths) >= 5
+
+
+def read(client: Client) -> bytes:
+    try:
+        return client.read_some()
+    except (OSError, HTTPException):  # an overflow cuts it
+        return b""
+
+
+def test_the_events_of_a_channel_are_shown_as_they_come(page: Page, browser: Browser, server: Server) -> None:
+    channel = new_name()
+    [kept] = post(server, f"{PREFIX}/events-of/{channel}?event=created", {"id": 1})["ids"]
+    show(page, channel)
+    expect(event(page, kept)).to_contain_text('{"id": 1}')
+    expect(event(page, kept).locator(".event")).to_have_text("created")
+    [live] = post(server, f"{PREFIX}/events-of/{channel}", "two\nlines")["ids"]
+    expect(event(page, live).locator("pre")).to_have_text("two\nlines")
+    expect(event(page, live).locator("time")).to_have_text(re.compile(r"\d\d:\d\d:\d\d"))
+    expect(page.locator("#events li").first).to_contain_text(live)
+    page.reload()
+    expect(page.locator("#events li")).to_have_count(2)
+    page.get_by_role("button", name="Pause").click()
+    [unseen] = post(server, f"{PREFIX}/events-of/{channel}", "while it was paused")["ids"]
+    with opened(browser, server, f"#{channel}") as other:
+        expect(event(other, unseen)).to_have_count(1)
+    expect(event(page, unseen)).to_have_count(0)
+    page.get_by_role("button", name="Pause").click()
+    expect(event(page, unseen)).to_have_count(1)
+
+
+def test_a_flood_stays_readable(page: Page, server: Server) -> None:
+    channel = new_name()
+    show(page, channel)
+    expect(page.locator("#no-events")).to_contain_text(channel)
+    ids = post(server, f"{PREFIX}/events-of/{channel}?times=500", "x" * 2000)["ids"]
+    expect(page.locator("#events li").first).to_contain_text(ids[-1])
+    expect(page.locator("#events li")).to_have_count(50)
+    expect(page.locator("#skipped")).to_have_text(re.compile(r"\d+ more came too fast to be shown"))
+    page.locator("#events summary").first.click()
+    expect(page.locator("#events details pre").first).to_be_visible()
+    post(server, f"{PREFIX}/events-of/{channel}", "after it")
+    expect(event(page, "after it")).to_have_count(1)
+    expect(page.locator("#events details[open]")).to_have_count(1)
+
+
+def test_the_form_publishes_and_says_what_is_wrong(page: Page, server: Server) -> None:
+    channel = new_name()
+    form = page.locator("#publish")
+    with connected(server, f"{PREFIX}/events?channel={channel}") as client:
+        form.get_by_label("Channel").fill(channel)
+        form.get_by_label("Event name").fill("created")
+        form.get_by_label("Data").fill('{"id": 7}')
+        form.get_by_label("is JSON").check()
+        form.get_by_role("button").click()
+        [got] = client.events(1)
+    assert (got.event, json.loads(got.data)) == ("created", {"id": 7})
+    expect(page.locator("#publish-result")).to_have_text(f"Published as {got.id}")
+    expect(page.locator("#publish-error")).to_be_hidden()
+    form.get_by_label("Data").fill("{")
+    form.get_by_role("button").click()
+    expect(page.locator("#publish-error")).to_contain_text("no JSON")
+    expect(page.locator("#publish-result")).to_be_empty()
+    form.get_by_label("Channel").fill("two words")
+    form.get_by_role("button").click()
+    expect(page.locator("#publish-error")).to_contain_text("ASCII letters")
+    form.get_by_label("Channel").fill("")
+    form.get_by_role("button").click()
+    expect(page.locator("#publish-error")).to_have_text("Say which channel.")
+    expect(form.get_by_label("Channel")).to_be_focused()
+    show(page, "two words")
+    expect(page.locator("#choose-error")).to_contain_text("ASCII letters")
+
+
+def test_what_comes_from_outside_is_shown_as_text(page: Page, server: Server) -> None:
+    channel = new_name()
+    show(page, channel)
+    with connected(server, f"{PREFIX}/events?channel={channel}&identity=%3Cimg%20src%3Dx%20onerror%3Dx%3E"):
+        said = {"channel": channel, "event": NASTY, "text": NASTY, "is_json": False}
+        post(server, f"{PREFIX}/sse-monitor/publish", said)
+        expect(page.locator("#events .event").first).to_have_text(NASTY)
+        expect(page.locator("#events pre").first).to_have_text(NASTY)
+        for _ in range(20):  # more than the sockets hold
+            post(server, f"{PREFIX}/events-of/{channel}?event=large", NASTY + "x" * 900_000)
+        expect(page.locator("#slow")).to_contain_text("<img src=x onerror=x>")
+        page.locator("#events summary").first.click()
+        expect(page.locator("#events details[open] pre").first).to_contain_text("… (900")
+    assert page.locator("#events img, #events script, #slow img").count() == 0
+
+
+def test_a_restart_of_the_server_is_survived(page: Page, server: Server) -> None:
+    channel = new_name()
+    show(page, channel)
+    server.kill()
+    expect(page.locator("#state")).to_have_text("Not connected")
+    server.start()
+    expect(page.locator("#state")).to_have_text("Live")
+    [live] = post(server, f"{PREFIX}/events-of/{channel}", "after it")["ids"]
+    expect(event(page, live)).to_have_count(1)
+
+
+def test_a_page_whose_reader_may_see_it_no_longer_says_so(page: Page, server: Server) -> None:
+    assert answer(server, "POST", f"{PREFIX}/open/no")[0] == 204
+    try:
+        assert answer(server, "POST", f"{PREFIX}/cut-monitors")[0] == 204
+        expect(page.locator("#state")).to_have_text("Closed to you")
+    finally:
+        assert answer(server, "POST", f"{PREFIX}/open/yes")[0] == 204
+    expect(page.locator("#state")).to_have_text("Live")
+
+
+def test_a_stream_that_ends_and_comes_again_is_no_news(page: Page, server: Server) -> None:
+    page.evaluate("""() => {
+        window.seen = [];
+        const element = document.getElementById("state");
+        new MutationObserver(() => seen.push(element.textContent)).observe(element, { childList: true });
+        const now = performance.now();
+        performance.now = () => now; // however slow this machine is: for the page, all takes no time
+    }""")
+    with page.expect_request(lambda request: "/stream" in request.url):
+        assert answer(server, "POST", f"{PREFIX}/cut-monitors")[0] == 204
+    points = number_of_points(page)
+    until(lambda: number_of_points(page) > points + 1, "new figures")
+    assert page.evaluate("seen") == []
+
+
+def number_of_points(page: Page) -> int:
+    return int(page.locator("#chart").get_attribute("data-points") or 0)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_page_fits_its_window_and_everybody(width: int, scheme: Any, browser: Browser, server: Server) -> None:
+    channel = new_name() + "x" * 150
+    with ExitStack() as stack:
+        listening(stack, server, channel, 2)
+        post(server, f"{PREFIX}/events-of/{channel}?event=created&times=3", {"id": 1})
+        post(server, f"{PREFIX}/events-of/{channel}", "x" * 600)
+        size = {"width": width, "height": 800}
+        page = stack.enter_context(opened(browser, server, f"/#{channel}", viewport=size, color_scheme=scheme))
+        expect(page.locator("#events li")).to_have_count(4)
+        expect(page.locator("#channels tr").first).to_be_visible()
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert (sum(map(int, re.findall(r"\d+", ground))) > 380) is (scheme == "light")
+        if not AXE.exists():
+            pytest.skip("axe-core is missing: make test installs it, where there is npm")
+        page.evaluate(AXE.read_text())
+        found = page.evaluate("axe.run({ runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'best-practice'] })")
+        assert [(each["id"], each["nodes"][0]["html"]) for each in found["violations"]] == []
+        assert len(found["passes"]) > 20
+
+
+def test_it_is_used_with_the_keyboard_alone(page: Page, server: Server) -> None:
+    channels = sorted(new_name() for _ in range(2))
+    with ExitStack() as stack:
+        for count, channel in enumerate(channels, 1):
+            listening(stack, server, channel, count)
+        expect(page.locator("#channels tr")).to_have_count(2)
+        expect(page.locator("#events")).to_be_attached()
+        reached = walk(page)
+        for name in [
+            "To the figures",
+            "Name",
+            "Clients",
+            *channels,
+            "Pause",
+            "channel",
+            "Show",
+            "text",
+            "is_json",
+            "Publish",
+        ]:
+            assert name in reached, f"{name} cannot be reached: {reached}"
+        page.locator("#channels button").first.focus()
+        page.keyboard.press("Enter")
+        expect(page.locator("#channel")).to_have_value(page.locator("#channels button").first.inner_text())
+        page.get_by_role("button", name="Name").focus()
+        page.keyboard.press("Enter")
+        expect(page.locator("th[aria-sort=ascending]")).to_have_text("Name")
+        assert page.locator("#channels button").all_inner_texts() == channels
+        page.keyboard.press("Enter")
+        expect(page.locator("th[aria-sort=descending]")).to_have_text("Name")
+        assert page.locator("#channels button").all_inner_texts() == channels[::-1]
+        page.locator("#channels button").last.focus()
+        points = number_of_points(page)
+        until(lambda: number_of_points(page) > points, "new figures")
+        focused = page.evaluate("document.activeElement.textContent")
+        assert focused == channels[0], "the focus stays where it was when figures come"
+
+
+def walk(page: Page) -> list[str]:
+    """What gets the focus, one after the other; each shows that it has it."""
+    page.evaluate("document.activeElement.blur()")
+    reached = []
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        name, outline = page.evaluate("""() => {
+            const { activeElement: element } = document;
+            const name = element === document.body ? "" : element.name || element.textContent.trim();
+            return [name, getComputedStyle(element).outlineStyle];
+        }""")
+        if not name:
+            break
+        assert outline != "none", name
+        reached.append(name)
+    return reached
+
+
+def test_who_wants_less_motion_gets_none(browser: Browser, server: Server) -> None:
+    with opened(browser, server, reduced_motion="reduce") as page:
+        running = "document.getAnimations().filter(each => each.playState === 'running').length"
+        assert page.evaluate(running) == 0
+    with opened(browser, server, reduced_motion="no-preference") as page:
+        assert page.evaluate(running) > 0
+
+
+def test_a_page_that_is_closed_says_no_more_than_that(browser: Browser, server: Server) -> None:
+    assert answer(server, "POST", f"{PREFIX}/open/no")[0] == 204
+    try:
+        page = browser.new_page()
+        response = page.goto(f"{server.url}{PREFIX}/sse-monitor/")
+        assert response is not None
+        assert (response.status, response.text()) == (403, "Forbidden\n")
+        page.close()
+    finally:
+        assert answer(server, "POST", f"{PREFIX}/open/yes")[0] == 204
