@@ -1,0 +1,29 @@
+"""How the documentation is built: ``make docs``."""
+
+from importlib.metadata import version as version_of
+
+project = "flask_sse_emitters"
+author = "the authors of flask_sse_emitters"
+release = version = version_of("flask-sse-emitters")
+
+extensions = ["myst_parser", "sphinx.ext.autodoc"]
+exclude_patterns = ["_build"]
+highlight_language = "none"  # of blocks that say none: they are commands
+nitpicky = True
+
+html_theme = "furo"
+html_title = "flask_sse_emitters"
+html_show_copyright = False
+html_copy_source = False
+pygments_dark_style = "github-dark"
+
+autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
+autodoc_typehints_format = "short"
+python_maximum_signature_line_length = 88
+
+# What others document, and what is no part of the API, has no page here to lead to.
+nitpick_ignore_regex = [
+    ("py:.*", r"(blinker|collections|datetime|flask|gevent|prometheus_client|types|typing|werkzeug)\..*"),
+    ("py:.*", r"HeadersValue|Response|flask_sse_emitters\.\w+\.(_\w+|T|Bounds|Feed|Frame|Log|Scheduler|Stream)"),
+]

@@ -1,0 +1,80 @@
+"""Runs the Python of one page, in a process of its own: ``python -m tests.docs_run FOLDER``.
+
+Imports the files of the folder, asks every route of every app in them for an answer, and runs the tests among them.
+It writes, as JSON, what each route answered: the status, and the events that a stream begins with.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from runpy import run_path
+from typing import Any
+
+import pytest
+from flask import Flask
+from werkzeug.routing import Rule
+
+from flask_sse_emitters.testing import OpenStream
+from flask_sse_emitters.wsgi import WITNESS, Stream
+
+#: What stands for each variable part of a URL.
+PART = "7"
+
+#: What is posted: what the views of our pages look for in a body.
+BODY = {"id": 7, "name": "ann", "text": "hello"}
+
+
+def namespaces(folder: Path) -> Iterator[dict[str, Any]]:
+    """Of ``app.py`` first: others may import from it."""
+    sys.path.insert(0, str(folder))
+    for file in sorted(folder.glob("*.py"), key=lambda file: (file.name != "app.py", file.name)):
+        yield vars(import_module(file.stem)) if file.stem.isidentifier() else run_path(str(file))
+
+
+def apps_in(namespace: dict[str, Any]) -> list[Flask]:
+    made = [value for value in namespace.values() if isinstance(value, Flask)]
+    factory = namespace.get("create_app")
+    return made if made or factory is None else [factory()]
+
+
+def ask(app: Flask) -> Iterator[tuple[str, list[Any]]]:
+    """Every route that the page defines, each with the methods that it takes."""
+    app.testing = True  # what a view raises is raised here
+    client = app.test_client()
+    for rule in app.url_map.iter_rules():
+        for method in sorted((rule.methods or set()) & {"GET", "POST", "PUT", "DELETE"}):
+            if rule.endpoint != "static" and "sse_" not in rule.endpoint:
+                witness: list[Stream] = []
+                options: Any = {"json": BODY} if method != "GET" else {}
+                with client.open(
+                    _url(rule), method=method, environ_overrides={WITNESS: witness}, **options
+                ) as response:
+                    events = OpenStream(response, witness[0]).ready() if witness else []
+                    begun = [[event.event, event.data] for event in events]
+                    yield f"{method} {rule.rule}", [response.status_code, *begun]
+
+
+def _url(rule: Rule) -> str:
+    built = rule.build(dict.fromkeys(rule.arguments, PART), append_unknown=False)
+    assert built is not None
+    return built[1]
+
+
+def main(folder: Path) -> None:
+    answers: dict[str, list[Any]] = {}
+    for namespace in namespaces(folder):
+        for app in apps_in(namespace):
+            answers.update(ask(app))
+        if any(name.startswith("test_") for name in namespace):
+            file = str(namespace["__file__"])
+            failed = pytest.main([file, "-q", "-p", "no:randomly", "-p", "no:cacheprovider", "--rootdir", str(folder)])
+            assert not failed, f"the tests in {file}"
+    print(json.dumps(answers))  # noqa: T201
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
