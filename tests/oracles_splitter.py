@@ -1,0 +1,121 @@
+"""A line to a server on which answers arrive a byte at a time."""
+
+from __future__ import annotations
+
+import re
+import socket
+import struct
+import threading
+import time
+from contextlib import suppress
+from types import TracebackType
+
+#: Very many bytes that repeat each other: in a megabyte of x there is one place to cut.
+_REPEATED = rb"(.{1,12}?)\1{99,}"
+
+_SOCK_DIAG = 4  # the family of netlink sockets, and below what sock_diag(7) calls its request
+_BY_FAMILY = 20
+_REQUEST = 1
+_ANY = 0xFFFFFFFF
+
+
+class Splitter:
+    """Listens on a port of its own, and sends each byte of an answer when the client has read the one before.
+
+    ::
+
+        with Splitter(server.port) as line:
+            connect(line.port)
+
+    :param whole: a pattern of what need not be cut.
+    """
+
+    def __init__(self, port: int, whole: bytes) -> None:
+        self._to = port
+        self._piece = re.compile(b"%b|%b|." % (whole, _REPEATED), re.DOTALL)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self.pieces = 0  #: so many there have been
+        self._open: list[socket.socket] = []
+        self._threads: list[threading.Thread] = []
+
+    def __enter__(self) -> Splitter:
+        self._begin(self._accept)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        _shut(self._listener)
+        self._threads[0].join()  # from now on there are no new ones
+        _shut(*self._open)
+        for thread in self._threads:
+            thread.join()
+        for each in (self._listener, *self._open):
+            each.close()
+
+    def _begin(self, *run: object) -> None:
+        target, *arguments = run
+        thread = threading.Thread(target=target, args=arguments, daemon=True)  # type: ignore[arg-type]
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                here, _ = self._listener.accept()
+            except OSError:
+                return  # this is the end
+            there = socket.create_connection(("127.0.0.1", self._to))
+            here.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._open += [here, there]
+            self._begin(self._pass_requests, here, there)
+            self._begin(self._split_answers, there, here)
+
+    def _pass_requests(self, here: socket.socket, there: socket.socket) -> None:
+        with suppress(OSError):
+            while said := here.recv(65_536):
+                there.sendall(said)
+        _shut(here, there)
+
+    def _split_answers(self, there: socket.socket, here: socket.socket) -> None:
+        with suppress(OSError), _Unread(here) as unread:
+            while said := there.recv(65_536):
+                for piece in self._piece.finditer(said):
+                    here.sendall(piece[0])
+                    self.pieces += 1
+                    while unread.count():
+                        time.sleep(0.00002)
+        _shut(here, there)
+
+
+def _shut(*sockets: socket.socket) -> None:
+    """Have whoever reads from them see their end; one that is closed would leave its reader waiting."""
+    for each in sockets:
+        with suppress(OSError):
+            each.shutdown(socket.SHUT_RDWR)
+
+
+class _Unread:
+    """How many bytes the other end of a connection within this machine has not read yet, as the kernel knows it."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        theirs, ours = connection.getpeername(), connection.getsockname()
+        self._netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _SOCK_DIAG)
+        addresses = b"".join(socket.inet_aton(host).ljust(16, b"\0") for host, _ in (theirs, ours))
+        wanted = struct.pack("=BBBBI", socket.AF_INET, socket.IPPROTO_TCP, 0, 0, _ANY)
+        wanted += struct.pack("!HH", theirs[1], ours[1]) + addresses + struct.pack("=III", 0, _ANY, _ANY)
+        self._request = struct.pack("=IHHII", 16 + len(wanted), _BY_FAMILY, _REQUEST, 1, 0) + wanted
+
+    def __enter__(self) -> _Unread:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._netlink.close()
+
+    def count(self) -> int:
+        self._netlink.send(self._request)
+        answer = self._netlink.recv(8192)
+        (kind,) = struct.unpack_from("=H", answer, 4)
+        if kind != _BY_FAMILY:
+            return 0  # it has closed
+        (count,) = struct.unpack_from("=I", answer, 16 + 56)
+        return int(count)

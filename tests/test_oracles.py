@@ -1,0 +1,208 @@
+"""Clients that strangers wrote get a hundred awkward events as they were published, cut at any byte."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .client import get, new_name, post
+from .clients import Client, Follower, Pages, as_program, in_page
+from .oracles_deviations import BEFORE, DEVIATIONS, RIGHT
+from .oracles_events import END, MARK, PUBLISHED, WHOLE, WRITTEN, Dispatched, Row
+from .oracles_splitter import Splitter
+from .servers import Server
+from .test_clients import pages
+from .waiting import PATIENCE, until
+
+__all__ = ["pages"]
+
+pytestmark = pytest.mark.timeout(300)
+
+CLIENTS = {
+    "native": Client("oracle_native.html"),
+    "event-source-polyfill": Client("oracle_polyfill.html", "event-source-polyfill"),
+    "fetch-event-source": Client("oracle_fetch.html", "@microsoft/fetch-event-source"),
+    "eventsource": Client("oracle_eventsource.mjs", "eventsource"),
+    "eventsource-parser": Client("oracle_parser.mjs", "eventsource-parser"),
+    "httpx-sse": Client("oracle_httpx_sse.py"),
+    "our decoder": Client("oracle_decoder.py"),
+    "our module": Client("oracle_module.html"),
+}
+
+each_client = pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.xdist_group("browser") if client.is_page else ())
+        for name, client in CLIENTS.items()
+    ],
+)
+
+#: By the number of the row that the mark after them says, or what else it says.
+Sections = dict[str, list[Dispatched]]
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[Server]:
+    with Server("gevent", "tests.oracles_app:app") as site:
+        yield site
+        site.kill()  # an orderly stop takes seconds
+
+
+@pytest.fixture(scope="module")
+def line(site: Server) -> Iterator[Splitter]:
+    with Splitter(site.port, WHOLE) as line:
+        yield line
+
+
+Read = Callable[..., Sections]
+
+
+@pytest.fixture
+def read(request: pytest.FixtureRequest, site: Server, tmp_path: Path) -> Read:
+    """``read(name, url, done)``: all that this client tells of the stream, while this is done."""
+
+    def read(name: str, url: str, done: Callable[[], object] = lambda: None) -> Sections:
+        client, output = CLIENTS[name], tmp_path / "told"
+        follower: AbstractContextManager[Follower]
+        if client.is_page:
+            page_pool: Pages = request.getfixturevalue("pages")
+            follower = in_page(client, url, site, page_pool, ())
+        else:
+            follower = as_program(client, url, output, (site.url,))
+        with follower as at_work:
+            done()
+            until(at_work.is_over, f"the end of {name}", 3 * PATIENCE)
+            if client.is_page:
+                return by_mark([Dispatched(*each) for each in at_work.received()])
+        return by_mark([Dispatched(*json.loads(told)) for told in output.read_text().split("\n")[:-1]])
+
+    return read
+
+
+def by_mark(told: list[Dispatched]) -> Sections:
+    sections: Sections = {}
+    since: list[Dispatched] = []
+    for each in told:
+        if each.event != MARK:
+            since.append(each)
+            continue
+        assert each.data not in sections, f"mark {each.data} came twice"
+        sections[each.data], since = since, []
+    assert since == []
+    return sections
+
+
+def expected(client: str, name: str, right: list[Dispatched], before: str) -> list[Dispatched]:
+    """What this client tells of a row: what is right, unless it is known to do otherwise.
+
+    :param before: the last id before the row.
+    """
+    known = [deviation.told[name] for deviation in DEVIATIONS if deviation.client == client and name in deviation.told]
+    if not known:
+        return right
+    [told] = known
+    ids = {RIGHT: right[0].id if right else before, BEFORE: before}
+    return [Dispatched(event, ids.get(own, own) or "", data) for event, own, data in told]
+
+
+def differences(client: str, sections: Sections, rows: list[tuple[str, list[Dispatched], str]]) -> dict[str, Any]:
+    """By the names of the rows, what the client told and should have told, beginnings of both."""
+    assert [*sections][-1] == END
+    found = {}
+    for number, (name, right, before) in enumerate(rows):
+        told = sections.get(str(number))
+        if told != (should := expected(client, name, right, before)):
+            found[name] = (repr(told)[:500], repr(should)[:500])
+    return found
+
+
+def published_rows(ids: list[list[str]], sections: Sections) -> list[tuple[str, list[Dispatched], str]]:
+    """What is right, of each row that was published.
+
+    Where the data are JSON, also what was told of them is brought into one form.
+    """
+    rows = []
+    before = ids[0][0]
+    for number, (row, (own, of_mark)) in enumerate(zip(PUBLISHED, ids, strict=True)):
+        in_force = own or (before if row.event.id is None else str(row.event.id))
+        if row.is_json:
+            told = sections.get(str(number), [])
+            sections[str(number)] = [each._replace(data=in_one_form(json.loads(each.data))) for each in told]
+        right = [] if row.event.data is None else [Dispatched(row.event.event or "message", in_force, said(row))]
+        rows.append((row.name, right, in_force if not right else before))
+        before = of_mark
+    return rows
+
+
+def said(row: Row) -> str:
+    return in_one_form(row.event.data) if row.said is None else row.said
+
+
+def in_one_form(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)
+
+
+def written_rows() -> list[tuple[str, list[Dispatched], str]]:
+    rows = []
+    in_force = ""
+    for block in WRITTEN:
+        before, right = in_force, []
+        for event, own, data in block.dispatched:
+            in_force = in_force if own is None else own
+            right.append(Dispatched(event, in_force, data))
+        rows.append((block.name, right, before))
+    return rows
+
+
+@pytest.mark.parametrize("way", ["as it comes", "a byte a packet"])
+@each_client
+def test_what_is_published_arrives_as_it_was(name: str, way: str, site: Server, line: Splitter, read: Read) -> None:
+    channel, before = new_name(), line.pieces
+    port = line.port if way == "a byte a packet" else site.port
+    ids: list[list[str]] = []
+
+    def publish() -> None:
+        until(lambda: get(site, f"/waiting/{channel}")["clients"] == 1, "the client")
+        ids.extend(post(site, f"/publish/{channel}"))
+
+    sections = read(name, f"http://127.0.0.1:{port}/events?channel={channel}", publish)
+    assert differences(name, sections, published_rows(ids, sections)) == {}
+    greeting = [each._replace(id="") for each in sections["begin"]]
+    assert greeting == expected(name, "the greeting", [], "")
+    assert (line.pieces - before > 3_000) == (way == "a byte a packet")
+
+
+@pytest.mark.parametrize("way", ["in its pieces", "a byte a write", "a byte a packet"])
+@each_client
+def test_a_stream_of_another_server_is_read_as_the_standard_says(
+    name: str, way: str, site: Server, line: Splitter, read: Read
+) -> None:
+    port = line.port if way == "a byte a packet" else site.port
+    sections = read(name, f"http://127.0.0.1:{port}/written?size={1 if way == 'a byte a write' else 0}")
+    assert differences(name, sections, written_rows()) == {}
+
+
+def test_the_line_gives_a_byte_at_a_time(line: Splitter) -> None:
+    """Else the tests above would cut nothing."""
+    with socket.create_connection(("127.0.0.1", line.port), PATIENCE) as client:
+        client.sendall(b"GET /written HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        pieces = list(iter(partial(client.recv, 65_536), b""))
+    assert b"".join(pieces).endswith(b"data: end\n\n\r\n0\r\n\r\n")
+    assert sum(len(piece) == 1 for piece in pieces) > 1000
+    assert all(re.fullmatch(b"%b|9{400}|." % WHOLE, piece, re.DOTALL) for piece in pieces)
+
+
+def test_a_known_deviation_is_one_of_a_client_and_a_row() -> None:
+    names = [row.name for row in PUBLISHED] + [block.name for block in WRITTEN]
+    assert len(names) == len({*names}) > 100
+    for deviation in DEVIATIONS:
+        assert deviation.client in CLIENTS
+        assert {*deviation.told} <= {*names, "the greeting"}
