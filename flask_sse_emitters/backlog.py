@@ -12,16 +12,16 @@ from .settings import Settings
 class Backlog:
     """Frames in order of arrival. Not thread-safe: its emitter guards it."""
 
-    __slots__ = ("_begun", "_exempt", "_frames", "_offset", "dropped", "size", "taken")
+    __slots__ = ("_begun", "_exempt", "_frames", "_handed", "_offset", "dropped", "size")
 
     def __init__(self) -> None:
         self._frames: list[Frame] = []
         self._begun = b""  # a large payload, shared with other clients, that was taken up to an offset
         self._offset = 0
         self._exempt = 0  # so many of its bytes count for no bound
+        self._handed = 0  # so many events are in it that have not been counted
         self.size = 0  #: bytes
         self.dropped = 0  #: frames, since the beginning
-        self.taken = 0  #: events that were taken, since the beginning
 
     def __len__(self) -> int:
         return len(self._frames)
@@ -60,7 +60,7 @@ class Backlog:
         """What is taken next, where nothing waits: it is not pending, and counts for no bound."""
         self._begun = b"".join([frame.payload for frame in frames])
         self.size = self._exempt = len(self._begun)
-        self.taken += count_events(frames)
+        self._handed = count_events(frames)
 
     def lead_with(self, payload: bytes) -> None:
         """What is taken first, before all that waits; it counts for no bound, and nothing has been taken yet."""
@@ -73,13 +73,18 @@ class Backlog:
         self._frames = []
         self.size = self._exempt
 
-    def take(self) -> bytes:
-        """Remove and give the oldest bytes, as many as make one good write; ``b""`` where there are none."""
+    def take(self) -> tuple[bytes, int]:
+        """Remove and give the oldest bytes, as many as make one good write; ``b""`` where there are none.
+
+        :return: with the number of events that begin with them.
+        """
+        events, self._handed = self._handed, 0
         if not self._begun:
-            payload = b"".join([frame.payload for frame in self._next_frames()])
+            frames = self._next_frames()
+            payload, events = b"".join([frame.payload for frame in frames]), count_events(frames)
             if len(payload) <= BATCH:
                 self.size -= len(payload)
-                return payload
+                return payload, events
             self._begun = payload
         part = self._begun[self._offset : self._offset + BATCH]
         self._offset += len(part)
@@ -87,12 +92,12 @@ class Backlog:
         self._exempt = max(0, self._exempt - len(part))
         if self._offset == len(self._begun):
             self._begun, self._offset = b"", 0
-        return part
+        return part, events
 
     def clear(self) -> None:
         self._frames = []
         self._begun, self._offset = b"", 0
-        self.size = self._exempt = 0
+        self.size = self._exempt = self._handed = 0
 
     def _next_frames(self) -> list[Frame]:
         """As many as fit in one batch; a larger one goes alone."""
@@ -101,7 +106,6 @@ class Backlog:
             sizes = accumulate(len(frame.payload) for frame in self._frames)
             count = max(1, sum(1 for _ in takewhile(BATCH.__ge__, sizes)))
         taken, self._frames = self._frames[:count], self._frames[count:]
-        self.taken += count_events(taken)
         return taken
 
     def _drop_namesake(self, frame: Frame) -> None:

@@ -435,11 +435,11 @@ class SseEmitter:
         while True:
             with self._guard:
                 if self._backlog.size:
-                    before, gap = self._backlog.taken, self._leading_gap
+                    gap = self._leading_gap
                     if gap is not None:
                         self._leading_gap = None
-                    payload = self._handed_out(self._backlog.take())
-                    return Taken(payload, self._backlog.taken - before, gap), False
+                    payload, events = self._backlog.take()
+                    return Taken(self._handed_out(payload), events, gap), False
                 source = self._source
                 if source is None:
                     if self._reason is None:

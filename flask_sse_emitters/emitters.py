@@ -21,7 +21,7 @@ from . import settings as surroundings
 from .copy_on_write import CopyOnWriteList
 from .emitter import SseEmitter
 from .frames import BATCH, Batch, Frame, make_frame
-from .neighbours import JOINING, Client, DirectOutlet
+from .neighbours import JOINING, Client, DirectOutlet, Register
 from .parking import SLICE, begin_anew_in_child, guard, on_main_loop, pause
 from .scheduler import SCHEDULER
 from .settings import Settings
@@ -331,7 +331,7 @@ class Member:
 def _deliver(batch: Batch, members: tuple[Member, ...]) -> None:
     """Give each what it lacks of the batch: to a client that waits for it at once, as one write of ready-made bytes."""
     data, size = batch.chunk, len(batch.chunk)
-    written, register = 0, None
+    written, register = 0, None  # who counts what was written: mostly one for all of them
     for member in members:
         client = None
         if member.client is not None and batch.is_small:
@@ -351,10 +351,16 @@ def _deliver(batch: Batch, members: tuple[Member, ...]) -> None:
             continue
         if sent < size:
             _outlet(member).keep(data, sent)
+        if register is not member.emitter._register:
+            _count(batch, written, register)
+            written, register = 0, member.emitter._register
         written += 1
-        register = member.emitter._register  # mostly the same for all of them
+    _count(batch, written, register)
+
+
+def _count(batch: Batch, clients: int, register: Register | None) -> None:
     if register is not None:
-        register.traffic.count(written * batch.events, written * len(batch.payload))
+        register.traffic.count(clients * batch.events, clients * len(batch.payload))
 
 
 def _outlet(member: Member) -> DirectOutlet:

@@ -84,13 +84,17 @@ class Probes:
 
     def _write(self, emitter: SseEmitter, number: int) -> None:
         last = number == COMMENTS
-        if emitter.is_open:
-            _remark(emitter, f"check {number}", padded=last)
-        if not last and emitter.is_open:
+        goes_on = False
+        try:
+            if emitter.is_open:
+                _remark(emitter, f"check {number}", padded=last)
+            goes_on = not last and emitter.is_open
+        finally:
+            if not goes_on:
+                with self._guard:
+                    self._count -= 1
+        if goes_on:
             self._write_later(emitter, number + 1)
-            return
-        with self._guard:
-            self._count -= 1
 
 
 PROBES = Probes()

@@ -17,7 +17,7 @@ from .access import Rules, ask_again
 from .brokers import Broker, broker_of
 from .channel import Channels, Options
 from .emitter import SseEmitter
-from .parking import begin_anew_in_child
+from .parking import begin_anew_in_child, guard
 from .scheduler import SCHEDULER
 from .settings import Settings
 from .streams import Streams
@@ -51,6 +51,10 @@ class State:
     def _begin_anew(self) -> None:
         self._has_begun = False
         self._since = time.time()
+        self._guard = guard()
+        self._changes = 0  # of the broker's state
+        self._told = "ok"  # of it
+        self._telling = False  # somebody tells of it: one at a time, so that the last one told is the last one
 
     def respond(self, emitter: SseEmitter, status: int | str, headers: Any) -> Response:
         if not self._has_begun:
@@ -101,13 +105,30 @@ class State:
             return None
         return {name: value for name, value in self._figures().items() if name != "slow"}
 
-    def _broker_changed(self, state: str, error: str | None) -> None:
-        if signals.broker_changed.receivers:
-            SCHEDULER.run(partial(self._tell_of_broker, state, error))
+    def _broker_changed(self) -> None:
+        if not signals.broker_changed.receivers:
+            return
+        with self._guard:
+            self._changes += 1
+            begins, self._telling = not self._telling, True
+        if begins:
+            SCHEDULER.run(self._tell_of_broker)
 
-    def _tell_of_broker(self, state: str, error: str | None) -> None:
-        with self._app.app_context():
-            signals.tell(signals.broker_changed, self._app, state=state, error=error)
+    def _tell_of_broker(self) -> None:
+        seen = 0
+        while self._has_news(seen):
+            seen = self._changes
+            status = self.channels.broker.status()
+            state = status["state"]
+            if state != self._told:
+                self._told = state
+                with self._app.app_context():
+                    signals.tell(signals.broker_changed, self._app, state=state, error=status.get("error"))
+
+    def _has_news(self, seen: int) -> bool:
+        with self._guard:
+            self._telling = seen != self._changes
+            return self._telling
 
     def _check_files(self) -> None:
         if sys.platform == "win32":

@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 from flask import Flask, current_app, has_app_context
 
-from flask_sse_emitters import SSE, BrokerUnavailable, CloseReason, Event, SseEmitter, signals
+from flask_sse_emitters import SSE, BrokerUnavailable, CloseReason, Event, SseEmitter, SseEmitters, signals
+from flask_sse_emitters.brokers.redis_health import Health
+from flask_sse_emitters.brokers.redis_wire import read_process
 from flask_sse_emitters.testing import open_stream
 
 from .client import Client, connected, get, post
@@ -95,6 +97,35 @@ def test_comments_are_no_events() -> None:
             emitter.send(event)
         assert [event.data for event in stream.ready()] == ["text"]
     assert sse.stats()["deliveries"] == 1
+
+
+def test_what_an_emitter_takes_itself_of_a_list_that_is_being_walked_is_counted() -> None:
+    app, sse = make_app()
+    listed = SseEmitters()
+    with open_stream(app.test_client(), "/list") as stream:
+        stream.ready()
+        [emitter] = emitters_of(app)
+        listed.add(emitter)
+        listed._walking = True  # as another thread does, which has not come to this client
+        listed.send("first")
+        listed.send("second")
+        emitter.send("own")
+        assert [event.data for event in stream.ready()] == ["first", "second", "own"]
+    assert sse.stats()["deliveries"] == 3
+
+
+def test_a_list_with_clients_of_two_apps_counts_for_each() -> None:
+    listed = SseEmitters()
+    (one, ones), (other, others) = make_app(), make_app()
+    with ExitStack() as stack:
+        for app, count in ((one, 2), (other, 3)):
+            for _ in range(count):
+                stack.enter_context(open_stream(app.test_client(), "/list")).ready()
+            for emitter in emitters_of(app):
+                listed.add(emitter)
+        listed.send("x")
+        until(lambda: ones.stats()["deliveries"] + others.stats()["deliveries"] == 5, "all of them")
+        assert (ones.stats()["deliveries"], others.stats()["deliveries"]) == (2, 3)
 
 
 def test_what_waits_and_what_was_dropped_shows_with_whose_stream_it_is() -> None:
@@ -229,6 +260,39 @@ def test_a_broker_that_goes_and_comes_is_told_of(caplog: pytest.LogCaptureFixtur
             until(lambda: len(told) == 2, "Redis")
             assert told[1] == ("broker-changed", {"state": "ok", "error": None})
         app.extensions["sse_emitters"].channels.broker.close()
+
+
+def test_however_long_a_receiver_takes_it_is_told_of_the_brokers_last_state_last() -> None:
+    app, _ = make_app()
+    broker = app.extensions["sse_emitters"].channels.broker
+    health = Health("somewhere", lambda: broker.changed())
+    broker.status = health.status
+    told: list[str] = []
+    begun, blocked = threading.Event(), threading.Event()
+
+    def note(_: Flask, state: str, **said: Any) -> None:
+        begun.set()
+        blocked.wait(60)
+        told.append(state)
+
+    with signals.broker_changed.connected_to(note, app):
+        health.fails("publishing", OSError("gone"))
+        until(begun.is_set, "the first")
+        health.works("publishing")
+        health.fails("publishing", OSError("gone again"))
+        health.works("publishing")
+        blocked.set()
+        until(lambda: told[-1:] == ["ok"], "the last")
+        health.fails("publishing", OSError("gone again"))
+        until(lambda: told == ["degraded", "ok", "degraded"], "the next")
+
+
+@pytest.mark.parametrize("about", [b"[]", b"7", b"no json", b"\xff"])
+def test_what_a_process_says_of_itself_may_be_anything(about: bytes) -> None:
+    found = read_process(
+        b"id", b"11000", [b"a", b"2", b"!about", about, b"b", b"many", b"!revoked", b"1", b"\xff", b"1"]
+    )
+    assert found == {"id": "id", "age": 1.0, "channels": {"a": 2, "\ufffd": 1}}
 
 
 def test_a_publish_that_fails_is_counted(caplog: pytest.LogCaptureFixture) -> None:

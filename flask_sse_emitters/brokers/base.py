@@ -61,9 +61,8 @@ class Broker(ABC):
     #: Stands for this process among those that share the broker.
     process = "here"
 
-    #: Is called, from any thread, with the new ``state`` and the ``error`` when :meth:`status` has another state. Must
-    #: not block.
-    changed: Callable[[str, str | None], object] = staticmethod(lambda _state, _error: None)
+    #: Is called, from any thread, after :meth:`status` has another state. Must not block.
+    changed: Callable[[], object] = staticmethod(lambda: None)
 
     #: What this process says of itself to whoever looks at :meth:`processes`; None where it has nothing to say. Cheap.
     about: Callable[[], Mapping[str, Any] | None] = staticmethod(lambda: None)

@@ -116,7 +116,7 @@ class RedisBroker(Broker):
         self._local = native("_thread", "_local")()  # gevent's sockets belong to the event loop of one system thread
         self._shared: Client | None = None
         self.process = new_epoch() + new_epoch()
-        self._health = Health(self._address.shown, lambda state, error: self.changed(state, error))
+        self._health = Health(self._address.shown, lambda: self.changed())
         look_every = LOOK_EVERY_IN_CLUSTER if self._address.kind == "cluster" else LOOK_EVERY
         about = lambda: self.about()  # noqa: E731 - it is set later
         self._ear = Ear(self._client, self._names, self.process, self._health, look_every, about)

@@ -25,10 +25,10 @@ class Health:
     """What fails, and what does not. Any thread may call.
 
     :param shown: the URL, as it may be shown.
-    :param changed: is told the state, and the error, when one takes the place of the other.
+    :param changed: is called when one state has taken the place of the other.
     """
 
-    def __init__(self, shown: str, changed: Callable[[str, str | None], object] = lambda _state, _error: None) -> None:
+    def __init__(self, shown: str, changed: Callable[[], object] = lambda: None) -> None:
         self._shown = shown
         self._changed = changed
         self._guard = guard()
@@ -54,7 +54,7 @@ class Health:
         if says:
             log.warning("degraded: %s: %s failed: %s; streams stay open", self._shown, what, text)
         if begins:
-            self._changed("degraded", f"{what}: {text}")
+            self._changed()
 
     def works(self, what: str) -> None:
         """That works."""
@@ -81,7 +81,7 @@ class Health:
         if says:
             log.warning("%s is back, after %.1f s", self._shown, time.monotonic() - self._since)
         if ends:
-            self._changed("ok", None)
+            self._changed()
 
     def status(self) -> dict[str, Any]:
         with self._guard:

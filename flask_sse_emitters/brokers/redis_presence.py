@@ -79,12 +79,10 @@ class Presence:
         """
         if now < self.due:
             return
-        figures: list[Any] = []
-        if now >= self._about_at:  # however often clients come and go
-            figures, self._about_at = self._figures(), now + COUNT_EVERY
         self._confirm_at = now + COUNT_EVERY
         if self.is_known and not self._changed and not channels:
             return
+        figures = self._figures() if now >= self._about_at else []  # however often clients come and go
         with self._guard:
             changed, self._changed = self._changed, {}
         if not self.is_known:
@@ -96,6 +94,7 @@ class Presence:
             self._health.fails("counting clients", error)
         else:
             self._tell_at = now + COUNT_AFTER
+            self._about_at = 0.0 if not known else now + COUNT_EVERY if figures else self._about_at
             self._health.works("counting clients")
         self.is_known, self.is_told = known or not any(map(self._count, channels)), True
 

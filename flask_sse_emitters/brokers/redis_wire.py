@@ -17,6 +17,7 @@ And of who reads them, in one slot, too:
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -253,12 +254,16 @@ def read_process(name: bytes, left: bytes, fields: list[bytes]) -> dict[str, Any
 
     :param left: for how many milliseconds that still holds.
     """
-    said = {field.decode(): value for field, value in zip(fields[::2], fields[1::2], strict=True)}
-    try:
+    said = {field.decode(errors="replace"): value for field, value in zip(fields[::2], fields[1::2], strict=True)}
+    about: Any = None
+    with suppress(ValueError):
         about = json.loads(said.pop(ABOUT, b"{}"))
-    except ValueError:
-        about = {}
-    channels = {channel: int(count) for channel, count in sorted(said.items()) if not channel.startswith("!")}
+    about = about if isinstance(about, dict) else {}
+    channels = {
+        channel: int(count)
+        for channel, count in sorted(said.items())
+        if count.isdigit() and not channel.startswith("!")
+    }
     age = max(0.0, PRESENCE_SECONDS - int(left) / 1000)
     return {**about, "id": name.decode(), "age": round(age, 3), "channels": channels}
 
