@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -59,12 +60,72 @@ LEAD = """async ([id, text]) => {
     };
     const leader = new Leader(1, open, 0, (message) => told.push(message));
     const since = [["a", "e-1"], ["b", "f-1"]];
-    leader.join({ type: "join", tab: "t", term: 1, channels: ["a", "b"], since });
+    leader.join({ type: "join", tab: "t", term: 1, channels: ["a", "b"], since, claims: [] });
     const until = async (found) => { while (!found()) await new Promise((resolve) => setTimeout(resolve, 5)); };
     await until(() => asked.length > 1 || told.some(({ events }) => events?.at(-1).data === "last"));
     leader.stop();
     return [asked, told.flatMap(({ events = [] }) => events.map(({ channel, id, data }) => [channel, id, data]))];
 }"""
+
+
+#: A leader whose stream is at 5 while the server is at 6, and a tab that comes and says that it is further.
+CLAIM = """async (claim) => {
+    const { Leader } = await import("./events/static/leader.js");
+    const asked = [], told = [];
+    const gap = 'event: gap\\ndata: {"requested":"0-0","oldest":"e-3","newest":"e-6"}\\n\\n';
+    const open = async (channels, id) => {
+        asked.push(id);
+        const text = id === "0-0" ? gap : ": here\\n\\n";
+        return new ReadableStream({ start: (c) => c.enqueue(new TextEncoder().encode(text)) });
+    };
+    const until = async (found) => { while (!found()) await new Promise((resolve) => setTimeout(resolve, 5)); };
+    const leader = new Leader(1, open, 0, (message) => told.push(message));
+    const join = { type: "join", term: 1, channels: ["a"] };
+    leader.join({ ...join, tab: "one", since: [["a", "e-5"]], claims: [] });
+    await until(() => told.some(({ live }) => live?.length));
+    leader.join({ ...join, tab: "two", since: [], claims: [["a", claim]] });
+    await until(() => asked.length > (claim === "e-6" ? 1 : 2));
+    const begin = () => { // where a tab does that comes now
+        leader.join({ ...join, tab: "three", since: [], claims: [] });
+        return told.findLast(({ type }) => type === "at").heads[0][1];
+    };
+    await until(() => begin() === "e-6");
+    leader.stop();
+    return { asked, gaps: told.filter(({ type }) => type === "gap") };
+}"""
+
+#: Streams of a server that is made up: what the first brings, which goes on until it is ended, and what all others do.
+MADE_UP = """([first, later]) => {
+    let streams = 0;
+    window.fetch = async (url) => {
+        const text = streams++ ? later : first;
+        const start = (c) => {
+            c.enqueue(new TextEncoder().encode(`retry: 10\\n\\n${text}`));
+            if (streams === 1) window.end = () => c.close();
+        };
+        return new Response(new ReadableStream({ start }), { headers: { "Content-Type": "text/event-stream" } });
+    };
+}"""
+
+
+#: A server that is made up: it refuses to join more channels than so many, so many times.
+REFUSING = """([most, times]) => {
+    window.fetch = async (url) => {
+        const { length } = url.searchParams.getAll("channel");
+        if (length > most && times-- > 0) return new Response("too long", { status: 414 });
+        const text = `retry: 10\\n\\nid: ${Array(length).fill("e-1")}\\n\\n`;
+        const start = (c) => c.enqueue(new TextEncoder().encode(text));
+        return new Response(new ReadableStream({ start }), { headers: { "Content-Type": "text/event-stream" } });
+    };
+}"""
+
+#: Without a browser: Node has a BroadcastChannel, and neither locks nor a window.
+OUTSIDE = """
+    import { subscribe } from "./sse-emitters.js";
+    const url = process.argv[2];
+    const live = subscribe(url, "orders", { onState: (state) => console.log(state) });
+    live.on("message", ({ data }) => process.exit(data === "come back" ? 0 : 1));
+"""
 
 
 @pytest.fixture(scope="module")
@@ -292,6 +353,52 @@ def test_an_id_that_leads_nowhere_is_a_gap_for_who_gave_it_alone(since: str, tab
     assert (tab.await_data("1"), tab["gaps"]) == (["0", "1"], [])
 
 
+@pytest.mark.parametrize("order", ["alone", "before another", "after another", "beside another in one tab"])
+def test_an_id_beyond_the_newest_event_is_a_gap_for_who_gave_it_and_costs_nobody_an_event(
+    order: str, tabs: Tabs, site: Server
+) -> None:
+    channel = new_name()
+    ids = publish(site, (channel, "0"), (channel, "1"))
+    wrong = {channel: ids[1].replace("-2", "-999")}
+    tab = tabs.open()
+    other, name = (tab, "second") if order.startswith("beside") else (tabs.open(), "first")
+    if order.startswith(("after", "beside")):
+        other.follow(channel, name=name)
+    tab.follow(channel, since=wrong, **({"name": "wrong"} if other is tab else {}))
+    mine = "wrong" if other is tab else "first"
+    assert tab.await_data("1", mine) == ["0", "1"]
+    if order.startswith("before"):
+        other.follow(channel)
+    publish(site, (channel, "2"))
+    assert (tab.await_data("2", mine), tab["gaps", mine]) == (["0", "1", "2"], [[channel]])
+    if order != "alone":
+        assert (other.await_data("2", name), other["gaps", name]) == (["2"], [])
+    assert [each[3] for each in tab["received", mine]][:2] == ids
+
+
+def test_an_id_beyond_what_the_stream_has_brought_is_no_gap_where_the_event_is_there_already(tabs: Tabs) -> None:
+    """It was published just now, and what the page says of it was faster than the stream."""
+    page = tabs.open().page
+    found = page.evaluate(CLAIM, "e-6")
+    assert found == {"asked": ["e-5", "0-0"], "gaps": []}
+    found = page.evaluate(CLAIM, "e-7")
+    assert found["gaps"] == [{"type": "gap", "term": 1, "at": [["a", "e-2"]], "newest": [["a", "e-6"]]}]
+    assert found["asked"] == ["e-5", "0-0", "e-2"], "the stream begins anew where the gap says"
+
+
+def test_where_the_server_has_gone_back_all_tabs_are_told_of_a_gap_and_go_on_with_what_there_is(tabs: Tabs) -> None:
+    made = "id: e-41\ndata: x\n\n"
+    gap = 'event: gap\ndata: {"requested":"e-100","oldest":"e-%d","newest":"e-40"}\n\nid: e-%d\n\n'
+    leader, other = tabs.open(), tabs.open()
+    for number, tab in enumerate(tabs.all):
+        stream = "id: e-100\n\n" if not number else "never"
+        tab.page.evaluate(MADE_UP, [stream, gap % (39, 38) + "id: e-39\ndata: 39\n\nid: e-40\ndata: 40\n\n" + made])
+        tab.follow("a")
+    leader.page.evaluate("end()")
+    for tab in (leader, other):
+        assert (tab.await_data("x"), tab["gaps"]) == (["39", "40", "x"], [["a"]])
+
+
 def test_a_gap_is_told_once_in_each_tab_and_names_the_channels_that_have_one(browser: Browser) -> None:
     with Server("gevent", "tests.browser_module_app:app", env={"CONFIG": '{"SSE_HISTORY": 5}'}) as site:
         tabs = Tabs(browser.new_context(), site)
@@ -354,6 +461,39 @@ def test_a_channel_that_is_closed_later_is_given_up_in_all_tabs_and_the_others_g
     until(lambda: [data for name, _, data, _ in tabs.all[0]["received"] if name == one] == expected, "all of one")
 
 
+def test_channels_for_which_the_line_of_a_request_is_too_short_are_refused_and_the_others_go_on(
+    tabs: Tabs, site: Server
+) -> None:
+    channels = [f"{new_name()}-{number}-{'x' * 140}" for number in range(30)]
+    stays, tab = tabs.open(), tabs.open()
+    stays.follow(channels[29])
+    tab.follow(*channels)
+    taken = tab["channels"]
+    refused = [channel for channel in channels if channel not in taken]
+    assert len(refused) > 5
+    assert channels[29] in taken, "it was there before"
+    assert sorted(tab["errors"]) == sorted([name, 414, tab["errors"][0][2]] for name in refused)
+    publish(site, (channels[29], "1"), (channels[0], "2"))
+    assert tab.await_data("2") == ["1", "2"]
+    assert (stays.await_data("1"), stays["errors"]) == (["1"], [])
+
+
+def test_where_only_the_channels_together_are_refused_the_last_of_them_are_given_up(tabs: Tabs) -> None:
+    tab = tabs.open()
+    tab.page.evaluate(REFUSING, [2, 10_000])
+    tab.follow("a", "b", "c", "d")
+    assert tab["errors"] == [["d", 414, "too long"], ["c", 414, "too long"]]
+    assert tab["channels"] == ["a", "b"]
+
+
+def test_where_they_are_refused_together_but_not_once_more_none_is_given_up(tabs: Tabs) -> None:
+    """A token was too old, say, and has been renewed meanwhile."""
+    tab = tabs.open()
+    tab.page.evaluate(REFUSING, [2, 1])
+    tab.follow("a", "b", "c", "d")
+    assert (tab["errors"], len(tab["channels"])) == ([], 4)
+
+
 def test_what_is_sent_by_hand_has_no_id_and_is_left_out_and_one_named_gap_of_yours_is_an_event(
     tabs: Tabs, site: Server
 ) -> None:
@@ -406,6 +546,32 @@ def test_the_last_to_close_closes_the_connection(tabs: Tabs, site: Server) -> No
     assert (one["state"], one.data()) == ("closed", [])
     two.page.evaluate("readers.first.subscription.close()")
     until(lambda: channel not in get(site, "/state")["channels"], "the end of the connection")
+
+
+def test_a_tab_that_closes_at_once_holds_no_lock_that_would_keep_it_out_of_the_memory_of_pages(tabs: Tabs) -> None:
+    held = "async () => (await navigator.locks.query()).held.map(({ name }) => name)"
+    page = tabs.open().page
+    page.evaluate("said => { follow(said); readers.first.subscription.close(); }", {"name": "first", "channels": ["a"]})
+    until(lambda: page.evaluate(held) == [], "no lock to be held")
+
+
+def test_it_reads_where_there_is_no_browser_and_comes_back(site: Server, tmp_path: Path) -> None:
+    (tmp_path / "package.json").write_text('{"type": "module"}')
+    for file in STATIC.glob("*.js"):
+        shutil.copy(file, tmp_path)
+    (tmp_path / "read.js").write_text(OUTSIDE)
+    command = [program("node", "nodejs"), str(tmp_path / "read.js"), f"{site.url}/events"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as reader:
+        assert reader.stdout is not None
+        assert reader.stderr is not None
+        try:
+            said = [reader.stdout.readline()]
+            post(site, "/cut/orders", [])
+            said += [reader.stdout.readline(), reader.stdout.readline()]
+            publish(site, ("orders", "come back"))
+            assert (reader.wait(30), said) == (0, ["open\n", "connecting\n", "open\n"]), reader.stderr.read()
+        finally:
+            reader.kill()
 
 
 def test_headers_are_sent_and_readers_that_must_not_share_say_so(tabs: Tabs, site: Server) -> None:
@@ -507,9 +673,10 @@ def test_messages_that_are_none_of_ours_change_nothing(tabs: Tabs, site: Server)
         None, 5, "join", [], {"type": "__proto__"}, {"type": "join"}, {"type": "constructor", "term": 9e15},
         {"type": "events", "term": 9e15, "events": [{"channel": channel}]},
         {"type": "at", "term": 9e15, "heads": [[channel, "x"]], "cursors": [], "live": []},
-        {"type": "gap", "term": 9e15, "at": [[channel, 5]]},
+        {"type": "gap", "term": 9e15, "at": [[channel, 5]], "newest": []},
+        {"type": "gap", "term": 9e15, "at": [[channel, "e-5"]]},
         {"type": "refused", "term": 9e15, "channel": channel},
-        {"type": "join", "tab": "x", "term": 1, "channels": "all", "since": []},
+        {"type": "join", "tab": "x", "term": 1, "channels": "all", "since": [], "claims": []},
     ]  # fmt: skip
     tabs.open().page.evaluate(
         "([name, said]) => { const bus = new BroadcastChannel(name); said.forEach((each) => bus.postMessage(each)); }",

@@ -27,14 +27,19 @@ const MOST_JITTER = 30_000;
 /** On one stream, as the server has it. */
 const MOST_CHANNELS = 50;
 
+/** Characters in which a stream asks for its channels: servers take no lines of any length, gunicorn none of 4095. */
+const LONGEST_QUERY = 3_500;
+
 export class Leader {
   #ending = new AbortController();
   /** By tab. @type {Map<string, Set<string>>} */
   #wanted = new Map();
   /** Where the stream is in each channel, or is to begin. @type {Map<string, string>} */
   #cursors = new Map();
-  /** How far anybody has been: there begins who is new, whatever others are told. @type {Map<string, string>} */
+  /** How far the server has been: there begins who is new, whatever others are told. @type {Map<string, string>} */
   #heads = new Map();
+  /** How far somebody is to begin, which may be further than there is anything. @type {Map<string, string>} */
+  #claims = new Map();
   /** @type {{ channels: string[], cut: AbortController } | null} */
   #stream = null;
   /** @type {Told[]} */
@@ -46,6 +51,7 @@ export class Leader {
   /** What the stream brings now. @type {string[]} */
   #live = [];
   #isAdmitting = false;
+  #isChecking = false;
   #retry = 3_000;
   #open;
   #silence;
@@ -79,10 +85,11 @@ export class Leader {
    *
    * @param {Join} join
    */
-  join({ tab, channels, since }) {
+  join({ tab, channels, since, claims }) {
     this.#wanted.set(tab, new Set(channels));
-    for (const [channel, id] of since) {
-      if (id !== UNKNOWN && !(ahead(id, this.#heads.get(channel) ?? id) < 0)) this.#heads.set(channel, id);
+    for (const [channel, id] of since) if (id !== UNKNOWN) raise(this.#heads, channel, id);
+    for (const [channel, id] of claims) raise(this.#claims, channel, id);
+    for (const [channel, id] of [...since, ...claims]) {
       const cursor = this.#cursors.get(channel);
       lower(this.#cursors, channel, id);
       if (cursor && cursor !== this.#cursors.get(channel)) this.#cut(); // what it brought now would be taken for later
@@ -111,15 +118,14 @@ export class Leader {
   /** Have the stream that is needed now. @param {boolean} mayLinger on one that has more. */
   #arrange(mayLinger) {
     clearTimeout(this.#lingering);
+    this.#limit();
     const had = this.#stream?.channels ?? [];
     const wanted = this.#every();
     this.#forget((channel) => wanted.includes(channel) || had.includes(channel));
     const known = wanted.filter((channel) => this.#cursors.has(channel));
     const fresh = this.#fresh();
-    for (const channel of fresh.splice(Math.max(0, MOST_CHANNELS - known.length))) {
-      this.#refuse(channel, new Refused(400, `one browser reads ${MOST_CHANNELS} channels at most`));
-    }
     if (known.length && fresh.length) this.#admitFresh();
+    this.#check();
     const needed = known.length ? known : fresh;
     if (this.#stream && needed.every((channel) => had.includes(channel))) {
       if (needed.length === had.length) return;
@@ -133,6 +139,20 @@ export class Leader {
     if (!needed.length) return;
     this.#stream = { channels: needed, cut: new AbortController() };
     this.#follow(needed, this.#stream.cut.signal);
+  }
+
+  /** Refuse what one stream cannot ask for: who is there already stays. */
+  #limit() {
+    let [count, length] = [0, 0];
+    const fresh = this.#fresh();
+    for (const channel of [...this.#every().filter((channel) => !fresh.includes(channel)), ...fresh]) {
+      const more = `&${new URLSearchParams({ channel })}`.length;
+      if (count === MOST_CHANNELS) {
+        this.#refuse(channel, new Refused(400, `one browser reads ${MOST_CHANNELS} channels at most`));
+      } else if (length + more > LONGEST_QUERY) {
+        this.#refuse(channel, new Refused(414, `one browser asks in ${LONGEST_QUERY} characters for its channels`));
+      } else [count, length] = [count + 1, length + more];
+    }
   }
 
   /** Read a stream, again and again, until it is cut. @param {string[]} channels @param {AbortSignal} signal */
@@ -165,18 +185,77 @@ export class Leader {
     this.#settle();
   }
 
+  /** Ask about claims beyond what the stream has been asked for, and so has not been told to be wrong. */
+  async #check() {
+    if (this.#isChecking) return;
+    this.#isChecking = true;
+    const signal = this.over;
+    for (let failures = 0, channel; !signal.aborted && (channel = this.#doubtful()); ) {
+      await this.#examine(channel, signal).catch(() => this.#pause(++failures, signal));
+    }
+    this.#isChecking = false;
+  }
+
+  #doubtful() {
+    for (const [channel, claim] of this.#claims) {
+      const known = this.#heads.get(channel) ?? this.#cursors.get(channel) ?? claim;
+      if (ahead(claim, known) > 0) return channel;
+    }
+  }
+
+  /**
+   * Learn how far a channel is: a gap says so, and whoever is nowhere gets one.
+   *
+   * @param {string} channel
+   * @param {AbortSignal} signal
+   */
+  async #examine(channel, signal) {
+    const gap = await this.#gap(channel, signal).catch((error) => {
+      if (!(error instanceof Refused)) throw error;
+      this.#refuse(channel, error);
+    });
+    const claim = this.#claims.get(channel);
+    if (!gap || !claim || signal.aborted) return;
+    this.#claims.delete(channel);
+    raise(this.#heads, channel, gap.newest[0][1]);
+    const head = this.#heads.get(channel) ?? claim; // the stream may have brought more since
+    if (!(ahead(claim, head) > 0)) return;
+    this.#flush();
+    this.#tell({ type: "gap", term: this.term, at: gap.at, newest: [[channel, head]] });
+    lower(this.#cursors, channel, gap.at[0][1]);
+    this.#cut();
+    this.#settle();
+  }
+
+  /** @param {string} channel @param {AbortSignal} signal */
+  async #gap(channel, signal) {
+    const decoder = new StreamDecoder();
+    /** @type {ReturnType<typeof readGap>} */
+    let gap = null;
+    await pump(await this.#open([channel], UNKNOWN, signal), this.#silence, (bytes) => {
+      const block = decoder.feed(bytes).find(({ name, id }) => name === "gap" && id === undefined);
+      if (block) gap = readGap(block.data ?? "", [channel]);
+      return !block;
+    });
+    if (!gap) throw new Error("sent away, to come again");
+    return /** @type {NonNullable<ReturnType<typeof readGap>>} */ (gap);
+  }
+
   /**
    * Open a stream for a moment only; what is refused is given up.
    *
    * @param {string[]} channels
    * @param {AbortSignal} signal
+   * @returns whether nothing was.
    */
   async #glance(channels, signal) {
     try {
       await this.#read(channels, signal, true);
+      return true;
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
       await this.#sift(channels, error, signal);
+      return false;
     }
   }
 
@@ -191,8 +270,15 @@ export class Leader {
     if (signal.aborted) return;
     if (channels.length === 1) return this.#refuse(channels[0], refused);
     const half = channels.length >> 1;
-    await this.#glance(channels.slice(0, half), signal);
-    await this.#glance(channels.slice(half), signal);
+    const isFirstFine = await this.#glance(channels.slice(0, half), signal);
+    const isSecondFine = await this.#glance(channels.slice(half), signal);
+    if (!isFirstFine || !isSecondFine || signal.aborted) return;
+    try {
+      await this.#read(channels, signal, true); // as a token may have been renewed meanwhile
+    } catch (error) {
+      if (!(error instanceof Refused)) throw error;
+      this.#refuse(channels[channels.length - 1], error); // each is fine, and so many are not: in too long a line, say
+    }
   }
 
   /** @param {string} channel @param {Refused} refused */
@@ -254,7 +340,7 @@ export class Leader {
     for (const [channel, id] of moved) {
       this.#outbox.push({ channel, id, after: this.#cursors.get(channel) ?? id, name, data });
       this.#cursors.set(channel, id);
-      this.#raise(channel, id);
+      raise(this.#heads, channel, id);
     }
     return moved.length > 0;
   }
@@ -263,7 +349,7 @@ export class Leader {
   #place(ids) {
     for (const [channel, id] of ids) {
       this.#cursors.set(channel, id);
-      this.#raise(channel, id);
+      raise(this.#heads, channel, id);
     }
     this.#say();
     return true;
@@ -271,26 +357,26 @@ export class Leader {
 
   /** Some events are gone: tell where those begin that are not. @param {string} [data] @param {string[]} [channels] */
   #skip(data = "", channels = []) {
-    const at = split(oldest(data), channels);
-    if (!at || !this.#cursors.has(channels[0])) return false; // who has just come is told of no gap
+    const gap = readGap(data, channels);
+    if (!gap || !this.#cursors.has(channels[0])) return false; // who has just come is told of no gap
     this.#flush();
-    for (const [channel, id] of at) {
-      this.#cursors.set(channel, id);
-      this.#raise(channel, id);
+    // A process that lags behind the others makes sure of the newest only where it is asked for what it does not know.
+    const newest = gap.newest.filter(([channel, id]) => !(ahead(this.#cursors.get(channel) ?? id, id) <= 0));
+    for (const [channel, id] of newest) {
+      this.#heads.set(channel, id);
+      this.#claims.delete(channel);
     }
-    this.#tell({ type: "gap", term: this.term, at });
+    for (const [channel, id] of gap.at) {
+      this.#cursors.set(channel, id);
+      raise(this.#heads, channel, id);
+    }
+    this.#tell({ type: "gap", term: this.term, at: gap.at, newest });
     return true;
-  }
-
-  /** @param {string} channel @param {string} id */
-  #raise(channel, id) {
-    const head = this.#heads.get(channel);
-    if (head === undefined || !(ahead(head, id) >= 0)) this.#heads.set(channel, id);
   }
 
   /** @param {(channel: string) => boolean} isKept */
   #forget(isKept) {
-    for (const ids of [this.#cursors, this.#heads]) {
+    for (const ids of [this.#cursors, this.#heads, this.#claims]) {
       for (const channel of [...ids.keys()]) if (!isKept(channel)) ids.delete(channel);
     }
   }
@@ -315,7 +401,8 @@ export class Leader {
 
   /** Say where everything is. @param {string} [to] */
   #say(to) {
-    const [heads, cursors] = [[...this.#heads], [...this.#cursors]];
+    const cursors = [...this.#cursors];
+    const heads = [...new Map([...cursors.filter(([, id]) => id !== UNKNOWN), ...this.#heads])];
     this.#tell({ type: "at", term: this.term, to, heads, cursors, live: this.#live });
   }
 
@@ -331,7 +418,7 @@ export class Leader {
       };
       const timer = setTimeout(end, this.#retry + jitter);
       signal.addEventListener("abort", end, { signal: waiting.signal });
-      globalThis.addEventListener("online", end, { signal: waiting.signal });
+      globalThis.addEventListener?.("online", end, { signal: waiting.signal });
     });
   }
 }
@@ -343,11 +430,25 @@ function split(id, channels) {
   return ids.map((part, index) => [channels[index], part]);
 }
 
-/** The ids after which there is everything, if it is a gap. @param {string} data */
-function oldest(data) {
+/** Note that somebody has been here: the farthest remains. @type {typeof lower} */
+function raise(ids, channel, id) {
+  const known = ids.get(channel);
+  if (known === undefined || !(ahead(known, id) >= 0)) ids.set(channel, id);
+}
+
+/**
+ * The ids after which there is everything, and the newest, if it is a gap.
+ *
+ * @param {string} data
+ * @param {string[]} channels
+ */
+function readGap(data, channels) {
   try {
-    return String(JSON.parse(data).oldest).replace(/[0-9]+(?=,|$)/g, (offset) => String(Number(offset) - 1));
+    const { oldest, newest } = JSON.parse(data);
+    const start = String(oldest).replace(/[0-9]+(?=,|$)/g, (offset) => String(Number(offset) - 1));
+    const [at, end] = [split(start, channels), split(String(newest), channels)];
+    return at && end && { at, newest: end };
   } catch {
-    return "";
+    return null;
   }
 }

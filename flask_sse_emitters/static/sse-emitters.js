@@ -38,12 +38,12 @@ import { ahead, ID, lower, opener, reaches, UNKNOWN } from "./stream.js";
 /** @typedef {(event: ChannelEvent) => void} Handler */
 /** @typedef {{ channel: string, id: string, after: string, name: string, data: string }} Told an event under way. */
 /** @typedef {[channel: string, id: string][]} Ids */
-/** @typedef {{ type: "join", tab: string, term: number, channels: string[], since: Ids }} Join */
+/** @typedef {{ type: "join", tab: string, term: number, channels: string[], since: Ids, claims: Ids }} Join */
 /** @typedef {{ type: "leave", tab: string }} Leave */
 /** @typedef {{ type: "hello", term: number }} Hello */
 /** @typedef {{ type: "at", term: number, to?: string, heads: Ids, cursors: Ids, live: string[] }} At */
 /** @typedef {{ type: "events", term: number, events: Told[] }} Events */
-/** @typedef {{ type: "gap", term: number, at: Ids }} Skip */
+/** @typedef {{ type: "gap", term: number, at: Ids, newest: Ids }} Skip */
 /** @typedef {{ type: "refused", term: number } & Refusal} GivenUp */
 /** @typedef {Hello | At | Events | Skip | GivenUp} OfLeader */
 
@@ -63,12 +63,12 @@ const TOLD = { channel: isText, id: (id) => ID.test(id), after: (id) => ID.test(
 
 /** What tabs say to each other. @type {Record<string, typeof TOLD>} */
 const MESSAGES = {
-  join: { tab: isText, term: Number.isFinite, channels: isTexts, since: isIds },
+  join: { tab: isText, term: Number.isFinite, channels: isTexts, since: isIds, claims: isIds },
   leave: { tab: isText },
   hello: { term: Number.isFinite },
   at: { term: Number.isFinite, heads: isIds, cursors: isIds, live: isTexts },
   events: { term: Number.isFinite, events: isEvents },
-  gap: { term: Number.isFinite, at: isIds },
+  gap: { term: Number.isFinite, at: isIds, newest: isIds },
   refused: { term: Number.isFinite, channel: isText, status: Number.isFinite, message: isText },
 };
 
@@ -128,6 +128,8 @@ class Reader {
   state = "connecting";
   /** Of the channels that have begun. @type {Map<string, string>} */
   positions = new Map();
+  /** Those whose position is what the page says: no event has come since. @type {Set<string>} */
+  claims = new Set();
   /** @type {Set<{ name: string, handler: Handler, channel: string | undefined }>} */
   handlers = new Set();
 
@@ -136,7 +138,9 @@ class Reader {
     this.channels = new Set(channels);
     this.options = options;
     for (const [channel, id] of Object.entries(options.since ?? {})) {
-      if (id && this.channels.has(channel)) this.positions.set(channel, ID.test(id) ? id : UNKNOWN);
+      if (!id || !this.channels.has(channel)) continue;
+      this.positions.set(channel, ID.test(id) ? id : UNKNOWN);
+      if (ID.test(id)) this.claims.add(channel);
     }
   }
 
@@ -178,6 +182,7 @@ class Reader {
     if (!reaches(position, told.after)) return false;
     if (!(ahead(told.id, position) > 0)) return true;
     this.positions.set(told.channel, told.id);
+    this.claims.delete(told.channel);
     const event = new ChannelEvent(told);
     call(this.options.onEvent, event);
     for (const { name, handler, channel = told.channel } of [...this.handlers]) {
@@ -187,12 +192,16 @@ class Reader {
   }
 
   /** @param {Skip} skip */
-  #skip({ at }) {
+  #skip({ at, newest }) {
     const channels = [];
+    const ends = new Map(newest);
     for (const [channel, id] of at) {
       const position = this.positions.get(channel);
-      if (position === undefined || ahead(position, id) >= 0) continue;
+      if (position === undefined) continue;
+      const isBeyond = ahead(position, ends.get(channel) ?? position) > 0; // where there is nothing, or no longer
+      if (ahead(position, id) >= 0 && !isBeyond) continue;
       this.positions.set(channel, id);
+      this.claims.delete(channel);
       channels.push(channel);
     }
     if (channels.length) call(this.options.onGap, { channels });
@@ -291,13 +300,14 @@ class Hub {
 
   /** Hold the lock that shows that this tab lives, and wait for that of the leader. @param {AbortSignal} signal */
   async #compete(signal) {
-    const locks = navigator.locks;
+    const locks = globalThis.navigator?.locks;
     const isKnown = new Promise((resolve, reject) => {
       locks.request(`${this.#name} ${this.#tab}`, () => (resolve(null), ended(signal))).catch(reject);
     });
     try {
       await isKnown;
     } catch {
+      if (signal.aborted) return;
       this.#bus?.close(); // no locks are to be had here, as in an insecure context: it is on its own
       this.#bus = null;
       return this.#lead(signal);
@@ -357,12 +367,19 @@ class Hub {
     if (!this.#isKnown || !this.#leaving) return;
     const { signal } = this.#leaving;
     const since = new Map();
-    for (const { positions } of readers) for (const [channel, id] of positions) lower(since, channel, id);
+    /** @type {Ids} */
+    const claims = [];
+    for (const reader of readers) {
+      for (const [channel, id] of reader.positions) {
+        if (reader.claims.has(channel)) claims.push([channel, id]);
+        else lower(since, channel, id);
+      }
+    }
     this.#isJoining = true;
     clearTimeout(this.#patience);
     if (this.#bus) this.#patience = setTimeout(() => this.#request({ steal: true }, signal), PATIENCE);
     const channels = [...new Set([...this.#readers].flatMap((reader) => [...reader.channels]))];
-    this.#send({ type: "join", tab: this.#tab, term: this.#term, channels, since: [...since] });
+    this.#send({ type: "join", tab: this.#tab, term: this.#term, channels, since: [...since], claims });
   }
 
   /** What comes from another tab, or from the leader in this one. @param {unknown} message */
@@ -406,6 +423,7 @@ class Hub {
 
 /** @param {AbortSignal} signal @returns {Promise<void>} */
 function ended(signal) {
+  if (signal.aborted) return Promise.resolve();
   return new Promise((resolve) => signal.addEventListener("abort", () => resolve()));
 }
 
@@ -426,7 +444,7 @@ const hubs = new Map();
 export function subscribe(url, channels, options = {}) {
   const names = [channels].flat();
   if (!names.length || !names.every(isText)) throw new TypeError("subscribe() takes an address and names of channels");
-  const address = new URL(url, typeof document === "undefined" ? location.href : document.baseURI);
+  const address = new URL(url, typeof document === "undefined" ? globalThis.location?.href : document.baseURI);
   address.hash = "";
   const { withCredentials = false, share = "", silence = 45 } = options;
   const name = JSON.stringify(["sse-emitters", address.href, withCredentials, share]);
