@@ -279,8 +279,9 @@ class SSE:
         """A page that shows what goes on: ``app.register_blueprint(sse.monitor, url_prefix="/sse-monitor")``.
 
         Clients and deliveries over time, channels, slow clients, ends by reason, processes and the broker; the events
-        of one channel as they come, and a form that publishes to any. It is closed unless the app is in debug mode, or
-        :meth:`monitor_access` opens it. Its own streams show in no figure, and count for no limit.
+        of one channel as they come, and a form that publishes to any. It is closed unless :meth:`monitor_access` opens
+        it, or the app is in debug mode and asked for at ``localhost``, ``127.0.0.1`` or ``[::1]``. Its own streams show
+        in no figure, and count for no limit.
         """
         return make_monitor(self._state, self._gate)
 
@@ -295,7 +296,7 @@ class SSE:
 
         It is called in each request of the page, without arguments, and returns True or False; an open page comes
         again, and is asked again, every 5 minutes. What it raises is a no, and logged; :class:`AccessDenied` can make
-        it a 401. Where there is a rule, it decides in debug mode, too.
+        it a 401. Where there is a rule, it decides in debug mode, too, and under every name of the host.
 
         :raises RuntimeError: where there is another one already.
         """

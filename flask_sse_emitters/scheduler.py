@@ -25,9 +25,9 @@ from .lanes import Lane, call_and_log
 from .parking import SLICE, begin_anew_in_child, give_way, guard, native, on_main_loop, parker
 
 #: What runs on helper threads, and how much of it at once; more waits for some of it to end. Slow rules hold up no
-#: callbacks.
-CALLBACKS, RULES = "sse-callbacks", "sse-rules"
-MAX_HELPERS = {CALLBACKS: 8, RULES: 2}
+#: callbacks, and whoever looks on holds up neither. Jobs of a lane with one helper run in order.
+CALLBACKS, RULES, FIGURES = "sse-callbacks", "sse-rules", "sse-figures"
+MAX_HELPERS = {CALLBACKS: 8, RULES: 2, FIGURES: 1}
 
 #: After so many slices of work the thread looks at its readers again.
 SLICES = 8

@@ -8,6 +8,10 @@ import re
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
+from threading import Barrier
+from threading import Event as Flag
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,17 +19,20 @@ from flask import Flask, Response, abort
 from flask.testing import FlaskClient
 
 from flask_sse_emitters import SSE, AccessDenied, CloseReason, Event
+from flask_sse_emitters.frames import Frame, make_frame, numbered
+from flask_sse_emitters.monitor.others import ASKED_EVERY, Others
 from flask_sse_emitters.monitor.pulse import Pulse
-from flask_sse_emitters.monitor.report import Rates, make_report
+from flask_sse_emitters.monitor.report import CHANNELS_SHOWN, Rates, make_report
 from flask_sse_emitters.monitor.tap import BYTES_SHOWN, SHOWN, Tap
 from flask_sse_emitters.monitor.watchers import Watchers
+from flask_sse_emitters.scheduler import FIGURES, RULES, SCHEDULER
 from flask_sse_emitters.testing import OpenStream, open_stream, published
 
 from .client import Client, connected, new_name, post
 from .clock import ManualScheduler
 from .redis_server import RedisServer
 from .servers import Server
-from .waiting import until
+from .waiting import PATIENCE, until
 
 MONITOR = "/sse-monitor"
 TEST_EVENT = {"channel": "orders", "event": "created", "text": "hello", "is_json": False}
@@ -97,6 +104,42 @@ def test_debug_mode_opens_every_endpoint() -> None:
     app, _ = make_app()
     app.debug = True
     assert statuses(app.test_client()) == {200, 201, 308}
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost:5000", "LOCALHOST", "shop.localhost", "127.0.0.1", "127.0.0.1:5000", "127.9.9.9", "[::1]:5000"]
+)
+def test_debug_mode_opens_it_under_every_name_of_this_machine(host: str) -> None:
+    app, _ = make_app()
+    app.debug = True
+    assert statuses(app.test_client(), {"Host": host, "Origin": f"http://{host}"}) == {200, 201, 308}
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "rebound.example",
+        "rebound.example:5000",
+        "localhost.rebound.example",
+        "notlocalhost",
+        "127.0.0.1.rebound.example",
+        "128.0.0.1",
+        "192.168.1.7:5000",
+        "[::2]",
+        "",
+    ],
+)
+def test_debug_mode_opens_it_under_no_name_that_another_site_could_point_here(host: str) -> None:
+    app, sse = make_app()
+    app.debug = True
+    headers = {"Host": host, "Origin": f"http://{host}", "Sec-Fetch-Site": "same-origin"}  # as a page from there sends
+    with published(sse, "orders") as events:
+        assert statuses(app.test_client(), headers) == {403}
+    assert events == []
+    with app.test_client().get(f"{MONITOR}/", headers=headers) as response:
+        assert "@sse.monitor_access" in response.get_data(as_text=True)
+    sse.monitor_access(lambda: True)
+    assert statuses(app.test_client(), headers) == {200, 201, 308}, "where there is a rule, it decides"
 
 
 def test_a_rule_opens_every_endpoint_and_closes_it_again() -> None:
@@ -339,6 +382,150 @@ def test_a_beat_that_fails_is_not_the_last(scheduler: ManualScheduler, monkeypat
         assert len(pulse._points) == 1
 
 
+def test_other_processes_are_asked_now_and_then_and_grow_older_in_between(
+    scheduler: ManualScheduler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, sse = open_app()
+    asked: list[float] = []
+
+    def processes() -> list[dict[str, Any]]:
+        asked.append(scheduler.now)
+        return [process("there", 2, age=0.5)]
+
+    monkeypatch.setattr(sse._channels().broker, "processes", processes)
+    pulse = Pulse(sse._state(), scheduler)
+    ages = []
+    with watching(pulse):
+        for _ in range(2 * int(ASKED_EVERY)):
+            scheduler.run_jobs()
+            ages.append([each["age"] for each in pulse._report()["processes"]])
+            scheduler.pass_time(1)
+    assert asked == [1000.0, 1000.0 + ASKED_EVERY]
+    assert ages == [[0.0, 0.5], [0.0, 1.5], [0.0, 2.5], [0.0, 3.5]] * 2
+
+
+def test_others_are_asked_again_as_soon_as_the_broker_is_back(scheduler: ManualScheduler) -> None:
+    _, sse = open_app()
+    others = Others(sse._channels().broker, scheduler.clock)
+    assert others.look(is_up=True) == []
+    assert others.look(is_up=False) is None
+    others._broker.processes = lambda: [process("there", 2)]  # type: ignore[method-assign]
+    assert [each["id"] for each in others.look(is_up=True) or ()] == ["there"]
+
+
+def test_a_broker_that_fails_to_tell_of_others_leaves_this_process_and_is_logged_once(
+    scheduler: ManualScheduler, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, sse = open_app()
+    monkeypatch.setattr(sse._channels().broker, "processes", fail)
+    pulse = Pulse(sse._state(), scheduler)
+    with watching(pulse):
+        for _ in range(10):
+            scheduler.run_jobs()
+            scheduler.pass_time(1)
+    assert len(pulse._points) == 10
+    report = pulse._report()
+    assert not report["sees_all"]
+    assert [each["id"] for each in report["processes"]] == ["here"]
+    assert [record.levelname for record in caplog.records if "sees this process alone" in record.message] == ["ERROR"]
+
+
+@pytest.mark.parametrize(
+    "wrong", [None, "many", -1, float("nan"), pytest.param(10**400, id="huge"), [1], {"a": None, "b": "c"}, [{}]]
+)
+def test_what_another_version_says_otherwise_is_left_out(
+    wrong: Any, scheduler: ManualScheduler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, sse = open_app()
+    there = {**dict.fromkeys([*sse.stats(), *process("", 0)], wrong), "id": "there", "channels": {"orders": 2}}
+    found = [there, {"id": 7}, wrong, {"pid": 5}, process("beyond", 3, closed={"timeout": 1, "error": wrong})]
+    monkeypatch.setattr(sse._channels().broker, "processes", lambda: found)
+    report = Pulse(sse._state(), scheduler)._report()
+    assert [each["id"] for each in report["processes"]] == ["here", "there", "beyond"]
+    assert report["sees_all"]
+    assert report["point"]["clients"] == 3
+    assert (report["ends"]["TIMEOUT"], report["ends"]["ERROR"]) == (1, 0)
+    assert [(each["name"], each["clients"]) for each in report["channels"]] == [("orders", 2)]
+    json.dumps(report, allow_nan=False)
+
+
+def test_a_clock_that_is_set_back_stops_no_figure(scheduler: ManualScheduler, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, sse = open_app()
+    pulse = Pulse(sse._state(), scheduler)
+    drift = 0.0
+    clock = SimpleNamespace(time=lambda: 1e9 + scheduler.now + drift)
+    monkeypatch.setattr("flask_sse_emitters.monitor.pulse.time", clock)
+    with watching(pulse):
+        for second in range(6):
+            drift = -3600.0 if second > 2 else 0.0
+            scheduler.run_jobs()
+            for _ in range(second):
+                sse.publish("orders", "x")
+            scheduler.pass_time(1)
+    assert [point["published"] for point in pulse._points] == [0, 0, 1, 2, 3, 4]
+
+
+def test_a_monitor_whose_channel_cannot_be_listened_to_leaves_nothing_behind(
+    scheduler: ManualScheduler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, sse = open_app()
+    pulse = Pulse(sse._state(), scheduler)
+    with monkeypatch.context() as patched:
+        patched.setattr(sse._channels().broker, "subscribe", lambda *_: fail())
+        with pytest.raises(ZeroDivisionError), watching(pulse, "orders"):
+            pass
+    assert (pulse.taps, len(pulse.streams), len(pulse.watchers), pulse.is_beating) == ({}, 0, 0, False)
+    with watching(pulse, "orders"):
+        assert pulse.taps["orders"].users == 1
+
+
+def test_a_beat_that_waits_for_the_broker_holds_up_no_rule(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, sse = open_app()
+    waits, goes_on = Flag(), Flag()
+
+    def processes() -> list[dict[str, Any]]:
+        waits.set()
+        goes_on.wait()
+        return []
+
+    monkeypatch.setattr(sse._channels().broker, "processes", processes)
+    both = Barrier(3)
+    with watching(Pulse(sse._state())):
+        try:
+            assert waits.wait(PATIENCE)
+            for _ in range(2):
+                SCHEDULER.run(lambda: both.wait(PATIENCE), RULES)
+            both.wait(PATIENCE)  # which breaks where one of the two rules waits, too
+        finally:
+            goes_on.set()
+
+
+def test_events_come_in_order_however_long_it_takes_to_show_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, sse = open_app()
+    tap = Tap("orders", sse._channels().broker)
+    told: list[str] = []
+    shows, goes_on = Flag(), Flag()
+
+    def show(_list: Watchers, name: str, data: Any) -> None:
+        if name == "events" and not shows.is_set():
+            shows.set()
+            goes_on.wait(PATIENCE)
+        told.extend(event["data"] for event in data["events"])
+
+    monkeypatch.setattr(Watchers, "show", show)
+    tap.open()
+    try:
+        sse.publish("orders", "first")
+        assert shows.wait(PATIENCE)
+        sse.publish("orders", "second")
+        until(lambda: told or SCHEDULER._lanes[FIGURES]._jobs, "the second to be told, or to wait")
+    finally:
+        goes_on.set()
+    until(lambda: len(told) == 2, "both")
+    tap.close()
+    assert told == ["first", "second"]
+
+
 def test_a_broker_that_is_away_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     _, sse = open_app()
     pulse = Pulse(sse._state())
@@ -385,6 +572,62 @@ def test_a_flood_is_gathered_and_a_large_event_cut(scheduler: ManualScheduler, m
     assert large["size"] > 30_000
     assert BYTES_SHOWN / 4 < len(large["data"]) < BYTES_SHOWN
     assert scheduler.live_timers() == []
+
+
+def shown(scheduler: ManualScheduler, monkeypatch: pytest.MonkeyPatch, *payloads: bytes | Event) -> list[Any]:
+    """What a tap makes of these, written to the broker as they are."""
+    _, sse = open_app()
+    told: list[Any] = []
+    monkeypatch.setattr(Watchers, "show", lambda _list, name, data: told.append(data) if name == "events" else None)
+    tap = Tap("orders", sse._channels().broker, scheduler)
+    tap.open()
+    for offset, each in enumerate(payloads, 1):
+        frame = Frame(each, "message") if isinstance(each, bytes) else make_frame(each, json.dumps, 100_000)
+        tap.arrived([numbered(frame, "epoch", offset, 0.0)])
+    scheduler.pass_time(1)
+    scheduler.run_jobs()
+    tap.close()
+    [only] = told
+    assert only["skipped"] == 0
+    events: list[Any] = only["events"]
+    assert [event["id"] for event in events] == [f"epoch-{offset}" for offset in range(1, len(payloads) + 1)]
+    return events
+
+
+@pytest.mark.parametrize(
+    ("foreign", "text"),
+    [
+        (b"data: one\n\ndata: two\n\n", "one"),
+        (b"data: one\n\n\n\nevent: x\ndata\n\n", "one"),
+        (b"nothing: of this\n\n", ""),
+        (b"\xff\0\r\n", ""),
+        (b"data: cut", "cut"),
+        (b"", ""),
+    ],
+)
+def test_what_somebody_else_has_written_into_the_broker_costs_no_event_of_ours(
+    foreign: bytes, text: str, scheduler: ManualScheduler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = shown(scheduler, monkeypatch, Event("before"), foreign, Event("after"))
+    assert [event["data"] for event in events] == ["before", text, "after"]
+
+
+@pytest.mark.parametrize("more", range(4))
+@pytest.mark.parametrize("character", ["é", "€", "😀"])
+def test_a_large_event_is_cut_between_characters(
+    character: str, more: int, scheduler: ManualScheduler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [event] = shown(scheduler, monkeypatch, Event("x" * more + character * 5000))
+    assert event["is_cut"]
+    assert set(event["data"]) <= {"x", character}
+    assert BYTES_SHOWN - 30 < len(event["data"].encode()) <= BYTES_SHOWN
+
+
+def test_an_event_whose_data_come_after_all_that_is_shown_is_cut_and_not_lost(
+    scheduler: ManualScheduler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [event] = shown(scheduler, monkeypatch, Event("hello", event="greeting", comment="c" * BYTES_SHOWN))
+    assert (event["event"], event["data"], event["is_cut"]) == ("greeting", "", True)
 
 
 # Publishing
@@ -434,6 +677,14 @@ def test_what_cannot_be_published_is_refused_with_what_is_wrong(
     assert events == []
 
 
+@pytest.mark.parametrize("body", [b"[" * 200_000, b"{", b"\xff", b"NaN", b"null", b"[]", b""])
+def test_a_body_that_is_no_object_of_json_is_refused(body: bytes) -> None:
+    app, _ = open_app()
+    response = app.test_client().post(f"{MONITOR}/publish", data=body, content_type="application/json")
+    assert response.status_code == 400
+    assert response.json == {"error": "Send channel, event and text, each a text."}
+
+
 # Figures
 
 
@@ -453,6 +704,13 @@ def test_calm_rates_go_back_as_far_as_said() -> None:
     assert {each["told"] for each in found[10:]} == {4.0}
 
 
+def test_a_rate_is_of_the_time_in_which_it_was_counted() -> None:
+    rates = Rates(10)
+    assert rates.note("here", 10.0, {"a": 5}) == {}
+    assert rates.note("here", 11.0, {"a": 6, "b": 1000}) == {"a": 1}, "b may have been counted for long"
+    assert rates.note("here", 12.0, {"a": 7, "b": 1003}) == {"a": 1, "b": 3}
+
+
 def process(name: str, clients: int, **more: Any) -> dict[str, Any]:
     figures = {"clients": clients, "deliveries": 0, "published": 0, "broker": {"state": "ok"}, "channels": {}}
     return {"id": name, "age": 0.0, "events": {}, "slow": [], "closed": {}, **figures, **more}
@@ -462,7 +720,7 @@ def test_figures_of_processes_are_added_up() -> None:
     here = process("a", 3, channels={"orders": 2, "news": 1}, events={"orders": 9}, closed={"timeout": 2})
     there = process("b", 4, channels={"orders": 1, "jobs": 5}, closed={"timeout": 1, "error": 1}, warnings=["beware"])
     unread = {"id": "c", "age": 2.0, "channels": {"jobs": 1}}
-    report = make_report([here, there, unread], Rates(), Rates(), 1000.0)
+    report = make_report([here, there, unread], Rates(), Rates(), 1000.0, 10.0)
     assert report["point"]["clients"] == 7
     assert report["ends"]["TIMEOUT"] == 3
     assert report["ends"]["ERROR"] == 1
@@ -473,6 +731,18 @@ def test_figures_of_processes_are_added_up() -> None:
         ("news", 1, None),
     ]
     assert [each["id"] for each in report["processes"]] == ["a", "b", "c"]
+
+
+def test_of_very_many_channels_those_with_most_clients_are_shown() -> None:
+    few = {f"few-{number}": 1 for number in range(5 * CHANNELS_SHOWN)}
+    many = {f"many-{number}": 2 + number for number in range(CHANNELS_SHOWN - 1)}
+    here = process("a", 3, channels={**few, **many}, events=dict.fromkeys([*few, *many], 7))
+    there = process("b", 3, channels={"few-400": 1})
+    report = make_report([here, there], Rates(), Rates(), 1000.0, 10.0)
+    names = [each["name"] for each in report["channels"]]
+    assert names[:-2] == list(reversed(many))[:-1]
+    assert names[-2:] == ["few-400", "many-0"], "of as many clients, by name"
+    assert report["channels_in_all"] == 6 * CHANNELS_SHOWN - 1
 
 
 # On real servers
@@ -492,54 +762,68 @@ def figures(client: Client, wanted: Callable[[Any], bool], what: str) -> Any:
     return said[0]
 
 
-@pytest.mark.parametrize("kind", ["gevent", "gthread"])
-def test_processes_that_share_redis_are_seen_and_its_absence_is_told(kind: str) -> None:
+@contextmanager
+def served(kind: str, **env: str) -> Iterator[Server]:
+    with Server(kind, "tests.monitor_app:app", env=env) as server:
+        yield server
+        server.kill()  # an orderly stop takes seconds
+
+
+def has_come(monitor: Client, name: str) -> bool:
+    return name in monitor.events(1)[0].data
+
+
+def test_processes_that_share_redis_are_seen_and_its_absence_is_told() -> None:
     with RedisServer() as redis, ExitStack() as stack:
-        env = {"SSE_BROKER_URL": redis.url}
-        servers = [stack.enter_context(Server(kind, "tests.monitor_app:app", env=env)) for _ in range(2)]
-        monitor, other = (
-            stack.enter_context(connected(server, "/sse-monitor/stream?channel=orders")) for server in servers
-        )
+        servers = [stack.enter_context(served(kind, SSE_BROKER_URL=redis.url)) for kind in ("gevent", "gthread")]
         for server in servers:
             for _ in range(2):
                 stack.enter_context(connected(server, "/events?channel=orders"))
+        monitors = [stack.enter_context(connected(server, "/sse-monitor/stream?channel=orders")) for server in servers]
 
         def sees_all(told: Any) -> bool:
             clients = {channel["name"]: channel["clients"] for channel in told["channels"]}
             return clients == {"orders": 4} and told["point"]["clients"] == 4 and len(told["processes"]) == 2
 
-        figures(other, sees_all, "both processes, without the other's monitor")
-        told = figures(monitor, sees_all, "both processes")
-        assert told["channels"][0]["name"] == "orders"
-        assert told["channels"][0]["clients"] == 4
-        assert (told["is_shared"], told["sees_all"], told["monitors"]) == (True, True, 1)
-        name = new_name()
-        post(servers[1], "/events-of/orders", name)
-        until(lambda: name in monitor.events(1)[0].data, "the event of the other process")
+        for monitor in monitors:
+            told = figures(monitor, sees_all, "both processes, without the other's monitor")
+            assert told["channels"][0]["name"] == "orders"
+            assert told["channels"][0]["clients"] == 4
+            assert (told["is_shared"], told["sees_all"], told["monitors"]) == (True, True, 1)
+        for monitor, other in zip(monitors, reversed(servers), strict=True):
+            name = new_name()
+            post(other, "/events-of/orders", name)
+            until(partial(has_come, monitor, name), "the event of the other process")
         redis.kill()
-        told = figures(monitor, lambda told: told["broker"]["state"] == "degraded", "the broker's absence")
-        assert told["broker"]["error"]
-        assert not told["sees_all"]
-        assert [each["clients"] for each in told["processes"]] == [2]
+        for monitor in monitors:
+            told = figures(monitor, lambda told: told["broker"]["state"] == "degraded", "the broker's absence")
+            assert told["broker"]["error"]
+            assert not told["sees_all"]
+            assert [each["clients"] for each in told["processes"]] == [2]
         redis.start()
-        figures(monitor, lambda told: told["broker"]["state"] == "ok" and told["sees_all"], "the broker's return")
+        for monitor in monitors:
+            figures(monitor, lambda told: told["broker"]["state"] == "ok" and told["sees_all"], "the broker's return")
 
 
-@pytest.mark.parametrize("kind", ["gevent", "gthread", "werkzeug"])
-def test_a_monitor_is_fed_by_every_server(kind: str) -> None:
-    with Server(kind, "tests.monitor_app:app") as server, connected(server, "/sse-monitor/stream") as monitor:
-        assert monitor.response.headers["Content-Type"].startswith("text/event-stream")
-        with connected(server, "/events?channel=orders"):
-            figures(monitor, lambda told: told["point"]["clients"] == 1, "the client")
-        figures(monitor, lambda told: told["ends"]["DISCONNECTED"] == 1, "the end of the client")
+def is_fed(server: Server, monitor: Client) -> None:
+    assert monitor.response.headers["Content-Type"].startswith("text/event-stream")
+    with connected(server, "/events?channel=orders"):
+        figures(monitor, lambda told: told["point"]["clients"] == 1, "the client")
+    figures(monitor, lambda told: told["ends"]["DISCONNECTED"] == 1, "the end of the client")
+
+
+def test_a_monitor_is_fed_by_a_server_of_threads() -> None:
+    with served("werkzeug") as server, connected(server, "/sse-monitor/stream") as monitor:
+        is_fed(server, monitor)
 
 
 @pytest.mark.parametrize("kind", ["gevent", "gthread"])
-def test_a_worker_that_stops_ends_the_streams_of_monitors_in_order(kind: str) -> None:
+def test_a_worker_feeds_monitors_and_ends_their_streams_in_order_when_it_stops(kind: str) -> None:
     with (
         Server(kind, "tests.monitor_app:app", arguments=["--graceful-timeout", "60"]) as server,
         connected(server, "/sse-monitor/stream") as monitor,
     ):
-        monitor.events(2)
+        is_fed(server, monitor)
         server.signal(signal.SIGTERM)
         assert re.search(rb"retry: \d+\n\n\Z", monitor.rest())
+        server.kill()

@@ -1,12 +1,13 @@
 """The monitor page: for a person who would rather look than read.
 
 Its page listens to a stream of this package, which one pulse a process feeds while anybody watches. It is closed unless
-the app is in debug mode, or a rule opens it.
+a rule opens it, or the app is in debug mode and asked for at this machine's own names.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ def _publish(state: State) -> Response:
         return _refuse(411, "The request must say its Content-Length.")
     if (request.content_length or 0) > 2 * state.settings.max_event_bytes + _AROUND:
         return _refuse(413, f"SSE_MAX_EVENT_BYTES allows {state.settings.max_event_bytes} bytes.")
-    said = request.get_json(silent=True)
+    said = _said()
     if not isinstance(said, dict) or not all(isinstance(said.get(name), str) for name in ("channel", "event", "text")):
         return _refuse(400, "Send channel, event and text, each a text.")
     try:
@@ -108,6 +109,13 @@ def _publish(state: State) -> Response:
     response = jsonify(id=event_id)
     response.status_code = 201
     return response
+
+
+def _said() -> Any:
+    """What the body says; None where it is no JSON."""
+    with suppress(ValueError, RecursionError):
+        return parse_json(request.get_data().decode())
+    return None
 
 
 def _parsed(text: str) -> Any:

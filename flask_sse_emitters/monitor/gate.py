@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -17,16 +18,28 @@ log = logging.getLogger(__name__)
 
 MonitorRule: TypeAlias = Callable[[], bool]
 
+#: As whom a browser knows its own machine, with a port or without. Any other name may be one that somebody else has
+#: pointed here after it had given the browser a page (DNS rebinding), which would then be a page of this site.
+_LOCAL = re.compile(
+    r"(?:(?:[a-z0-9_-]+\.)*localhost|127(?:\.[0-9]{1,3}){3}|\[::1\])(?::[0-9]*)?", re.ASCII | re.IGNORECASE
+)
+
 _CLOSED = (
     "the monitor is closed, because the app is not in debug mode and nobody has opened it: say who may see it, "
     "with @sse.monitor_access"
+)
+
+_NOT_LOCAL = (
+    "the monitor is open in debug mode, but only at localhost, 127.0.0.1 or [::1], not at {!r}: say who may see it "
+    "elsewhere, with @sse.monitor_access"
 )
 
 
 class Gate:
     """Of the monitor of one :class:`.SSE`.
 
-    :ivar rule: says whether whoever asks may see the monitor; None where the app's debug mode alone decides.
+    :ivar rule: says whether whoever asks may see the monitor; None where the app's debug mode alone decides, and opens
+        it to browsers on the same machine.
     """
 
     def __init__(self) -> None:
@@ -51,6 +64,8 @@ class Gate:
             if not current_app.debug:
                 self._say_closed()
                 raise AccessDenied(_CLOSED)
+            if not _LOCAL.fullmatch(request.host):
+                raise AccessDenied(_NOT_LOCAL.format(request.host))
             return
         try:
             said: Any = self.rule()

@@ -6,7 +6,6 @@ looking changes nothing that is looked at.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import deque
 from dataclasses import replace
@@ -16,17 +15,15 @@ from flask import Response
 
 from .. import wsgi
 from ..emitter import SseEmitter
-from ..errors import BrokerUnavailable
 from ..parking import begin_anew_in_child, guard
-from ..scheduler import RULES, SCHEDULER, Scheduler
+from ..scheduler import FIGURES, SCHEDULER, Scheduler
 from ..state import State
 from ..streams import Streams
 from ..worker import watch_worker
+from .others import Others
 from .report import CALM_SECONDS, Rates, make_report
 from .tap import Tap
 from .watchers import Watchers, monitor_frame
-
-log = logging.getLogger(__name__)
 
 #: Seconds from one beat to the next.
 INTERVAL = 1.0
@@ -66,6 +63,7 @@ class Pulse:
         self._guard = guard()
         self.is_beating = False
         self._rates, self._calm_rates = Rates(), Rates(CALM_SECONDS)
+        self._others = Others(self._state.channels.broker, self._scheduler.clock)
         self._points: deque[dict[str, Any]] = deque(maxlen=KEPT)
         self._due = 0.0
         self.taps: dict[str, Tap] = {}
@@ -83,9 +81,9 @@ class Pulse:
         if self._state.streams.is_draining:
             self.streams.drain()
         emitter._offer(monitor_frame("points", list(self._points.copy())))
-        self.watchers.add(emitter)
         if channel is not None:
             self._tap(channel, emitter)
+        self.watchers.add(emitter)
         self._quicken()
         return response
 
@@ -95,7 +93,11 @@ class Pulse:
             tap = self.taps.setdefault(channel, new)
             tap.users += 1
         if tap is new:
-            tap.open()
+            try:
+                tap.open()
+            except BaseException:
+                self._untap(tap)
+                raise
         emitter.on_completion(lambda: self._untap(tap))
         tap.show_to(emitter)
 
@@ -113,7 +115,7 @@ class Pulse:
             begins, self.is_beating = not self.is_beating, True
         if begins:
             self._due = self._scheduler.clock()
-            self._scheduler.run(self._beat, RULES)
+            self._scheduler.run(self._beat, FIGURES)
 
     def _beat(self) -> None:
         """On a helper thread, because it may wait for the broker."""
@@ -131,20 +133,12 @@ class Pulse:
         with self._guard:
             self.is_beating = len(self.watchers) > 0
         if self.is_beating:
-            self._scheduler.run(self._beat, RULES)
+            self._scheduler.run(self._beat, FIGURES)
 
     def _report(self) -> dict[str, Any]:
         broker = self._state.channels.broker
         here = {**self._state.stats(), "id": broker.process, "age": 0.0}
-        others = self._others() if here["broker"]["state"] == "ok" else None
-        report = make_report([here, *(others or ())], self._rates, self._calm_rates, time.time())
+        clock = self._scheduler.clock()
+        others = self._others.look(here["broker"]["state"] == "ok")
+        report = make_report([here, *(others or ())], self._rates, self._calm_rates, time.time(), clock)
         return {**report, "is_shared": broker.is_shared, "sees_all": others is not None, "monitors": len(self.streams)}
-
-    def _others(self) -> list[dict[str, Any]] | None:
-        """What the other processes say; None where that cannot be told now."""
-        broker = self._state.channels.broker
-        try:
-            return [each for each in broker.processes() if each["id"] != broker.process]
-        except BrokerUnavailable as error:
-            log.debug("the monitor sees this process alone: %s", error)
-            return None

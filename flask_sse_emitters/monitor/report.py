@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+import heapq
+from collections import deque
 from collections.abc import Collection, Mapping, Sequence
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from ..callbacks import CloseReason
@@ -19,6 +21,15 @@ LEAST_APART = 0.1
 
 #: What is counted in every process, and shown as one total.
 _TOTALS = ("opened", "refused", "denied", "published", "deliveries", "bytes", "replayed", "gaps", "dropped", "pending")
+
+#: What is counted by something.
+_COUNTS = ("outlets", "declined", "closed", "channels", "publish")
+
+#: Whose rates those of channels are: no process has such an id.
+_CHANNELS = "channels"
+
+#: No figure is as large, nor is one less than 0.
+_TOO_MUCH = 2**63
 
 #: What of a process is shown as it says it.
 _OF_PROCESS = ("id", "age", "pid", "host", "since", "clients", "pending", "dropped", "draining")
@@ -40,21 +51,17 @@ class Rates:
         self._said: dict[str, deque[_Said]] = {}
 
     def note(self, whose: str, at: float, counts: Mapping[str, float]) -> dict[str, float]:
-        """Per second, by name; nothing before the second time.
+        """Per second, by name; nothing of what is counted for the first time.
 
-        :param at: when these counts were right, in seconds.
+        :param at: when these counts were right, in seconds of a clock that nobody sets back.
         """
         said = self._said.setdefault(whose, deque())
         if not said or at - said[-1].at >= LEAST_APART:
             said.append(_Said(at, dict(counts)))
         while len(said) > 2 and said[1].at <= said[-1].at - self._window:
             said.popleft()
-        first, last = said[0], said[-1]
-        if first is last:
-            return {}
-        return {
-            name: _grown(first.counts.get(name, 0), now) / (last.at - first.at) for name, now in last.counts.items()
-        }
+        rates = ((name, _rate(said, name)) for name in said[-1].counts)
+        return {name: rate for name, rate in rates if rate is not None}
 
     def forget_others(self, whose: Collection[str]) -> None:
         """All but these."""
@@ -62,25 +69,66 @@ class Rates:
             del self._said[gone]
 
 
-def _grown(before: float, now: float) -> float:
-    return now - before if now >= before else now  # it began anew
+def _rate(said: Sequence[_Said], name: str) -> float | None:
+    first, last = next(each for each in said if name in each.counts), said[-1]
+    if first is last:
+        return None
+    before, now = first.counts[name], last.counts[name]
+    grown = now - before if now >= before else now  # it began anew
+    return grown / (last.at - first.at)
 
 
-def make_report(processes: Sequence[Mapping[str, Any]], rates: Rates, calm_rates: Rates, now: float) -> dict[str, Any]:
+def readable(process: object) -> dict[str, Any] | None:
+    """What another process says of itself, without what this version cannot read; None where that is nothing at all.
+
+    It may run another version of this package, which counts otherwise.
+    """
+    if not isinstance(process, Mapping) or not isinstance(process.get("id"), str):
+        return None
+    names = (*_TOTALS, "clients", "pid", "since", "age")
+    numbers = {name: process[name] for name in names if _is_number(process.get(name))}
+    counts = {key: _numbers(process[key]) for key in _COUNTS if isinstance(process.get(key), Mapping)}
+    host, broker, warnings = process.get("host"), process.get("broker"), process.get("warnings")
+    state = broker.get("state") if isinstance(broker, Mapping) else None
+    return {
+        "age": 0.0,
+        **numbers,
+        **counts,
+        "id": process["id"],
+        "host": host if isinstance(host, str) else None,
+        "broker": {"state": state} if isinstance(state, str) else {},
+        "draining": process.get("draining") is True,
+        "warnings": [text for text in warnings if isinstance(text, str)] if isinstance(warnings, list) else [],
+    }
+
+
+def _numbers(counts: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: count for name, count in counts.items() if _is_number(count)}
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and 0 <= value < _TOO_MUCH  # and so finite
+
+
+def make_report(
+    processes: Sequence[Mapping[str, Any]], rates: Rates, calm_rates: Rates, now: float, clock: float
+) -> dict[str, Any]:
     """What the page shows of them.
 
-    :param processes: as ``sse.processes()`` has them, the one that asks first.
+    :param processes: as ``sse.processes()`` has them, the one that asks first; others as :func:`readable` has them.
     :param rates: of this process, from one look to the next.
     :param calm_rates: of channels, and of processes that are heard of now and then.
     :param now: the time, in seconds since 1970.
+    :param clock: the same by a clock that nobody sets back, for the rates.
     """
     here = processes[0]
-    told = calm_rates.note("channels", now, here["events"])
-    shown = [_process(process, rates if process is here else calm_rates, now) for process in processes]
-    calm_rates.forget_others(["channels", *(process["id"] for process in processes)])
+    shown = [_process(process, rates if process is here else calm_rates, clock) for process in processes]
     totals = {name: sum(process.get(name, 0) for process in processes) for name in _TOTALS}
     publishing = [process.get("publish", {}) for process in processes]
-    channels = _channels(processes, here["events"], told)
+    clients = _added(processes, "channels")
+    channels = _channels(clients, here["events"], calm_rates, clock)
+    closed = _added(processes, "closed")
+    calm_rates.forget_others([_CHANNELS, *(process["id"] for process in processes)])
     return {
         "at": round(now * 1000),
         "point": {
@@ -97,9 +145,9 @@ def make_report(processes: Sequence[Mapping[str, Any]], rates: Rates, calm_rates
         },
         "outlets": _added(processes, "outlets"),
         "declined": _added(processes, "declined"),
-        "ends": {reason.name: _added(processes, "closed").get(reason.value, 0) for reason in CloseReason},
-        "channels": channels[:CHANNELS_SHOWN],
-        "channels_in_all": len(channels),
+        "ends": {reason.name: closed.get(reason.value, 0) for reason in CloseReason},
+        "channels": channels,
+        "channels_in_all": len(clients),
         "processes": shown,
         "slow": here["slow"],
         "broker": here["broker"],
@@ -107,9 +155,9 @@ def make_report(processes: Sequence[Mapping[str, Any]], rates: Rates, calm_rates
     }
 
 
-def _process(process: Mapping[str, Any], rates: Rates, now: float) -> dict[str, Any]:
+def _process(process: Mapping[str, Any], rates: Rates, clock: float) -> dict[str, Any]:
     counts = {name: process.get(name, 0) for name in ("deliveries", "published")}
-    grown = rates.note(process["id"], now - process["age"], counts)
+    grown = rates.note(process["id"], clock - process["age"], counts)
     return {
         **{name: process.get(name) for name in _OF_PROCESS},
         "clients": process.get("clients", 0),
@@ -120,9 +168,11 @@ def _process(process: Mapping[str, Any], rates: Rates, now: float) -> dict[str, 
 
 
 def _channels(
-    processes: Sequence[Mapping[str, Any]], events: Mapping[str, int], told: Mapping[str, float]
+    clients: Mapping[str, int], events: Mapping[str, int], rates: Rates, clock: float
 ) -> list[dict[str, Any]]:
-    clients = _added(processes, "channels")
+    most = heapq.nlargest(CHANNELS_SHOWN, clients.items(), key=itemgetter(1))  # of all, which may be very many
+    most.sort(key=lambda item: (-item[1], item[0]))
+    told = rates.note(_CHANNELS, clock, {name: events[name] for name, _ in most if name in events})
     return [
         {
             "name": name,
@@ -130,12 +180,13 @@ def _channels(
             "events": events.get(name),  # None: all of its clients are in other processes
             "rate": None if name not in events else round(told.get(name, 0.0), 2),
         }
-        for name, count in sorted(clients.items(), key=lambda item: (-item[1], item[0]))
+        for name, count in most
     ]
 
 
 def _added(processes: Sequence[Mapping[str, Any]], key: str) -> dict[str, int]:
-    added: Counter[str] = Counter()
+    added: dict[str, int] = {}
     for process in processes:
-        added.update(process.get(key, {}))
-    return dict(added)
+        for name, count in process.get(key, {}).items():
+            added[name] = added.get(name, 0) + count
+    return added

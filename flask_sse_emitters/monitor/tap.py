@@ -14,7 +14,7 @@ from ..emitter import SseEmitter
 from ..frames import Frame
 from ..history import Log
 from ..parking import guard
-from ..scheduler import RULES, SCHEDULER, Scheduler
+from ..scheduler import FIGURES, SCHEDULER, Scheduler
 from .watchers import Watchers, monitor_frame
 
 #: So many of the newest events are shown.
@@ -80,7 +80,9 @@ class Tap:
             begins = bool(new) and not self._gathering
             self._gathering = self._gathering or begins
         if begins:
-            self._scheduler.call_at(self._scheduler.clock() + GATHERED, lambda: self._scheduler.run(self._tell, RULES))
+            self._scheduler.call_at(
+                self._scheduler.clock() + GATHERED, lambda: self._scheduler.run(self._tell, FIGURES)
+            )
 
     def _tell(self) -> None:
         with self._guard:
@@ -99,20 +101,27 @@ class Tap:
 
     def _shown(self, frames: Sequence[Frame]) -> list[dict[str, Any]]:
         began = time.time() - self._scheduler.clock()
-        return [shown for frame in frames if (shown := _shown(frame, began)) is not None]
+        return [_shown(frame, began) for frame in frames]
 
 
-def _shown(frame: Frame, began: float) -> dict[str, Any] | None:
-    """The event as a browser would get it, cut where it is long."""
-    events = decode(frame.payload[:BYTES_SHOWN] + b"\n\n")
-    if not events:
-        return None
-    [event] = events
+def _shown(frame: Frame, began: float) -> dict[str, Any]:
+    """The event as a browser would get it, cut where it is long; the first of several that somebody wrote as one."""
+    head = _head(frame.payload)
+    # Before its data there may be more of a comment than is shown of the whole: then it has an empty text.
+    event, *_ = decode(head + b"\n\n") or decode(head + b"\ndata\n\n")
     return {
         "id": event.id,
-        "event": event.event or "message",
+        "event": frame.name,
         "data": event.data,
         "at": round((began + frame.at) * 1000),
         "size": len(frame.payload),
-        "is_cut": len(frame.payload) > BYTES_SHOWN,
+        "is_cut": len(head) < len(frame.payload),
     }
+
+
+def _head(payload: bytes) -> bytes:
+    """What is shown of it: whole characters."""
+    end = BYTES_SHOWN
+    while end < len(payload) and end > BYTES_SHOWN - 4 and payload[end] & 0xC0 == 0x80:
+        end -= 1
+    return payload[:end]
