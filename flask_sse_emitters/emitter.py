@@ -542,6 +542,7 @@ class SseEmitter:
 
     def _part(self, membership: Membership) -> None:
         with self._guard:
+            self._deadlines.written = max(self._deadlines.written, membership.when)  # what the list gave it last
             self._memberships = tuple(other for other in self._memberships if other is not membership)
             membership.client = None
 

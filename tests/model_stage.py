@@ -1,0 +1,196 @@
+"""The package on a stage: its guards in an explorer's hands, and with them all that else runs in the background."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from flask_sse_emitters import CloseReason, SseEmitter, copy_on_write, direct, emitter, emitters, history, streams, wsgi
+from flask_sse_emitters.brokers import Broker, memory
+from flask_sse_emitters.brokers.memory import MemoryBroker
+from flask_sse_emitters.event import Event
+from flask_sse_emitters.feed import Feed
+from flask_sse_emitters.frames import make_frame
+from flask_sse_emitters.history import Bounds
+from flask_sse_emitters.replay import Pages, Replay
+from flask_sse_emitters.settings import DEFAULTS
+from flask_sse_emitters.testing import decode
+
+from .clock import ManualScheduler
+from .interleavings import Explorer
+
+#: Of the package: whose lines count, where lines do.
+TRACED = ("emitter", "emitters", "copy_on_write", "callbacks", "backlog", "feed", "replay", "history", "brokers/memory")
+
+#: The thread that stands for the main loop, in a background that has one.
+LOOP = "the loop"
+
+
+class Background(ManualScheduler):
+    """A scheduler whose threads are operations of a scene."""
+
+    def __init__(self, explorer: Explorer) -> None:
+        self._explorer = explorer
+        super().__init__()
+
+    def begin(self) -> None:
+        self.now = 1000.0
+        self.jobs.clear()
+        self._begin_anew()
+
+    def serve(self) -> None:
+        """What is to be called soon."""
+        while True:
+            self._explorer.rest(lambda: bool(self._soon))
+            self._call_one()
+
+    def help(self) -> None:
+        """Jobs: callbacks."""
+        while True:
+            self._explorer.rest(lambda: bool(self.jobs))
+            self.jobs.pop(0)()
+
+    def finish(self) -> None:
+        """All that is left to do, once everybody else is done."""
+        while self._soon or self.jobs:
+            if self._soon:
+                self._call_one()
+            self.run_jobs()
+
+    def _call_one(self) -> None:
+        call = self._soon.popleft()
+        if call() is True:
+            self._soon.append(call)
+
+
+class Stage:
+    def __init__(self, explorer: Explorer, patch: pytest.MonkeyPatch) -> None:
+        self.explorer = explorer
+        self.background = Background(explorer)
+        for module in (copy_on_write, emitters, history):
+            patch.setattr(module, "guard", explorer.guard)
+        patch.setattr(emitter, "shared_guard", explorer.guard)
+        for module in (memory, streams):
+            patch.setattr(module, "guard", explorer.quiet_guard)
+        patch.setattr("flask_sse_emitters.replay.guard", explorer.quiet_guard)
+        for module in (emitters, direct):
+            patch.setattr(module, "SCHEDULER", self.background)
+        patch.setattr("flask_sse_emitters.replay.SCHEDULER", self.background)
+        patch.setattr(emitters, "monotonic", lambda: 0.0)  # no walk takes longer than its slice
+        patch.setattr(wsgi, "parker", explorer.parker)
+        self._patch = patch
+
+    def begin(self) -> None:
+        """Before what is done on it is made."""
+        self.background.begin()
+
+    def have_one_loop(self) -> None:
+        """Have only the background walk over lists, as where gevent's loop is in another thread than the senders."""
+        self._patch.setattr(emitters, "on_main_loop", lambda: self.explorer.name() in (LOOP, None))
+
+    def emitter(self, timeout: float = 0, **given: Any) -> SseEmitter:
+        return SseEmitter(timeout, heartbeat=0, scheduler=self.background, **given)
+
+    def channel(self, broker: Broker | None = None) -> StagedChannel:
+        return StagedChannel(self, broker or MemoryBroker(scheduler=self.background))
+
+
+class StagedChannel:
+    """A channel, and who reads it here."""
+
+    def __init__(self, stage: Stage, broker: Broker) -> None:
+        self._stage = stage
+        self._broker = broker
+        self._pages = Pages(stage.background)
+        self.feed = Feed("a", broker, DEFAULTS, lambda: None)
+
+    def publish(self, *texts: str) -> list[str]:
+        """The ids of the events."""
+        frames = [make_frame(text, str, 1000) for text in texts]
+        return [self._broker.publish("a", frame, Bounds(1000, 0.0)).id for frame in frames]
+
+    def subscribe(self, last: str | None = None) -> SseEmitter:
+        emitter = self._stage.emitter()
+        emitter._last_event_id = last
+        Replay(emitter, [self.feed], last, self._pages).begin()
+        return emitter
+
+
+class Journal:
+    """Which callbacks of an emitter have run, and what held then."""
+
+    def __init__(self, emitter: SseEmitter) -> None:
+        self.calls: list[str] = []
+        self._emitter = emitter
+        emitter.on_completion(lambda: self._note("completion"))
+        emitter.on_timeout(lambda: self._note("timeout"))
+        emitter.on_error(lambda _: self._note("error"))
+
+    def _note(self, call: str) -> None:
+        self.calls.append(call if not self._emitter.is_open else f"{call} of an open one")
+
+
+#: What must have been called after each end, and in this order.
+FOLLOWING = {
+    CloseReason.COMPLETED: ["completion"],
+    CloseReason.TIMEOUT: ["timeout", "completion"],
+    CloseReason.DISCONNECTED: ["error", "completion"],
+    CloseReason.ERROR: ["error", "completion"],
+    CloseReason.OVERFLOW: ["error", "completion"],
+    CloseReason.SHUTDOWN: ["completion"],
+}
+
+
+class Sleeper:
+    """An outlet that takes nothing by itself, and notes that it was woken."""
+
+    declined: str | None = None
+
+    def __init__(self, emitter: SseEmitter) -> None:
+        self._emitter = emitter
+        self.is_awake = True
+        self.got: list[bytes] = []
+        emitter._stream_to(self)
+
+    def wake(self) -> None:
+        assert not self.is_awake, "woken twice"
+        self.is_awake = True
+
+    def give(self, payload: bytes) -> None:
+        self.got.append(payload)
+        self.wake()
+
+    def cut(self) -> None: ...
+
+    def unsent(self) -> int | None:
+        return None
+
+    def take_all(self) -> None:
+        """Whatever there is, until there is nothing."""
+        while True:
+            self.is_awake = False  # from before it looks for the last time: it may be woken right after that
+            payload = self._emitter._take()
+            if not payload:
+                return
+            self.got.append(payload)
+
+    def texts(self) -> list[str]:
+        return [event.data for event in self.events()]
+
+    def events(self) -> list[Event]:
+        return decode(b"".join(self.got))
+
+
+def read_rest(emitter: SseEmitter) -> list[Event]:
+    """What is there for a client, read to the end or to where there is nothing."""
+    payloads: list[bytes] = []
+    take: Callable[[], bytes | None] = emitter._take
+    while payload := take():
+        payloads.append(payload)
+    return decode(b"".join(payloads))
+
+
+def rest_of(emitter: SseEmitter) -> list[str]:
+    return [event.data for event in read_rest(emitter)]

@@ -1,0 +1,891 @@
+"""What must hold whichever of two or three threads gets the processor when: see ``interleavings.py`` for how."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+from collections.abc import Callable
+from itertools import combinations
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from flask_sse_emitters import (
+    CloseReason,
+    CopyOnWriteList,
+    SseEmitter,
+    SseEmitters,
+    copy_on_write,
+    direct,
+    emitter,
+    emitters,
+    history,
+)
+from flask_sse_emitters.callbacks import Callbacks
+from flask_sse_emitters.direct import HandedOff
+from flask_sse_emitters.neighbours import Taken
+from flask_sse_emitters.settings import DEFAULTS
+from flask_sse_emitters.streams import Streams
+from flask_sse_emitters.testing import decode
+from flask_sse_emitters.wsgi import Stream
+
+from .interleavings import EDGES, LINES, TAKES, Deadlock, Explorer, NoGuard, Scene
+from .model_stage import FOLLOWING, LOOP, TRACED, Journal, Sleeper, Stage, read_rest, rest_of
+from .test_replay import HeldBroker
+
+#: By hand: so many preemptions more than in make test. One takes many minutes.
+MORE = int(os.environ.get("MORE_PREEMPTIONS", "0"))
+
+
+@pytest.fixture
+def explorer() -> Explorer:
+    return Explorer(lines_of=TRACED)
+
+
+@pytest.fixture
+def stage(explorer: Explorer, monkeypatch: pytest.MonkeyPatch) -> Stage:
+    return Stage(explorer, monkeypatch)
+
+
+Every = Callable[..., None]
+
+
+@pytest.fixture
+def every(stage: Stage, request: pytest.FixtureRequest) -> Every:
+    """Has a scene played in every way: between sections, and then between lines."""
+
+    def play(
+        scene: Callable[[], Scene], takes: int | None = None, edges: int | None = 2, lines: int | None = 1
+    ) -> None:
+        for grain, preemptions in [(TAKES, takes), (EDGES, edges), (LINES, lines)]:
+            if grain == LINES and preemptions is None:
+                continue
+            stage.explorer.grain = grain
+            stage.explorer.preemptions = None if preemptions is None else preemptions + MORE
+            count = stage.explorer.explore(scene, most=None if MORE else 10_000)
+            print(f"{request.node.name}: {count} {grain}, {preemptions}")  # noqa: T201
+
+    return play
+
+
+# One emitter.
+
+
+def test_an_event_that_was_taken_is_written_though_the_stream_is_completed_meanwhile(
+    stage: Stage, every: Every
+) -> None:
+    def scene() -> Scene:
+        stage.begin()
+        emitter = stage.emitter()
+        journal = Journal(emitter)
+        took: list[bool] = []
+
+        def check() -> None:
+            stage.background.finish()
+            assert (emitter.close_reason, journal.calls) == (CloseReason.COMPLETED, ["completion"])
+            assert rest_of(emitter) == ["a"] * took[0]
+
+        return Scene({"send": lambda: took.append(emitter.try_send("a")), "complete": emitter.complete}, check)
+
+    every(scene)
+
+
+def test_an_event_that_was_taken_is_written_though_the_time_is_over_meanwhile(stage: Stage, every: Every) -> None:
+    def scene() -> Scene:
+        stage.begin()
+        emitter = stage.emitter(timeout=10)
+        journal = Journal(emitter)
+        took: list[bool] = []
+
+        def check() -> None:
+            stage.background.finish()
+            assert (emitter.close_reason, journal.calls) == (CloseReason.TIMEOUT, ["timeout", "completion"])
+            assert rest_of(emitter) == ["a"] * took[0]
+            assert stage.background.live_timers() == []
+
+        return Scene(
+            {"send": lambda: took.append(emitter.try_send("a")), "time": lambda: stage.background.pass_time(10)}, check
+        )
+
+    every(scene)
+
+
+ENDS: dict[str, Callable[[Stage, SseEmitter], object]] = {
+    "complete": lambda _, emitter: emitter.complete(),
+    "error": lambda _, emitter: emitter.complete_with_error(KeyError("x")),
+    "time": lambda stage, _: stage.background.pass_time(10),
+    "disconnect": lambda _, emitter: emitter._disconnect(ConnectionResetError("gone")),
+    "overflow": lambda _, emitter: [emitter.try_send(number) for number in range(3)],
+}
+
+
+def _ends(stage: Stage, names: tuple[str, ...]) -> Callable[[], Scene]:
+    def scene() -> Scene:
+        stage.begin()
+        emitter = stage.emitter(timeout=10, max_pending=2)
+        journal = Journal(emitter)
+        seen: list[CloseReason | None] = []
+
+        def check() -> None:
+            stage.background.finish()
+            reason = emitter.close_reason
+            assert set(seen) == {reason}, "an end that was there was changed"
+            assert reason is not None
+            assert journal.calls == FOLLOWING[reason]
+            assert (emitter.error is None) is ("error" not in journal.calls)
+            assert stage.background.live_timers() == []
+
+        def end(name: str) -> None:
+            ENDS[name](stage, emitter)
+            seen.append(emitter.close_reason)
+
+        return Scene({name: lambda name=name: end(name) for name in names}, check)  # type: ignore[misc]
+
+    return scene
+
+
+@pytest.mark.parametrize("names", [*combinations(ENDS, 2)], ids="-".join)
+def test_of_two_ends_the_first_counts(names: tuple[str, ...], stage: Stage, every: Every) -> None:
+    every(_ends(stage, names))
+
+
+@pytest.mark.parametrize("names", [("complete", "error", "time"), ("disconnect", "time", "overflow")], ids="-".join)
+def test_of_three_ends_the_first_counts(names: tuple[str, ...], stage: Stage, every: Every) -> None:
+    every(_ends(stage, names), takes=3, edges=1, lines=None)
+
+
+def _register(stage: Stage, helpers: int) -> Callable[[], Scene]:
+    def scene() -> Scene:
+        stage.begin()
+        emitter = stage.emitter()
+        calls: list[str] = []
+
+        def register() -> None:
+            emitter.on_completion(lambda: calls.append("first"))
+            emitter.on_timeout(lambda: calls.append("timeout"))
+            emitter.on_completion(lambda: calls.append("second"))
+
+        def check() -> None:
+            stage.background.finish()
+            assert calls == ["first", "second"]
+
+        background = {f"helper {number}": stage.background.help for number in range(helpers)}
+        return Scene({"register": register, "complete": emitter.complete}, check, background)
+
+    return scene
+
+
+@pytest.mark.parametrize(("helpers", "takes", "edges"), [(0, None, 3), (1, 3, 2), (2, 1, 1)])
+def test_a_callback_that_is_registered_amid_the_end_runs_once(
+    helpers: int, takes: int | None, edges: int, stage: Stage, every: Every
+) -> None:
+    every(_register(stage, helpers), takes=takes, edges=edges, lines=None if helpers else 1)
+
+
+# An emitter and what writes it to its client.
+
+
+def _read_and_send(stage: Stage, end: str) -> Callable[[], Scene]:
+    def scene() -> Scene:
+        stage.begin()
+        emitter = stage.emitter()
+        stream = Stream(emitter, b": hello\n\n", {}, "off")
+        body: list[bytes] = []
+
+        def read() -> None:
+            while end != "nothing" or len(decode(b"".join(body))) < 2:
+                payload = next(stream, None)
+                if payload is None:
+                    break
+                body.append(payload)
+
+        def send() -> None:
+            emitter.send("a")
+            emitter.send("b")
+            if end == "complete":
+                emitter.complete()
+            if end == "shut down":
+                emitter._shut_down(b"retry: 7\n\n")
+
+        def check() -> None:
+            assert [event.data for event in decode(b"".join(body))] == ["a", "b"]
+            assert body[-1].endswith(b"retry: 7\n\n") is (end == "shut down")
+            assert emitter.pending == 0
+
+        return Scene({"read": read, "send": send}, check)
+
+    return scene
+
+
+@pytest.mark.parametrize("end", ["nothing", "complete", "shut down"])
+def test_no_wake_up_is_lost_when_something_is_sent_while_the_last_is_taken(
+    end: str, stage: Stage, every: Every
+) -> None:
+    """Where one is, the reader sleeps for ever."""
+    every(_read_and_send(stage, end), takes=3)
+
+
+def test_a_list_loses_no_wake_up_either(stage: Stage, every: Every) -> None:
+    def scene() -> Scene:
+        stage.begin()
+        clients = SseEmitters()
+        stream = Stream(clients.add(stage.emitter()), b": hello\n\n", {}, "off")
+        body: list[bytes] = []
+
+        def send() -> None:
+            clients.send("a")
+            clients.complete()
+
+        def check() -> None:
+            stage.background.finish()
+            assert [event.data for event in decode(b"".join(body))] == ["a"]
+            assert len(clients) == 0
+
+        return Scene({"read": lambda: body.extend(stream), "send": send}, check)
+
+    every(scene, takes=2, edges=1)
+
+
+@pytest.mark.parametrize("leave", ["hangs up", "is closed", "is completed"])
+def test_a_client_that_leaves_while_its_stream_begins_is_counted_out_once(
+    leave: str, stage: Stage, every: Every
+) -> None:
+    def scene() -> Scene:
+        stage.begin()
+        streams = Streams(DEFAULTS, stage.background)
+        emitter = stage.emitter()
+        journal = Journal(emitter)
+        emitter._attach(DEFAULTS, streams)
+        streams.admit(emitter)
+        stream = Stream(emitter, b": hello\n\n", {}, "off")
+
+        def read() -> None:
+            for _ in stream:
+                pass
+            stream.close()
+
+        def check() -> None:
+            stage.background.finish()
+            reason = CloseReason.COMPLETED if leave == "is completed" else CloseReason.DISCONNECTED
+            assert emitter.close_reason is reason
+            assert journal.calls == FOLLOWING[reason]
+            assert (len(streams), streams.closed) == (0, {reason.value: 1})
+            assert stage.background.live_timers() == []
+
+        leaves = {"hangs up": stream.hung_up, "is closed": stream.close, "is completed": emitter.complete}
+        return Scene({"read": read, "leave": leaves[leave]}, check)
+
+    every(scene)
+
+
+class Socket:
+    """Takes so many bytes, and then no more until it has room again."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self.got = b""
+        self.is_awaited = False
+
+    def send(self, data: Any) -> int:
+        if not self.room:
+            raise BlockingIOError
+        taken = bytes(data[: self.room])
+        self.room -= len(taken)
+        self.got += taken
+        return len(taken)
+
+    def shutdown(self, how: int) -> None: ...
+
+    def close(self) -> None: ...
+
+    def recv(self, _size: int) -> bytes:
+        return b""
+
+    def body(self) -> bytes:
+        """Without the lengths of its chunks."""
+        rest, body = self.got, b""
+        while rest:
+            size, _, rest = rest.partition(b"\r\n")
+            body += rest[: int(size, 16)]
+            rest = rest[int(size, 16) + 2 :]
+        return body
+
+
+class Room:
+    """Stands for the one epoll."""
+
+    def await_room(self, watch: Any) -> None:
+        watch.is_awaited = True
+
+    def unsent(self, _watch: Any) -> int | None:
+        return None
+
+    def forget(self, watch: Any) -> None: ...
+
+
+@pytest.mark.parametrize("room", [10_000, 20])
+def test_a_client_that_is_handed_over_amid_what_is_sent_gets_all_of_it_in_order(
+    room: int, stage: Stage, every: Every, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The main loop writes to it; a foreign thread sends to its list, and to it."""
+    stage.have_one_loop()
+    monkeypatch.setattr(direct, "SOCKETS", Room())
+
+    def scene() -> Scene:
+        stage.begin()
+        clients = SseEmitters()
+        emitter = clients.add(stage.emitter())
+        socket: Any = Socket(room)
+        before = Sleeper(emitter)
+
+        def hand_over() -> None:
+            before.take_all()
+            outlet = HandedOff(emitter, socket, True, socket, ())
+            emitter._hand_over(outlet)
+            outlet.begin()
+            while True:
+                stage.explorer.rest(lambda: bool(stage.background._soon) or socket.is_awaited)
+                if socket.is_awaited:
+                    socket.is_awaited, socket.room = False, room
+                    outlet.has_room()
+                stage.background._call_one()
+
+        def send() -> None:
+            clients.send("a")
+            emitter.send("b")
+            clients.send("c")
+            clients.complete()
+
+        def check() -> None:
+            assert [event.data for event in decode(b"".join(before.got) + socket.body())] == ["a", "b", "c"]
+            assert socket.got.endswith(b"0\r\n\r\n")
+
+        return Scene({"send": send}, check, {LOOP: hand_over})
+
+    every(scene, takes=3)
+
+
+# A list.
+
+
+def test_who_is_added_while_the_list_is_completed_ends_or_is_in_it(stage: Stage, every: Every) -> None:
+    def scene() -> Scene:
+        stage.begin()
+        clients = SseEmitters()
+        old, new = clients.add(stage.emitter()), stage.emitter()
+
+        def check() -> None:
+            stage.background.finish()
+            assert old.close_reason is CloseReason.COMPLETED
+            assert list(clients) == [new] * new.is_open
+            assert clients.send("later") == len(clients)
+            assert rest_of(new) == ["later"] * new.is_open
+
+        return Scene({"add": lambda: clients.add(new), "complete": clients.complete}, check)
+
+    every(scene)
+
+
+def test_who_is_added_twice_at_once_is_in_the_list_once(stage: Stage, every: Every) -> None:
+    def scene() -> Scene:
+        stage.begin()
+        clients, emitter = SseEmitters(), stage.emitter()
+
+        def check() -> None:
+            assert len(clients) == 1
+            assert (clients.send("a"), rest_of(emitter)) == (1, ["a"])
+
+        return Scene({"one": lambda: clients.add(emitter), "other": lambda: clients.add(emitter)}, check)
+
+    every(scene)
+
+
+def test_who_ends_while_it_is_added_is_not_left_in_the_list(stage: Stage, every: Every) -> None:
+    def scene() -> Scene:
+        stage.begin()
+        clients, emitter = SseEmitters(), stage.emitter()
+
+        def check() -> None:
+            assert (len(clients), emitter.close_reason) == (0, CloseReason.COMPLETED)
+
+        return Scene({"add": lambda: clients.add(emitter), "complete": emitter.complete}, check)
+
+    every(scene)
+
+
+def test_who_completes_amid_what_is_sent_to_its_list_has_the_first_of_it(stage: Stage, every: Every) -> None:
+    def scene() -> Scene:
+        stage.begin()
+        clients = SseEmitters()
+        emitter, other = clients.add(stage.emitter()), clients.add(stage.emitter())
+        reached: list[int] = []
+
+        def check() -> None:
+            stage.background.finish()
+            got = rest_of(emitter)
+            assert rest_of(other) == ["a", "b"]
+            assert got == ["a", "b"][: len(got)]
+            assert len(got) <= sum(reached) - 2
+            assert list(clients) == [other]
+
+        return Scene(
+            {"send": lambda: reached.extend([clients.send("a"), clients.send("b")]), "complete": emitter.complete},
+            check,
+        )
+
+    every(scene, takes=2)
+
+
+def _send_twice(stage: Stage) -> Callable[[], Scene]:
+    def scene() -> Scene:
+        stage.begin()
+        clients = SseEmitters()
+        each = [clients.add(stage.emitter()) for _ in range(2)]
+        reader = Sleeper(each[0])
+
+        def check() -> None:
+            stage.background.finish()
+            reader.take_all()
+            assert reader.texts() == rest_of(each[1])
+            assert sorted(reader.texts()) == ["a", "b"]
+            assert not clients._walking
+
+        return Scene({"one": lambda: clients.send("a"), "other": lambda: clients.send("b")}, check)
+
+    return scene
+
+
+def test_all_clients_get_what_several_send_in_one_order(stage: Stage, every: Every) -> None:
+    every(_send_twice(stage))
+
+
+def test_all_clients_get_what_three_send_in_one_order(stage: Stage, every: Every) -> None:
+    def scene() -> Scene:
+        stage.begin()
+        clients = SseEmitters()
+        each = [clients.add(stage.emitter()) for _ in range(2)]
+        calls: dict[str, Callable[[], object]] = {text: lambda text=text: clients.send(text) for text in "abc"}  # type: ignore[misc]
+
+        def check() -> None:
+            stage.background.finish()
+            texts = rest_of(each[0])
+            assert texts == rest_of(each[1])
+            assert sorted(texts) == ["a", "b", "c"]
+
+        return Scene(calls, check)
+
+    every(scene, takes=2, edges=1, lines=None)
+
+
+def test_what_is_sent_before_the_list_is_completed_comes_before_its_end(stage: Stage, every: Every) -> None:
+    def scene() -> Scene:
+        stage.begin()
+        clients = SseEmitters()
+        each = [clients.add(stage.emitter()) for _ in range(2)]
+        reached: list[int] = []
+
+        def check() -> None:
+            stage.background.finish()
+            assert len(clients) == 0
+            assert [emitter.close_reason for emitter in each] == [CloseReason.COMPLETED] * 2
+            assert rest_of(each[0]) == rest_of(each[1]) in ([], ["a"])
+
+        return Scene({"send": lambda: reached.append(clients.send("a")), "complete": clients.complete}, check)
+
+    every(scene)
+
+
+def _walk_and_remove(stage: Stage) -> Callable[[], Scene]:
+    def scene() -> Scene:
+        stage.begin()
+        clients = SseEmitters()
+        each = [clients.add(stage.emitter()) for _ in range(3)]
+
+        def check() -> None:
+            stage.background.finish()
+            gone, *others = map(rest_of, each)
+            assert others == [["a", "b"]] * 2
+            assert gone == ["a", "b"][: len(gone)]
+            assert (each[0].is_open, list(clients)) == (True, each[1:])
+
+        def send() -> None:
+            clients.send("a")
+            clients.send("b")
+
+        return Scene({"send": send, "remove": lambda: clients.remove(each[0])}, check)
+
+    return scene
+
+
+def test_who_is_removed_amid_a_walk_costs_no_other_anything(
+    stage: Stage, every: Every, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(emitters, "STRIDE", 1)
+    every(_walk_and_remove(stage), takes=2)
+
+
+def test_no_reader_of_a_list_sees_it_amid_a_change(stage: Stage, every: Every) -> None:
+    def scene() -> Scene:
+        subject = CopyOnWriteList("ab")
+        seen: list[tuple[str, ...]] = []
+
+        def change() -> None:
+            subject.add("c")
+            subject.remove("a")
+
+        def check() -> None:
+            assert subject.snapshot() == ("b", "c")
+            orders = [("a", "b"), ("a", "b", "c"), ("b", "c")]
+            assert [orders.index(each) for each in seen] == sorted(orders.index(each) for each in seen)
+
+        def read() -> None:
+            for _ in range(2):
+                seen.append(subject.snapshot())
+                stage.explorer.pause("reads again")
+
+        return Scene({"change": change, "read": read}, check)
+
+    every(scene, lines=2)
+
+
+# A channel.
+
+
+def _subscribe(stage: Stage, published: int, *, late: bool) -> Callable[[], Scene]:
+    """Somebody comes back, or for the first time, while events are published, each by another thread."""
+
+    def scene() -> Scene:
+        stage.begin()
+        channel = stage.channel()
+        other = channel.subscribe()
+        ids = channel.publish("0", "1")
+        begun: list[str] = []
+        done: list[str] = []
+        missed: list[str] = []  # was published before it came, and it has no id
+        coming: list[str] = []  # is published once it is there
+        clients: list[Sleeper] = []
+
+        def subscribe() -> None:
+            missed.extend(done)
+            emitter = channel.subscribe(ids[0] if late else None)
+            coming.extend(set(texts) - set(begun))
+            clients.append(Sleeper(emitter))
+            clients[0].take_all()
+
+        def publish(text: str) -> None:
+            begun.append(text)
+            channel.publish(text)
+            done.append(text)
+
+        def check() -> None:
+            stage.background.finish()
+            everything = rest_of(other)
+            clients[0].take_all()
+            got = clients[0].texts()
+            assert sorted(everything) == ["0", "1", *texts]
+            assert got == everything[-len(got) :] if got else not coming
+            assert set(coming) <= set(got)
+            if late:
+                assert got == everything[1:]
+            else:
+                assert not {"0", "1", *missed} & set(got)
+
+        texts = [f"2{number}" for number in range(published)]
+        calls: dict[str, Callable[[], object]] = {"subscribe": subscribe}
+        calls |= {f"publish {text}": lambda text=text: publish(text) for text in texts}  # type: ignore[misc]
+        return Scene(calls, check)
+
+    return scene
+
+
+@pytest.mark.parametrize("late", [True, False], ids=["comes back", "comes first"])
+def test_who_comes_while_an_event_is_published_loses_none_and_gets_none_twice(
+    late: bool, stage: Stage, every: Every
+) -> None:
+    every(_subscribe(stage, 1, late=late), takes=2, edges=1)
+
+
+def test_who_comes_back_while_two_publish_loses_none_and_gets_none_twice(stage: Stage, every: Every) -> None:
+    every(_subscribe(stage, 2, late=True), takes=1, edges=1, lines=None)
+
+
+def _publish_twice(stage: Stage) -> Callable[[], Scene]:
+    def scene() -> Scene:
+        stage.begin()
+        channel = stage.channel()
+        each = [channel.subscribe() for _ in range(2)]
+        ids: list[str] = []
+
+        def check() -> None:
+            stage.background.finish()
+            events = read_rest(each[0])
+            assert events == read_rest(each[1])
+            assert sorted(event.data for event in events) == ["a", "b"]
+            assert [event.id for event in events] == sorted(ids)
+
+        publish = channel.publish
+        return Scene({"one": lambda: ids.extend(publish("a")), "other": lambda: ids.extend(publish("b"))}, check)
+
+    return scene
+
+
+def test_what_two_publish_reaches_all_in_one_order(stage: Stage, every: Every) -> None:
+    every(_publish_twice(stage), takes=3)
+
+
+def test_who_comes_back_as_the_last_one_leaves_loses_nothing(stage: Stage, every: Every) -> None:
+    """The process lets go of the channel, and takes it up again."""
+
+    def scene() -> Scene:
+        stage.begin()
+        channel = stage.channel()
+        last = channel.subscribe()
+        ids = channel.publish("0", "1")
+        made: list[SseEmitter] = []
+
+        def check() -> None:
+            stage.background.finish()
+            channel.publish("2")
+            stage.background.finish()
+            assert list(channel.feed) == made
+            assert rest_of(made[0]) == ["1", "2"]
+
+        return Scene({"leave": last.complete, "come": lambda: made.append(channel.subscribe(ids[0]))}, check)
+
+    every(scene, takes=3)
+
+
+def test_who_comes_back_as_the_last_one_leaves_and_another_publishes_loses_nothing(stage: Stage, every: Every) -> None:
+    def scene() -> Scene:
+        stage.begin()
+        channel = stage.channel()
+        last = channel.subscribe()
+        ids = channel.publish("0", "1")
+        made: list[SseEmitter] = []
+
+        def check() -> None:
+            stage.background.finish()
+            assert list(channel.feed) == made
+            assert rest_of(made[0]) == ["1", "2"]
+
+        calls = {"leave": last.complete, "come": lambda: made.append(channel.subscribe(ids[0]))}
+        return Scene({**calls, "publish": lambda: channel.publish("2")}, check)
+
+    every(scene, takes=1, edges=1, lines=None)
+
+
+def test_who_comes_before_the_broker_has_said_where_the_channel_is_loses_nothing(stage: Stage, every: Every) -> None:
+    """As over Redis: one thread listens, and says so some time after it was asked to."""
+
+    def scene() -> Scene:
+        stage.begin()
+        broker = HeldBroker()
+        channel = stage.channel(broker)
+        ids = channel.publish("0", "1")
+        made: list[SseEmitter] = []
+
+        def listen() -> None:
+            stage.explorer.rest(lambda: bool(broker.listeners["a"]))
+            broker.start("a")
+            while True:
+                stage.explorer.rest(lambda: bool(broker.untold["a"]))
+                broker.tell("a", 1)
+
+        def check() -> None:
+            assert rest_of(made[0]) == ["1", "2"]
+
+        calls = {"come": lambda: made.append(channel.subscribe(ids[0])), "publish": lambda: channel.publish("2")}
+        return Scene(calls, check, {"listen": listen})
+
+    every(scene, takes=2, edges=1, lines=None)
+
+
+# Mutants: each is found, and where it is, is printed.
+
+
+def _without_guards(module: ModuleType, name: str = "guard") -> Callable[[pytest.MonkeyPatch], None]:
+    return lambda patch: patch.setattr(module, name, NoGuard)
+
+
+def _calls_under_the_guard(patch: pytest.MonkeyPatch) -> None:
+    release = Callbacks.release
+
+    def call_all(self: Callbacks, *given: Any) -> None:
+        with self._guard:
+            release(self, *given)
+            self._call_all()
+
+    patch.setattr(Callbacks, "release", call_all)
+
+
+def _changes_the_snapshot(patch: pytest.MonkeyPatch) -> None:
+    def live(self: CopyOnWriteList[Any]) -> Any:
+        return self._listed()
+
+    patch.setattr(CopyOnWriteList, "snapshot", live)
+    patch.setattr(emitters, "STRIDE", 1)
+
+
+def _takes_no_last_look(patch: pytest.MonkeyPatch) -> None:
+    begin_walk = SseEmitters._begin_walk
+
+    def begin_or_sleep(self: SseEmitters) -> bool:
+        with self._guard:
+            is_empty = all(errand.number <= max(self._carried, self._batch.last) for errand in self._outbox)
+        if not is_empty:
+            return begin_walk(self)
+        with self._guard:
+            self._carried = max(self._carried, self._batch.last)
+            self._batch, self._to, self._position, self._walking = emitters._NOTHING, (), 0, False
+            return False
+
+    patch.setattr(SseEmitters, "_begin_walk", begin_or_sleep)
+
+
+def _sleeps_without_a_last_look(patch: pytest.MonkeyPatch) -> None:
+    following = SseEmitter._next
+
+    def next_or_sleep(self: SseEmitter) -> Any:
+        with self._guard:
+            is_empty = not self._backlog.size and self.is_open
+        if not is_empty:
+            return following(self)
+        with self._guard:
+            self._sleep()
+            return Taken(b"", 0), False
+
+    patch.setattr(SseEmitter, "_next", next_or_sleep)
+
+
+def _goes_live_without_asking(patch: pytest.MonkeyPatch) -> None:
+    def go_live(self: SseEmitters, member: Any, offset: int) -> bool:
+        if offset != self._offset:
+            return False
+        with self._guard:
+            member.served = self._number
+            return True
+
+    patch.setattr(SseEmitters, "_go_live", go_live)
+
+
+def _has_two_helpers_at_it(patch: pytest.MonkeyPatch) -> None:
+    begin = Callbacks._begin
+
+    def begin_again(self: Callbacks) -> None:
+        self._calling = False
+        begin(self)
+
+    patch.setattr(Callbacks, "_begin", begin_again)
+
+
+def _calls_that_end_each_other(stage: Stage) -> Callable[[], Scene]:
+    def scene() -> Scene:
+        stage.begin()
+        one, other = stage.emitter(), stage.emitter()
+        one.on_completion(other.complete)
+        other.on_completion(one.complete)
+        return Scene({"one": one.complete, "other": other.complete}, stage.background.finish)
+
+    return scene
+
+
+def _remove_twice(stage: Stage) -> Callable[[], Scene]:
+    def scene() -> Scene:
+        subject = CopyOnWriteList("ab")
+        removed: list[bool] = []
+
+        def check() -> None:
+            assert (sorted(removed), list(subject)) == ([False, True], ["b"])
+
+        def remove() -> None:
+            removed.append(subject.remove("a"))
+
+        return Scene({"one": remove, "other": remove}, check)
+
+    return scene
+
+
+Mutant = tuple[Callable[[pytest.MonkeyPatch], None], Callable[[Stage], Callable[[], Scene]], str, type[Exception]]
+
+MUTANTS: dict[str, Mutant] = {
+    "lock removed from emitters": (
+        _without_guards(emitter, "shared_guard"),
+        lambda stage: _ends(stage, ("complete", "error")),
+        LINES,
+        AssertionError,
+    ),
+    "lock removed from lists": (_without_guards(emitters), _send_twice, LINES, AssertionError),
+    "lock removed from copy-on-write lists": (_without_guards(copy_on_write), _remove_twice, LINES, KeyError),
+    "lock removed from logs": (_without_guards(history), _publish_twice, LINES, AssertionError),
+    "callback under the lock": (_calls_under_the_guard, _calls_that_end_each_other, TAKES, Deadlock),
+    "snapshot not replaced": (_changes_the_snapshot, _walk_and_remove, TAKES, AssertionError),
+    "outbox not re-checked": (_takes_no_last_look, _send_twice, TAKES, AssertionError),
+    "backlog not re-checked": (
+        _sleeps_without_a_last_look, lambda stage: _read_and_send(stage, "nothing"), TAKES, Deadlock
+    ),
+    "live without the list's word": (
+        _goes_live_without_asking, lambda stage: _subscribe(stage, 1, late=True), TAKES, AssertionError
+    ),
+    "two helpers for one emitter": (_has_two_helpers_at_it, lambda stage: _register(stage, 2), EDGES, AssertionError),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mutant", MUTANTS)
+def test_each_mutant_is_found_and_its_schedule_can_be_played_again(
+    mutant: str, explorer: Explorer, stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mutate, scene_on, explorer.grain, cause = MUTANTS[mutant]
+    explorer.preemptions = 2 if explorer.grain == TAKES else 1
+    if explorer.grain != LINES:
+        assert explorer.explore(scene_on(stage), most=20_000), "it holds as it is"
+    mutate(monkeypatch)
+    scene = scene_on(stage)
+    found = explorer.find(scene, most=20_000)
+    print(f"{mutant}: {found}")  # noqa: T201
+    assert isinstance(found.cause, cause)
+    [printed] = re.findall(r"^schedule=(\{.*\})$", str(found), re.MULTILINE)
+    again = explorer.replay(scene, ast.literal_eval(printed))
+    assert again is not None
+    assert (str(again), type(again.cause)) == (str(found), type(found.cause))
+
+
+def test_a_deadlock_is_told_with_who_waits_and_how_it_came_about(explorer: Explorer) -> None:
+    def scene() -> Scene:
+        one, other = explorer.guard(), explorer.guard()
+
+        def take(first: Any, second: Any) -> None:
+            with first, second:
+                pass
+
+        return Scene({"ann": lambda: take(one, other), "bob": lambda: take(other, one)}, lambda: None)
+
+    explorer.grain, explorer.preemptions = TAKES, 0
+    assert explorer.explore(scene) == 2, "one after the other"
+    explorer.preemptions = 1
+    found = explorer.find(scene)
+    assert isinstance(found.cause, Deadlock)
+    assert "ann waits: takes a guard; bob waits: takes a guard" in str(found)
+    assert found.schedule == {2: 1}
+
+
+@pytest.mark.parametrize(("steps", "orders"), [((1, 1), 2), ((2, 2), 6), ((3, 4), 35), ((2, 2, 2), 90)])
+def test_every_order_is_played_once(steps: tuple[int, ...], orders: int, explorer: Explorer) -> None:
+    """As many as there are: for two, the ways to choose which of all steps are the first one's."""
+    played: list[str] = []
+
+    def scene() -> Scene:
+        order: list[str] = []
+
+        def run(name: str, count: int) -> None:
+            for number in range(count):
+                if number:
+                    explorer.pause("between")
+                order.append(name)
+
+        calls = {name: lambda name=name, n=n: run(name, n) for name, n in zip("abc", steps, strict=False)}
+        return Scene(calls, lambda: played.append("".join(order)))
+
+    assert explorer.explore(scene) == orders
+    assert len(set(played)) == len(played) == orders
