@@ -237,7 +237,8 @@ def process() -> ResponseReturnValue:
 
 def create_app(name: str, **config: Any) -> Flask:
     app = Flask(name)
-    app.config.update(config, SSE_HANDOFF=os.environ.get("SSE_HANDOFF", "auto"))
+    attach = float(os.environ.get("SSE_ATTACH_SECONDS") or 30)
+    app.config.update({"SSE_ATTACH_SECONDS": attach, "SSE_HANDOFF": os.environ.get("SSE_HANDOFF", "auto"), **config})
     sse.init_app(app)
     app.register_blueprint(streams)
     app.register_blueprint(steering)
