@@ -418,20 +418,22 @@ class SseEmitter:
 
     def _take(self) -> bytes | None:
         """What the outlet is to write now; ``b""`` where there is nothing until it is woken; None at the end."""
-        taken, replayed = self._next()
-        if taken is not None and taken.payload:
-            self._count(taken.events, len(taken.payload), replayed=replayed)
+        taken = self._next()
+        if taken is None:
+            return None
+        if taken.payload:
+            self._count(taken.events, len(taken.payload), replayed=taken.is_replay)
             if taken.gap is not None and self._register is not None:
                 self._register.told_of_gap(self, taken.gap)
-        return None if taken is None else taken.payload
+        return taken.payload
 
     def _count(self, events: int, size: int, *, replayed: bool = False) -> None:
         """The client is given so much."""
         if self._register is not None:
             self._register.traffic.count(events, size, replayed=replayed)
 
-    def _next(self) -> tuple[Taken | None, bool]:
-        """As :meth:`_take`, and whether it comes from the source."""
+    def _next(self) -> Taken | None:
+        """As :meth:`_take`, and what is to be counted of it."""
         while True:
             with self._guard:
                 if self._backlog.size:
@@ -439,15 +441,15 @@ class SseEmitter:
                     if gap is not None:
                         self._leading_gap = None
                     payload, events = self._backlog.take()
-                    return Taken(self._handed_out(payload), events, gap), False
+                    return Taken(self._handed_out(payload), events, gap)
                 source = self._source
                 if source is None:
                     if self._reason is None:
                         self._sleep()
-                        return _NOTHING, False
+                        return _NOTHING
                     farewell, self._farewell = self._farewell, b""
                     if farewell:
-                        return Taken(self._handed_out(farewell), 0), False
+                        return Taken(self._handed_out(farewell), 0)
                     self._handed = False
                     break
                 source.stirred = False
@@ -458,14 +460,14 @@ class SseEmitter:
                 if ready:
                     taken = source.take()
                     self._handed_out(taken.payload)
-                    return taken, True
+                    return taken
                 if ready is None:
                     self._source = None
                 elif not source.stirred:
                     self._sleep()
-                    return _NOTHING, False
+                    return _NOTHING
         self._let_go()
-        return None, False
+        return None
 
     def _handed_out(self, payload: bytes) -> bytes:
         self._handed = True

@@ -269,8 +269,8 @@ class SSE:
 
         ``GET /events?channel=a&channel=b`` and ``GET /events/a`` are streams of channels that are public, or that
         :meth:`authorizer` opens to whoever asks; ``POST /events/a`` publishes, where :meth:`publisher` lets it.
-        Channels of one stream share a
-        connection, of which browsers open six to an origin; their names do not show in the events.
+        Channels of one stream share a connection, of which browsers open six to an origin; their names do not show in
+        the events.
         """
         return make_blueprint(self._state, self._rules)
 

@@ -40,11 +40,12 @@ class Client(Protocol):
 
 
 class Taken(NamedTuple):
-    """What a client is given of what it has missed."""
+    """What a client is given."""
 
     payload: bytes
     events: int
     gap: str | None = None  #: the id that it came with, where this tells it of a gap
+    is_replay: bool = False  #: the events come from what is kept of channels
 
 
 class Source(Protocol):

@@ -355,7 +355,7 @@ class Replay:
             written += [frame.payload for _, frame in frames]
             for index, frame in frames[-1:]:
                 self._set_cursor(index, frame.offset)
-        return Taken(b"".join(written), count_events([frame for _, frame in frames]), gap)
+        return Taken(b"".join(written), count_events([frame for _, frame in frames]), gap, is_replay=True)
 
     def _head(self) -> Taken:
         """What a client is to know before anything comes: that it has missed something, and where it is now."""

@@ -754,7 +754,7 @@ def _sleeps_without_a_last_look(patch: pytest.MonkeyPatch) -> None:
             return following(self)
         with self._guard:
             self._sleep()
-            return Taken(b"", 0), False
+            return Taken(b"", 0)
 
     patch.setattr(SseEmitter, "_next", next_or_sleep)
 
