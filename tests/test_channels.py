@@ -558,6 +558,7 @@ def test_publishing_while_clients_catch_up_loses_nothing_and_repeats_nothing() -
     """Four threads publish to two channels; clients come from some position at any moment, and read to the end."""
     board = Board(SSE_HISTORY=10_000, SSE_MAX_PENDING=10_000)
     start = [board.publish(name, "start")[0] for name in ("a", "b")]
+    newest = ",".join(moved(position, by=3_000) for position in start)
     running = threading.Event()
     stop = threading.Event()
     found: list[list[Event]] = []
@@ -567,6 +568,10 @@ def test_publishing_while_clients_catch_up_loses_nothing_and_repeats_nothing() -
             board.publish(name, number)
             running.set()
 
+    def has_all(seen: list[Event], stream: OpenStream) -> bool:
+        seen += stream.ready()
+        return [event.id for event in seen[-1:]] == [newest]
+
     def read(seed: int) -> None:
         assert running.wait(PATIENCE)
         last, seen = ",".join(start), []
@@ -575,7 +580,8 @@ def test_publishing_while_clients_catch_up_loses_nothing_and_repeats_nothing() -
                 for _ in range(seed % 5 + 1):
                     seen += stream.ready()
             last = str(seen[-1].id) if seen else last
-        seen += board.replayed("a", "b", last=last)
+        with board.open("a", "b", last=last) as stream:
+            until(lambda: has_all(seen, stream), "all of it")  # another thread may still ask where the channels are
         found.append(seen)
 
     readers = [threading.Thread(target=read, args=(seed,)) for seed in range(4)]
