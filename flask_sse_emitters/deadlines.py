@@ -23,9 +23,14 @@ class Deadlines:
     Whether a client makes progress shows when the next bytes are taken for it, and, long before that where the system's
     buffer is large, in how many of those written it has not acknowledged yet. That is looked at from time to time while
     it is busy; where it stays the same for the whole of ``SSE_WRITE_SECONDS``, the client is stuck.
+
+    A client that vanishes without a word, while it gets little, fills no buffer, and so is never busy. It shows in two
+    looks, ``SSE_WRITE_SECONDS`` apart, at both of which it has something to acknowledge: it has acknowledged no byte
+    between them.
     """
 
     __slots__ = (
+        "_acknowledged",
         "_beat",
         "_look",
         "_progress",
@@ -49,7 +54,8 @@ class Deadlines:
         self._quiet_since = now  # what self._beat was set by
         self._look = now
         self._progress = now  # when the client was last seen to take something
-        self._unsent: int | None = None  # bytes, at the last look
+        self._unsent: int | None = None  # bytes, at the last look, while it is busy
+        self._acknowledged: int | None = None  # bytes, at the last look, if there were more to acknowledge
         self._streaming = False
 
     def stream(self, now: float) -> None:
@@ -77,18 +83,24 @@ class Deadlines:
             when = min(when, self._look)
         return None if when == math.inf else when
 
-    def due(self, now: float, busy: bool, unsent: int | None, ended: bool) -> Due | None:
+    def looks(self, now: float) -> bool:
+        """Whether it is time to look for a client that has vanished."""
+        return self._streaming and self.settings.write_seconds > 0 and now >= self._look
+
+    def due(self, now: float, busy: bool, unsent: int | None, acknowledged: int | None, ended: bool) -> Due | None:
         """What is due.
 
         :param busy: whether what was taken for the client at :attr:`written` is still being written.
         :param unsent: how many bytes it has not acknowledged; None where nobody can tell.
+        :param acknowledged: how many it has acknowledged since it came, likewise. Both where it is busy, and where
+            :meth:`looks` says so.
         """
         settings = self.settings
         if now >= self._over and not ended:
             return "timeout"
         if not self._streaming:
             return "attach" if now >= self.born + settings.attach_seconds and not ended else None
-        if settings.write_seconds and now >= self._look and self._is_stuck(now, busy, unsent):
+        if settings.write_seconds and now >= self._look and self._is_stuck(now, busy, unsent, acknowledged):
             return "write"
         if settings.heartbeat and now >= self._beat:
             quiet = self.written <= self._quiet_since
@@ -102,11 +114,12 @@ class Deadlines:
         lifetime = self.settings.timeout
         return min(self.until, self.born + lifetime * self.part) if lifetime else self.until
 
-    def _is_stuck(self, now: float, busy: bool, unsent: int | None) -> bool:
+    def _is_stuck(self, now: float, busy: bool, unsent: int | None, acknowledged: int | None) -> bool:
         patience = self.settings.write_seconds
+        before, self._acknowledged = self._acknowledged, acknowledged if unsent and not busy else None
         if not busy:
             self._unsent, self._look = None, now + patience
-            return False
+            return before is not None and before == self._acknowledged
         if unsent is None:  # only the next write could show it
             self._progress = max(self._progress, self.written)
         elif unsent == 0 or unsent != self._unsent:

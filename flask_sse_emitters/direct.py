@@ -26,6 +26,9 @@ LINGER = 2.0
 #: A client that takes as much as there is gets so many pieces of it; then others have their turn.
 AT_ONCE = 8
 
+#: A socket that takes nothing, though it was said to have room, is tried again after so many seconds.
+REFUSED = 0.1
+
 _LAST_CHUNK = b"0\r\n\r\n"
 
 
@@ -40,7 +43,18 @@ class HandedOff:
 
     declined: str | None = None
 
-    __slots__ = ("_chunked", "_client", "_emitter", "_ends", "_is_over", "_rest", "_timer", "_watch", "_when_over")
+    __slots__ = (
+        "_chunked",
+        "_client",
+        "_emitter",
+        "_ends",
+        "_is_over",
+        "_rest",
+        "_roomy",
+        "_timer",
+        "_watch",
+        "_when_over",
+    )
 
     def __init__(
         self,
@@ -56,6 +70,7 @@ class HandedOff:
         self._watch = watch
         self._when_over = tuple(when_over)
         self._rest: bytes | memoryview = b""  # what the client did not take at once
+        self._roomy = False  # the system says that the client takes more, and has not been put to the test yet
         self._ends = False  # nothing will come after the rest
         self._is_over = False
         self._timer: Timer | None = None  # the end of our patience with a client that does not close its side
@@ -75,7 +90,9 @@ class HandedOff:
         SOCKETS.await_room(self._watch)
 
     def lose(self, error: OSError) -> None:
-        self._emitter._disconnect(error)
+        # Its traceback would keep the frame of the walk, and with that all clients of its block, until the garbage
+        # collector's next full collection: thousands of them, where many leave.
+        self._emitter._disconnect(error.with_traceback(None))
         self._close()
 
     def begin(self) -> bool:
@@ -101,7 +118,9 @@ class HandedOff:
     def wake(self) -> None:
         SCHEDULER.call_soon(self.begin)
 
-    has_room = wake
+    def has_room(self) -> None:
+        self._roomy = True
+        self.wake()
 
     def give(self, payload: bytes) -> None:
         self._rest = self._framed(payload)
@@ -113,6 +132,9 @@ class HandedOff:
 
     def unsent(self) -> int | None:
         return SOCKETS.unsent(self._watch)
+
+    def acknowledged(self) -> int | None:
+        return SOCKETS.acknowledged(self._watch)
 
     def hung_up(self) -> None:
         if self._ends:
@@ -130,17 +152,29 @@ class HandedOff:
         """Write the rest. False where some of it is still there, or the client is not."""
         if self._is_over:
             return False
+        roomy, self._roomy = self._roomy, False
         try:
             while self._rest:
                 sent = self._client.send(self._rest)
                 self._rest = memoryview(self._rest)[sent:] if sent < len(self._rest) else b""
+                roomy = False
         except BlockingIOError:
-            SOCKETS.await_room(self._watch)
+            self._await_room(refused=roomy)
             return False
         except OSError as error:
             self.lose(error)
             return False
         return True
+
+    def _await_room(self, refused: bool) -> None:
+        """Go on when the client takes more; with a pause where that was said, and was not so.
+
+        A system that has no memory left for TCP takes nothing, and says all the time that there is room.
+        """
+        if refused:
+            SCHEDULER.call_at(SCHEDULER.clock() + REFUSED, lambda: SOCKETS.await_room(self._watch))
+        else:
+            SOCKETS.await_room(self._watch)
 
     def _end(self) -> None:
         """Nothing more will come: end the body, unless that would tell the client that it missed nothing."""

@@ -654,12 +654,14 @@ class SseEmitter:
     def _on_timer(self) -> None:
         now = self._scheduler.clock()
         outlet = self._outlet
-        unsent = outlet.unsent() if outlet is not None and self._handed else None
+        unsent = acknowledged = None
+        if outlet is not None and (self._handed or self._deadlines.looks(now)):
+            unsent, acknowledged = outlet.unsent(), outlet.acknowledged()
         with self._guard:
             fired, self._timer = self._timer, None
             for membership in self._memberships:
                 self._deadlines.written = max(self._deadlines.written, membership.when)
-            due = self._deadlines.due(now, self._handed, unsent, self._reason is not None)
+            due = self._deadlines.due(now, self._handed, unsent, acknowledged, self._reason is not None)
             beats = due == "heartbeat" and self._idle  # one that is busy writes something better
             direct = self._direct if beats else None
             sleeper = self._to_wake() if beats and direct is None else None

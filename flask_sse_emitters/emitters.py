@@ -1,9 +1,9 @@
 """A list of clients, and the way of an event to all of them.
 
 ``send`` puts an errand in the list's outbox and returns. One walker at a time carries the outbox to the clients: on one
-walk over them all that goes to the same ones, so that what is sent faster than it can be carried goes in fewer and
-larger pieces. The first few clients are served on the sender's own thread, so small lists need nobody else; a helper in
-the background serves the rest, in slices, with breaks for others between them.
+walk over them all that waits, so that what is sent faster than it can be carried goes in fewer and larger pieces. The
+first few clients are served on the sender's own thread, so small lists need nobody else; a helper in the background
+serves the rest, in slices, with breaks for others between them.
 
 Each client's place in the list notes the last errand that it was given. So a client that cannot wait for the walker,
 because something else is to be done with it, catches up by itself, and the walker passes over it.
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from itertools import islice, takewhile
+from itertools import islice
 from time import monotonic
 from typing import Any, NamedTuple, TypeVar
 
@@ -263,7 +263,7 @@ class SseEmitters:
         return self._position < len(self._to) or self._begin_walk()
 
     def _begin_walk(self) -> bool:
-        """Take up all that goes to the same clients next. False where there is nothing, and nobody walks any more."""
+        """Take up all that goes on one walk next. False where there is nothing, and nobody walks any more."""
         with self._guard:
             self._carried = max(self._carried, self._batch.last)
             while self._outbox and self._outbox[0].number <= self._carried:
@@ -370,14 +370,19 @@ def _outlet(member: Member) -> DirectOutlet:
 
 
 def _first_batch(outbox: deque[_Errand]) -> list[_Errand]:
-    """The first errands that one walk can carry: events for the same clients, or an end."""
+    """The first errands that one walk can carry to the clients of the last of them: events, or an end.
+
+    Who came after the first of them counts as served up to where it came, and who has left caught up as it did. Were it
+    only what goes to the very same clients, a list whose clients come and go all the time would never gather anything.
+    """
     first = next(iter(outbox), None)
     if first is None or first.frame is None:
         return [] if first is None else [first]
     room = BATCH
     taken: list[_Errand] = []
-    for errand in takewhile(lambda errand: errand.frame is not None and errand.members is first.members, outbox):
-        assert errand.frame is not None
+    for errand in outbox:
+        if errand.frame is None:
+            break
         room -= len(errand.frame.payload)
         if room < 0 and taken:
             break

@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from .parking import guard
+from .parking import SLICE, give_way, guard, is_green
 
 log = logging.getLogger(__name__)
 
@@ -68,9 +68,13 @@ class Lane:
     def _help(self) -> None:
         with self._guard:
             self._coming -= 1
+        slice_ends = time.monotonic() + SLICE
         while (job := self._next()) is not None:
             call_and_log(job)
             del job
+            if time.monotonic() > slice_ends and is_green():  # threads are made to, greenlets are not
+                give_way()
+                slice_ends = time.monotonic() + SLICE
 
     def _next(self) -> Callable[[], object] | None:
         with self._guard:

@@ -134,6 +134,9 @@ class _Tap:
     def unsent(self) -> int | None:
         return None
 
+    def acknowledged(self) -> int | None:
+        return None
+
 
 def _pipe(out: BinaryIO) -> int | None:
     try:

@@ -31,6 +31,9 @@ class Outlet(Protocol):
     def unsent(self) -> int | None:
         """How many bytes that were written the client has not acknowledged yet; None where nobody can tell."""
 
+    def acknowledged(self) -> int | None:
+        """How many it has acknowledged, of all; None where nobody can tell."""
+
 
 class Client(Protocol):
     """A socket that never blocks."""

@@ -14,15 +14,14 @@ Under gevent's patching all of these threads are greenlets.
 from __future__ import annotations
 
 import heapq
-import selectors
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 
 from .lanes import Lane, call_and_log
-from .parking import SLICE, begin_anew_in_child, give_way, guard, native, on_main_loop, parker
+from .parking import SLICE, Selector, begin_anew_in_child, give_way, guard, native, on_main_loop, parker, selector
 
 #: What runs on helper threads, and how much of it at once; more waits for some of it to end. Slow rules hold up no
 #: callbacks, and whoever looks on holds up neither. Jobs of a lane with one helper run in order.
@@ -31,6 +30,14 @@ MAX_HELPERS = {CALLBACKS: 8, RULES: 2, FIGURES: 1}
 
 #: After so many slices of work the thread looks at its readers again.
 SLICES = 8
+
+#: So many timers are called in a row while other calls wait. Where more are due than there is time for, as when
+#: thousands of clients come at once, those would else wait for all of them.
+IN_A_ROW = 16
+
+#: Whoever works in the background has this share of the time, where others need more than a moment when it gives way,
+#: and this many seconds in one go at most.
+SHARE, LONGEST_SLICE = 0.25, 0.02
 
 #: Seconds; the operating system takes no more than some weeks.
 LONGEST_REST = 3600.0
@@ -63,6 +70,7 @@ class Scheduler:
     _cancelled: int
     _readers: list[tuple[int, Callable[[], object]]]
     _bell: Bell | None = None
+    _descriptors: Selector | None = None
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
@@ -132,6 +140,8 @@ class Scheduler:
         self._wake()
 
     def _begin_anew(self) -> None:
+        if self._descriptors is not None:  # before them: gevent's event loop aborts where it looks at what is closed
+            self._descriptors.close()
         if self._bell is not None:
             self._bell.close()
         self._guard = guard()
@@ -142,8 +152,10 @@ class Scheduler:
         self._lanes = {name: Lane(name, most) for name, most in MAX_HELPERS.items()}
         self._readers = []
         self._running = False
+        self._in_a_row = 0  # so many timers, since the last call that had been asked for soon
         self._awake = True  # nobody needs to wake the thread: it has not looked yet, or is about to look
         self._bell = None
+        self._descriptors = None
 
     def _wake(self) -> None:
         with self._guard:
@@ -160,24 +172,24 @@ class Scheduler:
             if self._running:
                 return
             self._running = True
-        bell = selector = None
+        bell = descriptors = None
         try:
             self._bell = bell = Bell()
-            selector = selectors.DefaultSelector()
-            threading.Thread(target=self._loop, args=(bell, selector), name="sse-scheduler", daemon=True).start()
+            self._descriptors = descriptors = selector()
+            threading.Thread(target=self._loop, args=(bell, descriptors), name="sse-scheduler", daemon=True).start()
         except (OSError, RuntimeError):  # no descriptor, or no thread, to be had now
             self._running = False
             if bell is not None:
                 bell.close()
-            if selector is not None:
-                selector.close()
+            if descriptors is not None:
+                descriptors.close()
             raise
 
-    def _loop(self, bell: Bell, selector: selectors.BaseSelector) -> None:
+    def _loop(self, bell: Bell, descriptors: Selector) -> None:
         try:
-            with selector:
-                selector.register(bell.fileno(), selectors.EVENT_READ, bell.hush)
-                self._serve(bell, selector)
+            with closing(descriptors):
+                descriptors.register(bell.fileno(), bell.hush)
+                self._serve(bell, descriptors)
         except BaseException:
             self._running = False  # whoever needs it next starts it again
             bell.close()
@@ -185,19 +197,19 @@ class Scheduler:
         # In a forked child gevent goes on with the parent's greenlets. Threads that end there are unknown to threading.
         parker().park()
 
-    def _serve(self, bell: Bell, selector: selectors.BaseSelector) -> None:
+    def _serve(self, bell: Bell, descriptors: Selector) -> None:
         registered = 0
         while self._bell is bell:
             for descriptor, call in self._readers[registered:]:
-                selector.register(descriptor, selectors.EVENT_READ, call)
+                descriptors.register(descriptor, call)
                 registered += 1
             for lane in self._lanes.values():
                 lane.start_helpers()
-            ready = selector.select(self._rest(registered))
+            ready = descriptors.select(self._rest(registered))
             if self._bell is not bell:
                 return
-            for key, _ in ready:
-                call_and_log(key.data)
+            for call in ready:
+                call_and_log(call)
             with self._guard:
                 self._awake = True
             self._call_due()
@@ -218,13 +230,21 @@ class Scheduler:
         while slices < SLICES and (call := self._next_call()) is not None:
             if call_and_log(call) is True:
                 self._soon.append(call)
-            if time.monotonic() > slice_ends:
+            if (now := time.monotonic()) > slice_ends:
                 give_way()
-                slices, slice_ends = slices + 1, time.monotonic() + SLICE
+                slices, slice_ends = slices + 1, _slice_ends(now, time.monotonic())
 
     def _next_call(self) -> Callable[[], object] | None:
         """What is due, and what is to be called soon, in turns."""
-        return self._pop_due() or (self._soon.popleft() if self._soon else None)
+        if self._soon and self._in_a_row >= IN_A_ROW:
+            self._in_a_row = 0
+            return self._soon.popleft()
+        due = self._pop_due()
+        if due is not None:
+            self._in_a_row += 1
+            return due
+        self._in_a_row = 0
+        return self._soon.popleft() if self._soon else None
 
     def _pop_due(self) -> Callable[[], object] | None:
         now = self.clock()
@@ -257,6 +277,11 @@ class Scheduler:
             last.next, timer.next = timer, last.next
         self._timers[timer.when] = timer
         self._count += 1
+
+
+def _slice_ends(gave_way: float, came_back: float) -> float:
+    """When to give way again: a slice of time is nothing where a turn of the others takes a hundred."""
+    return came_back + min(max(SLICE, SHARE * (came_back - gave_way)), LONGEST_SLICE)
 
 
 class Bell:

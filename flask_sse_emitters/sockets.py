@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import _socket
 import logging
+import os
 import socket
 import sys
 from contextlib import suppress
@@ -29,6 +30,9 @@ log = logging.getLogger(__name__)
 
 _OUT = 0x004  # select.EPOLLOUT and EPOLLRDHUP, which are missing where epoll is
 _RDHUP = 0x2000
+
+#: Where the number of bytes that were acknowledged is in Linux's ``struct tcp_info``.
+_BYTES_ACKED = slice(120, 128)
 
 #: So many sockets are seen to in one go; then others get the processor.
 AT_ONCE = 256
@@ -77,11 +81,11 @@ class Sockets:
         """Tell the watcher when the client at this socket has left."""
         watch = Watch(descriptor, watcher)
         with self._guard:
-            opened = self._epoll is None
+            opened, missing = self._epoll is None, None
             if self._epoll is None:
-                self._epoll = _new_epoll()
+                self._epoll, missing = _new_epoll()
             self._watches[descriptor] = watch
-            error = _register(self._epoll, descriptor)
+            error = missing or _register(self._epoll, descriptor)
             watch.is_on = self._epoll is not None and error is None
         if opened and self._epoll is not None:
             SCHEDULER.add_reader(self._epoll.fileno(), self._notice)
@@ -120,6 +124,13 @@ class Sockets:
         with self._guard:
             if self._watches.get(watch.descriptor) is watch:
                 return _unsent(watch.descriptor)
+        return None
+
+    def acknowledged(self, watch: Watch) -> int | None:
+        """How many bytes written to this socket its client has acknowledged; None where nobody can tell."""
+        with self._guard:
+            if self._watches.get(watch.descriptor) is watch:
+                return _acknowledged(watch.descriptor)
         return None
 
     def watchers(self) -> list[Watcher]:
@@ -181,12 +192,14 @@ class Sockets:
 SOCKETS = Sockets()
 
 
-def _new_epoll() -> epoll | None:
+def _new_epoll() -> tuple[epoll | None, OSError | None]:
     try:
         instance: epoll = native("select", "epoll")()
-    except (AttributeError, OSError):  # this system has none, or no descriptor for one now
-        return None
-    return instance
+    except AttributeError:  # this system has none
+        return None, None
+    except OSError as error:  # it has no descriptor for one now
+        return None, error
+    return instance, None
 
 
 def _register(epoll: epoll | None, descriptor: int) -> OSError | ValueError | None:
@@ -208,6 +221,21 @@ def _shut_down(descriptor: int, how: int) -> None:
         handle.detach()
 
 
+def put_out_of_reach(descriptor: int) -> None:
+    """In a forked child: let go of the parent's client, so that nothing here can write to it or keep it connected.
+
+    The descriptor is not closed but stands for something that never stirs: under gevent, copies of the parent's
+    greenlets may still wait for it, and the event loop aborts where it is gone.
+    """
+    with suppress(OSError):
+        if not _nowhere:
+            _nowhere.extend(os.pipe())
+        os.dup2(_nowhere[0], descriptor, inheritable=False)
+
+
+_nowhere: list[int] = []
+
+
 def _unsent(descriptor: int) -> int | None:
     if sys.platform == "win32":
         return None
@@ -217,3 +245,16 @@ def _unsent(descriptor: int) -> int | None:
     except OSError:
         return None
     return int.from_bytes(answer, sys.byteorder)
+
+
+def _acknowledged(descriptor: int) -> int | None:
+    if sys.platform != "linux":
+        return None
+    handle = _socket.socket(fileno=descriptor)
+    try:
+        info = handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_ACKED.stop)
+    except OSError:  # it is no TCP
+        return None
+    finally:
+        handle.detach()
+    return int.from_bytes(info[_BYTES_ACKED], sys.byteorder) if len(info) == _BYTES_ACKED.stop else None

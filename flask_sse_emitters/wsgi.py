@@ -23,7 +23,7 @@ from .event import Event
 from .handoff import Call, hand_off, note_declined, why_not
 from .parking import give_way, parker
 from .settings import Handoff, Settings, query
-from .sockets import SOCKETS, Watch
+from .sockets import SOCKETS, Watch, put_out_of_reach
 from .streams import Streams
 
 if TYPE_CHECKING:
@@ -197,6 +197,10 @@ class Stream:
         watch = self._watch
         return None if watch is None else SOCKETS.unsent(watch)
 
+    def acknowledged(self) -> int | None:
+        watch = self._watch
+        return None if watch is None else SOCKETS.acknowledged(watch)
+
     def hung_up(self) -> None:
         if self._emitter is not None:
             self._emitter._disconnect(ConnectionResetError(errno.ECONNRESET, "the client left"))
@@ -205,7 +209,8 @@ class Stream:
         """The server waits for that."""
 
     def forked(self) -> None:
-        """The server's sockets are its own affair."""
+        if self._watch is not None:
+            put_out_of_reach(self._watch.descriptor)
 
     def _begin(self, greeting: bytes) -> bytes:
         emitter, self._greeting = self._emitter, None

@@ -167,6 +167,9 @@ class Sleeper:
     def unsent(self) -> int | None:
         return None
 
+    def acknowledged(self) -> int | None:
+        return None
+
     def take_all(self) -> None:
         """Whatever there is, until there is nothing."""
         while True:

@@ -160,20 +160,17 @@ class ModelList:
     def __init__(self) -> None:
         self.members: list[ModelEmitter] = []
         self.number = 0
-        self.outbox: list[tuple[int, Errand, tuple[ModelEmitter, ...], int]] = []
+        self.outbox: list[tuple[int, Errand, tuple[ModelEmitter, ...]]] = []
         self.is_carried = False  # in the background, soon
-        self._version = 0
 
     def add(self, emitter: ModelEmitter) -> None:
         if emitter.reason is None and emitter not in self.members:
             self.members.append(emitter)
-            self._version += 1
             emitter.served[self] = self.number
 
     def remove(self, emitter: ModelEmitter) -> None:
         if emitter in self.members:
             self.members.remove(emitter)
-            self._version += 1
             del emitter.served[self]
 
     def put(self, errand: Errand, now: float, on_main_loop: bool) -> int:
@@ -181,7 +178,7 @@ class ModelList:
             return 0
         count = len(self.members)
         self.number += 1
-        self.outbox.append((self.number, errand, tuple(self.members), self._version))
+        self.outbox.append((self.number, errand, tuple(self.members)))
         if not self.is_carried and on_main_loop:
             self.walk(now)
         else:
@@ -189,24 +186,24 @@ class ModelList:
         return count
 
     def outstanding(self, emitter: ModelEmitter) -> list[Errand]:
-        return [errand for number, errand, _, _ in self.outbox if number > emitter.served[self]]
+        return [errand for number, errand, _ in self.outbox if number > emitter.served[self]]
 
     def walk(self, now: float) -> None:
-        """Carry all that there is, in batches that go to the same clients."""
+        """Carry all that there is, in batches that go to the clients of the last."""
         while self.outbox:
             first = self.outbox[0]
             batch = [first]
             for other in self.outbox[1:]:
-                if None in (first[1], other[1]) or other[3] != first[3]:
+                if None in (first[1], other[1]):
                     break
                 batch.append(other)
-            for emitter in first[2]:
+            for emitter in batch[-1][2]:
                 self._serve(emitter, batch, now)
             del self.outbox[: len(batch)]
         self.is_carried = False
 
     def _serve(
-        self, emitter: ModelEmitter, batch: list[tuple[int, Errand, tuple[ModelEmitter, ...], int]], now: float
+        self, emitter: ModelEmitter, batch: list[tuple[int, Errand, tuple[ModelEmitter, ...]]], now: float
     ) -> None:
         if self not in emitter.served or emitter.served[self] >= batch[-1][0]:
             return
@@ -215,5 +212,5 @@ class ModelList:
             emitter.catch_up(besides=self)
             emitter.end(CloseReason.COMPLETED)
         else:
-            missing = frames([errand for number, errand, _, _ in batch if number > served])
+            missing = frames([errand for number, errand, _ in batch if number > served])
             emitter.deliver(missing, now, is_whole=len(missing) == len(batch))

@@ -29,6 +29,7 @@ class FakeOutlet:
         self.wakes = 0
         self.cuts = 0
         self.in_flight: int | None = None
+        self.has_taken: int | None = None
         self.given: list[bytes] = []
         emitter._stream_to(self)
 
@@ -44,6 +45,9 @@ class FakeOutlet:
 
     def unsent(self) -> int | None:
         return self.in_flight
+
+    def acknowledged(self) -> int | None:
+        return self.has_taken
 
     def take(self) -> bytes | None:
         return self.given.pop(0) if self.given else self.emitter._take()
@@ -453,6 +457,32 @@ def test_a_client_whose_unsent_bytes_shrink_is_not_gone(make: Make, scheduler: M
     assert emitter.is_open
     scheduler.pass_time(60)
     assert emitter.close_reason is CloseReason.DISCONNECTED, "the same bytes for a minute"
+
+
+def test_a_client_that_acknowledges_nothing_has_vanished_though_nothing_is_being_written(
+    make: Make, scheduler: ManualScheduler
+) -> None:
+    """What it is sent fits the system's buffer: no write would ever show it."""
+    emitter = make(timeout=0)
+    outlet = FakeOutlet(emitter)
+    outlet.in_flight, outlet.has_taken = 3, 500
+    for _ in range(100):  # it is on its way each time that somebody looks, and arrives
+        outlet.has_taken += 3
+        assert pass_and_take(emitter, outlet, scheduler)
+    outlet.in_flight = 0
+    for _ in range(100):
+        assert pass_and_take(emitter, outlet, scheduler)
+    outlet.in_flight = 3
+    lasted = sum(pass_and_take(emitter, outlet, scheduler) for _ in range(100))
+    assert 30 <= lasted * 5 <= 2 * (30 + 15)
+    assert (emitter.close_reason, outlet.take()) == (CloseReason.DISCONNECTED, None)
+
+
+def pass_and_take(emitter: SseEmitter, outlet: FakeOutlet, scheduler: ManualScheduler) -> bool:
+    """Five seconds, in which a client that takes what comes is sent an event or a heartbeat. Whether it is there."""
+    scheduler.pass_time(5)
+    outlet.take_all()
+    return emitter.is_open
 
 
 def test_a_client_that_has_taken_all_is_not_gone_though_the_process_is_late(

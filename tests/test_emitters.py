@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import socket
 import threading
 import weakref
 from datetime import datetime
@@ -14,8 +15,10 @@ import pytest
 from flask import Flask
 
 from flask_sse_emitters import SSE, CloseReason, CopyOnWriteList, Event, InvalidEvent, SseEmitter, SseEmitters, settings
+from flask_sse_emitters.direct import HandedOff
 from flask_sse_emitters.emitters import CROWD, OWN_SHARE, STRIDE
 from flask_sse_emitters.frames import Batch
+from flask_sse_emitters.sockets import SOCKETS
 
 from .clock import ManualScheduler
 from .stress import texts_of
@@ -262,6 +265,9 @@ class _Sleeper:
     def unsent(self) -> int | None:
         return None
 
+    def acknowledged(self) -> int | None:
+        return None
+
 
 def test_nothing_that_was_sent_after_the_end_of_a_list_is_delivered() -> None:
     emitters, others, both = SseEmitters(), SseEmitters(), SseEmitter()
@@ -315,6 +321,41 @@ def test_a_list_that_nobody_uses_any_more_keeps_nobody_alive() -> None:
     assert emitters._batch.payload == b""
 
 
+class _Unconcerned:
+    """Watches a socket, and makes nothing of it."""
+
+    def hung_up(self) -> None: ...
+
+    def has_room(self) -> None: ...
+
+    def forked(self) -> None: ...
+
+
+def _handed_off(emitter: SseEmitter) -> None:
+    """To a client that is gone, and nobody has noticed yet."""
+    server, client = socket.socketpair()
+    outlet = HandedOff(emitter, server, True, SOCKETS.watch(server.fileno(), _Unconcerned()), ())
+    emitter._hand_over(outlet)
+    outlet.begin()
+    client.close()
+
+
+def test_clients_that_turn_out_to_be_gone_are_let_go_without_the_garbage_collector() -> None:
+    """Where hundreds leave in a second, it would have to look at everything for them again and again."""
+    emitters = SseEmitters()
+    gone = [weakref.ref(emitters.add(SseEmitter())) for _ in range(2 * STRIDE)]
+    for emitter in emitters:
+        _handed_off(emitter)
+    del emitter
+    gc.collect()
+    gc.disable()
+    try:
+        emitters.send("x")
+        until(lambda: not any(each() for each in gone), "all to be let go")
+    finally:
+        gc.enable()
+
+
 def test_an_end_of_the_list_that_is_under_way_is_the_end_for_who_catches_up() -> None:
     emitters, elsewhere, other = SseEmitters(), SseEmitters(), SseEmitter()
     gate, sender = held_up(emitters, other)
@@ -357,7 +398,7 @@ def test_one_who_has_caught_up_with_a_part_of_a_batch_gets_the_rest_of_it() -> N
     assert texts_of(gate) == ["before", "1", "2", "3"]
 
 
-def test_what_waits_for_the_same_clients_goes_to_them_on_one_walk(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_waits_goes_on_one_walk(monkeypatch: pytest.MonkeyPatch) -> None:
     batches: list[int] = []
     original = SseEmitter._deliver
 
@@ -377,6 +418,34 @@ def test_what_waits_for_the_same_clients_goes_to_them_on_one_walk(monkeypatch: p
     until(lambda: not emitters._walking, "the walk")
     assert [count for count in batches if count > 1] == [21, 21], "and no more at once than makes a good write"
     assert len(texts_of(other)) == 24
+
+
+def test_what_waits_goes_on_one_walk_though_clients_come_and_go_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a list that is behind, and whose clients come and go, could not gather what waits, and would stay behind."""
+    batches: list[int] = []
+    original = SseEmitter._deliver
+
+    def deliver(emitter: SseEmitter, batch: Batch, membership: Any) -> None:
+        batches.append(len(batch.frames))
+        original(emitter, batch, membership)
+
+    emitters, stays, leaves, ends = SseEmitters(), SseEmitter(), SseEmitter(), SseEmitter()
+    gate, sender = held_up(emitters, stays, leaves, ends)
+    emitters.send("1")
+    comes = emitters.add(SseEmitter())
+    emitters.send("2")
+    emitters.remove(leaves)
+    emitters.send("3")
+    ends.complete()
+    emitters.send("4")
+    monkeypatch.setattr(SseEmitter, "_deliver", deliver)
+    gate.let.set()
+    sender.join(PATIENCE)
+    until(lambda: not emitters._walking, "the walk")
+    assert {count for count in batches if count > 1} == {4}
+    assert texts_of(stays) == texts_of(gate) == ["before", "1", "2", "3", "4"]
+    assert texts_of(comes) == ["2", "3", "4"]
+    assert (texts_of(leaves), texts_of(ends)) == (["before", "1", "2"], ["before", "1", "2", "3"])
 
 
 class _Interlude:

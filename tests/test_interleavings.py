@@ -322,6 +322,9 @@ class Room:
     def unsent(self, _watch: Any) -> int | None:
         return None
 
+    def acknowledged(self, _watch: Any) -> int | None:
+        return None
+
     def forget(self, watch: Any) -> None: ...
 
 

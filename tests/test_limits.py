@@ -196,6 +196,9 @@ class Outlet:
     def unsent(self) -> int | None:
         return None
 
+    def acknowledged(self) -> int | None:
+        return None
+
 
 def test_stats_may_be_asked_for_while_channels_come_and_go() -> None:
     board, stop, errors = Board(), threading.Event(), []

@@ -109,6 +109,9 @@ class TakesWhenTold:
     def unsent(self) -> int | None:
         return None
 
+    def acknowledged(self) -> int | None:
+        return None
+
 
 class Stand(RuleBasedStateMachine):
     """What both machines stand on: an app, a clock that a step moves, and threads that do one step each."""

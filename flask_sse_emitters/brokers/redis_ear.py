@@ -66,6 +66,10 @@ LONGEST_PAUSE = 0.05
 #: Clocks run apart: how far is found out anew after so many seconds.
 CLOCK_HOLDS = 60.0
 
+#: What comes so many seconds after it was published has been long on its way, or the clock of Redis was put back. That
+#: is found out once in as many seconds.
+LATE = 5.0
+
 
 class Topic:
     """One channel that somebody here listens to. Only the thread that listens touches it, but for its listeners."""
@@ -235,6 +239,7 @@ class _Session:
         self._asked: float | None = None  # and when it was asked to since
         self._skew = math.inf  # from the clock of Redis to ours
         self._skewed = 0.0  # when that was found out
+        self._doubted = -math.inf  # when that was last in doubt
         self._behind: dict[Topic, None] = {}  # are to be looked up
         self._failed: dict[Topic, None] = {}  # could not be, and are again
         self._warned: dict[Topic, None] = {}  # of what others announce there
@@ -364,12 +369,20 @@ class _Session:
         if heard is None or own is None:
             return False
         newest, ms = (told[-1].offset, told[-1].ms) if told else (own.newest, topic.ms)
-        if heard.epoch == own.epoch and heard.offset == newest + 1:
+        if heard.epoch == own.epoch and heard.offset == newest + 1 and not self._doubts_clock(heard):
             return True
         if heard.epoch != own.epoch or heard.offset > newest or heard.ms > ms:  # or Redis has lost some
             topic.is_behind = True
             self._behind[topic] = None
         return False
+
+    def _doubts_clock(self, heard: Told) -> bool:
+        """Whether the clocks are to be compared anew: with a wrong one, what is new would be forgotten as too old."""
+        now = SCHEDULER.clock()
+        if now - (heard.ms / 1000 + self._skew) < LATE or now < self._doubted + LATE:
+            return False
+        self._doubted, self._skew = now, math.inf
+        return True
 
     def _tell(self, topic: Topic | None, told: Sequence[Told]) -> None:
         """What is next in the channel: so much at a time as clients can be written in one go."""
@@ -389,8 +402,9 @@ class _Session:
 
     def _keep(self, topic: Topic, log: Log, told: Told) -> Frame:
         topic.ms = told.ms
+        at = min(told.ms / 1000 + self._skew, SCHEDULER.clock())  # a clock that was put on says more
         with log.guard:
-            return log.keep(told.frame, told.bounds, told.ms / 1000 + self._skew)
+            return log.keep(told.frame, told.bounds, at)
 
     def _pass_on(self, topic: Topic, frames: list[Frame]) -> None:
         seconds = 0.0

@@ -1,0 +1,119 @@
+"""Streams whose callbacks do what callbacks should not: raise, block, and change what is being changed."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import defaultdict
+from typing import Any
+
+from flask import Flask, request
+from flask.typing import ResponseReturnValue
+
+from flask_sse_emitters import SSE, EmitterClosed, SseEmitter, SseEmitters
+from flask_sse_emitters.parking import guard
+
+app = Flask(__name__)
+app.config["SSE_HANDOFF"] = os.environ.get("SSE_HANDOFF", "auto")
+sse = SSE(app)
+
+lists: defaultdict[str, SseEmitters] = defaultdict(SseEmitters)
+emitters: dict[str, SseEmitter] = {}
+journal: list[str] = []
+_guard = guard()
+_released = threading.Event()
+
+
+def note(what: str) -> None:
+    with _guard:
+        journal.append(what)
+
+
+def raising(name: str, emitter: SseEmitter, clients: SseEmitters) -> None:
+    @emitter.on_error
+    def fail(error: BaseException) -> None:
+        raise ValueError(f"the first of {name}")
+
+    @emitter.on_completion
+    def leave() -> None:
+        raise SystemExit(f"the second of {name}")
+
+
+def blocking(name: str, emitter: SseEmitter, clients: SseEmitters) -> None:
+    @emitter.on_completion
+    def block() -> None:
+        note(f"{name} blocks")
+        _released.wait()
+
+
+def recursing(name: str, emitter: SseEmitter, clients: SseEmitters) -> None:
+    """Everything at once that anybody might do to the list that it has just left, and to itself."""
+
+    @emitter.on_completion
+    def do_all() -> None:
+        clients.send(f"{name} is gone")
+        emitter.complete()
+        emitter.complete_with_error(RuntimeError("too late"))
+        try:
+            emitter.send("to itself")
+        except EmitterClosed:
+            note(f"{name} cannot send to itself")
+        clients.add(emitter)
+        emitter.on_completion(lambda: note(f"{name} has registered one more"))
+        late = clients.add(SseEmitter())
+        late.on_completion(lambda: clients.send(f"the late one of {name} is gone"))
+        late.complete()
+        clients.remove(emitters["removed"])
+        emitters["next"].complete()
+
+
+HABITS = {"raise": raising, "block": blocking, "recurse": recursing}
+
+
+@app.get("/connect/<list>/<name>")
+def connect(list: str, name: str) -> ResponseReturnValue:
+    emitter = emitters[name] = lists[list].add(SseEmitter(heartbeat=request.args.get("heartbeat", type=float)))
+    if habit := request.args.get("habit"):
+        HABITS[habit](name, emitter, lists[list])
+    emitter.on_completion(lambda: note(f"{name} is over"))
+    emitter.send("welcome")
+    return emitter
+
+
+@app.post("/complete/<name>")
+def complete(name: str) -> ResponseReturnValue:
+    emitters[name].complete()
+    return ""
+
+
+@app.post("/send/<list>")
+def send(list: str) -> ResponseReturnValue:
+    return {"reached": lists[list].send(request.get_json())}
+
+
+@app.post("/release")
+def release() -> ResponseReturnValue:
+    _released.set()
+    return ""
+
+
+@app.post("/chain/<name>")
+def chain(name: str) -> ResponseReturnValue:
+    """So many emitters of which the end of each ends the next one, and the last one ends this stream."""
+    every = [SseEmitter() for _ in range(int(request.args["length"]))]
+    for emitter, following in zip(every, [*every[1:], emitters[name]], strict=True):
+        lists["chain"].add(emitter).on_completion(following.complete)
+    every[0].complete()
+    return {"length": len(every)}
+
+
+@app.get("/state/<list>")
+def state(list: str) -> dict[str, Any]:
+    stats = sse.stats()
+    return {
+        "journal": journal,
+        "count": len(lists[list]),
+        "clients": stats["clients"],
+        "closed": stats["closed"],
+        "chain": len(lists["chain"]),
+    }
