@@ -3,15 +3,19 @@ PYTHON ?= python3
 PORT ?= 8080
 VENV := .venv
 BIN := $(VENV)/bin
+LOWEST := build/lowest
 NPM := build/npm
+# One more than there are processors: many tests wait.
+JOBS := $(shell expr $$(nproc) + 1)
 
-.PHONY: help run test lint pytest docs debian bench bench-quick fuzz clean
+.PHONY: help run test test-lowest lint pytest docs debian bench bench-quick soak fuzz clean
 
 help:
 	@echo "make run    serve the example on http://127.0.0.1:$(PORT)/ (PORT=... changes it; SSE_BROKER_URL=redis://...: many workers)"
 	@echo "make test   ruff, mypy, the documentation and all tests"
 	@echo "make docs   the documentation, in build/docs"
 	@echo "make bench  this package beside its peers, in some 25 minutes; make bench-quick in less than one"
+	@echo "make soak   an hour of clients that come and go, over Redis; SOAK_SECONDS=600 make soak: ten minutes"
 
 run: $(VENV)/.run
 	@PORT=$(PORT) $(BIN)/gunicorn example_app:app
@@ -28,7 +32,11 @@ lint: $(VENV)/.test
 	$(BIN)/mypy
 
 pytest: $(VENV)/.test $(NPM)/.installed
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n $(JOBS)
+
+# The same tests on the lowest versions that setup.cfg allows, which have wheels for Python 3.11 and 3.12 alone.
+test-lowest: debian $(LOWEST)/.test $(NPM)/.installed
+	$(LOWEST)/bin/pytest -n $(JOBS)
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks
@@ -38,11 +46,11 @@ bench-quick: $(VENV)/.bench
 
 # The Debian packages that tests need: where we are root they are installed, elsewhere their tests say what is missing.
 debian:
-	@sh tests/debian-packages chromium=chromium curl=curl nginx=nginx node=nodejs npm=npm redis-server=redis-server \
-	    systemd-analyze=systemd systemd-socket-activate=systemd
+	@sh tests/debian-packages chromium=chromium curl=curl faketime=faketime nginx=nginx node=nodejs npm=npm \
+	    redis-server=redis-server systemd-analyze=systemd systemd-socket-activate=systemd
 
-$(VENV)/bin/python:
-	@sh tests/virtual-environment "$(PYTHON)" $(VENV)
+$(VENV)/bin/python $(LOWEST)/bin/python:
+	@sh tests/virtual-environment "$(PYTHON)" $(@:/bin/python=)
 
 $(VENV)/.run: setup.cfg pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --editable ".[server,redis]"
@@ -51,6 +59,11 @@ $(VENV)/.run: setup.cfg pyproject.toml | $(VENV)/bin/python
 $(VENV)/.test: setup.cfg pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --editable ".[server,redis,jwt,metrics,docs,test]"
 	@touch $@ $(VENV)/.run
+
+$(LOWEST)/.test: setup.cfg pyproject.toml tests/constraints/lowest.txt | $(LOWEST)/bin/python
+	$(LOWEST)/bin/python -m pip install --quiet --constraint tests/constraints/lowest.txt \
+	    --editable ".[server,redis,jwt,metrics,docs,test]"
+	@touch $@
 
 # The clients that npm has; without npm the tests of them say what is missing.
 $(NPM)/.installed: tests/npm/package.json | debian
@@ -72,6 +85,10 @@ fuzz: $(VENV)/.test
 	    build/fuzz/decoder tests/fuzz/corpus/decoder
 	$(BIN)/python -m tests.fuzz endpoint -max_total_time=600 -max_len=2048 -artifact_prefix=build/fuzz/ \
 	    build/fuzz/endpoint tests/fuzz/corpus/endpoint
+
+# Leaves benchmarks/results/soak.*, and ends with an error where anything grows, or a client misses anything.
+soak: debian $(VENV)/.test $(VENV)/.bench
+	$(BIN)/python -m tests.soak
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -105,6 +105,8 @@ class _Tokens:
     def _verified(self, token: str) -> Mapping[str, Any]:
         if not token or len(token) > LONGEST_TOKEN:
             raise _bad(f"the token has {len(token)} characters")
+        if not token.isascii():  # which PyJWT before 2.14 passes over in the signature
+            raise _bad("the token is not ASCII")
         jwt = self._jwt
         try:
             key = self._find_key(token)
@@ -117,13 +119,16 @@ class _Tokens:
         if not key:
             raise _bad("there is no key for the token")
         try:
-            claims: Mapping[str, Any] = jwt.decode(
+            decoded = jwt.PyJWT().decode_complete(
                 token, key, algorithms=self._algorithms, audience=self._audience, options={"verify_sub": False}
             )
         except jwt.InvalidKeyError:
             raise  # nor is this
         except (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError) as error:
             raise _bad(f"the token is bad: {error}") from error
+        if "crit" in decoded["header"]:  # RFC 7515, 4.1.11; PyJWT before 2.12 does not look
+            raise _bad("the token's header has extensions that must be understood, and are not: crit")
+        claims: Mapping[str, Any] = decoded["payload"]
         return claims
 
 

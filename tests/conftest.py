@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import shutil
 from collections.abc import Iterator
 
 import pytest
+from click.testing import CliRunner
+from flask import Flask
+from flask.testing import FlaskCliRunner
 
 from .clock import ManualScheduler
 from .servers import SERVERS, Server
@@ -21,6 +25,12 @@ def program(name: str, package: str) -> str:
             pytest.fail(reason)
         pytest.skip(reason)
     return path
+
+
+def cli_runner(app: Flask) -> FlaskCliRunner:
+    """What runs an app's commands, and keeps their stdout and stderr apart: click before 8.2 wants to be told so."""
+    mixes = "mix_stderr" in inspect.signature(CliRunner).parameters
+    return app.test_cli_runner(**({"mix_stderr": False} if mixes else {}))
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from importlib.metadata import distribution
 from pathlib import Path
 
 from .conftest import program
-from .servers import ROOT
+from .servers import NO_CONTROL_SOCKET, ROOT
 from .waiting import PATIENCE, until
 
 #: These go on until somebody ends them: here, as soon as they have said something.
@@ -79,7 +79,7 @@ def _run_server(words: list[str], folder: Path, env: dict[str, str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener, tempfile.TemporaryFile("w+") as log:
         here = f"fd://{listener.fileno()}"
         named = [here if _ADDRESS.fullmatch(word) else word for word in words]
-        command = [*named, "--no-control-socket", *([] if here in named else ["--bind", here])]
+        command = [*named, *NO_CONTROL_SOCKET, *([] if here in named else ["--bind", here])]
         process = subprocess.Popen(
             command,
             cwd=folder,

@@ -11,14 +11,22 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
+
+from packaging.version import Version
 
 from .waiting import PATIENCE
 
 ROOT = Path(__file__).parent.parent
 
 _GUNICORN = [sys.executable, "-m", "gunicorn", "--config", str(ROOT / "tests" / "gunicorn_settings.py")]
+
+GUNICORN = Version(version("gunicorn"))
+
+#: gunicorn would else keep a socket for commands of its own. Before 25.1 it does not, and knows no such option.
+NO_CONTROL_SOCKET = ["--no-control-socket"] if Version("25.1") <= GUNICORN else []
 
 _COMMANDS = {
     "gevent": [*_GUNICORN, "--worker-class", "gevent"],
@@ -63,6 +71,11 @@ class Server:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def drops_unread(self) -> bool:
+        """A worker that stops closes what it has accepted and not begun to read: gunicorn's gthread before 24."""
+        return self.kind == "gthread" and Version("24") > GUNICORN
 
     @property
     def log(self) -> str:

@@ -21,6 +21,7 @@ from flask import Flask
 from flask_sse_emitters import SSE
 from flask_sse_emitters.check import Finding, Plan, Target, check
 
+from .conftest import cli_runner
 from .servers import ROOT
 from .tiny_server import END, Answering, Request, TinyServer, chunk, head
 from .waiting import PATIENCE, until
@@ -87,7 +88,7 @@ def faults(found: dict[str, Finding]) -> list[str]:
 def invoked(*arguments: str) -> Result:
     app = Flask(__name__)
     SSE(app)
-    return app.test_cli_runner().invoke(args=["sse", "check", *arguments])
+    return cli_runner(app).invoke(args=["sse", "check", *arguments])
 
 
 # no answer

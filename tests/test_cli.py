@@ -28,7 +28,7 @@ from flask_sse_emitters.brokers.memory import MemoryBroker
 from flask_sse_emitters.testing import decode, published
 
 from .client import new_name
-from .conftest import program
+from .conftest import cli_runner, program
 from .redis_server import RedisServer
 from .servers import ROOT
 from .waiting import PATIENCE, until
@@ -129,7 +129,7 @@ def invoked(*arguments: str, data: bytes | None = None, **config: object) -> Res
     app = Flask(__name__)
     app.config.update({"SSE_BROKER_URL": "redis://127.0.0.1:1", "SSE_PUBLISH_SECONDS": PATIENCE, **config})
     SSE(app)
-    return app.test_cli_runner().invoke(args=["sse", *arguments], input=data)
+    return cli_runner(app).invoke(args=["sse", *arguments], input=data)
 
 
 BOTH = pytest.mark.parametrize(
@@ -186,7 +186,7 @@ def test_a_broker_that_publishes_and_does_not_listen_is_an_error_as_well() -> No
     sse = SSE(app)
     broker = sse._channels().broker = Elsewhere()
     broker.is_deaf = True
-    result = app.test_cli_runner().invoke(args=["sse", "listen", "orders"])
+    result = cli_runner(app).invoke(args=["sse", "listen", "orders"])
     assert (result.exit_code, result.stdout) == (1, "")
     assert "Error: the broker does not let us listen: no answer in SSE_PUBLISH_SECONDS" in result.stderr
     assert sse.stats()["channels"] == {}
@@ -195,7 +195,7 @@ def test_a_broker_that_publishes_and_does_not_listen_is_an_error_as_well() -> No
 def test_nothing_is_said_of_clients_where_the_broker_does_not_count_them() -> None:
     app = Flask(__name__)
     SSE(app)._channels().broker = Elsewhere()
-    result = app.test_cli_runner().invoke(args=["sse", "publish", "orders", "x"])
+    result = cli_runner(app).invoke(args=["sse", "publish", "orders", "x"])
     assert (result.exit_code, result.stderr) == (0, "")
 
 
@@ -265,7 +265,7 @@ def test_a_command_of_the_apps_own_stays() -> None:
         click.echo("the app's own")
 
     SSE(app)
-    assert app.test_cli_runner().invoke(args=["sse"]).stdout == "the app's own\n"
+    assert cli_runner(app).invoke(args=["sse"]).stdout == "the app's own\n"
 
 
 def test_one_extension_serves_several_apps() -> None:
@@ -274,7 +274,7 @@ def test_one_extension_serves_several_apps() -> None:
         app = Flask(name)
         app.config["SSE_BROKER_URL"] = f"redis://127.0.0.1:1/{len(name)}"
         sse.init_app(app)
-        found = app.test_cli_runner().invoke(args=["sse", "publish", "x", "y"])
+        found = cli_runner(app).invoke(args=["sse", "publish", "x", "y"])
         assert f"is redis://127.0.0.1:1/{len(name)} right" in found.stderr
 
 

@@ -38,6 +38,10 @@ HELD = 14
 
 RIGHTS = {credential.rpartition(".")[0].encode(): names for credential, names in {**TOKENS, **SESSIONS}.items()}
 LENGTH = re.compile("[0-9]{1,9}")
+#: What gunicorn before 27 logs where it reads on behind a request, and the body that it has not read is in no chunks.
+NO_CHUNK = re.compile(
+    r"^Traceback.*\n(?: (?!.*flask_sse_emitters).*\n)+gunicorn\.\S+\.InvalidChunkSize: ", re.MULTILINE
+)
 SECRET = re.compile(rb"<<([a-z0-9/~]+)>>")
 
 
@@ -539,7 +543,8 @@ def test_a_real_server_answers_whatever_bytes_it_is_sent_and_keeps_nothing() -> 
         except BaseException as error:
             error.add_note(f"The last bytes: {fuzz.last!r}\nThe server said: {server.log[-5000:]}")
             raise
-        assert "Traceback" not in server.log, server.log[-5000:]
+        log = NO_CHUNK.sub("", server.log)
+        assert "Traceback" not in log, log[-5000:]
         print(sorted(fuzz.counts.items()), post(server, "/steer"))  # noqa: T201 - pytest shows it where asked
     seen = {*fuzz.counts} >= {"200", "201", "400", "401", "403", "404", "405", "streams", "secrets"}
     assert seen or RAW_REQUESTS < 3_000, fuzz.counts

@@ -18,6 +18,7 @@ from flask_sse_emitters import SSE
 from flask_sse_emitters.status import describe, totals
 
 from .client import Client, connected, get, post
+from .conftest import cli_runner
 from .redis_server import RedisServer
 from .servers import ROOT, Server
 from .waiting import PATIENCE, until
@@ -47,7 +48,7 @@ def status_now(redis: RedisServer) -> Iterator[Callable[[], dict[str, Any]]]:
     app = Flask(__name__)
     app.config.update(SSE_BROKER_URL=redis.url, SSE_PUBLISH_SECONDS=PATIENCE)
     sse = SSE(app)
-    runner = app.test_cli_runner()
+    runner = cli_runner(app)
 
     def ask() -> dict[str, Any]:
         found: dict[str, Any] = json.loads(runner.invoke(args=["sse", "status", "--json"]).stdout)
@@ -61,7 +62,7 @@ def invoked(**config: object) -> Result:
     app = Flask(__name__)
     app.config.update(config)
     SSE(app)
-    return app.test_cli_runner().invoke(args=["sse", "status"])
+    return cli_runner(app).invoke(args=["sse", "status"])
 
 
 def test_two_processes_are_shown_with_their_clients_and_channels(

@@ -19,7 +19,7 @@ from flask_sse_emitters.settings import DEFAULTS
 from flask_sse_emitters.state import OTHER_FILES
 
 from .conftest import program
-from .servers import ROOT
+from .servers import NO_CONTROL_SOCKET, ROOT
 from .waiting import PATIENCE, until
 
 DEPLOY = ROOT / "deploy"
@@ -75,7 +75,7 @@ def test_gunicorn_takes_a_socket_that_systemd_holds(tmp_path: Path, monkeypatch:
     monkeypatch.delenv("GUNICORN_CMD_ARGS", raising=False)
     path = tmp_path / "flask-sse.sock"
     activate = [program("systemd-socket-activate", "systemd"), f"--listen={path}", "--setenv=PYTHONPATH"]
-    gunicorn = [sys.executable, "-m", "gunicorn", "--no-control-socket", "--bind", "127.0.0.1:1"]
+    gunicorn = [sys.executable, "-m", "gunicorn", *NO_CONTROL_SOCKET, "--bind", "127.0.0.1:1"]
     with (tmp_path / "log").open("wb") as log:
         process = subprocess.Popen(
             [*activate, *gunicorn, "--worker-class", "gevent", "tests.channels_app:app"],
