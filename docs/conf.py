@@ -13,6 +13,8 @@ nitpicky = True
 
 html_theme = "furo"
 html_title = "flask_sse_emitters"
+html_static_path = ["_static"]
+html_css_files = ["tables.css"]
 html_show_copyright = False
 html_copy_source = False
 pygments_dark_style = "github-dark"

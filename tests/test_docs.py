@@ -260,6 +260,20 @@ def _as_written(default: object) -> str:
     return f'"{default}"' if isinstance(default, str) else repr(default)
 
 
+def test_every_test_that_is_named_as_a_proof_is_there_and_every_row_names_one() -> None:
+    text = (ROOT / "docs" / "reliability.rst").read_text()
+    rows = [re.split(r"\n     - ", row) for row in re.findall(r"^   \* - (.*?)(?=^   \* - |^\S|\Z)", text, re.M | re.S)]
+    faults = [row for row in rows if row[0] != "Fault"]
+    assert len(faults) > 20
+    for row in faults:
+        assert len(row) == 5, row[0]
+        named = re.findall(r"``(test_\w+)(?:::(\w+))?``", row[4])
+        assert named, row[0]
+        for module, name in named:
+            written = (ROOT / "tests" / f"{module}.py").read_text()
+            assert re.search(rf"^(def |class )?{name}\b", written, re.M), name
+
+
 @pytest.mark.parametrize("page", MARKDOWN, ids=lambda page: str(page.name))
 def test_every_link_leads_somewhere(page: Path) -> None:
     text = re.sub(r"^( *)```.*?^\1```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)

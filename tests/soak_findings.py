@@ -1,0 +1,145 @@
+"""What a soak is to do, what was seen of it, and whether that is well."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from .soak_events import Histogram
+from .soak_figures import Verdict, judge, trend
+
+#: Memory of a worker may grow by so much in an hour, in MB of 1,000,000 bytes.
+MEMORY_LIMIT = 0.5
+
+#: Descriptors and greenlets of a worker, beyond those of its clients: that is one of 4,500 connections left behind.
+COUNT_LIMIT = 20.0
+
+#: So much more than before there may be when all have left: what those hold who look at it. Objects are those that the
+#: garbage collector knows; hundreds of them come and go, and of each connection there are some ten.
+SURPLUS = {"clients": 0, "descriptors": 2, "greenlets": 2, "threads": 2, "objects": 1_000}
+
+LEFT = ("close", "reset", "half-close")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be done. Each client gets all events of one channel."""
+
+    seconds: float = 3600.0  #: that is published for
+    clients: int = 2000
+    churn: float = 50.0  #: clients that leave in a second
+    rate: float = 100.0  #: events in a second, in all channels
+    channels: int = 1
+    workers: int = 2
+    processes: int = 2  #: that the clients are in
+    probes: int = 20  #: clients that are read at once, and say how long events take
+    every: float = 5.0  #: seconds between two looks
+    seed: int = 0
+
+    @property
+    def warm_up(self) -> float:
+        """Not judged: what is made once and kept, and histories that fill. A fifth, and ten minutes at most."""
+        return min(600.0, self.seconds / 5)
+
+    @property
+    def judges_trends(self) -> bool:
+        """In less time nothing can be told."""
+        return self.seconds >= 300
+
+
+@dataclass
+class Findings:
+    """What was seen.
+
+    :ivar rows: each look, with how the latencies since the last one were, and how late events were published.
+    :ivar before: of each worker, when it has had clients and has none.
+    :ivar after: when all have left, in the end.
+    :ivar kinds: how many objects of each type workers had, at the end of the warm-up and in the end.
+    :ivar behind: clients without the last events.
+    """
+
+    plan: Plan
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    before: list[dict[str, Any]] = field(default_factory=list)
+    after: list[dict[str, Any]] = field(default_factory=list)
+    kinds: list[list[dict[str, int]]] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    behind: list[str] = field(default_factory=list)
+    happened: Counter[str] = field(default_factory=Counter)
+    latency: Histogram = field(default_factory=Histogram)
+    late: Histogram = field(default_factory=Histogram)
+    published: int = 0
+    events: int = 0  #: read by all clients
+    verdicts: list[Verdict] = field(default_factory=list)
+
+    @property
+    def left(self) -> int:
+        """So many connections were left."""
+        return sum(self.happened[way] for way in LEFT)
+
+    def judge(self) -> None:
+        self.verdicts = [*_of_clients(self), *_of_the_load(self), *_of_what_is_left(self), *_of_trends(self)]
+
+
+def surplus(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> list[str]:
+    """What workers hold more than before."""
+    return [
+        f"worker {number}: {now[name] - was[name]:+d} {name}"
+        for number, (was, now) in enumerate(zip(before, after, strict=True))
+        for name, most in SURPLUS.items()
+        if now[name] > was[name] + most
+    ]
+
+
+def _of_clients(found: Findings) -> Iterator[Verdict]:
+    yield Verdict(
+        "every client's sequence is whole",
+        not found.failures and found.events > 0,
+        f"{found.events:,} events read, {found.left:,} connections left; "
+        f"{len(found.failures)} clients were given something else than what was next",
+    )
+    yield Verdict(
+        "all events reached all clients",
+        not found.behind,
+        f"{found.published:,} published; {'; '.join(found.behind) or 'all clients are at the last'}",
+    )
+
+
+def _of_the_load(found: Findings) -> Iterator[Verdict]:
+    plan = found.plan
+    rate, left = found.published / plan.seconds, found.left / plan.seconds
+    yield Verdict(
+        "the load was what it was to be",
+        rate >= 0.99 * plan.rate and left >= 0.9 * plan.churn,
+        f"{rate:.1f} events and {left:.1f} leaving clients a second; 99 of 100 events no more than "
+        f"{1000 * (found.late.quantile(0.99) or 0):.1f} ms late, none more than {1000 * found.late.most:.0f}",
+    )
+
+
+def _of_what_is_left(found: Findings) -> Iterator[Verdict]:
+    more = surplus(found.before, found.after)
+    yield Verdict("nothing is left of clients that have left", not more, "; ".join(more) or "as before they came")
+
+
+def _of_trends(found: Findings) -> Iterator[Verdict]:
+    if not found.plan.judges_trends:
+        return
+    rows = [row for row in found.rows if row["at"] >= found.plan.warm_up]
+    for number in range(found.plan.workers):
+        yield from _of_worker(f"worker {number}", [(row["at"], row["workers"][number]) for row in rows])
+    redis = trend([row["at"] for row in rows], [row["redis"]["private"] / 1e6 for row in rows])
+    yield judge("Redis, private memory in MB", redis, MEMORY_LIMIT)
+
+
+def _of_worker(name: str, looks: list[tuple[float, dict[str, Any]]]) -> Iterator[Verdict]:
+    """Whether what it holds is flat."""
+    times = [at for at, _ in looks]
+    memory = trend(times, [worker["private"] / 1e6 for _, worker in looks])
+    yield judge(f"{name}, private memory in MB", memory, MEMORY_LIMIT)
+    descriptors = trend(times, [worker["descriptors"] - worker["clients"] for _, worker in looks])
+    yield judge(f"{name}, descriptors beside those of clients", descriptors, COUNT_LIMIT)
+    counted = [(at, worker["greenlets"]) for at, worker in looks if "greenlets" in worker]
+    greenlets = trend([at for at, _ in counted], [number for _, number in counted])
+    yield judge(f"{name}, greenlets", greenlets, COUNT_LIMIT)
