@@ -12,10 +12,10 @@ itself be waiting (measured with gevent 26.9: four of each deadlocked). So the t
 from __future__ import annotations
 
 import os
-import selectors
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from importlib import import_module
 from itertools import count
@@ -46,22 +46,6 @@ class Parker(Protocol):
 
     def give(self, payload: bytes) -> None:
         """Wake the sleeper with this. Only on the main loop (see :func:`on_main_loop`)."""
-
-
-class Selector(Protocol):
-    """Waits until one of some descriptors can be read."""
-
-    def register(self, descriptor: int, call: Callable[[], object]) -> None:
-        """Wait for this one, too."""
-
-    def select(self, seconds: float | None) -> list[Callable[[], object]]:
-        """Wait so long at most, None for as long as it takes.
-
-        :return: what was registered with the descriptors that can be read.
-        """
-
-    def close(self) -> None:
-        """Wait for none any more."""
 
 
 def is_green() -> bool:
@@ -135,11 +119,6 @@ def _turn_loop() -> None:
         after_sockets.close()
 
 
-def selector() -> Selector:
-    """What one thread or greenlet waits for descriptors with: the one that calls this."""
-    return _GreenletSelector() if is_green() else _ThreadSelector()
-
-
 def in_hub() -> bool:
     """Whether this is gevent's event loop itself, which nothing may hold up."""
     if not is_green():
@@ -180,16 +159,13 @@ class _ThreadParker:
 
 
 class _GreenletParker:
-    __slots__ = ("_call_in_hub", "_forks", "_hub", "_this_thread", "_waiter")
+    __slots__ = ("_express", "_forks", "_waiter")
 
     def __init__(self) -> None:
+        hub = import_module("gevent.hub").get_hub()
         self._forks = _forks
-        hub = import_module("gevent.hub")
-        self._hub = hub.get_hub()
-        self._waiter = hub.Waiter(self._hub)
-        self._this_thread = native("_thread", "get_ident")
-        loop = self._hub.loop
-        self._call_in_hub = loop.run_callback if self._hub.main_hub else loop.run_callback_threadsafe
+        self._waiter = import_module("gevent.hub").Waiter(hub)
+        self._express = _express_of(hub)
 
     def park(self) -> bytes | None:
         while True:
@@ -200,99 +176,55 @@ class _GreenletParker:
             # A forked child has copies of its parent's greenlets, and of what was about to wake them: they sleep on.
 
     def unpark(self) -> None:
-        loop = self._hub.loop
-        here = self._this_thread() == self._hub.thread_ident
-        (loop.run_callback if here else loop.run_callback_threadsafe)(self._waiter.switch, None)
+        self._express.call(self._waiter.switch, None)
 
     def give(self, payload: bytes) -> None:
-        self._call_in_hub(self._waiter.switch, payload)
+        self._express.call(self._waiter.switch, payload)
 
+
+class _Express:
+    """Calls in an event loop, ahead of its queue.
+
+    In that queue stand the greenlets of all clients that have just come: when these are thousands, whoever was there
+    before would wait for each of them to be served.
+    """
+
+    def __init__(self, loop: Any) -> None:
+        self._calls: deque[tuple[Callable[[Any], object], Any]] = deque()
+        self._bell = loop.async_(ref=False)
+        self._bell.priority = loop.MAXPRI
+        self._bell.start(self._run)
+
+    def call(self, call: Callable[[Any], object], argument: Any) -> None:
+        """Soon. From any thread; never blocks."""
+        self._calls.append((call, argument))
+        self._bell.send()
+
+    def _run(self) -> None:
+        for _ in range(min(len(self._calls), CALLS_AT_ONCE)):
+            call, argument = self._calls.popleft()
+            call(argument)
+        if self._calls:
+            self._bell.send()
+
+
+def _express_of(hub: Any) -> _Express:
+    express: _Express | None = getattr(hub, _EXPRESS, None)
+    if express is None:
+        express = _Express(hub.loop)
+        setattr(hub, _EXPRESS, express)
+    return express
+
+
+#: So many calls are made ahead of an event loop's queue; then that moves on.
+CALLS_AT_ONCE = 100
+
+#: The attribute of a hub that keeps what calls in its loop.
+_EXPRESS = "_flask_sse_emitters_express"
 
 _forks = 0  # between the first process and this one
 _turn = count()
 _shared = _make_shared()
-
-
-class _ThreadSelector:
-    def __init__(self) -> None:
-        self._selector = selectors.DefaultSelector()
-
-    def register(self, descriptor: int, call: Callable[[], object]) -> None:
-        self._selector.register(descriptor, selectors.EVENT_READ, call)
-
-    def select(self, seconds: float | None) -> list[Callable[[], object]]:
-        return [key.data for key, _ in self._selector.select(seconds)]
-
-    def close(self) -> None:
-        self._selector.close()
-
-
-class _GreenletSelector:
-    """Its sleeper goes on in the very turn of the event loop that finds something to read.
-
-    That of gevent sends it to the end of the loop's queue, twice. When thousands of clients come at once, the greenlets
-    of all of them stand in that queue: whoever was connected before got nothing until each had been served.
-    """
-
-    def __init__(self) -> None:
-        hub = import_module("gevent.hub")
-        self._loop = hub.get_hub().loop
-        self._waiter = hub.Waiter(hub.get_hub())
-        self._watchers: dict[int, tuple[Any, Callable[[], object]]] = {}
-        self._quiet: set[int] = set()  # descriptors whose watchers are stopped: they would fire in each turn
-        self._ready: list[int] = []
-        self._sleeps = False
-
-    def register(self, descriptor: int, call: Callable[[], object]) -> None:
-        watcher = self._loop.io(descriptor, 1)
-        watcher.priority = self._loop.MAXPRI
-        self._watchers[descriptor] = watcher, call
-        self._quiet.add(descriptor)
-
-    def select(self, seconds: float | None) -> list[Callable[[], object]]:
-        while self._quiet:
-            descriptor = self._quiet.pop()
-            self._watchers[descriptor][0].start(self._found, descriptor)
-        if not self._ready:
-            self._sleep(seconds)
-        ready, self._ready = self._ready, []
-        return [self._watchers[descriptor][1] for descriptor in ready]
-
-    def close(self) -> None:
-        for watcher, _ in self._watchers.values():
-            watcher.stop()
-            watcher.close()
-        self._watchers.clear()
-        self._quiet.clear()
-        self._ready.clear()
-
-    def _sleep(self, seconds: float | None) -> None:
-        if seconds == 0:
-            _turn_loop()
-            return
-        timer = None if seconds is None else self._loop.timer(seconds)
-        self._sleeps = True
-        try:
-            if timer is not None:
-                timer.start(self._wake)
-            self._waiter.get()
-        finally:
-            self._sleeps = False
-            self._waiter.clear()
-            if timer is not None:
-                timer.stop()
-                timer.close()
-
-    def _found(self, descriptor: int) -> None:
-        self._watchers[descriptor][0].stop()
-        self._quiet.add(descriptor)
-        self._ready.append(descriptor)
-        self._wake()
-
-    def _wake(self) -> None:
-        if self._sleeps:
-            self._sleeps = False
-            self._waiter.switch(None)
 
 
 class _BeginsAnew(Protocol):

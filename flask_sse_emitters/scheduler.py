@@ -21,7 +21,8 @@ from collections.abc import Callable
 from contextlib import closing, suppress
 
 from .lanes import Lane, call_and_log
-from .parking import SLICE, Selector, begin_anew_in_child, give_way, guard, native, on_main_loop, parker, selector
+from .parking import SLICE, begin_anew_in_child, give_way, guard, native, on_main_loop, parker
+from .selecting import Selector, selector
 
 #: What runs on helper threads, and how much of it at once; more waits for some of it to end. Slow rules hold up no
 #: callbacks, and whoever looks on holds up neither. Jobs of a lane with one helper run in order.
