@@ -293,15 +293,19 @@ class SseEmitter:
         sleeper = None
         with self._guard:
             fits = batch.is_small and batch.largest <= self._settings.max_pending_bytes
-            if fits and self._idle and membership.served < batch.first:
+            if fits and self._idle and membership.served < batch.last:
+                if membership.served < batch.first:
+                    payload, events = batch.payload_for(membership), batch.events
+                else:  # it came amid the batch, or has caught up with a part
+                    rest = batch.rest_for(membership)
+                    payload, events = rest.payload, rest.events
                 membership.served = batch.last
                 membership.when = batch.when
-                payload = batch.payload_for(membership)
                 sleeper = self._to_wake()
                 self._handed = True
         if sleeper is not None:
             sleeper.give(payload)
-            self._count(batch.events, len(payload))
+            self._count(events, len(payload))
         else:
             self._keep(batch, membership)
 
@@ -327,6 +331,7 @@ class SseEmitter:
                 return
             membership.served = ENDED
         self._catch_up()
+        self._end(CloseReason.COMPLETED)
 
     def _catch_up(self) -> None:
         """Deliver now what lists have been given, and end if one of them is to end."""
@@ -656,7 +661,8 @@ class SseEmitter:
         outlet = self._outlet
         unsent = acknowledged = None
         if outlet is not None and (self._handed or self._deadlines.looks(now)):
-            unsent, acknowledged = outlet.unsent(), outlet.acknowledged()
+            # In this order: what is acknowledged between the two looks like a client that is there.
+            acknowledged, unsent = outlet.acknowledged(), outlet.unsent()
         with self._guard:
             fired, self._timer = self._timer, None
             for membership in self._memberships:

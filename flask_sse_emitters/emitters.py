@@ -63,6 +63,7 @@ class SseEmitters:
 
     __slots__ = (
         "__weakref__",
+        "_apart",
         "_batch",
         "_carried",
         "_guard",
@@ -72,6 +73,7 @@ class SseEmitters:
         "_offset",
         "_outbox",
         "_position",
+        "_removals",
         "_to",
         "_walking",
     )
@@ -93,6 +95,10 @@ class SseEmitters:
         self._number = 0  # of the newest errand
         self._last_end = 0  # the number of the last errand that ends streams
         self._offset = 0  # of the newest event that has one: all up to there are with their clients, or on their way
+        self._removals = 0  # so many emitters are being taken out
+        self._apart = (
+            0  # the number of the newest errand that one of them may have been there for, and not caught up with
+        )
         self._walking = False  # somebody carries the outbox: whoever else puts something in leaves it to them
         self._batch = _NOTHING  # what is being carried
         self._carried = 0  # the number of the newest errand that has been
@@ -115,10 +121,18 @@ class SseEmitters:
     def remove(self, emitter: SseEmitter) -> None:
         """Take an emitter out of the list, and leave its stream open. That it is not there is no error."""
         member = self._member(emitter)
-        if member is not None:
+        if member is None:
+            return
+        with self._guard:
+            self._removals += 1
+        try:
             emitter._catch_up()
             emitter._part(member)
             self._leave(member)
+        finally:
+            with self._guard:
+                self._removals -= 1
+                self._apart = self._number
 
     def send(self, event: Any) -> int:
         """Send an event, a builder's or plain data to every emitter in the list; encoded once for all of them.
@@ -206,12 +220,14 @@ class SseEmitters:
         return len(members)
 
     def _append(self, frame: Frame | None, members: tuple[Member, ...]) -> None:
+        if self._outbox is _EMPTY:
+            outbox: deque[_Errand] = deque()
+            if self._outbox is _EMPTY:
+                self._outbox = outbox
         errand = _Errand(self._number + 1, frame, members)
         while errand.number != self._number + 1:  # the garbage collector has run a finalizer, which sent as well
             errand = _Errand(self._number + 1, frame, members)
         self._number = errand.number
-        if self._outbox is _EMPTY:
-            self._outbox = deque()
         self._outbox.append(errand)
         if frame is None:
             self._last_end = errand.number
@@ -268,7 +284,8 @@ class SseEmitters:
             self._carried = max(self._carried, self._batch.last)
             while self._outbox and self._outbox[0].number <= self._carried:
                 self._outbox.popleft()
-            errands = _first_batch(self._outbox)
+            are_same = self._removals > 0 or self._carried < self._apart
+            errands = _first_batch(self._outbox, are_same=are_same)
             self._batch, self._to, self._position = _NOTHING, (), 0
             self._walking = bool(errands)
             if not errands:
@@ -369,11 +386,13 @@ def _outlet(member: Member) -> DirectOutlet:
     return outlet
 
 
-def _first_batch(outbox: deque[_Errand]) -> list[_Errand]:
+def _first_batch(outbox: deque[_Errand], *, are_same: bool) -> list[_Errand]:
     """The first errands that one walk can carry to the clients of the last of them: events, or an end.
 
     Who came after the first of them counts as served up to where it came, and who has left caught up as it did. Were it
     only what goes to the very same clients, a list whose clients come and go all the time would never gather anything.
+
+    :param are_same: only what goes to the very same clients, as somebody who is taken out may lack some of it.
     """
     first = next(iter(outbox), None)
     if first is None or first.frame is None:
@@ -381,7 +400,7 @@ def _first_batch(outbox: deque[_Errand]) -> list[_Errand]:
     room = BATCH
     taken: list[_Errand] = []
     for errand in outbox:
-        if errand.frame is None:
+        if errand.frame is None or (are_same and errand.members is not first.members):
             break
         room -= len(errand.frame.payload)
         if room < 0 and taken:

@@ -73,7 +73,7 @@ class Lane:
             call_and_log(job)
             del job
             if time.monotonic() > slice_ends and is_green():  # threads are made to, greenlets are not
-                give_way()
+                call_and_log(give_way)  # a job may have left a timeout behind, which is raised in here
                 slice_ends = time.monotonic() + SLICE
 
     def _next(self) -> Callable[[], object] | None:

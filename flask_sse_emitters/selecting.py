@@ -88,7 +88,7 @@ class _GreenletSelector:
         if seconds == 0:
             give_way()
             return
-        timer = None if seconds is None else self._loop.timer(seconds)
+        timer = None if seconds is None else self._loop.timer(max(seconds, 0.001))  # libuv knows no less
         self._sleeps = True
         try:
             if timer is not None:

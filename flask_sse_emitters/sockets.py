@@ -141,10 +141,11 @@ class Sockets:
         return len(self._watches)
 
     def _begin_anew(self) -> None:
-        for watcher in self.watchers():
-            watcher.forked()
         if self._epoll is not None:
             self._epoll.close()  # of the child's descriptor only; the parent watches on
+        _nowhere.clear()
+        for watcher in self.watchers():
+            watcher.forked()
         self._guard = guard()
         self._watches = {}
         self._epoll = None
@@ -188,6 +189,8 @@ class Sockets:
                 self._epoll.unregister(descriptor)
 
 
+_nowhere: list[epoll] = []  # what stands for a parent's clients, in a forked child
+
 #: The watched sockets of this process.
 SOCKETS = Sockets()
 
@@ -229,11 +232,8 @@ def put_out_of_reach(descriptor: int) -> None:
     """
     with suppress(OSError):
         if not _nowhere:
-            _nowhere.extend(os.pipe())
-        os.dup2(_nowhere[0], descriptor, inheritable=False)
-
-
-_nowhere: list[int] = []
+            _nowhere.append(native("select", "epoll")())  # it takes one descriptor, and has nothing to wait for
+        os.dup2(_nowhere[0].fileno(), descriptor, inheritable=False)
 
 
 def _unsent(descriptor: int) -> int | None:
@@ -250,11 +250,14 @@ def _unsent(descriptor: int) -> int | None:
 def _acknowledged(descriptor: int) -> int | None:
     if sys.platform != "linux":
         return None
-    handle = _socket.socket(fileno=descriptor)
+    try:
+        handle = _socket.socket(fileno=descriptor)
+    except OSError:  # it is closed
+        return None
     try:
         info = handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_ACKED.stop)
     except OSError:  # it is no TCP
         return None
     finally:
         handle.detach()
-    return int.from_bytes(info[_BYTES_ACKED], sys.byteorder) if len(info) == _BYTES_ACKED.stop else None
+    return int.from_bytes(info[_BYTES_ACKED], sys.byteorder) or None  # 0, or too short: this system does not count

@@ -119,7 +119,7 @@ class _Tokens:
         if not key:
             raise _bad("there is no key for the token")
         try:
-            decoded = jwt.PyJWT().decode_complete(
+            decoded = jwt.api_jwt.decode_complete(
                 token, key, algorithms=self._algorithms, audience=self._audience, options={"verify_sub": False}
             )
         except jwt.InvalidKeyError:

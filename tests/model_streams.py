@@ -109,9 +109,9 @@ class ModelEmitter:
         texts = [text for _, text in events]
         if self.reason is not None or not events:
             return
-        if not (self.is_idle and is_whole):
+        if not self.is_idle:
             self._push(events)
-        elif self.is_direct:
+        elif self.is_direct and is_whole:
             self.got += texts
         else:
             self.got += texts

@@ -429,12 +429,11 @@ def test_what_waits_goes_on_one_walk_though_clients_come_and_go_meanwhile(monkey
         batches.append(len(batch.frames))
         original(emitter, batch, membership)
 
-    emitters, stays, leaves, ends = SseEmitters(), SseEmitter(), SseEmitter(), SseEmitter()
-    gate, sender = held_up(emitters, stays, leaves, ends)
+    emitters, stays, ends = SseEmitters(), SseEmitter(), SseEmitter()
+    gate, sender = held_up(emitters, stays, ends)
     emitters.send("1")
     comes = emitters.add(SseEmitter())
     emitters.send("2")
-    emitters.remove(leaves)
     emitters.send("3")
     ends.complete()
     emitters.send("4")
@@ -445,7 +444,7 @@ def test_what_waits_goes_on_one_walk_though_clients_come_and_go_meanwhile(monkey
     assert {count for count in batches if count > 1} == {4}
     assert texts_of(stays) == texts_of(gate) == ["before", "1", "2", "3", "4"]
     assert texts_of(comes) == ["2", "3", "4"]
-    assert (texts_of(leaves), texts_of(ends)) == (["before", "1", "2"], ["before", "1", "2", "3"])
+    assert texts_of(ends) == ["before", "1", "2", "3"]
 
 
 class _Interlude:
@@ -621,3 +620,44 @@ def test_a_finalizer_that_the_garbage_collector_runs_in_the_middle_of_a_send_may
     threading.Thread(target=send, daemon=True).start()
     assert sent.wait(PATIENCE), "no deadlock"
     assert (emitter.pending, finalizers) == (2, [])
+
+
+def test_who_is_removed_gets_what_was_sent_meanwhile_though_more_is_sent_before_it_is_carried(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The count of ``send`` has said so."""
+    emitters, leaves, stays = SseEmitters(), SseEmitter(), SseEmitter()
+    gate, sender = held_up(emitters, leaves, stays)
+    original, reached = SseEmitter._part, []
+
+    def part(emitter: SseEmitter, membership: Any) -> None:
+        reached.append(emitters.send("1"))
+        original(emitter, membership)
+
+    monkeypatch.setattr(SseEmitter, "_part", part)
+    emitters.remove(leaves)
+    monkeypatch.undo()
+    reached.append(emitters.send("2"))
+    gate.let.set()
+    sender.join(PATIENCE)
+    until(lambda: not emitters._walking, "the walk")
+    assert reached == [3, 2]
+    assert texts_of(leaves) == ["before", "1"]
+    assert texts_of(stays) == texts_of(gate) == ["before", "1", "2"]
+
+
+def test_who_comes_amid_a_batch_and_waits_for_it_is_bound_by_nothing() -> None:
+    """As those who were there for all of it are."""
+    emitters, first = SseEmitters(), SseEmitter()
+    gate, sender = held_up(emitters, first)
+    emitters.send("1")
+    comes, told = emitters.add(SseEmitter(max_pending=2)), list[str]()
+    comes._stream_to(_Sleeper(told))
+    assert comes._take() == b""
+    for number in range(2, 7):
+        emitters.send(str(number))
+    gate.let.set()
+    sender.join(PATIENCE)
+    until(lambda: not emitters._walking, "the walk")
+    assert told == ["".join(f"data: {number}\n\n" for number in range(2, 7))]
+    assert (comes.is_open, comes.dropped) == (True, 0)

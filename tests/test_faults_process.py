@@ -24,7 +24,7 @@ import psutil
 import pytest
 
 from flask_sse_emitters import Publisher
-from flask_sse_emitters.brokers import redis_wire
+from flask_sse_emitters.brokers import redis_ear, redis_wire
 from flask_sse_emitters.brokers.redis_client import Script
 from flask_sse_emitters.scheduler import SCHEDULER
 
@@ -443,6 +443,18 @@ def test_nothing_is_lost_where_the_clock_of_redis_is_set(offset: int, monkeypatc
         kept = [frame.at - SCHEDULER.clock() for frame in feed.log.after(0, 4)]
         assert len(kept) == 4
         assert all(-PATIENCE < age <= 0 for age in kept), "when they were published, by the clock of this process"
+
+
+def test_what_comes_late_is_told_all_the_same_though_nothing_of_it_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process stood still, say: it cannot tell whether the clock of Redis was set."""
+    monkeypatch.setattr(redis_ear, "LATE", 0.0)
+    with RedisServer() as redis, closing_board(redis.url, SSE_HISTORY=0) as board, board.open("a") as stream:
+        stream.ready()
+        feed = board.sse._channels().feed("a")
+        until(lambda: feed.log is not None, "the channel to be known")
+        stream.ready()  # from here on the list serves it
+        board.publish("a", *range(200))
+        assert texts(read(stream, 200)) == [str(number) for number in range(200)]
 
 
 # Names that are not found.

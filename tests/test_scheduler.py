@@ -11,6 +11,7 @@ import time
 import psutil
 import pytest
 
+from flask_sse_emitters import lanes
 from flask_sse_emitters.scheduler import CALLBACKS, MAX_HELPERS, SCHEDULER, Scheduler
 
 from .clock import ManualScheduler
@@ -343,3 +344,22 @@ def _me() -> int:
 
 def _thread_times() -> dict[int, float]:
     return {thread.id: thread.user_time + thread.system_time for thread in psutil.Process().threads()}
+
+
+def test_what_is_raised_in_a_helper_while_it_gives_way_ends_no_helper(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A timeout of gevent that a callback has begun and left behind, say."""
+
+    def give_way() -> None:
+        raise TimeoutError("left behind")
+
+    monkeypatch.setattr(lanes, "give_way", give_way)
+    monkeypatch.setattr(lanes, "is_green", lambda: True)
+    monkeypatch.setattr(lanes, "SLICE", -1.0)
+    scheduler, called = Scheduler(), list[int]()
+    for number in range(MAX_HELPERS[CALLBACKS] + 1):
+        scheduler.run(lambda number=number: called.append(number))  # type: ignore[misc]
+    until(lambda: len(called) == MAX_HELPERS[CALLBACKS] + 1, "all jobs")
+    until(lambda: scheduler._lanes[CALLBACKS].helpers == 0, "the helpers to end")
+    assert "left behind" in caplog.text

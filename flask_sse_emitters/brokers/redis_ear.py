@@ -66,8 +66,8 @@ LONGEST_PAUSE = 0.05
 #: Clocks run apart: how far is found out anew after so many seconds.
 CLOCK_HOLDS = 60.0
 
-#: What comes so many seconds after it was published has been long on its way, or the clock of Redis was put back. That
-#: is found out once in as many seconds.
+#: What comes so many seconds after it was published has been long on its way, or the clock of Redis was put back: then
+#: what is new would be forgotten as too old.
 LATE = 5.0
 
 
@@ -239,7 +239,6 @@ class _Session:
         self._asked: float | None = None  # and when it was asked to since
         self._skew = math.inf  # from the clock of Redis to ours
         self._skewed = 0.0  # when that was found out
-        self._doubted = -math.inf  # when that was last in doubt
         self._behind: dict[Topic, None] = {}  # are to be looked up
         self._failed: dict[Topic, None] = {}  # could not be, and are again
         self._warned: dict[Topic, None] = {}  # of what others announce there
@@ -369,20 +368,14 @@ class _Session:
         if heard is None or own is None:
             return False
         newest, ms = (told[-1].offset, told[-1].ms) if told else (own.newest, topic.ms)
-        if heard.epoch == own.epoch and heard.offset == newest + 1 and not self._doubts_clock(heard):
+        if heard.epoch == own.epoch and heard.offset == newest + 1:
+            if SCHEDULER.clock() - (heard.ms / 1000 + self._skew) > LATE:
+                self._skew = math.inf  # the next look compares the clocks; until then what comes is from now
             return True
         if heard.epoch != own.epoch or heard.offset > newest or heard.ms > ms:  # or Redis has lost some
             topic.is_behind = True
             self._behind[topic] = None
         return False
-
-    def _doubts_clock(self, heard: Told) -> bool:
-        """Whether the clocks are to be compared anew: with a wrong one, what is new would be forgotten as too old."""
-        now = SCHEDULER.clock()
-        if now - (heard.ms / 1000 + self._skew) < LATE or now < self._doubted + LATE:
-            return False
-        self._doubted, self._skew = now, math.inf
-        return True
 
     def _tell(self, topic: Topic | None, told: Sequence[Told]) -> None:
         """What is next in the channel: so much at a time as clients can be written in one go."""
