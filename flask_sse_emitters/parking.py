@@ -159,11 +159,11 @@ class _ThreadParker:
 
 
 class _GreenletParker:
-    __slots__ = ("_express", "_forks", "_waiter")
+    __slots__ = ("_express", "_process", "_waiter")
 
     def __init__(self) -> None:
         hub = import_module("gevent.hub").get_hub()
-        self._forks = _forks
+        self._process = os.getpid()
         self._waiter = import_module("gevent.hub").Waiter(hub)
         self._express = _express_of(hub)
 
@@ -171,9 +171,10 @@ class _GreenletParker:
         while True:
             given: bytes | None = self._waiter.get()
             self._waiter.clear()
-            if self._forks == _forks:
+            if self._process == os.getpid():
                 return given
             # A forked child has copies of its parent's greenlets, and of what was about to wake them: they sleep on.
+            # (gevent 24 runs some of them before any hook of the fork.)
 
     def unpark(self) -> None:
         self._express.call(self._waiter.switch, None)
@@ -222,7 +223,6 @@ CALLS_AT_ONCE = 100
 #: The attribute of a hub that keeps what calls in its loop.
 _EXPRESS = "_flask_sse_emitters_express"
 
-_forks = 0  # between the first process and this one
 _turn = count()
 _shared = _make_shared()
 
@@ -243,8 +243,6 @@ _to_begin_anew: WeakSet[_BeginsAnew] = WeakSet()
 
 
 def _in_child() -> None:
-    global _forks
-    _forks += 1
     _shared[:] = _make_shared()
     for thing in list(_to_begin_anew):
         thing._begin_anew()

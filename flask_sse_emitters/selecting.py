@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import selectors
 from collections.abc import Callable
 from importlib import import_module
@@ -60,6 +61,7 @@ class _GreenletSelector:
         self._quiet: set[int] = set()  # descriptors whose watchers are stopped: they would fire in each turn
         self._ready: list[int] = []
         self._sleeps = False
+        self._process = os.getpid()
 
     def register(self, descriptor: int, call: Callable[[], object]) -> None:
         watcher = self._loop.io(descriptor, 1)
@@ -94,6 +96,9 @@ class _GreenletSelector:
             if timer is not None:
                 timer.start(self._wake)
             self._waiter.get()
+            while self._process != os.getpid():  # a copy in a forked child, which sleeps on: see parking.py
+                self._waiter.clear()
+                self._waiter.get()
         finally:
             self._sleeps = False
             self._waiter.clear()
