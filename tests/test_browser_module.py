@@ -263,11 +263,11 @@ def test_eight_tabs_have_one_connection_and_each_gets_all_events_once_in_order(t
     channel = new_name()
     for _ in range(8):
         tabs.open().follow(channel)
-    until(lambda: connections(site, channel) == 1, "one connection")
+    assert connections(site, channel) == 1
     with publishing(site, [channel]) as publisher:
         pass
     await_all(tabs.all, publisher.sent, [channel])
-    until(lambda: connections(site, channel) == 1, "one connection")
+    assert connections(site, channel) == 1
 
 
 @pytest.mark.parametrize("how", ["closed", "crashed"])
