@@ -571,12 +571,13 @@ class SseEmitter:
             timer, self._timer = self._timer, None
             if reason in _CUT or is_withdrawn:
                 self._drop_unwritten()
-            over, source = self._outlet is None, self._source
+            over = self._outlet is None
+            if self._source is not None:  # its last answer, that there is nothing yet, may be on its way to the outlet
+                self._source.end()
+                self._source.stirred = True
             busy = None if self._idle else self._outlet
             sleeper = self._to_wake()
             memberships, self._memberships = self._memberships, ()
-        if source is not None:
-            source.end()
         for membership in memberships:
             membership.leave()
         if timer is not None:

@@ -60,7 +60,7 @@ class Source(Protocol):
         """Whether there is something to take now; None once lists have the client, and nothing more will come."""
 
     def end(self) -> None:
-        """The stream has ended: nothing more is to come than what was published until now. Never waits."""
+        """Give no more than what was published until now: the stream has ended. Under the emitter's guard."""
 
     def take(self) -> Taken:
         """What has been prepared, and is written next. Under the emitter's guard."""

@@ -227,6 +227,31 @@ def test_no_wake_up_is_lost_when_something_is_sent_while_the_last_is_taken(
     every(_read_and_send(stage, end), takes=3)
 
 
+@pytest.mark.parametrize("end", ["shut down", "lifetime over"])
+def test_reader_whose_stream_ends_while_its_channel_is_looked_up_reads_the_end(
+    end: str, stage: Stage, every: Every
+) -> None:
+    """The channel is not known yet, so the reader is about to sleep. Where the end does not wake it, it never returns."""
+
+    def scene() -> Scene:
+        stage.begin()
+        emitter = stage.channel(HeldBroker()).subscribe("x-1")
+        stream = Stream(emitter, b": hello\n\n", {}, "off")
+        body: list[bytes] = []
+        ends = {
+            "shut down": lambda: emitter._shut_down(b"retry: 7\n\n"),
+            "lifetime over": lambda: emitter._end(CloseReason.TIMEOUT),
+        }
+
+        def check() -> None:
+            assert b"".join(body) == b": hello\n\n" + b"retry: 7\n\n" * (end == "shut down")
+            assert not emitter.is_open
+
+        return Scene({"read": lambda: body.extend(stream), "end": ends[end]}, check)
+
+    every(scene, takes=3)
+
+
 def test_a_list_loses_no_wake_up_either(stage: Stage, every: Every) -> None:
     def scene() -> Scene:
         stage.begin()
