@@ -421,9 +421,13 @@ class SseEmitter:
             self._idle = False
             self._outlet = self._direct = outlet
 
-    def _take(self) -> bytes | None:
-        """What the outlet is to write now; ``b""`` where there is nothing until it is woken; None at the end."""
-        taken = self._next()
+    def _take(self, *, sleeps: bool = True) -> bytes | None:
+        """Give the outlet what it is to write now; ``b""`` where there is nothing yet, None at the end.
+
+        :param sleeps: whether the outlet waits to be woken where there is nothing. Else it asks again by itself, and
+            counts as busy until then: lists keep what they have for it.
+        """
+        taken = self._next(sleeps)
         if taken is None:
             return None
         if taken.payload:
@@ -437,7 +441,7 @@ class SseEmitter:
         if self._register is not None:
             self._register.traffic.count(events, size, replayed=replayed)
 
-    def _next(self) -> Taken | None:
+    def _next(self, sleeps: bool) -> Taken | None:
         """As :meth:`_take`, and what is to be counted of it."""
         while True:
             with self._guard:
@@ -450,8 +454,7 @@ class SseEmitter:
                 source = self._source
                 if source is None:
                     if self._reason is None:
-                        self._sleep()
-                        return _NOTHING
+                        return self._nothing(sleeps)
                     farewell, self._farewell = self._farewell, b""
                     if farewell:
                         return Taken(self._handed_out(farewell), 0)
@@ -469,8 +472,7 @@ class SseEmitter:
                 if ready is None:
                     self._source = None
                 elif not source.stirred:
-                    self._sleep()
-                    return _NOTHING
+                    return self._nothing(sleeps)
         self._let_go()
         return None
 
@@ -478,6 +480,13 @@ class SseEmitter:
         self._handed = True
         self._deadlines.written = self._scheduler.clock()
         return payload
+
+    def _nothing(self, sleeps: bool) -> Taken:
+        if sleeps:
+            self._sleep()
+        else:  # the outlet writes something of its own
+            self._handed = True
+        return _NOTHING
 
     def _sleep(self) -> None:
         self._handed = False

@@ -221,9 +221,8 @@ class Stream:
         client = None if self._environ is None else _client_socket(self._environ)
         if client is not None:
             self._watch = SOCKETS.watch(client, self)
-        first = emitter._take()
-        self._asleep = first == b""
-        return greeting + (first or b"")
+        # It is not decided yet who writes the stream: what came to this outlet while the server writes this would be lost.
+        return greeting + (emitter._take(sleeps=False) or b"")
 
     def _is_handed_off(self, environ: WSGIEnvironment, caller: FrameType) -> bool:
         """Hand the client off now, where that can be."""

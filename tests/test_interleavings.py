@@ -22,6 +22,7 @@ from flask_sse_emitters import (
     emitter,
     emitters,
     history,
+    wsgi,
 )
 from flask_sse_emitters.callbacks import Callbacks
 from flask_sse_emitters.direct import HandedOff
@@ -341,6 +342,10 @@ class Socket:
 class Room:
     """Stands for the one epoll."""
 
+    def watch(self, client: Any, watcher: Any) -> Any:
+        client.is_on, client.watcher = True, watcher
+        return client
+
     def await_room(self, watch: Any) -> None:
         watch.is_awaited = True
 
@@ -391,6 +396,53 @@ def test_a_client_that_is_handed_over_amid_what_is_sent_gets_all_of_it_in_order(
             assert socket.got.endswith(b"0\r\n\r\n")
 
         return Scene({"send": send}, check, {LOOP: hand_over})
+
+    every(scene, takes=3)
+
+
+def test_client_of_list_that_is_sent_to_while_the_server_writes_the_greeting_gets_it(
+    stage: Stage, every: Every, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server's write gives way to the event loop, which delivers before it is decided who writes the stream."""
+    stage.have_one_loop()
+    monkeypatch.setattr(direct, "SOCKETS", Room())
+    monkeypatch.setattr(wsgi, "SOCKETS", Room())
+    monkeypatch.setattr(wsgi, "why_not", lambda _facts: None)
+    monkeypatch.setattr(wsgi, "_client_socket", lambda environ: environ["socket"])
+
+    def hand_off(emitter: SseEmitter, call: wsgi.Call, watch: Any, when_over: Any) -> None:
+        outlet = HandedOff(emitter, call.environ["socket"], True, watch, when_over)
+        emitter._hand_over(outlet)
+        outlet.begin()
+
+    monkeypatch.setattr(wsgi, "hand_off", hand_off)
+
+    def scene() -> Scene:
+        stage.begin()
+        clients = SseEmitters()
+        socket: Any = Socket(10_000)
+        environ = {"socket": socket, "SERVER_PROTOCOL": "HTTP/1.1"}
+        stream = Stream(clients.add(stage.emitter()), b": hello\n\n", environ, "on")
+        body: list[bytes] = []
+
+        def serve() -> None:
+            body.append(next(stream))
+            stage.explorer.pause("writes")
+            if stage.background._soon:
+                stage.background._call_one()
+            body.extend(stream)
+            while True:
+                stage.explorer.rest(lambda: bool(stage.background._soon))
+                stage.background._call_one()
+
+        def check() -> None:
+            assert [event.data for event in decode(b"".join(body) + socket.body())] == ["a", "b"]
+
+        def send() -> None:
+            clients.send("a")
+            clients.send("b")
+
+        return Scene({"send": send}, check, {LOOP: serve})
 
     every(scene, takes=3)
 
@@ -775,11 +827,11 @@ def _takes_no_last_look(patch: pytest.MonkeyPatch) -> None:
 def _sleeps_without_a_last_look(patch: pytest.MonkeyPatch) -> None:
     following = SseEmitter._next
 
-    def next_or_sleep(self: SseEmitter) -> Any:
+    def next_or_sleep(self: SseEmitter, sleeps: bool) -> Any:
         with self._guard:
             is_empty = not self._backlog.size and self.is_open
-        if not is_empty:
-            return following(self)
+        if not is_empty or not sleeps:
+            return following(self, sleeps)
         with self._guard:
             self._sleep()
             return Taken(b"", 0)
