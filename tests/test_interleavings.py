@@ -24,6 +24,7 @@ from flask_sse_emitters import (
     history,
     wsgi,
 )
+from flask_sse_emitters.brokers.memory import MemoryBroker
 from flask_sse_emitters.callbacks import Callbacks
 from flask_sse_emitters.direct import HandedOff
 from flask_sse_emitters.neighbours import Taken
@@ -754,6 +755,32 @@ def test_who_comes_back_as_the_last_one_leaves_and_another_publishes_loses_nothi
         return Scene({**calls, "publish": lambda: channel.publish("2")}, check)
 
     every(scene, takes=1, edges=1, lines=None)
+
+
+def test_event_published_while_its_channel_is_swept_and_left_is_kept(stage: Stage, every: Every) -> None:
+    """The channel is forgotten when its last client leaves; nothing may use the forgotten record again."""
+
+    def scene() -> Scene:
+        stage.begin()
+        broker = MemoryBroker(scheduler=stage.background)
+        channel = stage.channel(broker)
+        last = channel.subscribe()
+        records = list(broker._records.values())
+        ids: list[str] = []
+
+        def sweep() -> None:
+            for record in records:
+                record.forget_old(False)
+
+        def check() -> None:
+            epoch, _, offset = ids[0].partition("-")
+            emitter = channel.subscribe(f"{epoch}-{int(offset) - 1}")
+            assert [(event.id, event.data) for event in read_rest(emitter)] == [(ids[0], "1")]
+
+        calls = {"leave": last.complete, "sweep": sweep, "publish": lambda: ids.extend(channel.publish("1"))}
+        return Scene(calls, check)
+
+    every(scene, takes=3, edges=1)
 
 
 def test_who_comes_before_the_broker_has_said_where_the_channel_is_loses_nothing(stage: Stage, every: Every) -> None:

@@ -124,7 +124,7 @@ class _Record:
 
     def __init__(self, log: Log, scheduler: Scheduler) -> None:
         self.log = log
-        self.is_forgotten = False
+        self.is_forgotten = False  #: for good: another record takes its place
         self._begin = log.newest
         self._bounds = Bounds(DEFAULTS.history, DEFAULTS.history_seconds)
         self._scheduler = scheduler
@@ -161,7 +161,8 @@ class _Record:
         """:return: whether nothing is left of the channel."""
         with self.log.guard:
             self._listeners = tuple(other for other in self._listeners if other is not listener)
-            self.is_forgotten = not self._listeners and self.log.newest == self._begin
+            if not self._listeners and self.log.newest == self._begin:
+                self.is_forgotten = True
             return self.is_forgotten
 
     def tell(self) -> None:
@@ -196,7 +197,8 @@ class _Record:
         with self.log.guard:
             self._forget_keys(self._scheduler.clock())
             empty = self.log.forget_old() > self.log.newest
-            self.is_forgotten = altogether and empty and not (self._listeners or self._keys)
+            if altogether and empty and not (self._listeners or self._keys):
+                self.is_forgotten = True
             return self.is_forgotten
 
     def _forget_keys(self, now: float) -> None:
