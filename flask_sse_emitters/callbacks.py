@@ -8,8 +8,9 @@ from contextlib import AbstractContextManager
 from enum import Enum
 from functools import partial
 from typing import Any, Literal, TypeAlias
+from weakref import WeakMethod
 
-from .parking import Guard
+from .parking import Guard, guard
 from .scheduler import Scheduler
 
 log = logging.getLogger(__name__)
@@ -36,6 +37,28 @@ _FOLLOWING: dict[CloseReason, tuple[Kind, ...]] = {
     CloseReason.OVERFLOW: ("error", "completion"),
     CloseReason.SHUTDOWN: ("completion",),
 }
+
+
+class Countdown:
+    """Calls a method once it has been called so many times itself, by any thread. Does not keep the object alive."""
+
+    __slots__ = ("_call", "_guard", "_left")
+
+    def __init__(self, count: int, call: Callable[[], object]) -> None:
+        self._call = WeakMethod(call)
+        self._guard = guard()
+        self._left = count
+
+    def __call__(self) -> None:
+        with self._guard:
+            self._left -= 1
+            is_last = not self._left
+        if is_last and (call := self._call()) is not None:
+            call()
+
+    @property
+    def is_over(self) -> bool:
+        return self._left <= 0
 
 
 class Callbacks:

@@ -7,7 +7,8 @@ An emitter is in one of four states, and only ever goes forwards:
   :meth:`.Outlet.wake` has it go on. Where it is a :class:`.DirectOutlet`, lists write to its client themselves while it
   sleeps. Heartbeats run, and the deadline of a client that takes nothing.
 * *ended*: ``close_reason`` is set, once. Whoever set it has told the lists, woken the outlet, and sent the callbacks
-  to the scheduler. The outlet may still be writing what was pending before.
+  to the scheduler. The outlet may still be writing what was pending before. After ``complete()`` the emitter stays in
+  the lists of channels until its broker has told all that was published before (``_memberships`` is not empty).
 * *drained*: the outlet has been told that nothing more will come.
 
 While there is nothing else to write, the outlet is given what comes from the *source*, if there is one: a log that
@@ -26,13 +27,14 @@ Everything below ``_guard`` is a few statements; callbacks, outlets, lists and t
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import settings as surroundings
 from .backlog import Backlog
-from .callbacks import Callbacks, CloseReason
+from .callbacks import Callbacks, CloseReason, Countdown
 from .deadlines import Deadlines, Due
 from .errors import EmitterClosed, NotInitialized, SseError
 from .event import Event, EventBuilder
@@ -221,16 +223,20 @@ class SseEmitter:
         return self._offer(frame)
 
     def complete(self) -> None:
-        """End the stream after what is pending. The first end counts; later ones are nothing. Never raises."""
+        """End the stream after what is pending, and after what was published before to its channels.
+
+        Idempotent: the first end counts. Never raises, and never waits: where the broker is away, the client gets what
+        is missing, and the end, when it is back.
+        """
         self._catch_up()
-        self._end(CloseReason.COMPLETED)
+        self._end(CloseReason.COMPLETED, awaits_channels=True)
 
     def complete_with_error(self, error: BaseException) -> None:
-        """End the stream after what is pending, with an error, which goes to the callbacks and not to the client."""
+        """End the stream as :meth:`complete` does, with an error, which goes to the callbacks and not to the client."""
         if not isinstance(error, BaseException):
             error = SseError(f"complete_with_error() was called with {error!r}, which is no exception")
         self._catch_up()
-        self._end(CloseReason.ERROR, error)
+        self._end(CloseReason.ERROR, error, awaits_channels=True)
 
     def on_completion(self, call: _Callback) -> _Callback:
         """Call this once the stream has ended, in whatever way, after the other callbacks. Usable as a decorator.
@@ -316,7 +322,7 @@ class SseEmitter:
                 return
             batch = batch.rest_for(membership)
             membership.served = batch.last
-            if self._reason is None:
+            if self._takes:
                 kept = self._backlog.push_all(batch, self._settings)
             sleeper = self._to_wake()
         if sleeper is not None:
@@ -331,7 +337,7 @@ class SseEmitter:
                 return
             membership.served = ENDED
         self._catch_up()
-        self._end(CloseReason.COMPLETED)
+        self._end(CloseReason.COMPLETED, is_told=True)
 
     def _catch_up(self) -> None:
         """Deliver now what lists have been given, and end if one of them is to end."""
@@ -340,12 +346,12 @@ class SseEmitter:
             if errands := membership.outstanding():
                 self._take_errands(errands, membership)
         if any(membership.served == ENDED for membership in memberships):
-            self._end(CloseReason.COMPLETED)
+            self._end(CloseReason.COMPLETED, is_told=True)
 
     def _take_errands(self, errands: list[tuple[int, Frame | None]], membership: Membership) -> None:
         frames: list[Frame] = []
         with self._guard:
-            if self._reason is not None:
+            if not self._takes:
                 return
             for number, frame in errands:
                 if number > membership.served:
@@ -453,7 +459,7 @@ class SseEmitter:
                     return Taken(self._handed_out(payload), events, gap)
                 source = self._source
                 if source is None:
-                    if self._reason is None:
+                    if self._takes:
                         return self._nothing(sleeps)
                     farewell, self._farewell = self._farewell, b""
                     if farewell:
@@ -530,6 +536,11 @@ class SseEmitter:
         if not self._end(CloseReason.COMPLETED, farewell=farewell, is_withdrawn=True):
             with self._guard:
                 self._drop_unwritten()
+                sleeper, left = self._part_from_all_but(())
+            for membership in left:
+                membership.leave()
+            if sleeper is not None:
+                sleeper.wake()
 
     def _end_by(self, when: float) -> None:
         """End it at this time of the clock in any case, as one whose lifetime is over."""
@@ -569,8 +580,16 @@ class SseEmitter:
         farewell: bytes = b"",
         *,
         is_withdrawn: bool = False,
+        awaits_channels: bool = False,
+        is_told: bool = False,
     ) -> bool:
-        """End it, unless it has ended. The farewell follows all that is pending, where that is still written."""
+        """End it, unless it has ended. The farewell follows all that is pending, where that is still written.
+
+        :param is_withdrawn: drop what has not been taken yet.
+        :param awaits_channels: what was published before to its channels counts as pending, also where this process
+            has not been told of it yet.
+        :param is_told: its channels have been told all of that.
+        """
         with self._guard:
             if self._reason is not None:
                 return False
@@ -581,13 +600,12 @@ class SseEmitter:
             if reason in _CUT or is_withdrawn:
                 self._drop_unwritten()
             over = self._outlet is None
-            if self._source is not None:  # its last answer, that there is nothing yet, may be on its way to the outlet
-                self._source.end()
-                self._source.stirred = True
             busy = None if self._idle else self._outlet
-            sleeper = self._to_wake()
-            memberships, self._memberships = self._memberships, ()
-        for membership in memberships:
+            staying = [each for each in self._memberships if awaits_channels and each.list.is_told_later]
+            if staying:  # what was published until now is no more than the broker keeps
+                self._settings = replace(self._settings, max_pending=sys.maxsize, max_pending_bytes=sys.maxsize)
+            sleeper, left = self._part_from_all_but(staying, is_told=is_told)
+        for membership in left:
             membership.leave()
         if timer is not None:
             self._scheduler.cancel(timer)
@@ -595,12 +613,57 @@ class SseEmitter:
             sleeper.wake()
         if busy is not None and reason in _CUT:
             busy.cut()
+        if staying:
+            self._await_channels(staying)
         if over:  # no outlet will say so
             self._leave_register()
         self._callbacks.release(reason, error, self._settings.context)
         self._set_timer()
         log.debug("%r ended: %s", self, error or reason.value)
         return True
+
+    @property
+    def _takes(self) -> bool:
+        """Whether lists may still give it events."""
+        return self._reason is None or bool(self._memberships)
+
+    def _await_channels(self, staying: Sequence[Membership]) -> None:
+        """Stay in the lists of channels until each has been told all that was published before the end."""
+        all_told = Countdown(len(staying), self._leave_channels)
+        for membership in staying:
+            membership.list.look_again(all_told)
+
+    def _leave_channels(self) -> None:
+        """Write what their lists have got for it, and then the end."""
+        for membership in self._memberships:
+            if errands := membership.outstanding():
+                self._take_errands(errands, membership)
+        with self._guard:
+            sleeper, left = self._part_from_all_but((), is_told=True)
+        for membership in left:
+            membership.leave()
+        if sleeper is not None:
+            sleeper.wake()
+
+    def _part_from_all_but(
+        self, staying: Sequence[Membership], *, is_told: bool = False
+    ) -> tuple[Outlet | None, tuple[Membership, ...]]:
+        """Take no more from lists, and nothing new from the source. Under the guard, after the end.
+
+        :param is_told: the source's channels have been told all that was published before the end.
+        :return: the outlet to wake, and the places in lists to leave, once the guard is left.
+        """
+        sleeper = None
+        if not staying:
+            if self._source is not None:  # its last answer, that there is nothing yet, may be on its way to the outlet
+                self._source.end(is_told=is_told)
+                self._source.stirred = True
+            sleeper = self._to_wake()
+        left = tuple(each for each in self._memberships if each not in staying)
+        for membership in left:
+            membership.client = None
+        self._memberships = tuple(staying)
+        return sleeper, left
 
     def _drop_unwritten(self) -> None:
         if self._backlog.is_amid:  # the farewell would make an event of the part that was written
@@ -610,9 +673,12 @@ class SseEmitter:
 
     def _let_go(self) -> None:
         with self._guard:
+            _, left = self._part_from_all_but(())
             self._outlet = self._direct = self._source = None
             self._backlog.clear()
             timer, self._timer = self._timer, None
+        for membership in left:
+            membership.leave()
         if timer is not None:
             self._scheduler.cancel(timer)
 

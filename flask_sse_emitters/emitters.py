@@ -81,6 +81,9 @@ class SseEmitters:
     #: Of its channel, where it is the list of one.
     name: str | None = None
 
+    #: Whether what was put in before may come later: it is the list of a channel, and a broker brings it.
+    is_told_later = False
+
     _members: CopyOnWriteList[Member]
     _outbox: deque[_Errand]
 

@@ -34,6 +34,7 @@ class Feed(SseEmitters):
     __slots__ = ("_app_settings", "_before", "_broker", "_coming", "_ear", "_early", "_waiting", "first", "log", "name")
 
     name: str
+    is_told_later = True
 
     def __init__(self, name: str, broker: Broker, settings: Settings, before: Callable[[], object]) -> None:
         self.name = name
@@ -79,6 +80,15 @@ class Feed(SseEmitters):
                 else:
                     member.served = self._number
         return emitter
+
+    def complete(self) -> None:
+        """End every stream of the list, after all that was published before, in any process. The list can be used on.
+
+        Never waits. Where the broker has to be asked what was published, streams end when it has answered, and those
+        that join meanwhile end as well.
+        """
+        self.look_again(lambda: self._put([None]))
+        self._give_way()
 
     def look_again(self, done: Callable[[], object]) -> None:
         """Call this once all has been told here that was published before, anywhere."""

@@ -59,8 +59,11 @@ class Source(Protocol):
     def prepare(self) -> bool | None:
         """Whether there is something to take now; None once lists have the client, and nothing more will come."""
 
-    def end(self) -> None:
-        """Give no more than what was published until now: the stream has ended. Under the emitter's guard."""
+    def end(self, *, is_told: bool) -> None:
+        """Give no more than what this process has been told until now: the stream has ended. Under the emitter's guard.
+
+        :param is_told: that is all that was published before the end.
+        """
 
     def take(self) -> Taken:
         """What has been prepared, and is written next. Under the emitter's guard."""

@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from heapq import merge
 from typing import NamedTuple
-from weakref import WeakMethod
 
+from .callbacks import Countdown
 from .emitter import SseEmitter
 from .emitters import Member, SseEmitters
 from .event import Event
@@ -125,6 +125,14 @@ class Pages:
             self._scheduler.call_at(now + PAGE_SECONDS, self._let_go)
 
 
+class _Found(NamedTuple):
+    """What a process knows of a channel."""
+
+    log: Log
+    newest: int  #: the offset of the newest event that the channel's list has been given
+    first: int  #: of the newest event when the list began
+
+
 class Replay:
     """What one client has missed: the source of its emitter.
 
@@ -134,11 +142,12 @@ class Replay:
 
     __slots__ = (
         "__weakref__",
-        "_asked",
+        "_asking",
         "_came",
         "_cursor",
         "_emitter",
         "_feeds",
+        "_found",
         "_logs",
         "_lost",
         "_members",
@@ -146,7 +155,6 @@ class Replay:
         "_pages",
         "_prepared",
         "_requested",
-        "_unheard",
         "_upto",
         "stirred",
     )
@@ -158,11 +166,11 @@ class Replay:
         self._pages = pages
         self._requested = requested
         self._came = SCHEDULER.clock()
-        self._asked: int | None = None  # so many channels are being asked about
-        self._unheard = 0  # so many of them have not been answered yet
+        self._asking: Countdown | None = None  # ends when the broker has answered
         self._cursor = Cursor(len(feeds))  # how far the client will be with what has been taken
         self._members = {index: self._member(index) for index in range(len(feeds))}  # those that are not live yet
         self._logs: list[Log] = []  # empty until all channels are known
+        self._found: list[_Found] = []  # what was known of them when the stream had ended, and had no position yet
         self._offsets: list[int] = []  # how far the logs have been read
         self._lost: str | None = None  # an id that leads nowhere, which is still to be announced
         self._upto: tuple[int, ...] | None = None  # nothing beyond, once the stream has ended
@@ -185,15 +193,15 @@ class Replay:
         if self._members:
             self._emitter._follow(self)
 
-    def end(self) -> None:
-        self._upto = tuple(log.newest for log in self._logs)
+    def end(self, *, is_told: bool) -> None:
+        if is_told and not self._logs:
+            self._found = self._find()
+        self._upto = tuple(log.newest for log in self._logs or [found.log for found in self._found])
 
     def prepare(self) -> bool | None:
         if not self._logs:
-            if self._upto is not None:
-                return None
             if not self._is_known():
-                return False
+                return None if self._upto is not None else False
             if self._lost is None:
                 head = self._head()
                 self._prepared = head if head.payload else None
@@ -225,59 +233,63 @@ class Replay:
 
     def _is_known(self) -> bool:
         """Whether all channels are known, so that the stream has its position; else it is stirred later."""
-        for feed in self._feeds:
-            if feed.log is None:
-                feed.wake_later(self._emitter)
-        logs = [log for feed in self._feeds if (log := feed.log) is not None]
-        if len(logs) < len(self._feeds) or self._is_asking(logs):
+        found = self._found
+        if not found and self._upto is None:
+            for feed in self._feeds:
+                if feed.log is None:
+                    feed.wake_later(self._emitter)
+            found = self._find()
+            if found and self._is_asking(found):
+                return False
+        if not found:
             return False
-        self._logs = logs
-        self._find_position()
+        self._find_position(found)
+        self._logs = [each.log for each in found]
         return True
 
-    def _is_asking(self, logs: Sequence[Log]) -> bool:
+    def _find(self) -> list[_Found]:
+        """What this process knows of the channels; nothing where it does not know all of them."""
+        found = [_Found(feed.log, feed.offset, feed.first) for feed in self._feeds if feed.log is not None]
+        return found if len(found) == len(self._feeds) else []
+
+    def _is_asking(self, found: Sequence[_Found]) -> bool:
         """Whether the client may know more than this process, as it came from another one, and the broker is asked."""
-        if self._asked is None and self._requested is not None:
-            asked = read_ids(self._requested, len(logs)) or ()
+        if self._requested is None:
+            return False
+        if self._asking is None:
+            asked = read_ids(self._requested, len(found)) or ()
             unknown = [
                 feed
-                for feed, log, position in zip(self._feeds, logs, asked, strict=bool(asked))
+                for feed, (log, _, _), position in zip(self._feeds, found, asked, strict=bool(asked))
                 if position.epoch != log.epoch or position.offset > log.newest
             ]
-            self._asked = self._unheard = len(unknown)
-            answered = WeakMethod(self._answered)  # the answer may be long in coming, and the client gone by then
+            self._asking = Countdown(len(unknown), self._emitter._stir)
             for feed in unknown:
-                feed.look_again(lambda: (call := answered()) and call())
-            self._asked = 0
-        return bool(self._unheard)
+                feed.look_again(self._asking)
+        return not self._asking.is_over
 
-    def _answered(self) -> None:
-        self._unheard -= 1
-        if not self._unheard and not self._asked:
-            self._emitter._stir()
-
-    def _find_position(self) -> None:
+    def _find_position(self, found: Sequence[_Found]) -> None:
         asked = None if self._requested is None else read_ids(self._requested, len(self._feeds))
-        for index, (feed, log) in enumerate(zip(self._feeds, self._logs, strict=True)):
+        for index, (log, newest, first) in enumerate(found):
             position = None if asked is None else asked[index]
             oldest = log.oldest
             if self._requested is None:
                 offset = self._offsets[index]
                 if offset < 0:  # what came after the client did is not to be missed, though this process knew of none
                     offset, is_known = log.before(self._came - CLOCK_ERROR)
-                    offset = min(offset, feed.first)
+                    offset = min(offset, first)
                     self._lost = self._lost if is_known else ""
             elif (
                 position is not None
                 and position.epoch == log.epoch
-                and min(oldest - 1, feed.offset) <= position.offset <= log.newest  # the list brings the rest
+                and min(oldest - 1, newest) <= position.offset <= log.newest  # the list brings the rest
             ):
                 offset = position.offset
             else:
-                offset = min(oldest - 1, feed.offset)
+                offset = min(oldest - 1, newest)
                 self._lost = self._requested
             self._offsets[index] = offset
-            self._set_cursor(index, offset)
+            self._set_cursor(index, log, offset)
 
     def _list_offsets(self) -> tuple[int, ...]:
         return tuple(feed.offset for feed in self._feeds)
@@ -309,7 +321,7 @@ class Replay:
             if page is not None:
                 for index in behind:
                     self._offsets[index] = page.offsets[index]
-                    self._set_cursor(index, page.offsets[index])
+                    self._set_cursor(index, self._logs[index], page.offsets[index])
                 return page.taken
         frames, gone = self._read_on(behind, upto)
         lost, self._lost = self._lost, None
@@ -347,14 +359,14 @@ class Replay:
         if gone or lost is not None:
             gap = self._ids() if lost is None else lost
         for index, offset in gone.items():
-            self._set_cursor(index, offset)
+            self._set_cursor(index, self._logs[index], offset)
         written = [] if gap is None else [self._gap(gap)]
         if len(self._feeds) > 1:
             written += [self._cursor.stamp(index, frame).payload for index, frame in frames]
         else:
             written += [frame.payload for _, frame in frames]
             for index, frame in frames[-1:]:
-                self._set_cursor(index, frame.offset)
+                self._set_cursor(index, self._logs[index], frame.offset)
         return Taken(b"".join(written), count_events([frame for _, frame in frames]), gap, is_replay=True)
 
     def _head(self) -> Taken:
@@ -378,5 +390,5 @@ class Replay:
     def _ids(self) -> str:
         return b",".join(self._cursor.ids).decode()
 
-    def _set_cursor(self, index: int, offset: int) -> None:
-        self._cursor.ids[index] = str(Position(self._logs[index].epoch, offset)).encode()
+    def _set_cursor(self, index: int, log: Log, offset: int) -> None:
+        self._cursor.ids[index] = str(Position(log.epoch, offset)).encode()

@@ -221,7 +221,7 @@ class Stream:
         client = None if self._environ is None else _client_socket(self._environ)
         if client is not None:
             self._watch = SOCKETS.watch(client, self)
-        # It is not decided yet who writes the stream: what came to this outlet while the server writes this would be lost.
+        # It is not decided yet who writes the stream: what came to this outlet while the server writes would be lost.
         return greeting + (emitter._take(sleeps=False) or b"")
 
     def _is_handed_off(self, environ: WSGIEnvironment, caller: FrameType) -> bool:

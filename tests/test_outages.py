@@ -27,7 +27,7 @@ from flask_sse_emitters.brokers.redis_wire import PRESENCE_SECONDS
 from flask_sse_emitters.frames import Frame
 from flask_sse_emitters.history import Bounds
 from flask_sse_emitters.scheduler import SCHEDULER, Bell
-from flask_sse_emitters.testing import OpenStream, published
+from flask_sse_emitters.testing import OpenStream, decode, published
 
 from .client import connected, get, post
 from .redis_server import RedisServer
@@ -102,6 +102,43 @@ def await_state(board: Board, state: str) -> dict[str, Any]:
     return until(
         lambda: (found := broker_state(board))["state"] == state and found, f"{state}, not {broker_state(board)}"
     )
+
+
+# published, and then completed
+
+
+@pytest.mark.parametrize("what", ["list", "stream"])
+def test_events_published_before_complete_reach_the_client(board: Board, what: str) -> None:
+    for number in range(20):
+        channel = board.sse.channel(f"c{number}")
+        with board.open(channel.name) as stream:
+            board.publish(channel.name, *range(5))
+            completed = channel.emitters if what == "list" else next(iter(channel.emitters))
+            completed.complete()
+            until(lambda channel=channel: len(channel.emitters) == 0, "the end")  # type: ignore[misc]
+            assert texts(list(stream.ready())) == [*"01234"]
+
+
+def test_stream_completed_at_once_replays_what_its_client_missed(server: RedisServer, board: Board) -> None:
+    ids = board.publish("c", *range(6))
+    with closing_board(server.url) as other, other.app.test_request_context():
+        emitter = other.sse.channel("c").subscribe(last_event_id=ids[0])
+        emitter.complete()
+        response = emitter.response()
+        until(lambda: len(other.sse.channel("c").emitters) == 0, "the end")
+        assert texts(decode(b"".join(response.response))) == [*"12345"]  # type: ignore[arg-type]
+
+
+def test_stream_completed_while_redis_is_away_ends_when_it_is_back(server: RedisServer, board: Board) -> None:
+    with board.open("c") as stream:
+        board.publish("c", 1)
+        assert texts(read(stream, 1)) == ["1"]
+        server.signal(signal.SIGSTOP)
+        emitter = next(iter(board.sse.channel("c").emitters))
+        emitter.complete()
+        assert stream.ready() == []
+        server.signal(signal.SIGCONT)
+        until(lambda: len(board.sse.channel("c").emitters) == 0, "the end")
 
 
 # gone and back

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from flask_sse_emitters import Event, SseEmitter, SseEmitters
+from flask_sse_emitters import CloseReason, Event, SseEmitter, SseEmitters
 from flask_sse_emitters.brokers import Broker, Listener, Published, Start
 from flask_sse_emitters.brokers.memory import MemoryBroker
 from flask_sse_emitters.channel import Channels
@@ -35,6 +35,8 @@ class HeldBroker(Broker):
         self.logs: dict[str, Log] = {}
         self.listeners: defaultdict[str, list[Listener]] = defaultdict(list)
         self.untold: defaultdict[str, list[Frame]] = defaultdict(list)
+        self.looks: defaultdict[str, list[Callable[[], object]]] = defaultdict(list)
+        self.started: set[str] = set()
 
     def publish(self, channel: str, frame: Frame, bounds: Bounds | None, _key: str | None = None) -> Published:
         log = self.log(channel)
@@ -50,6 +52,12 @@ class HeldBroker(Broker):
     def unsubscribe(self, channel: str, listener: Listener) -> None:
         if listener in self.listeners[channel]:
             self.listeners[channel].remove(listener)
+        if not self.listeners[channel]:
+            self.started.discard(channel)
+
+    def look_again(self, channel: str, done: Callable[[], object]) -> None:
+        self.looks[channel].append(done)
+        self._answer(channel)
 
     def close(self) -> None: ...
 
@@ -60,12 +68,22 @@ class HeldBroker(Broker):
         self.untold[channel].clear()
         for each in list(self.listeners[channel]):
             each.started(Start(self.log(channel), self.log(channel).newest))
+        self.started.add(channel)
+        self._answer(channel)
 
     def tell(self, channel: str, most: int = 1000) -> None:
         told = self.untold[channel][:most]
-        del self.untold[channel][:most]
         for each in list(self.listeners[channel]):
             each.arrived(told)
+        del self.untold[channel][:most]
+        self._answer(channel)
+
+    def _answer(self, channel: str) -> None:
+        """Call back those who wait until all has been told."""
+        if channel in self.started and not self.untold[channel]:
+            looks, self.looks[channel] = self.looks[channel], []
+            for done in looks:
+                done()
 
 
 class HeldBoard(Board):
@@ -150,27 +168,128 @@ def test_who_is_put_in_the_list_by_hand_is_served_from_when_the_channel_is_known
         assert texts(stream.ready()) == ["1", "2"]
 
 
-def test_a_stream_that_ends_before_its_channel_is_known_ends_at_once(held: HeldBoard) -> None:
-    with held.open("a") as stream:
-        feed = held.sse.channel("a").emitters
-        next(iter(feed)).complete()
+def test_stream_completed_before_its_channel_is_known_leaves_once_it_is(held: HeldBoard) -> None:
+    feed = held.sse.channel("a").emitters
+    with held.open("a", last="epoch-0") as stream:
+        emitter = next(iter(feed))
+        held.publish("a", 1)
+        emitter.complete()
+        assert not emitter.is_open
         assert stream.ready() == []
-        assert stream.response.iter_encoded()
+        assert emitter in feed
+        held.broker.start("a")
+        assert emitter not in feed
+        assert texts(stream.ready()) == ["1"]
     assert held.sse.stats()["closed"] == {"completed": 1}
     assert feed._waiting == {}
     assert held.broker.listeners["a"] == []
 
 
-def test_a_stream_that_ends_gets_what_was_published_by_then_though_its_list_has_not(held: HeldBoard) -> None:
+def test_stream_sent_back_before_its_channel_is_known_ends_at_once(held: HeldBoard) -> None:
+    with held.open("a") as stream:
+        feed = held.sse.channel("a").emitters
+        next(iter(feed))._send_back()
+        assert stream.ready() == []
+        assert (len(feed), held.broker.listeners["a"]) == (0, [])
+
+
+def test_completed_stream_of_which_the_client_leaves_is_let_go_before_the_broker_answers(held: HeldBoard) -> None:
+    feed = held.sse.channel("a").emitters
+    with held.open("a"):
+        next(iter(feed)).complete()
+    assert (len(feed), held.broker.listeners["a"]) == (0, [])
+    assert held.sse.stats()["closed"] == {"completed": 1}
+
+
+@pytest.mark.parametrize("last", [None, 0], ids=["live", "catching up"])
+def test_stream_completed_after_publish_gets_what_its_process_was_not_told_yet(
+    held: HeldBoard, last: int | None
+) -> None:
     ids = held.publish("a", 1, 2)
     with held.open("a") as other:
         held.broker.start("a")
-        with held.open("a", last=ids[0]) as stream:
-            ids += held.publish("a", 3)
-            next(each for each in held.sse.channel("a").emitters if each.last_event_id).complete()
-            held.publish("a", 4)
-            assert texts(stream.ready()) == ["2", "3"]
-        assert other.ready() == []
+        with held.open("a", last=None if last is None else ids[last]) as stream:
+            missed = ["2"] if last is not None else []
+            assert texts(stream.ready()) == missed
+            emitter = list(held.sse.channel("a").emitters)[-1]
+            held.publish("a", 3, 4)
+            emitter.complete()
+            assert not emitter.is_open
+            assert not emitter.try_send("too late")
+            assert stream.ready() == []
+            held.broker.tell("a", 1)
+            assert texts(stream.ready()) == ["3"]
+            held.broker.tell("a", 1)
+            held.publish("a", 5)
+            held.broker.tell("a")
+            assert texts(stream.ready()) == ["4"]
+        assert texts(other.ready()) == ["3", "4", "5"]
+
+
+def test_completed_stream_gets_more_than_its_bounds_allow_pending() -> None:
+    """It is no slow client: the broker has told all of that in one answer."""
+    held = HeldBoard(SSE_MAX_PENDING=2)
+    with held.open("a") as stream:
+        held.broker.start("a")
+        emitter = next(iter(held.sse.channel("a").emitters))
+        held.publish("a", *range(5))
+        emitter.complete()
+        held.broker.tell("a")
+        assert texts(stream.ready()) == [*"01234"]
+        assert emitter.close_reason is CloseReason.COMPLETED
+
+
+def test_completed_stream_that_is_revoked_meanwhile_gets_nothing_more(held: HeldBoard) -> None:
+    with held.open("a") as stream:
+        held.broker.start("a")
+        emitter = next(iter(held.sse.channel("a").emitters))
+        assert stream.ready() == []
+        held.publish("a", 1)
+        emitter.complete()
+        emitter._withdraw()
+        held.broker.tell("a")
+        assert stream.ready() == []
+        assert len(held.sse.channel("a").emitters) == 0
+
+
+def test_list_completed_after_publish_ends_streams_after_what_was_published(held: HeldBoard) -> None:
+    feed = held.sse.channel("a").emitters
+    with held.open("a") as one, held.open("a", "b") as two:
+        held.broker.start("a")
+        held.broker.start("b")
+        emitters = list(feed)
+        held.publish("a", 1, 2)
+        feed.complete()
+        held.broker.tell("a", 1)
+        assert all(emitter.is_open for emitter in emitters)
+        held.broker.tell("a")
+        until(lambda: not any(emitter.is_open for emitter in emitters), "their ends")
+        assert texts(one.ready()) == texts(two.ready()) == ["1", "2"]
+
+
+def test_list_completed_while_another_thread_tells_ends_after_what_was_published(board: Board) -> None:
+    """On memory:// one thread tells at a time, and leaves what comes meanwhile to later."""
+    feed = board.sse.channel("a").emitters
+    published = threading.Event()
+
+    def publish_more() -> None:
+        board.publish("a", 2)
+        feed.complete()
+        published.set()
+
+    class Amid:
+        clients = 0
+
+        def arrived(self, frames: Sequence[Frame]) -> None:
+            if frames[0].offset == 1:
+                threading.Thread(target=publish_more).start()
+                assert published.wait(PATIENCE)
+
+    board.sse._channels().broker.subscribe("a", Amid())  # type: ignore[arg-type]
+    with board.open("a") as stream:
+        board.publish("a", 1)
+        until(lambda: len(feed) == 0, "its end")
+        assert texts(stream.ready()) == ["1", "2"]
 
 
 def test_what_is_told_twice_is_put_in_once(held: HeldBoard) -> None:

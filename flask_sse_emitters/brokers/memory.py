@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ..frames import Frame
 from ..history import Bounds, Log, Position, new_epoch
 from ..parking import begin_anew_in_child, guard
@@ -58,6 +60,13 @@ class MemoryBroker(Broker):
         if record is not None and record.remove(listener):
             with self._guard:
                 self._forget(channel)
+
+    def look_again(self, channel: str, done: Callable[[], object]) -> None:
+        record = self._records.get(channel)
+        if record is None:
+            done()
+        else:
+            record.when_told(done)
 
     def newest(self, channel: str) -> int:
         return self._record(channel).log.newest
@@ -120,7 +129,18 @@ class MemoryBroker(Broker):
 class _Record:
     """One channel. The guard of its log guards all of it."""
 
-    __slots__ = ("_begin", "_bounds", "_keys", "_listeners", "_news", "_scheduler", "_telling", "is_forgotten", "log")
+    __slots__ = (
+        "_begin",
+        "_bounds",
+        "_keys",
+        "_listeners",
+        "_news",
+        "_scheduler",
+        "_telling",
+        "_when_told",
+        "is_forgotten",
+        "log",
+    )
 
     def __init__(self, log: Log, scheduler: Scheduler) -> None:
         self.log = log
@@ -130,6 +150,7 @@ class _Record:
         self._scheduler = scheduler
         self._listeners: tuple[Listener, ...] = ()
         self._news: list[Frame] = []  # what the listeners have not been told yet
+        self._when_told: list[Callable[[], object]] = []  # are called then
         self._telling = False  # somebody is telling them: whoever else has news leaves it to them
         self._keys: dict[str, tuple[float, str]] = {}  # by age
 
@@ -165,6 +186,12 @@ class _Record:
                 self.is_forgotten = True
             return self.is_forgotten
 
+    def when_told(self, call: Callable[[], object]) -> None:
+        """Call this once the listeners have been told all that is new now: at once, where nothing is."""
+        with self.log.guard:
+            self._when_told.append(call)
+        self.tell()
+
     def tell(self) -> None:
         """Tell the listeners all that is new, in order, unless somebody else is at it.
 
@@ -177,20 +204,23 @@ class _Record:
     def _tell(self) -> bool:
         """:return: whether there is more to tell, and nobody at it."""
         with self.log.guard:
-            if self._telling or not self._news:
+            if self._telling or not (self._news or self._when_told):
                 return False
-            listeners, told = self._listeners, self._news
-            self._telling, self._news = True, []
-        untold = told
+            listeners, told, calls = self._listeners, self._news, self._when_told
+            self._telling, self._news, self._when_told = True, [], []
+        untold, uncalled = told, calls
         try:
             for listener in listeners:
                 listener.arrived(told)
-            untold = []
+            untold, uncalled = [], []
         finally:  # also after an interrupt of this thread: then the next one tells it again
             with self.log.guard:
                 self._news = untold + self._news
+                self._when_told = uncalled + self._when_told
                 self._telling = False
-        return bool(self._news)
+        for call in calls:
+            call()
+        return bool(self._news or self._when_told)
 
     def forget_old(self, altogether: bool) -> bool:
         """Let go of what is too old; of the whole channel, where that is wanted and nobody needs it."""

@@ -80,7 +80,7 @@ class Topic:
         self.name = name
         self.listeners: tuple[Listener, ...] = ()  # those who have been told from where on
         self.fresh: tuple[Listener, ...] = ()  # and those who have not
-        self.when_looked: tuple[Callable[[], object], ...] = ()  # to be called once all is known that there is now
+        self.when_looked: list[Callable[[], object]] = []  # to be called once all is known that there is now
         self.is_behind = True  # some may be missing: it is to be looked up
         self.log: Log | None = None
         self.building: Log | None = None  # takes its place once it is complete
@@ -155,7 +155,7 @@ class Ear:
             topic = self._topics.get(channel)
             if topic is None:
                 return
-            topic.when_looked += (done,)
+            topic.when_looked.append(done)
             self._changed[channel] = None
         self._wake()
 
@@ -455,7 +455,7 @@ class _Session:
             [answer] = self._client.run_all(LOOK, [self._question(first)])
 
     def _take_answers(
-        self, topics: Sequence[Topic], answers: Sequence[Any], waiting: dict[Topic, tuple[Callable[[], object], ...]]
+        self, topics: Sequence[Topic], answers: Sequence[Any], waiting: dict[Topic, list[Callable[[], object]]]
     ) -> None:
         ends = time.monotonic() + SLICE
         for topic, answer in zip(topics, answers, strict=True):
@@ -466,9 +466,9 @@ class _Session:
                 _breathe()
                 ends = time.monotonic() + SLICE
 
-    def _take_when_looked(self, topic: Topic) -> tuple[Callable[[], object], ...]:
+    def _take_when_looked(self, topic: Topic) -> list[Callable[[], object]]:
         with self._ear._guard:
-            calls, topic.when_looked = topic.when_looked, ()
+            calls, topic.when_looked = topic.when_looked, []
         return calls
 
     def _question(self, topic: Topic) -> tuple[list[str], list[Any]]:
