@@ -19,7 +19,7 @@ from .feed import Feed
 from .frames import Frame, make_frame
 from .grants import Reader, check_identity
 from .history import Bounds
-from .parking import begin_anew_in_child, guard
+from .parking import begin_anew_in_child, give_way_in_time, guard
 from .replay import Pages, Replay
 from .revocation import Revocations
 from .scheduler import SCHEDULER
@@ -176,7 +176,9 @@ class Channels:
         if is_new and signals.event_published.receivers:
             said = {"channel": name, "id": event_id, "event": frame.name, "size": len(frame.payload)}
             signals.tell(signals.event_published, self._app, seconds=seconds, **said)
-        if feed is not None:
+        if feed is None:
+            give_way_in_time()
+        else:
             feed._give_way()
         return event_id
 

@@ -100,6 +100,24 @@ def give_way() -> None:
         time.sleep(BREATH)
 
 
+def give_way_in_time() -> None:
+    """Let others run, where the calling greenlet has kept them waiting for longer than a :data:`SLICE`.
+
+    The time runs from the first call since the event loop last ran. Does nothing on threads, which the system switches,
+    and in the event loop itself.
+    """
+    if not is_green() or in_hub():
+        return
+    hub, now = _gevent().get_hub(), time.monotonic()
+    turn = getattr(hub.loop, "iteration", None)  # which libuv's loop does not have
+    last_turn, since = getattr(hub, _KEPT_WAITING, (-1, now))
+    if turn != last_turn:
+        setattr(hub, _KEPT_WAITING, (turn, now))
+    elif now - since > SLICE:
+        setattr(hub, _KEPT_WAITING, (turn, now))
+        _turn_loop()
+
+
 def pause(seconds: float) -> None:
     """Sleep, but not in gevent's event loop itself, which everybody else waits for."""
     if not in_hub():
@@ -219,6 +237,9 @@ def _express_of(hub: Any) -> _Express:
 
 #: So many calls are made ahead of an event loop's queue; then that moves on.
 CALLS_AT_ONCE = 100
+
+#: The attribute of a hub that keeps since when the others have waited, and the turn of the loop in which that was.
+_KEPT_WAITING = "_flask_sse_emitters_kept_waiting"
 
 #: The attribute of a hub that keeps what calls in its loop.
 _EXPRESS = "_flask_sse_emitters_express"

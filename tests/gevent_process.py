@@ -8,10 +8,12 @@ import os  # noqa: E402
 import socket  # noqa: E402
 import sys  # noqa: E402
 import threading  # noqa: E402
+import time  # noqa: E402
 
+from flask import Flask  # noqa: E402
 from gevent.hub import get_hub  # noqa: E402
 
-from flask_sse_emitters import CloseReason, SseEmitter, SseEmitters  # noqa: E402
+from flask_sse_emitters import SSE, CloseReason, SseEmitter, SseEmitters  # noqa: E402
 
 from .stress import texts_of  # noqa: E402
 from .waiting import PATIENCE, until  # noqa: E402
@@ -71,8 +73,38 @@ def a_long_walk_gives_way() -> None:
     assert all(texts_of(member) == ["x"] for member in members)
 
 
+def a_sender_that_never_pauses_gives_way() -> None:
+    """A greenlet that only sends, or publishes, lets others run: here one that counts its turns."""
+    app = Flask(__name__)
+    sse = SSE(app)
+    emitters = SseEmitters()
+    members = [emitters.add(SseEmitter(overflow="drop_oldest")) for _ in range(3)]
+    turns = 0
+    over = False
+
+    def count_turns() -> None:
+        nonlocal turns
+        while not over:
+            turns += 1
+            time.sleep(0)
+
+    counting = threading.Thread(target=count_turns, daemon=True)
+    counting.start()
+    for send in (emitters.send, lambda text: sse.publish("unread", text)):
+        before, until_when = turns, time.monotonic() + 0.1
+        with app.app_context():
+            while time.monotonic() < until_when:
+                send("x")
+        assert turns - before >= 3, f"{turns - before} turns of another greenlet in 0.1 s"
+    over = True
+    counting.join()
+    for member in members:
+        member.complete()
+
+
 if __name__ == "__main__":
     a_foreign_thread_is_first()
     a_child_is_forked()
     a_long_walk_gives_way()
+    a_sender_that_never_pauses_gives_way()
     print("held")  # noqa: T201

@@ -16,7 +16,7 @@ from flask import Flask
 
 from flask_sse_emitters import SSE, CloseReason, CopyOnWriteList, Event, InvalidEvent, SseEmitter, SseEmitters, settings
 from flask_sse_emitters.direct import HandedOff
-from flask_sse_emitters.emitters import CROWD, OWN_SHARE, STRIDE
+from flask_sse_emitters.emitters import CROWD, CROWD_BYTES, OWN_SHARE, STRIDE
 from flask_sse_emitters.frames import Batch
 from flask_sse_emitters.sockets import SOCKETS
 
@@ -570,6 +570,27 @@ def test_senders_give_way_where_events_are_sent_faster_than_handed_out(monkeypat
     assert len(emitters._outbox) > CROWD
     gate.let.set()
     sender.join(PATIENCE)
+
+
+def test_list_waits_where_a_few_large_events_are_to_be_delivered(monkeypatch: pytest.MonkeyPatch) -> None:
+    naps: list[float] = []
+    monkeypatch.setattr("flask_sse_emitters.emitters.pause", naps.append)
+    emitters, gate = SseEmitters(), _Gate()
+    emitters.add(gate)
+    sender = threading.Thread(target=emitters.send, args=(0,))
+    sender.start()
+    assert gate.reached.wait(PATIENCE)
+    large = "x" * 1_000_000
+    for _ in range(CROWD_BYTES // len(large) + 1):
+        emitters.send(large)
+    assert [round(nap * 1000) for nap in naps] == [1]
+    gate.let.set()
+    sender.join(PATIENCE)
+    until(lambda: not emitters._walking, "the delivery")
+    naps.clear()
+    emitters.send("small")
+    until(lambda: not emitters._walking, "the delivery")
+    assert (naps, emitters._bytes) == ([], 0)
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
