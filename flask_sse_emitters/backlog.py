@@ -32,17 +32,21 @@ class Backlog:
         return self._offset > 0
 
     def push(self, frame: Frame, settings: Settings) -> bool:
-        """Keep a frame. False, and the frame not kept, where it goes over the bounds and those say to close."""
+        """Keep a frame. False, and the frame not kept, where it goes over the bounds and those say to close.
+
+        Its own id does not count: the bound for what is pending is as large as that for one event, which has none yet.
+        """
         if settings.overflow == "coalesce":
             self._drop_namesake(frame)
-        size = self.size - self._exempt + len(frame.payload)
+        needed = len(frame.payload) - frame.body
+        size = self.size - self._exempt + needed
         if len(self._frames) >= settings.max_pending or size > settings.max_pending_bytes:
             if settings.overflow != "drop_oldest":
                 return False
-            if len(frame.payload) > settings.max_pending_bytes:  # no room could ever be made
+            if needed > settings.max_pending_bytes:  # no room could ever be made
                 self.dropped += 1
                 return True
-            self._make_room(len(frame.payload), settings)
+            self._make_room(needed, settings)
         self._frames.append(frame)
         self.size += len(frame.payload)
         return True

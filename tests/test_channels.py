@@ -83,6 +83,24 @@ def moved(event_id: str, by: int) -> str:
 # publishing
 
 
+@pytest.mark.parametrize("overflow", ["close", "drop_oldest", "coalesce"])
+@pytest.mark.parametrize("channels", [1, 8])
+def test_event_of_the_largest_size_allowed_reaches_live_clients(overflow: str, channels: int) -> None:
+    """Its id is not counted: as much may be pending as one event may have."""
+    board = Board(SSE_OVERFLOW=overflow)
+    names = [f"c{number}" for number in range(channels)]
+    largest = "x" * (1_048_576 - len("data: ") - len("\n\n"))
+    with board.open(*names) as stream:
+        assert stream.ready() == []
+        for _ in range(2):
+            board.publish(names[-1], largest)
+            assert texts(stream.ready()) == [largest]
+        board.publish(names[-1], "more")
+        assert texts(stream.ready()) == ["more"]
+        with pytest.raises(InvalidEvent, match="SSE_MAX_EVENT_BYTES"):
+            board.publish(names[-1], largest + "x")
+
+
 def test_a_key_that_cannot_be_written_is_refused(board: Board) -> None:
     with pytest.raises(InvalidEvent, match="key holds a lone surrogate"):
         board.sse.publish("a", "x", key="\ud800")
