@@ -30,20 +30,24 @@ class Lane:
         self._jobs: deque[Callable[[], object]] = deque()
         self._said = False  # that no thread is to be had
         self._coming = 0  # helpers that have been started, and have not begun yet
+        self._is_refused = False  # the system gave no thread, and is to be asked again later
 
     def put(self, job: Callable[[], object]) -> None:
         with self._guard:
             self._jobs.append(job)
 
     def wants_helper(self) -> bool:
-        return self._coming < len(self._jobs) and self.helpers < self._max_helpers
+        return not self._is_refused and self._coming < len(self._jobs) and self.helpers < self._max_helpers
 
     @property
     def is_busy(self) -> bool:
         return bool(self._jobs or self.helpers)
 
-    def start_helpers(self) -> None:
-        """Start as many as are wanted now. Where no thread is to be had, wait a moment for the caller to try again."""
+    def start_helpers(self) -> bool:
+        """Start as many as are wanted now. Never waits.
+
+        :return: False where the system gave no thread: from then on none is wanted until :meth:`try_again`.
+        """
         while self._count_in():
             try:
                 threading.Thread(target=self._help, name=self._name, daemon=True).start()
@@ -51,12 +55,17 @@ class Lane:
                 with self._guard:
                     self.helpers -= 1
                     self._coming -= 1
+                    self._is_refused = True
                 if not self._said:
                     self._said = True
                     log.exception("cannot start a thread for %s; it is tried again, and this is said once", self._name)
-                time.sleep(0.25)
-                return
+                return False
             self._said = False
+        return True
+
+    def try_again(self) -> None:
+        """Want helpers again, after the system gave no thread."""
+        self._is_refused = False
 
     def _count_in(self) -> bool:
         with self._guard:

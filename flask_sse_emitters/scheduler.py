@@ -40,6 +40,9 @@ IN_A_ROW = 16
 #: and this many seconds in one go at most.
 SHARE, LONGEST_SLICE = 0.25, 0.02
 
+#: Seconds until the system is asked again for a helper thread that it did not give.
+NO_THREAD_SECONDS = 0.25
+
 #: Seconds; the operating system takes no more than some weeks.
 LONGEST_REST = 3600.0
 
@@ -205,7 +208,8 @@ class Scheduler:
                 descriptors.register(descriptor, call)
                 registered += 1
             for lane in self._lanes.values():
-                lane.start_helpers()
+                if not lane.start_helpers():
+                    self.call_at(self.clock() + NO_THREAD_SECONDS, lane.try_again)
             ready = descriptors.select(self._rest(registered))
             if self._bell is not bell:
                 return

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from flask_sse_emitters import lanes
-from flask_sse_emitters.scheduler import CALLBACKS, MAX_HELPERS, SCHEDULER, Scheduler
+from flask_sse_emitters.scheduler import CALLBACKS, MAX_HELPERS, NO_THREAD_SECONDS, SCHEDULER, Scheduler
 
 from .clock import ManualScheduler
 from .waiting import PATIENCE, until
@@ -154,6 +154,32 @@ def test_where_no_thread_can_be_started_callbacks_wait_until_one_can(
     monkeypatch.setattr(threading.Thread, "start", start)
     assert done.wait(PATIENCE)
     assert "cannot start a thread for sse-callbacks" in caplog.text
+
+
+def test_scheduler_without_a_thread_for_jobs_serves_timers_and_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    scheduler = Scheduler(lambda: now)
+    scheduler.call_soon(lambda: None)
+    until(lambda: not scheduler._soon, "the background thread")
+    start, refusals = threading.Thread.start, 0
+
+    def refuse(_thread: threading.Thread) -> None:
+        nonlocal refusals
+        refusals += 1
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    done = threading.Event()
+    scheduler.run(done.set)
+    for _ in range(20):
+        called = threading.Event()
+        scheduler.call_soon(called.set)
+        assert called.wait(PATIENCE)
+    assert refusals == 1, "the system is not asked again before its time, and nothing else waits for that"
+    monkeypatch.setattr(threading.Thread, "start", start)
+    now = NO_THREAD_SECONDS
+    scheduler.call_soon(lambda: None)
+    assert done.wait(PATIENCE)
 
 
 def test_a_job_that_ends_its_thread_ends_no_other(caplog: pytest.LogCaptureFixture) -> None:
