@@ -36,7 +36,11 @@ class Guard(Protocol):
 
 
 class Parker(Protocol):
-    """Wakes one sleeper. Each :meth:`unpark` or :meth:`give` lets one :meth:`park` return, whichever comes first."""
+    """Wakes one sleeper.
+
+    For each :meth:`park` one :meth:`unpark` or :meth:`give` may be called, before it or during it. A second one is a
+    mistake of the caller: it raises RuntimeError where the sleeper is a thread.
+    """
 
     def park(self) -> bytes | None:
         """Sleep until unparked; gives what :meth:`give` was given. Only by the thread or greenlet that owns this."""
