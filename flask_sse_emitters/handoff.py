@@ -87,8 +87,7 @@ class Call:
     def response(self) -> Any:
         """The worker's own response object; None where a middleware stands before it."""
         response = getattr(self.start_response, "__self__", None)
-        module = sys.modules.get("gunicorn.http.wsgi")
-        return response if module is not None and type(response) is module.Response else None
+        return response if _is_of_gunicorn(response) else None
 
     @property
     def is_chunked(self) -> bool:
@@ -115,6 +114,40 @@ class Call:
             is_own_start_response=response is not None and response.sock is self.client,
             is_begun=response is None or (response.headers_sent and response.response_length is None),
         )
+
+
+def announce_close(start_response: Callable[..., Any] | None, caller: FrameType) -> None:
+    """Have gunicorn say ``Connection: close``, and do so after the stream, whoever writes it and whatever ends it.
+
+    Else proxies and clients with a pool would keep the connection, and lose a request on it when it closes. The head
+    must not be out yet: it leaves with the first piece of the body. An application may not set the header itself (PEP
+    3333). Does nothing on another server, over HTTP/2, or where the body is iterated over on another thread than the
+    worker's.
+
+    :param start_response: what the response was given when it was called, if it was.
+    :param caller: of the body's first ``__next__``.
+    """
+    response = getattr(start_response, "__self__", None)
+    if not _is_of_gunicorn(response):  # a middleware has replaced start_response
+        response = _find_response(caller)
+    if response is not None and not response.headers_sent:
+        response.force_close()
+
+
+def _find_response(frame: FrameType | None) -> Any:
+    """Find the worker's own response object in the frame of the worker that iterates over the body; None elsewhere."""
+    while frame is not None:
+        if str(frame.f_globals.get("__name__")).startswith("gunicorn.workers."):
+            response = frame.f_locals.get("resp")
+            if _is_of_gunicorn(response):
+                return response
+        frame = frame.f_back
+    return None
+
+
+def _is_of_gunicorn(response: Any) -> bool:
+    module = sys.modules.get("gunicorn.http.wsgi")
+    return module is not None and type(response) is module.Response
 
 
 def note_declined(mode: Handoff, reason: str) -> None:

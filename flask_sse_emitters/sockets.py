@@ -111,13 +111,7 @@ class Sockets:
         """Shut the connection down, so that a write that waits for the client fails now. Nothing, once forgotten."""
         with self._guard:
             if self._watches.get(watch.descriptor) is watch:
-                _shut_down(watch.descriptor, socket.SHUT_RDWR)
-
-    def stop_reading(self, watch: Watch) -> None:
-        """Have whoever reads from this socket find its end, though the client says more."""
-        with self._guard:
-            if self._watches.get(watch.descriptor) is watch:
-                _shut_down(watch.descriptor, socket.SHUT_RD)
+                _shut_down(watch.descriptor)
 
     def unsent(self, watch: Watch) -> int | None:
         """How many bytes written to this socket its client has not acknowledged yet; None where nobody can tell."""
@@ -214,12 +208,12 @@ def _register(epoll: epoll | None, descriptor: int) -> OSError | ValueError | No
     return None
 
 
-def _shut_down(descriptor: int, how: int) -> None:
+def _shut_down(descriptor: int) -> None:
     # Not through the server's socket object: that of TLS would first throw its keys away.
     handle = _socket.socket(fileno=descriptor)
     try:
         with suppress(OSError):  # it is no longer connected
-            handle.shutdown(how)
+            handle.shutdown(socket.SHUT_RDWR)
     finally:
         handle.detach()
 

@@ -20,7 +20,7 @@ from .direct import AT_ONCE
 from .emitter import SseEmitter
 from .errors import UnsupportedWorker
 from .event import Event
-from .handoff import Call, hand_off, note_declined, why_not
+from .handoff import Call, announce_close, hand_off, note_declined, why_not
 from .parking import give_way, parker
 from .settings import Handoff, Settings, query
 from .sockets import SOCKETS, Watch, put_out_of_reach
@@ -35,6 +35,9 @@ _HEADERS = {
     "Cache-Control": "no-cache, no-transform",
     "X-Accel-Buffering": "no",  # has nginx pass on at once what it gets
 }
+
+# gevent's pywsgi takes this from an application, closes the connection after the response, and passes the header on.
+_PYWSGI_HEADERS = {**_HEADERS, "Connection": "close"}
 
 # Where servers show an application its client's socket.
 _SOCKETS = ("gunicorn.socket", "gunicorn.sock", "werkzeug.socket")
@@ -75,7 +78,8 @@ def respond(
         greeting = _PADDING + greeting
     stream = Stream(emitter, greeting, environ, settings.handoff)
     environ.get(WITNESS, []).append(stream)
-    response = response_class(stream, status, _HEADERS, content_type="text/event-stream", direct_passthrough=True)
+    own = _PYWSGI_HEADERS if "gunicorn.sock" in environ else _HEADERS
+    response = response_class(stream, status, own, content_type="text/event-stream", direct_passthrough=True)
     Response.call_on_close(response, stream.close)  # also where somebody puts another body in its place
     response.headers.update(headers or {})
     cors.allow(response.headers, settings)
@@ -135,6 +139,7 @@ class Stream:
     def __next__(self) -> bytes:
         if self._environ is not None:
             if self._greeting is not None:
+                announce_close(self._start_response, sys._getframe(1))
                 return self._begin(self._greeting)
             if self._is_handed_off(self._environ, sys._getframe(1)):
                 raise StopIteration
@@ -229,7 +234,7 @@ class Stream:
         call = Call(environ, self._start_response, self, caller)
         self._environ = self._start_response = None
         emitter, watch = self._emitter, self._watch
-        if emitter is None or not emitter.is_open:  # the server can go on with the connection
+        if emitter is None or not emitter.is_open:  # the server may as well write what is left
             return False
         reason = why_not(call.facts(self._handoff, watch))
         if reason is not None or watch is None:
@@ -248,8 +253,6 @@ class Stream:
         note_declined(self._handoff, reason)
 
     def _end(self) -> Exception:
-        if self._watch is not None and self._emitter is not None and self._emitter.close_reason is CloseReason.SHUTDOWN:
-            SOCKETS.stop_reading(self._watch)  # else a worker may wait for the next request of a kept connection
         if self._emitter is None or self._emitter.close_reason is not CloseReason.OVERFLOW:
             return StopIteration()
         # A clean end would tell the client that it missed nothing. Servers take this for a client that is gone.

@@ -101,6 +101,14 @@ def _answer_once(server: Server, *request: Any) -> tuple[int, bytes]:
             return response.status, response.read()
 
 
+def answer_to_the_end(server: Server, path: str) -> tuple[bytes, bytes]:
+    """The head and the body of the answer to a GET, as they were sent until the server closed the connection."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE) as raw:
+        raw.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        head, _, body = b"".join(iter(lambda: raw.recv(65_536), b"")).partition(b"\r\n\r\n")
+    return head, body
+
+
 def state(server: Server, name: str, app: str = "") -> dict[str, Any]:
     found: dict[str, Any] = get(server, f"{app}/state/{name}")
     return found

@@ -37,6 +37,15 @@ def send() -> ResponseReturnValue:
     return {"reached": emitters.send(request.get_json())}
 
 
+@app.post("/end")
+def end() -> ResponseReturnValue:
+    """End the streams of the list, and those that come later are a list of their own."""
+    global emitters
+    ended, emitters = emitters, SseEmitters()
+    ended.complete()
+    return {}
+
+
 @app.post("/publish")
 def publish() -> ResponseReturnValue:
     return {"id": sse.publish("news", request.get_json())}

@@ -9,12 +9,13 @@ import socket
 import threading
 import time
 
+import httpx
 import pytest
 
 from flask_sse_emitters import Event
 from flask_sse_emitters.testing import decode
 
-from .client import Client, connected, ended, get, new_name, post, state
+from .client import Client, answer_to_the_end, connected, ended, get, new_name, post, state
 from .servers import SERVERS, Server
 from .waiting import PATIENCE, until
 
@@ -275,14 +276,25 @@ def test_all_clients_get_all_events_in_one_order(foreign: str, server: Server) -
         assert own == [f"{sender}:{number}" for number in range(50)]
 
 
-@on_gunicorn
-def test_a_connection_is_used_again_after_a_clean_end(server: Server) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)
-    for _ in range(3):
-        connection.request("GET", f"/completed/{new_name()}")
-        with connection.getresponse() as response:
-            assert [event.data for event in decode(response.read())] == ["only this"]
-    connection.close()
+@pytest.mark.parametrize("path", ["completed", "greeting"])
+def test_the_connection_of_a_stream_closes_as_its_head_says(path: str, server: Server) -> None:
+    head, body = answer_to_the_end(server, f"/{path}/{new_name()}?timeout=0.1")
+    assert head.count(b"\r\nConnection: close") == 1
+    assert body.endswith(b"\r\n0\r\n\r\n")
+
+
+def test_a_pool_of_connections_loses_no_request_when_streams_end(server: Server) -> None:
+    """Each POST comes right after the end of a stream, on whatever connection the client has kept."""
+    with httpx.Client(base_url=server.url, timeout=PATIENCE) as pool:
+        for _ in range(30):
+            name = new_name()
+            with pool.stream("GET", f"/greeting/{name}") as stream:
+                chunks = stream.iter_raw()
+                next(chunks)
+                post(server, f"/complete/{name}")
+                assert stream.status_code == 200
+                list(chunks)
+            assert pool.post(f"/lists/{name}/complete").status_code == 200
 
 
 def test_ends_are_quiet(server: Server) -> None:

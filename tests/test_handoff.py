@@ -27,7 +27,7 @@ from flask_sse_emitters.direct import LINGER
 from flask_sse_emitters.handoff import Facts, why_not
 from flask_sse_emitters.testing import EventDecoder, decode
 
-from .client import Client, connected, ended, get, new_name, post, state
+from .client import Client, answer_to_the_end, connected, ended, get, new_name, post, state
 from .servers import GUNICORN, Server
 from .waiting import PATIENCE, until
 
@@ -129,6 +129,7 @@ def test_with_a_compressing_middleware_the_client_still_decodes_every_event(midd
         name = new_name()
         with connected(server, f"/greeting/{name}", headers={"Accept-Encoding": "gzip"}) as client:
             assert client.response.getheader("Content-Encoding") == "gzip"
+            assert client.response.getheader("Connection") == "close"
             until(lambda: "outlet" in state(server, name), "the stream")
             post(server, f"/send/{name}", "more")
             post(server, f"/complete/{name}")
@@ -143,6 +144,7 @@ def test_a_middleware_that_wraps_the_iterable_alone_gets_every_byte(middleware: 
         name = new_name()
         with connected(server, f"/greeting/{name}") as client:
             client.read_some()
+            assert client.response.getheader("Connection") == "close"
             assert outlet(server, name) == "Stream"
             post(server, f"/send/{name}", "louder")
             post(server, f"/complete/{name}")
@@ -156,6 +158,7 @@ def test_on_hands_off_behind_a_middleware_that_only_looks_on(middleware: str, sa
         name = new_name()
         with connected(server, f"/greeting/{name}?list=all") as client:
             assert len(client.events(3)) == 3
+            assert client.response.getheader("Connection") == "close"
             assert outlet(server, name) == "HandedOff"
             post(server, f"/send/{name}", "to one")
             post(server, "/lists/all/send", "to all")
@@ -177,6 +180,15 @@ def test_auto_leaves_a_middleware_that_only_looks_on_where_it_is(middleware: str
             assert outlet(server, name) == "Stream"
             post(server, f"/send/{name}", "more")
             assert client.texts(1) == ["more"]
+
+
+@pytest.mark.parametrize("kind", ["gthread", "gevent_pywsgi"])
+def test_a_replaced_start_response_does_not_keep_the_connection(kind: str) -> None:
+    """The worker's own response object is not to be had from what the app was called with."""
+    with serving(kind, "tracing") as server:
+        head, body = answer_to_the_end(server, f"/greeting/{new_name()}?timeout=0.1")
+        assert head.count(b"\r\nConnection: close") == 1
+        assert body.endswith(b"\r\n0\r\n\r\n")
 
 
 def needs_gunicorn(version: str) -> pytest.MarkDecorator:

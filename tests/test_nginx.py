@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import ssl
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from http.client import HTTPConnection, HTTPSConnection
@@ -17,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
+import psutil
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
@@ -74,12 +77,13 @@ class App:
     """The app on gunicorn, at a socket where nginx finds it, and where tests steer it.
 
     :param folder: of the socket.
+    :param kind: of the server.
     """
 
-    def __init__(self, folder: Path, **config: object) -> None:
+    def __init__(self, folder: Path, kind: str = "gevent", **config: object) -> None:
         self.socket = folder / "app.sock"
         arguments = ["--bind", f"unix:{self.socket}"]
-        self._server = Server("gevent", "tests.nginx_app:app", env={"CONFIG": json.dumps(config)}, arguments=arguments)
+        self._server = Server(kind, "tests.nginx_app:app", env={"CONFIG": json.dumps(config)}, arguments=arguments)
 
     def __enter__(self) -> App:
         self._server.start()
@@ -88,6 +92,12 @@ class App:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self._server.__exit__(kind, error, tb)
+
+    def replace_worker(self) -> None:
+        """Have gunicorn reload; the old worker is gone afterwards."""
+        old = self.get("/stats")["pid"]
+        self._server.signal(signal.SIGHUP)
+        until(lambda: not psutil.pid_exists(old), "the old worker's end")
 
     def get(self, path: str) -> Any:
         return self._answer("GET", path)
@@ -258,6 +268,77 @@ def test_addresses_are_the_clients_behind_nginx_whatever_they_say(tmp_path: Path
             app.post("/publish", "still there")
             await_text(first, "still there")
             await_text(second, "still there")
+
+
+class Load:
+    """Clients behind nginx, from ``with`` to its end: some post without a pause, others read streams to their ends."""
+
+    def __init__(self, nginx: Nginx, posting: int, reading: int) -> None:
+        self.posted: list[int] = []  #: statuses
+        self.read: list[int] = []  #: of streams that have ended
+        self._nginx = nginx
+        self._stopped = threading.Event()
+        self._threads = [threading.Thread(target=self._post) for _ in range(posting)]
+        self._threads += [threading.Thread(target=self._read) for _ in range(reading)]
+
+    def __enter__(self) -> Load:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        for thread in self._threads:
+            thread.join()
+
+    def stop(self) -> None:
+        self._stopped.set()
+
+    @property
+    def is_over(self) -> bool:
+        return not any(thread.is_alive() for thread in self._threads)
+
+    def _post(self) -> None:
+        self._ask(self.posted, "POST", "/send", "1", {"Content-Type": "application/json"})
+
+    def _read(self) -> None:
+        self._ask(self.read, "GET", VIEW)
+
+    def _ask(self, statuses: list[int], *request: Any) -> None:
+        context = ssl.create_default_context(cafile=str(self._nginx.certificate))
+        with closing(HTTPSConnection("localhost", self._nginx.port, context=context, timeout=PATIENCE)) as connection:
+            while not self._stopped.is_set():
+                connection.request(*request)
+                with connection.getresponse() as response:
+                    response.read()
+                    statuses.append(response.status)
+
+
+@pytest.mark.parametrize("kind", ["gevent", "gevent_off", "gthread", "gevent_pywsgi"])
+def test_no_post_fails_while_streams_end_and_workers_are_replaced(kind: str, tmp_path: Path) -> None:
+    """nginx keeps connections to the app for later, and repeats a GET on one that closes, but no POST."""
+    with (
+        App(tmp_path, kind, SSE_HANDOFF="off" if kind == "gevent_off" else "auto") as app,
+        Nginx(app.socket) as nginx,
+        Load(nginx, posting=4, reading=16) as load,
+    ):
+
+        def end_until(condition: Callable[[], object], what: str) -> None:
+            """End all streams now and again, until this is so."""
+
+            def is_so() -> object:
+                app.post("/end", None)
+                return condition()
+
+            until(is_so, what)
+
+        end_until(lambda: len(load.read) >= 500 and len(load.posted) >= 100, "many ends of streams")
+        if kind != "gevent_pywsgi":  # it cuts the requests of a worker that stops, streams or not
+            for _ in range(2):
+                app.replace_worker()
+        load.stop()
+        end_until(lambda: load.is_over, "the last streams to end")
+    assert set(load.posted) == set(load.read) == {200}
 
 
 # in a browser
