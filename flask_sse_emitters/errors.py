@@ -54,7 +54,17 @@ class AccessDenied(SseError):
 
 
 class BrokerUnavailable(SseError):
-    """The broker could not be reached in time. The event may have been published: a ``key`` makes a retry safe."""
+    """The broker could not be reached in time, or refused. The message says whether the event may have been published.
+
+    Where it may have been, a ``key`` makes a retry safe.
+    """
+
+    #: False where the event was certainly not published.
+    may_be_published: bool
+
+    def __init__(self, message: str, *, may_be_published: bool = True) -> None:
+        super().__init__(message)
+        self.may_be_published = may_be_published
 
 
 class TooManyClients(SseError):

@@ -155,7 +155,8 @@ class SSE:
         :return: the event's id, ``<epoch>-<offset>``; with a key that was there before, that of the first one.
         :raises InvalidChannel: where this is no name of a channel.
         :raises InvalidEvent: where the event cannot be written.
-        :raises BrokerUnavailable: where the broker cannot be reached; the event may have been published.
+        :raises BrokerUnavailable: where the broker cannot be reached, or refuses; says whether the event may have been
+            published.
         :raises NotInitialized: outside an app context, where there is not exactly one app.
         """
         return self._channels().publish(check_name(channel), data, event, retry, key)
@@ -315,7 +316,8 @@ class SSE:
         ``clients`` (open streams), ``outlets`` (who writes them: ``handed_off`` or ``server``), ``declined`` (why not
         handed off: clients by reason), ``channels`` (clients by channel), ``opened``, ``closed`` (by close reason),
         ``refused`` (streams beyond a limit), ``denied`` (requests for channels that were), ``broker`` (its ``scheme``,
-        and its ``state``: ``"ok"``, or ``"degraded"`` with the ``error``), ``draining``, ``warnings``.
+        and its ``state``: ``"ok"``, or ``"degraded"`` with the ``error``; ``troubles``: what fails for one channel
+        alone, where anything does), ``draining``, ``warnings``.
 
         What clients are given: ``deliveries`` (events times clients, as far as they were written, or handed to the
         server to write), ``replayed`` (of these, from the history), ``bytes`` (of all bodies), ``gaps`` (clients that

@@ -46,7 +46,7 @@ GAUGES = (
     Figure("pending", "Events that wait for clients.", _only("pending"), mode="livesum"),
     Figure(
         "broker_up",
-        "1 while the broker can be reached, else 0.",
+        "1 while the broker works, else 0.",
         lambda stats: {"": stats["broker"]["state"] == "ok"},
         mode="livemin",
     ),

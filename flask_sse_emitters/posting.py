@@ -46,9 +46,10 @@ def publish_request(channel: str, channels: Channels, max_bytes: int) -> Respons
         return plain(str(error), 400)
     except (ValueError, RecursionError):
         return plain("The body is not what its Content-Type says", 400)
-    except BrokerUnavailable:
+    except BrokerUnavailable as error:
         unconfirmed = "The event may have been published or not: with a key in the query, try again"
-        return plain(unconfirmed, 503, **{"Retry-After": "1"})
+        said = unconfirmed if error.may_be_published else "The event was not published: try again"
+        return plain(said, 503, **{"Retry-After": "1"})
     response = jsonify(id=event_id)
     response.status_code = 201
     return response

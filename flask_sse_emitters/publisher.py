@@ -68,7 +68,8 @@ class Publisher:
         :return: the event's id, ``<epoch>-<offset>``; with a key that was there before, that of the first one.
         :raises InvalidChannel: where this is no name of a channel.
         :raises InvalidEvent: where the event cannot be written, or has more than 1 MiB.
-        :raises BrokerUnavailable: where the broker cannot be reached in time; the event may have been published.
+        :raises BrokerUnavailable: where the broker cannot be reached in time, or refuses; says whether the event may
+            have been published.
         :raises RuntimeError: after :meth:`close`.
         """
         return self._publish(check_name(channel), data, event, retry, key)

@@ -101,6 +101,7 @@ def _warnings(processes: Sequence[Process]) -> Counter[str]:
         broker = process.get("broker", {})
         if broker.get("state") == "degraded":
             warnings[f"the broker is degraded: {broker.get('error', 'no reason is known')}"] += 1
+        warnings.update(set(broker.get("troubles", ())))
     return warnings
 
 

@@ -19,7 +19,7 @@ import pytest
 import redis as redis_py
 
 from flask_sse_emitters import BrokerUnavailable, Event
-from flask_sse_emitters.brokers import make_broker, redis_ear
+from flask_sse_emitters.brokers import make_broker, redis_ear, redis_health
 from flask_sse_emitters.brokers.redis_client import BEGIN_SECONDS, CONNECTIONS, READ_SECONDS, _Turns, within
 from flask_sse_emitters.brokers.redis_ear import GONE_AFTER, LONGEST_WAIT, PING_AFTER, SPREAD
 from flask_sse_emitters.brokers.redis_presence import COUNT_EVERY
@@ -153,7 +153,7 @@ def test_a_killed_server_is_told_once_and_what_comes_after_it_is_delivered(
         assert texts(read(stream, 1)) == ["1"]
         kept.kill()
         for _ in range(3):
-            with pytest.raises(BrokerUnavailable, match=r"may have been published, so give a key.*SSE_BROKER_URL"):
+            with pytest.raises(BrokerUnavailable, match=r"published.*SSE_BROKER_URL.*does it run"):
                 board.publish("a", "lost")
         found = await_state(board, "degraded")
         assert (found["scheme"], str(kept.port) in found["url"]) == ("redis", True)
@@ -413,12 +413,17 @@ def test_a_channel_whose_keys_hold_something_else_fails_alone(server: RedisServe
         assert texts(read(good, 1)) == ["1"]
         with pytest.raises(BrokerUnavailable, match="WRONGTYPE"):
             board.publish("bad", 1)
-        assert "WRONGTYPE" in await_state(board, "degraded")["error"]
+        until(lambda: len(broker_state(board).get("troubles", ())) == 2, "both troubles, of a reader and a publisher")
+        for trouble in broker_state(board)["troubles"]:
+            assert "channel 'bad'" in trouble
+            assert "WRONGTYPE" in trouble
+            assert "sse:{bad}:at and sse:{bad}:log" in trouble
+        assert broker_state(board)["state"] == "ok"
         board.publish("good", 2)
         assert texts(read(good, 1)) == ["2"]
         client.delete("sse:{bad}:at")
         board.publish("bad", 3)
-        await_state(board, "ok")
+        until(lambda: "troubles" not in broker_state(board), "them to be over")
         board.publish("bad", 4)
         assert texts(read(bad, 2)) == ["3", "4"]
 
@@ -444,7 +449,11 @@ def test_a_log_whose_entries_are_not_ours_fails_alone(server: RedisServer, board
     with board.open("bad"), board.open("good") as good:
         board.publish("good", 1)
         assert texts(read(good, 1)) == ["1"]
-        await_state(board, "degraded")
+        until(lambda: "troubles" in broker_state(board), "the trouble")
+        [trouble] = broker_state(board)["troubles"]
+        assert "channel 'bad': reading failed" in trouble
+        assert broker_state(board)["state"] == "ok"
+    until(lambda: "troubles" not in broker_state(board), "it to be over: nobody reads it any more")
 
 
 def test_scripts_that_the_server_has_forgotten_are_given_to_it_again(server: RedisServer, board: Board) -> None:
@@ -492,16 +501,114 @@ def test_a_server_that_is_full_is_read_all_the_same(server: RedisServer, board: 
         assert texts(board_reads(other, "a", last=ids[0], count=2)) == ["2", "3"]
 
 
-def test_a_channels_own_trouble_is_no_outage(
+def test_a_channels_own_trouble_is_no_outage_and_is_named_once(
     server: RedisServer, board: Board, caplog: pytest.LogCaptureFixture
 ) -> None:
-    client_of(server).set("sse:{bad}:at", "something else")
+    client = client_of(server)
+    board.publish("bad", 0)
+    client.hset("sse:{bad}:at", "offset", "garbage")
     for number in range(10):
-        with pytest.raises(BrokerUnavailable, match="WRONGTYPE"):
+        with pytest.raises(BrokerUnavailable, match=r"nothing was published; .*sse:\{bad\}:at"):
             board.publish("bad", number)
         board.publish("good", number)
     assert broker_state(board)["state"] == "ok"
-    assert caplog.messages == []
+    [trouble] = broker_state(board)["troubles"]
+    [message] = caplog.messages
+    assert message == f"{server.url}: {trouble}"
+    assert trouble.startswith("channel 'bad': publishing failed: ")
+    client.delete("sse:{bad}:at")
+    board.publish("bad", 1)
+    assert "troubles" not in broker_state(board)
+
+
+# full, and no longer
+
+
+def refused(board: Board, channel: str = "a") -> None:
+    with pytest.raises(BrokerUnavailable, match="maxmemory"):
+        board.publish(channel, "refused")
+
+
+def test_a_server_no_longer_full_is_ok_though_nobody_publishes(server: RedisServer, board: Board) -> None:
+    client = client_of(server)
+    for clients_stay in (True, False):
+        with board.open("a"):
+            client.config_set("maxmemory", 1)
+            refused(board)
+            if clients_stay:
+                client.config_set("maxmemory", 0)
+                await_state(board, "ok")
+        await_state(board, "ok" if clients_stay else "degraded")
+        client.config_set("maxmemory", 0)
+        await_state(board, "ok")
+
+
+def test_a_refused_event_is_forgotten_where_nothing_else_tells(
+    server: RedisServer, board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client_of(server).config_set("maxmemory", 1)
+    refused(board)
+    assert broker_state(board)["state"] == "degraded"
+    monkeypatch.setattr(redis_health, "STALE", 0.0)
+    assert broker_state(board)["state"] == "ok"
+
+
+def test_a_channel_that_was_asked_for_while_full_leaves_no_trouble(
+    server: RedisServer, board: Board, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_health, "LOGGED_EVERY", 0.0)
+    client = client_of(server)
+    with board.open("a"):
+        until(lambda: board.sse.channel("a").emitters.log, "the channel to be known")
+        client.config_set("maxmemory", 1)
+        with board.open("new"):
+            assert "reading: " in await_state(board, "degraded")["error"]
+        client.config_set("maxmemory", 0)
+        await_state(board, "ok")
+        server.kill()
+        await_state(board, "degraded")
+    assert ["degraded" in text for text in caplog.messages] == [True, False, True]
+    assert "reading failed" in caplog.messages[0]
+    assert "listening failed" in caplog.messages[2]
+
+
+def test_nothing_says_it_is_back_while_publishing_is_refused(
+    server: RedisServer, board: Board, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = client_of(server)
+    with board.open("a") as stream:
+        board.publish("a", 1)
+        read(stream, 1)
+        client.config_set("maxmemory", 1)
+        refused(board)
+        board.sse.channel("a").subscribers()  # that may be read
+        assert "publishing: " in broker_state(board)["error"]
+        [before] = listeners(client)
+        client.client_kill_filter(_type="pubsub")
+        until(lambda: before not in listeners(client) and listeners(client), "it to listen again")
+        until(lambda: "listening: " not in broker_state(board)["error"], "it to be heard")
+        assert "publishing: " in broker_state(board)["error"]
+        assert not any("is back" in text for text in caplog.messages)
+
+
+def test_an_outage_whose_cause_changes_says_so(
+    server: RedisServer, board: Board, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = client_of(server)
+    with board.open("a"):
+        board.publish("a", 1)
+        client.config_set("requirepass", "secret")
+        client.client_kill_filter(_type="pubsub")
+        until(lambda: any("asks for a password: put it into" in text for text in caplog.messages), "the cause")
+        assert "asks for a password" in await_state(board, "degraded")["error"]
+        causes = [text for text in caplog.messages if "degraded" in text]
+        assert len(causes) == len(set(causes))
+        client.config_set("requirepass", "")
+        await_state(board, "ok")
+
+
+def listeners(client: Any) -> list[str]:
+    return [each["id"] for each in client.client_list(_type="pubsub")]
 
 
 def test_what_others_announce_there_is_no_event(

@@ -21,7 +21,8 @@ from .base import Broker, Listener, Published, Start
 from .redis_address import Address
 from .redis_client import Client, Script, within
 from .redis_ear import LOOK_EVERY, LOOK_EVERY_IN_CLUSTER, Ear
-from .redis_health import Health
+from .redis_errors import KEYS, diagnose, may_be_done, shown
+from .redis_health import PUBLISHING, Health
 from .redis_wire import NOWHERE, PROCESSES, PUBLISH, SUM, Names, publish_arguments, read_process
 
 #: Of so many channels a process knows where they were when it published there last: Redis may not be behind that.
@@ -49,12 +50,15 @@ class RedisBroker(Broker):
     def publish(self, channel: str, frame: Frame, bounds: Bounds | None, key: str | None = None) -> Published:
         known = self._published.get(channel, NOWHERE)
         arguments = publish_arguments(new_epoch(), frame, bounds, self._names.announcements(channel), known)
-        event_id, is_new = self._run(
-            PUBLISH,
-            self._names.keys(channel, key),
-            arguments,
-            "Redis did not confirm the event ({}): it may have been published, so give a key to try again safely",
-        )
+        keys = self._names.keys(channel, key)
+        _refuse_unpatched()
+        try:
+            with within(self._seconds):
+                event_id, is_new = self._client().run(PUBLISH, keys, arguments)
+        except (redis.RedisError, OSError) as error:
+            raise self._publish_failed(channel, keys, error) from error
+        self._health.works(PUBLISHING)
+        self._health.channel_works(PUBLISHING, channel)
         published = Published(event_id.decode(), bool(is_new))
         if published.is_new:
             self._remember(channel, published.id)
@@ -81,14 +85,11 @@ class RedisBroker(Broker):
 
     def clients_elsewhere(self, channel: str) -> int:
         arguments = [self.process, self._names.process, channel]
-        return int(self._run(SUM, [self._names.processes], arguments, "Redis did not count the clients ({})"))
+        return int(self._ask(SUM, arguments, "count the clients"))
 
     def processes(self) -> list[dict[str, Any]]:
         arguments = [self.process, self._names.process]
-        found = self._run(
-            PROCESSES, [self._names.processes], arguments, "Redis did not say what processes there are ({})"
-        )
-        return [read_process(*each) for each in found]
+        return [read_process(*each) for each in self._ask(PROCESSES, arguments, "say what processes there are")]
 
     def status(self) -> dict[str, Any]:
         return self._health.status()
@@ -121,18 +122,31 @@ class RedisBroker(Broker):
         about = lambda: self.about()  # noqa: E731 - it is set later
         self._ear = Ear(self._client, self._names, self.process, self._health, look_every, about)
 
-    def _run(self, script: Script, keys: list[str], arguments: list[Any], otherwise: str) -> Any:
+    def _publish_failed(self, channel: str, keys: list[str], error: Exception) -> BrokerUnavailable:
+        trouble = diagnose(error)
+        if trouble is KEYS:
+            self._health.channel_fails(PUBLISHING, channel, keys, error)
+        else:
+            self._health.fails(PUBLISHING, error)
+        may_be = may_be_done(error)
+        outcome = "it may have been published, so give a key to try again safely" if may_be else "nothing was published"
+        advice = self._health.advice(trouble, keys)
+        return BrokerUnavailable(
+            f"Redis did not confirm the event ({shown(error)}): {outcome}; {advice}", may_be_published=may_be
+        )
+
+    def _ask(self, script: Script, arguments: list[Any], wanted: str) -> Any:
+        """Read what Redis knows of the processes.
+
+        :param wanted: what it should do, for the error.
+        """
         _refuse_unpatched()
         try:
             with within(self._seconds):
-                answer = self._client().run(script, keys, arguments)
+                answer = self._client().run(script, [self._names.processes], arguments)
         except (redis.RedisError, OSError) as error:
-            if not str(error).startswith("WRONGTYPE"):  # which is one channel's own trouble
-                self._health.fails("publishing", error)
-            raise BrokerUnavailable(
-                f"{otherwise.format(error)}; is {self._address.shown} right (SSE_BROKER_URL), and does it run?"
-            ) from error
-        self._health.works("publishing")
+            advice = self._health.advice(diagnose(error), [self._names.processes])
+            raise BrokerUnavailable(f"Redis did not {wanted} ({shown(error)}): {advice}") from error
         return answer
 
     def _client(self) -> Client:

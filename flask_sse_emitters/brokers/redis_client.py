@@ -26,6 +26,7 @@ from redis.sentinel import Sentinel, SentinelConnectionPool
 
 from ..parking import guard
 from .redis_address import Address
+from .redis_errors import before_sending
 
 #: Seconds that one read may take, and one attempt to connect, where nobody counts them.
 READ_SECONDS, CONNECT_SECONDS = 5.0, 1.0
@@ -73,7 +74,7 @@ class Client:
             "decode_responses": False,
         }
         self._is_cluster = address.kind == "cluster"
-        with _cluster_errors():
+        with before_sending(), _cluster_errors():
             self._redis: Any = _CLIENTS[address.kind](address, options)
         self._turns = _Turns(CONNECTIONS)
 
@@ -168,7 +169,8 @@ class _Turns:
         try:
             if turn.wait(_left() or READ_SECONDS):
                 return
-            raise redis.TimeoutError(f"all {CONNECTIONS} connections are busy")
+            with before_sending():
+                raise redis.TimeoutError(f"all {CONNECTIONS} connections are busy")
         except BaseException:  # also of somebody who stops waiting
             with self._guard:
                 had_it = turn not in self._waiting
@@ -246,6 +248,10 @@ def _hurried(kind: Any) -> type:
     class Hurried(kind):  # type: ignore[misc]
         socket_connect_timeout: Any
         socket_timeout: Any
+
+        def connect(self, *args: Any, **options: Any) -> Any:
+            with before_sending():
+                return super().connect(*args, **options)
 
         def _connect(self) -> Any:
             left = _left()

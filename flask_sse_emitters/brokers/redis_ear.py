@@ -31,6 +31,7 @@ from ..scheduler import SCHEDULER, Bell
 from ..settings import CHANCE
 from .base import Listener, Start
 from .redis_client import Client
+from .redis_errors import KEYS, diagnose
 from .redis_health import Health
 from .redis_presence import NAMES_AT_ONCE, Presence
 from .redis_wire import LOOK, Found, Names, Told, read_announcement, read_clock, read_found
@@ -148,6 +149,7 @@ class Ear:
             del self._topics[channel]
             self.first = None if topic is self.first else self.first
             self._changed[channel] = None
+        self._health.channel_works("reading", channel)
         self._wake()
 
     def look_again(self, channel: str, done: Callable[[], object]) -> None:
@@ -416,7 +418,8 @@ class _Session:
         for topic in topics:
             del self._behind[topic]
         topics = [topic for topic in topics if self._topics.get(topic.name) is topic]
-        if not topics:
+        if not topics:  # those that could not be read may have gone
+            self._note_read()
             return
         first = self._ear.first
         others = [topic for topic in topics if topic is not first]
@@ -434,7 +437,10 @@ class _Session:
             with self._ear._guard:
                 for topic, calls in waiting.items():
                     topic.when_looked = calls + topic.when_looked
-        if not self._failed:
+        self._note_read()
+
+    def _note_read(self) -> None:
+        if not self._failed and not self._behind:
             self._ear._health.works("reading")
 
     def _hear_first(self, first: Topic, answer: Any) -> bool:
@@ -493,8 +499,12 @@ class _Session:
             found = read_found(answer)
         except (redis.ResponseError, ValueError) as error:
             self._look_later(topic)
-            self._ear._health.fails("reading", error)
+            if isinstance(error, ValueError) or diagnose(error) is KEYS:
+                self._ear._health.channel_fails("reading", topic.name, self._names.keys(topic.name), error)
+            else:
+                self._ear._health.fails("reading", error)
             return False
+        self._ear._health.channel_works("reading", topic.name)
         newest = self._find(topic, found)
         if newest < found.newest:  # there is more than one answer holds
             topic.is_behind = True

@@ -43,7 +43,7 @@ class Presence:
         about: Callable[[], Mapping[str, Any] | None],
     ) -> None:
         self._about = about
-        self._names = names
+        self._keys = [names.processes, names.process + process]
         self._process = process
         self._health = health
         self._count = count
@@ -80,7 +80,7 @@ class Presence:
         if now < self.due:
             return
         self._confirm_at = now + COUNT_EVERY
-        if self.is_known and not self._changed and not channels:
+        if self.is_known and not self._changed and not channels and not self._health.is_refused:
             return
         figures = self._figures() if now >= self._about_at else []  # however often clients come and go
         with self._guard:
@@ -91,11 +91,13 @@ class Presence:
             known = self._tell(client, list(changed), figures, breathe)
         except redis.ResponseError as error:  # it cannot be written to: events may come all the same
             known, self._tell_at = False, now + TELL_AGAIN
-            self._health.fails("counting clients", error)
+            self._health.fails("counting clients", error, self._keys)
         else:
             self._tell_at = now + COUNT_AFTER
             self._about_at = 0.0 if not known else now + COUNT_EVERY if figures else self._about_at
             self._health.works("counting clients")
+            if channels or figures:  # else nothing was written that Redis would refuse where it is full
+                self._health.writes()
         self.is_known, self.is_told = known or not any(map(self._count, channels)), True
 
     def _figures(self) -> list[Any]:
@@ -107,7 +109,6 @@ class Presence:
     ) -> bool:
         """:return: whether Redis knows of all clients here now."""
         known = True
-        keys = [self._names.processes, self._names.process + self._process]
         for index in range(0, len(channels) or 1, NAMES_AT_ONCE):
             begins = not self.is_known and not index
             figures = [each for name in channels[index : index + NAMES_AT_ONCE] for each in (name, self._count(name))]
@@ -118,7 +119,7 @@ class Presence:
                 *([] if index else about),
                 *figures,
             ]
-            was_there = client.run(COUNT, keys, arguments)
+            was_there = client.run(COUNT, self._keys, arguments)
             known = known and bool(was_there or begins or index)
             breathe()
         return known

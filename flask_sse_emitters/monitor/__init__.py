@@ -105,7 +105,8 @@ def _publish(state: State) -> Response:
     except (ValueError, RecursionError) as error:
         return _refuse(400, f"This is no JSON: {error}")
     except BrokerUnavailable as error:
-        return _refuse(503, f"It may have been published or not: {error}")
+        outcome = "It may have been published or not" if error.may_be_published else "It was not published"
+        return _refuse(503, f"{outcome}: {error}")
     response = jsonify(id=event_id)
     response.status_code = 201
     return response

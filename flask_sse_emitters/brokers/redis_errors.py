@@ -1,0 +1,128 @@
+"""What an error of Redis means: whether anything was done, and what to change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import redis
+
+
+class Trouble(NamedTuple):
+    """The meaning of an error."""
+
+    cause: str  #: the same for all errors that one change ends
+    advice: str  #: what to change; ``{url}`` stands for the address of Redis
+    was_refused: bool = True  #: Redis has answered, and has done nothing
+
+
+#: Redis cannot be reached, or does not answer.
+AWAY = Trouble("away", "is {url} right (SSE_BROKER_URL), and does it run?", was_refused=False)
+
+#: The script ran, and found something else in the keys of one channel. Other channels may be well.
+KEYS = Trouble("keys", "its keys hold something else than this package puts there: {keys}; delete them to begin anew")
+
+#: This user may not run all the commands that are needed.
+RIGHTS = Trouble(
+    "rights", "give the user of SSE_BROKER_URL the rights for these commands, keys and channels (ACL SETUSER)"
+)
+
+#: Redis refuses a command as a whole, for a reason that is not in the table.
+OTHER = Trouble("other", "does the server at {url} (SSE_BROKER_URL) know scripts, streams and publishing?")
+
+#: By what the error says: the texts are those of Redis and Valkey, as redis-py passes them on. Within a script older
+#: versions say the same in other words around them.
+TABLE = (
+    (("used memory > 'maxmemory'",), Trouble("memory", "Redis is full: raise its maxmemory, or lower SSE_HISTORY")),
+    (
+        ("Authentication required", "Protocol error: unauthenticated"),
+        Trouble("password", "Redis asks for a password: put it into SSE_BROKER_URL, as in redis://:password@host"),
+    ),
+    (
+        ("invalid username-password pair", "invalid password"),
+        Trouble("login", "Redis refuses the user or the password in SSE_BROKER_URL: put the right ones there"),
+    ),
+    (
+        ("without any password configured", "no password is set"),
+        Trouble("no password", "Redis has no password: take it out of SSE_BROKER_URL, or set requirepass in Redis"),
+    ),
+    (("has no permissions", "No permissions to", "The user executing the script can't"), RIGHTS),
+    (
+        ("read only replica", "previous master is now a slave"),
+        Trouble("replica", "this Redis is a replica, which takes no writes: let SSE_BROKER_URL name the master"),
+    ),
+    (
+        ("is loading the dataset",),
+        Trouble("away", "Redis is reading its data, and answers when it is done: nothing needs to be changed"),
+    ),
+    (
+        ("MISCONF",),
+        Trouble(
+            "disk",
+            "Redis cannot write to its disk: make room there, or set stop-writes-on-bgsave-error to no; its own log "
+            "says more",
+        ),
+    ),
+    (
+        ("NOREPLICAS",),
+        Trouble("replicas", "Redis has too few replicas: bring them back, or lower its min-replicas-to-write"),
+    ),
+    (("max number of clients",), Trouble("maxclients", "Redis takes no more connections: raise its maxclients")),
+    (
+        ("Too many open files",),
+        Trouble(
+            "files", "this process may open no more files: raise its limit (ulimit -n, or LimitNOFILE= in systemd)"
+        ),
+    ),
+)
+
+
+def diagnose(error: BaseException) -> Trouble:
+    """Find out what an error of Redis, or of the way there, means."""
+    text = str(error)
+    for marks, trouble in TABLE:
+        if any(mark in text for mark in marks):
+            return trouble
+    if _is_of_script(error):
+        return KEYS
+    return OTHER if isinstance(error, redis.ResponseError) else AWAY
+
+
+def may_be_done(error: BaseException) -> bool:
+    """Whether a script that failed with this error may have changed something.
+
+    A refused script has not: Redis refuses writing at the first write, or else not at all. Only rights are looked at
+    for each command, and so may be missing in the middle.
+    """
+    trouble = diagnose(error)
+    if trouble is RIGHTS:
+        return _is_of_script(error)
+    return not trouble.was_refused and not _is_unsent(error)
+
+
+def shown(error: BaseException) -> str:
+    """The error's own text, without the place in the script."""
+    return f"{error}".partition(" script: ")[0].rstrip(". ") or type(error).__name__
+
+
+@contextmanager
+def before_sending() -> Iterator[None]:
+    """Note in what is raised here that no command was sent yet: see :func:`may_be_done`."""
+    try:
+        yield
+    except Exception as error:
+        error._sse_unsent = True  # type: ignore[attr-defined]
+        raise
+
+
+def _is_unsent(error: BaseException | None) -> bool:
+    while error is not None:
+        if getattr(error, "_sse_unsent", False):
+            return True
+        error = error.__cause__
+    return False
+
+
+def _is_of_script(error: BaseException) -> bool:
+    return isinstance(error, redis.ResponseError) and "user_script" in str(error)
