@@ -14,7 +14,7 @@ from . import signals
 from .brokers import Broker
 from .emitter import SseEmitter
 from .errors import BrokerUnavailable, InvalidChannel, InvalidEvent
-from .event import Event, EventBuilder, as_event
+from .event import Event, EventBuilder, as_event, plain_text
 from .feed import Feed
 from .frames import Frame, make_frame
 from .grants import Reader, check_identity
@@ -42,18 +42,19 @@ _NAME = re.compile(r"[A-Za-z0-9._\-:/@]{1,200}", re.ASCII)
 
 
 def check_name(name: object) -> str:
-    """The name itself.
+    """Return the name itself, as a plain str.
 
     :raises InvalidChannel: where it is none.
     """
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
+    text = plain_text(name) if isinstance(name, str) else None
+    if text is None or not _NAME.fullmatch(text):
         shown = repr(name) if len(str(name)) <= 220 else f"one of {len(str(name))} characters"
         own = "; a reader's own channel is asked for as '~' alone, and published to with publish_to(identity, ...)"
         raise InvalidChannel(
             f"a channel's name has 1 to 200 ASCII letters, digits and . _ - : / @, unlike {shown}"
             + (own if str(name).startswith(OWN) else "")
         )
-    return name
+    return text
 
 
 def private_name(identity: str) -> str:
@@ -62,8 +63,9 @@ def private_name(identity: str) -> str:
     :raises TypeError: where it is no str.
     :raises ValueError: where it is none that can be used.
     """
-    quoted = quote(check_identity(identity), safe="@:+")
-    return OWN + (quoted if len(quoted) < 200 else "!" + sha256(identity.encode()).hexdigest())
+    text = check_identity(identity)
+    quoted = quote(text, safe="@:+")
+    return OWN + (quoted if len(quoted) < 200 else "!" + sha256(text.encode()).hexdigest())
 
 
 def name_for_operator(text: str) -> str:
@@ -79,15 +81,27 @@ def name_for_operator(text: str) -> str:
         raise InvalidChannel(str(error)) from error
 
 
-def frame_to_publish(data: Any, event: str | None, retry: int | None, key: str | None, settings: Settings) -> Frame:
-    """What goes to the broker, for whoever publishes.
+def check_key(key: object) -> str | None:
+    """Return the key itself, as a plain str; None where there is none.
+
+    :raises TypeError: where it is no str.
+    :raises InvalidEvent: where it cannot be written.
+    """
+    if key is None:
+        return None
+    if not isinstance(key, str):
+        raise TypeError(f"key is a str, not {key!r}")
+    text = plain_text(key)
+    if any("\ud800" <= each <= "\udfff" for each in text):
+        raise InvalidEvent(f"key holds a lone surrogate, which cannot be written as UTF-8: {text!r}")
+    return text
+
+
+def frame_to_publish(data: Any, event: str | None, retry: int | None, settings: Settings) -> Frame:
+    """Encode what goes to the broker, of an app or of a :class:`.Publisher`.
 
     :raises InvalidEvent: where the event cannot be written, or has an id of its own.
     """
-    if key is not None and not isinstance(key, str):
-        raise TypeError(f"key is a str, not {key!r}")
-    if key is not None and any("\ud800" <= each <= "\udfff" for each in key):
-        raise InvalidEvent(f"key holds a lone surrogate, which cannot be written as UTF-8: {key!r}")
     if isinstance(data, Event | EventBuilder):
         given = as_event(data)
         if (given.id, event, retry) != (None, None, None):
@@ -157,7 +171,8 @@ class Channels:
 
     def publish(self, name: str, data: Any, event: str | None, retry: int | None, key: str | None) -> str:
         settings = self._settings
-        frame = frame_to_publish(data, event, retry, key, settings)
+        key = check_key(key)
+        frame = frame_to_publish(data, event, retry, settings)
         options = self._options.get(name)
         history = settings.history if options is None or options.history is None else options.history
         began = time.perf_counter()

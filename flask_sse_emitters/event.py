@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 import reprlib
 from collections.abc import Callable, Iterator
 from dataclasses import KW_ONLY, dataclass, replace
@@ -65,16 +66,16 @@ class Event:
 
     def _lines(self, dumps: Dumps) -> Iterator[str]:
         if self.comment is not None:
-            for line in split_lines(_plain(self.comment)):
+            for line in split_lines(plain_text(self.comment)):
                 yield f": {line}"
         if self.id is not None:
             yield f"id: {_plain(self.id)}"
         if self.event is not None:
-            yield f"event: {_plain(self.event)}"
+            yield f"event: {plain_text(self.event)}"
         if self.retry is not None:
             yield f"retry: {_plain(self.retry)}"
         for part in _parts(self.data):
-            for line in split_lines(_plain(part) if isinstance(part, str) else _json(part, dumps)):
+            for line in split_lines(plain_text(part) if isinstance(part, str) else _json(part, dumps)):
                 yield f"data: {line}"
 
 
@@ -166,9 +167,16 @@ def _check(field: str, text: object, forbidden: str = "") -> None:
             raise InvalidEvent(f"{field} holds a lone surrogate, which UTF-8 cannot carry: {error}") from error
 
 
+def plain_text(text: str) -> str:
+    """Return the text itself, as a str and nothing more.
+
+    A member of an enum that is a str formats as ``Role.ADMIN``, and a ``LocalProxy`` of Werkzeug passes for a str.
+    """
+    return str.__str__(text if issubclass(type(text), str) else text[:])
+
+
 def _plain(value: str | int) -> str:
-    # The text itself, also where a subclass (an enum, say) formats in its own way.
-    return str.__str__(value) if isinstance(value, str) else int.__repr__(value)
+    return plain_text(value) if isinstance(value, str) else int.__repr__(operator.index(value))
 
 
 def _json(data: Any, dumps: Dumps) -> str:

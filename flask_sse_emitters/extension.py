@@ -127,7 +127,7 @@ class SSE:
         :raises InvalidChannel: where this is no name.
         :raises ValueError: names the parameter, and what it accepts.
         """
-        check_name(name)
+        name = check_name(name)
         if not isinstance(public, bool):
             raise TypeError(f"public is True or False, not {public!r}")
         said = {

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 from .errors import InvalidEvent
-from .event import Dumps, as_event
+from .event import Dumps, as_event, plain_text
 
 #: A client is handed so many bytes at once at most. What is under way stays small beside what waits, and a client on a
 #: slow line makes progress that can be seen.
@@ -41,7 +41,7 @@ def make_frame(event: Any, dumps: Dumps, max_bytes: int) -> Frame:
             f"the event has {len(payload):,} bytes, and SSE_MAX_EVENT_BYTES allows {max_bytes:,}: "
             "raise that, or send a reference from which clients fetch the rest"
         )
-    return Frame(payload, None if event.data is None else event.event or "message")
+    return Frame(payload, None if event.data is None else plain_text(event.event or "message"))
 
 
 class Receiver(Protocol):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from datetime import timedelta
 
+from .event import plain_text
 from .settings import Duration
 
 #: An identity has so many characters at most.
@@ -62,7 +63,7 @@ class Reader:
 
 
 def check_identity(identity: object) -> str:
-    """The identity itself.
+    """Return the identity itself, as a plain str: what it equals, it is, so that a revocation finds it.
 
     :raises TypeError: where it is no str.
     :raises ValueError: where it is none that can be used.
@@ -72,11 +73,12 @@ def check_identity(identity: object) -> str:
             f"an identity is a str, not {identity!r}: str() makes one of a number, and None may mean that nobody is "
             "logged in"
         )
-    if not 1 <= len(identity) <= LONGEST_IDENTITY:
-        raise ValueError(f"an identity has 1 to {LONGEST_IDENTITY} characters, not {len(identity)}")
-    if any("\ud800" <= each <= "\udfff" for each in identity):
-        raise ValueError(f"an identity holds no lone surrogates, unlike {identity!r}")
-    return str(identity)
+    text = plain_text(identity)
+    if not 1 <= len(text) <= LONGEST_IDENTITY:
+        raise ValueError(f"an identity has 1 to {LONGEST_IDENTITY} characters, not {len(text)}")
+    if any("\ud800" <= each <= "\udfff" for each in text):
+        raise ValueError(f"an identity holds no lone surrogates, unlike {text!r}")
+    return text
 
 
 def _seconds(value: Duration) -> float:

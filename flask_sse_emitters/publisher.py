@@ -6,7 +6,8 @@ from types import TracebackType
 from typing import Any
 
 from .brokers import broker_of
-from .channel import check_name, frame_to_publish, private_name
+from .channel import check_key, check_name, frame_to_publish, private_name
+from .event import plain_text
 from .settings import DEFAULTS, Duration, Settings, checked
 
 
@@ -87,7 +88,8 @@ class Publisher:
     def _publish(self, channel: str, data: Any, event: str | None, retry: int | None, key: str | None) -> str:
         if self._is_closed:
             raise RuntimeError("this Publisher is closed: publish before that, or make another one")
-        frame = frame_to_publish(data, event, retry, key, self._settings)
+        key = check_key(key)
+        frame = frame_to_publish(data, event, retry, self._settings)
         return self._broker.publish(channel, frame, None, key).id
 
     def close(self) -> None:
@@ -104,6 +106,6 @@ class Publisher:
 
 def _checked_url(url: object) -> str:
     if isinstance(url, str) and "://" in url:
-        return url
+        return plain_text(url)
     shown = url.rpartition("@")[2] if isinstance(url, str) else url  # without a password
     raise ValueError(f"url must be a URL such as redis://localhost:6379/0, not {shown!r}")

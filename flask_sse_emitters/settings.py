@@ -16,7 +16,7 @@ from weakref import WeakSet
 from flask import Response, current_app, has_app_context, has_request_context, request
 from werkzeug.datastructures import MultiDict
 
-from .event import Dumps
+from .event import Dumps, plain_text
 
 Duration: TypeAlias = float | timedelta
 Overflow: TypeAlias = Literal["close", "drop_oldest", "coalesce"]
@@ -209,13 +209,13 @@ def _count(value: Any) -> int:
 def _url(value: Any) -> str:
     if not isinstance(value, str) or "://" not in value:
         raise ValueError
-    return value
+    return plain_text(value)
 
 
 def _prefix(value: Any) -> str:
-    if not isinstance(value, str) or not _PREFIX.fullmatch(value):
+    if not isinstance(value, str) or not _PREFIX.fullmatch(plain_text(value)):
         raise ValueError
-    return value
+    return plain_text(value)
 
 
 def _origins(value: Any) -> tuple[str, ...]:
@@ -238,7 +238,7 @@ def _one_of(*words: str) -> Callable[[Any], str]:
     def word(value: Any) -> str:
         if not isinstance(value, str) or value not in words:
             raise ValueError
-        return value
+        return plain_text(value)
 
     return word
 

@@ -12,6 +12,7 @@ import httpx_sse
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from werkzeug.local import LocalProxy
 
 from flask_sse_emitters import Event, EventBuilder, InvalidEvent, SseEmitter
 from flask_sse_emitters.testing import EventDecoder, decode
@@ -61,6 +62,12 @@ def test_data_keeps_its_text_and_falsy_values_are_values(data: Any, wire: bytes)
 
 def test_a_name_or_an_id_of_a_str_enum_is_its_value() -> None:
     assert Event("x", event=Shout.HEY, id=Colour.RED).encode() == b"id: red\nevent: hey\ndata: x\n\n"
+
+
+def test_a_proxy_of_werkzeug_is_written_as_what_it_stands_for() -> None:
+    text, number = LocalProxy(lambda: Shout.HEY), LocalProxy(lambda: 7)
+    event = Event(text, event=text, id=number, retry=number, comment=text)  # type: ignore[arg-type]
+    assert event.encode() == b": hey\nid: 7\nevent: hey\nretry: 7\ndata: hey\n\n"
 
 
 def test_json_over_several_lines_stays_one_event() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import json
 import os
 import signal
@@ -142,6 +143,26 @@ def test_of_a_key_there_is_one_event_whoever_publishes_it(publisher: Publisher, 
         assert sse.publish(channel, "from the app", key="k") == first
         assert publisher.publish(channel, "another", key="l") != first
     assert [event.data for event in events] == ["first", "another"]
+
+
+class Name(str, enum.Enum):  # noqa: UP042 - formats otherwise than its text
+    KEY = "k"
+    PREFIX = "staging"
+
+
+def test_names_of_an_enum_are_their_text_for_everybody(redis: RedisServer) -> None:
+    channel = new_name()
+    topic = enum.Enum("topic", {"NEWS": channel}, type=str)
+    app = Flask(__name__)
+    app.config.update(SSE_BROKER_URL=redis.url, SSE_BROKER_PREFIX=Name.PREFIX)
+    sse = SSE(app)
+    with Publisher(redis.url, prefix="staging") as publisher, published(sse, channel) as events:
+        first = publisher.publish(topic["NEWS"].value, "text", key="k")
+        assert publisher.publish(topic["NEWS"], "again", key=Name.KEY) == first  # type: ignore[arg-type]
+        assert sse.publish(topic["NEWS"], "again", key=Name.KEY) == first  # type: ignore[arg-type]
+        assert sse.channel(topic["NEWS"]).name == channel  # type: ignore[arg-type]
+    assert [event.data for event in events] == ["text"]
+    sse._channels().broker.close()
 
 
 def test_as_much_is_kept_as_the_app_has_said(publisher: Publisher, sse: SSE, app: Flask) -> None:

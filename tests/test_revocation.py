@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import enum
 import secrets
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
+from uuid import UUID
 
 import pytest
 from flask import Response, abort, current_app, g, request, session
+from werkzeug.local import LocalProxy
 
 from flask_sse_emitters import BrokerUnavailable, CloseReason, SseEmitter, SseEmitters, revocation
 from flask_sse_emitters.access import REQUEST_KEPT, Grant
@@ -87,7 +90,66 @@ def settle(publisher: Site, *streams: Watched, channel: str = "a") -> None:
         watched.await_text("begin")
 
 
+class Role(str, enum.Enum):  # noqa: UP042 - formats otherwise than its text
+    ADMIN = "admin"
+
+
+class Shouting(str):
+    """A str that says something else of itself than its text."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return self.upper()
+
+
+#: Each of them equals "admin".
+ADMINS = [Role.ADMIN, Shouting("admin"), LocalProxy(lambda: "admin"), LocalProxy(lambda: Role.ADMIN)]
+
+
 # who is ended, and who is not
+
+
+@pytest.mark.parametrize("admin", ADMINS, ids=lambda each: type(each).__name__)
+def test_an_identity_that_equals_the_readers_ends_its_streams(admin: Any, sites: tuple[Site, Site]) -> None:
+    here, there = sites
+    with watching(there, "a", user="admin") as one, watching(there, "b", user="admin") as other:
+        settle(here, one)
+        settle(here, other, channel="b")
+        here.sse.disconnect(admin, channel=LocalProxy(lambda: "a"))  # type: ignore[arg-type]
+        one.await_end()
+        here.sse.publish("b", "between")
+        other.await_text("between")
+        here.sse.disconnect(admin)
+        other.await_end()
+
+
+@pytest.mark.parametrize("admin", ADMINS, ids=lambda each: type(each).__name__)
+def test_an_identity_is_its_text_wherever_it_is_named(admin: Any) -> None:
+    allowed = [True]
+    site = Site(lambda _: admin if allowed else False)
+    with site.open("~") as stream:
+        emitter = emitter_of(stream)
+        assert type(emitter._reader.identities[0]) is str
+        site.sse.publish_to("admin", "by text")
+        site.sse.publish_to(admin, "by itself")
+        assert [event.data for event in stream.ready()] == ["by text", "by itself"]
+        assert site.sse.private(admin).subscribers() == 1
+        allowed.clear()
+        site.sse.recheck(admin)
+        until(lambda: not emitter.is_open, "its end")
+    with site.app.test_request_context():
+        mine = site.sse.channel("a").subscribe(identity=admin)
+        site.sse.disconnect("admin")
+        assert not mine.is_open
+
+
+@pytest.mark.parametrize("number", [7, True, 0.5, UUID(int=7), b"7", LocalProxy(lambda: None)], ids=repr)
+def test_what_is_no_text_ends_nothing_and_says_so(number: Any) -> None:
+    site = Site(by_header)
+    for call in (site.sse.disconnect, site.sse.recheck, site.sse.private, Grant):
+        with pytest.raises(TypeError, match="an identity is a str"):
+            call(number)
 
 
 def test_the_streams_of_one_reader_end_and_no_others(sites: tuple[Site, Site]) -> None:
