@@ -103,7 +103,7 @@ class EventBuilder:
 
     def data(self, data: Any) -> EventBuilder:
         """Set the data, or add to it on a new line. Data that is no str becomes JSON."""
-        parts = [*_parts(self._event.data), *_parts(data)]
+        parts = (*_parts(self._event.data), *_parts(data))
         together: Any = parts[0] if len(parts) == 1 else _DataLines(parts)
         if len(parts) > 1 and all(isinstance(part, str) for part in parts):
             together = "\n".join(map(_with_lf, parts))  # a CR before the LF that joins them would become one with it
@@ -137,15 +137,19 @@ def as_event(event: Any) -> Event:
 _TOO_LARGE = 10**1000  # Python writes no int of many more digits
 
 
-class _DataLines(tuple[Any, ...]):
-    """Data given to a builder in several parts, of which not all are text: each is encoded for itself."""
+@dataclass(frozen=True, slots=True)
+class _DataLines:
+    """Hold the data given to a builder in several parts that are not all text: each is encoded by itself.
 
-    __slots__ = ()
+    No tuple: an event whose data is a tuple is sent as one JSON array, and must not equal an event of several lines.
+    """
+
+    parts: tuple[Any, ...]
 
 
 def _parts(data: Any) -> tuple[Any, ...]:
     if isinstance(data, _DataLines):
-        return data
+        return data.parts
     return () if data is None else (data,)
 
 

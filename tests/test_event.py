@@ -157,6 +157,18 @@ def test_a_builder_takes_json_between_lines_of_text() -> None:
     assert event.encode() == b'data: a\ndata: {"b": 1}\ndata: 0\n\n'
 
 
+def test_builder_several_parts_unequal_to_a_tuple() -> None:
+    lines, array = EventBuilder().data("a").data(1).build(), Event(("a", 1))
+    assert lines.encode() != array.encode()
+    assert lines != array
+    assert array != lines
+    assert len({lines, array}) == 2
+    again = EventBuilder().data("a").data(1).build()
+    assert lines == again
+    assert hash(lines) == hash(again)
+    assert hash(lines) != hash(array)
+
+
 def test_a_builder_goes_on_after_an_event_was_built() -> None:
     builder = EventBuilder().data("a")
     first = builder.build()
