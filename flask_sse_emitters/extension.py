@@ -14,6 +14,7 @@ from .answers import handle_denials
 from .blueprint import make_blueprint
 from .channel import Channel, Channels, Options, check_name, private_name
 from .cli import commands
+from .config_hints import config_hints
 from .emitter import SseEmitter
 from .errors import NotInitialized
 from .grants import check_identity
@@ -93,15 +94,18 @@ class SSE:
     def init_app(self, app: Flask) -> None:
         """Read the config, let views return emitters, and add ``flask sse`` to the app's commands.
 
+        Keys that are probably a mistake, such as ``SSE_TIMOUT``, are warned of: in the log, and in :meth:`stats`.
+
         :raises ValueError: where a config key has a value that it does not accept.
         :raises RuntimeError: where the app has an ``SSE`` already.
         """
         if EXTENSION in app.extensions:
             raise RuntimeError("this app has an SSE already: import that one instead of calling init_app() again")
+        hints = config_hints(app.config)  # before the defaults are filled in
         settings = Settings(
             **read_config(app.config), dumps=lambda data: app.json.dumps(data), app_context=app.app_context
         )
-        app.extensions[EXTENSION] = state = State(app, settings, self._options, self._rules)
+        app.extensions[EXTENSION] = state = State(app, settings, self._options, self._rules, hints)
         self._states.append(state)
         register(state)
         app.teardown_request(_end_failed)

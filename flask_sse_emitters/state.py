@@ -7,6 +7,7 @@ import os
 import socket
 import sys
 import time
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
@@ -30,9 +31,19 @@ OTHER_FILES = 64
 
 
 class State:
-    """What belongs to one app."""
+    """What belongs to one app.
 
-    def __init__(self, app: Flask, settings: Settings, options: dict[str, Options], rules: Rules) -> None:
+    :param hints: at its config, to be warned of.
+    """
+
+    def __init__(
+        self,
+        app: Flask,
+        settings: Settings,
+        options: dict[str, Options],
+        rules: Rules,
+        hints: Iterable[str] = (),
+    ) -> None:
         self.settings = settings
         self.streams = Streams(settings, app=app)
         ask = partial(ask_again, app, rules)
@@ -45,6 +56,8 @@ class State:
         begin_anew_in_child(self)
         self._response_class = app.response_class
         self._streaming_class = wsgi.streaming(app.response_class)
+        for hint in hints:
+            self._warn(hint)
         self._check_files()
         self._check_workers(worker_count())
 

@@ -1,0 +1,66 @@
+"""Hints at config that is accepted, and is probably not what was meant."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import fields
+from difflib import get_close_matches
+from typing import Any
+
+from .settings import Settings
+
+#: The names of all keys, without their ``SSE_``.
+_NAMES = [field.name.upper() for field in fields(Settings) if field.name not in ("dumps", "app_context")]
+
+#: Flask-SSE reads these, the first one first.
+_FLASK_SSE_KEYS = ("SSE_REDIS_URL", "REDIS_URL")
+
+
+def config_hints(config: Mapping[str, Any]) -> list[str]:
+    """Return a sentence for each key that is probably a mistake, and says what to change.
+
+    :param config: an app's, before its defaults are filled in.
+    """
+    return [*_unknown_keys(config), *_broker_url_elsewhere(config)]
+
+
+def _unknown_keys(config: Mapping[str, Any]) -> list[str]:
+    ours = [key for key in config if isinstance(key, str) and key.startswith("SSE_") and key not in _FLASK_SSE_KEYS]
+    return [
+        f"the config key {key} is none of flask_sse_emitters and changes nothing: {_nearest(key)}"
+        for key in ours
+        if key.removeprefix("SSE_") not in _NAMES
+    ]
+
+
+def _nearest(key: str) -> str:
+    name = key.removeprefix("SSE_")
+    begins_it = sorted((each for each in _NAMES if name.startswith(each)), key=len, reverse=True)
+    near = begins_it or get_close_matches(name, _NAMES, n=1)
+    return f"did you mean SSE_{near[0]}?" if near else f"its keys are {', '.join(f'SSE_{name}' for name in _NAMES)}"
+
+
+def _broker_url_elsewhere(config: Mapping[str, Any]) -> list[str]:
+    """Look for the URL of a broker where this package does not read it.
+
+    ``REDIS_URL`` counts in the config alone: hosting services put it into the environment of every app, also for a
+    cache. ``SSE_BROKER_URL`` has one meaning, and so counts in the environment too.
+    """
+    if "SSE_BROKER_URL" in config:
+        return []
+    if "SSE_BROKER_URL" in os.environ:
+        where, source = (
+            "SSE_BROKER_URL is set in the environment, and not in the config",
+            'os.environ["SSE_BROKER_URL"]',
+        )
+    elif key := next((key for key in _FLASK_SSE_KEYS if config.get(key)), None):
+        where, source = f"{key} is set in the config, and SSE_BROKER_URL is not", f'app.config["{key}"]'
+    else:
+        return []
+    return [
+        (
+            f"{where}: channels stay in this process. Where they should not, write "
+            f'app.config["SSE_BROKER_URL"] = {source} before SSE(app); where they should, "memory://" says so'
+        )
+    ]
