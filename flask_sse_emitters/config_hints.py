@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import fields
+from datetime import timedelta
 from difflib import get_close_matches
 from typing import Any
 
@@ -17,12 +18,34 @@ _NAMES = [field.name.upper() for field in fields(Settings) if field.name not in 
 _FLASK_SSE_KEYS = ("SSE_REDIS_URL", "REDIS_URL")
 
 
+#: A lifetime is suspected from here on where it is a multiple of the other. No whole hours up to a day are that.
+_SUSPECTED_FROM, _SUSPECTED_STEP = 10_000, 5_000
+
+_DAY = 86_400
+
+
 def config_hints(config: Mapping[str, Any]) -> list[str]:
     """Return a sentence for each key that is probably a mistake, and says what to change.
 
     :param config: an app's, before its defaults are filled in.
     """
-    return [*_unknown_keys(config), *_broker_url_elsewhere(config)]
+    lifetime = lifetime_hint("SSE_TIMEOUT", config.get("SSE_TIMEOUT"))
+    return [*_unknown_keys(config), *_broker_url_elsewhere(config), *([] if lifetime is None else [lifetime])]
+
+
+def lifetime_hint(called: str, value: Any) -> str | None:
+    """Return a sentence where this lifetime was probably meant to be milliseconds, as in Spring; else None.
+
+    A number of more than a day is suspected, and one such as 30000 or 60000. A timedelta says what is meant.
+    """
+    if isinstance(value, timedelta) or value is None or value < _SUSPECTED_FROM:
+        return None
+    if value <= _DAY and value % _SUSPECTED_STEP:
+        return None
+    return (
+        f"{called}={value} is {value / 3600:,.1f} hours: it takes seconds, not milliseconds as in Spring. Write "
+        f"{called}={value / 1000:g} if milliseconds were meant, and a timedelta if not"
+    )
 
 
 def _unknown_keys(config: Mapping[str, Any]) -> list[str]:

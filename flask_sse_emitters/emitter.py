@@ -78,8 +78,8 @@ class SseEmitter:
     Every method and property may be used from any thread (not from a signal handler) and blocks none. What is sent
     before the view returns is kept, in order, and written first.
 
-    :param timeout: the whole lifetime, seconds or a timedelta, from now; then the stream ends and a browser reconnects.
-        None takes ``SSE_TIMEOUT``, 0 means never.
+    :param timeout: the whole lifetime, seconds (not milliseconds, as in Spring) or a timedelta, from now; then the
+        stream ends and a browser reconnects. None takes ``SSE_TIMEOUT``, 0 means never.
     :param heartbeat: after so long without an event (seconds or a timedelta) a comment is written. None takes
         ``SSE_HEARTBEAT``, 0 means never.
     :param max_pending: how many events may wait for a slow client, from 1. None takes ``SSE_MAX_PENDING``.
@@ -147,6 +147,8 @@ class SseEmitter:
         self._given = {
             name: surroundings.checked(name, value) for name, value in given.items() if value is not None
         } or _NOTHING_GIVEN
+        if timeout is not None:
+            surroundings.check_lifetime(timeout)
         settings = surroundings.current()
         self._settings: Settings = replace(settings, **self._given) if self._given else settings
         self._last_event_id = surroundings.last_event_id()

@@ -101,11 +101,11 @@ class SSE:
         """
         if EXTENSION in app.extensions:
             raise RuntimeError("this app has an SSE already: import that one instead of calling init_app() again")
-        hints = config_hints(app.config)  # before the defaults are filled in
+        given = dict(app.config)  # without the defaults, which are now filled in
         settings = Settings(
             **read_config(app.config), dumps=lambda data: app.json.dumps(data), app_context=app.app_context
         )
-        app.extensions[EXTENSION] = state = State(app, settings, self._options, self._rules, hints)
+        app.extensions[EXTENSION] = state = State(app, settings, self._options, self._rules, config_hints(given))
         self._states.append(state)
         register(state)
         app.teardown_request(_end_failed)

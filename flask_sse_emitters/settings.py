@@ -108,6 +108,8 @@ class AppState(Protocol):
 
     settings: Settings
 
+    def check_lifetime(self, timeout: Any) -> None: ...
+
     def respond(self, emitter: Any, status: int | str, headers: Any) -> Response: ...
 
 
@@ -121,8 +123,19 @@ def app_state() -> AppState | None:
 
 def dumps() -> Dumps:
     """How the app whose context is pushed makes JSON, or the only app of this process that has an :class:`SSE`."""
-    state = app_state() or (next(iter(_states), None) if len(_states) == 1 else None)
+    state = _this_or_only_app()
     return DEFAULTS.dumps if state is None else state.settings.dumps
+
+
+def check_lifetime(timeout: Any) -> None:
+    """Have that app warn, once, where this lifetime of an emitter is probably meant to be milliseconds."""
+    state = _this_or_only_app()
+    if state is not None:
+        state.check_lifetime(timeout)
+
+
+def _this_or_only_app() -> AppState | None:
+    return app_state() or (next(iter(_states), None) if len(_states) == 1 else None)
 
 
 def register(state: AppState) -> None:

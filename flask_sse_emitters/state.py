@@ -17,6 +17,7 @@ from . import signals, wsgi
 from .access import Rules, ask_again
 from .brokers import Broker, broker_of
 from .channel import Channels, Options
+from .config_hints import lifetime_hint
 from .emitter import SseEmitter
 from .parking import begin_anew_in_child, guard
 from .scheduler import SCHEDULER
@@ -51,6 +52,7 @@ class State:
         self.channels.broker.changed = self._broker_changed
         self.channels.broker.about = self._about
         self.warnings: list[str] = []
+        self._lifetime_warned = False
         self._app = app
         self._begin_anew()
         begin_anew_in_child(self)
@@ -83,6 +85,12 @@ class State:
             self._response_class = self._app.response_class
             self._streaming_class = wsgi.streaming(self._response_class)
         return wsgi.respond(emitter, self._streaming_class, self.settings, self.streams, status, headers)
+
+    def check_lifetime(self, timeout: Any) -> None:
+        """Warn of the first emitter's lifetime that is probably meant to be milliseconds. From any thread."""
+        if not self._lifetime_warned and (hint := lifetime_hint("timeout", timeout)):
+            self._lifetime_warned = True
+            self._warn(hint)
 
     def stats(self) -> dict[str, Any]:
         """See :meth:`.SSE.stats`."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from dataclasses import fields
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from flask import Flask
 
-from flask_sse_emitters import SSE
+from flask_sse_emitters import SSE, SseEmitter
 from flask_sse_emitters.settings import Settings, read_config
 
 
@@ -68,3 +69,41 @@ def test_broker_url_in_environment_is_hinted_at(monkeypatch: pytest.MonkeyPatch)
 def test_redis_url_in_environment_is_not_hinted_at(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REDIS_URL", "redis://localhost")
     assert warnings_of() == [], "it may be for a cache alone"
+
+
+HOUR = 3600
+
+IN_SECONDS = [0, 0.5, 60, 1800, 9999, *range(HOUR, 25 * HOUR, HOUR), timedelta(days=7), timedelta(seconds=60_000)]
+
+
+@pytest.mark.parametrize("lifetime", [30_000, 60_000, 86_401, 180_000, 1_800_000.0])
+def test_lifetime_in_milliseconds_is_warned_of_once(lifetime: float) -> None:
+    [warning] = warnings_of(SSE_TIMEOUT=lifetime)
+    assert warning.startswith(f"SSE_TIMEOUT={lifetime} is {lifetime / HOUR:,.1f} hours")
+    assert f"SSE_TIMEOUT={lifetime / 1000:g} if milliseconds were meant" in warning
+
+    app = Flask(__name__)
+    app.config.update(SSE_MAX_CLIENTS=1)
+    sse = SSE(app)
+    with app.app_context():
+        for more in range(3):
+            SseEmitter(timeout=lifetime + 86_400 * more).complete()
+        sse.channel("a").subscribe(timeout=lifetime).complete()
+    [warning] = sse.stats()["warnings"]
+    assert f"timeout={lifetime / 1000:g} if milliseconds were meant" in warning
+
+
+def test_lifetime_in_seconds_is_not_warned_of() -> None:
+    for lifetime in IN_SECONDS:
+        assert warnings_of(SSE_TIMEOUT=lifetime) == [], lifetime
+    app = Flask(__name__)
+    app.config.update(SSE_MAX_CLIENTS=1)
+    sse = SSE(app)
+    with app.app_context():
+        for lifetime in IN_SECONDS:
+            SseEmitter(timeout=lifetime).complete()
+    assert sse.stats()["warnings"] == []
+
+
+def test_lifetime_without_any_app_is_accepted() -> None:
+    SseEmitter(timeout=60_000).complete()
