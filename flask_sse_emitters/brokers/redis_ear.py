@@ -499,10 +499,12 @@ class _Session:
             found = read_found(answer)
         except (redis.ResponseError, ValueError) as error:
             self._look_later(topic)
-            if isinstance(error, ValueError) or diagnose(error) is KEYS:
-                self._ear._health.channel_fails("reading", topic.name, self._names.keys(topic.name), error)
-            else:
-                self._ear._health.fails("reading", error)
+            keys = self._names.keys(topic.name)
+            is_its_own = isinstance(error, ValueError) or diagnose(error) is KEYS
+            if is_its_own and topic is not self._ear.first:
+                self._ear._health.channel_fails("reading", topic.name, keys, error)
+            else:  # all others wait for the first one
+                self._ear._health.fails("reading", error, keys)
             return False
         self._ear._health.channel_works("reading", topic.name)
         newest = self._find(topic, found)
