@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import operator
+import re
 import reprlib
 from collections.abc import Callable, Iterator
 from dataclasses import KW_ONLY, dataclass, replace
@@ -19,7 +20,8 @@ class Event:
     """One event. It never changes, and may be sent any number of times, to any number of clients.
 
     :param data: a ``str`` is sent as it is, None means no data line (browsers then dispatch nothing), anything else
-        is sent as JSON. Line ends (CR, LF and CRLF) reach the client as LF, and nothing else is changed.
+        is sent as JSON, which knows no NaN and no infinities. Line ends (CR, LF and CRLF) reach the client as LF, and
+        nothing else is changed.
     :param event: the name that ``addEventListener`` takes, of one line; None is ``"message"``.
     :param id: what a reconnecting client sends back as ``Last-Event-ID``: an int, or a str of one line without NUL.
     :param retry: how long a client waits before it reconnects, an int of milliseconds from 0.
@@ -134,6 +136,9 @@ def as_event(event: Any) -> Event:
     return event.build() if isinstance(event, EventBuilder) else Event(event)
 
 
+# What Python's json makes of NaN and the infinities, as the group; strings, which may hold the same, are passed over.
+_NOT_FINITE = re.compile(r'"(?:[^"\\]++|\\.)*+"|(?<![^\s:,\[])(NaN|-?Infinity)(?![^\s,\]}])')
+
 _TOO_LARGE = 10**1000  # Python writes no int of many more digits
 
 
@@ -185,11 +190,17 @@ def _plain(value: str | int) -> str:
 
 def _json(data: Any, dumps: Dumps) -> str:
     try:
-        text = dumps(data)
-        return text if isinstance(text, str) else str(text, "utf-8")
+        made = dumps(data)
+        text = made if isinstance(made, str) else str(made, "utf-8")
     except (TypeError, ValueError, RecursionError) as error:
         kind = type(data).__name__
         raise InvalidEvent(f"data of type {kind} cannot be made JSON ({error}); send a str instead") from error
+    if ("NaN" in text or "Infinity" in text) and (found := next(filter(None, _NOT_FINITE.findall(text)), None)):
+        raise InvalidEvent(
+            f"data holds {found}, which is no JSON: JSON.parse() of browsers fails over it. Send None in its place, or "
+            "have app.json write it as null"
+        )
+    return text
 
 
 def _with_lf(text: str) -> str:

@@ -6,6 +6,7 @@ import gc
 import itertools
 import json
 import logging
+import math
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -209,6 +210,15 @@ def test_data_becomes_json_by_the_apps_own_provider(board: Board) -> None:
     with board.open("a") as stream:
         board.sse.publish("a", {"ä": 1})
         assert texts(stream.ready()) == ['{"ä": 1}']
+
+
+def test_data_nan_is_refused_unless_the_provider_writes_null(board: Board) -> None:
+    with board.open("a") as stream:
+        with pytest.raises(InvalidEvent, match="data holds NaN, which is no JSON"):
+            board.sse.publish("a", {"mean": math.nan})
+        board.app.json.dumps = lambda data, **_: json.dumps(data).replace("NaN", "null")  # type: ignore[method-assign]
+        board.sse.publish("a", {"mean": math.nan})
+        assert texts(stream.ready()) == ['{"mean": null}']
 
 
 def test_a_key_makes_a_retry_safe(board: Board) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import enum
 import json
+import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import httpx
@@ -139,6 +141,30 @@ def test_data_that_is_no_json_is_refused_with_what_to_do() -> None:
         Event(nested).encode()
     with pytest.raises(InvalidEvent, match="the JSON made of data holds a lone surrogate"):
         Event(["\ud800"]).encode(lambda data: json.dumps(data, ensure_ascii=False))
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_data_not_finite_number_is_refused(number: float) -> None:
+    shown = json.dumps(number)
+    for data in (number, [1, number], {"a": [{"b": number}, 'x"']}, {'NaN"\\': number, "b": "Infinity"}):
+        for dumps in (json.dumps, partial(json.dumps, indent=1), partial(json.dumps, separators=(",", ":"))):
+            with pytest.raises(InvalidEvent, match=f"data holds {shown}, which is no JSON"):
+                Event(data).encode(dumps)
+        with pytest.raises(InvalidEvent, match=shown):
+            Event(data).encode(lambda data: json.dumps(data).encode())
+    with pytest.raises(InvalidEvent, match=shown):
+        EventBuilder().data("text").data(number).build().encode()
+
+
+def test_data_text_that_names_a_number_is_sent() -> None:
+    for data in ("NaN", ["NaN", "-Infinity"], {"Infinity": 'a "NaN": NaN, \\'}, {math.nan: '\\"NaN'}, "[NaN]"):
+        encoded = Event(data).encode()
+        assert encoded == f"data: {data if isinstance(data, str) else json.dumps(data)}\n\n".encode()
+
+
+def test_data_not_finite_number_is_sent_as_the_provider_writes_it() -> None:
+    assert Event([math.nan]).encode(lambda _: "[null]") == b"data: [null]\n\n"
+    assert Event([math.nan]).encode(lambda _: "aNaN/Infinity=") == b"data: aNaN/Infinity=\n\n", "a form of its own"
 
 
 def test_a_builder_builds_the_same_events() -> None:
