@@ -6,13 +6,14 @@ import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha256
-from typing import Any
+from typing import Any, overload
 from urllib.parse import quote
 from weakref import WeakValueDictionary
 
 from . import signals
 from .brokers import Broker
 from .emitter import SseEmitter
+from .emitters import SseEmitters
 from .errors import BrokerUnavailable, InvalidChannel, InvalidEvent
 from .event import Event, EventBuilder, as_event, plain_text
 from .feed import Feed
@@ -36,7 +37,7 @@ SPREAD = 0.1
 OWN = "~"
 
 #: No identity was given.
-NOBODY: Any = object()
+NOBODY = object()
 
 _NAME = re.compile(r"[A-Za-z0-9._\-:/@]{1,200}", re.ASCII)
 
@@ -283,8 +284,16 @@ class Channel:
         """Publish as :meth:`SSE.publish` does."""
         return self._channels().publish(self.name, data, event, retry, key)
 
+    @overload
+    def subscribe(self, *, timeout: Duration | None = ..., last_event_id: str | None = ...) -> SseEmitter: ...
+
+    @overload
     def subscribe(
-        self, *, timeout: Duration | None = None, last_event_id: str | None = None, identity: str = NOBODY
+        self, *, timeout: Duration | None = ..., last_event_id: str | None = ..., identity: str
+    ) -> SseEmitter: ...
+
+    def subscribe(
+        self, *, timeout: Duration | None = None, last_event_id: str | None = None, identity: object = NOBODY
     ) -> SseEmitter:
         """A new client's stream of this channel, for a view to return. The view decides who may read: no rule is asked.
 
@@ -307,7 +316,7 @@ class Channel:
         return self._channels().subscribe([self.name], timeout, last_event_id, reader)
 
     @property
-    def emitters(self) -> Feed:
+    def emitters(self) -> SseEmitters:
         """The list of its clients in this process.
 
         What is sent to it by hand is not kept, goes no further, and passes over clients that are still catching up.

@@ -30,7 +30,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from . import settings as surroundings
 from .backlog import Backlog
@@ -86,7 +86,6 @@ class SseEmitter:
     :param max_pending_bytes: how many bytes of them, from 1. None takes ``SSE_MAX_PENDING_BYTES``.
     :param overflow: what happens to an event beyond that: ``"close"`` ends the stream, ``"drop_oldest"`` makes room,
         ``"coalesce"`` first replaces the pending event of the same name. None takes ``SSE_OVERFLOW``.
-    :param scheduler: keeps the time; tests pass one that holds it still.
     :raises ValueError: names the parameter, and what it accepts.
 
     Outside an app the defaults hold until a view returns it; from then on that app's values. Attributes of your own,
@@ -118,6 +117,9 @@ class SseEmitter:
         "_timer",
     )
 
+    #: Keeps the time of new ones: tests have a subclass with one that holds it still.
+    _new_ones_scheduler: ClassVar[Scheduler] = SCHEDULER
+
     #: What counts it besides its app, where there are limits.
     _quotas: tuple[Any, ...] = ()
 
@@ -135,7 +137,6 @@ class SseEmitter:
         max_pending: int | None = None,
         max_pending_bytes: int | None = None,
         overflow: Overflow | None = None,
-        scheduler: Scheduler = SCHEDULER,
     ) -> None:
         given = {
             "timeout": timeout,
@@ -154,6 +155,7 @@ class SseEmitter:
         self._last_event_id = surroundings.last_event_id()
         self._guard = shared_guard()
         self._backlog = Backlog()
+        self._scheduler = scheduler = self._new_ones_scheduler
         self._callbacks = Callbacks(scheduler, self._guard)
         self._reason: CloseReason | None = None
         self._error: BaseException | None = None
@@ -166,7 +168,6 @@ class SseEmitter:
         self._idle = False  # the outlet has taken all there was, and sleeps
         self._direct: DirectOutlet | None = None  # the same one, where it can write by itself
         self._handed = False  # the outlet has taken something, and is at writing it
-        self._scheduler = scheduler
         self._deadlines = Deadlines(scheduler.clock(), self._settings)
         self._timer: Timer | None = None
         self._set_timer()

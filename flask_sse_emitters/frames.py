@@ -16,11 +16,11 @@ BATCH = 65_536
 class Frame(NamedTuple):
     """An event as it is written to every client: encoded once, and shared by all of their backlogs."""
 
-    payload: bytes
+    payload: bytes  #: as it is on the wire, with the blank line at its end, and with its id where it has an offset
     name: str | None  #: by which a newer one may replace it, as browsers know it; None where it has no data
     offset: int = 0  #: in its channel, from 1; 0 outside of channels
     body: int = 0  #: where the payload begins after its id
-    at: float = 0.0  #: when it was published
+    at: float = 0.0  #: when it was published, by the clock of its log
 
 
 def numbered(frame: Frame, epoch: str, offset: int, at: float) -> Frame:

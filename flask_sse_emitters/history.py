@@ -67,7 +67,8 @@ class Log:
 
     :param epoch: of its offsets.
     :param newest: the offset of the last event before it.
-    :param clock: gives seconds; what is older than the bounds say is gone at that very moment.
+    :param clock: gives seconds, as ``time.monotonic`` does; what is older than the bounds say is gone at that very
+        moment.
     :param last: when that was published, by this clock; long ago where nobody knows.
     """
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
+from flask_sse_emitters import SseEmitter
 from flask_sse_emitters.scheduler import CALLBACKS, Scheduler, Timer
 
 
@@ -39,3 +41,12 @@ class ManualScheduler(Scheduler):
 
     def _start(self) -> None:
         pass
+
+
+def emitter_at(scheduler: Scheduler, *args: Any, **given: Any) -> SseEmitter:
+    """Make an emitter whose time this scheduler keeps; it takes what :class:`SseEmitter` takes."""
+
+    class Emitter(SseEmitter):
+        _new_ones_scheduler = scheduler
+
+    return Emitter(*args, **given)

@@ -18,7 +18,7 @@ from flask_sse_emitters.replay import Pages, Replay
 from flask_sse_emitters.settings import DEFAULTS
 from flask_sse_emitters.testing import decode
 
-from .clock import ManualScheduler
+from .clock import ManualScheduler, emitter_at
 from .interleavings import Explorer
 
 #: Of the package: whose lines count, where lines do.
@@ -91,7 +91,7 @@ class Stage:
         self._patch.setattr(emitters, "on_main_loop", lambda: self.explorer.name() in (LOOP, None))
 
     def emitter(self, timeout: float = 0, **given: Any) -> SseEmitter:
-        return SseEmitter(timeout, heartbeat=0, scheduler=self.background, **given)
+        return emitter_at(self.background, timeout, heartbeat=0, **given)
 
     def channel(self, broker: Broker | None = None) -> StagedChannel:
         return StagedChannel(self, broker or MemoryBroker(scheduler=self.background))

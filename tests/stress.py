@@ -15,7 +15,7 @@ from flask_sse_emitters import CloseReason, SseEmitter, SseEmitters
 from flask_sse_emitters.testing import decode
 from flask_sse_emitters.wsgi import Stream
 
-from .clock import ManualScheduler
+from .clock import ManualScheduler, emitter_at
 from .waiting import until
 
 SENDERS = 16
@@ -37,7 +37,7 @@ def churn_and_send(give_way: Callable[[], object], scale: float = 1.0) -> None:
     """16 threads send to a list, while 16 put emitters in it and complete them."""
     emitters = SseEmitters()
     # It stays, and so gets everything in the list's order. Its time stands still: nobody waits for its view.
-    witness = emitters.add(SseEmitter(timeout=0, scheduler=ManualScheduler(), **UNBOUNDED))
+    witness = emitters.add(emitter_at(ManualScheduler(), timeout=0, **UNBOUNDED))
     gone: list[SseEmitter] = []
     completions: Counter[int] = Counter()
     removals_seen: list[bool] = []

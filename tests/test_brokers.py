@@ -14,13 +14,12 @@ import pytest
 from flask import Flask
 
 from flask_sse_emitters import SSE
-from flask_sse_emitters.brokers import GROUP, Broker, Start, make_broker
+from flask_sse_emitters.brokers import GROUP, Bounds, Broker, Frame, Log, Start, make_broker
 from flask_sse_emitters.brokers.memory import IDLE_KEPT, KEY_SECONDS, SWEEP_SECONDS, MemoryBroker
-from flask_sse_emitters.frames import Frame
-from flask_sse_emitters.history import Bounds, Log
 
 from .client import new_name
 from .clock import ManualScheduler
+from .own_broker import OwnBroker
 from .redis_server import RedisServer
 from .waiting import PATIENCE, until
 
@@ -42,7 +41,15 @@ def redis() -> Iterator[Broker]:
         broker.close()
 
 
-BROKERS: list[Callable[[], AbstractContextManager[Broker]]] = [memory, redis]
+@contextmanager
+def own() -> Iterator[Broker]:
+    """Make the one that docs/brokers.rst shows: own_broker.py."""
+    broker = OwnBroker("own://")
+    yield broker
+    broker.close()
+
+
+BROKERS: list[Callable[[], AbstractContextManager[Broker]]] = [memory, redis, own]
 
 
 @pytest.fixture(params=BROKERS, ids=lambda make: make.__name__)
@@ -314,8 +321,11 @@ def test_each_brokers_epoch_is_its_own() -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_forked_child_has_an_epoch_of_its_own_and_none_of_the_clients() -> None:
-    with memory() as broker:
+@pytest.mark.parametrize("make", [memory, own], ids=lambda make: make.__name__)
+def test_a_forked_child_has_an_epoch_of_its_own_and_none_of_the_clients(
+    make: Callable[[], AbstractContextManager[Broker]],
+) -> None:
+    with make() as broker:
         ear = listening(broker, "x")
         [mine] = publish(broker, "x", "a")
         reader, writer = os.pipe()

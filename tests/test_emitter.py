@@ -16,7 +16,7 @@ from flask_sse_emitters.emitter import HEARTBEAT
 from flask_sse_emitters.frames import Frame, make_frame
 from flask_sse_emitters.testing import decode
 
-from .clock import ManualScheduler
+from .clock import ManualScheduler, emitter_at
 
 
 class FakeOutlet:
@@ -65,7 +65,7 @@ Make = Callable[..., SseEmitter]
 
 @pytest.fixture
 def make(scheduler: ManualScheduler) -> Make:
-    return lambda *args, **kwargs: SseEmitter(*args, scheduler=scheduler, **kwargs)
+    return lambda *args, **kwargs: emitter_at(scheduler, *args, **kwargs)
 
 
 def journal_of(emitter: SseEmitter) -> list[Any]:
@@ -683,7 +683,7 @@ def test_callbacks_run_in_the_context_of_the_app_it_belongs_to(scheduler: Manual
 
     with app.app_context():
         g.name = "outer"
-        emitter = SseEmitter(scheduler=scheduler)
+        emitter = emitter_at(scheduler)
 
     @emitter.on_completion
     def look() -> None:
@@ -706,7 +706,7 @@ def test_a_teardown_that_raises_stops_no_callback(scheduler: ManualScheduler, ca
             raise RuntimeError("no database")
 
     with app.app_context():
-        emitter = SseEmitter(scheduler=scheduler)
+        emitter = emitter_at(scheduler)
     calls: list[int] = []
 
     def call() -> None:
@@ -725,9 +725,9 @@ def test_json_is_made_by_the_app_where_there_is_one(scheduler: ManualScheduler) 
     app = Flask(__name__)
     SSE(app)
     app.json.ensure_ascii = False  # type: ignore[attr-defined]
-    outside = SseEmitter(scheduler=scheduler)
+    outside = emitter_at(scheduler)
     with app.app_context():
-        inside = SseEmitter(scheduler=scheduler)
+        inside = emitter_at(scheduler)
         outside.send(["é"])
     inside.send(["é"])
     for emitter in (inside, outside):

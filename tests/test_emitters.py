@@ -20,7 +20,7 @@ from flask_sse_emitters.emitters import CROWD, CROWD_BYTES, OWN_SHARE, STRIDE
 from flask_sse_emitters.frames import Batch
 from flask_sse_emitters.sockets import SOCKETS
 
-from .clock import ManualScheduler
+from .clock import ManualScheduler, emitter_at
 from .stress import texts_of
 from .waiting import PATIENCE, until
 
@@ -140,9 +140,9 @@ def test_json_is_made_by_the_app_of_the_emitters_where_no_context_is_pushed(sche
     SSE(app)
     app.json.ensure_ascii = False  # type: ignore[attr-defined]
     emitters = SseEmitters()
-    emitters.add(SseEmitter(scheduler=scheduler))
+    emitters.add(emitter_at(scheduler))
     with app.app_context():
-        emitter = emitters.add(SseEmitter(scheduler=scheduler))
+        emitter = emitters.add(emitter_at(scheduler))
     emitters.send(["é"])
     assert texts_of(emitter) == ['["é"]']
 

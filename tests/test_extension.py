@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from typing import Any
@@ -21,10 +22,11 @@ from flask_sse_emitters import (
     SseEmitters,
     SseError,
     UnsupportedWorker,
+    brokers,
 )
 from flask_sse_emitters.testing import decode, read_events
 
-from .clock import ManualScheduler
+from .clock import ManualScheduler, emitter_at
 from .waiting import until
 
 
@@ -462,9 +464,9 @@ def test_an_emitter_made_outside_takes_the_values_of_the_app_that_returns_it(sch
     app = Flask(__name__)
     app.config.update(SSE_MAX_PENDING=2, SSE_TIMEOUT=10)
     SSE(app)
-    emitter = SseEmitter(scheduler=scheduler)
-    own = SseEmitter(timeout=20, max_pending=3, scheduler=scheduler)
-    late = SseEmitter(scheduler=scheduler)
+    emitter = emitter_at(scheduler)
+    own = emitter_at(scheduler, timeout=20, max_pending=3)
+    late = emitter_at(scheduler)
     with app.test_request_context():
         responses = [emitter.response(), own.response(), late.response()]
     assert [emitter.try_send(n) for n in range(3)] == [True, True, False]
@@ -507,3 +509,14 @@ def test_read_events_goes_on_where_it_stopped(app: Flask, client: FlaskClient) -
     assert [event.data for event in read_events(response, 2)] == ["0", "1"]
     assert read_events(response, 0) == []
     assert [event.data for event in read_events(response, 9)] == ["2", "3", "4"]
+
+
+def test_emitter_signature_is_public_types_alone() -> None:
+    assert list(inspect.signature(SseEmitter).parameters) == [
+        "timeout",
+        "heartbeat",
+        "max_pending",
+        "max_pending_bytes",
+        "overflow",
+    ]
+    assert {"Bounds", "Frame", "Log", "new_epoch"} <= set(brokers.__all__)

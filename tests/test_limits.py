@@ -16,7 +16,7 @@ from flask_sse_emitters import SSE, CloseReason, SseEmitter, SseEmitters, TooMan
 from flask_sse_emitters.streams import Streams
 from flask_sse_emitters.testing import open_stream
 
-from .clock import ManualScheduler
+from .clock import ManualScheduler, emitter_at
 from .test_channels import Board
 from .waiting import PATIENCE, until
 
@@ -149,7 +149,7 @@ def test_a_stop_keeps_streams_open_for_a_grace_and_cuts_them_at_the_end(schedule
     app.config.update(SSE_DRAIN_SECONDS=4, SSE_ATTACH_SECONDS=1000)
     settings = SSE(app)._state().settings
     streams = Streams(settings, scheduler)
-    emitters = [SseEmitter(0, scheduler=scheduler) for _ in range(100)]
+    emitters = [emitter_at(scheduler, 0) for _ in range(100)]
     outlets = [Outlet() for _ in emitters]
     for emitter, outlet in zip(emitters, outlets, strict=True):
         emitter._attach(settings, streams)
@@ -157,7 +157,7 @@ def test_a_stop_keeps_streams_open_for_a_grace_and_cuts_them_at_the_end(schedule
         emitter._stream_to(outlet)
     streams.drain(grace=1)
     streams.drain()
-    late = SseEmitter(0, scheduler=scheduler)
+    late = emitter_at(scheduler, 0)
     late._attach(settings, streams)
     assert 1500 <= streams.admit(late) <= 6000
     assert (late.close_reason, len(streams)) == (CloseReason.SHUTDOWN, 100)

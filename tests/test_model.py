@@ -25,7 +25,7 @@ from flask_sse_emitters import SSE, CloseReason, EmitterClosed, Event, SseEmitte
 from flask_sse_emitters.brokers.memory import MemoryBroker
 from flask_sse_emitters.testing import decode
 
-from .clock import ManualScheduler
+from .clock import ManualScheduler, emitter_at
 from .model_stage import FOLLOWING, Journal, rest_of
 from .model_streams import AT_THE_LATEST, WRITE_SECONDS, ModelEmitter, ModelList
 from .waiting import PATIENCE
@@ -200,8 +200,8 @@ class Streams(Stand):
         timeout=st.sampled_from([0.0, 20.0, 60.0]),
     )
     def make(self, worker: int, most: int, overflow: Any, timeout: float) -> None:
-        given: dict[str, Any] = {"max_pending": most, "overflow": overflow, "scheduler": self.time, "heartbeat": 0}
-        emitter = self.on(worker, lambda: SseEmitter(timeout, **given))
+        given: dict[str, Any] = {"max_pending": most, "overflow": overflow, "heartbeat": 0}
+        emitter = self.on(worker, lambda: emitter_at(self.time, timeout, **given))
         self.pairs.append(Pair(emitter, ModelEmitter(self.time.now, timeout, most, overflow)))
 
     @rule(worker=workers, pick=picks, name=names, tries=st.booleans())
@@ -608,7 +608,7 @@ class Played:
 
     def __init__(self, overflow: Any) -> None:
         self.time = ManualScheduler()
-        self.emitter = SseEmitter(20, scheduler=self.time, heartbeat=0, max_pending=1, overflow=overflow)
+        self.emitter = emitter_at(self.time, 20, heartbeat=0, max_pending=1, overflow=overflow)
         self.journal = Journal(self.emitter)
         self.late = 0
 
@@ -668,7 +668,7 @@ def test_what_a_sleeper_is_handed_is_counted_when_it_takes_it(direct: bool) -> N
     stand = Streams()
     try:
         clients = SseEmitters()
-        emitter = clients.add(SseEmitter(scheduler=stand.time))
+        emitter = clients.add(emitter_at(stand.time))
         stand.respond(emitter)
         outlet = TakesWhenTold(emitter, direct=direct)
         assert outlet.take() == b""
@@ -684,7 +684,7 @@ def test_a_client_has_its_whole_time_for_what_a_list_gave_it_though_it_leaves_th
     stand = Streams()
     try:
         clients = SseEmitters()
-        emitter = clients.add(SseEmitter(0, heartbeat=0, scheduler=stand.time))
+        emitter = clients.add(emitter_at(stand.time, 0, heartbeat=0))
         stand.respond(emitter)
         assert TakesWhenTold(emitter, direct=False).take() == b""
         stand.time.pass_time(20)

@@ -559,7 +559,7 @@ def test_a_channel_that_was_asked_for_while_full_leaves_no_trouble(
     monkeypatch.setattr(redis_health, "LOGGED_EVERY", 0.0)
     client = client_of(server)
     with board.open("a"):
-        until(lambda: board.sse.channel("a").emitters.log, "the channel to be known")
+        until(lambda: board.sse._channels().feed("a").log, "the channel to be known")
         client.config_set("maxmemory", 1)
         with board.open("new"):
             assert "reading: " in await_state(board, "degraded")["error"]

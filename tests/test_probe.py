@@ -14,7 +14,7 @@ from flask_sse_emitters.probe import AT_ONCE, COMMENTS, PADDING, PROBES
 from flask_sse_emitters.testing import decode, open_stream
 
 from .client import Client, connected, get, post
-from .clock import ManualScheduler
+from .clock import ManualScheduler, emitter_at
 from .servers import Server
 from .waiting import until
 
@@ -35,7 +35,7 @@ def make_app(scheduler: ManualScheduler, **given: int | str) -> tuple[Flask, Sse
 
     @app.get("/connect")
     def connect() -> SseEmitter:
-        return emitters.add(SseEmitter(scheduler=scheduler, **given))  # type: ignore[arg-type]
+        return emitters.add(emitter_at(scheduler, **given))
 
     @app.get("/page")
     def page() -> ResponseReturnValue:

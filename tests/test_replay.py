@@ -169,7 +169,7 @@ def test_who_is_put_in_the_list_by_hand_is_served_from_when_the_channel_is_known
 
 
 def test_stream_completed_before_its_channel_is_known_leaves_once_it_is(held: HeldBoard) -> None:
-    feed = held.sse.channel("a").emitters
+    feed = held.sse._channels().feed("a")
     with held.open("a", last="epoch-0") as stream:
         emitter = next(iter(feed))
         held.publish("a", 1)
@@ -304,7 +304,7 @@ def test_what_is_told_twice_is_put_in_once(held: HeldBoard) -> None:
 
 
 def test_one_that_no_longer_listens_is_not_listened_to(held: HeldBoard) -> None:
-    feed = held.sse.channel("a").emitters
+    feed = held.sse._channels().feed("a")
     with held.open("a"):
         held.broker.start("a")
         [old] = held.broker.listeners["a"]

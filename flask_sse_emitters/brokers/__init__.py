@@ -7,10 +7,24 @@ from importlib.metadata import entry_points
 from typing import Any
 from urllib.parse import urlsplit
 
+from ..frames import Frame
+from ..history import Bounds, Log, new_epoch
 from ..settings import DEFAULTS, Settings
 from .base import Broker, Listener, Published, Start
 
-__all__ = ["GROUP", "Broker", "Listener", "Published", "Start", "broker_of", "make_broker"]
+__all__ = [
+    "GROUP",
+    "Bounds",
+    "Broker",
+    "Frame",
+    "Listener",
+    "Log",
+    "Published",
+    "Start",
+    "broker_of",
+    "make_broker",
+    "new_epoch",
+]
 
 #: The entry points by which packages offer brokers of their own: the name is a URL scheme, the object makes a broker.
 GROUP = "flask_sse_emitters.brokers"
