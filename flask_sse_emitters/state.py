@@ -23,7 +23,7 @@ from .parking import begin_anew_in_child, guard
 from .scheduler import SCHEDULER
 from .settings import Settings
 from .streams import Streams
-from .worker import watch_worker, worker_count
+from .worker import thread_count, watch_worker, worker_count
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +75,7 @@ class State:
         if not self._has_begun:
             self._has_begun = True
             self._check_workers(2 if request.environ.get("wsgi.multiprocess") else 1)
+            self._check_threads(thread_count())
             watch_worker()
         if self.settings.max_clients_per_address is not None and not request.remote_addr:
             self._warn(
@@ -171,6 +172,15 @@ class State:
                 f"SSE_BROKER_URL={self.settings.broker_url!r} reaches the clients of one process, and this server runs "
                 "several: events published in one would miss the others' clients. Set SSE_BROKER_URL to a broker that "
                 "reaches them all, such as redis://localhost:6379/0, or run one worker"
+            )
+
+    def _check_threads(self, count: int | None) -> None:
+        most = self.settings.max_clients
+        if count is not None and most >= count:
+            self._warn(
+                f"SSE_MAX_CLIENTS={most}, but this gthread worker has {count} threads, and each stream holds one: "
+                f"{count} streams leave none for any other request, which then waits until one ends. Raise --threads "
+                "above SSE_MAX_CLIENTS, or lower SSE_MAX_CLIENTS below --threads, or use --worker-class gevent"
             )
 
     def _warn(self, text: str) -> None:

@@ -43,6 +43,13 @@ def worker_count() -> int:
     return int(getattr(getattr(find_worker(), "cfg", None), "workers", 1))
 
 
+def thread_count() -> int | None:
+    """Return how many requests this gunicorn worker answers at a time, each on a thread; None for other workers."""
+    worker = find_worker()
+    is_gthread = any(kind.__name__ == "ThreadWorker" for kind in type(worker).__mro__)
+    return int(worker.cfg.threads) if is_gthread else None
+
+
 def watch_worker() -> None:
     """Drain when the worker stops. Again is nothing."""
     global _watching

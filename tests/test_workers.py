@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from .client import connected, ended, new_name, post, state
+from .client import connected, ended, get, new_name, post, state
 from .servers import Server
 from .waiting import until
 
@@ -39,3 +41,20 @@ def test_an_app_may_be_loaded_before_the_fork(kind: str) -> None:
                 assert client.texts(1) == ["x"]
                 assert state(server, name)["open"]
             assert ended(server, name, 2)["reason"] == "DISCONNECTED"
+
+
+@pytest.mark.parametrize(
+    ("kind", "most", "is_warned_of"),
+    [("gthread", 4, True), ("gthread", 3, False), ("gevent", 4, False)],
+)
+def test_gthread_streams_may_take_all_threads_is_warned_of(kind: str, most: int, is_warned_of: bool) -> None:
+    env, arguments = {"CONFIG": json.dumps({"SSE_MAX_CLIENTS": most})}, ["--threads", "4"]
+    with Server(kind, "tests.channels_app:app", env=env, arguments=arguments) as server:
+        assert get(server, "/stats")["warnings"] == [], "no stream has begun"
+        for _ in range(2):
+            with connected(server, "/events/a"):
+                warnings = get(server, "/stats")["warnings"]
+        assert ["SSE_MAX_CLIENTS=4, but this gthread worker has 4 threads" in each for each in warnings] == (
+            [True] if is_warned_of else []
+        )
+        assert server.log.count("this gthread worker has") == is_warned_of, "once"
