@@ -34,7 +34,7 @@ def child_exit(_server: Any, worker: Any) -> None:
     In gunicorn's own process. Without ``PROMETHEUS_MULTIPROC_DIR`` it does nothing. It sees to all gauges that
     prometheus_client keeps for live processes, also to those of your own.
     """
-    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+    if not os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
         return
     with suppress(ModuleNotFoundError):  # then nobody has any metrics, and gunicorn must not end over it
         from prometheus_client.multiprocess import mark_process_dead

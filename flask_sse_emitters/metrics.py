@@ -65,7 +65,7 @@ class SseMetrics:
     once, before the first stream: where the app is made. Whoever gathers the registry has then the ``sse_...`` metrics,
     exact at that moment. Nothing runs for that, and no view is added: what a scraper asks for is a view of yours.
 
-    Where the environment has ``PROMETHEUS_MULTIPROC_DIR``, prometheus_client works for several processes: the view
+    Where ``PROMETHEUS_MULTIPROC_DIR`` is set, and not empty, prometheus_client works for several processes: the view
     gathers a ``MultiProcessCollector``, which adds up all of them as they were :data:`INTERVAL` seconds ago at most. A
     process that ends brings in all that it has counted; one that is killed loses what it counted since the last time.
     Then ``child_exit`` of :mod:`flask_sse_emitters.gunicorn` sees to it that its clients are no longer counted.
@@ -84,7 +84,7 @@ class SseMetrics:
     ) -> None:
         self._state = _state_of(sse, app)
         self._prefix = prefix
-        self._folder = os.environ.get(_FOLDER)
+        self._folder = os.environ.get(_FOLDER) or None  # empty: a unit or a Compose file means unset
         if self._folder is not None:
             self._check_shared(self._folder)
         self._begin_anew()

@@ -42,7 +42,7 @@ def publish(channel: str, count: int) -> list[str]:
 @app.get("/metrics")
 def get_metrics() -> ResponseReturnValue:
     registry = REGISTRY
-    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+    if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     return Response(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)

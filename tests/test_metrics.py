@@ -381,10 +381,10 @@ made = metrics.SseMetrics(sse, registry=own)
 """
 
 
-def run(script: str, folder: Path) -> None:
+def run(script: str, folder: Path | str, cwd: Path = ROOT) -> None:
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", SCRIPT + script],
-        cwd=ROOT,
+        cwd=cwd,
         env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(folder)},
         timeout=PATIENCE,
         check=False,
@@ -393,6 +393,18 @@ def run(script: str, folder: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert not done.stderr
+
+
+def test_metrics_with_empty_folder_name_are_of_one_process(tmp_path: Path) -> None:
+    script = """
+from flask_sse_emitters.gunicorn import child_exit
+from types import SimpleNamespace
+sse.publish("a", "x")
+child_exit(None, SimpleNamespace(pid=os.getpid()))
+assert "sse_events_published_total 1.0" in generate_latest(own).decode()
+"""
+    run(script, "", cwd=tmp_path)
+    assert not list(tmp_path.iterdir()), "prometheus_client would leave its files there"
 
 
 def test_nothing_starts_and_no_file_is_made_before_there_is_something_to_say(tmp_path: Path) -> None:
