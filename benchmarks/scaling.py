@@ -243,8 +243,8 @@ def read(path: Path) -> Measured:
 
 def page(costs: Measured, given: Assumed, uses: Sequence[Use] = USES, clients: Sequence[int] = CLIENTS) -> str:
     parts = [_costs(costs), _assumed(given, uses)]
-    parts += [_needs(count, uses, costs, given) for count in clients]
-    parts.append(_storm(costs, given))
+    for count in clients:
+        parts += [_needs(count, uses, costs, given), _storms(count, uses, costs, given)]
     return "\n\n".join(parts)
 
 
@@ -317,19 +317,27 @@ def _needs(clients: int, uses: Sequence[Use], costs: Measured, given: Assumed) -
     return _titled(f"{clients:,} clients", _table(["what", *(use.name for use in uses)], rows))
 
 
-def _storm(costs: Measured, given: Assumed) -> str:
-    """All clients of a worker come back at once: each has a connect to pay, and all come in 1.5 times SSE_RETRY."""
-    work = given.per_worker * costs.connect / 1e6
+def _storms(clients: int, uses: Sequence[Use], costs: Measured, given: Assumed) -> str:
+    """Write the table of a deploy: clients come back in 1.5 times SSE_RETRY, each at the cost of a connect."""
+    held = [clients / need(clients, use, costs, given).workers for use in uses]
     span = 1.5 * given.retry
-    rows = [
-        ("clients that come back to a worker", f"{given.per_worker:,}"),
-        ("seconds in which they come, with this SSE_RETRY", f"{span:,.1f} ({given.retry * 1000:,.0f} ms)"),
-        ("of them each second", f"{given.per_worker / span:,.0f}"),
-        ("that a worker can take each second", f"{1e6 / costs.connect:,.0f}"),
-        ("seconds of CPU until all are back", f"{work:,.1f}"),
-        (f"SSE_RETRY with which that is {given.share:.0%} of a core", f"{_up(work / given.share / 1.5 * 1000):,} ms"),
-    ]
-    return _titled("After a deploy that ends all streams at once", _table(["what", "value"], rows))
+    work = [each * costs.connect / 1e6 for each in held]
+    lines = {
+        "clients that come back to a worker": [f"{each:,.0f}" for each in held],
+        f"of them each second, in the {span:g} s of SSE_RETRY={given.retry * 1000:g}": [
+            f"{each / span:,.0f}" for each in held
+        ],
+        "that a worker can take each second": [f"{1e6 / costs.connect:,.0f}" for _ in held],
+        "seconds of CPU until all are back": [f"{each:,.1f}" for each in work],
+        f"SSE_RETRY with which that is {given.share:.0%} of a core": [
+            f"{_up(each / given.share / 1.5 * 1000):,}" for each in work
+        ],
+    }
+    rows = [(line, *cells) for line, cells in lines.items()]
+    return _titled(
+        f"{clients:,} clients, after a deploy that ends all streams at once",
+        _table(["what", *(use.name for use in uses)], rows),
+    )
 
 
 def _up(value: float) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from benchmarks.scaling import (
@@ -72,6 +74,18 @@ def test_more_clients_never_need_less() -> None:
         for name in ("workers", "memory", "redis_memory", "announcements", "output"):
             values = [getattr(each, name) for each in needs]
             assert values == sorted(values), name
+
+
+def test_deploy_table_counts_the_clients_that_each_worker_has() -> None:
+    """Where work needs more workers than the connections do, each of them has fewer clients."""
+    given, use = Assumed(per_worker=15_000, share=0.6, retry=3.0), Use("busy", 1, 11.0)
+    found = need(60_000, use, COSTS, given)
+    assert found.workers > found.workers_to_hold == 4
+    each = 60_000 / found.workers
+    printed = page(COSTS, given, [use], [60_000]).partition("60,000 clients, after a deploy")[2]
+    rows = dict(re.findall(r"^(\S.*?)  +(\S+)$", printed, re.MULTILINE))
+    assert rows["clients that come back to a worker"] == f"{each:,.0f}"
+    assert rows["seconds of CPU until all are back"] == f"{each * COSTS.connect / 1e6:,.1f}"
 
 
 def test_chance_spreads_the_readers_of_a_channel() -> None:
