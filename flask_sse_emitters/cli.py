@@ -25,6 +25,7 @@ from .listening import Listening
 from .posting import parse_json
 from .settings import EXTENSION, Settings, checked
 from .status import describe, totals
+from .terminal import escape_block, escape_controls
 
 #: What a shell shows of a process that an interrupt has ended.
 INTERRUPTED = 130
@@ -75,7 +76,7 @@ def publish(channel: str, data: str, event: str | None, as_json: bool, key: str 
     text = _read_stdin() if data == "-" else data
     value = _parse(text) if as_json else text
     with _warnings_to(logging.NullHandler()), _clean_errors():
-        click.echo(channels.publish(channel, value, event, retry, key))
+        click.echo(escape_controls(channels.publish(channel, value, event, retry, key)))
         _say_who_reads(channel, channels)
 
 
@@ -87,6 +88,7 @@ def listen(context: click.Context, names: tuple[str, ...], last_event_id: str | 
     """Print what clients of CHANNEL... get, as it comes: each event as on the wire, with a blank line after it.
 
     At first comes an id alone: where the stream begins. An event named "gap" says that some are no longer to be had.
+    A terminal is shown control characters escaped, as Python writes them; a pipe or a file gets every byte as it is.
     While the broker is away, that is said on stderr, and what was missed comes when it is back.
 
     Ctrl-C ends it, with exit code 130. Once nobody reads its output, it ends with 0.
@@ -134,7 +136,7 @@ def check_stream(
     """
     plan = Plan(_target(url, headers, insecure), origin, seconds, replay)
     try:
-        findings = check(plan, lambda text: click.echo(f"- {text}", err=True))
+        findings = check(plan, lambda text: click.echo(f"- {escape_controls(text)}", err=True))
     except KeyboardInterrupt:
         context.exit(INTERRUPTED)
     faults = sum(finding.level == "fault" for finding in findings)
@@ -181,7 +183,7 @@ def _print_findings(findings: Sequence[Finding]) -> None:
         level = click.style(f"{finding.level.upper():5}", fg=_COLOURS[finding.level])
         for number, text in enumerate(filter(None, (finding.seen, finding.mend))):
             start = indent if number else f"{level}  {finding.name:{width}}  "
-            lines = textwrap.wrap(text, 78, break_long_words=False, break_on_hyphens=False)
+            lines = textwrap.wrap(escape_controls(text), 78, break_long_words=False, break_on_hyphens=False)
             click.echo(start + f"\n{indent}".join(lines))
 
 
@@ -231,9 +233,9 @@ def _clean_errors() -> Iterator[None]:
     try:
         yield
     except InvalidEvent as error:
-        raise click.UsageError(str(error)) from error
+        raise click.UsageError(escape_controls(str(error))) from error
     except SseError as error:
-        raise click.ClickException(str(error)) from error
+        raise click.ClickException(escape_controls(str(error))) from error
 
 
 @contextmanager
@@ -252,13 +254,27 @@ def _warnings_to(handler: logging.Handler) -> Iterator[None]:
         log.setLevel(level)
 
 
+class _Escaped(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return escape_controls(super().format(record), keep="\n\t")
+
+
+def _handler() -> logging.Handler:
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Escaped())
+    return handler
+
+
 def _print_stream(channels: Channels, names: tuple[str, ...], last_event_id: str | None, seconds: float) -> None:
     out: Any = sys.stdout.buffer
+    is_terminal, encoding = sys.stdout.isatty(), sys.stdout.encoding
     out = getattr(out, "raw", out)  # so that nothing is left in a buffer, which Python would write at its end
     ends = time.monotonic() + seconds
     with _warnings_to(logging.NullHandler()):
         channels.broker.clients_elsewhere(names[0])  # for its error: what listens goes on trying
-    with _warnings_to(logging.StreamHandler()), Listening(channels, names, last_event_id, out, ends) as listening:
+    with _warnings_to(_handler()), Listening(channels, names, last_event_id, out, ends) as listening:
         for block in listening.blocks():
+            if is_terminal:
+                block = escape_block(block, encoding)
             while block:
                 block = block[out.write(block) :]

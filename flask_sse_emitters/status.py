@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
+from .terminal import escape_controls
+
 #: So many channels are shown, those with the most clients.
 MOST_CHANNELS_SHOWN = 20
 
@@ -47,7 +49,7 @@ def describe(processes: Sequence[Process], now: float | None = None) -> str:
         parts.append(_table([("channel", "clients"), *rows]) + (f"\nand {more:,} more" if more else ""))
     warnings = _warnings(processes)
     if warnings:
-        parts.append("\n".join(f"warning, {_of(count)}: {text}" for text, count in warnings.items()))
+        parts.append("\n".join(f"warning, {_of(count)}: {escape_controls(text)}" for text, count in warnings.items()))
     return "\n\n".join(parts)
 
 
@@ -76,6 +78,7 @@ def _row(process: Process, now: float) -> tuple[str, ...]:
 
 def _table(rows: Sequence[Sequence[str]]) -> str:
     """The first column to the left, the others to the right."""
+    rows = [[escape_controls(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:

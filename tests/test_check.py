@@ -638,3 +638,16 @@ def test_an_interrupt_ends_it_with_130_and_no_trace() -> None:
     assert (process.returncode, out) == (130, "")
     assert len(errors.splitlines()) == 1
     assert errors.startswith("- connecting to ")
+
+
+def test_what_a_server_says_reaches_no_terminal_as_control_characters() -> None:
+    def answering(request: Request) -> Iterator[bytes]:
+        location = "http://\x9b2J\x1bc.invalid/"
+        yield f"HTTP/1.1 302 F\x1bound\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n".encode("latin-1")
+
+    with TinyServer(answering) as server:
+        result = invoked(server.url)
+    assert result.exit_code == 1
+    for text in (result.stdout, result.stderr):
+        assert r"\x9b2j\x1bc.invalid" in text
+        assert text.replace("\n", "").isprintable()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import pty
 import shlex
 import signal
 import subprocess
@@ -368,6 +369,53 @@ def test_what_is_no_longer_to_be_had_shows_as_a_gap(redis: RedisServer, publishe
         gap, event = listening.events
         assert (gap.event, json.loads(gap.data)) == ("gap", {"requested": "other-7", "oldest": last, "newest": last})
         assert (event.data, event.id) == ("x", last)
+
+
+#: It clears the screen by C0 and by C1, goes back to the line's begin, and shows the rest from right to left.
+HOSTILE = "\x1b[2J \x9b2J \b\r \u202e \u2066 \u2028 \x7f\ttab, Täg"
+
+
+def test_listen_at_a_terminal_shows_control_characters_escaped(redis: RedisServer, publisher: Publisher) -> None:
+    channel = new_name()
+    terminal, side = pty.openpty()
+    env = {**environment(redis), "PYTHONUTF8": "1"}
+    process = subprocess.Popen([*FLASK, "listen", channel], cwd=ROOT, env=env, stdout=side, stderr=side)
+    try:
+        os.close(side)
+        found = os.read(terminal, 1000)
+        event_id = publisher.publish(channel, HOSTILE.replace("\r", ""), event="\x1b]0;title\x07")
+        while b"T\xc3\xa4g\r\n\r\n" not in found:
+            found += os.read(terminal, 1000)
+    finally:
+        process.kill()
+        process.wait(PATIENCE)
+        os.close(terminal)
+    assert found.decode().partition("\r\n\r\n")[2] == (
+        f"id: {event_id}\r\nevent: \\x1b]0;title\\x07\r\n"
+        r"data: \x1b[2J \x9b2J \x08 \u202e \u2066 \u2028 \x7f" + "\ttab, Täg\r\n\r\n"
+    )
+
+
+def test_listen_into_a_file_writes_every_byte_as_it_is(redis: RedisServer, publisher: Publisher) -> None:
+    channel = new_name()
+    with Listening(redis, channel) as listening:
+        listening.position()
+        text = HOSTILE.replace("\r", "")
+        publisher.publish(channel, text)
+        listening.await_texts([text])
+
+
+def test_an_error_of_the_broker_is_shown_with_its_control_characters_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
+    app = Flask(__name__)
+    sse = SSE(app)
+    broker = sse._channels().broker = Elsewhere()
+
+    def fail(*_: object) -> None:
+        raise BrokerUnavailable(f"Redis said {HOSTILE}")
+
+    monkeypatch.setattr(broker, "publish", fail)
+    result = cli_runner(app).invoke(args=["sse", "publish", "orders", "x"])
+    assert result.stderr == r"Error: Redis said \x1b[2J \x9b2J \x08\r \u202e \u2066 \u2028 \x7f\ttab, Täg" + "\n"
 
 
 def test_ctrl_c_ends_it_with_130_and_without_a_word(redis: RedisServer) -> None:

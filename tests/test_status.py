@@ -170,3 +170,11 @@ def test_what_is_not_well_is_shown() -> None:
 
 def test_a_process_of_another_version_may_say_less() -> None:
     assert "\n?       ?  0 s        0 " in describe([{"channels": {}}], NOW)
+
+
+def test_what_others_say_of_themselves_is_shown_without_control_characters() -> None:
+    hostile = "\x1b[2J\n\x9b1m\u202e"
+    said = {**PROCESS, "host": hostile, "channels": {hostile: 1}, "warnings": [hostile]}
+    shown = describe([{**said, "broker": {"state": "degraded", "error": hostile}}], NOW)
+    assert shown.count(r"\x1b[2J\n\x9b1m\u202e") == 4
+    assert shown.replace("\n", "").isprintable()
