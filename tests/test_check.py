@@ -9,8 +9,10 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -20,6 +22,8 @@ from flask import Flask
 
 from flask_sse_emitters import SSE
 from flask_sse_emitters.check import Finding, Plan, Target, check
+from flask_sse_emitters.check.connection import Unreachable, connect
+from flask_sse_emitters.check.wire import speaks_http2
 
 from .conftest import cli_runner
 from .servers import ROOT
@@ -122,17 +126,122 @@ def test_a_server_that_says_nothing_is_not_waited_for_long(monkeypatch: pytest.M
     assert found["no-byte"].seen == "Not even headers came in 0.2 s."
 
 
-def test_a_server_whose_headers_never_end_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each byte comes in time, so that nothing that waits for one of them would ever end."""
+@pytest.fixture
+def step(monkeypatch: pytest.MonkeyPatch) -> float:
+    """So many seconds an answer has until its headers are there. What is late by then may say so at leisure."""
+    monkeypatch.setattr("flask_sse_emitters.check.STEP_SECONDS", 0.3)
     monkeypatch.setattr("flask_sse_emitters.check.wire.STEP_SECONDS", 0.3)
+    monkeypatch.setattr("flask_sse_emitters.check.wire.SLACK", PATIENCE)
+    return 0.3
 
-    def dripping(request: Request) -> Iterator[bytes]:
-        yield b"HTTP/1.1 200 OK\r\nX: "
-        while not request.hold(0.05):
-            yield b"x"
 
-    found = findings(dripping)
+def drip(request: Request, begin: bytes, drop: bytes) -> Iterator[bytes]:
+    """Each drop comes in time, so that what waits for one of them alone would wait for ever."""
+    yield begin
+    while not request.hold(0.05):
+        yield drop
+
+
+@pytest.mark.usefixtures("step")
+@pytest.mark.parametrize(
+    ("begin", "drop"),
+    [(b"HTTP/1.1 200 OK\r\nX: ", b"x"), (b"HT", b"T"), (b"", b"HTTP/1.1 100 Continue\r\n\r\n")],
+    ids=["a header", "the status", "many that are not the last"],
+)
+def test_an_answer_whose_head_drips_is_waited_for_once(begin: bytes, drop: bytes) -> None:
+    found = findings(lambda request: drip(request, begin, drop))
     assert faults(found) == ["unreachable"]
+    assert found["unreachable"].seen == "The headers did not end within 0.3 s."
+
+
+@pytest.mark.usefixtures("step")
+@pytest.mark.parametrize(
+    ("begin", "drop"),
+    [(b"", b"0"), (EVENT, b"0"), (b"0\r\nX: y\r\n", b"X: y\r\n"), (b"ffffff\r\n", b"\n")],
+    ids=["the first size", "the second size", "what follows the last", "a chunk"],
+)
+def test_an_answer_whose_body_drips_ends_with_its_time(begin: bytes, drop: bytes) -> None:
+    findings(lambda request: drip(request, head(FRESH) + begin, drop))
+    assert not [thread for thread in threading.enumerate() if thread.name == "sse-check"], "each has seen its deadline"
+
+
+@pytest.mark.usefixtures("step")
+def test_a_body_that_says_why_it_is_no_stream_is_read_no_longer_than_said() -> None:
+    said: list[str] = []
+    with TinyServer(lambda request: drip(request, head(status="403 Forbidden", kind="text/plain"), b"0")) as server:
+        found = check(Plan(Target.of(server.url)), said.append)
+    assert [each.name for each in found] == ["status"]
+    assert said[1:] == ["reading why it is 403, 1 s at most"]
+
+
+@pytest.mark.usefixtures("step")
+def test_redirects_share_the_time_of_one_answer() -> None:
+    def slow(request: Request) -> Iterator[bytes]:
+        request.hold(0.2)
+        yield head("Location: /", status="302 Found")
+
+    with TinyServer(slow) as server:
+        found = check(Plan(Target.of(server.url)), lambda _: None)
+        assert len(server.requests) <= 2
+    assert found[-1].level == "fault"
+
+
+def test_tls_that_drips_is_not_waited_for_long(step: float) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"https://127.0.0.1:{listener.getsockname()[1]}/"
+        stopped = threading.Event()
+
+        def answer() -> None:
+            connection, _ = listener.accept()
+            with connection, suppress(OSError):
+                connection.sendall(b"\x16\x03\x03\x40\x00")  # a record that is long in coming
+                while not stopped.wait(0.2 * step):
+                    connection.sendall(b"x")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        try:
+            found = findings_at(url)
+        finally:
+            stopped.set()
+            thread.join(PATIENCE)
+    assert faults(found) == ["tls"]
+    assert found["tls"].seen.endswith(" failed: nothing came back in time.")
+
+
+def test_a_name_that_is_looked_up_for_long_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, step: float) -> None:
+    """The system may take minutes."""
+    goes_on = threading.Event()
+
+    def no_address(*_: object, **__: object) -> None:
+        goes_on.wait()
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure")
+
+    monkeypatch.setattr("flask_sse_emitters.check.wire.SLACK", 0.0)
+    monkeypatch.setattr(socket, "getaddrinfo", no_address)
+    try:
+        found = findings_at("http://streams.invalid/")
+        with pytest.raises(Unreachable, match=r"was found in 0\.3 s"):
+            speaks_http2(Target.of("https://streams.invalid/"))
+    finally:
+        goes_on.set()
+    assert found["unreachable"].seen == f"No address of streams.invalid was found in {step:g} s."
+
+
+def test_an_address_that_is_deaf_leaves_time_for_the_next_one() -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as deaf, socket.create_server(("127.0.0.1", 0)) as good:
+        fill = [socket.socket() for _ in range(8)]
+        try:
+            for each in fill:  # its queue is full then, and it does not answer
+                each.setblocking(False)
+                each.connect_ex(deaf.getsockname())
+            names = [listener.getsockname() for listener in (deaf, good)]
+            addresses = [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", name) for name in names]
+            with connect(Target.of("http://streams.invalid/"), addresses, time.monotonic() + 2) as connected:
+                assert connected.getpeername() == good.getsockname()
+        finally:
+            for each in fill:
+                each.close()
 
 
 @pytest.mark.parametrize("answer", [b"SSH-2.0-x\r\n", b""], ids=["not HTTP", "nothing"])

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import re
 import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from .clients import judge_http2, judge_origin, judge_preflight, judge_replay
+from .connection import Unreachable, seconds_until
 from .findings import Finding, said
 from .headers import judge_caching, judge_encoding, judge_status, judge_way
 from .target import Target
 from .times import SLACK, judge_body, judge_silence
-from .wire import STEP_SECONDS, Answer, Unreachable, speaks_http2
+from .wire import STEP_SECONDS, Answer, speaks_http2
 
 __all__ = ["Finding", "Plan", "Target", "check"]
 
@@ -84,13 +86,14 @@ class _Check:
         return findings
 
     def _begin(self, findings: list[Finding]) -> Answer:
-        """The answer to the first request, after redirects."""
+        """The answer to the first request, after redirects, which share its time."""
+        ends = None
         while True:
             target = self._target
-            self._say(
-                f"connecting to {target.host}:{target.port}, and waiting for the answer, {STEP_SECONDS:g} s at most"
-            )
-            first = self._ask(_has_padding, _comment_seconds, comments=True)
+            left = math.ceil(STEP_SECONDS if ends is None else seconds_until(ends))
+            self._say(f"connecting to {target.host}:{target.port}, and waiting for the answer, {left} s at most")
+            first = self._ask(_has_padding, _comment_seconds, comments=True, ends=ends)
+            ends = first.ends
             first.await_head()
             location = first.value("Location")
             if first.status not in _REDIRECTS or not location or len(findings) == _MOST_REDIRECTS:
@@ -103,7 +106,8 @@ class _Check:
             seen = f"{first.status}, to {self._target.url}"
             findings.append(Finding("redirect", "note", seen, "Give clients this address at once."))
         if first.status != 200:
-            first.await_end(REPLAY)
+            self._say(f"reading why it is {first.status}, {first.at_most} s at most")
+            first.await_end()
         return first
 
     def _look(self, first: Answer) -> Iterator[Finding]:
@@ -111,7 +115,7 @@ class _Check:
         quiet = self._ask(_is_beaten, self._silence)
         back = self._ask(_has_gap, lambda _: REPLAY, last_event_id=True) if plan.replay else None
         self._say(f"reading what comes one by one, {_comment_seconds(first):g} s at most")
-        first.await_end(2 * LOOK + _comment_seconds(first))
+        first.await_end()
         others = [quiet] if back is None else [quiet, back]
         judged = [*judge_body(first, [])]
         is_held_up = any(finding.level == "fault" and finding.name != "no-byte" for finding in judged)
@@ -119,8 +123,8 @@ class _Check:
             self._say("nothing more is to be seen through this: the other streams are not waited for")
         else:
             if back is not None:
-                self._say(f"coming back with a Last-Event-ID that nobody gave, {REPLAY:g} s at most")
-                back.await_end(REPLAY + STEP_SECONDS)
+                self._say(f"coming back with a Last-Event-ID that was never given, {back.at_most} s at most")
+                back.await_end()
             self._await_beat(quiet)
         yield from judged if is_held_up else judge_body(first, others)
         yield from judge_encoding(first)
@@ -135,10 +139,9 @@ class _Check:
 
     def _await_beat(self, quiet: Answer) -> None:
         told = said(quiet)
-        seconds = self._silence(quiet)
         every = f", every {told.heartbeat:g} s" if told is not None and told.heartbeat else ""
-        self._say(f"waiting on a silent stream for a heartbeat{every}, {seconds:g} s at most")
-        quiet.await_end(seconds + STEP_SECONDS)
+        self._say(f"waiting on a silent stream for a heartbeat{every}, {quiet.at_most} s at most")
+        quiet.await_end()
 
     def _silence(self, quiet: Answer) -> float:
         told = said(quiet)
@@ -152,7 +155,7 @@ class _Check:
             return
         self._say(f"asking as a page of {origin}, {STEP_SECONDS:g} s at most")
         answer = Answer(target, {"Origin": origin}, lambda _: True, lambda _: 0.0)
-        answer.await_end(3 * STEP_SECONDS)
+        answer.await_end()
         yield from judge_origin(origin, answer, with_cookies=target.has("Cookie"))
         asked = [name for name, _ in target.headers if name.lower() not in _UNASKED]
         if asked:
@@ -162,8 +165,9 @@ class _Check:
                 "Access-Control-Request-Headers": ",".join(sorted(name.lower() for name in asked)),
             }
             bare = replace(target, headers=tuple(each for each in target.headers if each[0].lower() == "host"))
+            self._say(f"asking whether it may send {', '.join(asked)}, {STEP_SECONDS:g} s at most")
             preflight = Answer(bare, question, lambda _: True, lambda _: 0.0, method="OPTIONS")
-            preflight.await_end(3 * STEP_SECONDS)
+            preflight.await_end()
             yield from judge_preflight(origin, preflight, asked)
 
     def _http2(self) -> bool | None:
@@ -182,12 +186,13 @@ class _Check:
         *,
         comments: bool = False,
         last_event_id: bool = False,
+        ends: float | None = None,
     ) -> Answer:
         nonce = secrets.token_hex(8)
         headers = {"Sse-Check": f"{nonce}; comments" if comments else nonce}
         if last_event_id:
             headers["Last-Event-ID"] = f"check-{nonce}"
-        answer = Answer(self._target, headers, enough, seconds)
+        answer = Answer(self._target, headers, enough, seconds, ends=ends)
         self._asked.append((nonce, answer))
         return answer
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 
+from .connection import plain
 from .findings import Finding, Findings, Level, said
 from .target import Target
-from .wire import Answer, plain
+from .wire import Answer
 
 
 def judge_replay(first: Answer, back: Answer) -> Findings:

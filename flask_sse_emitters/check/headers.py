@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 
+from .connection import plain
 from .findings import Finding, Findings, said
-from .wire import Answer, plain
+from .wire import Answer
 
 _REFUSED = {
     204: "An EventSource never comes back after it: answer with a stream, also where there is nothing to send.",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from .connection import plain
 from .findings import Finding, Findings, said
-from .wire import Answer, plain
+from .wire import Answer
 
 #: Seconds in which the first byte is to be there.
 FIRST_BYTE = 2.0

@@ -1,11 +1,13 @@
 """Requests as a browser would send them, and what came of each, piece by piece, with its time.
 
-One request is read on one thread, which nobody ever waits for longer than he wants to: what hangs is left behind.
+Each request is sent and read on a thread of its own, by a deadline that holds however slowly the bytes drip. Looking up
+a name cannot be stopped: a thread that hangs there is left behind.
 """
 
 from __future__ import annotations
 
 import http.client
+import math
 import socket
 import ssl
 import threading
@@ -15,26 +17,19 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Literal, NamedTuple, TypeAlias
 
+from .connection import Addresses, Unreachable, Wire, connect, look_up, seconds_until, told
 from .target import Target
 
-#: Seconds for each step until the headers of the answer are there: a connection, TLS, the headers themselves.
+#: Seconds until the headers of an answer are there, for all of it: the address, a connection, TLS, the headers.
 STEP_SECONDS = 10.0
+
+#: Seconds that a thread which has reached its deadline is given to say so.
+SLACK = 0.5
 
 #: More is not read of any answer.
 MOST_BYTES = 4_000_000
 
 End: TypeAlias = Literal["open", "enough", "late", "clean", "closed", "cut", "cancelled"]
-
-
-class Unreachable(Exception):
-    """There was no answer.
-
-    :ivar name: of the finding.
-    """
-
-    def __init__(self, name: str, seen: str) -> None:
-        super().__init__(seen)
-        self.name = name
 
 
 class Piece(NamedTuple):
@@ -53,6 +48,7 @@ class Answer:
     :param headers: of this request alone.
     :param enough: whether what is there is enough; asked after the headers and each piece.
     :param seconds: how long to read on after the headers, at most; asked once they are there.
+    :param ends: when the headers must be there, by ``time.monotonic``; by default after :data:`STEP_SECONDS`.
     """
 
     def __init__(
@@ -62,6 +58,7 @@ class Answer:
         enough: Callable[[Answer], bool],
         seconds: Callable[[Answer], float],
         method: str = "GET",
+        ends: float | None = None,
     ) -> None:
         self.status = 0  #: until the headers are there
         self.reason = ""
@@ -76,6 +73,8 @@ class Answer:
         self._seconds = seconds
         self._method = method
         self._began = time.monotonic()
+        self.ends = self._began + STEP_SECONDS if ends is None else ends  #: of the headers, then of the body
+        self._addresses: Addresses | None = None  #: until they are known
         self._socket: socket.socket | None = None
         self._is_cancelled = False
         self._size = 0  # of what was read
@@ -86,18 +85,26 @@ class Answer:
     def await_head(self) -> None:
         """Wait for the headers.
 
-        :raises Unreachable: where they do not come.
+        :raises Unreachable: where they do not come in time.
         """
-        if not self._has_head.wait(3 * STEP_SECONDS):
+        if not self._has_head.wait(seconds_until(self.ends) + SLACK):
             self.cancel()
-            raise Unreachable("unreachable", f"There was no answer in {3 * STEP_SECONDS:g} s.")
+            raise _late(self._target, self._addresses)
         if isinstance(self.error, Unreachable):
             raise self.error
 
-    def await_end(self, seconds: float) -> None:
-        """Wait until enough is there, or the time for it is over."""
-        if not self._is_over.wait(seconds):
-            self.cancel()
+    def await_end(self) -> None:
+        """Wait until enough is there, or the time for the headers or the body is over."""
+        with suppress(Unreachable):
+            self.await_head()
+            if not self._is_over.wait(seconds_until(self.ends) + SLACK):
+                self.cancel()
+
+    @property
+    def at_most(self) -> int:
+        """No more seconds than that :meth:`await_end` takes from now on."""
+        until_head = 0.0 if self._has_head.is_set() else seconds_until(self.ends)
+        return math.ceil(until_head + self._seconds(self))
 
     def cancel(self) -> None:
         """Read no more."""
@@ -136,10 +143,12 @@ class Answer:
 
     def _run(self) -> None:
         try:
-            self._socket = connect(self._target)
-            self._read(self._ask(self._socket))
+            self._addresses = look_up(self._target)
+            self._socket = connect(self._target, self._addresses, self.ends)
+            wire = Wire(self._socket, self.ends)
+            self._read(self._ask(wire), wire)
         except Exception as error:
-            self.error = error if isinstance(error, Unreachable) else Unreachable("unreachable", _told(error))
+            self.error = error if isinstance(error, Unreachable) else Unreachable("unreachable", told(error))
         finally:
             self.ended = time.monotonic() - self._began
             if self._socket is not None:
@@ -147,21 +156,23 @@ class Answer:
             self._has_head.set()
             self._is_over.set()
 
-    def _ask(self, connected: socket.socket) -> http.client.HTTPResponse:
+    def _ask(self, wire: Wire) -> http.client.HTTPResponse:
         target = self._target
         connection = http.client.HTTPConnection(target.host, target.port)
-        connection.sock = connected
+        connection.sock = wire
         connection.putrequest(self._method, target.path, skip_host=target.has("Host"), skip_accept_encoding=True)
         for name, value in self._request_headers():
             connection.putheader(name, value.encode())
         self._began = time.monotonic()
-        connection.endheaders()
         try:
+            connection.endheaders()
             response = connection.getresponse()
         except TimeoutError:
+            if wire.received:
+                raise Unreachable("unreachable", f"The headers did not end within {STEP_SECONDS:g} s.") from None
             raise Unreachable("no-byte", f"Not even headers came in {STEP_SECONDS:g} s.") from None
         except (OSError, http.client.HTTPException) as error:
-            raise Unreachable("unreachable", f"There was no answer in HTTP: {_told(error)}") from error
+            raise Unreachable("unreachable", f"There was no answer in HTTP: {told(error)}") from error
         self.status, self.reason, self.headers = response.status, response.reason, response.headers.items()
         return response
 
@@ -170,26 +181,23 @@ class Answer:
         wanted = {**usual, **self.sent_headers}
         return [(name, value) for name, value in wanted.items() if not self._target.has(name)] + [*self._target.headers]
 
-    def _read(self, response: http.client.HTTPResponse) -> None:
+    def _read(self, response: http.client.HTTPResponse, wire: Wire) -> None:
         self.ended = time.monotonic() - self._began
-        ends = time.monotonic() + self._seconds(self)
+        self.ends = wire.ends = time.monotonic() + self._seconds(self)
         is_framed = response.chunked or response.length is not None
         decoder = _decoder(self.value("Content-Encoding"))
         self._has_head.set()
         while self.end == "open":
-            self.end, data = self._next(response, ends, is_framed)
+            self.end, data = self._next(response, is_framed)
             if data:
                 self._size += len(data)
                 self.pieces.append(Piece(time.monotonic() - self._began, decoder(data)))
 
-    def _next(self, response: http.client.HTTPResponse, ends: float, is_framed: bool) -> tuple[End, bytes]:
-        left = ends - time.monotonic()
+    def _next(self, response: http.client.HTTPResponse, is_framed: bool) -> tuple[End, bytes]:
         if self._enough(self) or self._size > MOST_BYTES:
             return "enough", b""
-        if left <= 0:
+        if seconds_until(self.ends) <= 0:
             return "late", b""
-        assert self._socket is not None
-        self._socket.settimeout(left)
         try:
             data = response.read1(65_536)
         except TimeoutError:
@@ -201,54 +209,34 @@ class Answer:
         return "cancelled" if self._is_cancelled else "clean" if is_framed else "closed", b""
 
 
-def connect(target: Target, protocols: Sequence[str] = ("http/1.1",)) -> socket.socket:
-    """
-    :param protocols: to offer by ALPN, RFC 7301.
-    :raises Unreachable: where there is no connection.
-    """
-    try:
-        connected = socket.create_connection((target.host, target.port), STEP_SECONDS)
-    except socket.gaierror as error:
-        raise Unreachable("unreachable", f"No address is known of {target.host}: {error.strerror}.") from error
-    except (OSError, UnicodeError) as error:
-        raise Unreachable("unreachable", f"No connection to {target.host}:{target.port}: {_told(error)}") from error
-    if not target.is_tls:
-        return connected
-    context = ssl.create_default_context()
-    if not target.verifies:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    context.set_alpn_protocols(list(protocols))
-    try:
-        return context.wrap_socket(connected, server_hostname=target.host)
-    except (OSError, ValueError) as error:
-        connected.close()
-        raise Unreachable("tls", f"TLS with {target.host}:{target.port} failed: {_told(error)}") from error
-
-
 def speaks_http2(target: Target) -> bool:
-    """Whether the server takes it, if it is offered, by TLS.
+    """Find out whether the server takes HTTP/2, if it is offered by TLS, within :data:`STEP_SECONDS`.
 
     :raises Unreachable: where there is no connection.
     """
-    with connect(target, ("h2", "http/1.1")) as connected:
-        return isinstance(connected, ssl.SSLSocket) and connected.selected_alpn_protocol() == "h2"
+    ends = time.monotonic() + STEP_SECONDS
+    found: list[bool | Unreachable] = []
+
+    def ask() -> None:
+        try:
+            with connect(target, look_up(target), ends, ("h2", "http/1.1")) as connected:
+                found.append(isinstance(connected, ssl.SSLSocket) and connected.selected_alpn_protocol() == "h2")
+        except Unreachable as error:
+            found.append(error)
+
+    thread = threading.Thread(target=ask, name="sse-check", daemon=True)
+    thread.start()
+    thread.join(STEP_SECONDS + SLACK)
+    result = found[0] if found else _late(target, None)
+    if isinstance(result, Unreachable):
+        raise result
+    return result
 
 
-def plain(text: str, most: int = 200) -> str:
-    """What a server said, as it can be shown in a terminal."""
-    shown = "".join(each if each.isprintable() else " " for each in text)
-    shown = " ".join(shown.split())
-    return shown if len(shown) <= most else shown[:most] + "..."
-
-
-def _told(error: Exception) -> str:
-    if isinstance(error, TimeoutError):
-        return f"nothing came back in {STEP_SECONDS:g} s."
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"{error.verify_message}."
-    told = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return f"{plain(told)}."
+def _late(target: Target, addresses: Addresses | None) -> Unreachable:
+    if addresses is None:
+        return Unreachable("unreachable", f"No address of {target.host} was found in {STEP_SECONDS:g} s.")
+    return Unreachable("unreachable", f"There was no answer in {STEP_SECONDS:g} s.")
 
 
 def _decoder(encoding: str) -> Callable[[bytes], bytes]:
