@@ -328,7 +328,7 @@ class Channel:
     def subscribers(self) -> int:
         """How many clients read it, in all processes that share the broker.
 
-        Those of other processes as of a moment ago; those of a process that was killed count for some 12 seconds more.
+        Those of other processes as of a moment ago; those of a process that was killed for 12 seconds at most.
 
         :raises BrokerUnavailable: where the broker cannot be reached in ``SSE_PUBLISH_SECONDS``.
         """

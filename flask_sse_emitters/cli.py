@@ -154,7 +154,7 @@ def status(as_json: bool) -> None:
     """Print which processes serve the app, with how many clients of which channels, as they say through the broker.
 
     A process is there from its first stream of a channel on. What it says is some seconds old; one that was killed is
-    gone after 12.
+    gone within 12, one that ended in order at once.
     """
     _shared_channels()
     with _warnings_to(logging.NullHandler()), _clean_errors():

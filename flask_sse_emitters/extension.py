@@ -341,7 +341,8 @@ class SSE:
         """The figures of all processes that share the broker: as far as they have, or had, a stream of a channel.
 
         As :meth:`stats` has them, without ``slow`` and ``events``, with ``id`` (which no two share) and ``age``: the
-        others' are some seconds old at most. One that was killed is gone after 12 seconds. May wait for the broker.
+        others' are some seconds old at most. One that was killed is gone within 12 seconds, one that ended in order at
+        once. May wait for the broker.
 
         :raises BrokerUnavailable: where it cannot be reached in ``SSE_PUBLISH_SECONDS``.
         """

@@ -51,6 +51,7 @@ class State:
         self.channels = Channels(_make_broker(settings), settings, options, self.streams, ask, app)
         self.channels.broker.changed = self._broker_changed
         self.channels.broker.about = self._about
+        self.streams.at_exit = self.channels.broker.close
         self.warnings: list[str] = []
         self._lifetime_warned = False
         self._app = app

@@ -25,6 +25,7 @@ from .callbacks import CloseReason
 from .emitter import SseEmitter
 from .errors import TooManyClients
 from .event import Event
+from .lanes import call_and_log
 from .parking import begin_anew_in_child, guard, in_hub, pause
 from .scheduler import SCHEDULER, Scheduler
 from .settings import Settings
@@ -72,6 +73,8 @@ class Streams:
         self._settings = settings
         self._scheduler = scheduler
         self._app = app
+        #: Is called when the process exits in order, after the last stream. May wait a second.
+        self.at_exit: Callable[[], object] = lambda: None
         self._begin_anew()
         _all.add(self)
         begin_anew_in_child(self)
@@ -345,6 +348,8 @@ def _drain_and_wait() -> None:
     # Only for those whose sockets are known: a stream that nobody writes would never end.
     _wait(lambda: len(SOCKETS) > 0 or any(streams.is_ending for streams in every), by)
     _wait(lambda: SCHEDULER.is_calling, SCHEDULER.clock() + FOR_CALLBACKS)
+    for streams in every:
+        call_and_log(streams.at_exit)
 
 
 def _wait(is_busy: Callable[[], bool], until: float) -> None:

@@ -919,13 +919,39 @@ def test_many_changes_after_redis_has_forgotten_all_leave_the_count_right(server
         each.close()
 
 
-def test_clients_of_a_killed_process_are_forgotten_within_fifteen_seconds(server: RedisServer, board: Board) -> None:
-    assert COUNT_EVERY < PRESENCE_SECONDS < 15
+def test_clients_of_a_killed_process_are_forgotten_within_twelve_seconds(server: RedisServer, board: Board) -> None:
+    assert COUNT_EVERY < PRESENCE_SECONDS <= 12
     channel = board.sse.channel("a")
     with Server("gevent", "tests.channels_app:app", env=config(server)) as http, connected(http, "/events/a"):
         until(lambda: channel.subscribers() == 1, "its client")
         http.kill()
         until(lambda: channel.subscribers() == 0, "its client to be forgotten")
+
+
+@pytest.mark.parametrize("kind", ["gevent", "gthread"])
+def test_workers_that_end_in_order_are_counted_no_longer(server: RedisServer, board: Board, kind: str) -> None:
+    channel = board.sse.channel("a")
+    arguments = ["--workers", "2", "--graceful-timeout", f"{PATIENCE:.0f}"]  # gunicorn kills those that take longer
+    with (
+        Server(kind, "tests.channels_app:app", env=config(server, SSE_DRAIN_SECONDS=1), arguments=arguments) as http,
+        connected(http, "/events/a"),
+        connected(http, "/events/a"),
+    ):
+        until(lambda: channel.subscribers() == 2, "their clients")
+        until(board.sse.processes, "what they say of themselves")
+        http.stop()  # and waits until they have ended
+        assert (channel.subscribers(), board.sse.processes()) == (0, [])
+
+
+def test_a_broker_that_is_closed_twice_takes_its_clients_off_the_list(server: RedisServer) -> None:
+    broker, other = make_broker(server.url), make_broker(server.url)
+    listening(broker, "a")
+    broker.count_again("a")
+    until(lambda: other.clients_elsewhere("a") == 1, "its client")
+    for _ in range(2):
+        broker.close()
+        assert other.clients_elsewhere("a") == 0
+    other.close()
 
 
 def test_that_nobody_can_be_counted_is_an_error(server: RedisServer, board: Board) -> None:

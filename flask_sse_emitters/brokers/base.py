@@ -132,4 +132,7 @@ class Broker(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of all that it holds."""
+        """Let go of all that it holds, also when the process exits in order. Idempotent; may wait a second.
+
+        What is published afterwards still has to work, or raise :class:`.BrokerUnavailable`.
+        """

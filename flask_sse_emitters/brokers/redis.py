@@ -96,6 +96,7 @@ class RedisBroker(Broker):
 
     def close(self) -> None:
         self._ear.close()
+        self._ear.await_end()
         client = getattr(self._local, "client", None) if is_green() else self._shared
         if client is not None:
             client.close()

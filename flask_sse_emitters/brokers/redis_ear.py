@@ -26,11 +26,11 @@ import redis
 from ..frames import BATCH, Frame
 from ..history import Log, new_epoch
 from ..lanes import call_and_log
-from ..parking import SLICE, give_way, guard, is_green, parker
+from ..parking import SLICE, give_way, guard, in_hub, is_green, parker, pause
 from ..scheduler import SCHEDULER, Bell
 from ..settings import CHANCE
 from .base import Listener, Start
-from .redis_client import Client
+from .redis_client import Client, within
 from .redis_errors import KEYS, diagnose
 from .redis_health import Health
 from .redis_presence import NAMES_AT_ONCE, Presence
@@ -63,6 +63,9 @@ SLICES = 8
 
 #: What is told faster than it can be passed on waits, so many seconds at a time at most.
 LONGEST_PAUSE = 0.05
+
+#: Seconds that the thread has, when it ends, to take this process off the list of those that have clients.
+LEAVE_SECONDS = 1.0
 
 #: Clocks run apart: how far is found out anew after so many seconds.
 CLOCK_HOLDS = 60.0
@@ -121,7 +124,8 @@ class Ear:
         self.first: Topic | None = None  #: what it has missed is told before anything of the others
         self._changed: dict[str, None] = {}  # names of topics
         self._bell: Bell | None = None
-        self._running = False
+        self._running = False  # the thread was started, or is about to be
+        self._ended = False
         self._closed = False
         self._abandoned = False
 
@@ -166,9 +170,16 @@ class Ear:
             self._wake()
 
     def close(self) -> None:
+        """Begin to end the thread: it takes this process off the list first. Idempotent; never waits."""
         self._closed = True
         if self._bell is not None:
             self._bell.ring()
+
+    def await_end(self) -> None:
+        """Wait until the thread has ended, LEAVE_SECONDS at most. In gevent's event loop itself, do not wait."""
+        by = time.monotonic() + LEAVE_SECONDS
+        while self._running and not self._ended and not in_hub() and time.monotonic() < by:
+            pause(0.01)
 
     def abandon(self) -> None:
         """This is a forked child, where gevent may go on with the parent's greenlets: let go, and touch nothing."""
@@ -176,13 +187,17 @@ class Ear:
 
     def _wake(self) -> None:
         with self._guard:
-            starts, self._running = not self._running, True
+            starts = not self._running and not self._closed
+            self._running = self._running or starts
         if starts:
             SCHEDULER.call_soon(self._start)  # where a thread, or a greenlet, lives for as long as the process
         elif self._bell is not None:
             self._bell.ring()
 
     def _start(self) -> None:
+        if self._closed:
+            self._ended = True
+            return
         bell = None
         try:
             self._bell = bell = Bell()
@@ -210,11 +225,23 @@ class Ear:
                 self._health.fails("listening", error)
             says = says or session.is_settled
             wait = FIRST_WAIT if session.is_settled else min(wait * 2, LONGEST_WAIT)
-            if not self._closed:
-                time.sleep(wait * CHANCE.uniform(1 - SPREAD, 1 + SPREAD))
+            until = time.monotonic() + wait * CHANCE.uniform(1 - SPREAD, 1 + SPREAD)
+            while not self._closed and time.monotonic() < until:
+                time.sleep(FIRST_WAIT / 2)
         if self._abandoned:
             parker().park()  # threads that end here are unknown to threading
-        bell.close()
+        try:
+            self._leave()
+        finally:
+            bell.close()
+            self._ended = True
+
+    def _leave(self) -> None:
+        try:
+            with within(LEAVE_SECONDS):
+                self._presence.leave(self._new_client())
+        except (redis.RedisError, OSError) as error:  # then Redis forgets it by itself
+            log.debug("could not take this process off the list: %s", error)
 
     def _clients(self, channel: str) -> int:
         topic = self._topics.get(channel)

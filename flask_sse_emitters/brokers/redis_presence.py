@@ -1,6 +1,7 @@
 """How many clients there are in all processes: each tells Redis of its own, and that it still lives.
 
-What a process has said holds for some seconds, so that one that was killed takes its clients with it.
+What a process has said holds for PRESENCE_SECONDS, so that one that was killed takes its clients with it. One that ends
+in order takes back what it has said.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ class Presence:
         self._count = count
         self._guard = guard()
         self._changed: dict[str, None] = {}
+        self._is_listed = False  # Redis was told anything
         self.is_known = False  #: Redis knows of all clients here
         self.is_told = False  #: it was told at least, since the connection began
         self._tell_at = self._confirm_at = self._about_at = 0.0
@@ -100,6 +102,14 @@ class Presence:
                 self._health.writes()
         self.is_known, self.is_told = known or not any(map(self._count, channels)), True
 
+    def leave(self, client: Client) -> None:
+        """Take this process off the list.
+
+        :raises redis.RedisError: where that fails.
+        """
+        if self._is_listed:
+            client.run(COUNT, self._keys, [self._process, round(PRESENCE_SECONDS * 1000), 1])
+
     def _figures(self) -> list[Any]:
         about = self._about()
         return [] if about is None else [ABOUT, json.dumps(about)]
@@ -108,7 +118,7 @@ class Presence:
         self, client: Client, channels: Sequence[str], about: Sequence[Any], breathe: Callable[[], object]
     ) -> bool:
         """:return: whether Redis knows of all clients here now."""
-        known = True
+        known = self._is_listed = True
         for index in range(0, len(channels) or 1, NAMES_AT_ONCE):
             begins = not self.is_known and not index
             figures = [each for name in channels[index : index + NAMES_AT_ONCE] for each in (name, self._count(name))]
