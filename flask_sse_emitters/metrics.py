@@ -10,7 +10,7 @@ import atexit
 import os
 from bisect import bisect_left
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, partial
 from itertools import accumulate
 from weakref import WeakSet
 
@@ -22,7 +22,7 @@ from .extension import SSE
 from .figures import COUNTERS, GAUGES, Figure, Stats
 from .lanes import call_and_log
 from .parking import begin_anew_in_child, guard
-from .scheduler import SCHEDULER
+from .scheduler import FIGURES, SCHEDULER
 from .settings import EXTENSION
 from .signals import broker_changed, emitter_opened, event_published
 from .state import State
@@ -169,7 +169,9 @@ class SseMetrics:
             if self._is_due:
                 return
             self._is_due = True
-        SCHEDULER.call_at(SCHEDULER.clock() + INTERVAL, self._write_and_go_on)
+        # On a helper thread: it goes through all clients, and writes files.
+        write = partial(SCHEDULER.run, self._write_and_go_on, FIGURES)
+        SCHEDULER.call_at(SCHEDULER.clock() + INTERVAL, write)
 
     def _write_and_go_on(self) -> None:
         self._is_due = False

@@ -26,7 +26,7 @@ from .emitter import SseEmitter
 from .errors import TooManyClients
 from .event import Event
 from .lanes import call_and_log
-from .parking import begin_anew_in_child, guard, in_hub, pause
+from .parking import begin_anew_in_child, give_way_in_time, guard, in_hub, pause
 from .scheduler import SCHEDULER, Scheduler
 from .settings import Settings
 from .sockets import SOCKETS
@@ -36,6 +36,9 @@ log = logging.getLogger(__name__)
 
 #: So many streams are ended in one go; then others have their turn.
 AT_ONCE = 32
+
+#: So many streams are counted before others may run.
+COUNTED_AT_ONCE = 100
 
 #: Seconds that the last callbacks have when all streams are over.
 FOR_CALLBACKS = 1.0
@@ -231,15 +234,24 @@ class Streams:
             signals.tell(signal, self._app, **said)
 
     def counts(self) -> dict[str, Any]:
-        """How many there are, by their outlets; what they were given, and what waits for them."""
+        """Count the streams, by their outlets; what they were given, and what waits for them. O(streams).
+
+        May be called from any thread; a greenlet lets others run meanwhile.
+        """
         with self._guard:
             emitters = list(self._open)
             dropped = self._dropped
-        outlets = [emitter._outlet for emitter in emitters]
-        declined = Counter(outlet.declined for outlet in outlets if outlet is not None and outlet.declined)
-        handed_off = sum(emitter._direct is not None for emitter in emitters)
-        # Whoever is idle has nothing pending but what is just being carried to it.
-        late = [(each, each.pending) for each in emitters if not each._idle or each._backlog.dropped]
+        handed_off, declined, late = 0, Counter[str](), []
+        for number, emitter in enumerate(emitters):
+            if not number % COUNTED_AT_ONCE:
+                give_way_in_time()
+            handed_off += emitter._direct is not None
+            outlet = emitter._outlet
+            if outlet is not None and outlet.declined:
+                declined[outlet.declined] += 1
+            # Whoever is idle has nothing pending but what is just being carried to it.
+            if not emitter._idle or emitter._backlog.dropped:
+                late.append((emitter, emitter.pending))
         return {
             "clients": len(emitters),
             "outlets": {"handed_off": handed_off, "server": len(emitters) - handed_off},

@@ -13,6 +13,8 @@ import pytest
 from flask import Flask
 
 from flask_sse_emitters import SSE, CloseReason, SseEmitter, SseEmitters, TooManyClients
+from flask_sse_emitters import streams as streams_module
+from flask_sse_emitters.settings import DEFAULTS
 from flask_sse_emitters.streams import Streams
 from flask_sse_emitters.testing import open_stream
 
@@ -198,6 +200,16 @@ class Outlet:
 
     def acknowledged(self) -> int | None:
         return None
+
+
+def test_counting_many_streams_lets_others_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    turns: list[int] = []
+    monkeypatch.setattr(streams_module, "give_way_in_time", lambda: turns.append(1))
+    streams = Streams(DEFAULTS)
+    for _ in range(10 * streams_module.COUNTED_AT_ONCE):
+        streams.admit(SseEmitter())
+    assert streams.counts()["clients"] == 10 * streams_module.COUNTED_AT_ONCE
+    assert len(turns) == 10
 
 
 def test_stats_may_be_asked_for_while_channels_come_and_go() -> None:

@@ -329,22 +329,27 @@ def test_there_is_a_timer_only_while_there_is_something_to_say(
     def timers() -> int:
         return len(scheduler.live_timers())
 
+    def pass_intervals(count: int) -> None:
+        for _ in range(count):
+            scheduler.pass_time(INTERVAL)
+            scheduler.run_jobs()
+
     assert timers() == 0
     assert board.client.get("/events").status_code == 400
     assert timers() == 1, "any request may be one that is denied"
-    scheduler.pass_time(INTERVAL)
+    pass_intervals(1)
     assert timers() == 0
     board.publish("a", *range(3))
     assert timers() == 1
-    scheduler.pass_time(INTERVAL)
+    pass_intervals(1)
     assert timers() == 1, "something has changed"
-    scheduler.pass_time(INTERVAL)
+    pass_intervals(1)
     assert timers() == 0
     with board.open("a"):
-        scheduler.pass_time(20 * INTERVAL)
+        pass_intervals(20)
         assert timers() == 1
     assert timers() == 1
-    scheduler.pass_time(2 * INTERVAL)
+    pass_intervals(2)
     assert timers() == 0
 
 
@@ -410,6 +415,20 @@ assert "sse_events_published_total 1.0" in generate_latest(own).decode()
 def test_nothing_starts_and_no_file_is_made_before_there_is_something_to_say(tmp_path: Path) -> None:
     run("generate_latest(own); assert threading.active_count() == 1 and not files(), files()", tmp_path)
     assert not list(tmp_path.iterdir()), "nor at exit"
+
+
+def test_files_are_written_on_a_thread_that_nobody_waits_for(tmp_path: Path) -> None:
+    run(
+        """
+threads = []
+stats = sse._state().stats
+sse._state().stats = lambda: threads.append(threading.current_thread().name) or stats()
+sse.publish("a", 1)
+until(lambda: values().get("sse_events_published_total") == "1.0")
+assert set(threads) == {"sse-figures"}, threads
+""",
+        tmp_path,
+    )
 
 
 def test_a_forked_child_counts_from_zero_in_files_of_its_own(tmp_path: Path) -> None:

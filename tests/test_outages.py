@@ -928,6 +928,24 @@ def test_clients_of_a_killed_process_are_forgotten_within_twelve_seconds(server:
         until(lambda: channel.subscribers() == 0, "its client to be forgotten")
 
 
+def test_what_a_process_says_of_itself_is_found_out_beside_listening(server: RedisServer) -> None:
+    """It goes through all clients, so it must not hold up the events of others."""
+    broker, other = make_broker(server.url), make_broker(server.url)
+    threads: list[str] = []
+
+    def about() -> dict[str, int]:
+        threads.append(threading.current_thread().name)
+        return {"clients": 7}
+
+    broker.about = about
+    listening(broker, "a")
+    broker.count_again("a")
+    until(lambda: [each.get("clients") for each in other.processes()] == [7], "it to be told")
+    assert set(threads) == {"sse-figures"}
+    for each in (broker, other):
+        each.close()
+
+
 @pytest.mark.parametrize("kind", ["gevent", "gthread"])
 def test_workers_that_end_in_order_are_counted_no_longer(server: RedisServer, board: Board, kind: str) -> None:
     channel = board.sse.channel("a")

@@ -118,7 +118,7 @@ class Ear:
         self._names = names
         self._health = health
         self._look_every = look_every
-        self._presence = Presence(names, process, health, self._clients, about)
+        self._presence = Presence(names, process, health, self._clients, about, self._wake)
         self._guard = guard()
         self._topics: dict[str, Topic] = {}
         self.first: Topic | None = None  #: what it has missed is told before anything of the others

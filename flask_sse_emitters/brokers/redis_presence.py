@@ -13,6 +13,7 @@ from typing import Any
 import redis
 
 from ..parking import guard
+from ..scheduler import FIGURES, SCHEDULER
 from .redis_client import Client
 from .redis_health import Health
 from .redis_wire import ABOUT, COUNT, PRESENCE_SECONDS, Names
@@ -32,7 +33,8 @@ class Presence:
 
     :param process: stands for this process.
     :param count: how many clients a channel has here.
-    :param about: see :attr:`.Broker.about`.
+    :param about: see :attr:`.Broker.about`. It is called on a helper thread: it may go through all clients.
+    :param wake: is called, from any thread, when there is something to tell.
     """
 
     def __init__(
@@ -42,14 +44,18 @@ class Presence:
         health: Health,
         count: Callable[[str], int],
         about: Callable[[], Mapping[str, Any] | None],
+        wake: Callable[[], object],
     ) -> None:
         self._about = about
+        self._wake = wake
         self._keys = [names.processes, names.process + process]
         self._process = process
         self._health = health
         self._count = count
         self._guard = guard()
         self._changed: dict[str, None] = {}
+        self._figures: list[Any] | None = None  # what this process says of itself, to be told
+        self._finds_figures = False  # a helper thread is about to find them out
         self._is_listed = False  # Redis was told anything
         self.is_known = False  #: Redis knows of all clients here
         self.is_told = False  #: it was told at least, since the connection began
@@ -70,7 +76,8 @@ class Presence:
     @property
     def due(self) -> float:
         """When there is something to tell, by ``time.monotonic``."""
-        return self._tell_at if self._changed or not self.is_known else self._confirm_at
+        is_new = self._changed or not self.is_known or self._figures is not None
+        return self._tell_at if is_new else self._confirm_at
 
     def tell(self, client: Client, channels: Collection[str], now: float, breathe: Callable[[], object]) -> None:
         """Tell Redis what has changed, or all where it knows none, if that is due.
@@ -82,9 +89,12 @@ class Presence:
         if now < self.due:
             return
         self._confirm_at = now + COUNT_EVERY
+        figures, self._figures = self._figures or [], None
         if self.is_known and not self._changed and not channels and not self._health.is_refused:
             return
-        figures = self._figures() if now >= self._about_at else []  # however often clients come and go
+        if now >= self._about_at:  # however often clients come and go
+            self._about_at = now + COUNT_EVERY
+            self._find_figures()
         with self._guard:
             changed, self._changed = self._changed, {}
         if not self.is_known:
@@ -96,7 +106,7 @@ class Presence:
             self._health.fails("counting clients", error, self._keys)
         else:
             self._tell_at = now + COUNT_AFTER
-            self._about_at = 0.0 if not known else now + COUNT_EVERY if figures else self._about_at
+            self._about_at = self._about_at if known else 0.0
             self._health.works("counting clients")
             if channels or figures:  # else nothing was written that Redis would refuse where it is full
                 self._health.writes()
@@ -110,9 +120,19 @@ class Presence:
         if self._is_listed:
             client.run(COUNT, self._keys, [self._process, round(PRESENCE_SECONDS * 1000), 1])
 
-    def _figures(self) -> list[Any]:
-        about = self._about()
-        return [] if about is None else [ABOUT, json.dumps(about)]
+    def _find_figures(self) -> None:
+        if not self._finds_figures:
+            self._finds_figures = True
+            SCHEDULER.run(self._note_figures, FIGURES)
+
+    def _note_figures(self) -> None:
+        try:
+            about = self._about()
+            if about is not None:
+                self._figures = [ABOUT, json.dumps(about)]
+                self._wake()
+        finally:
+            self._finds_figures = False
 
     def _tell(
         self, client: Client, channels: Sequence[str], about: Sequence[Any], breathe: Callable[[], object]
