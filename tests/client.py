@@ -32,7 +32,8 @@ class Client:
         self._connection._http_vsn = version  # type: ignore[attr-defined]
         self._connection._http_vsn_str = f"HTTP/{version / 10}"  # type: ignore[attr-defined]
         self._connection.connect()
-        self.socket: socket.socket = self._connection.sock
+        #: Its own, because http.client closes one that is not to be used again as soon as all has been read.
+        self.socket: socket.socket = self._connection.sock.dup()
         self._connection.request(method, path, headers=headers or {})
         self.response = self._connection.getresponse()
 
