@@ -71,7 +71,7 @@ class Call:
     :param environ: of the request.
     :param start_response: what the response was given when it was called; None where it has another body since.
     :param body: the stream.
-    :param caller: of the body's ``__next__``.
+    :param caller: iterates over the body.
     """
 
     environ: Mapping[str, Any]
@@ -110,7 +110,7 @@ class Call:
             hangups_show=watch is not None and watch.is_on,
             is_own_body=self.start_response is not None,
             # Its name in the worker's code, because a wrapper that is written in C has no frame of its own.
-            is_own_iteration=is_worker and caller.f_locals.get("respiter") is self.body,
+            is_own_iteration=is_worker and getattr(caller.f_locals.get("respiter"), "pieces", None) is self.body,
             is_own_start_response=response is not None and response.sock is self.client,
             is_begun=response is None or (response.headers_sent and response.response_length is None),
         )
@@ -125,7 +125,7 @@ def announce_close(start_response: Callable[..., Any] | None, caller: FrameType)
     worker's.
 
     :param start_response: what the response was given when it was called, if it was.
-    :param caller: of the body's first ``__next__``.
+    :param caller: iterates over the body.
     """
     response = getattr(start_response, "__self__", None)
     if not _is_of_gunicorn(response):  # a middleware has replaced start_response

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from flask import Response, request
-from werkzeug.wsgi import ClosingIterator
 
 from . import cors, probe
 from .callbacks import CloseReason
@@ -139,9 +138,9 @@ class Stream:
     def __next__(self) -> bytes:
         if self._environ is not None:
             if self._greeting is not None:
-                announce_close(self._start_response, sys._getframe(1))
+                announce_close(self._start_response, _caller())
                 return self._begin(self._greeting)
-            if self._is_handed_off(self._environ, sys._getframe(1)):
+            if self._is_handed_off(self._environ, _caller()):
                 raise StopIteration
         while True:
             if self._ahead:
@@ -281,12 +280,51 @@ class _StreamingResponse(Response):
     def get_app_iter(self, environ: WSGIEnvironment) -> Iterable[bytes]:
         app_iter = super().get_app_iter(environ)
         if isinstance(app_iter, Stream):
-            return app_iter
+            return _Body(app_iter, app_iter.close)
         if environ["REQUEST_METHOD"] == "HEAD":
             return _NoBody(self.close)
         if app_iter is self.response:  # somebody has wrapped the stream
-            return ClosingIterator(app_iter, self.close)
+            return _Body(app_iter, self.close)
         return app_iter
+
+
+class _Body:
+    """The body as the server gets it, which is closed where it is dropped as well.
+
+    A middleware may forget to call ``close()``, though it has to (PEP 3333). The stream itself is kept alive by its
+    emitter: it would count for ever, and a worker that stops would wait for it.
+    """
+
+    __slots__ = ("_close", "_next", "pieces")
+
+    def __init__(self, pieces: Iterable[bytes], close: Callable[[], object]) -> None:
+        self._close: Callable[[], object] | None = close
+        self.pieces = pieces
+        self._next = iter(pieces).__next__
+
+    def __iter__(self) -> _Body:
+        return self
+
+    def __next__(self) -> bytes:
+        return self._next()
+
+    def close(self) -> None:
+        """Close it; idempotent."""
+        close, self._close = self._close, None
+        if close is not None:
+            close()
+
+    def __del__(self) -> None:
+        if not sys.is_finalizing():
+            self.close()
+
+
+def _caller() -> FrameType:
+    """Find who iterates over the stream that calls this: over its body, where that was made."""
+    caller = sys._getframe(2)
+    if caller.f_code is _Body.__next__.__code__ and caller.f_back is not None:
+        caller = caller.f_back
+    return caller
 
 
 class _NoBody(list[bytes]):

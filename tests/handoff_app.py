@@ -6,6 +6,7 @@ import logging
 import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from flask import Blueprint, Flask, Response, request
@@ -13,7 +14,7 @@ from flask.typing import ResponseReturnValue
 
 from flask_sse_emitters.parking import native
 
-from .contract_app import create_app, emitters, journals, lists, make
+from .contract_app import create_app, emitters, journals, lists, make, sse
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -70,6 +71,21 @@ def shouting_in_c(app: WSGIApplication) -> WSGIApplication:
     return wrapped
 
 
+def forgetful(app: WSGIApplication) -> WSGIApplication:
+    """Wraps the iterable, and forgets to close it."""
+    return lambda environ, start_response: (part for part in app(environ, start_response))
+
+
+def hasty(app: WSGIApplication) -> WSGIApplication:
+    """Passes on the first part of each stream alone, and forgets to close it."""
+
+    def wrapped(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        body = app(environ, start_response)
+        return islice(body, 1) if environ["PATH_INFO"].startswith("/greeting") else body
+
+    return wrapped
+
+
 def compressing(app: Flask) -> None:
     """Compresses inside the application."""
     from flask_compress import Compress
@@ -120,6 +136,8 @@ AROUND: dict[str, Callable[[WSGIApplication], WSGIApplication]] = {
     "gzip": Gzip,
     "shouting": shouting,
     "shouting in C": shouting_in_c,
+    "forgetful": forgetful,
+    "hasty": hasty,
     "tracing": tracing,
     "reporting": reporting,
 }
@@ -130,6 +148,11 @@ more = Blueprint("more", __name__)
 @more.get("/seen")
 def what_was_seen() -> ResponseReturnValue:
     return [found for look in seen for found in look()]
+
+
+@more.get("/stats")
+def stats() -> ResponseReturnValue:
+    return sse.stats()
 
 
 @more.post("/fork")
@@ -207,7 +230,7 @@ def noted(name: str) -> ResponseReturnValue:
     return response
 
 
-app = create_app("contract")
+app = create_app("contract", SSE_DRAIN_SECONDS=float(os.environ.get("SSE_DRAIN_SECONDS") or 5))
 app.register_blueprint(more)
 middleware = os.environ.get("MIDDLEWARE", "")
 if middleware == "compressing":

@@ -85,6 +85,11 @@ class Server:
         assert position == 0
         return text
 
+    @property
+    def has_exited(self) -> bool:
+        assert self._process is not None
+        return self._process.poll() is not None
+
     def start(self) -> None:
         with socket.socket() as listener:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

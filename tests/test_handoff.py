@@ -191,6 +191,47 @@ def test_a_replaced_start_response_does_not_keep_the_connection(kind: str) -> No
         assert body.endswith(b"\r\n0\r\n\r\n")
 
 
+@pytest.mark.parametrize("kind", ["gevent", "gthread", "gevent_pywsgi", "werkzeug"])
+def test_a_middleware_that_forgets_close_keeps_no_client(kind: str) -> None:
+    with serving(kind, "forgetful") as server:
+        leaving = [Client(server, f"/greeting/{new_name()}") for _ in range(4)]
+        ending = Client(server, f"/greeting/{new_name()}?timeout=0.1")
+        staying = Client(server, f"/greeting/{new_name()}")
+        until(lambda: get(server, "/stats")["opened"] == 6, "all clients")
+        for client in leaving:
+            client.reset()
+        assert len(decode(ending.rest())) == 3
+        ending.close()
+        until(lambda: get(server, "/stats")["clients"] == 1, "those that left to count no more")
+        staying.close()
+        until(lambda: get(server, "/process")["watched"] == 0, "no socket to be watched")
+
+
+@pytest.mark.parametrize("kind", ["gevent", "gthread"])
+def test_a_middleware_that_drops_a_stream_amid_ends_it(kind: str) -> None:
+    with serving(kind, "hasty") as server:
+        for _ in range(2):
+            name = new_name()
+            with connected(server, f"/greeting/{name}") as client:
+                assert len(decode(client.rest())) == 3
+            assert ended(server, name, 2)["reason"] == "DISCONNECTED"
+        assert get(server, "/stats")["clients"] == 0
+
+
+@pytest.mark.parametrize("kind", ["gevent", "gthread"])
+def test_a_worker_that_stops_waits_for_no_forgotten_close(kind: str) -> None:
+    """The time to drain is longer than this test waits."""
+    env = {"MIDDLEWARE": "forgetful", "SSE_DRAIN_SECONDS": "300"}
+    with Server(kind, "tests.handoff_app:app", env=env, arguments=["--graceful-timeout", "120"]) as server:
+        client = Client(server, f"/greeting/{new_name()}")
+        with connected(server, f"/greeting/{new_name()}") as staying:
+            until(lambda: get(server, "/stats")["opened"] == 2, "both clients")
+            client.close()
+            server.signal(signal.SIGTERM)
+            assert len(decode(staying.rest())) == 3
+            until(lambda: server.has_exited, "the server to exit")
+
+
 def needs_gunicorn(version: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(Version(version) > GUNICORN, reason=f"gunicorn has this from {version} on")
 
@@ -232,7 +273,7 @@ def test_tls_and_http2_are_left_to_the_server(protocols: list[str], version: str
             if len(texts) == 3:
                 break
         assert texts == ["0", "1", "2"]
-        assert "the worker itself does TLS" in server.log
+        until(lambda: "the worker itself does TLS" in server.log, "the reason")
 
 
 @needs_gunicorn("26.2")

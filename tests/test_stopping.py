@@ -35,13 +35,8 @@ def serving(kind: str, arguments: Sequence[str] = (), **config: Any) -> Iterator
         yield server
 
 
-def has_exited(server: Server) -> bool:
-    assert server._process is not None
-    return server._process.poll() is not None
-
-
 def await_exit(server: Server) -> None:
-    until(lambda: has_exited(server), "the server to exit")
+    until(lambda: server.has_exited, "the server to exit")
     assert "SIGKILL" not in server.log
     assert "graceful timeout" not in server.log
 
