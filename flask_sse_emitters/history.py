@@ -2,6 +2,9 @@
 
 An id is ``<epoch>-<offset>``. Offsets count a channel's events from 1 without a hole. The epoch is drawn at random
 whenever they begin anew, so that an id of before is never taken for one of now.
+
+Offsets may also go on under another epoch: where a broker came back that may have lost its newest events, the next one
+must not get the id of a lost one. A position of a former epoch then holds up to the offset where the epoch changed.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ import math
 import random
 import re
 import string
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from .frames import BATCH, Frame, numbered
@@ -70,10 +73,20 @@ class Log:
     :param clock: gives seconds, as ``time.monotonic`` does; what is older than the bounds say is gone at that very
         moment.
     :param last: when that was published, by this clock; long ago where nobody knows.
+    :param former: as :attr:`former`.
     """
 
-    def __init__(self, epoch: str, newest: int, clock: Callable[[], float], last: float = -math.inf) -> None:
+    def __init__(
+        self,
+        epoch: str,
+        newest: int,
+        clock: Callable[[], float],
+        last: float = -math.inf,
+        former: Sequence[Position] = (),
+    ) -> None:
         self.epoch = epoch
+        #: Where each epoch before this one ended: its last offset. The latest comes first.
+        self.former = former
         self.guard = guard()  #: whoever writes holds it
         self._clock = clock
         self._bounds = Bounds(0, 0)
@@ -93,6 +106,24 @@ class Log:
         """The offset of the oldest event that is kept; where none is, that of the next."""
         with self.guard:
             return self.forget_old()
+
+    def position(self, offset: int) -> Position:
+        """Give the id of the event with this offset, kept or not."""
+        epoch = self.epoch
+        for former in self.former:
+            if former.offset < offset:
+                break
+            epoch = former.epoch
+        return Position(epoch, offset)
+
+    def find(self, position: Position) -> int | None:
+        """Give the offset that a client's position stands for; None where it is not of this channel."""
+        if position.epoch == self.epoch:
+            return position.offset if position.offset <= self._newest else None
+        for former in self.former:
+            if former.epoch == position.epoch:
+                return position.offset if position.offset <= min(former.offset, self._newest) else None
+        return None
 
     def after(self, offset: int, upto: int, room: float = BATCH) -> list[Frame]:
         """The events after this offset that are kept, in order: none beyond the second, and as many as have room.
@@ -136,9 +167,9 @@ class Log:
 
     def keep(self, frame: Frame, bounds: Bounds, at: float) -> Frame:
         """As :meth:`append`, what was published at this time. Under the guard."""
-        stamped = numbered(frame, self.epoch, self._newest + 1, at)
+        stamped = numbered(frame, *self.position(self._newest + 1), at)
         while stamped.offset != self._newest + 1:  # the garbage collector has run a finalizer, which published as well
-            stamped = numbered(frame, self.epoch, self._newest + 1, at)
+            stamped = numbered(frame, *self.position(self._newest + 1), at)
         if bounds != self._bounds:  # an equal one would be an object more that outlives its event
             self._bounds = bounds
         self._newest, self._last = stamped.offset, at

@@ -21,7 +21,7 @@ from .emitters import Member, SseEmitters
 from .event import Event
 from .feed import Feed
 from .frames import BATCH, Frame, count_events
-from .history import LONGEST_ID, Log, Position, read_ids
+from .history import LONGEST_ID, Log, read_ids
 from .neighbours import CATCHING_UP, Taken
 from .parking import guard
 from .scheduler import SCHEDULER, Scheduler
@@ -261,7 +261,7 @@ class Replay:
             unknown = [
                 feed
                 for feed, (log, _, _), position in zip(self._feeds, found, asked, strict=bool(asked))
-                if position.epoch != log.epoch or position.offset > log.newest
+                if log.find(position) is None
             ]
             self._asking = Countdown(len(unknown), self._emitter._stir)
             for feed in unknown:
@@ -271,7 +271,7 @@ class Replay:
     def _find_position(self, found: Sequence[_Found]) -> None:
         asked = None if self._requested is None else read_ids(self._requested, len(self._feeds))
         for index, (log, newest, first) in enumerate(found):
-            position = None if asked is None else asked[index]
+            reached = None if asked is None else log.find(asked[index])
             oldest = log.oldest
             if self._requested is None:
                 offset = self._offsets[index]
@@ -279,12 +279,8 @@ class Replay:
                     offset, is_known = log.before(self._came - CLOCK_ERROR)
                     offset = min(offset, first)
                     self._lost = self._lost if is_known else ""
-            elif (
-                position is not None
-                and position.epoch == log.epoch
-                and min(oldest - 1, newest) <= position.offset <= log.newest  # the list brings the rest
-            ):
-                offset = position.offset
+            elif reached is not None and reached >= min(oldest - 1, newest):  # the list brings the rest
+                offset = reached
             else:
                 offset = min(oldest - 1, newest)
                 self._lost = self._requested
@@ -378,8 +374,8 @@ class Replay:
 
     def _gap(self, requested: str) -> bytes:
         known = list(read_ids(self._ids(), len(self._feeds)) or ())
-        oldest = [str(Position(position.epoch, position.offset + 1)) for position in known]
-        newest = [str(Position(log.epoch, log.newest)) for log in self._logs]
+        oldest = [str(log.position(at.offset + 1)) for log, at in zip(self._logs, known, strict=bool(known))]
+        newest = [str(log.position(log.newest)) for log in self._logs]
         gap = {"requested": requested[:LONGEST_ID], "oldest": ",".join(oldest), "newest": ",".join(newest)}
         return Event(gap, event="gap").encode() + self._position()
 
@@ -391,4 +387,4 @@ class Replay:
         return b",".join(self._cursor.ids).decode()
 
     def _set_cursor(self, index: int, log: Log, offset: int) -> None:
-        self._cursor.ids[index] = str(Position(log.epoch, offset)).encode()
+        self._cursor.ids[index] = str(log.position(offset)).encode()

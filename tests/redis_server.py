@@ -56,6 +56,11 @@ class RedisServer:
         )
         until(self._answers, "Redis to answer")
 
+    @property
+    def folder(self) -> Path:
+        """Where its files are."""
+        return Path(self._folder.name)
+
     def signal(self, number: int) -> None:
         assert self._process is not None
         self._process.send_signal(number)

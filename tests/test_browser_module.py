@@ -405,6 +405,17 @@ def test_where_the_server_has_gone_back_all_tabs_are_told_of_a_gap_and_go_on_wit
         assert (tab.await_data("x"), tab["gaps"]) == (["39", "40", "x"], [["a"]])
 
 
+def test_events_that_go_on_under_another_epoch_reach_all_tabs_without_a_gap(tabs: Tabs) -> None:
+    leader, other = tabs.open(), tabs.open()
+    for number, tab in enumerate(tabs.all):
+        stream = "id: e-1\n\n" if not number else "never"
+        tab.page.evaluate(MADE_UP, [stream, "id: e-2\ndata: 2\n\nid: f-3\ndata: 3\n\nid: f-4\ndata: 4\n\n"])
+        tab.follow("a")
+    leader.page.evaluate("end()")
+    for tab in (leader, other):
+        assert (tab.await_data("4"), tab["gaps"]) == (["2", "3", "4"], [])
+
+
 def test_a_gap_is_told_once_in_each_tab_and_names_the_channels_that_have_one(browser: Browser) -> None:
     with Server("gevent", "tests.browser_module_app:app", env={"CONFIG": '{"SSE_HISTORY": 5}'}) as site:
         tabs = Tabs(browser.new_context(), site)

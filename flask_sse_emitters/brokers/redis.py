@@ -23,10 +23,11 @@ from .redis_client import Client, Script, within
 from .redis_ear import LOOK_EVERY, LOOK_EVERY_IN_CLUSTER, Ear
 from .redis_errors import KEYS, diagnose, may_be_done, shown
 from .redis_health import PUBLISHING, Health
-from .redis_wire import NOWHERE, PROCESSES, PUBLISH, SUM, Names, publish_arguments, read_process
+from .redis_known import Known, KnownEvents
+from .redis_wire import PROCESSES, PUBLISH, SUM, Names, publish_arguments, read_process
 
-#: Of so many channels a process knows where they were when it published there last: Redis may not be behind that.
-REMEMBERED = 10_000
+#: An id that cannot be read.
+NOWHERE = Position("", 0)
 
 
 class RedisBroker(Broker):
@@ -48,20 +49,19 @@ class RedisBroker(Broker):
         begin_anew_in_child(self)
 
     def publish(self, channel: str, frame: Frame, bounds: Bounds | None, key: str | None = None) -> Published:
-        known = self._published.get(channel, NOWHERE)
-        arguments = publish_arguments(new_epoch(), frame, bounds, self._names.announcements(channel), known)
         keys = self._names.keys(channel, key)
         _refuse_unpatched()
         try:
             with within(self._seconds):
-                event_id, is_new = self._client().run(PUBLISH, keys, arguments)
+                event_id, is_new, ms = self._run_publish(channel, keys, frame, bounds)
         except (redis.RedisError, OSError) as error:
             raise self._publish_failed(channel, keys, error) from error
         self._health.works(PUBLISHING)
         self._health.channel_works(PUBLISHING, channel)
         published = Published(event_id.decode(), bool(is_new))
         if published.is_new:
-            self._remember(channel, published.id)
+            [position] = read_ids(published.id, 1) or [NOWHERE]
+            self._known.note(channel, Known(*position, int(ms)))
         return published
 
     def subscribe(self, channel: str, listener: Listener) -> Start | None:
@@ -101,27 +101,31 @@ class RedisBroker(Broker):
         if client is not None:
             client.close()
 
-    def _remember(self, channel: str, event_id: str) -> None:
-        [position] = read_ids(event_id, 1) or [NOWHERE]
-        with self._guard:
-            before = self._published.pop(channel, NOWHERE)
-            ahead = before.epoch == position.epoch and before.offset > position.offset  # another thread's
-            self._published[channel] = before if ahead else position
-            if len(self._published) > REMEMBERED:
-                del self._published[next(iter(self._published))]
-
     def _begin_anew(self) -> None:
         if (before := getattr(self, "_ear", None)) is not None:
             before.abandon()
         self._guard = guard()
-        self._published: dict[str, Position] = {}  # where channels were when this process published last
+        self._known = KnownEvents()
         self._local = native("_thread", "_local")()  # gevent's sockets belong to the event loop of one system thread
         self._shared: Client | None = None
         self.process = new_epoch() + new_epoch()
         self._health = Health(self._address.shown, lambda: self.changed())
         look_every = LOOK_EVERY_IN_CLUSTER if self._address.kind == "cluster" else LOOK_EVERY
         about = lambda: self.about()  # noqa: E731 - it is set later
-        self._ear = Ear(self._client, self._names, self.process, self._health, look_every, about)
+        self._ear = Ear(self._client, self._names, self.process, self._health, self._known, look_every, about)
+
+    def _run_publish(self, channel: str, keys: list[str], frame: Frame, bounds: Bounds | None) -> list[Any]:
+        client, known, announced = self._client(), self._ear.known(channel), self._names.announcements(channel)
+
+        def run(durable: str) -> list[Any]:
+            arguments = publish_arguments(new_epoch(), frame, bounds, announced, known, durable)
+            answer: list[Any] = client.run(PUBLISH, keys, arguments)
+            return answer
+
+        answer = run("")
+        while answer[0] == b"?":  # another server is the master: see PUBLISH
+            answer = run("1" if client.is_durable() else "0")
+        return answer
 
     def _publish_failed(self, channel: str, keys: list[str], error: Exception) -> BrokerUnavailable:
         trouble = diagnose(error)

@@ -94,6 +94,20 @@ class Client:
         with self._turns.one(), _cluster_errors():
             return self._run_each(script, calls) if self._is_cluster else self._run_together(script, calls)
 
+    def is_durable(self) -> bool:
+        """Ask whether Redis has all events that it confirmed when it is started again. False where it does not say.
+
+        :raises redis.RedisError: where Redis cannot be reached.
+        """
+        if self._is_cluster:  # one of its nodes would answer for all
+            return False
+        try:
+            with self._turns.one():
+                settings = self._redis.config_get("append*")
+        except redis.ResponseError:  # it is forbidden, or unknown
+            return False
+        return bool(settings.get("appendonly") == "yes" and settings.get("appendfsync") == "always")
+
     @contextmanager
     def listening(self) -> Iterator[Any]:
         """A connection of its own, of redis-py, that is closed afterwards."""

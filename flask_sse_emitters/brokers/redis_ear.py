@@ -33,8 +33,9 @@ from .base import Listener, Start
 from .redis_client import Client, within
 from .redis_errors import KEYS, diagnose
 from .redis_health import Health
+from .redis_known import NOTHING, Known, KnownEvents, newer
 from .redis_presence import NAMES_AT_ONCE, Presence
-from .redis_wire import LOOK, Found, Names, Told, read_announcement, read_clock, read_found
+from .redis_wire import LOOK, Found, Names, Told, look_arguments, read_announcement, read_clock, read_found
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +79,7 @@ LATE = 5.0
 class Topic:
     """One channel that somebody here listens to. Only the thread that listens touches it, but for its listeners."""
 
-    __slots__ = ("building", "fresh", "is_behind", "listeners", "log", "looked", "ms", "name", "when_looked")
+    __slots__ = ("building", "fresh", "is_behind", "known", "listeners", "log", "looked", "name", "when_looked")
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -88,7 +89,7 @@ class Topic:
         self.is_behind = True  # some may be missing: it is to be looked up
         self.log: Log | None = None
         self.building: Log | None = None  # takes its place once it is complete
-        self.ms = 0  # when its newest event was published, by the clock of Redis
+        self.known = NOTHING  # its newest event; any thread may read it
         self.looked = 0.0
 
     @property
@@ -101,6 +102,7 @@ class Ear:
 
     :param client: gives what leads to Redis, for the thread that asks.
     :param process: stands for this process where clients are counted.
+    :param known: what this process knows of channels; takes over what was heard when nobody listens any more.
     :param look_every: a channel is looked up so often, in seconds, though nothing shows that it should be.
     :param about: see :attr:`.Broker.about`.
     """
@@ -111,12 +113,14 @@ class Ear:
         names: Names,
         process: str,
         health: Health,
+        known: KnownEvents,
         look_every: float = LOOK_EVERY,
         about: Callable[[], Mapping[str, Any] | None] = lambda: None,
     ) -> None:
         self._new_client = client
         self._names = names
         self._health = health
+        self._known = known
         self._look_every = look_every
         self._presence = Presence(names, process, health, self._clients, about, self._wake)
         self._guard = guard()
@@ -151,10 +155,17 @@ class Ear:
             if topic.fresh or topic.listeners:
                 return
             del self._topics[channel]
+            left = topic.known
             self.first = None if topic is self.first else self.first
             self._changed[channel] = None
         self._health.channel_works("reading", channel)
+        self._known.note(channel, left)
         self._wake()
+
+    def known(self, channel: str) -> Known:
+        """Give the newest event of the channel that this process has published or heard of."""
+        topic = self._topics.get(channel)
+        return newer(self._known.get(channel), NOTHING if topic is None else topic.known)
 
     def look_again(self, channel: str, done: Callable[[], object]) -> None:
         with self._guard:
@@ -396,7 +407,7 @@ class _Session:
         own = topic.log
         if heard is None or own is None:
             return False
-        newest, ms = (told[-1].offset, told[-1].ms) if told else (own.newest, topic.ms)
+        newest, ms = (told[-1].offset, told[-1].ms) if told else (own.newest, topic.known.ms)
         if heard.epoch == own.epoch and heard.offset == newest + 1:
             if SCHEDULER.clock() - (heard.ms / 1000 + self._skew) > LATE:
                 self._skew = math.inf  # the next look compares the clocks; until then what comes is from now
@@ -423,10 +434,11 @@ class _Session:
             self._pass_on(topic, frames)
 
     def _keep(self, topic: Topic, log: Log, told: Told) -> Frame:
-        topic.ms = told.ms
         at = min(told.ms / 1000 + self._skew, SCHEDULER.clock())  # a clock that was put on says more
         with log.guard:
-            return log.keep(told.frame, told.bounds, at)
+            frame = log.keep(told.frame, told.bounds, at)
+        topic.known = Known(log.epoch, frame.offset, told.ms)
+        return frame
 
     def _pass_on(self, topic: Topic, frames: list[Frame]) -> None:
         seconds = 0.0
@@ -506,8 +518,11 @@ class _Session:
 
     def _question(self, topic: Topic) -> tuple[list[str], list[Any]]:
         own = topic.building or topic.log
-        known = ("", 0, 0) if own is None else (own.epoch, own.newest, topic.ms)
-        return self._names.keys(topic.name), [new_epoch(), *known]
+        if own is None:
+            arguments = look_arguments(new_epoch(), self._ear.known(topic.name), None)
+        else:
+            arguments = look_arguments(new_epoch(), topic.known, own.newest)
+        return self._names.keys(topic.name), arguments
 
     def _note_clock(self, answers: Sequence[Any]) -> None:
         """The least that lies between the clocks is nearest to the truth: the rest of it is the way here."""
@@ -541,7 +556,7 @@ class _Session:
             return False
         topic.looked = time.monotonic()
         topic.is_behind = False
-        topic.ms = found.last
+        topic.known = Known(found.epoch, found.newest, found.last)
         if topic.building is not None:
             topic.log, topic.building = topic.building, None
             for listener in topic.listeners:
@@ -560,7 +575,11 @@ class _Session:
         if own is None or not _goes_on(own, found):
             first = found.told[0].offset if found.told else found.newest + 1
             last = -math.inf if found.told or not found.last else found.last / 1000 + self._skew
-            own = topic.building = Log(found.epoch, first - 1, SCHEDULER.clock, last)
+            own = topic.building = Log(found.epoch, first - 1, SCHEDULER.clock, last, found.former)
+        elif own.epoch != found.epoch:
+            with own.guard:
+                own.former = found.former  # first: until the next line, what is known so far is found as well
+                own.epoch = found.epoch
         if own is topic.log:
             self._tell(topic, found.told)
         else:
@@ -600,7 +619,8 @@ class _Session:
 def _goes_on(own: Log, found: Found) -> bool:
     """Whether what was found begins where this log ends."""
     first = found.told[0].offset if found.told else found.newest + 1
-    return found.epoch == own.epoch and first == own.newest + 1
+    is_same = found.epoch == own.epoch or any(epoch == own.epoch and own.newest <= end for epoch, end in found.former)
+    return is_same and first == own.newest + 1
 
 
 def _is_full(answer: Any) -> bool:

@@ -2,7 +2,8 @@
 
 Of a channel there are, with names that Redis Cluster keeps in one slot:
 
-* ``<prefix>:{<channel>}:at``, a hash: its epoch, the offset of its newest event, and the bounds it was last given.
+* ``<prefix>:{<channel>}:at``, a hash: its epoch, the offset of its newest event, the bounds it was last given, the
+  Redis server that was the master then (``server``), and where former epochs ended (``former``).
 * ``<prefix>:{<channel>}:log``, a stream of the events that are kept: the offset is the first part of an entry's id.
 * ``<prefix>:{<channel>}:key:<key>``: the id of the event that was published with this key.
 * ``<prefix>:{<channel>}@<db>``, where each event is announced to who listens.
@@ -25,9 +26,7 @@ from ..frames import Frame
 from ..history import Bounds, Position
 from ..settings import DEFAULTS
 from .redis_client import Script
-
-#: No channel has been there.
-NOWHERE = Position("", 0)
+from .redis_known import NOTHING, Known
 
 #: What a process has said of its clients holds for so long.
 PRESENCE_SECONDS = 12.0
@@ -44,6 +43,9 @@ KEY_MS = 300_000
 #: Milliseconds for which a channel's epoch is remembered after it was last published to or looked at.
 EPOCH_MS = 7 * 86_400_000
 
+#: So many former epochs of a channel are remembered: clients that come back with an older one are told of a gap.
+FORMER_KEPT = 8
+
 #: Milliseconds of the longest time that events are kept for, a century.
 LONGEST_MS = 3_155_760_000_000
 
@@ -52,34 +54,69 @@ local clock = redis.call('TIME')
 local now = string.format('%.0f', clock[1] * 1000 + math.floor(clock[2] / 1000))
 """
 
-#: Where the channel is behind a position that was known of it, it has lost events, as after a failover, and would give
-#: their ids to others.
+#: Reads the channel, and whether another Redis server than the one that has written there last is the master now. A
+#: server gives itself a new replication id when it starts, and when it becomes the master.
+_READ_CHANNEL = """
+local epoch, offset, server, former = unpack(redis.call('HMGET', at, 'epoch', 'offset', 'server', 'former'))
+local info = redis.pcall('INFO', 'replication')
+info = type(info) == 'string' and info or ''
+local master = string.match(info, 'master_replid:(%w+)') or server or ''
+local is_other = server and server ~= '' and server ~= master
+"""
+
+#: Begins the channel anew where it has no epoch, or lacks an event that was known before, as after a failover: it would
+#: give its id to another. An event of another time at that offset shows that as well.
 _BEGIN_ANEW_WHERE_LOST = """
-if redis.call('HGET', at, 'epoch') == known and tonumber(redis.call('HGET', at, 'offset') or 0) < tonumber(seen) then
-  redis.call('HSET', at, 'epoch', epoch, 'offset', 0, 'last', 0)
+local lost = not epoch
+if epoch == known then
+  lost = tonumber(offset or 0) < tonumber(seen)
+  if not lost and seen_at ~= '0' then
+    if tonumber(offset) == tonumber(seen) then
+      lost = redis.call('HGET', at, 'last') ~= seen_at
+    else
+      local place = string.format('%.0f-0', seen)
+      local there = redis.call('XRANGE', log, place, place)[1]
+      lost = there and there[2][6] ~= seen_at
+    end
+  end
+end
+if lost then
+  redis.call('HSET', at, 'epoch', new, 'offset', 0, 'last', 0)
+  redis.call('HDEL', at, 'former')
   redis.call('DEL', log)
+  epoch, offset, former = new, '0', ''
 end
 """
 
+#: Gives the event an offset, keeps it, and announces it. Where another server is the master, which may lack events that
+#: were confirmed, offsets go on under another epoch: so the next event gets no lost one's id. Whether a server that was
+#: started again may lack any is its settings' matter: where nothing is said of them yet, gives ``?`` and does nothing.
 PUBLISH = Script(f"""
 local at, log, key = KEYS[1], KEYS[2], KEYS[3]
-local epoch, body, name, events, ms, announced, known, seen = unpack(ARGV)
+local new, body, name, events, ms, announced, is_durable, known, seen, seen_at = unpack(ARGV)
 if key then
   local before = redis.call('GET', key)
-  if before then return {{before, 0}} end
+  if before then return {{before, 0, 0}} end
 end
-if redis.call('HSETNX', at, 'epoch', epoch) == 1 then redis.call('DEL', log) end
+{_READ_CHANNEL}
+if epoch and is_other then
+  if is_durable == '' then return {{'?', 0, 0}} end
+  if is_durable == '0' or not string.match(info, 'master_replid2:0+%s') then
+    former = epoch .. ':' .. (offset or '0') .. ' ' .. (former or '')
+    former = string.match(former, '^' .. string.rep('%S+ ', {FORMER_KEPT})) or former
+    redis.call('HSET', at, 'epoch', new, 'former', former)
+    epoch = new
+  end
+end
 {_BEGIN_ANEW_WHERE_LOST}
-epoch = redis.call('HGET', at, 'epoch')
 local offset = redis.call('HINCRBY', at, 'offset', 1)
 if events == '' then
   events = redis.call('HGET', at, 'events') or '{DEFAULTS.history}'
   ms = redis.call('HGET', at, 'ms') or '{DEFAULTS.history_seconds * 1000:.0f}'
 end
-redis.call('HSET', at, 'events', events, 'ms', ms)
-redis.call('PEXPIRE', at, {EPOCH_MS})
 {_NOW}
-redis.call('HSET', at, 'last', now)
+redis.call('HSET', at, 'events', events, 'ms', ms, 'last', now, 'server', master)
+redis.call('PEXPIRE', at, {EPOCH_MS})
 if tonumber(events) > 0 then
   redis.call('XADD', log, 'MAXLEN', events, string.format('%.0f-0', offset), 'b', body, 'n', name, 't', now)
   if tonumber(ms) > 0 then
@@ -99,29 +136,27 @@ local head = table.concat({{epoch, string.format('%.0f', offset), now, events, m
 redis.call('PUBLISH', announced, head .. '\\n' .. name .. body)
 local id = epoch .. '-' .. string.format('%.0f', offset)
 if key then redis.call('SET', key, id, 'PX', {KEY_MS}) end
-return {{id, 1}}
+return {{id, 1, now}}
 """)
 
-#: What there is after a position, as far as it goes at once. Another event at that position shows as well that some
-#: were lost. Nothing is written where there is nothing to begin: a server that is full refuses that.
+#: Gives what there is after a position, as far as it goes at once. Where there is nothing to begin, it writes nothing:
+#: a server that is full would refuse that. Where another server has become the master, what it has is true as far as it
+#: goes: it is read as it is, and the next event changes the epoch.
 LOOK = Script(f"""
 local at, log = KEYS[1], KEYS[2]
-local epoch, known, seen, seen_at = unpack(ARGV)
-if not redis.call('HGET', at, 'epoch') then
-  redis.call('HSET', at, 'epoch', epoch)
-  redis.call('DEL', log)
-end
-local last = string.format('%.0f-0', seen)
-local there = seen_at ~= '0' and redis.call('HGET', at, 'epoch') == known and redis.call('XRANGE', log, last, last)[1]
-if there and there[2][6] ~= seen_at then seen = '1e18' end
+local new, known, seen, seen_at, after = unpack(ARGV)
+{_READ_CHANNEL}
+if not epoch or not is_other then
 {_BEGIN_ANEW_WHERE_LOST}
+end
+local upto = epoch == known and offset or string.match(' ' .. (former or ''), ' ' .. known .. ':(%d+)')
 local from = '-'
-if redis.call('HGET', at, 'epoch') == known then from = string.format('%.0f-0', seen + 1) end
+if after ~= '' and upto and tonumber(seen) <= tonumber(upto) then from = string.format('%.0f-0', after + 1) end
 redis.call('PEXPIRE', at, {EPOCH_MS})
 {_NOW}
-return {{redis.call('HGET', at, 'epoch'), redis.call('HGET', at, 'offset') or '0',
+return {{epoch, offset or '0',
   redis.call('HGET', at, 'events') or '0', redis.call('HGET', at, 'ms') or '0', redis.call('HGET', at, 'last') or '0',
-  now, redis.call('XRANGE', log, from, '+', 'COUNT', {ENTRIES})}}
+  now, redis.call('XRANGE', log, from, '+', 'COUNT', {ENTRIES}), former or ''}}
 """)
 
 #: The clients of one process: all of them, or what has changed. Gives 0 where Redis knew of none before.
@@ -219,15 +254,31 @@ class Found(NamedTuple):
     last: int  #: when that was published, by the clock of Redis; 0 where nothing was
     ms: int  #: the time, by the same
     told: list[Told]  #: what comes next, and not all of it where it ends before the newest
+    former: list[Position]  #: where epochs before this one ended, the latest first
 
 
 def publish_arguments(
-    epoch: str, frame: Frame, bounds: Bounds | None, announced: str, known: Position = NOWHERE
+    epoch: str, frame: Frame, bounds: Bounds | None, announced: str, known: Known = NOTHING, durable: str = ""
 ) -> list[Any]:
-    """:param known: the channel has been there."""
+    """Give the arguments of :data:`PUBLISH`.
+
+    :param epoch: a new one, for where the channel needs one.
+    :param known: the newest event that this process knows of.
+    :param durable: ``1`` where Redis loses nothing when it is started again, ``0`` where it may; empty where it has not
+        been asked.
+    """
     name = b"" if frame.name is None else b"=" + frame.name.encode()
     kept = ("", "") if bounds is None else (bounds.events, _milliseconds(bounds.seconds))
-    return [epoch, frame.payload, name, *kept, announced, *known]
+    return [epoch, frame.payload, name, *kept, announced, durable, *known]
+
+
+def look_arguments(epoch: str, known: Known, after: int | None) -> list[Any]:
+    """Give the arguments of :data:`LOOK`.
+
+    :param epoch: as for :func:`publish_arguments`.
+    :param after: what comes after this offset is asked for, if Redis still knows of that event; None asks for all.
+    """
+    return [epoch, *known, "" if after is None else after]
 
 
 def read_announcement(data: bytes) -> Told:
@@ -240,13 +291,16 @@ def read_announcement(data: bytes) -> Told:
 
 def read_found(answer: list[Any]) -> Found:
     """:raises ValueError: where the keys hold something else."""
-    epoch, newest, events, ms, last, now, entries = answer
+    epoch, newest, events, ms, last, now, entries, former = answer
     bounds = _bounds(events, ms)
     told = []
     for entry_id, fields in entries:
         (_, body), (_, name), (_, at) = zip(fields[::2], fields[1::2], strict=True)
         told.append(Told(epoch.decode(), int(entry_id.split(b"-")[0]), int(at), bounds, _frame(name, body)))
-    return Found(epoch.decode(), int(newest), int(last), int(now), told)
+    ends = [each.partition(":") for each in former.decode().split()]
+    return Found(
+        epoch.decode(), int(newest), int(last), int(now), told, [Position(at, int(end)) for at, _, end in ends]
+    )
 
 
 def read_process(name: bytes, left: bytes, fields: list[bytes]) -> dict[str, Any]:

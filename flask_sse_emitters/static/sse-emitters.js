@@ -180,7 +180,7 @@ class Reader {
     const position = this.positions.get(told.channel);
     if (position === undefined) return true;
     if (!reaches(position, told.after)) return false;
-    if (!(ahead(told.id, position) > 0)) return true;
+    if (ahead(told.id, position) <= 0) return true; // not where the epoch changes: it goes on after a position we have
     this.positions.set(told.channel, told.id);
     this.claims.delete(told.channel);
     const event = new ChannelEvent(told);

@@ -1,0 +1,169 @@
+"""Redis comes back without its newest events: no id ever stands for two of them, and none is lost without a gap."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from flask_sse_emitters.brokers import make_broker
+
+from .redis_server import RedisServer
+from .test_brokers import listening, publish
+from .test_channels import gap_of, moved, texts
+from .test_outages import board_reads, client_of, closing_board, read
+from .waiting import until
+
+
+def epoch_of(event_id: str | None) -> str:
+    return str(event_id).split("-")[0]
+
+
+@contextmanager
+def going_back(folder: Path, *settings: str) -> Iterator[tuple[RedisServer, Callable[[], None], Callable[[], None]]]:
+    """A Redis with an append-only file; what keeps a copy of its files, and what starts it again from that copy."""
+    with RedisServer("--appendonly", "yes", *settings) as server:
+
+        def keep() -> None:
+            shutil.copytree(server.folder, folder / "kept")
+
+        def go_back() -> None:
+            server.kill()
+            shutil.rmtree(server.folder)
+            shutil.copytree(folder / "kept", server.folder)
+            server.start()
+
+        yield server, keep, go_back
+
+
+@contextmanager
+def promoted_replica() -> Iterator[tuple[RedisServer, Callable[[], None], RedisServer]]:
+    """A master; what cuts off its replica and makes that a master, too; and the replica."""
+    with RedisServer() as master, RedisServer("--replicaof", "127.0.0.1", str(master.port)) as replica:
+        until(lambda: client_of(replica).info("replication")["master_link_status"] == "up", "a replica")
+
+        def promote() -> None:
+            client_of(master).wait(1, 0)
+            client_of(replica).replicaof("NO", "ONE")
+
+        yield master, promote, replica
+
+
+def roll_back(server: RedisServer, kept: dict[bytes, bytes]) -> None:
+    """Put these keys back as they were, at one moment."""
+    with client_of(server).pipeline() as at_once:
+        for key, dumped in kept.items():
+            at_once.restore(key, 0, dumped, replace=True)
+        at_once.execute()
+
+
+def dumped(server: RedisServer, channel: str) -> dict[bytes, bytes]:
+    client = client_of(server)
+    return {key: client.dump(key) for key in client.keys(f"sse:{{{channel}}}:*")}
+
+
+def test_events_that_an_old_file_lacks_keep_their_ids_though_nobody_knows_of_them(tmp_path: Path) -> None:
+    with going_back(tmp_path) as (server, keep, go_back):
+        with closing_board(server.url) as gone:
+            had = gone.publish("a", *range(5))
+            keep()
+            lost = gone.publish("a", "lost 5", "lost 6")
+        go_back()
+        with closing_board(server.url) as board:
+            new = board.publish("a", "new 5", "new 6", "new 7")
+            assert not {*had, *lost} & {*new}
+            events = board_reads(board, "a", last=lost[-1], count=9)
+            assert gap_of(events) == {"requested": lost[-1], "oldest": had[0], "newest": new[-1]}
+            assert [event.id for event in events[1:]] == [*had, *new]
+            events = board_reads(board, "a", last=had[3], count=4)
+            assert texts(events) == ["4", "new 5", "new 6", "new 7"]
+            assert [event.id for event in events] == [had[4], *new]
+
+
+def test_a_promoted_replica_gives_no_id_that_its_master_has_given() -> None:
+    with promoted_replica() as (master, promote, replica):
+        with closing_board(master.url) as before:
+            had = before.publish("a", *range(3))
+            promote()
+            lost = before.publish("a", "lost")
+        with closing_board(replica.url) as after:
+            new = after.publish("a", "new")
+            assert new != lost
+            assert gap_of(board_reads(after, "a", last=lost[0], count=5))["requested"] == lost[0]
+            assert texts(board_reads(after, "a", last=had[1], count=2)) == ["2", "new"]
+
+
+def test_streams_go_on_without_a_gap_where_a_restart_has_lost_nothing(tmp_path: Path) -> None:
+    with going_back(tmp_path) as (server, keep, go_back), closing_board(server.url) as board:
+        with board.open("a") as stream:
+            [before] = board.publish("a", "before")
+            read(stream, 1)
+            keep()
+            go_back()
+            with closing_board(server.url) as other:
+                after = other.publish("a", "after", "last")
+            events = read(stream, 2)
+            assert texts(events) == ["after", "last"]
+            assert [event.id for event in events] == after
+        assert after == [f"{epoch_of(after[0])}-{number}" for number in (2, 3)]
+        assert epoch_of(before) != epoch_of(after[0])
+        events = board_reads(board, "a", last=before, count=2)
+        assert texts(events) == ["after", "last"]
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_ids_go_on_under_another_epoch_only_where_a_restart_may_lose_events(durable: bool) -> None:
+    settings = ["--appendfsync", "always" if durable else "everysec"]
+    with RedisServer("--appendonly", "yes", *settings) as server:
+        broker = make_broker(server.url)
+        [first] = publish(broker, "a", "x")
+        broker.close()
+        server.kill()
+        server.start()
+        broker = make_broker(server.url)
+        [second, third] = publish(broker, "a", "y", "z")
+        broker.close()
+        assert second.split("-")[1] == "2"
+        assert (epoch_of(first) == epoch_of(second)) is durable
+        assert third == moved(second, 1)
+
+
+def test_a_process_that_knew_more_notices_it_though_another_one_published_first() -> None:
+    with RedisServer() as server:
+        quick, knows = make_broker(server.url), make_broker(server.url)
+        publish(knows, "a", 1, 2)
+        kept = dumped(server, "a")
+        lost = publish(knows, "a", 3)
+        roll_back(server, kept)
+        given = publish(quick, "a", "new 3", "new 4", "new 5")
+        assert given[0] == lost[0], "it cannot know, and the server is the same"
+        [first] = publish(knows, "a", "first")
+        assert epoch_of(first) != epoch_of(lost[0])
+        for broker in (quick, knows):
+            broker.close()
+
+
+@pytest.mark.parametrize("publishes", [True, False])
+def test_what_a_process_heard_is_known_after_its_last_client_has_left(publishes: bool) -> None:
+    with RedisServer() as server:
+        other, broker = make_broker(server.url), make_broker(server.url)
+        ear = listening(broker, "~7")
+        publish(other, "~7", 1, 2)
+        kept = dumped(server, "~7")
+        lost = publish(other, "~7", 3)
+        until(lambda: len(ear.frames) == 3, "all events")
+        broker.unsubscribe("~7", ear)
+        roll_back(server, kept)
+        quick = make_broker(server.url)
+        publish(quick, "~7", "new 3", "new 4")
+        if publishes:
+            assert epoch_of(publish(broker, "~7", "first")[0]) != epoch_of(lost[0])
+        else:
+            log = listening(broker, "~7").log
+            assert log is not None
+            assert log.epoch != epoch_of(lost[0])
+        for each in (other, quick, broker):
+            each.close()
