@@ -624,6 +624,27 @@ def test_what_others_announce_there_is_no_event(
     assert sum("something else" in text for text in caplog.messages) == 1
 
 
+@pytest.mark.parametrize("publishes", [True, False], ids=["this process publishes", "another one publishes"])
+@pytest.mark.parametrize("ahead", [0, 10**9], ids=["now", "in the future"])
+def test_what_is_announced_and_was_never_published_costs_no_event(
+    server: RedisServer, board: Board, publishes: bool, ahead: int
+) -> None:
+    client = client_of(server)
+    with board.open("a") as stream, closing_board(server.url) as other:
+        ids = board.publish("a", *range(10))
+        read(stream, 10)
+        forged = moved(ids[-1], 1)
+        head = f"{forged.replace('-', ' ')} {int(client.time()[0] * 1000) + ahead} 1000 300000 0"
+        client.publish("sse:{a}@0", f"{head}\ndata: forged\n\n")
+        assert texts(read(stream, 1)) == ["forged"]
+        (board if publishes else other).publish("a", "real", "next")
+        until(lambda: is_over(stream), "the stream to be sent back")
+    assert client.xlen("sse:{a}:log") == 12
+    events = board_reads(board, "a", last=forged, count=13)
+    assert gap_of(events)["requested"] == forged
+    assert texts(events[1:]) == [*map(str, range(10)), "real", "next"]
+
+
 # who knows more than this process
 
 

@@ -61,7 +61,7 @@ class RedisBroker(Broker):
         published = Published(event_id.decode(), bool(is_new))
         if published.is_new:
             [position] = read_ids(published.id, 1) or [NOWHERE]
-            self._known.note(channel, Known(*position, int(ms)))
+            self._known.note(channel, Known(*position, int(ms), is_sure=True))
         return published
 
     def subscribe(self, channel: str, listener: Listener) -> Start | None:

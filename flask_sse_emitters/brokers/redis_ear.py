@@ -412,13 +412,17 @@ class _Session:
             if SCHEDULER.clock() - (heard.ms / 1000 + self._skew) > LATE:
                 self._skew = math.inf  # the next look compares the clocks; until then what comes is from now
             return True
-        if heard.epoch != own.epoch or heard.offset > newest or heard.ms > ms:  # or Redis has lost some
+        is_other = heard.offset == newest and heard.ms != ms  # than the one that has this offset here
+        if heard.epoch != own.epoch or heard.offset > newest or heard.ms > ms or is_other:  # or Redis has lost some
             topic.is_behind = True
             self._behind[topic] = None
         return False
 
-    def _tell(self, topic: Topic | None, told: Sequence[Told]) -> None:
-        """What is next in the channel: so much at a time as clients can be written in one go."""
+    def _tell(self, topic: Topic | None, told: Sequence[Told], is_sure: bool = False) -> None:
+        """What is next in the channel: so much at a time as clients can be written in one go.
+
+        :param is_sure: see :class:`.Known`.
+        """
         if topic is None or topic.log is None:
             return
         frames: list[Frame] = []
@@ -428,16 +432,16 @@ class _Session:
                 self._pass_on(topic, frames)
                 give_way()
                 frames, room = [], BATCH
-            frames.append(self._keep(topic, topic.log, each))
+            frames.append(self._keep(topic, topic.log, each, is_sure))
             room -= len(each.frame.payload)
         if frames:
             self._pass_on(topic, frames)
 
-    def _keep(self, topic: Topic, log: Log, told: Told) -> Frame:
+    def _keep(self, topic: Topic, log: Log, told: Told, is_sure: bool) -> Frame:
         at = min(told.ms / 1000 + self._skew, SCHEDULER.clock())  # a clock that was put on says more
         with log.guard:
             frame = log.keep(told.frame, told.bounds, at)
-        topic.known = Known(log.epoch, frame.offset, told.ms)
+        topic.known = Known(log.epoch, frame.offset, told.ms, is_sure)
         return frame
 
     def _pass_on(self, topic: Topic, frames: list[Frame]) -> None:
@@ -517,11 +521,10 @@ class _Session:
         return calls
 
     def _question(self, topic: Topic) -> tuple[list[str], list[Any]]:
-        own = topic.building or topic.log
-        if own is None:
-            arguments = look_arguments(new_epoch(), self._ear.known(topic.name), None)
-        else:
-            arguments = look_arguments(new_epoch(), topic.known, own.newest)
+        own, known = topic.building or topic.log, self._ear.known(topic.name)
+        if own is not None and known.epoch != own.epoch:
+            known = topic.known
+        arguments = look_arguments(new_epoch(), known, None if own is None else own.newest)
         return self._names.keys(topic.name), arguments
 
     def _note_clock(self, answers: Sequence[Any]) -> None:
@@ -556,7 +559,7 @@ class _Session:
             return False
         topic.looked = time.monotonic()
         topic.is_behind = False
-        topic.known = Known(found.epoch, found.newest, found.last)
+        topic.known = Known(found.epoch, found.newest, found.last, is_sure=True)
         if topic.building is not None:
             topic.log, topic.building = topic.building, None
             for listener in topic.listeners:
@@ -581,10 +584,10 @@ class _Session:
                 own.former = found.former  # first: until the next line, what is known so far is found as well
                 own.epoch = found.epoch
         if own is topic.log:
-            self._tell(topic, found.told)
+            self._tell(topic, found.told, is_sure=True)
         else:
             for told in found.told:
-                self._keep(topic, own, told)
+                self._keep(topic, own, told, is_sure=True)
         return own.newest
 
     def _welcome(self, topic: Topic) -> None:

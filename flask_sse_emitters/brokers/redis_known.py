@@ -20,16 +20,17 @@ class Known(NamedTuple):
     epoch: str
     offset: int
     ms: int  #: when it was published, by the clock of Redis; 0 where that is not known
+    is_sure: bool  #: Redis has answered so; else it was only announced, which others can do as well
 
 
 #: No event is known.
-NOTHING = Known("", 0, 0)
+NOTHING = Known("", 0, 0, is_sure=False)
 
 
 def newer(one: Known, other: Known) -> Known:
     """Give the one of two events of a channel that came later; where their epochs differ, their times decide."""
     if one.epoch == other.epoch:
-        return one if one.offset >= other.offset else other
+        return max(one, other, key=lambda known: (known.offset, known.is_sure))
     return one if one.ms >= other.ms else other
 
 

@@ -65,7 +65,8 @@ local is_other = server and server ~= '' and server ~= master
 """
 
 #: Begins the channel anew where it has no epoch, or lacks an event that was known before, as after a failover: it would
-#: give its id to another. An event of another time at that offset shows that as well.
+#: give its id to another. An event of another time at that offset shows that as well. What was only announced may have
+#: come from another program: then another epoch is all that is needed, and what Redis has is left as it is.
 _BEGIN_ANEW_WHERE_LOST = """
 local lost = not epoch
 if epoch == known then
@@ -81,10 +82,14 @@ if epoch == known then
   end
 end
 if lost then
-  redis.call('HSET', at, 'epoch', new, 'offset', 0, 'last', 0)
+  redis.call('HSET', at, 'epoch', new)
   redis.call('HDEL', at, 'former')
-  redis.call('DEL', log)
-  epoch, offset, former = new, '0', ''
+  if not epoch or is_sure == '1' then
+    redis.call('HSET', at, 'offset', 0, 'last', 0)
+    redis.call('DEL', log)
+    offset = '0'
+  end
+  epoch, former = new, ''
 end
 """
 
@@ -93,7 +98,7 @@ end
 #: started again may lack any is its settings' matter: where nothing is said of them yet, gives ``?`` and does nothing.
 PUBLISH = Script(f"""
 local at, log, key = KEYS[1], KEYS[2], KEYS[3]
-local new, body, name, events, ms, announced, is_durable, known, seen, seen_at = unpack(ARGV)
+local new, body, name, events, ms, announced, is_durable, known, seen, seen_at, is_sure = unpack(ARGV)
 if key then
   local before = redis.call('GET', key)
   if before then return {{before, 0, 0}} end
@@ -144,7 +149,7 @@ return {{id, 1, now}}
 #: goes: it is read as it is, and the next event changes the epoch.
 LOOK = Script(f"""
 local at, log = KEYS[1], KEYS[2]
-local new, known, seen, seen_at, after = unpack(ARGV)
+local new, known, seen, seen_at, is_sure, after = unpack(ARGV)
 {_READ_CHANNEL}
 if not epoch or not is_other then
 {_BEGIN_ANEW_WHERE_LOST}
@@ -269,7 +274,7 @@ def publish_arguments(
     """
     name = b"" if frame.name is None else b"=" + frame.name.encode()
     kept = ("", "") if bounds is None else (bounds.events, _milliseconds(bounds.seconds))
-    return [epoch, frame.payload, name, *kept, announced, durable, *known]
+    return [epoch, frame.payload, name, *kept, announced, durable, *_known_arguments(known)]
 
 
 def look_arguments(epoch: str, known: Known, after: int | None) -> list[Any]:
@@ -278,7 +283,11 @@ def look_arguments(epoch: str, known: Known, after: int | None) -> list[Any]:
     :param epoch: as for :func:`publish_arguments`.
     :param after: what comes after this offset is asked for, if Redis still knows of that event; None asks for all.
     """
-    return [epoch, *known, "" if after is None else after]
+    return [epoch, *_known_arguments(known), "" if after is None else after]
+
+
+def _known_arguments(known: Known) -> list[Any]:
+    return [known.epoch, known.offset, known.ms, int(known.is_sure)]
 
 
 def read_announcement(data: bytes) -> Told:
