@@ -23,7 +23,7 @@ from flask_sse_emitters.brokers import make_broker, redis_ear, redis_health
 from flask_sse_emitters.brokers.redis_client import BEGIN_SECONDS, CONNECTIONS, READ_SECONDS, _Turns, within
 from flask_sse_emitters.brokers.redis_ear import GONE_AFTER, LONGEST_WAIT, PING_AFTER, SPREAD
 from flask_sse_emitters.brokers.redis_presence import COUNT_EVERY
-from flask_sse_emitters.brokers.redis_wire import PRESENCE_SECONDS
+from flask_sse_emitters.brokers.redis_wire import PRESENCE_SECONDS, UNUSED_MS
 from flask_sse_emitters.frames import Frame
 from flask_sse_emitters.history import Bounds
 from flask_sse_emitters.scheduler import SCHEDULER, Bell
@@ -897,6 +897,21 @@ def test_all_that_is_kept_ends_by_itself(server: RedisServer, board: Board) -> N
     assert left["at"] > 6 * 86_400_000
     assert revoked > 6 * 86_400_000
     assert all(0 < ttl <= PRESENCE_SECONDS * 1000 for ttl in here)
+
+
+def test_a_channel_without_events_is_remembered_for_as_long_as_it_has_clients(
+    server: RedisServer, board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_ear, "LOOK_UNUSED_EVERY", 0.1)
+    monkeypatch.setattr(redis_ear, "TIDY_EVERY", 0.1)
+    client = client_of(server)
+    with board.open("made-up", "asked-for"):
+        until(lambda: client.exists("sse:{made-up}:at"), "it to be looked up")
+        assert 0 < client.pttl("sse:{made-up}:at") <= UNUSED_MS
+        client.pexpire("sse:{made-up}:at", UNUSED_MS // 2)
+        until(lambda: client.pttl("sse:{made-up}:at") > UNUSED_MS // 2, "it to be looked up again")
+        board.publish("asked-for", "x")
+        until(lambda: client.pttl("sse:{asked-for}:at") > 6 * 86_400_000, "it to be remembered")
 
 
 def test_who_knows_nothing_of_the_bounds_leaves_them_as_they_are(server: RedisServer) -> None:

@@ -53,6 +53,9 @@ LOOK_AGAIN = 1.0
 #: announcement on the way to each other, and nothing shows that until the next one.
 LOOK_EVERY, LOOK_EVERY_IN_CLUSTER = 86_400.0, 20.0
 
+#: A channel that has had no event is looked up so often, in seconds: Redis forgets it after :data:`.UNUSED_MS`.
+LOOK_UNUSED_EVERY = 300.0
+
 #: Seconds in which all logs are gone through, to let go of what is too old.
 TIDY_EVERY = 60.0
 
@@ -524,7 +527,9 @@ class _Session:
         own, known = topic.building or topic.log, self._ear.known(topic.name)
         if own is not None and known.epoch != own.epoch:
             known = topic.known
-        arguments = look_arguments(new_epoch(), known, None if own is None else own.newest)
+        arguments = look_arguments(
+            new_epoch(), known, None if own is None else own.newest, lasts=topic is self._ear.first
+        )
         return self._names.keys(topic.name), arguments
 
     def _note_clock(self, answers: Sequence[Any]) -> None:
@@ -614,7 +619,8 @@ class _Session:
             if topic.log is not None:
                 with topic.log.guard:
                     topic.log.forget_old()
-            if now - topic.looked > self._ear._look_every and not topic.is_behind:
+            look_every = self._ear._look_every if topic.known.offset else min(self._ear._look_every, LOOK_UNUSED_EVERY)
+            if now - topic.looked > look_every and not topic.is_behind:
                 self._behind[topic] = None
         del self._tidy[-some:]
 

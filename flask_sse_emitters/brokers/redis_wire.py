@@ -43,6 +43,10 @@ KEY_MS = 300_000
 #: Milliseconds for which a channel's epoch is remembered after it was last published to or looked at.
 EPOCH_MS = 7 * 86_400_000
 
+#: Milliseconds for which the epoch of a channel that has had no event yet is remembered after it was last looked at. So
+#: long any name that a client may ask for takes some memory.
+UNUSED_MS = 600_000
+
 #: So many former epochs of a channel are remembered: clients that come back with an older one are told of a gap.
 FORMER_KEPT = 8
 
@@ -149,7 +153,7 @@ return {{id, 1, now}}
 #: goes: it is read as it is, and the next event changes the epoch.
 LOOK = Script(f"""
 local at, log = KEYS[1], KEYS[2]
-local new, known, seen, seen_at, is_sure, after = unpack(ARGV)
+local new, known, seen, seen_at, is_sure, after, lasts = unpack(ARGV)
 {_READ_CHANNEL}
 if not epoch or not is_other then
 {_BEGIN_ANEW_WHERE_LOST}
@@ -157,7 +161,8 @@ end
 local upto = epoch == known and offset or string.match(' ' .. (former or ''), ' ' .. known .. ':(%d+)')
 local from = '-'
 if after ~= '' and upto and tonumber(seen) <= tonumber(upto) then from = string.format('%.0f-0', after + 1) end
-redis.call('PEXPIRE', at, {EPOCH_MS})
+local is_unused = (offset or '0') == '0' and lasts ~= '1'
+redis.call('PEXPIRE', at, is_unused and {UNUSED_MS} or {EPOCH_MS})
 {_NOW}
 return {{epoch, offset or '0',
   redis.call('HGET', at, 'events') or '0', redis.call('HGET', at, 'ms') or '0', redis.call('HGET', at, 'last') or '0',
@@ -277,13 +282,14 @@ def publish_arguments(
     return [epoch, frame.payload, name, *kept, announced, durable, *_known_arguments(known)]
 
 
-def look_arguments(epoch: str, known: Known, after: int | None) -> list[Any]:
+def look_arguments(epoch: str, known: Known, after: int | None, *, lasts: bool = False) -> list[Any]:
     """Give the arguments of :data:`LOOK`.
 
     :param epoch: as for :func:`publish_arguments`.
     :param after: what comes after this offset is asked for, if Redis still knows of that event; None asks for all.
+    :param lasts: the channel is remembered for long, though it may have had no event yet.
     """
-    return [epoch, *_known_arguments(known), "" if after is None else after]
+    return [epoch, *_known_arguments(known), "" if after is None else after, int(lasts)]
 
 
 def _known_arguments(known: Known) -> list[Any]:
