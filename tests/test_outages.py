@@ -923,6 +923,32 @@ def test_who_knows_nothing_of_the_bounds_leaves_them_as_they_are(server: RedisSe
     assert client_of(server).hmget("sse:{b}:at", "events", "ms") == [b"1000", b"300000"]
 
 
+def test_clients_that_come_and_go_have_a_channel_read_from_redis_once(server: RedisServer, board: Board) -> None:
+    client = client_of(server)
+    board.publish("a", *["x" * 10_000] * 100)
+    before = client.info("stats")["total_net_output_bytes"]
+    for _ in range(20):
+        with board.open("a") as stream:
+            stream.ready()
+            until(lambda: board.sse._channels().feed("a").log is not None, "the channel to be known")
+    assert client.info("stats")["total_net_output_bytes"] - before < 2 * 100 * 10_000
+
+
+def test_a_channel_is_let_go_some_seconds_after_its_last_client(
+    server: RedisServer, board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = client_of(server)
+    with board.open("a") as stream:
+        [first] = board.publish("a", "first")
+        read(stream, 1)
+    board.publish("a", "meanwhile")
+    assert client.pubsub_numsub("sse:{a}@0")[0][1] == 1
+    assert texts(board_reads(board, "a", last=first, count=1)) == ["meanwhile"]
+    monkeypatch.setattr(redis_ear, "LINGER", 0.1)
+    until(lambda: client.pubsub_numsub("sse:{a}@0")[0][1] == 0, "the channel to be let go")
+    assert board.sse.channel("a").subscribers() == 0
+
+
 # how many there are
 
 

@@ -56,6 +56,10 @@ LOOK_EVERY, LOOK_EVERY_IN_CLUSTER = 86_400.0, 20.0
 #: A channel that has had no event is looked up so often, in seconds: Redis forgets it after :data:`.UNUSED_MS`.
 LOOK_UNUSED_EVERY = 300.0
 
+#: Seconds for which a channel is listened to after its last client has left: one that comes meanwhile finds its log, and
+#: Redis need not send all of it again.
+LINGER = 5.0
+
 #: Seconds in which all logs are gone through, to let go of what is too old.
 TIDY_EVERY = 60.0
 
@@ -130,6 +134,7 @@ class Ear:
         self._topics: dict[str, Topic] = {}
         self.first: Topic | None = None  #: what it has missed is told before anything of the others
         self._changed: dict[str, None] = {}  # names of topics
+        self._left: dict[str, float] = {}  # names of those that nobody listens to, by when that began
         self._bell: Bell | None = None
         self._running = False  # the thread was started, or is about to be
         self._ended = False
@@ -145,6 +150,7 @@ class Ear:
                 topic = self._topics[channel] = Topic(channel)
                 self.first = topic if is_first else self.first
             topic.fresh = (*topic.fresh, listener)
+            self._left.pop(channel, None)
             self._changed[channel] = None
         self._wake()
 
@@ -155,14 +161,8 @@ class Ear:
                 return
             topic.fresh = tuple(other for other in topic.fresh if other is not listener)
             topic.listeners = tuple(other for other in topic.listeners if other is not listener)
-            if topic.fresh or topic.listeners:
-                return
-            del self._topics[channel]
-            left = topic.known
-            self.first = None if topic is self.first else self.first
-            self._changed[channel] = None
-        self._health.channel_works("reading", channel)
-        self._known.note(channel, left)
+            if not (topic.fresh or topic.listeners):
+                self._left.setdefault(channel, time.monotonic())
         self._wake()
 
     def known(self, channel: str) -> Known:
@@ -227,6 +227,7 @@ class Ear:
     def _run(self, bell: Bell) -> None:
         wait, says = FIRST_WAIT, True
         while not self._closed:
+            self._let_go()
             session = _Session(self, bell)
             try:
                 session.listen()
@@ -257,6 +258,23 @@ class Ear:
         except (redis.RedisError, OSError) as error:  # then Redis forgets it by itself
             log.debug("could not take this process off the list: %s", error)
 
+    def _let_go(self) -> float:
+        """Let go of the topics that nobody has listened to for a while, and remember what was known of them.
+
+        :return: when the next one is due, by ``time.monotonic``.
+        """
+        while True:
+            with self._guard:
+                channel, since = next(iter(self._left.items()), ("", math.inf))
+                if since + LINGER > time.monotonic():
+                    return since + LINGER
+                del self._left[channel]
+                topic = self._topics.pop(channel)
+                self.first = None if topic is self.first else self.first
+                self._changed[channel] = None
+            self._health.channel_works("reading", channel)
+            self._known.note(channel, topic.known)
+
     def _clients(self, channel: str) -> int:
         topic = self._topics.get(channel)
         return 0 if topic is None else topic.clients
@@ -286,6 +304,7 @@ class _Session:
         self._failed: dict[Topic, None] = {}  # could not be, and are again
         self._warned: dict[Topic, None] = {}  # of what others announce there
         self._look_again = 0.0
+        self._due = math.inf  # when a topic is to be let go
         self._tidy: list[Topic] = []
         self._tidied = time.monotonic()
 
@@ -309,6 +328,7 @@ class _Session:
                     self._bell.hush()
                 now = time.monotonic()
                 self._mind_silence(now, self._take_messages())
+                self._due = ear._let_go()
                 self._want(ear._take_changed())
                 self._look()
                 ear._presence.tell(self._client, self._topics, now, _breathe)
@@ -334,7 +354,7 @@ class _Session:
         now = time.monotonic()
         patience = PING_AFTER if self.is_settled else 0.0
         silent = self._heard + patience if self._asked is None else self._asked + GONE_AFTER - PING_AFTER
-        until = [silent, self._ear._presence.due]
+        until = [silent, self._ear._presence.due, self._due]
         if self._failed:
             until.append(self._look_again)
         return max(0.0, min(until) - now)
@@ -356,8 +376,8 @@ class _Session:
                 self._wanted.add(channel)
                 topic.is_behind = True  # it is looked up once Redis has confirmed
                 begin.append(self._names.announcements(channel))
-            elif topic.when_looked or topic.log is None:
-                self._behind[topic] = None
+            elif topic.when_looked or topic.log is None or not topic.listeners:
+                self._behind[topic] = None  # where nobody listened, what is known here is made sure of first
             else:
                 self._welcome(topic)
         if end:
