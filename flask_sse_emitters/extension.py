@@ -317,11 +317,12 @@ class SSE:
     def stats(self) -> dict[str, Any]:
         """This process's figures, for people and monitors.
 
-        ``clients`` (open streams), ``outlets`` (who writes them: ``handed_off`` or ``server``), ``declined`` (why not
-        handed off: clients by reason), ``channels`` (clients by channel), ``opened``, ``closed`` (by close reason),
-        ``refused`` (streams beyond a limit), ``denied`` (requests for channels that were), ``broker`` (its ``scheme``,
-        and its ``state``: ``"ok"``, or ``"degraded"`` with the ``error``; ``troubles``: what fails for one channel
-        alone, where anything does), ``draining``, ``warnings``.
+        ``clients`` (open streams), ``max_clients`` (so many there may be), ``outlets`` (who writes them: ``handed_off``
+        or ``server``), ``declined`` (why not handed off: clients by reason), ``channels`` (clients by channel),
+        ``opened``, ``closed`` (by close reason), ``refused`` (streams beyond a limit), ``refused_by`` (these, by the
+        limit's name: a config key, or ``max_clients`` of a channel), ``denied`` (requests for channels that were),
+        ``broker`` (its ``scheme``, and its ``state``: ``"ok"``, or ``"degraded"`` with the ``error``; ``troubles``:
+        what fails for one channel alone, where anything does), ``draining``, ``warnings``.
 
         What clients are given: ``deliveries`` (events times clients, as far as they were written, or handed to the
         server to write), ``replayed`` (of these, from the history), ``bytes`` (of all bodies), ``gaps`` (clients that
@@ -333,7 +334,8 @@ class SSE:
         the broker confirmed, the ``seconds`` that they took in all, and those that ``failed``), ``events`` (by channel:
         so many were told here since it has clients here).
 
-        Whose figures these are: ``pid``, ``host``, ``since`` (the time when this process began). Counts are since then.
+        Whose figures these are: ``pid``, ``host``, ``version`` (of this package), ``since`` (the time when this process
+        began). Counts are since then.
         """
         return self._state().stats()
 

@@ -11,6 +11,9 @@ from .callbacks import CloseReason
 
 Stats: TypeAlias = dict[str, Any]
 
+#: The names of all limits: the last one is of a channel.
+LIMITS = ("SSE_MAX_CLIENTS", "SSE_MAX_CLIENTS_PER_IDENTITY", "SSE_MAX_CLIENTS_PER_ADDRESS", "max_clients")
+
 
 @dataclass(frozen=True, slots=True)
 class Figure:
@@ -41,8 +44,13 @@ def _closed(stats: Stats) -> Mapping[str, float]:
     return {reason.value: stats["closed"].get(reason.value, 0) for reason in CloseReason}
 
 
+def _refused(stats: Stats) -> Mapping[str, float]:
+    return {**dict.fromkeys(LIMITS, 0), **stats["refused_by"]}
+
+
 GAUGES = (
     Figure("clients", "Open streams, by who writes them.", itemgetter("outlets"), "outlet", "livesum"),
+    Figure("max_clients", "So many streams there may be: SSE_MAX_CLIENTS.", _only("max_clients"), mode="livesum"),
     Figure("pending", "Events that wait for clients.", _only("pending"), mode="livesum"),
     Figure(
         "broker_up",
@@ -50,12 +58,20 @@ GAUGES = (
         lambda stats: {"": stats["broker"]["state"] == "ok"},
         mode="livemin",
     ),
+    Figure("draining", "Processes that end their streams, because they stop.", _only("draining"), mode="livesum"),
+    Figure(
+        "warnings",
+        "Settings that should be changed: what sse.stats() warns of.",
+        lambda stats: {"": len(stats["warnings"])},
+        mode="livesum",
+    ),
+    Figure("build_info", "1, with the version.", lambda stats: {stats["version"]: 1}, "version", "livemin"),
 )
 
 COUNTERS = (
     Figure("streams_opened", "Streams that began, without those refused.", _only("opened")),
     Figure("streams_closed", "Streams that ended, by their close_reason.", _closed, "reason"),
-    Figure("streams_refused", "Streams that were sent away because there were too many.", _only("refused")),
+    Figure("streams_refused", "Streams that were sent away because there were too many.", _refused, "limit"),
     Figure("requests_denied", "Requests for channels that a rule, or their origin, forbade.", _only("denied")),
     Figure("events_published", "Events that were published.", _only("published")),
     Figure(

@@ -7,6 +7,7 @@ scrape reaches one of them: so prometheus_client adds up files, of which each pr
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 from bisect import bisect_left
 from collections.abc import Iterator
@@ -14,13 +15,13 @@ from functools import cache, partial
 from itertools import accumulate
 from weakref import WeakSet
 
-from flask import Flask, request_tearing_down
+from flask import Flask, request_started, request_tearing_down
 
-from .callbacks import CloseReason
 from .errors import NotInitialized
 from .extension import SSE
 from .figures import COUNTERS, GAUGES, Figure, Stats
 from .lanes import call_and_log
+from .metric_files import reserve
 from .parking import begin_anew_in_child, guard
 from .scheduler import FIGURES, SCHEDULER
 from .settings import EXTENSION
@@ -40,6 +41,8 @@ except ModuleNotFoundError as error:
     ) from error
 
 __all__ = ["BUCKETS", "INTERVAL", "SseMetrics"]
+
+log = logging.getLogger(__name__)
 
 #: Seconds from one time to the next that a process brings its files up to date, while it has anything to say.
 INTERVAL = 2.0
@@ -94,6 +97,7 @@ class SseMetrics:
         app.extensions.setdefault(f"{EXTENSION}_metrics", []).append(self)  # signals know it weakly
         event_published.connect(self._note_published, sender=app)
         if self._folder is not None:
+            request_started.connect(self._begin, sender=app)
             for signal in (emitter_opened, event_published, broker_changed, request_tearing_down):
                 signal.connect(self._wake, sender=app)
             _all.add(self)
@@ -104,6 +108,8 @@ class SseMetrics:
         self._latencies = [0] * (len(BUCKETS) + 1)  # how many, by the index of their bucket
         self._latency = 0.0  # seconds of all of them
         self._is_due = False  # a timer is set
+        self._has_begun = False
+        self._is_full = False  # it was said that there is no room for files
         self._files: _Files | None = None  # once there is something in them
         self._written: dict[_Key, float] = {}  # what of all that is counted
 
@@ -161,6 +167,12 @@ class SseMetrics:
 
     # Only where there are several processes.
 
+    def _begin(self, _app: Flask, **_said: object) -> None:
+        """Write for the first time with the first request, before its view: it may be a scrape."""
+        if not self._has_begun:
+            self._has_begun = True
+            call_and_log(self._write)
+
     def _wake(self, _app: Flask, **_said: object) -> None:
         """There may be something to write."""
         if self._is_due:
@@ -181,6 +193,8 @@ class SseMetrics:
     def _write(self) -> bool:
         """Bring this process's files up to date; whether more is to be expected."""
         files = self._own_files()
+        if files is None:
+            return False
         stats = self._state.stats()
         new = self._count_in(stats)
         for key, count in new.items():
@@ -188,9 +202,18 @@ class SseMetrics:
         files.set_gauges(stats)
         return bool(new or stats["clients"])
 
-    def _own_files(self) -> _Files:
+    def _own_files(self) -> _Files | None:
+        """None where there is no room for them: then it is tried again with the next write, and said once."""
         if self._files is None:
-            new = _Files(self._prefix)
+            assert self._folder is not None
+            try:
+                reserve(self._folder)
+            except OSError as error:
+                if not self._is_full:
+                    self._is_full = True
+                    log.warning("no metrics are kept, but streams go on: %s; this is said once", error)
+                return None
+            new = _Files(self._prefix, self._state.stats())
             with self._guard:
                 self._files = self._files or new
         return self._files
@@ -212,7 +235,7 @@ class SseMetrics:
 class _Files:
     """The metrics of this process in the folder that all share: made in the process itself, never before a fork."""
 
-    def __init__(self, prefix: str) -> None:
+    def __init__(self, prefix: str, stats: Stats) -> None:
         self._counters = {
             figure.name: Counter(f"{prefix}_{figure.name}", figure.text, figure.labels, registry=None)
             for figure in COUNTERS
@@ -228,8 +251,9 @@ class _Files:
             for figure in GAUGES
         }
         self._latency = Histogram(f"{prefix}_{_LATENCY[0]}", _LATENCY[1], registry=None, buckets=BUCKETS)
-        for reason in CloseReason:
-            self._counters["streams_closed"].labels(reason.value)
+        for figure in COUNTERS:  # those of all labels from the start: of a first one, only a zero shows a change
+            for label in figure.read(stats) if figure.label else ():
+                self._counters[figure.name].labels(label)
 
     def add(self, key: _Key, count: float) -> None:
         name, label = key

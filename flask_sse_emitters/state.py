@@ -8,7 +8,8 @@ import socket
 import sys
 import time
 from collections.abc import Iterable
-from functools import partial
+from functools import cache, partial
+from importlib import metadata
 from typing import Any
 
 from flask import Flask, Response, request
@@ -104,10 +105,13 @@ class State:
             "pid": os.getpid(),
             "host": socket.gethostname(),
             "since": self._since,
+            "version": _version(),
+            "max_clients": streams.max_clients,
             **streams.counts(),
             "opened": streams.opened,
             "closed": dict(streams.closed),
             "refused": streams.refused,
+            "refused_by": dict(streams.refused_by),
             "denied": streams.denied,
             **channels.publish_counts(),
             "broker": {"scheme": self.settings.broker_url.partition("://")[0], **channels.broker.status()},
@@ -188,6 +192,15 @@ class State:
         if text not in self.warnings:
             self.warnings.append(text)
             log.warning(text)
+
+
+@cache
+def _version() -> str:
+    """This package's version; "unknown" where it is not installed."""
+    try:
+        return metadata.version("flask-sse-emitters")
+    except metadata.PackageNotFoundError:
+        return "unknown"
 
 
 def _make_broker(settings: Settings) -> Broker:

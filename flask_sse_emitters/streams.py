@@ -65,6 +65,11 @@ class Quota:
         self.whose = whose
         self.count = 0
 
+    @property
+    def name(self) -> str:
+        """The limit without its number, and without what it holds for."""
+        return self.limit.partition("=")[0]
+
 
 class Streams:
     """Every method may be called from any thread.
@@ -92,7 +97,7 @@ class Streams:
         self._drained_by: float | None = None
         self.is_ending = False  #: some are still to be told that they end
         self.opened = 0  #: since the beginning, without those refused
-        self.refused = 0
+        self.refused_by: Counter[str] = Counter()  #: streams, by the name of the limit
         self.denied = 0  #: requests for channels, by a rule or for their origin
         self.closed: Counter[str] = Counter()  #: by the value of their close_reason
         self.traffic = Traffic()
@@ -100,6 +105,16 @@ class Streams:
 
     def __len__(self) -> int:
         return len(self._open)
+
+    @property
+    def max_clients(self) -> int:
+        """So many streams there may be in this process."""
+        return self._limit.most
+
+    @property
+    def refused(self) -> int:
+        """So many streams were sent away, because of any limit."""
+        return sum(self.refused_by.copy().values())
 
     @property
     def is_draining(self) -> bool:
@@ -209,7 +224,7 @@ class Streams:
     def _note_refused(self, full: Quota) -> None:
         now = self._scheduler.clock()
         with self._guard:
-            self.refused += 1
+            self.refused_by[full.name] += 1
             aloud = now >= self._said.get(full.limit, -math.inf) + SAID_EVERY
             if aloud:
                 self._said[full.limit] = now

@@ -12,6 +12,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from weakref import WeakSet
@@ -29,6 +30,7 @@ from flask_sse_emitters.testing import open_stream
 
 from .client import Client, answer, connected, get, post
 from .clock import ManualScheduler
+from .conftest import program
 from .redis_server import RedisServer
 from .servers import ROOT, Server
 from .test_channels import Board
@@ -78,10 +80,14 @@ def test_the_first_scrape_has_every_metric_at_zero() -> None:
     board = Measured()
     samples = board.scrape()
     assert samples.pop("sse_broker_up") == 1
+    assert samples.pop("sse_max_clients") == 10_000
+    assert samples.pop(f'sse_build_info{{version="{version("flask-sse-emitters")}"}}') == 1
+    samples.pop("sse_warnings")  # of how many files this process may open
     assert set(samples.values()) == {0}
     assert {name.partition("{")[0] for name in samples} == {
         "sse_clients",
         "sse_pending",
+        "sse_draining",
         "sse_streams_opened_total",
         "sse_streams_closed_total",
         "sse_streams_refused_total",
@@ -206,9 +212,43 @@ def test_refusals_denials_and_drops_are_counted() -> None:
         assert board.scrape()["sse_dropped_total"] == 3
     samples = board.scrape()
     assert samples["sse_requests_denied_total"] == 2
-    assert samples["sse_streams_refused_total"] == 3
+    assert samples['sse_streams_refused_total{limit="max_clients"}'] == 3
     assert samples["sse_streams_opened_total"] == 2
     assert samples["sse_dropped_total"] == 3, "those of a stream that is over count on"
+
+
+@pytest.mark.parametrize(
+    ("limit", "config"),
+    [
+        ("SSE_MAX_CLIENTS", {"SSE_MAX_CLIENTS": 1}),
+        ("SSE_MAX_CLIENTS_PER_IDENTITY", {"SSE_MAX_CLIENTS_PER_IDENTITY": 1}),
+        ("SSE_MAX_CLIENTS_PER_ADDRESS", {"SSE_MAX_CLIENTS_PER_ADDRESS": 1}),
+        ("max_clients", {}),
+    ],
+)
+def test_a_refused_stream_is_counted_under_the_limit_that_refused_it(limit: str, config: dict[str, int]) -> None:
+    board = Measured(**config)
+    board.sse._rules.authorizer = lambda _channel: "ann"
+    board.sse.channel("few", max_clients=None if config else 1)
+    with board.open("few"):
+        for _ in range(2):
+            assert board.client.get("/events/few").data
+    samples = board.scrape()
+    found = {name: value for name, value in samples.items() if "refused" in name}
+    assert found.pop(f'sse_streams_refused_total{{limit="{limit}"}}') == 2
+    assert list(found.values()) == [0, 0, 0]
+    assert samples["sse_max_clients"] == config.get("SSE_MAX_CLIENTS", 10_000)
+    assert (board.sse.stats()["refused"], board.sse.stats()["refused_by"]) == (2, {limit: 2})
+
+
+def test_draining_and_warnings_are_shown() -> None:
+    board = Measured(SSE_BROKER_URL="memory://")
+    before = board.scrape()
+    assert before["sse_draining"] == 0
+    board.sse._state()._warn("too few files")
+    board.sse._state().streams.drain()
+    after = board.scrape()
+    assert (after["sse_draining"], after["sse_warnings"]) == (1, before["sse_warnings"] + 1)
 
 
 def test_the_latency_of_publishing_falls_into_its_buckets() -> None:
@@ -386,9 +426,13 @@ made = metrics.SseMetrics(sse, registry=own)
 """
 
 
-def run(script: str, folder: Path | str, cwd: Path = ROOT) -> None:
+def run(script: str, folder: Path | str, *within: str, cwd: Path = ROOT) -> None:
+    """In a process of its own.
+
+    :param within: a command that runs it.
+    """
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", SCRIPT + script],
+        [*within, sys.executable, "-W", "error", "-c", SCRIPT + script],
         cwd=cwd,
         env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(folder)},
         timeout=PATIENCE,
@@ -472,6 +516,92 @@ shop.publish("a", 2)
 until(lambda: values().get("sse_events_published_total") and values().get("shop_sse_events_published_total"))
 assert values()["sse_events_published_total"] == "1.0"
 assert values()["shop_sse_events_published_total"] == "2.0"
+""",
+        tmp_path,
+    )
+
+
+#: Gives a command a file system of 512 kB at the folder of the metrics, which it alone sees.
+SMALL_DISK = 'mount -t tmpfs -o size=512k small "$PROMETHEUS_MULTIPROC_DIR" && exec "$@"'
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> list[str]:
+    """A command that runs another one with a small file system at this folder; skips where no mount is allowed."""
+    unshare = program("unshare", "util-linux")
+    for way in ("-Urm", "-m"):  # as anybody, as root
+        command = [unshare, way, "sh", "-c", SMALL_DISK, "sh"]
+        env = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+        tried = subprocess.run([*command, "true"], env=env, capture_output=True, text=True, check=False)
+        if tried.returncode == 0:
+            return command
+    pytest.skip(f"no file system can be mounted here: {tried.stderr}")
+
+
+def test_a_full_disk_costs_the_metrics_and_no_stream(small_disk: list[str], tmp_path: Path) -> None:
+    """prometheus_client alone would have the process end by SIGBUS."""
+    run(
+        """
+import logging
+from contextlib import suppress
+from flask_sse_emitters.testing import open_stream
+
+said = []
+handler = logging.Handler()
+handler.emit = lambda record: said.append(record.getMessage()) if record.levelname == "WARNING" else None
+logging.getLogger("flask_sse_emitters.metrics").addHandler(handler)
+app.register_blueprint(sse.blueprint, url_prefix="/events")
+sse.channel("a", public=True)
+full = os.path.join(os.environ["PROMETHEUS_MULTIPROC_DIR"], "full")
+with suppress(OSError), open(full, "wb", buffering=0) as file:
+    while file.write(bytes(4096)):
+        pass
+
+with open_stream(app.test_client(), "/events?channel=a") as stream:
+    for number in range(20):
+        sse.publish("a", number)
+        until(lambda: not made._is_due)  # it has tried to write
+    assert len(stream.ready()) == 20
+    assert files() == ["full"], files()
+    [warning] = said
+    assert "No space left on device" in warning and "said once" in warning, warning
+    os.remove(full)
+    sse.publish("a", "there is room again")
+    until(lambda: values().get("sse_events_published_total") == "21.0")
+    assert len(said) == 1
+""",
+        tmp_path,
+        *small_disk,
+    )
+
+
+def test_room_is_reserved_beside_what_the_app_has_written_itself(tmp_path: Path) -> None:
+    run(
+        """
+from prometheus_client import Counter
+Counter("orders", "Those of the app.").inc(7)
+sse.publish("a", 1)
+until(lambda: values().get("sse_events_published_total") == "1.0")
+assert values()["orders_total"] == "7.0"
+folder = os.environ["PROMETHEUS_MULTIPROC_DIR"]
+for name in files():
+    found = os.stat(os.path.join(folder, name))
+    assert found.st_blocks * 512 >= found.st_size >= 1 << 16, (name, found)
+""",
+        tmp_path,
+    )
+
+
+def test_the_first_request_of_a_process_is_a_scrape_that_has_its_gauges(tmp_path: Path) -> None:
+    run(
+        """
+metrics.INTERVAL = 3600
+app.get("/metrics")(values)
+assert not files()
+found = app.test_client().get("/metrics").json
+assert found["sse_broker_up"] == "1.0"
+assert (found['sse_clients{outlet="server"}'], found['sse_clients{outlet="handed_off"}']) == ("0.0", "0.0")
+assert found['sse_streams_refused_total{limit="SSE_MAX_CLIENTS"}'] == "0.0"
 """,
         tmp_path,
     )
@@ -616,6 +746,19 @@ def test_a_worker_that_ends_writes_all_that_it_has_counted(kind: str, tmp_path: 
         scrapes.come_to(deliveries=20, publish_seconds_count=5, events_published=5)
         await_both(server, held)
         assert [files_of(tmp_path, process) for process in held] == [["counter", "histogram"]] * 2
+
+
+@pytest.mark.parametrize("kind", ["gevent", "gthread"])
+def test_every_scrape_during_a_reload_has_the_gauges(kind: str, tmp_path: Path) -> None:
+    with serving(kind, tmp_path, interval=3600) as server, ExitStack() as stack:
+        held, _ = connect(server, stack, 1)
+        scrapes = Scrapes(server)
+        server.signal(signal.SIGHUP)
+        while {worker.pid for worker in server.workers} & set(held):
+            samples = scrapes()
+            assert {"sse_broker_up", 'sse_clients{outlet="server"}', "sse_draining"} <= set(samples)
+        assert in_short(scrapes())["clients"] == 0
+        await_both(server, held)
 
 
 # Without prometheus_client.
