@@ -166,9 +166,9 @@ def main() -> None:
             options.folder.mkdir(parents=True, exist_ok=True)
             for name, shot in shots.items():
                 (options.folder / f"{name}.png").write_bytes(shot)
-        clip = {"x": 0.0, "y": 0.0, "width": 1280.0, "height": 1225.0}
+        clip = {"x": 0.0, "y": 0.0, "width": 1280.0, "height": 1216.0}
         looks = [pages[f"1280-{scheme}"].screenshot(clip=clip, full_page=True) for scheme in ("light", "dark")]  # type: ignore[arg-type]
-        both = browser.new_page(viewport={"width": 1280, "height": 1225})
+        both = browser.new_page(viewport={"width": 1280, "height": 1216})
         both.evaluate(_BOTH, [f"data:image/png;base64,{base64.b64encode(look).decode()}" for look in looks])
         both.screenshot(path=PICTURE if options.folder is None else options.folder / "both.png")
 

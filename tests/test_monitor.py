@@ -18,7 +18,7 @@ import pytest
 from flask import Flask, Response, abort
 from flask.testing import FlaskClient
 
-from flask_sse_emitters import SSE, AccessDenied, CloseReason, Event
+from flask_sse_emitters import SSE, AccessDenied, BrokerUnavailable, CloseReason, Event
 from flask_sse_emitters.frames import Frame, make_frame, numbered
 from flask_sse_emitters.monitor.others import ASKED_EVERY, Others
 from flask_sse_emitters.monitor.pulse import Pulse
@@ -649,6 +649,22 @@ def test_a_test_event_is_published_as_text_or_as_json() -> None:
         (None, "[1, 2]"),
         ("created", "null"),
     ]
+
+
+def test_the_answer_to_a_test_event_says_how_many_clients_read_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    app, sse = open_app()
+    client = app.test_client()
+    found = []
+    with open_stream(app.test_client(), "/events?channel=orders"):
+        found.append(client.post(f"{MONITOR}/publish", json=TEST_EVENT).json)
+    found.append(client.post(f"{MONITOR}/publish", json={**TEST_EVENT, "channel": "unread"}).json)
+
+    def away(_channel: str) -> int:
+        raise BrokerUnavailable("away")
+
+    monkeypatch.setattr(sse._channels().broker, "clients_elsewhere", away)
+    found.append(client.post(f"{MONITOR}/publish", json=TEST_EVENT).json)
+    assert [answer and answer["clients"] for answer in found] == [1, 0, None]
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 from .client import Client, answer, connected, new_name, post
 from .conftest import program
+from .redis_server import RedisServer
 from .servers import ROOT, Server
 from .test_browser import FLAGS
 from .waiting import PATIENCE, until
@@ -174,25 +175,64 @@ def test_a_flood_stays_readable(page: Page, server: Server) -> None:
     expect(page.locator("#events details[open]")).to_have_count(1)
 
 
+def publishing_form(page: Page) -> Locator:
+    """It is folded up until it is wanted."""
+    expect(page.locator("#publish")).to_be_hidden()
+    page.get_by_text("Publish a test event").click()
+    return page.locator("#publish")
+
+
+def press_publish(page: Page) -> None:
+    """And say that it is meant."""
+    page.get_by_role("button", name="Publish…").click()
+    page.get_by_role("dialog").get_by_role("button", name="Publish").click()
+
+
+def test_a_publish_is_asked_about_with_how_many_read_the_channel(page: Page, server: Server) -> None:
+    channel, unread = new_name(), new_name()
+    question = page.get_by_role("dialog")
+    form = publishing_form(page)
+    with ExitStack() as stack:
+        listening(stack, server, channel, 2)
+        expect(page.locator("#channels tr").filter(has_text=channel).locator("td").first).to_have_text("2")
+        show(page, channel)
+        form.get_by_label("Channel").fill(channel)
+        form.get_by_label("Data").fill("meant for nobody")
+        for key in ("Enter", "Escape"):  # the focus is on Cancel
+            form.get_by_role("button").click()
+            expect(question).to_contain_text(f"Publish to {channel}?")
+            expect(question).to_contain_text("2 clients read the channel now.")
+            page.keyboard.press(key)
+            expect(question).to_be_hidden()
+        post(server, f"{PREFIX}/events-of/{channel}", "the only one")
+        expect(event(page, "the only one")).to_have_count(1)
+        expect(page.locator("#events li")).to_have_count(1)
+    form.get_by_label("Channel").fill(unread)
+    form.get_by_role("button").click()
+    expect(question).to_contain_text("No client reads the channel now.")
+    question.get_by_role("button", name="Publish").click()
+    expect(page.locator("#publish-result")).to_contain_text("No client reads the channel now.")
+
+
 def test_the_form_publishes_and_says_what_is_wrong(page: Page, server: Server) -> None:
     channel = new_name()
-    form = page.locator("#publish")
+    form = publishing_form(page)
     with connected(server, f"{PREFIX}/events?channel={channel}") as client:
         form.get_by_label("Channel").fill(channel)
         form.get_by_label("Event name").fill("created")
         form.get_by_label("Data").fill('{"id": 7}')
-        form.get_by_label("is JSON").check()
-        form.get_by_role("button").click()
+        form.get_by_label("Send as JSON").check()
+        press_publish(page)
         [got] = client.events(1)
-    assert (got.event, json.loads(got.data)) == ("created", {"id": 7})
-    expect(page.locator("#publish-result")).to_have_text(f"Published as {got.id}")
+        assert (got.event, json.loads(got.data)) == ("created", {"id": 7})
+        expect(page.locator("#publish-result")).to_have_text(f"Published as {got.id}. 1 client reads the channel now.")
     expect(page.locator("#publish-error")).to_be_hidden()
     form.get_by_label("Data").fill("{")
-    form.get_by_role("button").click()
+    press_publish(page)
     expect(page.locator("#publish-error")).to_contain_text("no JSON")
     expect(page.locator("#publish-result")).to_be_empty()
     form.get_by_label("Channel").fill("two words")
-    form.get_by_role("button").click()
+    press_publish(page)
     expect(page.locator("#publish-error")).to_contain_text("ASCII letters")
     form.get_by_label("Channel").fill("")
     form.get_by_role("button").click()
@@ -268,6 +308,7 @@ def test_the_page_fits_its_window_and_everybody(width: int, scheme: Any, browser
         post(server, f"{PREFIX}/events-of/{channel}", "x" * 600)
         size = {"width": width, "height": 800}
         page = stack.enter_context(opened(browser, server, f"/#{channel}", viewport=size, color_scheme=scheme))
+        publishing_form(page)
         expect(page.locator("#events li")).to_have_count(4)
         expect(page.locator("#channels tr").first).to_be_visible()
         assert page.evaluate("document.documentElement.scrollWidth") <= width
@@ -279,6 +320,49 @@ def test_the_page_fits_its_window_and_everybody(width: int, scheme: Any, browser
         found = page.evaluate("axe.run({ runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'best-practice'] })")
         assert [(each["id"], each["nodes"][0]["html"]) for each in found["violations"]] == []
         assert len(found["passes"]) > 20
+
+
+#: Draws points of a second each, of two times within the last five minutes.
+DRAW = """async () => {
+    const { chart } = await import(new URL("static/figures.js", document.baseURI));
+    const now = Date.now();
+    const run = (from, to) => Array.from({ length: to - from }, (_, index) =>
+        ({ at: now + (from + index) * 1000, clients: 5, deliveries: 9, published: 1 }));
+    chart.fill([...run(-200, -150), ...run(-20, 1)]);
+    return document.getElementById("chart").querySelectorAll("rect.unwatched").length;
+}"""
+
+
+def test_times_that_were_not_watched_are_marked_in_the_chart(page: Page) -> None:
+    until(lambda: number_of_points(page) > 0, "figures")
+    assert page.evaluate(DRAW) == 2
+    assert page.locator("#chart text.unwatched").all_text_contents() == ["not watched"] * 2
+    points = number_of_points(page)
+    until(lambda: number_of_points(page) > points, "new figures")
+    expect(page.locator("#chart")).to_have_attribute(
+        "aria-label", re.compile("five minutes, [34] min of them not watched")
+    )
+
+
+def test_on_a_phone_channels_come_first_and_no_table_is_cut(browser: Browser) -> None:
+    with RedisServer() as redis, ExitStack() as stack:
+        env = {"SCRIPT_NAME": PREFIX, "SSE_BROKER_URL": redis.url}
+        servers = [stack.enter_context(Server("gevent", "tests.monitor_app:app", env=env)) for _ in range(2)]
+        for server in servers:
+            stack.enter_context(connected(server, f"{PREFIX}/events?channel=orders"))
+        size = {"width": 390, "height": 844}
+        page = stack.enter_context(opened(browser, servers[0], viewport=size))
+        expect(page.locator("#processes tr")).to_have_count(2)
+        expect(page.locator("#monitors")).to_have_text("in 2 processes; 1 monitor in this one")
+        tops = [page.locator(f".{name}.card").bounding_box() for name in ("channels", "live", "history")]
+        [channels, live, history] = [box["y"] for box in tops if box is not None]
+        assert channels < live < history
+        assert channels < 600
+        cut = "each => each.clientWidth > 0 && (each.scrollWidth > each.clientWidth)"
+        assert page.locator(".scroll").evaluate_all(f"all => all.filter({cut}).map(each => each.ariaLabel)") == []
+        for head in ("Uptime", "Last report", "Broker"):
+            shown = page.locator(f"#processes td[data-head='{head}']").first
+            assert shown.evaluate("cell => getComputedStyle(cell, '::before').content") == f'"{head}"'
 
 
 def test_it_is_used_with_the_keyboard_alone(page: Page, server: Server) -> None:
@@ -297,10 +381,13 @@ def test_it_is_used_with_the_keyboard_alone(page: Page, server: Server) -> None:
             "Pause",
             "channel",
             "Show",
-            "text",
-            "is_json",
-            "Publish",
+            "Publish a test event",
         ]:
+            assert name in reached, f"{name} cannot be reached: {reached}"
+        page.locator("summary").focus()
+        page.keyboard.press("Enter")
+        reached = walk(page)
+        for name in ["text", "is_json", "Publish…"]:
             assert name in reached, f"{name} cannot be reached: {reached}"
         page.locator("#channels button").first.focus()
         page.keyboard.press("Enter")

@@ -14,7 +14,7 @@ from typing import Any
 from flask import Blueprint, Response, current_app, jsonify, redirect, request, send_file
 
 from ..answers import deny, plain
-from ..channel import name_for_operator
+from ..channel import Channel, name_for_operator
 from ..errors import AccessDenied, BrokerUnavailable, InvalidChannel, InvalidEvent
 from ..posting import parse_json
 from ..state import State
@@ -107,9 +107,16 @@ def _publish(state: State) -> Response:
     except BrokerUnavailable as error:
         outcome = "It may have been published or not" if error.may_be_published else "It was not published"
         return _refuse(503, f"{outcome}: {error}")
-    response = jsonify(id=event_id)
+    response = jsonify(id=event_id, clients=_readers(state, channel))
     response.status_code = 201
     return response
+
+
+def _readers(state: State, channel: str) -> int | None:
+    """How many clients of all processes read the channel; None where the broker does not say."""
+    with suppress(BrokerUnavailable):
+        return Channel(channel, lambda: state.channels).subscribers()
+    return None
 
 
 def _said() -> Any:

@@ -1,7 +1,10 @@
+import { span } from "./numbers.js";
+
 const SPAN = 300_000;
-const GAP = 4_500; // nobody watched, or the server was away: no line is drawn across
+const GAP = 4_500; // no monitor was open, or the server was away: no line is drawn across, and the time is marked
 const GUTTER = 46;
 const FOOT = 22;
+const LABEL = 80; // so wide is "not watched"
 
 /** Clients, and deliveries a second, over the last five minutes. */
 export class Chart {
@@ -32,8 +35,9 @@ export class Chart {
     const { clients, deliveries } = this.#points.at(-1);
     const [least, most] = [Math.min, Math.max].map((of) => of(...this.#points.map((point) => point.clients)));
     const peak = Math.max(...this.#points.map((point) => point.deliveries));
+    const unwatched = this.#unwatched().reduce((sum, [from, to]) => sum + to - from, 0);
     return (
-      `The last five minutes. Clients: ${clients} now, between ${least} and ${most}. ` +
+      `The last five minutes${unwatched ? `, ${span(unwatched / 1000)} of them not watched` : ""}. Clients: ${clients} now, between ${least} and ${most}. ` +
       `Deliveries a second: ${Math.round(deliveries)} now, at most ${Math.round(peak)}.`
     );
   }
@@ -58,7 +62,8 @@ export class Chart {
       { key: "clients", top: 8, bottom: split - 10, steps: true },
       { key: "deliveries", top: split + 10, bottom: height },
     ].map((pane) => ({ ...pane, most: roundUp(Math.max(4, ...this.#points.map((point) => point[pane.key]))) }));
-    this.#grid.replaceChildren(...panes.flatMap((pane) => this.#rules(pane)), ...this.#times(height));
+    const unwatched = this.#unwatched().flatMap((hole) => this.#mark(hole, height));
+    this.#grid.replaceChildren(...unwatched, ...panes.flatMap((pane) => this.#rules(pane)), ...this.#times(height));
     this.#curves.replaceChildren(...panes.map((pane) => this.#curve(pane)));
   }
 
@@ -93,6 +98,26 @@ export class Chart {
       svg("path", { class: "line", d: runs.map(({ line }) => line).join("") }),
     );
     return group;
+  }
+
+  /** The times of which there are no figures: from, to. */
+  #unwatched() {
+    const end = this.#points.at(-1)?.at;
+    if (end === undefined) return [];
+    const runs = this.#runs();
+    const ends = [end - SPAN, ...runs.map((run) => run.at(-1).at)];
+    return runs.map((run, index) => [ends[index], run[0].at]).filter(([from, to]) => to - from > GAP);
+  }
+
+  #mark([from, to], height) {
+    const end = this.#points.at(-1).at;
+    const x = (at) => this.#width * (1 - (end - at) / SPAN);
+    const width = x(to) - x(from);
+    const band = svg("rect", { class: "unwatched", x: x(from).toFixed(1), y: 8, width: width.toFixed(1), height: height - 8 });
+    band.append(svg("title", {}, "not watched"));
+    if (width < LABEL) return [band];
+    const middle = ((x(from) + x(to)) / 2).toFixed(1);
+    return [band, svg("text", { class: "unwatched", x: middle, y: 24, "text-anchor": "middle" }, "not watched")];
   }
 
   #runs() {

@@ -26,6 +26,13 @@ export function rows(body, items, key, makeRow, fill) {
   known.forEach((row) => row.remove());
 }
 
+/** Give each cell the head of its column, which is shown beside it where the table is too wide for the window. */
+export function labelled(body, row) {
+  const heads = body.parentElement.tHead.rows[0].cells;
+  [...row.cells].forEach((cell, index) => (cell.dataset.head = heads[index].textContent));
+  return row;
+}
+
 export function cells(...classes) {
   const row = make("tr");
   classes.forEach((className, index) => {

@@ -1,5 +1,5 @@
 import { Chart } from "./chart.js";
-import { $, cells, make, rows, write } from "./dom.js";
+import { $, cells, labelled, make, rows, write } from "./dom.js";
 import { choose, shownChannel } from "./events.js";
 import { bytes, count, many, rate, span, tenths } from "./numbers.js";
 
@@ -13,7 +13,7 @@ export function show(news) {
   chart.add(point);
   showWhere();
   write($("clients"), count(point.clients));
-  write($("monitors"), `and ${many(report.monitors, "monitor")}`);
+  write($("monitors"), clientsScope(processes.length));
   write($("deliveries"), rate(point.deliveries));
   write($("delivered"), `${count(totals.deliveries)} in all, ${bytes(totals.bytes)}`);
   write($("published"), rate(point.published));
@@ -30,6 +30,20 @@ export function show(news) {
   element.dataset.points = Number(element.dataset.points) + 1;
   element.setAttribute("aria-label", chart.summary());
   if (!shownChannel() && report.channels.length) choose(report.channels[0].name);
+}
+
+/** Of how many processes clients are; monitors are those of the process that serves this page, and no clients. */
+function clientsScope(count) {
+  const monitors = many(report.monitors, "monitor");
+  return count > 1 ? `in ${count} processes; ${monitors} in this one` : `and ${monitors}`;
+}
+
+/** How many clients read a channel now; null where that is not known here. */
+export function readers(name) {
+  const channel = report?.channels.find((each) => each.name === name);
+  if (channel) return channel.clients;
+  const isWhole = report && report.channels_in_all === report.channels.length && (report.sees_all || !report.is_shared);
+  return isWhole ? 0 : null;
 }
 
 function publishing({ published, confirmed, seconds, failed }) {
@@ -167,7 +181,7 @@ function showSlow() {
   write($("slow-scope"), report.is_shared ? "of the process that serves this page" : "");
   const numbered = slow.map((client, index) => ({ ...client, index }));
   const columns = ["name", "name", "number", "number", "wide", "number"];
-  rows($("slow"), numbered, (client) => String(client.index), () => cells(...columns), (row, client) => {
+  rows($("slow"), numbered, (client) => String(client.index), () => labelled($("slow"), cells(...columns)), (row, client) => {
     const by = client.outlet === "handed_off" ? "event loop" : "server";
     const who = client.identity ?? "–";
     const texts = [who, client.channels.join(", ") || "a list", count(client.pending), count(client.dropped), by, span(client.seconds)];
@@ -179,7 +193,7 @@ function showProcesses(processes) {
   $("processes-card").hidden = !report.is_shared;
   write($("processes-shown"), many(processes.length, "process", "processes"));
   const columns = ["", "number", "number", "number", "number", "number", "", "number", "number"];
-  rows($("processes"), processes, (process) => process.id, () => cells(...columns), (row, process) => {
+  rows($("processes"), processes, (process) => process.id, () => labelled($("processes"), cells(...columns)), (row, process) => {
     const said = process === processes[0] ? "now" : `${span(process.age)} ago`;
     const known = (number) => (number === null ? "–" : count(number));
     const runs = process.since ? span(report.at / 1000 - process.since) : "–";

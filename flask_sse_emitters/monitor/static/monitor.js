@@ -81,50 +81,6 @@ setInterval(() => {
 addEventListener("pagehide", () => source?.close());
 addEventListener("pageshow", (event) => event.persisted && listen());
 
-/* The form -------------------------------------------------------------------------------------------------------- */
-
-const form = $("publish");
-
-form.addEventListener("submit", async (event) => {
-  event.preventDefault();
-  const { channel, event: name, text, is_json: isJson } = form.elements;
-  const sent = { channel: channel.value.trim(), event: name.value, text: text.value, is_json: isJson.checked };
-  say("", "");
-  if (!sent.channel) {
-    say("", "Say which channel.");
-    channel.focus();
-    return;
-  }
-  try {
-    say(`Published as ${await publish(sent)}`, "");
-  } catch (error) {
-    say("", error.message);
-  }
-});
-
-function say(result, error) {
-  $("publish-result").textContent = result;
-  $("publish-error").textContent = error;
-}
-
-async function publish(event) {
-  let answer;
-  try {
-    answer = await fetch("publish", {
-      method: "POST",
-      headers: { "Content-Type": "application/json" },
-      body: JSON.stringify(event),
-      signal: AbortSignal.timeout(15_000),
-    });
-  } catch {
-    throw new Error("The server cannot be reached.");
-  }
-  const said = await answer.json().catch(() => ({}));
-  if (!answer.ok) throw new Error(said.error ?? `The server answered ${answer.status}.`);
-  return said.id;
-}
-
-
 document.addEventListener("channel", listen);
 showState();
 addEventListener("hashchange", chooseByHash);
