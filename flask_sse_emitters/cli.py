@@ -23,6 +23,7 @@ from .check import Finding, Plan, Target, check
 from .errors import BrokerUnavailable, InvalidChannel, InvalidEvent, SseError
 from .listening import Listening
 from .posting import parse_json
+from .processes import readable
 from .settings import EXTENSION, Settings, checked
 from .status import describe, totals
 from .terminal import escape_block, escape_controls
@@ -159,10 +160,11 @@ def status(as_json: bool) -> None:
     _shared_channels()
     with _warnings_to(logging.NullHandler()), _clean_errors():
         processes = current_app.extensions[EXTENSION].processes()
+    read = [each for each in map(readable, processes) if each is not None]
     if as_json:
-        click.echo(json.dumps({**totals(processes), "processes": processes}, indent=2))
+        click.echo(json.dumps({**totals(read), "processes": processes}, indent=2))
     else:
-        click.echo(describe(processes))
+        click.echo(describe(read))
 
 
 def _target(url: str, headers: Sequence[str], insecure: bool) -> Target:

@@ -15,6 +15,7 @@ from click.testing import Result
 from flask import Flask
 
 from flask_sse_emitters import SSE
+from flask_sse_emitters.state import State
 from flask_sse_emitters.status import describe, totals
 
 from .client import Client, connected, get, post
@@ -178,3 +179,16 @@ def test_what_others_say_of_themselves_is_shown_without_control_characters() -> 
     shown = describe([{**said, "broker": {"state": "degraded", "error": hostile}}], NOW)
     assert shown.count(r"\x1b[2J\n\x9b1m\u202e") == 4
     assert shown.replace("\n", "").isprintable()
+
+
+def test_a_process_that_says_what_makes_no_sense_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [*PROCESS, "gaps", "refused"]
+    wrong = [{**dict.fromkeys(names, value), "id": "b"} for value in (None, "many", -1, float("nan"), [1], {"a": "b"})]
+    wrong[0]["broker"] = {"state": "degraded", "error": "timed out", "troubles": ["orders cannot be read", None]}
+    monkeypatch.setattr(State, "processes", lambda _: [{**PROCESS, "id": "a"}, *wrong])
+    result = invoked(SSE_BROKER_URL="redis://127.0.0.1:1")
+    assert result.exit_code == 0, result.exception
+    assert result.stdout.startswith("7 processes, 1,500 clients, 2 channels\n")
+    assert "\nweb-1    7 " in result.stdout
+    assert "\nwarning, of 1 process: the broker is degraded: timed out\n" in result.stdout
+    assert "\nwarning, of 1 process: orders cannot be read\n" in result.stdout

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..brokers import Broker
 from ..errors import BrokerUnavailable
-from .report import readable
+from ..processes import readable
 
 log = logging.getLogger(__name__)
 

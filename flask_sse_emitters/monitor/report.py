@@ -9,6 +9,7 @@ from operator import itemgetter
 from typing import Any, NamedTuple
 
 from ..callbacks import CloseReason
+from ..processes import TOTALS
 
 #: So many channels are shown, those with most clients first.
 CHANNELS_SHOWN = 200
@@ -19,17 +20,8 @@ CALM_SECONDS = 10.0
 #: Seconds that must lie between two figures of which a rate is made.
 LEAST_APART = 0.1
 
-#: What is counted in every process, and shown as one total.
-_TOTALS = ("opened", "refused", "denied", "published", "deliveries", "bytes", "replayed", "gaps", "dropped", "pending")
-
-#: What is counted by something.
-_COUNTS = ("outlets", "declined", "closed", "channels", "publish")
-
 #: Whose rates those of channels are: no process has such an id.
 _CHANNELS = "channels"
-
-#: No figure is as large, nor is one less than 0.
-_TOO_MUCH = 2**63
 
 #: What of a process is shown as it says it.
 _OF_PROCESS = ("id", "age", "pid", "host", "since", "clients", "pending", "dropped", "draining")
@@ -78,44 +70,12 @@ def _rate(said: Sequence[_Said], name: str) -> float | None:
     return grown / (last.at - first.at)
 
 
-def readable(process: object) -> dict[str, Any] | None:
-    """What another process says of itself, without what this version cannot read; None where that is nothing at all.
-
-    It may run another version of this package, which counts otherwise.
-    """
-    if not isinstance(process, Mapping) or not isinstance(process.get("id"), str):
-        return None
-    names = (*_TOTALS, "clients", "pid", "since", "age")
-    numbers = {name: process[name] for name in names if _is_number(process.get(name))}
-    counts = {key: _numbers(process[key]) for key in _COUNTS if isinstance(process.get(key), Mapping)}
-    host, broker, warnings = process.get("host"), process.get("broker"), process.get("warnings")
-    state = broker.get("state") if isinstance(broker, Mapping) else None
-    return {
-        "age": 0.0,
-        **numbers,
-        **counts,
-        "id": process["id"],
-        "host": host if isinstance(host, str) else None,
-        "broker": {"state": state} if isinstance(state, str) else {},
-        "draining": process.get("draining") is True,
-        "warnings": [text for text in warnings if isinstance(text, str)] if isinstance(warnings, list) else [],
-    }
-
-
-def _numbers(counts: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: count for name, count in counts.items() if _is_number(count)}
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and 0 <= value < _TOO_MUCH  # and so finite
-
-
 def make_report(
     processes: Sequence[Mapping[str, Any]], rates: Rates, calm_rates: Rates, now: float, clock: float
 ) -> dict[str, Any]:
     """What the page shows of them.
 
-    :param processes: as ``sse.processes()`` has them, the one that asks first; others as :func:`readable` has them.
+    :param processes: as ``sse.processes()`` has them, the one that asks first; others as :func:`.readable` has them.
     :param rates: of this process, from one look to the next.
     :param calm_rates: of channels, and of processes that are heard of now and then.
     :param now: the time, in seconds since 1970.
@@ -123,7 +83,7 @@ def make_report(
     """
     here = processes[0]
     shown = [_process(process, rates if process is here else calm_rates, clock) for process in processes]
-    totals = {name: sum(process.get(name, 0) for process in processes) for name in _TOTALS}
+    totals = {name: sum(process.get(name, 0) for process in processes) for name in TOTALS}
     publishing = [process.get("publish", {}) for process in processes]
     clients = _added(processes, "channels")
     channels = _channels(clients, here["events"], calm_rates, clock)
