@@ -865,6 +865,25 @@ def test_a_thread_that_cannot_start_is_started_later(server: RedisServer, monkey
     broker.close()
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_listening_thread_that_ends_is_followed_by_another(server: RedisServer, board: Board) -> None:
+    about, ends = board.sse._channels().broker.about, [KeyboardInterrupt]
+
+    def end_once() -> Any:
+        if ends:
+            raise ends.pop()
+        return about()
+
+    with board.open("a") as stream:
+        board.publish("a", 1)
+        read(stream, 1)
+        board.sse._channels().broker.about = end_once
+        until(lambda: not ends, "the thread to end")
+        board.publish("a", 2)
+        assert texts(read(stream, 1)) == ["2"]
+        await_state(board, "ok")
+
+
 def test_a_listener_that_fails_holds_up_no_other_one(server: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
     class Failing(Ear):
         def arrived(self, frames: Sequence[Frame]) -> None:  # noqa: ARG002 - it fails

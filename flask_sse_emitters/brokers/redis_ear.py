@@ -56,7 +56,7 @@ LOOK_EVERY, LOOK_EVERY_IN_CLUSTER = 86_400.0, 20.0
 #: A channel that has had no event is looked up so often, in seconds: Redis forgets it after :data:`.UNUSED_MS`.
 LOOK_UNUSED_EVERY = 300.0
 
-#: Seconds for which a channel is listened to after its last client has left: one that comes meanwhile finds its log, and
+#: Seconds for which a channel is listened to after its last client has left. The next client then finds its log here:
 #: Redis need not send all of it again.
 LINGER = 5.0
 
@@ -225,6 +225,25 @@ class Ear:
     # On the thread.
 
     def _run(self, bell: Bell) -> None:
+        try:
+            self._listen(bell)
+        except BaseException as error:  # as of a greenlet that is killed, or to which a timeout was left
+            bell.close()
+            if self._closed:
+                self._ended = True
+            else:
+                self._health.fails("listening", error)
+                SCHEDULER.call_at(SCHEDULER.clock() + FIRST_WAIT, self._start)
+            raise
+        if self._abandoned:
+            parker().park()  # threads that end here are unknown to threading
+        try:
+            self._leave()
+        finally:
+            bell.close()
+            self._ended = True
+
+    def _listen(self, bell: Bell) -> None:
         wait, says = FIRST_WAIT, True
         while not self._closed:
             self._let_go()
@@ -243,13 +262,6 @@ class Ear:
             until = time.monotonic() + wait * CHANCE.uniform(1 - SPREAD, 1 + SPREAD)
             while not self._closed and time.monotonic() < until:
                 time.sleep(FIRST_WAIT / 2)
-        if self._abandoned:
-            parker().park()  # threads that end here are unknown to threading
-        try:
-            self._leave()
-        finally:
-            bell.close()
-            self._ended = True
 
     def _leave(self) -> None:
         try:
