@@ -456,6 +456,34 @@ def test_a_log_whose_entries_are_not_ours_fails_alone(server: RedisServer, board
     until(lambda: "troubles" not in broker_state(board), "it to be over: nobody reads it any more")
 
 
+@pytest.mark.parametrize("foreign", ["SET sse:{bad}:log x", "XADD sse:{bad}:log * what this"])
+def test_a_log_that_is_not_ours_is_begun_anew_by_the_next_event(
+    server: RedisServer, board: Board, foreign: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = client_of(server)
+    ids = board.publish("bad", 1, 2)
+    if foreign.startswith("SET"):
+        client.delete("sse:{bad}:log")
+    server.run(foreign)
+    with closing_board(server.url) as other:
+        new = other.publish("bad", 3, 4)
+        assert new == [moved(ids[1], 1), moved(ids[1], 2)]
+        events = board_reads(other, "bad", last=ids[0], count=3)
+        assert gap_of(events) == {"requested": ids[0], "oldest": new[0], "newest": new[1]}
+        assert texts(events[1:]) == ["3", "4"]
+        assert texts(board_reads(other, "bad", last=ids[1], count=2)) == ["3", "4"]
+    assert sum("sse:{bad}:log held something else" in message for message in caplog.messages) == 1
+
+
+def test_a_log_whose_oldest_entry_is_not_ours_is_published_to(server: RedisServer, board: Board) -> None:
+    client = client_of(server)
+    client.xadd("sse:{bad}:log", {"what": "is this"}, id="0-1")
+    client.hset("sse:{bad}:at", mapping={"epoch": "abcde", "offset": 0})
+    [first] = board.publish("bad", 1)
+    assert first == "abcde-1"
+    assert [entry_id for entry_id, _ in client.xrange("sse:{bad}:log")] == [b"1-0"]
+
+
 def test_scripts_that_the_server_has_forgotten_are_given_to_it_again(server: RedisServer, board: Board) -> None:
     with board.open("a") as stream:
         for number in range(3):

@@ -7,6 +7,7 @@ an error, and what others published meanwhile comes when it is back.
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -25,6 +26,8 @@ from .redis_errors import KEYS, diagnose, may_be_done, shown
 from .redis_health import PUBLISHING, Health
 from .redis_known import Known, KnownEvents
 from .redis_wire import PROCESSES, PUBLISH, SUM, Names, publish_arguments, read_process
+
+log = logging.getLogger(__name__)
 
 #: An id that cannot be read.
 NOWHERE = Position("", 0)
@@ -53,11 +56,13 @@ class RedisBroker(Broker):
         _refuse_unpatched()
         try:
             with within(self._seconds):
-                event_id, is_new, ms = self._run_publish(channel, keys, frame, bounds)
+                event_id, is_new, ms, is_begun = self._run_publish(channel, keys, frame, bounds)
         except (redis.RedisError, OSError) as error:
             raise self._publish_failed(channel, keys, error) from error
         self._health.works(PUBLISHING)
         self._health.channel_works(PUBLISHING, channel)
+        if is_begun:
+            log.warning("%s held something else than this package puts there: deleted, and begun anew", keys[1])
         published = Published(event_id.decode(), bool(is_new))
         if published.is_new:
             [position] = read_ids(published.id, 1) or [NOWHERE]

@@ -80,7 +80,7 @@ if epoch == known then
       lost = redis.call('HGET', at, 'last') ~= seen_at
     else
       local place = string.format('%.0f-0', seen)
-      local there = redis.call('XRANGE', log, place, place)[1]
+      local there = redis.pcall('XRANGE', log, place, place)[1]
       lost = there and there[2][6] ~= seen_at
     end
   end
@@ -100,16 +100,18 @@ end
 #: Gives the event an offset, keeps it, and announces it. Where another server is the master, which may lack events that
 #: were confirmed, offsets go on under another epoch: so the next event gets no lost one's id. Whether a server that was
 #: started again may lack any is its settings' matter: where nothing is said of them yet, gives ``?`` and does nothing.
+#: Where the log is something else, or ends with an entry that this package never made, it is deleted and begun anew:
+#: clients that lack some of it are told of a gap. The last of what this gives says so.
 PUBLISH = Script(f"""
 local at, log, key = KEYS[1], KEYS[2], KEYS[3]
 local new, body, name, events, ms, announced, is_durable, known, seen, seen_at, is_sure = unpack(ARGV)
 if key then
   local before = redis.call('GET', key)
-  if before then return {{before, 0, 0}} end
+  if before then return {{before, 0, 0, 0}} end
 end
 {_READ_CHANNEL}
 if epoch and is_other then
-  if is_durable == '' then return {{'?', 0, 0}} end
+  if is_durable == '' then return {{'?', 0, 0, 0}} end
   if is_durable == '0' or not string.match(info, 'master_replid2:0+%s') then
     former = epoch .. ':' .. (offset or '0') .. ' ' .. (former or '')
     former = string.match(former, '^' .. string.rep('%S+ ', {FORMER_KEPT})) or former
@@ -126,13 +128,24 @@ end
 {_NOW}
 redis.call('HSET', at, 'events', events, 'ms', ms, 'last', now, 'server', master)
 redis.call('PEXPIRE', at, {EPOCH_MS})
+local is_begun = 0
 if tonumber(events) > 0 then
-  redis.call('XADD', log, 'MAXLEN', events, string.format('%.0f-0', offset), 'b', body, 'n', name, 't', now)
+  local place = string.format('%.0f-0', offset)
+  local entry = {{'XADD', log, 'MAXLEN', events, place, 'b', body, 'n', name, 't', now}}
+  local added = redis.pcall(unpack(entry))
+  local clash = type(added) == 'table' and added.err or ''
+  if string.find(clash, 'WRONGTYPE', 1, true) or string.find(clash, 'equal or smaller', 1, true) then
+    redis.call('DEL', log)
+    redis.call(unpack(entry))
+    is_begun = 1
+  elseif clash ~= '' then
+    return redis.error_reply(clash)
+  end
   if tonumber(ms) > 0 then
     redis.call('PEXPIRE', log, ms)
     for _ = 1, 2 do
       local oldest = redis.call('XRANGE', log, '-', '+', 'COUNT', 1)[1]
-      if not oldest or tonumber(oldest[2][6]) > now - ms then break end
+      if not oldest or (tonumber(oldest[2][6] or '') or 0) > now - ms then break end
       redis.call('XDEL', log, oldest[1])
     end
   else
@@ -145,7 +158,7 @@ local head = table.concat({{epoch, string.format('%.0f', offset), now, events, m
 redis.call('PUBLISH', announced, head .. '\\n' .. name .. body)
 local id = epoch .. '-' .. string.format('%.0f', offset)
 if key then redis.call('SET', key, id, 'PX', {KEY_MS}) end
-return {{id, 1, now}}
+return {{id, 1, now, is_begun}}
 """)
 
 #: Gives what there is after a position, as far as it goes at once. Where there is nothing to begin, it writes nothing:
