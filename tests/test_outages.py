@@ -996,6 +996,23 @@ def test_a_channel_is_let_go_some_seconds_after_its_last_client(
     assert board.sse.channel("a").subscribers() == 0
 
 
+def test_a_process_that_keeps_less_than_others_did_says_so_once(
+    server: RedisServer, board: Board, caplog: pytest.LogCaptureFixture
+) -> None:
+    board.publish("a", *range(10))
+    board.publish("b", 1)
+    with closing_board(server.url) as same:
+        same.publish("a", 10)
+    assert caplog.messages == []
+    with closing_board(server.url, SSE_HISTORY=3) as other:
+        other.publish("a", 11, 12)
+        other.publish("b", 2)
+    [message] = caplog.messages
+    assert "channel 'a' keeps 3 events for 300 s from now on" in message
+    assert "kept 1000 for 300 s before" in message
+    assert "SSE_HISTORY" in message
+
+
 # how many there are
 
 

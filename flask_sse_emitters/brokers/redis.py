@@ -25,7 +25,7 @@ from .redis_ear import LOOK_EVERY, LOOK_EVERY_IN_CLUSTER, Ear
 from .redis_errors import KEYS, diagnose, may_be_done, shown
 from .redis_health import PUBLISHING, Health
 from .redis_known import Known, KnownEvents
-from .redis_wire import PROCESSES, PUBLISH, SUM, Names, publish_arguments, read_process
+from .redis_wire import PROCESSES, PUBLISH, SUM, Names, publish_arguments, read_bounds, read_process
 
 log = logging.getLogger(__name__)
 
@@ -56,13 +56,15 @@ class RedisBroker(Broker):
         _refuse_unpatched()
         try:
             with within(self._seconds):
-                event_id, is_new, ms, is_begun = self._run_publish(channel, keys, frame, bounds)
+                event_id, is_new, ms, is_begun, other = self._run_publish(channel, keys, frame, bounds)
         except (redis.RedisError, OSError) as error:
             raise self._publish_failed(channel, keys, error) from error
         self._health.works(PUBLISHING)
         self._health.channel_works(PUBLISHING, channel)
         if is_begun:
             log.warning("%s held something else than this package puts there: deleted, and begun anew", keys[1])
+        if bounds is not None and (before := read_bounds(other)) is not None:
+            self._warn_of_bounds(channel, bounds, before)
         published = Published(event_id.decode(), bool(is_new))
         if published.is_new:
             [position] = read_ids(published.id, 1) or [NOWHERE]
@@ -111,6 +113,7 @@ class RedisBroker(Broker):
             before.abandon()
         self._guard = guard()
         self._known = KnownEvents()
+        self._has_warned = False  # of bounds that are others than those of another process
         self._local = native("_thread", "_local")()  # gevent's sockets belong to the event loop of one system thread
         self._shared: Client | None = None
         self.process = new_epoch() + new_epoch()
@@ -118,6 +121,17 @@ class RedisBroker(Broker):
         look_every = LOOK_EVERY_IN_CLUSTER if self._address.kind == "cluster" else LOOK_EVERY
         about = lambda: self.about()  # noqa: E731 - it is set later
         self._ear = Ear(self._client, self._names, self.process, self._health, self._known, look_every, about)
+
+    def _warn_of_bounds(self, channel: str, bounds: Bounds, before: Bounds) -> None:
+        if not self._has_warned:
+            self._has_warned = True
+            log.warning(
+                "channel %r keeps %d events for %g s from now on, as this process has it, and kept %d for %g s before: "
+                "give all processes the same SSE_HISTORY, SSE_HISTORY_SECONDS and history= (this is said once)",
+                channel,
+                *bounds,
+                *before,
+            )
 
     def _run_publish(self, channel: str, keys: list[str], frame: Frame, bounds: Bounds | None) -> list[Any]:
         client, known, announced = self._client(), self._ear.known(channel), self._names.announcements(channel)

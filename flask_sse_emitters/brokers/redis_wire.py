@@ -101,17 +101,20 @@ end
 #: were confirmed, offsets go on under another epoch: so the next event gets no lost one's id. Whether a server that was
 #: started again may lack any is its settings' matter: where nothing is said of them yet, gives ``?`` and does nothing.
 #: Where the log is something else, or ends with an entry that this package never made, it is deleted and begun anew:
-#: clients that lack some of it are told of a gap. The last of what this gives says so.
+#: clients that lack some of it are told of a gap.
+#:
+#: Gives the id, whether the event is new, its time, whether the log was begun anew, and the bounds that the channel had
+#: before, where they were others.
 PUBLISH = Script(f"""
 local at, log, key = KEYS[1], KEYS[2], KEYS[3]
 local new, body, name, events, ms, announced, is_durable, known, seen, seen_at, is_sure = unpack(ARGV)
 if key then
   local before = redis.call('GET', key)
-  if before then return {{before, 0, 0, 0}} end
+  if before then return {{before, 0, 0, 0, ''}} end
 end
 {_READ_CHANNEL}
 if epoch and is_other then
-  if is_durable == '' then return {{'?', 0, 0, 0}} end
+  if is_durable == '' then return {{'?', 0, 0, 0, ''}} end
   if is_durable == '0' or not string.match(info, 'master_replid2:0+%s') then
     former = epoch .. ':' .. (offset or '0') .. ' ' .. (former or '')
     former = string.match(former, '^' .. string.rep('%S+ ', {FORMER_KEPT})) or former
@@ -121,10 +124,12 @@ if epoch and is_other then
 end
 {_BEGIN_ANEW_WHERE_LOST}
 local offset = redis.call('HINCRBY', at, 'offset', 1)
+local kept, kept_ms = unpack(redis.call('HMGET', at, 'events', 'ms'))
 if events == '' then
-  events = redis.call('HGET', at, 'events') or '{DEFAULTS.history}'
-  ms = redis.call('HGET', at, 'ms') or '{DEFAULTS.history_seconds * 1000:.0f}'
+  events = kept or '{DEFAULTS.history}'
+  ms = kept_ms or '{DEFAULTS.history_seconds * 1000:.0f}'
 end
+local other = kept and (kept ~= events or kept_ms ~= ms) and kept .. ' ' .. (kept_ms or '0') or ''
 {_NOW}
 redis.call('HSET', at, 'events', events, 'ms', ms, 'last', now, 'server', master)
 redis.call('PEXPIRE', at, {EPOCH_MS})
@@ -158,7 +163,7 @@ local head = table.concat({{epoch, string.format('%.0f', offset), now, events, m
 redis.call('PUBLISH', announced, head .. '\\n' .. name .. body)
 local id = epoch .. '-' .. string.format('%.0f', offset)
 if key then redis.call('SET', key, id, 'PX', {KEY_MS}) end
-return {{id, 1, now, is_begun}}
+return {{id, 1, now, is_begun, other}}
 """)
 
 #: Gives what there is after a position, as far as it goes at once. Where there is nothing to begin, it writes nothing:
@@ -329,6 +334,11 @@ def read_found(answer: list[Any]) -> Found:
     return Found(
         epoch.decode(), int(newest), int(last), int(now), told, [Position(at, int(end)) for at, _, end in ends]
     )
+
+
+def read_bounds(text: bytes) -> Bounds | None:
+    """Read bounds as :data:`PUBLISH` gives them; None where it gives none."""
+    return _bounds(*text.split(b" ")) if text else None
 
 
 def read_process(name: bytes, left: bytes, fields: list[bytes]) -> dict[str, Any]:
