@@ -53,6 +53,7 @@ class Admission(NamedTuple):
     channels: tuple[str, ...]  #: that it reads
     reader: Reader | None  #: None where all of them are public
     seconds: float | None  #: for how long, where there is a bound
+    identities: tuple[str | None, ...] = ()  #: who reads each channel, in order, as far as the rule has said so
 
 
 class Rules:
@@ -86,7 +87,8 @@ class Rules:
                 bounds.append(grant.seconds)
         kept = _keep(request.environ) if grants else None
         reader = Reader(tuple(identities), tuple(channels), tuple(asked), kept) if grants else None
-        return Admission(tuple(channels), reader, min(bounds, default=None))
+        each = tuple(grant.identity if (grant := grants.get(name)) is not None else None for name in asked)
+        return Admission(tuple(channels), reader, min(bounds, default=None), each)
 
     def may_publish(self, name: str) -> None:
         """Ask whether the request that is pushed here may publish to this channel.

@@ -11,15 +11,23 @@ from .access import Rules
 from .answers import answer_denied, plain
 from .channel import MOST_CHANNELS, OWN, check_name
 from .errors import AccessDenied, InvalidChannel
+from .grants import tag_reader
 from .posting import publish_request
 from .settings import Settings
 from .state import State
+from .wsgi import HEADERS
+
+#: Says to the browser module as whom it reads: a tag for each channel that was asked for, in order.
+READER = "SSE-Reader"
 
 _METHODS = ["GET", "OPTIONS", "POST"]
 
 
 def make_blueprint(state: Callable[[], State], rules: Rules) -> Blueprint:
     """``GET <prefix>?channel=a&channel=b`` and ``GET <prefix>/<channel>``; with a rule, ``POST <prefix>/<channel>``.
+
+    ``HEAD`` asks the rule as ``GET`` does, and opens no stream. Both say in ``SSE-Reader`` who reads, for the browser
+    module.
 
     Beside them ``GET <prefix>/static/sse-emitters.js``, the browser module, of which no rule is asked: a channel whose
     name begins with ``static/`` is read by ``?channel=`` alone.
@@ -50,6 +58,8 @@ def make_blueprint(state: Callable[[], State], rules: Rules) -> Blueprint:
 
     def allow_origin(response: Response) -> Response:
         cors.allow(response.headers, state().settings)
+        if READER in response.headers and "Access-Control-Allow-Origin" in response.headers:
+            response.headers.add("Access-Control-Expose-Headers", READER)
         return response
 
     def refuse_name(error: InvalidChannel) -> Response:
@@ -68,9 +78,19 @@ def make_blueprint(state: Callable[[], State], rules: Rules) -> Blueprint:
 def _stream(asked: list[str], state: State, rules: Rules) -> Response:
     with state.channels.revocations.asking() as check:
         admission = rules.may_read(asked)
+        tags = " ".join(tag_reader(identity, current_app.secret_key) for identity in admission.identities)
+        if request.method == "HEAD":
+            return _head(tags)
         emitter = state.channels.subscribe(admission.channels, reader=admission.reader, seconds=admission.seconds)
-        response = emitter.response()
+        response = emitter.response(headers={READER: tags})
         check(emitter)
+    return response
+
+
+def _head(tags: str) -> Response:
+    """Answer as to a GET, without a stream: so tabs ask who reads before they share a connection."""
+    response = Response(headers={**HEADERS, READER: tags}, content_type="text/event-stream")
+    response.automatically_set_content_length = False
     return response
 
 

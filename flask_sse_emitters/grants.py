@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hmac
 import math
 from datetime import timedelta
 
@@ -79,6 +81,22 @@ def check_identity(identity: object) -> str:
     if any("\ud800" <= each <= "\udfff" for each in text):
         raise ValueError(f"an identity holds no lone surrogates, unlike {text!r}")
     return text
+
+
+def tag_reader(identity: str | None, secret: str | bytes | None) -> str:
+    """Give the tag that tells one reader from another, and nothing of who they are: 16 characters.
+
+    :param identity: None gives ``-``: the channel is given to anybody, or the rule has not said to whom.
+    :param secret: the app's ``SECRET_KEY``, so that all its processes give the same tag, and no outsider can
+        guess one. Without it every identity gets ``?``.
+    """
+    if identity is None:
+        return "-"
+    if not secret:
+        return "?"
+    key = secret.encode() if isinstance(secret, str) else secret
+    digest = hmac.digest(key, b"flask_sse_emitters reader\0" + identity.encode(), "sha256")
+    return base64.urlsafe_b64encode(digest[:12]).decode()
 
 
 def _seconds(value: Duration) -> float:

@@ -30,13 +30,14 @@ if TYPE_CHECKING:
 
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
-_HEADERS = {
+#: Of every stream, beside its type.
+HEADERS = {
     "Cache-Control": "no-cache, no-transform",
     "X-Accel-Buffering": "no",  # has nginx pass on at once what it gets
 }
 
 # gevent's pywsgi takes this from an application, closes the connection after the response, and passes the header on.
-_PYWSGI_HEADERS = {**_HEADERS, "Connection": "close"}
+_PYWSGI_HEADERS = {**HEADERS, "Connection": "close"}
 
 # Where servers show an application its client's socket.
 _SOCKETS = ("gunicorn.socket", "gunicorn.sock", "werkzeug.socket")
@@ -77,7 +78,7 @@ def respond(
         greeting = _PADDING + greeting
     stream = Stream(emitter, greeting, environ, settings.handoff)
     environ.get(WITNESS, []).append(stream)
-    own = _PYWSGI_HEADERS if "gunicorn.sock" in environ else _HEADERS
+    own = _PYWSGI_HEADERS if "gunicorn.sock" in environ else HEADERS
     response = response_class(stream, status, own, content_type="text/event-stream", direct_passthrough=True)
     Response.call_on_close(response, stream.close)  # also where somebody puts another body in its place
     response.headers.update(headers or {})

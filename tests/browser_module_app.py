@@ -35,7 +35,7 @@ def may_read(channel: str) -> bool | str:
 
 @app.before_request
 def note_visit() -> None:
-    if request.path != "/events":
+    if request.path != "/events" or request.method != "GET":
         return
     visit = {"at": time.monotonic(), "channels": request.args.getlist("channel")}
     visits.append({**visit, "id": request.headers.get("Last-Event-ID")})

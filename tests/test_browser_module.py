@@ -16,7 +16,7 @@ import pytest
 from flask import Flask
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from playwright.sync_api import Browser, BrowserContext, Error, Page, sync_playwright
+from playwright.sync_api import Browser, Error, Page, sync_playwright
 
 from flask_sse_emitters import SSE
 from flask_sse_emitters.testing import decode, open_stream
@@ -27,6 +27,7 @@ from .clients_app import PACKAGES
 from .conftest import program
 from .docs_blocks import blocks_of, modules_of
 from .servers import ROOT, Server
+from .tabs import Tab, Tabs, connections, publish, visits
 from .test_browser import FLAGS
 from .waiting import until
 
@@ -97,25 +98,29 @@ CLAIM = """async (claim) => {
 #: Streams of a server that is made up: what the first brings, which goes on until it is ended, and what all others do.
 MADE_UP = """([first, later]) => {
     let streams = 0;
-    window.fetch = async (url) => {
+    const headers = { "Content-Type": "text/event-stream", "SSE-Reader": "-" };
+    window.fetch = async (url, { method }) => {
+        if (method === "HEAD") return new Response(null, { headers });
         const text = streams++ ? later : first;
         const start = (c) => {
             c.enqueue(new TextEncoder().encode(`retry: 10\\n\\n${text}`));
             if (streams === 1) window.end = () => c.close();
         };
-        return new Response(new ReadableStream({ start }), { headers: { "Content-Type": "text/event-stream" } });
+        return new Response(new ReadableStream({ start }), { headers });
     };
 }"""
 
 
 #: A server that is made up: it refuses to join more channels than so many, so many times.
 REFUSING = """([most, times]) => {
-    window.fetch = async (url) => {
+    window.fetch = async (url, { method }) => {
         const { length } = url.searchParams.getAll("channel");
+        const headers = { "Content-Type": "text/event-stream", "SSE-Reader": Array(length).fill("-").join(" ") };
+        if (method === "HEAD") return new Response(null, { headers });
         if (length > most && times-- > 0) return new Response("too long", { status: 414 });
         const text = `retry: 10\\n\\nid: ${Array(length).fill("e-1")}\\n\\n`;
         const start = (c) => c.enqueue(new TextEncoder().encode(text));
-        return new Response(new ReadableStream({ start }), { headers: { "Content-Type": "text/event-stream" } });
+        return new Response(new ReadableStream({ start }), { headers });
     };
 }"""
 
@@ -145,54 +150,6 @@ def site() -> Iterator[Server]:
         site.kill()  # an orderly stop takes seconds
 
 
-class Tab:
-    """A page that reads with the module."""
-
-    def __init__(self, page: Page) -> None:
-        self.page = page
-        self.errors: list[str] = []
-        page.on("pageerror", lambda error: self.errors.append(str(error)))
-
-    def follow(self, *channels: str, name: str = "first", **options: Any) -> None:
-        """Subscribe, and wait until that is open."""
-        self.begin(*channels, name=name, **options)
-        until(lambda: self["state", name] == "open", "the state of the reader")
-
-    def begin(self, *channels: str, name: str = "first", **options: Any) -> None:
-        said = {"name": name, "channels": channels, "options": options}
-        self.page.evaluate("said => follow(said)", said)
-
-    def __getitem__(self, what: str | tuple[str, str]) -> Any:
-        """What a reader has ``received``, its ``gaps``, its ``errors``, and its ``states``, or its ``state`` now."""
-        what, name = (what, "first") if isinstance(what, str) else what
-        return self.page.evaluate(
-            "([name, what]) => readers[name][what] ?? readers[name].subscription[what]", [name, what]
-        )
-
-    def data(self, name: str = "first") -> list[str]:
-        return [data for _, _, data, _ in self["received", name]]
-
-    def await_data(self, last: str, name: str = "first") -> list[str]:
-        """All that came, once this has."""
-        return until(lambda: found if last in (found := self.data(name)) else [], f"event {last}")
-
-
-class Tabs:
-    """Those of one browser of somebody's own."""
-
-    def __init__(self, context: BrowserContext, site: Server) -> None:
-        self.context = context
-        self.site = site
-        self.all: list[Tab] = []
-
-    def open(self, site: Server | None = None) -> Tab:
-        page = self.context.new_page()
-        page.goto(f"{(site or self.site).url}/page")
-        page.wait_for_function("() => !!window.follow")
-        self.all.append(Tab(page))
-        return self.all[-1]
-
-
 @pytest.fixture
 def tabs(browser: Browser, site: Server) -> Iterator[Tabs]:
     context = browser.new_context()
@@ -200,23 +157,6 @@ def tabs(browser: Browser, site: Server) -> Iterator[Tabs]:
     yield tabs
     context.close()
     assert [error for tab in tabs.all for error in tab.errors] == []
-
-
-def publish(site: Server, *said: tuple[str, str]) -> list[str]:
-    """Publish data to channels, one after the other."""
-    ids: list[str] = post(site, "/publish", [{"channel": channel, "data": data} for channel, data in said])
-    return ids
-
-
-def visits(site: Server, channel: str) -> list[dict[str, Any]]:
-    """The requests for streams of it."""
-    return [visit for visit in get(site, "/state")["visits"] if channel in visit["channels"]]
-
-
-def connections(site: Server, channel: str) -> int:
-    """So many the server has of it now: none while a leader goes back for somebody who has come."""
-    count: int = get(site, "/state")["channels"].get(channel, 0)
-    return count
 
 
 class Publisher(threading.Thread):
@@ -591,11 +531,12 @@ def test_it_reads_where_there_is_no_browser_and_comes_back(site: Server, tmp_pat
             reader.kill()
 
 
-def test_headers_are_sent_and_readers_that_must_not_share_say_so(tabs: Tabs, site: Server) -> None:
+@pytest.mark.parametrize("says_so", [True, False])
+def test_headers_are_sent_and_readers_do_not_share(says_so: bool, tabs: Tabs, site: Server) -> None:
     ann, bob = tabs.open(), tabs.open()
     names = {ann: new_name(), bob: new_name()}
     for tab, name in names.items():
-        tab.follow("~", share=name, headers={"X-Reader": name})
+        tab.follow("~", headers={"X-Reader": name}, **({"share": name} if says_so else {}))
     for name in names.values():
         post(site, f"/publish-to/{name}", name)
     for tab, name in names.items():

@@ -8,11 +8,11 @@
  * @module
  */
 
-import { ahead, ID, lower, pump, Refused, StreamDecoder, UNKNOWN } from "./stream.js";
+import { ahead, ID, lower, pause, pump, Refused, StreamDecoder, UNKNOWN } from "./stream.js";
 
-/** @typedef {import("./sse-emitters.js").Join} Join */
-/** @typedef {import("./sse-emitters.js").OfLeader} OfLeader */
-/** @typedef {import("./sse-emitters.js").Told} Told */
+/** @typedef {import("./messages.js").Join} Join */
+/** @typedef {import("./messages.js").OfLeader} OfLeader */
+/** @typedef {import("./messages.js").Told} Told */
 /** @typedef {import("./stream.js").Block} Block */
 
 /** Milliseconds in which tabs that all say something at once are waited for. */
@@ -20,9 +20,6 @@ const SETTLE = 50;
 
 /** Milliseconds for which a channel that nobody wants stays on the stream: mostly the next page wants it again. */
 const LINGER = 5_000;
-
-/** Milliseconds: so much is added at most to the server's `retry`, by chance. */
-const MOST_JITTER = 30_000;
 
 /** On one stream, as the server has it. */
 const MOST_CHANNELS = 50;
@@ -169,7 +166,7 @@ export class Leader {
       if (signal.aborted) return;
       this.#live = [];
       this.#say();
-      await this.#pause(failures, signal);
+      await pause(this.#retry, failures, signal);
     }
   }
 
@@ -179,7 +176,7 @@ export class Leader {
     this.#isAdmitting = true;
     const signal = this.over;
     for (let failures = 0, fresh; !signal.aborted && (fresh = this.#fresh()).length; ) {
-      await this.#glance(fresh, signal).catch(() => this.#pause(++failures, signal));
+      await this.#glance(fresh, signal).catch(() => pause(this.#retry, ++failures, signal));
     }
     this.#isAdmitting = false;
     this.#settle();
@@ -191,7 +188,7 @@ export class Leader {
     this.#isChecking = true;
     const signal = this.over;
     for (let failures = 0, channel; !signal.aborted && (channel = this.#doubtful()); ) {
-      await this.#examine(channel, signal).catch(() => this.#pause(++failures, signal));
+      await this.#examine(channel, signal).catch(() => pause(this.#retry, ++failures, signal));
     }
     this.#isChecking = false;
   }
@@ -404,22 +401,6 @@ export class Leader {
     const cursors = [...this.#cursors];
     const heads = [...new Map([...cursors.filter(([, id]) => id !== UNKNOWN), ...this.#heads])];
     this.#tell({ type: "at", term: this.term, to, heads, cursors, live: this.#live });
-  }
-
-  /** Wait as long as the server says, and by chance up to as long again, twice that after a failure, and so on. */
-  #pause(/** @type {number} */ failures, /** @type {AbortSignal} */ signal) {
-    const jitter = Math.random() * Math.min(MOST_JITTER, Math.max(this.#retry, 100) * 2 ** failures);
-    return new Promise((resolve) => {
-      const waiting = new AbortController();
-      const end = () => {
-        clearTimeout(timer);
-        waiting.abort();
-        resolve(undefined);
-      };
-      const timer = setTimeout(end, this.#retry + jitter);
-      signal.addEventListener("abort", end, { signal: waiting.signal });
-      globalThis.addEventListener?.("online", end, { signal: waiting.signal });
-    });
   }
 }
 

@@ -113,29 +113,70 @@ export class Refused extends Error {
 /** @typedef {(channels: string[], lastEventId: string, signal: AbortSignal) => Promise<Body>} Open */
 
 /**
- * What opens a stream of some channels. It rejects with {@link Refused}, or because of something that may pass.
+ * What the server answers: for each channel in order a tag of the reader, null from a server that knows no tags. To a
+ * HEAD there is no body.
+ *
+ * @typedef {{ body: Body | null, tags: string[] | null }} Answer
+ */
+
+/** @typedef {(channels: string[], lastEventId: string, signal: AbortSignal, method?: string) => Promise<Answer>} Ask */
+
+/** Milliseconds: so much is added at most to the server's `retry`, by chance. */
+const MOST_JITTER = 30_000;
+
+/**
+ * Make the function that asks for a stream of some channels. It rejects with {@link Refused}, or because of something
+ * that may pass.
  *
  * @param {URL} url
  * @param {import("./sse-emitters.js").Options} options
- * @returns {Open}
+ * @returns {Ask}
  */
-export function opener(url, { withCredentials = false, headers }) {
+export function asker(url, { withCredentials = false, headers }) {
   const credentials = withCredentials ? "include" : "same-origin";
-  return async (channels, lastEventId, signal) => {
+  return async (channels, lastEventId, signal, method = "GET") => {
     const asked = new URL(url);
     for (const channel of channels) asked.searchParams.append("channel", channel);
     const sent = new Headers(await (typeof headers === "function" ? headers() : headers));
     sent.set("Accept", "text/event-stream");
     if (lastEventId) sent.set("Last-Event-ID", lastEventId);
-    const response = await fetch(asked, { headers: sent, credentials, cache: "no-store", signal });
+    const response = await fetch(asked, { method, headers: sent, credentials, cache: "no-store", signal });
     const { status, statusText, body } = response;
     const isStream = /^text\/event-stream\s*(;|$)/i.test(response.headers.get("Content-Type") ?? "");
-    if (status === 200 && isStream && body) return body;
+    const isHead = method === "HEAD";
+    if (status === 200 && isStream && (body || isHead)) {
+      const tags = response.headers.get("SSE-Reader")?.split(" ") ?? null;
+      return { body, tags: tags?.length === channels.length ? tags : null };
+    }
+    if (isHead && [405, 501].includes(status)) return { body: null, tags: null };
     if (status === 200) throw body?.cancel(), new Refused(status, `${asked} is no event stream`);
     const said = (await response.text()).slice(0, 500).trim() || statusText;
     if (status >= 500 || [408, 425, 429].includes(status)) throw new Error(`${status} ${said}`);
     throw new Refused(status, said);
   };
+}
+
+/**
+ * Wait for some milliseconds, and by chance up to as long again, twice that after a failure, and so on; or until the
+ * network is back.
+ *
+ * @param {number} retry
+ * @param {number} failures in a row.
+ * @param {AbortSignal} signal ends it.
+ */
+export function pause(retry, failures, signal) {
+  const jitter = Math.random() * Math.min(MOST_JITTER, Math.max(retry, 100) * 2 ** failures);
+  return new Promise((resolve) => {
+    const waiting = new AbortController();
+    const end = () => {
+      clearTimeout(timer);
+      waiting.abort();
+      resolve(undefined);
+    };
+    const timer = setTimeout(end, retry + jitter);
+    signal.addEventListener("abort", end, { signal: waiting.signal });
+    globalThis.addEventListener?.("online", end, { signal: waiting.signal });
+  });
 }
 
 /**

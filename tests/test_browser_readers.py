@@ -1,0 +1,453 @@
+"""People who share a browser: what is one's never reaches a page of another's, in real Chromium."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from flask import Flask
+from playwright.sync_api import Browser, Route, sync_playwright
+
+from flask_sse_emitters import SSE
+from flask_sse_emitters.grants import tag_reader
+
+from .client import connected, get, new_name, post
+from .conftest import program
+from .servers import Server
+from .tabs import Tab, Tabs, connections, publish
+from .test_browser import FLAGS
+from .waiting import until
+
+pytestmark = [pytest.mark.xdist_group("browser"), pytest.mark.timeout(300)]
+
+APP = "tests.browser_readers_app:app"
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[Server]:
+    with Server("gevent", APP) as site:
+        yield site
+        site.kill()  # an orderly stop takes seconds
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    executable = program("chromium", "chromium")
+    with sync_playwright() as playwright:
+        kept = ["--disable-back-forward-cache"]  # pages that were left come back as they were, for people as well
+        browser = playwright.chromium.launch(executable_path=executable, args=FLAGS, ignore_default_args=kept)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def tabs(browser: Browser, site: Server) -> Iterator[Tabs]:
+    context = browser.new_context()
+    tabs = Tabs(context, site)
+    yield tabs
+    context.close()
+    post(site, "/says-reader", True)
+    assert [error for tab in tabs.all for error in tab.errors] == []
+
+
+@pytest.fixture
+def alice() -> str:
+    return f"alice-{new_name()}"
+
+
+@pytest.fixture
+def bob() -> str:
+    return f"bob-{new_name()}"
+
+
+def log_in(tabs: Tabs, name: str, site: Server | None = None, **said: Any) -> None:
+    """Log in, as any page of this browser would."""
+    assert tabs.context.request.post(f"{(site or tabs.site).url}/log-in/{name}", data=said).ok
+
+
+def log_out(tabs: Tabs) -> None:
+    assert tabs.context.request.post(f"{tabs.site.url}/log-out").ok
+
+
+def tell(site: Server, name: str, data: str) -> None:
+    post(site, f"/publish-to/{name}", data)
+
+
+def streams(site: Server, name: str) -> int:
+    return connections(site, f"~{name}")
+
+
+def questions(site: Server, channel: str) -> list[str]:
+    """The methods of the requests for a channel, in order."""
+    return [visit["method"] for visit in get(site, "/state")["visits"] if channel in visit["channels"]]
+
+
+def await_change(tab: Tab, name: str = "first") -> None:
+    until(lambda: tab["changes", name], "the page to be told")
+    assert (tab["changes", name], tab["state", name], tab["errors", name]) == (1, "closed", [])
+
+
+def test_a_new_page_of_another_reader_gets_its_own_events_alone(tabs: Tabs, site: Server, alice: str, bob: str) -> None:
+    log_in(tabs, alice)
+    old = tabs.open()
+    old.follow("~")
+    log_out(tabs)
+    log_in(tabs, bob)
+    new = tabs.open()
+    new.follow("~")
+    tell(site, alice, "for alice alone")
+    tell(site, bob, "for bob alone")
+    assert new.await_data("for bob alone") == ["for bob alone"]
+    assert old.await_data("for alice alone") == ["for alice alone"]
+    tell(site, bob, "once more")
+    tell(site, alice, "the last")
+    assert old.await_data("the last") == ["for alice alone", "the last"]
+    assert new.await_data("once more") == ["for bob alone", "once more"]
+    assert (streams(site, alice), streams(site, bob)) == (1, 1)
+
+
+@pytest.mark.parametrize("comes", ["before", "after"])
+def test_an_old_page_whose_stream_is_ended_is_told_of_another_reader(
+    comes: str, tabs: Tabs, site: Server, alice: str, bob: str
+) -> None:
+    """As ``sse.disconnect`` does at a logout."""
+    log_in(tabs, alice)
+    old, new = tabs.open(), tabs.open()
+    old.follow("~")
+    log_in(tabs, bob)
+    if comes == "before":
+        new.follow("~")
+    post(site, f"/disconnect/{alice}")
+    await_change(old)
+    if comes == "after":
+        new.follow("~")
+    tell(site, bob, "for bob alone")
+    assert new.await_data("for bob alone") == ["for bob alone"]
+    assert (old.data(), streams(site, alice), streams(site, bob)) == ([], 0, 1)
+
+
+def test_an_old_page_whose_reader_logged_out_is_refused(tabs: Tabs, site: Server, alice: str) -> None:
+    log_in(tabs, alice)
+    tab = tabs.open()
+    tab.follow("~")
+    log_out(tabs)
+    post(site, f"/disconnect/{alice}")
+    until(lambda: tab["state"] == "closed", "the end")
+    assert ([error[:2] for error in tab["errors"]], tab["changes"]) == ([["~", 403]], 0)
+
+
+def test_an_old_page_that_comes_to_lead_is_told_of_another_reader(
+    tabs: Tabs, site: Server, alice: str, bob: str
+) -> None:
+    log_in(tabs, alice)
+    leader, follower = tabs.open(), tabs.open()
+    for tab in (leader, follower):
+        tab.follow("~", "news")
+    log_in(tabs, bob)
+    new = tabs.open()
+    new.follow("~", "news")
+    tell(site, alice, "1")
+    assert follower.await_data("1") == ["1"]
+    leader.page.close()
+    await_change(follower)
+    tell(site, bob, "2")
+    publish(site, ("news", "3"))
+    assert new.await_data("3") == ["2", "3"]
+    assert follower.data() == ["1"]
+
+
+def test_all_pages_of_a_reader_whose_streams_are_ended_are_told(tabs: Tabs, site: Server, alice: str, bob: str) -> None:
+    log_in(tabs, alice)
+    old = [tabs.open() for _ in range(3)]
+    for tab in old:
+        tab.follow("~")
+    log_in(tabs, bob)
+    post(site, f"/disconnect/{alice}")
+    for tab in old:
+        await_change(tab)
+    assert (streams(site, alice), streams(site, bob)) == (0, 0)
+
+
+def test_a_leading_page_that_loads_anew_is_the_new_readers(tabs: Tabs, site: Server, alice: str, bob: str) -> None:
+    log_in(tabs, alice)
+    first, second = tabs.open(), tabs.open()
+    for tab in (first, second):
+        tab.follow("~")
+    assert streams(site, alice) == 1
+    log_in(tabs, bob)
+    first.page.reload()
+    first.page.wait_for_function("() => !!window.follow")
+    first.follow("~")
+    until(lambda: second["changes"] == 1, "the other to be told: it leads now, and is asked who reads")
+    tell(site, alice, "for alice alone")
+    tell(site, bob, "for bob alone")
+    assert first.await_data("for bob alone") == ["for bob alone"]
+    assert second.data() == []
+
+
+def test_a_page_whose_grant_expired_is_told_of_another_reader(tabs: Tabs, site: Server, alice: str, bob: str) -> None:
+    log_in(tabs, alice, seconds=2)
+    tab = tabs.open()
+    tab.follow("~")
+    log_in(tabs, bob)
+    await_change(tab)
+    assert (tab.data(), streams(site, bob)) == ([], 0)
+
+
+def test_a_page_whose_grant_expired_goes_on_as_the_same_reader(tabs: Tabs, site: Server, alice: str) -> None:
+    log_in(tabs, alice, seconds=2)
+    tab = tabs.open()
+    tab.follow("~")
+    until(lambda: questions(site, "~").count("GET") > 1 and tab["states"].count("open") > 1, "the next stream")
+    tell(site, alice, "1")
+    assert (tab.await_data("1"), tab["changes"]) == (["1"], 0)
+
+
+def test_a_page_that_comes_back_is_told_of_another_reader(tabs: Tabs, site: Server, alice: str, bob: str) -> None:
+    log_in(tabs, alice)
+    tab = tabs.open()
+    tab.follow("~")
+    tab.page.evaluate("addEventListener('pageshow', ({ persisted }) => (window.isKept = persisted))")
+    tab.page.goto(f"{site.url}/state")
+    log_in(tabs, bob)
+    tell(site, bob, "for bob alone")
+    tab.page.evaluate("() => void setTimeout(() => history.back())")
+    tab.page.wait_for_function("() => window.isKept")
+    await_change(tab)
+    assert (tab.data(), streams(site, bob)) == ([], 0)
+
+
+def test_a_page_that_logs_in_anew_reads_as_the_new_reader_alone(tabs: Tabs, site: Server, alice: str, bob: str) -> None:
+    log_in(tabs, alice)
+    tab = tabs.open()
+    tab.follow("~")
+    log_in(tabs, bob)
+    tab.follow("~", name="second")
+    await_change(tab)
+    tell(site, alice, "for alice alone")
+    tell(site, bob, "for bob alone")
+    assert tab.await_data("for bob alone", "second") == ["for bob alone"]
+    assert (tab.data(), tab["changes", "second"], streams(site, alice)) == ([], 0, 0)
+
+
+def test_a_page_with_new_headers_reads_as_the_new_reader_alone(tabs: Tabs, site: Server, alice: str, bob: str) -> None:
+    tab = tabs.open()
+    tab.follow("~", headers={"X-Reader": alice})
+    tab.follow("~", name="second", headers={"X-Reader": bob})
+    await_change(tab)
+    tell(site, alice, "for alice alone")
+    tell(site, bob, "for bob alone")
+    assert (tab.await_data("for bob alone", "second"), tab.data()) == (["for bob alone"], [])
+
+
+def test_a_page_whose_reader_changes_while_it_joins_is_told(tabs: Tabs, site: Server, alice: str, bob: str) -> None:
+    log_in(tabs, alice)
+    tab = tabs.open()
+
+    def answer(route: Route) -> None:
+        if route.request.method == "HEAD":
+            answered = route.fetch()
+            log_in(tabs, bob)
+            route.fulfill(response=answered)
+        else:
+            route.continue_()
+
+    tab.page.route("**/events?*", answer)
+    tab.begin("~")
+    await_change(tab)
+    assert (tab.data(), streams(site, bob)) == ([], 0)
+
+
+def test_a_page_with_a_connection_of_its_own_is_told_as_well(tabs: Tabs, site: Server, alice: str, bob: str) -> None:
+    log_in(tabs, alice)
+    tab = tabs.open()
+    tab.follow("~", share=False)
+    assert questions(site, "~")[-1] == "GET", "it shares with none, and asks nothing first"
+    log_in(tabs, bob)
+    post(site, f"/disconnect/{alice}")
+    await_change(tab)
+    assert (tab.data(), streams(site, bob)) == ([], 0)
+
+
+def test_a_leader_of_another_reader_that_hangs_holds_up_no_page(tabs: Tabs, site: Server, alice: str, bob: str) -> None:
+    log_in(tabs, alice)
+    old, new = tabs.open(), tabs.open()
+    old.follow("~")
+    dialogs: list[Any] = []
+    old.page.on("dialog", lambda dialog: dialogs.append(dialog))
+    old.page.evaluate("() => void setTimeout(() => alert('nothing else runs in this page meanwhile'))")
+    until(lambda: new.page.evaluate("true") and dialogs, "the dialog")
+    log_in(tabs, bob)
+    new.follow("~")
+    tell(site, bob, "for bob alone")
+    assert new.await_data("for bob alone") == ["for bob alone"]
+    post(site, f"/disconnect/{alice}")
+    dialogs[0].dismiss()
+    await_change(old)
+    assert old.data() == []
+
+
+def test_pages_of_channels_without_a_reader_share_across_logins(tabs: Tabs, site: Server, alice: str, bob: str) -> None:
+    lobby = f"lobby-{new_name()}"
+    for name in (alice, bob):
+        log_in(tabs, name)
+        tabs.open().follow(lobby, "news")
+    assert connections(site, lobby) == 1
+    post(site, f"/cut/{lobby}")
+    publish(site, (lobby, "1"))
+    for tab in tabs.all:
+        assert (tab.await_data("1"), tab["changes"]) == (["1"], 0)
+
+
+def test_a_page_is_refused_what_only_the_leader_may_read(tabs: Tabs, site: Server, bob: str) -> None:
+    """The rule says yes without saying who reads, so the two pages share the rest."""
+    admins, lobby = f"admins-{new_name()}", f"lobby-{new_name()}"
+    log_in(tabs, "alice")
+    old = tabs.open()
+    old.follow(admins, lobby)
+    log_in(tabs, bob)
+    new = tabs.open()
+    new.follow(lobby, name="lobby")
+    new.begin(admins, lobby)
+    until(lambda: new["errors"], "the refusal")
+    until(lambda: new["state"] == "open", "the rest")
+    publish(site, (admins, "secret"), (lobby, "1"))
+    assert (new.await_data("1"), new.await_data("1", "lobby")) == (["1"], ["1"])
+    assert [error[:2] for error in new["errors"]] == [[admins, 403]]
+    assert old.await_data("1") == ["secret", "1"]
+    assert connections(site, lobby) == 1
+
+
+def test_tabs_of_one_reader_share_and_each_asks_once(tabs: Tabs, site: Server, alice: str) -> None:
+    channel = f"mine-{new_name()}"
+    log_in(tabs, alice)
+    for _ in range(3):
+        tabs.open().follow(channel, "~", "news")
+    assert (connections(site, channel), streams(site, alice)) == (1, 1)
+    assert questions(site, channel).count("HEAD") == 3
+    assert questions(site, channel).count("GET") <= 2, "the stream, and where its channels begin"
+    tabs.all[0].page.evaluate("n => { for (let i = 0; i < n; i++) follow({ name: `${i}`, channels: ['~'] }); }", 5)
+    until(lambda: tabs.all[0]["state", "4"] == "open", "all of them")
+    asked = [visit for visit in get(site, "/state")["visits"] if visit["user"] == alice and visit["method"] == "HEAD"]
+    assert len(asked) == 4, "what subscribes in one go asks once"
+
+
+def test_pages_of_another_origin_share_as_well(tabs: Tabs, alice: str) -> None:
+    channel = f"mine-{new_name()}"
+    with Server("werkzeug", "tests.clients_app:app") as pages:
+        config = f'{{"SSE_CORS_ORIGINS": ["{pages.url}"]}}'
+        with Server("gevent", APP, env={"CONFIG": config}) as site:
+            log_in(tabs, alice, site)
+            for _ in range(2):
+                page = tabs.context.new_page()
+                page.goto(f"{pages.url}/pages/native.html")
+                page.evaluate(
+                    """async ([url, channel]) => {
+                        const { subscribe } = await import(`${url}/events/static/sse-emitters.js`);
+                        window.data = [];
+                        window.live = subscribe(`${url}/events`, [channel, "~"], {
+                            withCredentials: true, onEvent: (event) => data.push(event.data),
+                        });
+                    }""",
+                    [site.url, channel],
+                )
+                page.wait_for_function("() => live.state === 'open'")
+            assert (connections(site, channel), streams(site, alice)) == (1, 1)
+            tell(site, alice, "1")
+            for page in tabs.context.pages:
+                page.wait_for_function("() => data.length === 1")
+            site.kill()
+
+
+def test_tabs_of_a_server_without_tags_each_have_a_connection(tabs: Tabs, site: Server, alice: str, bob: str) -> None:
+    post(site, "/says-reader", False)
+    for name in (alice, alice, bob):
+        log_in(tabs, name)
+        tabs.open().follow("~")
+    assert (streams(site, alice), streams(site, bob)) == (2, 1)
+    tell(site, alice, "for alice alone")
+    tell(site, bob, "for bob alone")
+    first, second, new = tabs.all
+    assert new.await_data("for bob alone") == ["for bob alone"]
+    for tab in (first, second):
+        assert tab.await_data("for alice alone") == ["for alice alone"]
+
+
+def test_a_server_that_lost_its_tags_is_asked_until_it_has_them(tabs: Tabs, site: Server, alice: str, bob: str) -> None:
+    """In a rolling deploy there are old servers beside new ones."""
+    log_in(tabs, alice)
+    tab, news = tabs.open(), tabs.open()
+    tab.follow("~")
+    news.follow("news")
+    post(site, "/says-reader", False)
+    before = questions(site, "~").count("GET")
+    post(site, f"/disconnect/{alice}")
+    post(site, "/cut/news")
+    until(lambda: questions(site, "~").count("GET") > before + 1, "two more requests")
+    publish(site, ("news", "1"))
+    assert news.await_data("1") == ["1"], "which anybody may read"
+    assert tab["state"] == "connecting"
+    post(site, "/says-reader", True)
+    until(lambda: tab["state"] == "open", "the stream")
+    tell(site, alice, "1")
+    assert (tab.await_data("1"), tab["changes"]) == (["1"], 0)
+    post(site, "/says-reader", False)
+    log_in(tabs, bob)
+    post(site, f"/disconnect/{alice}")
+    tell(site, bob, "for bob alone")
+    post(site, "/says-reader", True)
+    await_change(tab)
+    assert tab.data() == ["1"]
+
+
+def test_tabs_without_a_secret_key_share_only_by_share(tabs: Tabs, alice: str, bob: str) -> None:
+    with Server("gevent", APP, env={"CONFIG": '{"SECRET_KEY": null}'}) as site:
+        for name, share in ((alice, ""), (alice, ""), (bob, "")):
+            tabs.open(site).follow("~", headers={"X-Reader": name}, share=share)
+        assert (streams(site, alice), streams(site, bob)) == (2, 1)
+        carol = new_name()
+        for _ in range(2):
+            tabs.open(site).follow("~", headers={"X-Reader": carol}, share=carol)
+        assert streams(site, carol) == 1
+        site.kill()
+
+
+def test_a_tag_is_the_same_for_one_reader_and_names_none() -> None:
+    tags = [tag_reader("alice", "a secret"), tag_reader("bob", "a secret"), tag_reader("alice", b"another")]
+    assert tag_reader("alice", b"a secret") == tags[0]
+    assert len(set(tags)) == 3
+    assert {len(tag) for tag in tags} == {16}
+    assert tag_reader("al\xefce \u20ac", "a secret").isascii()
+    assert (tag_reader(None, "a secret"), tag_reader("alice", None), tag_reader("alice", "")) == ("-", "?", "?")
+
+
+def test_a_head_says_who_reads_each_channel_and_opens_no_stream(site: Server, alice: str) -> None:
+    before = get(site, "/state")["opened"]
+    path = f"/events?channel=news&channel=~&channel=lobby&channel=mine-{alice}"
+    with connected(site, path, method="HEAD", headers={"X-Reader": alice}) as client:
+        assert client.response.status == 200
+        head = client.response.headers
+    assert get(site, "/state")["opened"] == before
+    with connected(site, path, headers={"X-Reader": alice}) as client:
+        assert client.response.headers["SSE-Reader"] == head["SSE-Reader"]
+        names = ("Content-Type", "Cache-Control", "X-Accel-Buffering", "Content-Length")
+        assert [client.response.headers[name] for name in names] == [head[name] for name in names]
+    tag = tag_reader(alice, "of the tests alone")
+    assert head["SSE-Reader"] == f"- {tag} - {tag}"
+    with connected(site, path, method="HEAD") as client:
+        assert (client.response.status, client.response.headers["SSE-Reader"]) == (403, None)
+
+
+def test_pages_of_listed_origins_may_see_the_tags() -> None:
+    app = Flask(__name__)
+    app.config["SSE_CORS_ORIGINS"] = ["https://app.example.com"]
+    sse = SSE(app)
+    sse.channel("news", public=True)
+    app.register_blueprint(sse.blueprint)
+    shown = []
+    for headers in ({"Origin": "https://app.example.com"}, {}):
+        with app.test_client().head("/events?channel=news", headers=headers) as response:
+            assert response.headers["SSE-Reader"] == "-"
+            shown.append(response.headers.get("Access-Control-Expose-Headers"))
+    assert shown == ["SSE-Reader", None]
