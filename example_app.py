@@ -1,16 +1,19 @@
 """A notice board and a live chart of this machine's load, both fed by events: ``gunicorn example_app:app``.
 
-One process serves it; or many, on any number of machines, where ``SSE_BROKER_URL`` names a Redis that they share.
+One process serves it, and keeps the notices in a file; or many, on any number of machines, where ``SSE_BROKER_URL``
+names a Redis that they share.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import threading
 import time
 import uuid
 from collections import deque
+from pathlib import Path
 from typing import Any, TypedDict
 
 from flask import Blueprint, Flask, Response, current_app, request
@@ -75,7 +78,7 @@ def post_notice() -> ResponseReturnValue:
 
 
 @views.errorhandler(BrokerUnavailable)
-@views.errorhandler(ConnectionError)
+@views.errorhandler(OSError)
 def refuse(error: Exception) -> ResponseReturnValue:
     current_app.logger.warning("a request is refused: %s", error)
     return {"error": "The notice board cannot be reached. Try again in a moment."}, 503
@@ -99,24 +102,42 @@ def connect() -> Response:
 
 
 class Notices:
-    """The newest notices: kept by this process, or by the Redis that many of them share."""
+    """Keeps the newest notices: in a file, which outlives this process, or in the Redis that many processes share.
+
+    :raises OSError: from each method, where file or Redis cannot be reached.
+    """
 
     KEPT, KEY = 50, "example:notices"
 
     def __init__(self) -> None:
-        self._here: deque[Notice] = deque(maxlen=self.KEPT)
+        self._file = Path(os.environ.get("NOTICES_FILE") or Path(__file__).with_name("instance") / "notices.json")
         self._redis: Any = redis.Redis.from_url(BROKER_URL, socket_timeout=1) if IS_SHARED else None
 
     def keep(self, notice: Notice) -> None:
         if self._redis is None:
-            self._here.append(notice)
+            self._keep_in_file(notice)
         else:
             self._ask(("LPUSH", self.KEY, json.dumps(notice)), ("LTRIM", self.KEY, 0, self.KEPT - 1))
 
     def newest(self) -> list[Notice]:
         if self._redis is None:
-            return list(self._here.copy())
+            return self._read_file()
         return [json.loads(notice) for notice in self._ask(("LRANGE", self.KEY, 0, -1))[0]]
+
+    def _read_file(self) -> list[Notice]:
+        try:
+            found: list[Notice] = json.loads(self._file.read_text())
+        except FileNotFoundError:
+            found = []
+        return found
+
+    def _keep_in_file(self, notice: Notice) -> None:
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        written = self._file.with_suffix(".new")
+        with open(self._file.with_suffix(".lock"), "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # during a reload there are two workers
+            written.write_text(json.dumps([*self._read_file(), notice][-self.KEPT :]))
+            written.replace(self._file)
 
     def _ask(self, *commands: tuple[Any, ...]) -> list[Any]:
         try:

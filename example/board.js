@@ -3,13 +3,14 @@ const calm = matchMedia("(prefers-reduced-motion: reduce)");
 
 /* The streams ----------------------------------------------------------------------------------------------------- */
 
-const SILENCE = 10_000; // the load comes every second: after so long the network is gone, though nothing said so
-const QUIET = 5_000; // a server that reloads is back within that, and nobody need know
+const SILENCE = 5_000; // the load comes every second: after so long the network is gone, though nothing said so
+const QUIET = 3_000; // a server that reloads is mostly back within that, at the first try
 const PAUSE = 2_000;
 
 let sources = [];
 let heard = 0; // when, last
 let lostAt = 0;
+let isAway = false; // it could not be reached again: that is no reload
 let retryAt = 0;
 
 function listen() {
@@ -28,12 +29,16 @@ function listen() {
 
 function connect(url, handlers) {
   const source = new EventSource(url);
+  let failures = 0; // in a row
   source.onopen = () => {
+    failures = 0;
     heard = performance.now();
-    if (isLive()) lostAt = 0;
+    if (isLive()) comeBack();
     showState();
   };
   source.onerror = () => {
+    failures += 1;
+    isAway ||= failures > 1 || source.readyState === EventSource.CLOSED;
     lose();
     if (source.readyState === EventSource.CLOSED) retryLater(); // else the browser tries again by itself
   };
@@ -60,9 +65,15 @@ function isLive() {
   return sources.every((source) => source.readyState === EventSource.OPEN);
 }
 
-function lose() {
-  lostAt ||= performance.now();
+function lose(since = performance.now()) {
+  lostAt ||= since;
   showState();
+}
+
+function comeBack() {
+  lostAt = 0;
+  isAway = false;
+  if (isUnreached) showError("");
 }
 
 function retryLater() {
@@ -73,7 +84,7 @@ function retryLater() {
 
 function showState() {
   const live = isLive();
-  if (!live && lostAt && performance.now() - lostAt < QUIET) return;
+  if (!live && lostAt && !isAway && performance.now() - lostAt < QUIET) return;
   const state = live ? "live" : lostAt ? "lost" : "connecting";
   const element = $("state");
   if (element.dataset.state !== state) {
@@ -96,7 +107,7 @@ setInterval(() => {
   if (retryAt && time >= retryAt) listen();
   else if (isLive() && time - heard > SILENCE) {
     retryLater();
-    lose();
+    lose(heard);
   }
   if (lostAt) showState();
 }, 500);
@@ -108,7 +119,7 @@ addEventListener("pageshow", (event) => {
 
 /* Notices --------------------------------------------------------------------------------------------------------- */
 
-const KEPT = 200;
+const KEPT = 50; // as the server does: a page that has long been open shows what a new one does
 const known = new Set(); // ids: a notice may come by its stream, be fetched, and be the answer to the form
 const title = document.title;
 let unseen = 0;
@@ -166,6 +177,12 @@ const { author, text } = form.elements;
 const button = form.querySelector("button");
 const keys = $("hint").firstElementChild;
 let sending = false;
+let isUnreached = false; // so says what is shown in red
+
+function showError(message, unreached = false) {
+  $("error").textContent = message;
+  isUnreached = unreached;
+}
 
 function refresh() {
   button.disabled = sending || !text.value.trim();
@@ -185,13 +202,15 @@ form.addEventListener("submit", async (event) => {
     const notice = await post({ author: author.value, text: sent });
     addNotice(notice, true);
     if (text.value === sent) text.value = "";
-    $("error").textContent = "";
+    showError("");
   } catch (error) {
-    $("error").textContent = error.message;
+    showError(error.message, error instanceof Unreached);
   }
   sending = false;
   refresh();
 });
+
+class Unreached extends Error {}
 
 async function post(notice) {
   let response;
@@ -203,7 +222,7 @@ async function post(notice) {
       signal: AbortSignal.timeout(8_000),
     });
   } catch (error) {
-    throw new Error(
+    throw new Unreached(
       error.name === "TimeoutError"
         ? "The server has not answered. A browser opens six connections to it, and each of these tabs takes two: are there more than two?"
         : "The server cannot be reached. Your text is kept: post it again once the page is live.",
@@ -215,7 +234,7 @@ async function post(notice) {
 }
 
 text.addEventListener("input", () => {
-  $("error").textContent = "";
+  showError("");
   refresh();
 });
 text.addEventListener("keydown", (event) => {
@@ -252,20 +271,19 @@ function showLoad(load) {
 class Chart {
   static SPAN = 120_000;
   static GAP = 3_500; // the server was away: no line is drawn across
-  static GUTTER = 41.6; // 2.6rem in board.css
   static SLIDE = 1_000;
 
   #element;
   #grid = svg("svg", { class: "grid", "aria-hidden": "true" });
   #curves = svg("svg", { class: "curves", "aria-hidden": "true" });
+  #view = make("div", "window"); // beside it there is room for the labels
   #samples = [];
   #slide = { from: 0, to: 0, since: 0 }; // the time at the right edge
 
   constructor(element) {
     this.#element = element;
-    const view = make("div", "window");
-    view.append(this.#curves);
-    element.append(this.#grid, view);
+    this.#view.append(this.#curves);
+    element.append(this.#grid, this.#view);
     new ResizeObserver(() => this.#draw()).observe(element);
   }
 
@@ -298,7 +316,7 @@ class Chart {
   }
 
   get #width() {
-    return Math.max(1, this.#element.clientWidth - Chart.GUTTER);
+    return Math.max(1, this.#view.clientWidth);
   }
 
   #merge(samples) {

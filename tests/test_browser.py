@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import signal
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from playwright.sync_api import Browser, Locator, Page, Route, expect, sync_playwright
 
@@ -58,8 +60,9 @@ expect.set_options(timeout=PATIENCE * 1000)
 
 
 @pytest.fixture(scope="module")
-def example() -> Iterator[Server]:
-    with Server("gevent", "example_app:app", arguments=["--config", str(ROOT / "gunicorn.conf.py")]) as server:
+def example(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    env = {"NOTICES_FILE": str(tmp_path_factory.mktemp("example") / "kept" / "notices.json")}
+    with Server("gevent", "example_app:app", env=env, arguments=["--config", str(ROOT / "gunicorn.conf.py")]) as server:
         yield server
 
 
@@ -94,6 +97,12 @@ def write(page: Page, text: str) -> None:
 
 def notices(page: Page, text: str) -> Locator:
     return page.locator("#notices li").filter(has_text=text)
+
+
+def shown(page: Page) -> list[str]:
+    """The ids of all notices, newest first."""
+    ids: list[str] = page.evaluate("[...document.querySelectorAll('#notices li')].map(({ dataset }) => dataset.id)")
+    return ids
 
 
 def samples(page: Page) -> int:
@@ -161,7 +170,6 @@ def test_a_page_that_opens_misses_no_notice_and_shows_none_twice(browser: Browse
 
 
 def test_a_reload_costs_no_notice_and_shows_no_error(pages: list[Page], example: Server) -> None:
-    """The new worker knows none of the old one's notices: the pages keep them, and add what it has."""
     errors: list[str] = []
     for page in pages:
         page.evaluate(WATCH)
@@ -180,9 +188,100 @@ def test_a_reload_costs_no_notice_and_shows_no_error(pages: list[Page], example:
             expect(notices(page, text)).to_have_count(1)
         assert page.evaluate("seen") == {"shown": [], "fetched": 1}
     assert errors == []
-    assert "ahead of the reload" not in [notice["text"] for notice in get(example, "/notices")]
+    assert "ahead of the reload" in [notice["text"] for notice in get(example, "/notices")]
     until(lambda: example.log.count("Worker exiting") > exited, "the old worker to be gone")
     assert "graceful timeout" not in example.log
+
+
+def test_a_page_shows_the_notices_that_a_new_one_does_after_a_reload(browser: Browser, example: Server) -> None:
+    for number in range(60):
+        post(example, "/notices", {"text": f"notice {number}"})
+    old, new = browser.new_page(), browser.new_page()
+    old.goto(example.url)
+    expect(notices(old, "notice 59")).to_have_count(1)
+    exited = example.log.count("Worker exiting")
+    example.signal(signal.SIGHUP)
+    until(lambda: example.log.count("Worker exiting") > exited, "the old worker to be gone")
+    for number in range(60, 65):
+        post(example, "/notices", {"text": f"notice {number}"})
+    new.goto(example.url)
+    for page in (old, new):
+        expect(notices(page, "notice 64")).to_have_count(1)
+        expect(page.locator("#notices li")).to_have_count(50)
+    assert shown(old) == shown(new)
+    assert set(Counter(shown(new)).values()) == {1}
+    for page in (old, new):
+        page.close()
+
+
+def test_a_lost_server_is_shown_when_the_first_retry_fails(pages: list[Page], example: Server) -> None:
+    page = pages[0]
+    page.evaluate(WATCH)  # no time passes: only what the page learns can show it
+    example.kill()
+    try:
+        expect(page.locator("#state")).to_have_attribute("data-state", "lost")
+        expect(page.locator("#state")).to_have_text("Reconnecting… 0 s")
+    finally:
+        example.start()
+    expect(page.locator("#state")).to_have_attribute("data-state", "live")
+
+
+def test_a_silent_server_is_shown_as_lost_after_five_seconds(pages: list[Page], example: Server) -> None:
+    page = pages[0]
+    assert example._process is not None
+    workers = psutil.Process(example._process.pid).children()
+    for worker in workers:
+        worker.suspend()
+    try:
+        page.evaluate("() => { const later = performance.now() + 5_100; performance.now = () => later; }")
+        expect(page.locator("#state")).to_have_attribute("data-state", "lost")
+    finally:
+        for worker in workers:
+            worker.resume()
+
+
+def test_an_error_of_the_connection_goes_when_the_page_is_live_again(pages: list[Page], example: Server) -> None:
+    page = pages[0]
+    example.kill()
+    try:
+        write(page, "nowhere to go")
+        expect(page.locator("#error")).to_contain_text("cannot be reached")
+    finally:
+        example.start()
+    expect(page.locator("#state")).to_have_attribute("data-state", "live")
+    expect(page.locator("#error")).to_be_empty()
+    expect(page.locator("[name=text]")).to_have_value("nowhere to go")
+
+
+@pytest.mark.parametrize("size", [12, 16, 24])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_labels_of_the_chart_are_shown_whole(width: int, size: int, browser: Browser, example: Server) -> None:
+    page = browser.new_page(viewport={"width": width, "height": 800})
+    page.goto(example.url)
+    page.add_style_tag(content=f":root {{ font-size: {size}px }}")
+    until(lambda: samples(page), "a sample")
+    outside = page.evaluate("""() => {
+        const chart = document.getElementById("chart").getBoundingClientRect();
+        const boxes = [...document.querySelectorAll("#chart text")].map((text) => [text, text.getBoundingClientRect()]);
+        const isOutside = ([, box]) => box.left < chart.left - 1 || box.right > chart.right + 1;
+        return [boxes.length, boxes.filter(isOutside).map(([text]) => text.textContent)];
+    }""")
+    assert outside == [8, []]
+    page.close()
+
+
+def test_a_phone_shows_what_comes_above_the_form_and_both_at_once(browser: Browser, example: Server) -> None:
+    for number in range(5):
+        post(example, "/notices", {"text": f"read on a phone {number}"})
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    page.goto(example.url)
+    expect(notices(page, "read on a phone 4")).to_have_count(1)
+    first, form = page.locator("#notices li").first.bounding_box(), page.locator("#form").bounding_box()
+    assert first is not None
+    assert form is not None
+    assert first["y"] + first["height"] <= form["y"]
+    assert form["y"] + form["height"] <= 844
+    page.close()
 
 
 def test_the_seeds_javascript_runs_as_it_stands(pages: list[Page]) -> None:
