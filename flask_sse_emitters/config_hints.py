@@ -9,7 +9,7 @@ from datetime import timedelta
 from difflib import get_close_matches
 from typing import Any
 
-from .settings import Settings
+from .settings import DEFAULTS, Settings
 
 #: The names of all keys, without their ``SSE_``.
 _NAMES = [field.name.upper() for field in fields(Settings) if field.name not in ("dumps", "app_context")]
@@ -30,7 +30,8 @@ def config_hints(config: Mapping[str, Any]) -> list[str]:
     :param config: an app's, before its defaults are filled in.
     """
     lifetime = lifetime_hint("SSE_TIMEOUT", config.get("SSE_TIMEOUT"))
-    return [*_unknown_keys(config), *_broker_url_elsewhere(config), *([] if lifetime is None else [lifetime])]
+    hints = [*_unknown_keys(config), *_broker_url_elsewhere(config), *_too_little_pending(config)]
+    return hints if lifetime is None else [*hints, lifetime]
 
 
 def lifetime_hint(called: str, value: Any) -> str | None:
@@ -62,6 +63,16 @@ def _nearest(key: str) -> str:
     begins_it = sorted((each for each in _NAMES if name.startswith(each)), key=len, reverse=True)
     near = begins_it or get_close_matches(name, _NAMES, n=1)
     return f"did you mean SSE_{near[0]}?" if near else f"its keys are {', '.join(f'SSE_{name}' for name in _NAMES)}"
+
+
+def _too_little_pending(config: Mapping[str, Any]) -> list[str]:
+    pending = config.get("SSE_MAX_PENDING_BYTES", DEFAULTS.max_pending_bytes)
+    event = config.get("SSE_MAX_EVENT_BYTES", DEFAULTS.max_event_bytes)
+    hint = (
+        f"SSE_MAX_PENDING_BYTES={pending} is less than SSE_MAX_EVENT_BYTES={event}: an event with a size between them "
+        f"can be published, and reaches no connected client. Set SSE_MAX_EVENT_BYTES={pending}, or raise the other"
+    )
+    return [hint] if pending < event else []
 
 
 def _broker_url_elsewhere(config: Mapping[str, Any]) -> list[str]:

@@ -107,3 +107,10 @@ def test_lifetime_in_seconds_is_not_warned_of() -> None:
 
 def test_lifetime_without_any_app_is_accepted() -> None:
     SseEmitter(timeout=60_000).complete()
+
+
+def test_event_larger_than_what_may_be_pending_is_warned_of() -> None:
+    [warning] = warnings_of(SSE_MAX_PENDING_BYTES=65_536)
+    assert "SSE_MAX_PENDING_BYTES=65536 is less than SSE_MAX_EVENT_BYTES=1048576" in warning
+    assert "Set SSE_MAX_EVENT_BYTES=65536" in warning
+    assert warnings_of(SSE_MAX_PENDING_BYTES=65_536, SSE_MAX_EVENT_BYTES=65_536) == []
