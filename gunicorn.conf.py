@@ -1,11 +1,20 @@
 """How gunicorn serves the example: it finds this file by itself."""
 
+import logging
 import os
 from multiprocessing import cpu_count
 from typing import Any
 
 # They end the streams of a worker that stops: what is pending is written, and browsers come back to the next worker.
 from flask_sse_emitters.gunicorn import post_worker_init, worker_int  # noqa: F401
+
+# What the app and its packages log, in the form of gunicorn's own lines: until somebody sets logging up, Python shows
+# warnings alone, without time, level and name.
+logging.basicConfig(
+    level=logging.INFO,
+    format="%(asctime)s [%(process)d] [%(levelname)s] %(name)s: %(message)s",
+    datefmt="[%Y-%m-%d %H:%M:%S %z]",
+)
 
 bind = f"127.0.0.1:{os.environ.get('PORT') or 8080}"
 

@@ -30,7 +30,7 @@ from .docs_parsed import parse
 from .redis_server import RedisServer
 from .servers import ROOT, Server
 from .test_browser import FLAGS
-from .waiting import PATIENCE
+from .waiting import PATIENCE, until
 
 BLOCKS = {page.name: blocks_of(page) for page in PAGES}
 
@@ -206,6 +206,28 @@ def test_a_broker_of_ones_own_is_found_by_its_scheme(
         event_id = sse.publish("orders", "one")
     assert [record.getMessage() for record in caplog.records] == [f"orders: {event_id}"]
     del sys.modules["audited"]
+
+
+@pytest.mark.parametrize("page", ["quickstart.rst", "deploying.rst", "the example"])
+def test_gunicorn_conf_shows_warnings_as_gunicorn_shows_its_own(page: str, tmp_path: Path) -> None:
+    name = "gunicorn.conf.py"
+    config = (ROOT / name).read_text() if page == "the example" else modules_of(BLOCKS[page])[name]
+    (tmp_path / name).write_text(config)
+    (tmp_path / "app.py").write_text(
+        "from flask import Flask\n"
+        "from flask_sse_emitters import SSE\n"
+        "app = Flask(__name__)\n"
+        "app.config['SSE_TIMOUT'] = 60\n"
+        "SSE(app)\n"
+    )
+    arguments = ["--config", str(tmp_path / name), "--chdir", str(tmp_path), "--workers", "1"]
+    with Server("gevent", "app:app", arguments=arguments) as server:
+        until(lambda: "SSE_TIMOUT" in server.log, "the warning")
+        [line] = [line for line in server.log.splitlines() if "SSE_TIMOUT" in line]
+        [booted] = [line for line in server.log.splitlines() if "Booting worker with pid" in line]
+    form = r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d [+-]\d{4}\] \[\d+\] \[%s\] %s"
+    assert re.fullmatch(form % ("INFO", "Booting worker with pid.*"), booted)
+    assert re.fullmatch(form % ("WARNING", r"flask_sse_emitters\.state: the config key SSE_TIMOUT.*"), line)
 
 
 def test_every_block_is_run_or_listed_with_the_reason_why_not() -> None:
