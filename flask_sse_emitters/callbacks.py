@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from enum import Enum
 from functools import partial
+from inspect import iscoroutinefunction
 from typing import Any, Literal, TypeAlias
 from weakref import WeakMethod
 
@@ -85,6 +86,10 @@ class Callbacks:
     def add(self, kind: Kind, call: Callable[..., object]) -> None:
         if not callable(call):
             raise TypeError(f"on_{kind} takes something to call, not {call!r}")
+        if iscoroutinefunction(call):
+            raise TypeError(
+                f"on_{kind} takes a plain function, because a thread calls it, and none that is async: {call!r}"
+            )
         with self._guard:
             if self._reason is None or kind in _FOLLOWING[self._reason]:
                 self._gathered.append((kind, call))

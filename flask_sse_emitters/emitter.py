@@ -30,7 +30,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
 
 from . import settings as surroundings
 from .backlog import Backlog
@@ -277,6 +277,12 @@ class SseEmitter:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         # Flask takes a callable for a WSGI application, which makes an emitter a valid view result for type checkers.
         return self.response()(environ, start_response)
+
+    if not TYPE_CHECKING:  # type checkers say it better where there is none
+
+        def __iter__(self) -> NoReturn:
+            # Of Response(emitter), say.
+            raise TypeError("an emitter is no iterable: return it from the view as it is, or emitter.response()")
 
     def __repr__(self) -> str:
         state = "open" if self._reason is None else self._reason.name

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cached_property, partial
 from inspect import iscoroutinefunction
-from typing import Any, TypeVar, overload
+from typing import Any, NoReturn, TypeVar, overload
 
 from flask import Blueprint, Flask, Response, current_app, has_app_context
 
@@ -16,6 +16,7 @@ from .channel import Channel, Channels, Options, check_name, private_name
 from .cli import commands
 from .config_hints import config_hints
 from .emitter import SseEmitter
+from .emitters import SseEmitters
 from .errors import NotInitialized
 from .grants import check_identity
 from .monitor import Gate, MonitorRule, make_monitor
@@ -96,9 +97,12 @@ class SSE:
 
         Keys that are probably a mistake, such as ``SSE_TIMOUT``, are warned of: in the log, and in :meth:`stats`.
 
+        :raises TypeError: where this is no Flask app.
         :raises ValueError: where a config key has a value that it does not accept.
         :raises RuntimeError: where the app has an ``SSE`` already.
         """
+        if not isinstance(app, Flask):
+            raise TypeError(f"SSE() and init_app() take the Flask app, not {app!r}")
         if EXTENSION in app.extensions:
             raise RuntimeError("this app has an SSE already: import that one instead of calling init_app() again")
         given = dict(app.config)  # without the defaults, which are now filled in
@@ -290,6 +294,10 @@ class SSE:
         """
         return make_monitor(self._state, self._gate)
 
+    def register(self, *_: object) -> NoReturn:
+        # What app.register_blueprint(sse) calls: Flask-SSE's object is a blueprint itself.
+        raise TypeError("register its blueprint: app.register_blueprint(sse.blueprint, url_prefix=...), or sse.monitor")
+
     def monitor_access(self, rule: _MonitorRule) -> _MonitorRule:
         """Have this decide who may see the :attr:`monitor`, and publish with it. Usable as a decorator.
 
@@ -391,6 +399,10 @@ def _end_failed(error: BaseException | None) -> None:
 
 def _respond_for(rv: Any) -> Any:
     """A view's result, with the response of an emitter in its place: bare, or the first of a tuple."""
+    if isinstance(rv, Channel):
+        raise TypeError(f"a view returns sse.channel({rv.name!r}).subscribe(), a stream of the channel, and not {rv!r}")
+    if isinstance(rv, SseEmitters):
+        raise TypeError("a view returns the emitter that it has added to the list, as add() does, and not the list")
     if isinstance(rv, SseEmitter):
         return rv.response()
     if isinstance(rv, tuple) and rv and isinstance(rv[0], SseEmitter):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from typing import Any
@@ -520,3 +521,43 @@ def test_emitter_signature_is_public_types_alone() -> None:
         "overflow",
     ]
     assert {"Bounds", "Frame", "Log", "new_epoch"} <= set(brokers.__all__)
+
+
+@pytest.mark.parametrize("app", ["app", None.__class__, object()])
+def test_sse_for_something_else_than_an_app_is_refused(app: Any) -> None:
+    with pytest.raises(TypeError, match="take the Flask app, not"):
+        SSE(app)
+
+
+def test_sse_registered_as_a_blueprint_says_which_to_register(app: Flask) -> None:
+    sse: Any = SSE()
+    with pytest.raises(TypeError, match=re.escape("app.register_blueprint(sse.blueprint, url_prefix=...)")):
+        app.register_blueprint(sse, url_prefix="/events")
+
+
+@pytest.mark.parametrize(
+    ("result", "says"),
+    [
+        (lambda: SSE().channel("news"), "a view returns sse.channel('news').subscribe()"),
+        (SseEmitters, "a view returns the emitter that it has added to the list"),
+        (lambda: Response(SseEmitter()), "return it from the view as it is, or emitter.response()"),  # type: ignore[arg-type]
+    ],
+)
+def test_view_result_that_is_no_emitter_says_what_to_return(
+    app: Flask, client: FlaskClient, result: Callable[[], Any], says: str
+) -> None:
+    app.testing = True
+    app.add_url_rule("/", view_func=lambda: result())
+    with pytest.raises(TypeError, match=re.escape(says)):
+        client.get("/")
+
+
+def test_callback_that_is_async_is_refused() -> None:
+    async def call(*_: object) -> None: ...
+
+    emitter = SseEmitter()
+    adders: list[Callable[[Any], object]] = [emitter.on_completion, emitter.on_timeout, emitter.on_error]
+    for add in adders:
+        with pytest.raises(TypeError, match="and none that is async"):
+            add(call)
+    emitter.complete()
