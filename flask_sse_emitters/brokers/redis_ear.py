@@ -582,8 +582,7 @@ class _Session:
         except (redis.ResponseError, ValueError) as error:
             self._look_later(topic)
             keys = self._names.keys(topic.name)
-            is_its_own = isinstance(error, ValueError) or diagnose(error) is KEYS
-            if is_its_own and topic is not self._ear.first:
+            if diagnose(error) is KEYS and topic is not self._ear.first:
                 self._ear._health.channel_fails("reading", topic.name, keys, error)
             else:  # all others wait for the first one
                 self._ear._health.fails("reading", error, keys)

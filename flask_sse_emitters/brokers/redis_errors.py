@@ -84,7 +84,7 @@ def diagnose(error: BaseException) -> Trouble:
     for marks, trouble in TABLE:
         if any(mark in text for mark in marks):
             return trouble
-    if _is_of_script(error):
+    if _is_of_script(error) or isinstance(error, ValueError):  # or what was read is none of ours
         return KEYS
     return OTHER if isinstance(error, redis.ResponseError) else AWAY
 
