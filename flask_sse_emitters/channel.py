@@ -22,7 +22,7 @@ from .grants import Reader, check_identity
 from .history import Bounds
 from .parking import begin_anew_in_child, give_way_in_time, guard
 from .replay import Pages, Replay
-from .revocation import Revocations
+from .revocation import Revocation, Revocations
 from .scheduler import SCHEDULER
 from .settings import CHANCE, Duration, Settings
 from .streams import Quota, Streams
@@ -147,6 +147,7 @@ class Channels:
         self._settings = settings
         self._options = options
         self._streams = streams
+        self._is_closed = False
         self._begin_anew()
         begin_anew_in_child(self)
 
@@ -171,6 +172,7 @@ class Channels:
         return feed
 
     def publish(self, name: str, data: Any, event: str | None, retry: int | None, key: str | None) -> str:
+        self._check_open()
         settings = self._settings
         key = check_key(key)
         frame = frame_to_publish(data, event, retry, settings)
@@ -197,6 +199,20 @@ class Channels:
         else:
             feed._give_way()
         return event_id
+
+    def revoke(self, revocation: Revocation) -> None:
+        """End streams, here and in all other processes: see :meth:`.Revocations.revoke`."""
+        self._check_open()
+        self.revocations.revoke(revocation)
+
+    def close(self) -> None:
+        """Let go of the broker, for good. Idempotent; may wait a second."""
+        self._is_closed = True
+        self.broker.close()
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise RuntimeError("this SSE is closed, and publishes nothing any more: do that before sse.close()")
 
     def subscribe(
         self,

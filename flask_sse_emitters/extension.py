@@ -259,7 +259,7 @@ class SSE:
         revoked = Revocation(
             None if identity is None else check_identity(identity), None if channel is None else check_name(channel)
         )
-        self._channels().revocations.revoke(revoked)
+        self._channels().revoke(revoked)
 
     def recheck(self, identity: str) -> None:
         """Ask the rule again about every stream of this reader, in every process, and end those that it denies.
@@ -270,7 +270,7 @@ class SSE:
 
         :raises BrokerUnavailable: where other processes could not be told; call it again.
         """
-        self._channels().revocations.revoke(Revocation(check_identity(identity), None, asks=True))
+        self._channels().revoke(Revocation(check_identity(identity), None, asks=True))
 
     @cached_property
     def blueprint(self) -> Blueprint:
@@ -359,14 +359,25 @@ class SSE:
         return self._state().processes()
 
     def shutdown(self) -> None:
-        """End all streams of the app as a worker that stops does, and wait for that: ``SSE_DRAIN_SECONDS`` at most.
+        """End all streams of the app as a worker that stops does, and wait for that.
 
-        What is pending is written first, then a ``retry:`` of random length, then a clean end. New streams end at once
-        from then on.
+        What is pending is written first, then a ``retry:`` of random length, then a clean end. What takes none of it
+        within ``SSE_DRAIN_SECONDS`` is cut; a second later at most this returns. New streams end at once from then on.
+        The app can still publish; :meth:`close` also frees what that needs.
         """
         streams = self._state().streams
         streams.drain()
         streams.await_drained()
+
+    def close(self) -> None:
+        """End all streams as :meth:`shutdown` does, then free what the broker holds: its thread, its connections.
+
+        For processes that make and drop apps, such as tests. It may wait a second more, and is idempotent. To publish,
+        disconnect or recheck afterwards is a RuntimeError. An app that is dropped without it is freed by Python's
+        garbage collector, once its streams are over.
+        """
+        self.shutdown()
+        self._state().channels.close()
 
     def _channels(self) -> Channels:
         return self._state().channels

@@ -7,10 +7,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import TypeVar
+from weakref import WeakMethod
 
 from .parking import SLICE, give_way, guard, is_green
 
 log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
 
 
 class Lane:
@@ -91,6 +95,20 @@ class Lane:
                 return self._jobs.popleft()
             self.helpers -= 1
             return None
+
+
+def weakly(method: Callable[[], _T]) -> Callable[[], _T | None]:
+    """Make a call of a bound method that does not keep its object alive: it does nothing once that is gone.
+
+    For what a thread or a timer calls, which would else keep an app that was dropped.
+    """
+    reference = WeakMethod(method)
+
+    def call() -> _T | None:
+        found = reference()
+        return None if found is None else found()
+
+    return call
 
 
 def call_and_log(call: Callable[[], object]) -> object:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -187,27 +188,32 @@ class Revocations:
 
 
 class _Ear:
-    """Listens to the revocations, for as long as the process lives."""
+    """Listens to the revocations, for as long as the process lives, or the app: it does not keep the app alive."""
 
     clients = 0
 
     def __init__(self, revocations: Revocations) -> None:
-        self._revocations = revocations
+        self._revocations = weakref.ref(revocations)
         self._since = SCHEDULER.clock()
         self._log: Log | None = None
 
     def started(self, start: Start) -> None:
+        revocations = self._revocations()
+        if revocations is None:
+            return
         again, self._log = self._log is not None, start.log
         offset, is_known = start.log.before(self._since - CLOCK_ERROR)
         begins_late = not offset and SCHEDULER.clock() > self._since + LATE
         if again or begins_late or not is_known:
             log.info("revocations may have been missed: all streams end, so that their clients are asked again")
-            self._revocations._apply(EVERYTHING)
+            revocations._apply(EVERYTHING)
         else:
-            self._revocations._hear(start.log.after(offset, start.newest, math.inf))
+            revocations._hear(start.log.after(offset, start.newest, math.inf))
 
     def arrived(self, frames: Sequence[Frame]) -> None:
-        self._revocations._hear(frames)
+        revocations = self._revocations()
+        if revocations is not None:
+            revocations._hear(frames)
 
 
 def _read(frame: Frame) -> tuple[str, Revocation] | None:

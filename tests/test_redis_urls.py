@@ -162,7 +162,7 @@ def test_what_the_nodes_of_a_cluster_lose_between_them_is_found_by_looking_now_a
         assert silent.text != PUBLISH.text
         names = Names("sse")
         arguments = publish_arguments("epoch", frame("x"), KEPT, names.announcements("a"))
-        broker._client().run(silent, names.keys("a"), arguments)  # type: ignore[attr-defined]
+        broker._clients.get().run(silent, names.keys("a"), arguments)  # type: ignore[attr-defined]
         until(lambda: ear.frames, "an event that was never announced")
         broker.close()
 

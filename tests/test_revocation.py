@@ -390,7 +390,7 @@ def test_what_is_looked_up_brings_nothing_that_came_after_a_revocation(
             looks, run_all = threading.Event(), Client.run_all
 
             def slow(client: Client, script: Any, steps: Any) -> Any:
-                if client is broker._client() and script is LOOK and not looks.is_set():
+                if client is broker._clients.get() and script is LOOK and not looks.is_set():
                     looks.set()
                     here.sse.disconnect("ann")
                     here.sse.publish("a", "late")

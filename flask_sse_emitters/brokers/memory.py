@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from ..frames import Frame
 from ..history import Bounds, Log, Position, new_epoch
+from ..lanes import weakly
 from ..parking import begin_anew_in_child, guard
 from ..scheduler import SCHEDULER, Scheduler
 from ..settings import DEFAULTS
@@ -101,7 +102,7 @@ class MemoryBroker(Broker):
     def _sweep_later(self) -> None:
         if not self._sweeping:
             self._sweeping = True
-            self._scheduler.call_at(self._scheduler.clock() + SWEEP_SECONDS, self._sweep)
+            self._scheduler.call_at(self._scheduler.clock() + SWEEP_SECONDS, weakly(self._sweep))
 
     def _sweep(self) -> None:
         with self._guard:

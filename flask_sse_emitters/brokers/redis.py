@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import redis
@@ -17,10 +18,11 @@ import redis
 from ..errors import BrokerUnavailable, UnsupportedWorker
 from ..frames import Frame
 from ..history import Bounds, Position, new_epoch, read_ids
-from ..parking import begin_anew_in_child, guard, is_green, native
+from ..lanes import weakly
+from ..parking import begin_anew_in_child, is_green
 from .base import Broker, Listener, Published, Start
 from .redis_address import Address
-from .redis_client import Client, Script, within
+from .redis_client import Clients, Script, within
 from .redis_ear import LOOK_EVERY, LOOK_EVERY_IN_CLUSTER, Ear
 from .redis_errors import KEYS, diagnose, may_be_done, shown
 from .redis_health import PUBLISHING, Health
@@ -104,23 +106,34 @@ class RedisBroker(Broker):
     def close(self) -> None:
         self._ear.close()
         self._ear.await_end()
-        client = getattr(self._local, "client", None) if is_green() else self._shared
-        if client is not None:
-            client.close()
+        self._clients.close()
 
     def _begin_anew(self) -> None:
         if (before := getattr(self, "_ear", None)) is not None:
             before.abandon()
-        self._guard = guard()
         self._known = KnownEvents()
         self._has_warned = False  # of bounds that are others than those of another process
-        self._local = native("_thread", "_local")()  # gevent's sockets belong to the event loop of one system thread
-        self._shared: Client | None = None
         self.process = new_epoch() + new_epoch()
-        self._health = Health(self._address.shown, lambda: self.changed())
+        # The thread that listens keeps none of these alive, nor this broker: where it was dropped, that thread ends.
+        self._health = Health(self._address.shown, weakly(self._has_changed))
+        self._clients = Clients(self._address)
         look_every = LOOK_EVERY_IN_CLUSTER if self._address.kind == "cluster" else LOOK_EVERY
-        about = lambda: self.about()  # noqa: E731 - it is set later
-        self._ear = Ear(self._client, self._names, self.process, self._health, self._known, look_every, about)
+        self._ear = Ear(
+            self._clients.get,
+            self._names,
+            self.process,
+            self._health,
+            self._known,
+            look_every,
+            weakly(self._say_of_itself),
+        )
+        weakref.finalize(self, self._ear.close).atexit = False  # at exit streams end first
+
+    def _has_changed(self) -> None:
+        self.changed()
+
+    def _say_of_itself(self) -> Mapping[str, Any] | None:
+        return self.about()
 
     def _warn_of_bounds(self, channel: str, bounds: Bounds, before: Bounds) -> None:
         if not self._has_warned:
@@ -134,7 +147,7 @@ class RedisBroker(Broker):
             )
 
     def _run_publish(self, channel: str, keys: list[str], frame: Frame, bounds: Bounds | None) -> list[Any]:
-        client, known, announced = self._client(), self._ear.known(channel), self._names.announcements(channel)
+        client, known, announced = self._clients.get(), self._ear.known(channel), self._names.announcements(channel)
 
         def run(durable: str) -> list[Any]:
             arguments = publish_arguments(new_epoch(), frame, bounds, announced, known, durable)
@@ -167,25 +180,11 @@ class RedisBroker(Broker):
         _refuse_unpatched()
         try:
             with within(self._seconds):
-                answer = self._client().run(script, [self._names.processes], arguments)
+                answer = self._clients.get().run(script, [self._names.processes], arguments)
         except (redis.RedisError, OSError) as error:
             advice = self._health.advice(diagnose(error), [self._names.processes])
             raise BrokerUnavailable(f"Redis did not {wanted} ({shown(error)}): {advice}") from error
         return answer
-
-    def _client(self) -> Client:
-        if is_green():
-            client: Client | None = getattr(self._local, "client", None)
-            if client is None:
-                client = self._local.client = Client(self._address)
-            return client
-        if self._shared is None:
-            new = Client(self._address)  # of a cluster, that takes a while
-            with self._guard:
-                first, self._shared = self._shared is None, self._shared or new
-            if not first:
-                new.close()
-        return self._shared
 
 
 def _are_sockets_green() -> bool:

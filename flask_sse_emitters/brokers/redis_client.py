@@ -24,7 +24,7 @@ from redis.exceptions import NoScriptError, RedisClusterException
 from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelConnectionPool
 
-from ..parking import guard
+from ..parking import guard, is_green, native
 from .redis_address import Address
 from .redis_errors import before_sending
 
@@ -59,7 +59,7 @@ def _left() -> float | None:
 
 
 class Client:
-    """A pool of connections. One for all threads; where threads are greenlets, one for each thread of the system.
+    """A pool of connections.
 
     :raises redis.RedisError: where a cluster cannot be reached; the others connect later.
     """
@@ -155,6 +155,43 @@ class Client:
             pipeline.evalsha(script.digest, len(keys), *keys, *arguments)
         answers: list[Any] = pipeline.execute(raise_on_error=False)
         return answers
+
+
+class Clients:
+    """Gives a client to each thread: one for all, or where threads are greenlets one for each thread of the system.
+
+    Any thread may call.
+    """
+
+    def __init__(self, address: Address) -> None:
+        self._address = address
+        self._guard = guard()
+        self._local = native("_thread", "_local")()  # gevent's sockets belong to the event loop of one system thread
+        self._shared: Client | None = None
+
+    def get(self) -> Client:
+        """Return the client of this thread.
+
+        :raises redis.RedisError: see :class:`Client`.
+        """
+        if is_green():
+            client: Client | None = getattr(self._local, "client", None)
+            if client is None:
+                client = self._local.client = Client(self._address)
+            return client
+        if self._shared is None:
+            new = Client(self._address)  # of a cluster, that takes a while
+            with self._guard:
+                first, self._shared = self._shared is None, self._shared or new
+            if not first:
+                new.close()
+        return self._shared
+
+    def close(self) -> None:
+        """Close the connections that this thread can close: where threads are greenlets, its own. Idempotent."""
+        client = getattr(self._local, "client", None) if is_green() else self._shared
+        if client is not None:
+            client.close()
 
 
 class _Turns:

@@ -186,7 +186,7 @@ class Ear:
     def close(self) -> None:
         """Begin to end the thread: it takes this process off the list first. Idempotent; never waits."""
         self._closed = True
-        if self._bell is not None:
+        if self._bell is not None and not self._abandoned:
             self._bell.ring()
 
     def await_end(self) -> None:
