@@ -17,14 +17,15 @@ from .emitter import SseEmitter
 from .frames import chunk
 from .lanes import call_and_log
 from .neighbours import Client
+from .parking import SLICE
 from .scheduler import SCHEDULER, Timer
 from .sockets import SOCKETS, Watch
 
 #: Seconds in which a client is to close its side after the last chunk; then it is closed from here.
 LINGER = 2.0
 
-#: A client that takes as much as there is gets so many pieces of it; then others have their turn.
-AT_ONCE = 8
+#: What a client has sent, and nobody reads, is read in so many pieces at most before it is closed.
+READ_AT_MOST = 8
 
 #: A socket that takes nothing, though it was said to have room, is tried again after so many seconds.
 REFUSED = 0.1
@@ -96,11 +97,12 @@ class HandedOff:
         self._close()
 
     def begin(self) -> bool:
-        """Write what is there, and from then on what comes; a part of it, where there is much.
+        """Write what is there, and from then on what comes; where there is much, for :data:`.SLICE` seconds.
 
         :return: whether there is more to do now.
         """
-        for _ in range(AT_ONCE):
+        ends = SCHEDULER.clock() + SLICE
+        while SCHEDULER.clock() < ends:
             if not self._flush():
                 return False
             if self._ends:
@@ -234,7 +236,7 @@ class HandedOff:
     def _read_what_is_left(self) -> None:
         """What is left unread would make the kernel reset the connection, in place of ending it."""
         with suppress(OSError):
-            for _ in range(AT_ONCE):
+            for _ in range(READ_AT_MOST):
                 if not self._client.recv(65_536):
                     return
 

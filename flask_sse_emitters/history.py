@@ -125,12 +125,13 @@ class Log:
                 return position.offset if position.offset <= min(former.offset, self._newest) else None
         return None
 
-    def after(self, offset: int, upto: int, room: float = BATCH) -> list[Frame]:
+    def after(self, offset: int, upto: int, room: float = BATCH, extra: int = 0) -> list[Frame]:
         """The events after this offset that are kept, in order: none beyond the second, and as many as have room.
 
         Where what comes next is gone, the first has a later offset.
 
         :param room: bytes; one event is given in any case.
+        :param extra: bytes that each event takes besides its own.
         """
         taken: list[Frame] = []
         with self.guard:
@@ -139,7 +140,7 @@ class Log:
             end = self._gone + max(0, min(upto, self._newest) + 1 - oldest)
             while index < end and (kept := self._frames[index]) is not None:
                 frame = Frame._make(kept)
-                room -= len(frame.payload)
+                room -= extra + len(frame.payload)
                 if room < 0 and taken:
                     break
                 taken.append(frame)

@@ -10,7 +10,7 @@ open while a slow client reads.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from heapq import merge
 from typing import NamedTuple
@@ -44,6 +44,11 @@ class Cursor:
 
     def __init__(self, count: int) -> None:
         self.ids = [b""] * count
+
+    @property
+    def size(self) -> int:
+        """How many bytes the line of ids has that comes with each event."""
+        return len(b"id: \n") + sum(map(len, self.ids)) + len(self.ids) - 1
 
     def stamp(self, index: int, frame: Frame) -> Frame:
         """The frame of one of the channels, as it is written to this client."""
@@ -332,23 +337,43 @@ class Replay:
 
         :return: with the offset before the first of each channel that lacks some before it.
         """
-        found: list[list[tuple[int, Frame]]] = []
+        found: list[Iterator[tuple[int, Frame]]] = []
         gone: dict[int, int] = {}
+        ids = self._cursor.size if len(self._feeds) > 1 else 0
+        share = BATCH // max(1, len(behind))  # of the page: reading all that it may need of each would be far too much
         for index in behind:
-            frames = self._logs[index].after(self._offsets[index], upto[index])
+            frames = self._logs[index].after(self._offsets[index], upto[index], share, ids)
             first = frames[0].offset if frames else upto[index] + 1
             if first > self._offsets[index] + 1:
                 gone[index] = self._offsets[index] = first - 1
-            found.append([(index, frame) for frame in frames])
+            found.append(self._read_further(index, frames, upto[index], share if len(behind) > 1 else 0, ids))
         taken: list[tuple[int, Frame]] = []
         room = BATCH
         for index, frame in merge(*found, key=lambda each: each[1].at):
-            room -= len(frame.payload)
+            room -= ids + len(frame.payload)
             if room < 0 and taken:
                 break
             taken.append((index, frame))
             self._offsets[index] = frame.offset
         return taken, gone
+
+    def _read_further(
+        self, index: int, frames: list[Frame], upto: int, room: int, extra: int
+    ) -> Iterator[tuple[int, Frame]]:
+        """These events of a channel and those that follow, read as far as they are asked for.
+
+        Where the next one is gone meanwhile, this is the end: the next page says so.
+
+        :param room: bytes that are read at a time; one event in any case.
+        :param extra: bytes that are written with each event.
+        """
+        while frames:
+            for frame in frames:
+                yield index, frame
+            offset = frame.offset
+            frames = self._logs[index].after(offset, upto, room, extra)
+            if frames and frames[0].offset > offset + 1:
+                return
 
     def _written(self, frames: Sequence[tuple[int, Frame]], lost: str | None, gone: Mapping[int, int]) -> Taken:
         gap = None

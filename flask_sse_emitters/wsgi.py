@@ -15,12 +15,12 @@ from flask import Response, request
 
 from . import cors, probe
 from .callbacks import CloseReason
-from .direct import AT_ONCE
 from .emitter import SseEmitter
 from .errors import UnsupportedWorker
 from .event import Event
 from .handoff import Call, announce_close, hand_off, note_declined, why_not
-from .parking import give_way, parker
+from .parking import SLICE, give_way, parker
+from .scheduler import SCHEDULER
 from .settings import Handoff, Settings, query
 from .sockets import SOCKETS, Watch, put_out_of_reach
 from .streams import Streams
@@ -113,9 +113,9 @@ class Stream:
         "_greeting",
         "_handoff",
         "_parker",
+        "_slice_ends",
         "_start_response",
         "_watch",
-        "_wide_awake",
         "declined",
         "when_over",
     )
@@ -127,7 +127,7 @@ class Stream:
         self._environ: WSGIEnvironment | None = environ  # None once it is decided who writes the stream
         self._start_response: StartResponse | None = None
         self._watch: Watch | None = None
-        self._wide_awake = 0  # so many pieces have been taken since it slept
+        self._slice_ends = 0.0  # when to let others run, where it has not slept until then
         self._asleep = False  # there was nothing to take: park before trying again
         self._ahead = b""  # what has been taken already
         self.when_over: list[Callable[[], object]] = []
@@ -148,14 +148,17 @@ class Stream:
                 ahead, self._ahead = self._ahead, b""
                 return ahead
             if self._asleep:
-                self._asleep, self._wide_awake = False, 0
+                self._asleep = False
                 if given := self._parker.park():
                     return given
+                self._slice_ends = SCHEDULER.clock() + SLICE
             payload = None if self._emitter is None else self._emitter._take()
             if payload:
-                self._wide_awake += 1
-                if not self._wide_awake % AT_ONCE:  # while its socket takes everything, a greenlet never gives way
+                if (
+                    SCHEDULER.clock() > self._slice_ends
+                ):  # while its socket takes everything, a greenlet never gives way
                     give_way()
+                    self._slice_ends = SCHEDULER.clock() + SLICE
                 return payload
             if payload is None:
                 raise self._end()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -11,17 +12,22 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from flask_sse_emitters import CloseReason, Event, SseEmitter, SseEmitters
+from flask_sse_emitters import CloseReason, Event, SseEmitter, SseEmitters, direct, wsgi
 from flask_sse_emitters.brokers import Broker, Listener, Published, Start
 from flask_sse_emitters.brokers.memory import MemoryBroker
 from flask_sse_emitters.channel import Channels
+from flask_sse_emitters.direct import HandedOff
 from flask_sse_emitters.feed import Feed
-from flask_sse_emitters.frames import Frame
-from flask_sse_emitters.history import Bounds, Log
+from flask_sse_emitters.frames import BATCH, Frame
+from flask_sse_emitters.history import Bounds, Log, read_ids
+from flask_sse_emitters.parking import SLICE
 from flask_sse_emitters.replay import Replay
 from flask_sse_emitters.scheduler import SCHEDULER
-from flask_sse_emitters.testing import OpenStream, open_stream
+from flask_sse_emitters.sockets import SOCKETS
+from flask_sse_emitters.testing import OpenStream, decode, open_stream
+from flask_sse_emitters.wsgi import Stream
 
+from .clock import ManualScheduler
 from .test_channels import Board, gap_of, moved, texts
 from .waiting import PATIENCE, until
 
@@ -392,6 +398,77 @@ def open_many(board: Board, count: int) -> Any:
 @pytest.fixture
 def board() -> Board:
     return Board()
+
+
+def test_replay_of_many_channels_reads_little_more_than_it_gives(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each piece is as large as it may be with the ids of all channels, and of each channel its share is read."""
+    names = [f"channel-{number}" for number in range(40)]
+    for _ in range(100):
+        for name in names:
+            board.publish(name, "x" * 200)
+    after, read, pieces = Log.after, 0, []
+
+    def counted(*args: Any) -> list[Frame]:
+        nonlocal read
+        frames = after(*args)
+        read += len(frames)
+        return frames
+
+    monkeypatch.setattr(Log, "after", counted)
+    with board.open(*names, last="0-0") as stream:
+        while stream._stream.is_ready():  # the test client has taken the first piece by itself
+            pieces.append(next(stream._stream))
+    last = str(decode(b"".join(pieces))[-1].id)
+    assert {position.offset for position in read_ids(last, 40) or ()} == {100}
+    assert 10 < len(pieces) < 50
+    assert max(map(len, pieces)) < 1.1 * BATCH, "ids grow by a digit"
+    assert read < 2 * 4_000
+
+
+def test_replay_of_channels_of_different_ages_keeps_their_order(board: Board) -> None:
+    """All of one channel is older than all of the other, and much more than its share of a piece."""
+    board.publish("old", *range(900))
+    board.publish("new", *range(900, 1_000))
+    events = board.replayed("new", "old", last="0-0")
+    assert texts(events[1:]) == [str(number) for number in range(1_000)]
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> Iterator[SseEmitter]:
+    """An emitter with much to give, each piece of which takes a whole slice of time."""
+    scheduler, emitter = ManualScheduler(), SseEmitter()
+    for module in (direct, wsgi):
+        monkeypatch.setattr(module, "SCHEDULER", scheduler)
+
+    def take(**_: object) -> bytes:
+        scheduler.now += 2 * SLICE
+        return b"x"
+
+    monkeypatch.setattr(emitter, "_take", take)
+    yield emitter
+    emitter.complete()
+
+
+def test_handed_off_client_with_much_to_get_has_others_served_after_a_slice(slow: SseEmitter) -> None:
+    server, client = socket.socketpair()
+    with server, client:
+        watch = SOCKETS.watch(server.fileno(), Stream(slow, b"", {}, "off"))
+        outlet = HandedOff(slow, server, False, watch, ())
+        assert outlet.begin(), "there is more to do"
+        assert outlet.begin()
+        assert client.recv(100) == b"x"
+        SOCKETS.forget(watch)
+
+
+def test_stream_with_much_to_give_has_others_run_after_a_slice(
+    slow: SseEmitter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given_way: list[None] = []
+    monkeypatch.setattr(wsgi, "give_way", lambda: given_way.append(None))
+    stream = Stream(slow, b": hello\n\n", {}, "off")
+    pieces = [next(stream) for _ in range(5)]
+    assert len(pieces) - 1 == len(given_way)
+    stream.close()
 
 
 @pytest.fixture
