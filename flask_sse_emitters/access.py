@@ -14,7 +14,7 @@ import sys
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import Context
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from flask import Flask, request
 from werkzeug.exceptions import HTTPException
@@ -43,6 +43,8 @@ _NOT_KEPT = (
     "REQUEST_URI",
     "SERVER_SOFTWARE",
 )
+
+_Answer = TypeVar("_Answer")
 
 Rule: TypeAlias = Callable[[str], bool | str | Grant | None]
 
@@ -101,7 +103,7 @@ class Rules:
                 "send a token, or say @sse.publisher(cookies=True)"
             )
         assert self.publisher is not None
-        _ask(self.publisher, "publisher", name)
+        _ask_about(self.publisher, "publisher", name)
 
     def _is_public(self, name: str) -> bool:
         options = self._options.get(name)
@@ -109,7 +111,7 @@ class Rules:
 
     def _ask_reader(self, name: str) -> Grant:
         if self.authorizer is not None:
-            return _ask(self.authorizer, "authorizer", name)
+            return _ask_about(self.authorizer, "authorizer", name)
         closed = (
             f"channel {name!r} is closed, because nobody has opened it: say sse.channel({name!r}, public=True) where "
             "anybody may read it, or else who may, with @sse.authorizer"
@@ -144,17 +146,28 @@ def ask_again(app: Flask, rules: Rules, emitters: Sequence[SseEmitter]) -> None:
             emitter._end_by(SCHEDULER.clock() + admission.seconds)
 
 
-def _ask(rule: Rule, called: str, name: str) -> Grant:
+def ask(rule: Callable[[], _Answer], called: str, about: str = "") -> _Answer:
+    """Ask a rule of the app's. What it raises is a no, and logged where it raises by mistake.
+
+    :param called: what it is called in the log.
+    :param about: what it is asked about, as the log says that behind it.
+    :return: what it says.
+    :raises AccessDenied: where it raises.
+    """
     try:
-        return _grant(rule(name), called, name)
+        return rule()
     except AccessDenied:
         raise
     except HTTPException as error:
-        log.debug("the %s denies channel %r: %s", called, name, error)
-        raise AccessDenied(f"the {called} denies channel {name!r}: {error}") from error
+        log.debug("the %s denies%s: %s", called, about, error)
+        raise AccessDenied(f"the {called} denies{about}: {error}") from error
     except Exception as error:
-        log.exception("the %s failed for channel %r, which denies", called, name)
-        raise AccessDenied(f"the {called} failed for channel {name!r}: {error!r}") from error
+        log.exception("the %s failed%s, which denies", called, about)
+        raise AccessDenied(f"the {called} failed{about}: {error!r}") from error
+
+
+def _ask_about(rule: Rule, called: str, name: str) -> Grant:
+    return ask(lambda: _grant(rule(name), called, name), called, f" for channel {name!r}")
 
 
 def _grant(said: Any, called: str, name: str) -> Grant:

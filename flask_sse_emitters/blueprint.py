@@ -12,7 +12,7 @@ from .answers import answer_denied, plain
 from .channel import MOST_CHANNELS, OWN, check_name
 from .errors import AccessDenied, InvalidChannel
 from .grants import tag_reader
-from .posting import publish_request
+from .posting import Refused, answer_refused, publish_request
 from .settings import Settings
 from .state import State
 from .wsgi import HEADERS
@@ -67,6 +67,7 @@ def make_blueprint(state: Callable[[], State], rules: Rules) -> Blueprint:
 
     blueprint.after_request(allow_origin)
     blueprint.register_error_handler(InvalidChannel, refuse_name)
+    blueprint.register_error_handler(Refused, answer_refused)
     blueprint.register_error_handler(AccessDenied, answer_denied)  # before those of a blueprint around this one
     for rule, name, options in (("/", "streams", {"strict_slashes": False}), ("/<path:channel>", "stream", {})):
         blueprint.add_url_rule(

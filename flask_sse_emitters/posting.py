@@ -1,4 +1,4 @@
-"""Publishing over HTTP: ``POST <prefix>/<channel>``, for whom the app's rule lets."""
+"""Publishing over HTTP: ``POST <prefix>/<channel>``, where the app's rule allows it, and the form of the monitor."""
 
 from __future__ import annotations
 
@@ -18,41 +18,94 @@ _CHARSETS = ("utf-8", "utf8")
 _RETRY = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 
+class Refused(Exception):
+    """What a client has posted is not published. Its text says why, to that client.
+
+    :param status: of the answer.
+    :param headers: of the answer.
+    """
+
+    def __init__(self, status: int, text: str, **headers: str) -> None:
+        super().__init__(text)
+        self.status = status
+        self.headers = headers
+
+
 def publish_request(channel: str, channels: Channels, max_bytes: int) -> Response:
-    """Publish the body of the request that is pushed here: JSON, or a text; what else belongs to it is in the query.
+    """Publish the body of the current request: JSON, or a text; what else belongs to the event is in the query.
+
+    May wait for the broker.
 
     :param max_bytes: of the body.
+    :raises Refused: where that cannot be done.
     """
     if request.mimetype not in _TYPES or request.mimetype_params.get("charset", "utf-8").lower() not in _CHARSETS:
-        return plain(f"The Content-Type must be one of {', '.join(_TYPES)}, in UTF-8", 415)
-    if "HTTP_TRANSFER_ENCODING" in request.environ:
-        return plain("The request must say its Content-Length", 411)
-    if (request.content_length or 0) > max_bytes:
-        return plain(f"SSE_MAX_EVENT_BYTES allows {max_bytes} bytes", 413)
+        raise Refused(415, f"The Content-Type must be one of {', '.join(_TYPES)}, in UTF-8")
     retry, key = request.args.get("retry"), request.args.get("key")
     if retry is not None and not _RETRY.fullmatch(retry):
-        return plain("retry must be a number of milliseconds", 400)
+        raise Refused(400, "retry must be a number of milliseconds")
     if key == "":
-        return plain("key must not be empty: each event needs one of its own", 400)
+        raise Refused(400, "key must not be empty: each event needs one of its own")
     try:
-        body = request.get_data()  # also where a rule has read it
-        if len(body) < (request.content_length or 0):  # which not every server notices
-            return plain("The body ends too early", 400)
-        data = _data(body)
-        event_id = channels.publish(
-            channel, data, request.args.get("event"), None if retry is None else int(retry), key
-        )
+        text = read_body(max_bytes).decode()
+    except UnicodeDecodeError as error:
+        raise Refused(400, f"The body is not UTF-8: {error.reason} at byte {error.start}") from error
+    data = read_json(text) if request.mimetype == "application/json" else text
+    retry_ms = None if retry is None else int(retry)
+    response = jsonify(id=publish(channels, channel, data, request.args.get("event"), retry_ms, key))
+    response.status_code = 201
+    return response
+
+
+def answer_refused(refused: Refused) -> Response:
+    """Answer in plain text."""
+    return plain(str(refused), refused.status, **refused.headers)
+
+
+def read_body(max_bytes: int) -> bytes:
+    """Return the body of the current request, also where a rule has read it before.
+
+    :raises Refused: where it is larger, or ends before its ``Content-Length``, or has none.
+    """
+    if "HTTP_TRANSFER_ENCODING" in request.environ:
+        raise Refused(411, "The request must say its Content-Length")
+    length = request.content_length or 0
+    if length > max_bytes:
+        raise Refused(413, f"SSE_MAX_EVENT_BYTES allows {max_bytes} bytes in a body")
+    body = request.get_data()
+    if len(body) < length:  # which not every server notices
+        raise Refused(400, "The body ends too early")
+    return body
+
+
+def read_json(text: str) -> Any:
+    """Return the data that this JSON is, for an event.
+
+    :raises Refused: where it is none.
+    """
+    try:
+        data = parse_json(text)
+    except (ValueError, RecursionError) as error:
+        raise Refused(400, f"This is no JSON: {error}") from error
+    return "null" if data is None else data  # None would be an event without data
+
+
+def publish(
+    channels: Channels, channel: str, data: Any, event: str | None, retry: int | None = None, key: str | None = None
+) -> str:
+    """Publish what a client has posted. May wait for the broker.
+
+    :return: the event's id.
+    :raises Refused: where the event cannot be written, or the broker cannot be reached in time.
+    """
+    try:
+        return channels.publish(channel, data, event, retry, key)
     except InvalidEvent as error:
-        return plain(str(error), 400)
-    except (ValueError, RecursionError):
-        return plain("The body is not what its Content-Type says", 400)
+        raise Refused(400, str(error)) from error
     except BrokerUnavailable as error:
         unconfirmed = "The event may have been published or not: with a key in the query, try again"
         said = unconfirmed if error.may_be_published else "The event was not published: try again"
-        return plain(said, 503, **{"Retry-After": "1"})
-    response = jsonify(id=event_id)
-    response.status_code = 201
-    return response
+        raise Refused(503, said, **{"Retry-After": "1"}) from error
 
 
 def parse_json(text: str) -> Any:
@@ -62,14 +115,6 @@ def parse_json(text: str) -> Any:
     :raises RecursionError: where it is too deep.
     """
     return json.loads(text, parse_constant=_refuse_constant, parse_float=_parse_float)
-
-
-def _data(body: bytes) -> Any:
-    text = body.decode()
-    if request.mimetype != "application/json":
-        return text
-    data = parse_json(text)
-    return "null" if data is None else data  # None would be an event without data
 
 
 def _refuse_constant(name: str) -> NoReturn:

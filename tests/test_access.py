@@ -14,6 +14,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from flask_sse_emitters import (
     SSE,
     AccessDenied,
+    BrokerUnavailable,
     CloseReason,
     Event,
     InvalidChannel,
@@ -702,6 +703,26 @@ def test_what_cannot_be_published_is_refused(press: Site, options: dict[str, Any
         answer = send(press, **options)
     assert (answer.status_code, events) == (status, [])
     assert "Traceback" not in answer.text
+
+
+def test_a_brokers_error_is_not_blamed_on_the_body(press: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_args: object) -> None:
+        raise errors.pop()
+
+    errors: list[Exception] = [BrokerUnavailable("away"), ValueError("the broker is odd")]
+    monkeypatch.setattr(press.sse._channels().broker, "publish", fail)
+    odd = send(press, json=1)
+    assert (odd.status_code, "Content-Type" in odd.text, "JSON" in odd.text) == (500, False, False)
+    away = send(press, json=1)
+    assert (away.status_code, away.headers["Retry-After"], "with a key" in away.text) == (503, "1", True)
+
+
+@pytest.mark.parametrize(
+    ("body", "says"), [(b"{", "no JSON: Expecting"), (b"NaN", "NaN is no JSON"), (b"\xff", "not UTF-8: invalid start")]
+)
+def test_a_body_that_cannot_be_read_is_refused_with_why(press: Site, body: bytes, says: str) -> None:
+    answer = send(press, data=body, content_type="application/json")
+    assert (answer.status_code, says in answer.text) == (400, True)
 
 
 def test_a_cookie_alone_does_not_publish_unless_the_app_says_so() -> None:

@@ -693,6 +693,21 @@ def test_what_cannot_be_published_is_refused_with_what_is_wrong(
     assert events == []
 
 
+def test_a_brokers_error_is_not_blamed_on_the_text_of_a_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    app, sse = open_app()
+    errors: list[Exception] = [BrokerUnavailable("no answer"), ValueError("the broker is odd")]
+
+    def fail(*_args: object) -> None:
+        raise errors.pop()
+
+    monkeypatch.setattr(sse._channels().broker, "publish", fail)
+    form = {**TEST_EVENT, "text": "1", "is_json": True}
+    odd = app.test_client().post(f"{MONITOR}/publish", json=form)
+    assert (odd.status_code, "JSON" in odd.text) == (500, False)
+    away = app.test_client().post(f"{MONITOR}/publish", json=form)
+    assert (away.status_code, away.json) == (503, {"error": "It may have been published or not: no answer"})
+
+
 @pytest.mark.parametrize("body", [b"[" * 200_000, b"{", b"\xff", b"NaN", b"null", b"[]", b""])
 def test_a_body_that_is_no_object_of_json_is_refused(body: bytes) -> None:
     app, _ = open_app()

@@ -15,8 +15,8 @@ from flask import Blueprint, Response, current_app, jsonify, redirect, request, 
 
 from ..answers import deny, plain
 from ..channel import Channel, name_for_operator
-from ..errors import AccessDenied, BrokerUnavailable, InvalidChannel, InvalidEvent
-from ..posting import parse_json
+from ..errors import AccessDenied, BrokerUnavailable, InvalidChannel
+from ..posting import Refused, parse_json, publish, read_body, read_json
 from ..state import State
 from .gate import Gate, MonitorRule
 from .pulse import Pulse
@@ -62,15 +62,16 @@ def make_monitor(state: Callable[[], State], gate: Gate) -> Blueprint:
         channel = request.args.get("channel")
         return _pulse(state()).watch(None if channel is None else name_for_operator(channel))
 
-    def publish() -> Response:
+    def publish_event() -> Response:
         return _publish(state())
 
     blueprint.add_url_rule("/", "page", page, strict_slashes=False)
     blueprint.add_url_rule("/stream", "stream", stream)
-    blueprint.add_url_rule("/publish", "publish", publish, methods=["POST"])
+    blueprint.add_url_rule("/publish", "publish", publish_event, methods=["POST"])
     blueprint.before_request(gate.check)
     blueprint.after_request(_guard_page)
     blueprint.register_error_handler(AccessDenied, deny)
+    blueprint.register_error_handler(Refused, _refuse)
     blueprint.register_error_handler(InvalidChannel, lambda error: plain(str(error), 400))
     return blueprint
 
@@ -86,27 +87,21 @@ def _pulse(state: State) -> Pulse:
 
 
 def _publish(state: State) -> Response:
-    """The event that the body describes: ``channel``, ``event``, ``text``, and whether that ``is_json``."""
+    """Publish the event that the body describes: ``channel``, ``event``, ``text``, and whether that ``is_json``.
+
+    :raises Refused: where that cannot be done.
+    """
     if request.mimetype != "application/json":  # which no form of another site's page can send
-        return _refuse(415, "Send JSON.")
-    if "HTTP_TRANSFER_ENCODING" in request.environ:
-        return _refuse(411, "The request must say its Content-Length.")
-    if (request.content_length or 0) > 2 * state.settings.max_event_bytes + _AROUND:
-        return _refuse(413, f"SSE_MAX_EVENT_BYTES allows {state.settings.max_event_bytes} bytes.")
-    said = _said()
+        raise Refused(415, "Send JSON.")
+    said = _said(read_body(2 * state.settings.max_event_bytes + _AROUND))
     if not isinstance(said, dict) or not all(isinstance(said.get(name), str) for name in ("channel", "event", "text")):
-        return _refuse(400, "Send channel, event and text, each a text.")
+        raise Refused(400, "Send channel, event and text, each a text.")
     try:
         channel = name_for_operator(said["channel"])
-        data = _parsed(said["text"]) if said.get("is_json") else said["text"]
-        event_id = state.channels.publish(channel, data, said["event"] or None, None, None)
-    except (InvalidChannel, InvalidEvent) as error:
-        return _refuse(400, str(error))
-    except (ValueError, RecursionError) as error:
-        return _refuse(400, f"This is no JSON: {error}")
-    except BrokerUnavailable as error:
-        outcome = "It may have been published or not" if error.may_be_published else "It was not published"
-        return _refuse(503, f"{outcome}: {error}")
+    except InvalidChannel as error:
+        raise Refused(400, str(error)) from error
+    data = read_json(said["text"]) if said.get("is_json") else said["text"]
+    event_id = publish(state.channels, channel, data, said["event"] or None)
     response = jsonify(id=event_id, clients=_readers(state, channel))
     response.status_code = 201
     return response
@@ -119,19 +114,18 @@ def _readers(state: State, channel: str) -> int | None:
     return None
 
 
-def _said() -> Any:
+def _said(body: bytes) -> Any:
     """What the body says; None where it is no JSON."""
     with suppress(ValueError, RecursionError):
-        return parse_json(request.get_data().decode())
+        return parse_json(body.decode())
     return None
 
 
-def _parsed(text: str) -> Any:
-    data = parse_json(text)
-    return "null" if data is None else data  # None would be an event without data
-
-
-def _refuse(status: int, text: str) -> Response:
+def _refuse(refused: Refused) -> Response:
+    text, cause = str(refused), refused.__cause__
+    if isinstance(cause, BrokerUnavailable):  # an operator is told why
+        outcome = "It may have been published or not" if cause.may_be_published else "It was not published"
+        text = f"{outcome}: {cause}"
     response = jsonify(error=text)
-    response.status_code = status
+    response.status_code = refused.status
     return response

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from flask import Response, current_app, request
-from werkzeug.exceptions import HTTPException
 
 from .. import cors
+from ..access import ask
 from ..answers import deny
 from ..errors import AccessDenied
 
@@ -67,16 +67,7 @@ class Gate:
             if not _LOCAL.fullmatch(request.host):
                 raise AccessDenied(_NOT_LOCAL.format(request.host))
             return
-        try:
-            said: Any = self.rule()
-        except AccessDenied:
-            raise
-        except HTTPException as error:
-            log.debug("the rule of the monitor denies: %s", error)
-            raise AccessDenied(f"the rule of the monitor denies: {error}") from error
-        except Exception as error:
-            log.exception("the rule of the monitor failed, which denies")
-            raise AccessDenied(f"the rule of the monitor failed: {error!r}") from error
+        said: Any = ask(self.rule, "rule of the monitor")
         if said is not True:
             if said not in (False, None):
                 log.error("the rule of the monitor must return True or False, not %r, which denies", said)
