@@ -92,9 +92,10 @@ class Rules:
         each = tuple(grant.identity if (grant := grants.get(name)) is not None else None for name in asked)
         return Admission(tuple(channels), reader, min(bounds, default=None), each)
 
-    def may_publish(self, name: str) -> None:
+    def may_publish(self, name: str) -> str | None:
         """Ask whether the request that is pushed here may publish to this channel.
 
+        :return: the identity of who publishes, where the rule says that.
         :raises AccessDenied: where it may not.
         """
         if not self.takes_cookies and "HTTP_COOKIE" in request.environ and "HTTP_AUTHORIZATION" not in request.environ:
@@ -103,7 +104,7 @@ class Rules:
                 "send a token, or say @sse.publisher(cookies=True)"
             )
         assert self.publisher is not None
-        _ask_about(self.publisher, "publisher", name)
+        return _ask_about(self.publisher, "publisher", name).identity
 
     def _is_public(self, name: str) -> bool:
         options = self._options.get(name)

@@ -52,8 +52,8 @@ def make_blueprint(state: Callable[[], State], rules: Rules) -> Blueprint:
         cors.check_origin(state().settings, is_read=request.method != "POST")
         if request.method == "POST":
             assert channel is not None
-            rules.may_publish(check_name(channel))
-            return publish_request(channel, state().channels, state().settings.max_event_bytes)
+            publisher = rules.may_publish(check_name(channel))
+            return publish_request(channel, state().channels, state().settings.max_event_bytes, publisher)
         return _stream(_names_asked(channel), state(), rules)
 
     def allow_origin(response: Response) -> Response:

@@ -21,7 +21,7 @@ from .frames import Frame, make_frame
 from .grants import Reader, check_identity
 from .history import Bounds
 from .parking import begin_anew_in_child, give_way_in_time, guard
-from .replay import Pages, Replay
+from .replay import GAP, Pages, Replay
 from .revocation import Revocation, Revocations
 from .scheduler import SCHEDULER
 from .settings import CHANCE, Duration, Settings
@@ -101,7 +101,7 @@ def check_key(key: object) -> str | None:
 def frame_to_publish(data: Any, event: str | None, retry: int | None, settings: Settings) -> Frame:
     """Encode what goes to the broker, of an app or of a :class:`.Publisher`.
 
-    :raises InvalidEvent: where the event cannot be written, or has an id of its own.
+    :raises InvalidEvent: where the event cannot be written, has an id of its own, or is named as a gap is.
     """
     if isinstance(data, Event | EventBuilder):
         given = as_event(data)
@@ -111,6 +111,8 @@ def frame_to_publish(data: Any, event: str | None, retry: int | None, settings: 
             )
     else:
         given = Event(data, event=event, retry=retry)
+    if given.event == GAP:
+        raise InvalidEvent(f"the name {GAP!r} is for what tells clients that they have missed events: take another one")
     return make_frame(given, settings.dumps, settings.max_event_bytes)
 
 

@@ -157,12 +157,12 @@ class SSE:
         when they come back, as far as ``SSE_HISTORY`` and ``SSE_HISTORY_SECONDS`` go.
 
         :param data: a str goes as it is, anything else as JSON; or an :class:`Event` without an id.
-        :param event: its name; None is ``"message"``.
+        :param event: its name; None is ``"message"``. Not ``"gap"``, which tells clients that they have missed events.
         :param retry: milliseconds until clients reconnect from now on.
         :param key: makes a retry safe: a second event with the same one within 5 minutes is not published.
         :return: the event's id, ``<epoch>-<offset>``; with a key that was there before, that of the first one.
         :raises InvalidChannel: where this is no name of a channel.
-        :raises InvalidEvent: where the event cannot be written.
+        :raises InvalidEvent: where the event cannot be written, or is named ``gap``.
         :raises BrokerUnavailable: where the broker cannot be reached, or refuses; says whether the event may have been
             published.
         :raises NotInitialized: outside an app context, where there is not exactly one app.
@@ -228,8 +228,10 @@ class SSE:
                 sent = request.headers.get("Authorization", "")
                 return secrets.compare_digest(sent.encode(), f"Bearer {TOKEN}".encode())
 
-        The body is the data: ``application/json``, or ``text/plain``; ``event``, ``retry`` and ``key`` are in the
-        query. The answer is a 201 with the event's ``id`` as JSON. The rule is called as an authorizer is.
+        The body is the data: ``application/json``, or ``text/plain``; ``event`` and ``key`` are in the query. The
+        answer is a 201 with the event's ``id`` as JSON. A key is one of this channel and of whoever the rule says
+        publishes; your own keys are others. Events must not be named ``gap``, ``open`` or ``error``. The rule is called
+        as an authorizer is.
 
         :param cookies: whether a request may go by cookies alone. Without, one that has cookies and no
             ``Authorization`` is denied, because a page of another site could have sent it. With, its ``Origin`` is all

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import re
+from hashlib import sha256
 from typing import Any, NoReturn
 
 from flask import Response, jsonify, request
@@ -15,7 +15,9 @@ from .errors import BrokerUnavailable, InvalidEvent
 
 _TYPES = ("application/json", "text/plain")
 _CHARSETS = ("utf-8", "utf8")
-_RETRY = re.compile(r"[0-9]{1,9}", re.ASCII)
+
+#: Of these names an ``EventSource`` has events of its own: a page would take one for the state of its connection.
+_OF_CLIENTS = ("open", "error")
 
 
 class Refused(Exception):
@@ -31,19 +33,20 @@ class Refused(Exception):
         self.headers = headers
 
 
-def publish_request(channel: str, channels: Channels, max_bytes: int) -> Response:
+def publish_request(channel: str, channels: Channels, max_bytes: int, publisher: str | None) -> Response:
     """Publish the body of the current request: JSON, or a text; what else belongs to the event is in the query.
 
     May wait for the broker.
 
     :param max_bytes: of the body.
+    :param publisher: the identity of who has posted it; None where the rule does not say.
     :raises Refused: where that cannot be done.
     """
     if request.mimetype not in _TYPES or request.mimetype_params.get("charset", "utf-8").lower() not in _CHARSETS:
         raise Refused(415, f"The Content-Type must be one of {', '.join(_TYPES)}, in UTF-8")
-    retry, key = request.args.get("retry"), request.args.get("key")
-    if retry is not None and not _RETRY.fullmatch(retry):
-        raise Refused(400, "retry must be a number of milliseconds")
+    if "retry" in request.args:  # it would hold for all channels of a client's stream, and for days
+        raise Refused(400, "retry is not for those who publish over HTTP: when clients come back, the app says")
+    key = request.args.get("key")
     if key == "":
         raise Refused(400, "key must not be empty: each event needs one of its own")
     try:
@@ -51,8 +54,8 @@ def publish_request(channel: str, channels: Channels, max_bytes: int) -> Respons
     except UnicodeDecodeError as error:
         raise Refused(400, f"The body is not UTF-8: {error.reason} at byte {error.start}") from error
     data = read_json(text) if request.mimetype == "application/json" else text
-    retry_ms = None if retry is None else int(retry)
-    response = jsonify(id=publish(channels, channel, data, request.args.get("event"), retry_ms, key))
+    own_key = None if key is None else _key(key, publisher)
+    response = jsonify(id=publish(channels, channel, data, request.args.get("event"), own_key))
     response.status_code = 201
     return response
 
@@ -90,16 +93,17 @@ def read_json(text: str) -> Any:
     return "null" if data is None else data  # None would be an event without data
 
 
-def publish(
-    channels: Channels, channel: str, data: Any, event: str | None, retry: int | None = None, key: str | None = None
-) -> str:
+def publish(channels: Channels, channel: str, data: Any, event: str | None, key: str | None = None) -> str:
     """Publish what a client has posted. May wait for the broker.
 
     :return: the event's id.
-    :raises Refused: where the event cannot be written, or the broker cannot be reached in time.
+    :raises Refused: where the event cannot be written, has a name that clients give a meaning, or the broker cannot be
+        reached in time.
     """
+    if event in _OF_CLIENTS:
+        raise Refused(400, f"the event must not be named {event!r}, as an EventSource names events of its own")
     try:
-        return channels.publish(channel, data, event, retry, key)
+        return channels.publish(channel, data, event, None, key)
     except InvalidEvent as error:
         raise Refused(400, str(error)) from error
     except BrokerUnavailable as error:
@@ -115,6 +119,11 @@ def parse_json(text: str) -> Any:
     :raises RecursionError: where it is too deep.
     """
     return json.loads(text, parse_constant=_refuse_constant, parse_float=_parse_float)
+
+
+def _key(key: str, publisher: str | None) -> str:
+    """Make a key that neither the app nor another publisher has: else its next event would count as published."""
+    return "http:" + sha256(json.dumps([publisher, key]).encode()).hexdigest()
 
 
 def _refuse_constant(name: str) -> NoReturn:

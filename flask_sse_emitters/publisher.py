@@ -63,12 +63,12 @@ class Publisher:
         As much is kept of the channel as its app said last, or as is the default where it has said nothing yet.
 
         :param data: a str goes as it is, anything else as ``json.dumps`` has it; or an :class:`Event` without an id.
-        :param event: its name; None is ``"message"``.
+        :param event: its name; None is ``"message"``. Not ``"gap"``, which tells clients that they have missed events.
         :param retry: milliseconds until clients reconnect from now on.
         :param key: makes a retry safe: a second event with the same one within 5 minutes is not published.
         :return: the event's id, ``<epoch>-<offset>``; with a key that was there before, that of the first one.
         :raises InvalidChannel: where this is no name of a channel.
-        :raises InvalidEvent: where the event cannot be written, or has more than 1 MiB.
+        :raises InvalidEvent: where the event cannot be written, is named ``gap``, or has more than 1 MiB.
         :raises BrokerUnavailable: where the broker cannot be reached in time, or refuses; says whether the event may
             have been published.
         :raises RuntimeError: after :meth:`close`.

@@ -32,6 +32,8 @@ PAGE_SECONDS = 5.0
 #: So many pages are kept at most.
 PAGES_KEPT = 64
 
+#: The name of the event that tells a client that it has missed some; no other event of a channel has it.
+GAP = "gap"
 
 #: Times of events, in seconds, that come from another clock may be wrong by so much.
 CLOCK_ERROR = 0.002
@@ -402,7 +404,7 @@ class Replay:
         oldest = [str(log.position(at.offset + 1)) for log, at in zip(self._logs, known, strict=bool(known))]
         newest = [str(log.position(log.newest)) for log in self._logs]
         gap = {"requested": requested[:LONGEST_ID], "oldest": ",".join(oldest), "newest": ",".join(newest)}
-        return Event(gap, event="gap").encode() + self._position()
+        return Event(gap, event=GAP).encode() + self._position()
 
     def _position(self) -> bytes:
         """No event, but clients remember it: so they come back to it although they have had no event since."""

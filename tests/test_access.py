@@ -650,7 +650,7 @@ def send(site: Site, path: str = "/events/open", headers: dict[str, str] | None 
         ({"data": b"null", "content_type": "application/json"}, Event("null")),
         ({"data": "안녕\nworld".encode(), "content_type": "text/plain"}, Event("안녕\nworld")),
         ({"data": b"", "content_type": "text/plain; charset=UTF-8"}, Event("")),
-        ({"json": 1, "query_string": {"event": "created", "retry": "5"}}, Event("1", event="created")),
+        ({"json": 1, "query_string": {"event": "created"}}, Event("1", event="created")),
     ],
 )
 def test_what_is_posted_is_published(press: Site, options: dict[str, Any], event: Event) -> None:
@@ -665,6 +665,26 @@ def test_a_post_that_is_tried_again_with_its_key_is_published_once(press: Site) 
     with published(press.sse, "open") as events:
         answers = [send(press, json=1, query_string={"key": "k"}).json for _ in range(3)]
     assert (len(events), len({answer["id"] for answer in answers})) == (1, 1)
+
+
+def test_a_key_over_http_swallows_no_event_of_the_app(press: Site) -> None:
+    with published(press.sse, "open") as events:
+        theirs = send(press, json="theirs", query_string={"key": "paid-8"}).json["id"]
+        assert press.sse.publish("open", "the app's", key="paid-8") != theirs
+        assert send(press, json="theirs", query_string={"key": "paid-8"}).json["id"] == theirs
+        assert send(press, json="other", query_string={"key": "paid-9"}).json["id"] != theirs
+    assert [event.data for event in events] == ["theirs", "the app's", "other"]
+
+
+@pytest.mark.parametrize("rule", [by_header, lambda _: Grant(request.headers["User"])], ids=["str", "Grant"])
+def test_a_key_over_http_is_of_who_publishes(rule: Rule) -> None:
+    site = Site(lambda _: True)
+    site.sse.publisher(rule)
+    with published(site.sse, "a") as events:
+        for user in ("one", "two", "one", "two"):
+            answer = site.client.post("/events/a?key=1", json=user, headers={"User": user})
+            assert answer.status_code == 201
+    assert [event.data for event in events] == ["one", "two"]
 
 
 @pytest.mark.parametrize(
@@ -688,9 +708,12 @@ def test_a_post_that_is_tried_again_with_its_key_is_published_once(press: Site) 
         ({"data": b"[" * 100_000, "content_type": "application/json"}, 400),
         ({"data": b"1" * 5000, "content_type": "application/json"}, 400),
         ({"json": 1, "query_string": {"event": "a\nb"}}, 400),
-        ({"json": 1, "query_string": {"retry": "soon"}}, 400),
-        ({"json": 1, "query_string": {"retry": "-1"}}, 400),
-        ({"json": 1, "query_string": {"retry": "1_0"}}, 400),
+        ({"json": 1, "query_string": {"event": "gap"}}, 400),
+        ({"json": 1, "query_string": {"event": "open"}}, 400),
+        ({"json": 1, "query_string": {"event": "error"}}, 400),
+        ({"json": 1, "query_string": {"retry": "0"}}, 400),
+        ({"json": 1, "query_string": {"retry": "3000"}}, 400),
+        ({"json": 1, "query_string": {"retry": ""}}, 400),
         ({"json": 1, "query_string": {"key": ""}}, 400),
         ({"json": 1, "headers": {"Transfer-Encoding": "chunked"}}, 411),
         ({"data": b"x" * 1_048_577, "content_type": "text/plain"}, 413),

@@ -451,16 +451,13 @@ def test_where_they_are_refused_together_but_not_once_more_none_is_given_up(tabs
     assert (tab["errors"], len(tab["channels"])) == ([], 4)
 
 
-def test_what_is_sent_by_hand_has_no_id_and_is_left_out_and_one_named_gap_of_yours_is_an_event(
-    tabs: Tabs, site: Server
-) -> None:
+def test_what_is_sent_by_hand_has_no_id_and_is_left_out(tabs: Tabs, site: Server) -> None:
     channel = new_name()
     tab = tabs.open()
     tab.follow(channel)
     assert post(site, f"/greet/{channel}", "by hand")["reached"] == 1
-    post(site, "/publish", [{"channel": channel, "data": "yours", "event": "gap"}])
+    post(site, "/publish", [{"channel": channel, "data": "yours"}])
     assert (tab.await_data("yours"), tab["gaps"]) == (["yours"], [])
-    assert tab["received"][0][1] == "gap"
 
 
 def test_handlers_get_events_of_their_name_and_channel_until_they_are_taken_off(tabs: Tabs, site: Server) -> None:

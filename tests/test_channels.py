@@ -10,6 +10,7 @@ import math
 import re
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -203,6 +204,21 @@ def test_what_cannot_be_published_is_refused_and_nobody_gets_anything(
         [event_id] = board.publish("a", "next")
         assert [event.id for event in stream.ready()] == [event_id]
         assert event_id.endswith("-1"), "no id is wasted"
+
+
+@pytest.mark.parametrize("whole", [Event("x", event="gap"), SseEmitter.event().name("gap").data("x")])
+def test_an_event_of_a_channel_is_not_named_gap(board: Board, whole: Any) -> None:
+    channel = board.sse.channel("a")
+    with published(board.sse, "a") as events:
+        for call in (channel.publish, partial(board.sse.publish, "a"), partial(board.sse.publish_to, "ann")):
+            with pytest.raises(InvalidEvent, match="'gap' is for what tells clients that they have missed events"):
+                call("x", event="gap")
+            with pytest.raises(InvalidEvent, match="take another one"):
+                call(whole)
+        for name in ("open", "error", "gaps", "Gap"):
+            board.sse.publish("a", "x", event=name)
+    assert len(events) == 4
+    assert gap_of(board.replayed("a", last="long-ago"))["requested"] == "long-ago"
 
 
 def test_data_becomes_json_by_the_apps_own_provider(board: Board) -> None:

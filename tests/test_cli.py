@@ -243,6 +243,7 @@ def test_invalid_json_is_a_usage_error_that_says_where(text: str, where: str) ->
     ("arguments", "data", "wrong"),
     [
         (["x", "--event", "two\nlines"], None, "event must not contain '\\n'"),
+        (["x", "--event", "gap"], None, "the name 'gap'"),
         (["x", "--retry", "-1"], None, "Invalid value for '--retry'"),
         (["x", "--retry", "soon"], None, "Invalid value for '--retry'"),
         (["x" * 101], None, "SSE_MAX_EVENT_BYTES allows 100"),

@@ -198,7 +198,7 @@ class Generator:
         body = b""
         if method == b"POST" or self._is_odd():
             body = self._one(BODIES, ODD_BODIES)
-            parameters += dice.choice(([], [], [b"event=e"], [b"retry=5"], [b"key=k"], [b"retry=x"], [b"event=%0a"]))
+            parameters += dice.choice(([], [], [b"event=e"], [b"event=gap"], [b"key=k"], [b"retry=5"], [b"event=%0a"]))
             headers.append((b"Content-Type", self._one(TYPES, ODD_TYPES)))
             if dice.random() < 0.05:
                 headers.append((b"Transfer-Encoding", b"chunked"))

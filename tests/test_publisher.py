@@ -130,6 +130,8 @@ def test_what_cannot_be_published_is_refused_and_nothing_is(publisher: Publisher
             publisher.publish(channel, Event("x"), event="named")
         with pytest.raises(InvalidEvent):
             publisher.publish(channel, "x", retry=-1)
+        with pytest.raises(InvalidEvent, match="the name 'gap'"):
+            publisher.publish_to("ann", "x", event="gap")
         with pytest.raises(TypeError, match="key is a str, not 7"):
             publisher.publish(channel, "x", key=7)  # type: ignore[arg-type]
     assert events == []
