@@ -2,6 +2,9 @@
 
 A browser says in ``Origin`` whose page asks. It lets the page see an answer only where that allows it; but it asks all
 the same, with the reader's cookies. So what a page may not see is not sent in the first place.
+
+What a page has opened rather than asked for (a frame, a window, an image) comes without ``Origin``. That it is another
+site's is in ``Sec-Fetch-Site`` then, which browsers send to ``https`` and to the machine that they run on.
 """
 
 from __future__ import annotations
@@ -20,17 +23,25 @@ _HEADERS = "Authorization, Cache-Control, Content-Type, Last-Event-ID, X-Request
 
 _ANYONE = ("*",)
 
+#: For the origin of a page of another site that the browser does not name.
+_NOT_NAMED = "another site"
+
 
 def check_origin(settings: Settings, is_read: bool = True) -> None:
-    """Of the request that is pushed here.
+    """Check that the page that sends the current request may do so.
 
     :param is_read: else it publishes, which takes an origin that is listed.
     :raises AccessDenied: where it comes from a page of another site that is not listed; or of any, where anyone may
         read, but not with somebody's cookies.
     """
-    origin = _foreign_origin()
+    origin = foreign_origin()
     if origin is None or origin in settings.cors_origins:
         return
+    if origin == _NOT_NAMED and settings.cors_origins != _ANYONE:
+        raise AccessDenied(
+            "a page of another site has opened this, in a frame, say, or by a link (so says Sec-Fetch-Site, without an "
+            "Origin): have pages read it with EventSource or fetch, which say their origin"
+        )
     if settings.cors_origins == _ANYONE and not is_read:
         raise AccessDenied(f"a page of {origin!r} publishes, and SSE_CORS_ORIGINS is '*': list it there instead")
     if settings.cors_origins != _ANYONE:
@@ -67,13 +78,16 @@ def preflight_headers(methods: str) -> dict[str, str]:
     }
 
 
-def _foreign_origin() -> str | None:
-    """The origin of the page that asks, in lower case; None where it is of this site, or no browser asks."""
+def foreign_origin() -> str | None:
+    """Return the origin of the page that asks, in lower case; None where it is of this site, or no page asks."""
     origin = request.headers.get("Origin", "").lower()
-    if request.headers.get("Sec-Fetch-Site") == "same-origin":
+    site = request.headers.get("Sec-Fetch-Site")
+    if site == "same-origin":
         return None
-    if not origin:  # as for images, which no page can read; the stream would be open all the same
-        return "unknown" if request.headers.get("Sec-Fetch-Mode") == "no-cors" else None
+    if site in ("cross-site", "same-site"):
+        return origin or _NOT_NAMED
+    if not origin:  # a person has typed the address, or no browser asks
+        return None
     scheme, _, host = origin.partition("://")
     own = request.host.lower()
     port = {"http": ":80", "https": ":443"}.get(scheme, "")

@@ -543,6 +543,14 @@ OWN, LISTED, FOREIGN = "http://localhost", "https://app.example", "https://evil.
         ((), {"Origin": "http://localhost:81"}, 403, None, None),
         ((), {"Origin": "null"}, 403, None, None),
         ((), {"Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Site": "cross-site"}, 403, None, None),
+        ((), {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Site": "cross-site"}, 403, None, None),
+        ((), {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Site": "same-site", "Cookie": "a=b"}, 403, None, None),
+        ((), {"Origin": OWN, "Sec-Fetch-Site": "cross-site"}, 403, None, None),
+        ((), {"Origin": OWN, "Sec-Fetch-Site": "none"}, 200, None, None),
+        ((LISTED,), {"Origin": LISTED, "Sec-Fetch-Site": "cross-site"}, 200, LISTED, "true"),
+        ((LISTED,), {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Site": "cross-site"}, 403, None, None),
+        ("*", {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Site": "cross-site"}, 200, "*", None),
+        ("*", {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Site": "cross-site", "Cookie": "a=b"}, 403, "*", None),
         ((), {"Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Site": "same-origin"}, 200, None, None),
         ((), {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Site": "none"}, 200, None, None),
         ((LISTED,), {}, 200, None, None),
@@ -770,6 +778,14 @@ def test_a_cookie_alone_does_not_publish_unless_the_app_says_so() -> None:
     site = site_with(lambda site: site.sse.publisher(cookies=True)(by_session))
     assert site.client.post("/events/a", json=1).status_code == 201
     assert site.client.post("/events/a", json=1, headers={"Origin": FOREIGN}).status_code == 403
+    for told, status in (("cross-site", 403), ("same-site", 403), ("same-origin", 201), ("none", 201)):
+        assert site.client.post("/events/a", json=1, headers={"Sec-Fetch-Site": told}).status_code == status
+
+
+def test_the_log_names_no_origin_that_was_not_sent(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "flask_sse_emitters")
+    Site(lambda _: True).get("/events/a", **{"Sec-Fetch-Site": "cross-site"})
+    assert "a page of another site has opened this" in caplog.text
 
 
 def test_what_anybody_may_read_not_every_page_may_publish_to() -> None:

@@ -225,6 +225,28 @@ def test_a_page_that_is_refused_learns_so_and_does_not_come_back_unlike_one_whos
     assert [reader["opened"] for reader in refused] == [0] * len(cases)
 
 
+OPENED = """([url, names]) => {
+    window.open(`${url}&reader=${names[0]}`);
+    for (const [index, tag] of ["iframe", "img", "script"].entries()) {
+        const element = document.createElement(tag);
+        element.src = `${url}&reader=${names[index + 1]}`;
+        document.body.append(element);
+    }
+}"""
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_a_page_opens_no_stream_in_a_window_or_a_frame(host: str, visitor: Visitor, site: Server) -> None:
+    """Of another port, which is the same site, and of another one: whatever the reader's cookie would open."""
+    visitor.log_in()
+    names = [new_name() for _ in range(4)]
+    visitor.open_page(host=host).evaluate(OPENED, [f"{site.url}/events?channel=~&channel=public", names])
+    until(lambda: all(get(site, f"/visits/{name}") for name in names), "the requests")
+    found = [get(site, f"/visits/{name}") for name in names]
+    assert [[visit["status"] for visit in visits] for visits in found] == [[403]] * 4
+    assert found[0][0]["has_cookie"], "Lax cookies go along where a window is opened"
+
+
 def test_a_page_whose_origin_is_not_listed_cannot_send_a_token(visitor: Visitor, strangers: Server) -> None:
     stranger = visitor.open_page(strangers)
     for kind in ("polyfill", "fetch"):

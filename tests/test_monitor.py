@@ -212,6 +212,23 @@ def test_pages_of_other_sites_get_nothing_also_those_that_may_read_channels(orig
     assert statuses(app.test_client(), {"Origin": "http://localhost"}) == {200, 201, 308}
 
 
+def test_a_link_of_another_site_leads_to_the_page_and_to_nothing_else() -> None:
+    app, _ = open_app()
+    client = app.test_client()
+    link = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+
+    def status(method: str, path: str, **changed: str) -> int:
+        headers = {**link, **changed}
+        with client.open(f"{MONITOR}{path}", method=method, json=TEST_EVENT, headers=headers) as response:
+            return response.status_code
+
+    assert [status(*request) for request in REQUESTS] == [200, 308, 403, 403, 403]
+    assert status("GET", "/", **{"Sec-Fetch-Dest": "iframe"}) == 403
+    assert status("GET", "/", **{"Sec-Fetch-Mode": "no-cors"}) == 403
+    assert status("GET", "/", Origin="null") == 403
+    assert status("GET", "/stream", **{"Sec-Fetch-Site": "none"}) == 200
+
+
 @pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "text/plain", "multipart/form-data", ""])
 def test_what_a_form_of_another_site_could_send_is_not_published(kind: str) -> None:
     app, sse = open_app()

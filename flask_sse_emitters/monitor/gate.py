@@ -80,13 +80,23 @@ class Gate:
 
 
 def _check_origin() -> None:
-    """Pages of other sites are denied, also those that may read channels: ``SSE_CORS_ORIGINS`` says nothing of this.
+    """Deny pages of other sites, also those that may read channels: ``SSE_CORS_ORIGINS`` says nothing of this.
+
+    A link to the page from elsewhere, and a login that leads back to it, are let through: no other site can look into
+    the page then, frame it, or do anything with it.
 
     :raises AccessDenied: where one of them asks.
     """
-    origin = cors._foreign_origin()
-    if origin is not None:
+    origin = cors.foreign_origin()
+    if origin is not None and not _is_visit():
         raise AccessDenied(
             f"a page of {origin!r} asks for the monitor, which is for its own page alone; behind a proxy that changes "
             "Host, put werkzeug.middleware.proxy_fix.ProxyFix with x_host=1 around app.wsgi_app"
         )
+
+
+def _is_visit() -> bool:
+    """Whether somebody follows a link to the page itself."""
+    is_page = request.endpoint is not None and request.endpoint.rpartition(".")[2] == "page"
+    sent = (request.headers.get("Sec-Fetch-Mode"), request.headers.get("Sec-Fetch-Dest"))
+    return is_page and "Origin" not in request.headers and sent == ("navigate", "document")
