@@ -291,8 +291,8 @@ class SSE:
 
         Clients and deliveries over time, channels, slow clients, ends by reason, processes and the broker; the events
         of one channel as they come, and a form that publishes to any. It is closed unless :meth:`monitor_access` opens
-        it, or the app is in debug mode and asked for at ``localhost``, ``127.0.0.1`` or ``[::1]``. Its own streams show
-        in no figure, and count for no limit.
+        it, or the app is in debug mode and asked from the machine that it runs on, at ``localhost``, ``127.0.0.1`` or
+        ``[::1]``. Its own streams show in no figure, and count for no limit.
         """
         return make_monitor(self._state, self._gate)
 

@@ -142,6 +142,46 @@ def test_debug_mode_opens_it_under_no_name_that_another_site_could_point_here(ho
     assert statuses(app.test_client(), headers) == {200, 201, 308}, "where there is a rule, it decides"
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"])
+def test_debug_mode_opens_it_to_loopback_addresses(address: str) -> None:
+    app, _ = make_app()
+    app.debug = True
+    client = app.test_client()
+    client.environ_base["REMOTE_ADDR"] = address
+    assert statuses(client) == {200, 201, 308}
+
+
+@pytest.mark.parametrize(
+    ("address", "headers"),
+    [
+        ("192.168.1.7", {}),
+        ("172.17.0.1", {}),
+        ("::ffff:192.168.1.7", {}),
+        ("fe80::1%eth0", {}),
+        ("", {}),
+        ("unix:", {}),
+        ("127.0.0.1", {"X-Forwarded-For": "192.168.1.7"}),
+        ("127.0.0.1", {"X-Forwarded-For": "127.0.0.1"}),
+        ("127.0.0.1", {"Forwarded": "for=192.168.1.7"}),
+        ("127.0.0.1", {"X-Forwarded-Host": "localhost"}),
+        ("127.0.0.1", {"X-Real-IP": "192.168.1.7"}),
+        ("127.0.0.1", {"Via": "1.1 proxy"}),
+    ],
+)
+def test_debug_mode_opens_it_to_nobody_on_another_machine(address: str, headers: dict[str, str]) -> None:
+    app, sse = make_app()
+    app.debug = True
+    client = app.test_client()
+    client.environ_base["REMOTE_ADDR"] = address
+    with published(sse, "orders", "~bob") as events:
+        assert statuses(client, {"Host": "localhost", **headers}) == {403}
+    assert events == []
+    with client.get(f"{MONITOR}/", headers=headers) as response:
+        assert "@sse.monitor_access" in response.get_data(as_text=True)
+    sse.monitor_access(lambda: True)
+    assert statuses(client, headers) == {200, 201, 308}, "where there is a rule, it decides"
+
+
 def test_a_rule_opens_every_endpoint_and_closes_it_again() -> None:
     app, sse = make_app()
     answers = [True]

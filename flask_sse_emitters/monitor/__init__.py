@@ -1,7 +1,7 @@
 """The monitor page: for a person who would rather look than read.
 
 Its page listens to a stream of this package, which one pulse a process feeds while anybody watches. It is closed unless
-a rule opens it, or the app is in debug mode and asked for at this machine's own names.
+a rule opens it, or the app is in debug mode and asked by a browser on its own machine.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import re
 from collections.abc import Callable
@@ -24,14 +25,17 @@ _LOCAL = re.compile(
     r"(?:(?:[a-z0-9_-]+\.)*localhost|127(?:\.[0-9]{1,3}){3}|\[::1\])(?::[0-9]*)?", re.ASCII | re.IGNORECASE
 )
 
+#: What proxies say of whom they speak for. One that says nothing looks like a browser on this machine.
+_FORWARDED = ("Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-Ip")
+
 _CLOSED = (
     "the monitor is closed, because the app is not in debug mode and nobody has opened it: say who may see it, "
     "with @sse.monitor_access"
 )
 
 _NOT_LOCAL = (
-    "the monitor is open in debug mode, but only at localhost, 127.0.0.1 or [::1], not at {!r}: say who may see it "
-    "elsewhere, with @sse.monitor_access"
+    "the monitor is open in debug mode, but only to browsers on this machine, at localhost, 127.0.0.1 or [::1], and "
+    "through no proxy, not {}: say who else may see it, with @sse.monitor_access"
 )
 
 
@@ -39,7 +43,8 @@ class Gate:
     """Of the monitor of one :class:`.SSE`.
 
     :ivar rule: says whether whoever asks may see the monitor; None where the app's debug mode alone decides, and opens
-        it to browsers on the same machine.
+        it to requests that come from a loopback address, to a name of this machine, and that no proxy has marked as
+        somebody else's.
     """
 
     def __init__(self) -> None:
@@ -64,8 +69,9 @@ class Gate:
             if not current_app.debug:
                 self._say_closed()
                 raise AccessDenied(_CLOSED)
-            if not _LOCAL.fullmatch(request.host):
-                raise AccessDenied(_NOT_LOCAL.format(request.host))
+            elsewhere = _elsewhere()
+            if elsewhere is not None:
+                raise AccessDenied(_NOT_LOCAL.format(elsewhere))
             return
         said: Any = ask(self.rule, "rule of the monitor")
         if said is not True:
@@ -93,6 +99,25 @@ def _check_origin() -> None:
             f"a page of {origin!r} asks for the monitor, which is for its own page alone; behind a proxy that changes "
             "Host, put werkzeug.middleware.proxy_fix.ProxyFix with x_host=1 around app.wsgi_app"
         )
+
+
+def _elsewhere() -> str | None:
+    """Say what shows that the current request is of no browser on this machine; None where nothing does."""
+    if not _LOCAL.fullmatch(request.host):
+        return f"at {request.host!r}"
+    if not _is_loopback(request.remote_addr or ""):
+        return f"from {request.remote_addr!r}"
+    header = next((name for name in _FORWARDED if name in request.headers), None)
+    return None if header is None else f"with the header {header}"
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        found = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return False
+    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
+    return (mapped or found).is_loopback
 
 
 def _is_visit() -> bool:
