@@ -8,7 +8,7 @@ from typing import Any
 from flask import Flask, Response, current_app, request
 
 from . import cors
-from .errors import AccessDenied
+from .errors import AccessDenied, Denial
 from .settings import EXTENSION
 
 log = logging.getLogger(__name__)
@@ -34,12 +34,17 @@ def deny(error: AccessDenied) -> Response:
 
 
 def handle_denials(app: Flask) -> None:
-    """Have the app answer so, unless it has an answer of its own."""
-    app.error_handler_spec[None][None].setdefault(AccessDenied, deny)
+    """Have the app answer so. Flask prefers one of the app's own for :class:`AccessDenied`, whenever that is added."""
+    app.register_error_handler(Denial, deny)
 
 
 def answer_denied(error: AccessDenied) -> Any:
-    """As the app does."""
+    """Answer as the app does, whatever a blueprint around that of the channels does with its errors.
+
+    Flask has no public way to find a handler of the app alone, so this reads where they are, and changes nothing there.
+    """
     log.debug("%s %r is denied: %s", request.method, request.path, error)
     current_app.extensions[EXTENSION].streams.note_denied()
-    return current_app.ensure_sync(current_app.error_handler_spec[None][None][AccessDenied])(error)
+    handlers = current_app.error_handler_spec[None][None]
+    handler = next(handlers[kind] for kind in type(error).__mro__ if kind in handlers)
+    return current_app.ensure_sync(handler)(error)

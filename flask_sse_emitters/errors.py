@@ -39,7 +39,11 @@ class InvalidChannel(SseError, ValueError):
     """This is no name of a channel. Nothing was published or read."""
 
 
-class AccessDenied(SseError):
+class Denial(SseError):
+    """What :class:`AccessDenied` is. This package answers it, and not that, so that an app's own answer comes first."""
+
+
+class AccessDenied(Denial):
     """The client may not do this. Raised by a rule, it says no: as a 401 where there is a challenge, else as a 403.
 
     Its message is for whoever develops the app: clients are shown it in debug mode only.

@@ -252,6 +252,29 @@ def test_it_may_have_it_before_there_are_channels_and_around_them() -> None:
     assert app.test_client().get("/outer/events/a").status_code == 418
 
 
+@pytest.mark.parametrize("comes_first", [True, False])
+def test_the_apps_own_answer_may_be_for_a_denial_of_its_own(comes_first: bool) -> None:
+    class Expired(AccessDenied):
+        pass
+
+    def expired(_channel: str) -> bool:
+        raise Expired("yesterday")
+
+    app = Flask(__name__)
+    sse = SSE()
+    if comes_first:
+        app.register_error_handler(Expired, lambda _: ("expired", 410))
+    sse.init_app(app)
+    if not comes_first:
+        app.register_error_handler(Expired, lambda _: ("expired", 410))
+    app.register_blueprint(sse.blueprint)
+    app.get("/mine")(lambda: str(expired("mine")))
+    client = app.test_client()
+    assert client.get("/events/a").status_code == 403, "without a rule it is another denial"
+    sse.authorizer(expired)
+    assert [client.get(path).status_code for path in ("/events/a", "/mine")] == [410, 410]
+
+
 @pytest.mark.parametrize("public", ["false", 1, None, "yes"])
 def test_whether_a_channel_is_public_is_said_clearly(public: Any) -> None:
     with pytest.raises(TypeError, match="public is True or False"):
