@@ -30,7 +30,8 @@ __all__ = ["Grant", "Rule", "jwt_authorizer"]
 
 log = logging.getLogger(__name__)
 
-#: Of a request so many bytes are kept at most, compressed, so that its rule can be asked again.
+#: Of a request so many bytes are kept at most, compressed, so that its rule can be asked again. The credentials are in
+#: there: they are what the rule goes by.
 REQUEST_KEPT = 4096
 
 #: What no rule goes by, or is no more: a request that is asked about again has no body.
@@ -87,7 +88,7 @@ class Rules:
                 identities[grant.identity] = None
             if grant is not None and grant.seconds is not None:
                 bounds.append(grant.seconds)
-        kept = _keep(request.environ) if grants else None
+        kept = _keep(request.environ) if identities else None  # nothing finds a stream of nobody to ask again
         reader = Reader(tuple(identities), tuple(channels), tuple(asked), kept) if grants else None
         each = tuple(grant.identity if (grant := grants.get(name)) is not None else None for name in asked)
         return Admission(tuple(channels), reader, min(bounds, default=None), each)

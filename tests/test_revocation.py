@@ -651,6 +651,15 @@ def test_streams_that_cannot_be_asked_about_come_again() -> None:
         assert three.emitter.is_open
 
 
+@pytest.mark.parametrize(("user", "is_kept"), [("ann", True), ("", False)])
+def test_a_request_is_kept_only_where_recheck_can_find_its_stream(user: str, is_kept: bool) -> None:
+    site = Site(lambda _: Grant(user or None))
+    with site.open("a", user=user) as stream:
+        assert (emitter_of(stream)._reader.request is not None) is is_kept
+        site.sse.disconnect(channel="a")
+        assert not emitter_of(stream).is_open
+
+
 def test_a_rule_that_blocks_while_it_is_asked_again_holds_up_nobody() -> None:
     goes_on = threading.Event()
     blocks = threading.Event()
