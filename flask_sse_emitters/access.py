@@ -109,15 +109,18 @@ class Rules:
 
     def _is_public(self, name: str) -> bool:
         options = self._options.get(name)
-        return options is not None and options.public
+        return options is not None and options.public is True
 
     def _ask_reader(self, name: str) -> Grant:
         if self.authorizer is not None:
             return _ask_about(self.authorizer, "authorizer", name)
-        closed = (
-            f"channel {name!r} is closed, because nobody has opened it: say sse.channel({name!r}, public=True) where "
-            "anybody may read it, or else who may, with @sse.authorizer"
-        )
+        if name == OWN:
+            advice = "it is each reader's own, which no public=True opens: say who reads, with @sse.authorizer"
+        else:
+            advice = (
+                f"say sse.channel({name!r}, public=True) where anybody may read it, or who may, with @sse.authorizer"
+            )
+        closed = f"channel {name!r} is closed, because nobody has opened it: {advice}"
         if not self._said_closed:
             self._said_closed = True
             log.warning("%s; this is said once", closed)

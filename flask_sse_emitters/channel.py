@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from typing import Any, overload
 from urllib.parse import quote
@@ -38,6 +38,9 @@ OWN = "~"
 
 #: No identity was given.
 NOBODY = object()
+
+#: Nothing was said.
+UNSAID: Any = object()
 
 _NAME = re.compile(r"[A-Za-z0-9._\-:/@]{1,200}", re.ASCII)
 
@@ -120,9 +123,24 @@ class Options:
     """What was said of a channel. None where nothing was."""
 
     def __init__(self) -> None:
-        self.public = False
+        self.public: bool | None = None
         self.history: int | None = None
         self.max_clients: int | None = None
+
+    def say(self, name: str, said: Mapping[str, Any]) -> None:
+        """Note what is said of the channel of this name, by option.
+
+        :raises ValueError: where it contradicts what was said before; then nothing is noted.
+        """
+        for option, value in said.items():
+            before = getattr(self, option)
+            if before is not None and before != value:
+                raise ValueError(
+                    f"{option}={value!r} contradicts sse.channel({name!r}, {option}={before!r}), which was said before "
+                    "and holds for good: say it in one place"
+                )
+        for option, value in said.items():
+            setattr(self, option, value)
 
 
 class Channels:
@@ -283,9 +301,7 @@ class Channels:
         if options is None or options.max_clients is None:
             return None
         new = Quota(f"max_clients={options.max_clients} of the channel {name!r}", options.max_clients)
-        quota = self._quotas.setdefault(name, new)
-        quota.limit, quota.most = new.limit, new.most
-        return quota
+        return self._quotas.setdefault(name, new)
 
 
 class Channel:

@@ -12,7 +12,7 @@ from flask import Blueprint, Flask, Response, current_app, has_app_context
 from .access import Rule, Rules
 from .answers import handle_denials
 from .blueprint import make_blueprint
-from .channel import Channel, Channels, Options, check_name, private_name
+from .channel import UNSAID, Channel, Channels, Options, check_name, private_name
 from .cli import commands
 from .config_hints import config_hints
 from .emitter import SseEmitter
@@ -124,28 +124,30 @@ class SSE:
             app.cli.add_command(commands)
 
     def channel(
-        self, name: str, *, public: bool = False, history: int | None = None, max_clients: int | None = None
+        self, name: str, *, public: bool = UNSAID, history: int | None = None, max_clients: int | None = None
     ) -> Channel:
         """A channel, which needs no other beginning than its name. What is said of it here holds for good.
 
         :param name: 1 to 200 ASCII letters, digits and ``. _ - : / @``.
-        :param public: True lets anybody read it, and no rule is asked; that it is left out here changes nothing.
+        :param public: True lets anybody read it, and no rule is asked. False is what holds where it is never said. Left
+            out, it changes nothing.
         :param history: how many of its events are kept, from 0. None takes ``SSE_HISTORY``.
         :param max_clients: how many clients may read it in one process, from 1. None is any number.
         :raises InvalidChannel: where this is no name.
-        :raises ValueError: names the parameter, and what it accepts.
+        :raises ValueError: names the parameter, and what it accepts; or what was said before, which it contradicts.
         """
         name = check_name(name)
-        if not isinstance(public, bool):
-            raise TypeError(f"public is True or False, not {public!r}")
-        said = {
-            "public": public or None,
-            "history": None if history is None else checked("history", history),
-            "max_clients": None if max_clients is None else checked("max_clients", max_clients),
-        }
-        for option, value in said.items():
-            if value is not None:
-                setattr(self._options.setdefault(name, Options()), option, value)
+        said: dict[str, Any] = {}
+        if public is not UNSAID:
+            if not isinstance(public, bool):
+                raise TypeError(f"public is True or False, not {public!r}")
+            said["public"] = public
+        if history is not None:
+            said["history"] = checked("history", history)
+        if max_clients is not None:
+            said["max_clients"] = checked("max_clients", max_clients)
+        if said:
+            self._options.setdefault(name, Options()).say(name, said)
         return Channel(name, self._channels)
 
     def publish(

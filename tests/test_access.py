@@ -101,6 +101,13 @@ def test_in_debug_mode_the_answer_says_which_call_to_add() -> None:
     assert "@sse.authorizer" in answer.text
 
 
+def test_without_a_rule_a_readers_own_channel_asks_for_one(caplog: pytest.LogCaptureFixture) -> None:
+    answer = Site(debug=True).get("/events/~")
+    assert (answer.status_code, "sse.channel(" in answer.text) == (403, False)
+    assert "say who reads, with @sse.authorizer" in answer.text
+    assert "say who reads, with @sse.authorizer; this is said once" in caplog.text
+
+
 def test_anybody_reads_a_public_channel_and_no_rule_is_asked() -> None:
     asked: list[str] = []
     site = Site()
@@ -279,6 +286,19 @@ def test_the_apps_own_answer_may_be_for_a_denial_of_its_own(comes_first: bool) -
 def test_whether_a_channel_is_public_is_said_clearly(public: Any) -> None:
     with pytest.raises(TypeError, match="public is True or False"):
         Site().sse.channel("news", public=public)
+
+
+@pytest.mark.parametrize("public", [True, False])
+def test_whether_a_channel_is_public_is_not_said_twice_otherwise(public: bool) -> None:
+    site = Site(by_header)
+    for _ in range(2):
+        site.sse.channel("news", public=public)
+        site.sse.channel("news")
+    with pytest.raises(ValueError, match=rf"public={not public} contradicts sse.channel\('news', public={public}\)"):
+        site.sse.channel("news", public=not public)
+    answer = site.get("/events/news")
+    assert answer.status_code == (200 if public else 403)
+    answer.close()
 
 
 def test_a_rule_may_end_the_readers_other_streams() -> None:

@@ -657,6 +657,16 @@ def test_what_was_said_of_a_channel_holds_for_good(board: Board) -> None:
     assert len(board.replayed("a", last=ids[0])[1:]) == 1
 
 
+@pytest.mark.parametrize("option", ["history", "max_clients"])
+def test_options_that_contradict_what_was_said_are_refused(board: Board, option: str) -> None:
+    said: dict[str, Any] = {option: 3}
+    board.sse.channel("a", **said)
+    board.sse.channel("a", **said)
+    with pytest.raises(ValueError, match=rf"{option}=4 contradicts sse.channel\('a', {option}=3\)"):
+        board.sse.channel("a", public=True, **{**said, option: 4})
+    assert vars(board.sse._options["a"]) == {"public": None, "history": None, "max_clients": None, **said}
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [({"history": -1}, "history must be an int, 0 or more"), ({"max_clients": 0}, "max_clients must be an int, 1 or")],
