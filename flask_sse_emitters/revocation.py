@@ -220,9 +220,17 @@ def _read(frame: Frame) -> tuple[str, Revocation] | None:
     with suppress(ValueError, TypeError):
         [event] = decode(frame.payload)
         process, identity, channel, asks = json.loads(event.data or "")
-        return process, Revocation(identity, channel, asks)
+        revocation = Revocation(identity, channel, asks)
+        if _is_revocation(revocation):
+            return process, revocation
     _note_foreign(frame.payload[:100])
     return None
+
+
+def _is_revocation(said: Revocation) -> bool:
+    """Whether its parts are what they must be: another one would raise where it is looked for, and the next be lost."""
+    are_names = all(name is None or isinstance(name, str) for name in (said.identity, said.channel))
+    return are_names and isinstance(said.asks, bool) and not (said.asks and said.identity is None)
 
 
 @lru_cache(maxsize=1000)  # each once

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import json
 import secrets
 import threading
 from collections.abc import Callable, Iterator
@@ -142,6 +143,27 @@ def test_an_identity_is_its_text_wherever_it_is_named(admin: Any) -> None:
         mine = site.sse.channel("a").subscribe(identity=admin)
         site.sse.disconnect("admin")
         assert not mine.is_open
+
+
+@pytest.mark.parametrize(
+    "said",
+    [[["ann"], None, False], [None, {"a": 1}, False], [None, None, True], [7, None, False], ["ann", None], 7, "x"],
+)
+def test_what_is_no_revocation_is_passed_over_and_the_next_one_holds(
+    said: Any, server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    with site_at(server.url) as site:
+        site.sse.channel("open", public=True)
+        broker = site.sse._channels().broker
+        with watching(site, "a", user="ann") as ann, watching(site, "open") as anybody:
+            settle(site, ann)
+            settle(site, anybody, channel="open")
+            for one in (["other", *said] if isinstance(said, list) else said, ["other", "ann", None, False]):
+                broker.publish(revocation.NAME, frame(json.dumps(one)), Bounds(10, 60))
+            ann.await_end()
+            assert anybody.emitter.is_open
+    assert [record.levelname for record in caplog.records if "something else" in record.message] == ["WARNING"]
+    assert "ERROR" not in levels(caplog)
 
 
 @pytest.mark.parametrize("number", [7, True, 0.5, UUID(int=7), b"7", LocalProxy(lambda: None)], ids=repr)
