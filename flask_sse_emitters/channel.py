@@ -310,9 +310,10 @@ class Channel:
     Every method may be called from any thread, also outside a request.
     """
 
-    def __init__(self, name: str, channels: Callable[[], Channels]) -> None:
+    def __init__(self, name: str, channels: Callable[[], Channels], identity: str = NOBODY) -> None:
         self.name = name
         self._channels = channels  # of the app that is at hand
+        self._identity = identity  # of its only reader
 
     def publish(self, data: Any, *, event: str | None = None, retry: int | None = None, key: str | None = None) -> str:
         """Publish as :meth:`SSE.publish` does."""
@@ -343,9 +344,11 @@ class Channel:
         :param timeout: the whole lifetime, seconds or a timedelta. None takes ``SSE_TIMEOUT``, spread by 10 %.
         :param last_event_id: None takes what the request says; ``""`` is none.
         :param identity: whose stream it is, for :meth:`SSE.disconnect` and the limit of each identity; 1 to 500
-            characters. Left out, nobody knows.
+            characters. Left out, nobody knows; but a stream of :meth:`SSE.private` is that reader's.
         :raises TypeError: where it is no str: None, say, because nobody is logged in.
         """
+        if identity is NOBODY:
+            identity = self._identity
         reader = None if identity is NOBODY else Reader((check_identity(identity),), (self.name,))
         return self._channels().subscribe([self.name], timeout, last_event_id, reader)
 

@@ -187,10 +187,12 @@ class SSE:
     def private(self, identity: str) -> Channel:
         """The channel of one reader alone, for views of your own, and to see whether anybody is there.
 
+        Its streams are that reader's, so that :meth:`disconnect` ends them; ``subscribe(identity=...)`` says otherwise.
+
         :raises TypeError: where the identity is no str.
         :raises ValueError: where it is none that can be used.
         """
-        return Channel(private_name(identity), self._channels)
+        return Channel(private_name(identity), self._channels, check_identity(identity))
 
     def authorizer(self, rule: _Rule) -> _Rule:
         """Have this decide who may read which channel, of those that are not public. Usable as a decorator.

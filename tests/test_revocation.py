@@ -145,6 +145,17 @@ def test_an_identity_is_its_text_wherever_it_is_named(admin: Any) -> None:
         assert not mine.is_open
 
 
+def test_a_views_stream_of_a_private_channel_is_its_readers() -> None:
+    site = Site(by_header)
+    with site.app.test_request_context():
+        own = site.sse.private("ann").subscribe()
+        watched = site.sse.private("ann").subscribe(identity="auditor")
+        site.sse.disconnect("ann")
+        assert (own.is_open, watched.is_open) == (False, True)
+        site.sse.disconnect("auditor")
+        assert not watched.is_open
+
+
 @pytest.mark.parametrize(
     "said",
     [[["ann"], None, False], [None, {"a": 1}, False], [None, None, True], [7, None, False], ["ann", None], 7, "x"],
