@@ -310,7 +310,7 @@ class Channel:
     Every method may be called from any thread, also outside a request.
     """
 
-    def __init__(self, name: str, channels: Callable[[], Channels], identity: str = NOBODY) -> None:
+    def __init__(self, name: str, channels: Callable[[], Channels], identity: object = NOBODY) -> None:
         self.name = name
         self._channels = channels  # of the app that is at hand
         self._identity = identity  # of its only reader
