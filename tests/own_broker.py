@@ -28,7 +28,7 @@ class OwnBroker(Broker):
                 return Published(there.keys[key][1], is_new=False)
             there.bounds = bounds or there.bounds
             numbered = there.log.append(frame, there.bounds)
-            event_id = f"{there.log.epoch}-{numbered.offset}"
+            event_id = str(there.log.position(numbered.offset))
             if key is not None:
                 there.keys[key] = now, event_id
             there.untold.append(numbered)

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..frames import Frame
-from ..history import Bounds, Log, new_epoch
+from ..history import Bounds, Log, Position, new_epoch
 from ..settings import DEFAULTS, Settings
 from .base import Broker, Listener, Published, Start
 
@@ -19,6 +19,7 @@ __all__ = [
     "Frame",
     "Listener",
     "Log",
+    "Position",
     "Published",
     "Start",
     "broker_of",
