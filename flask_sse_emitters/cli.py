@@ -157,14 +157,20 @@ def status(as_json: bool) -> None:
     A process is there from its first stream of a channel on. What it says is some seconds old; one that was killed is
     gone within 12, one that ended in order at once.
     """
-    _shared_channels()
+    channels, _ = _shared_channels()
     with _warnings_to(logging.NullHandler()), _clean_errors():
         processes = current_app.extensions[EXTENSION].processes()
+    here = []  # what this command finds: processes cannot say so through a broker that takes no writes
+    try:
+        channels.broker.check_writable()
+    except BrokerUnavailable as error:
+        here.append(f"nothing can be published now: {error}")
     read = [each for each in map(readable, processes) if each is not None]
     if as_json:
-        click.echo(json.dumps({**totals(read), "processes": processes}, indent=2))
+        said = totals(read)
+        click.echo(json.dumps({**said, "warnings": said["warnings"] + here, "processes": processes}, indent=2))
     else:
-        click.echo(describe(read))
+        click.echo("\n\n".join([describe(read), *(f"warning: {text}" for text in here)]))
 
 
 def _target(url: str, headers: Sequence[str], insecure: bool) -> Target:

@@ -97,6 +97,19 @@ def test_an_app_that_nobody_serves(redis: RedisServer) -> None:
     assert result.stdout == "No process has had a stream of a channel in the last seconds.\n"
 
 
+def test_a_broker_that_takes_no_writes_is_warned_of(redis: RedisServer) -> None:
+    """Its processes cannot say so there."""
+    redis.run("CONFIG SET maxmemory 1")
+    try:
+        for arguments in ([], ["--json"]):
+            said = status(redis, *arguments)
+            assert "nothing can be published now" in said
+            assert "Redis is full: raise its maxmemory" in said
+    finally:
+        redis.run("CONFIG SET maxmemory 0")
+    assert "warning" not in status(redis)
+
+
 def test_without_a_shared_broker_it_says_what_to_set() -> None:
     result = invoked()
     assert (result.exit_code, result.stdout) == (1, "")

@@ -126,6 +126,12 @@ class Broker(ABC):
         """
         return []
 
+    def check_writable(self) -> None:  # noqa: B027 - most always are
+        """Find out whether something could be published now. May wait for the broker, within limits.
+
+        :raises BrokerUnavailable: where it could not; says what to change.
+        """
+
     def status(self) -> dict[str, Any]:
         """How it is, for people and monitors: at least ``state``, which is ``"ok"`` or ``"degraded"``."""
         return {"state": "ok"}

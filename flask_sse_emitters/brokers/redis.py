@@ -27,7 +27,7 @@ from .redis_ear import LOOK_EVERY, LOOK_EVERY_IN_CLUSTER, Ear
 from .redis_errors import KEYS, diagnose, may_be_done, shown
 from .redis_health import PUBLISHING, Health
 from .redis_known import Known, KnownEvents
-from .redis_wire import PROCESSES, PUBLISH, SUM, Names, publish_arguments, read_bounds, read_process
+from .redis_wire import PROCESSES, PUBLISH, SUM, TRY, Names, publish_arguments, read_bounds, read_process
 
 log = logging.getLogger(__name__)
 
@@ -99,6 +99,9 @@ class RedisBroker(Broker):
     def processes(self) -> list[dict[str, Any]]:
         arguments = [self.process, self._names.process]
         return [read_process(*each) for each in self._ask(PROCESSES, arguments, "say what processes there are")]
+
+    def check_writable(self) -> None:
+        self._ask(TRY, [], "take a write", self._names.probe)
 
     def status(self) -> dict[str, Any]:
         return self._health.status()
@@ -172,17 +175,19 @@ class RedisBroker(Broker):
             f"Redis did not confirm the event ({shown(error)}): {outcome}; {advice}", may_be_published=may_be
         )
 
-    def _ask(self, script: Script, arguments: list[Any], wanted: str) -> Any:
-        """Read what Redis knows of the processes.
+    def _ask(self, script: Script, arguments: list[Any], wanted: str, key: str | None = None) -> Any:
+        """Run a script that concerns no channel.
 
-        :param wanted: what it should do, for the error.
+        :param wanted: what Redis should do, for the error.
+        :param key: None is the list of processes.
         """
+        keys = [key or self._names.processes]
         _refuse_unpatched()
         try:
             with within(self._seconds):
-                answer = self._clients.get().run(script, [self._names.processes], arguments)
+                answer = self._clients.get().run(script, keys, arguments)
         except (redis.RedisError, OSError) as error:
-            advice = self._health.advice(diagnose(error), [self._names.processes])
+            advice = self._health.advice(diagnose(error), keys)
             raise BrokerUnavailable(f"Redis did not {wanted} ({shown(error)}): {advice}") from error
         return answer
 

@@ -13,6 +13,7 @@ And of who reads them, in one slot, too:
 * ``<prefix>:{here}:processes``, a sorted set: the processes that have clients, and until when that holds.
 * ``<prefix>:{here}:process:<id>``, a hash: how many clients one of them has of each channel; and in the field
   ``!about``, which is no channel's name, what it says of itself, as JSON.
+* ``<prefix>:{here}:probe``, for a millisecond: whether Redis can be written to.
 """
 
 from __future__ import annotations
@@ -212,6 +213,9 @@ end
 return known
 """)
 
+#: Writes something that is gone at once: a server that is full, or a replica, refuses it.
+TRY = Script("return redis.call('SET', KEYS[1], '', 'PX', 1)")
+
 #: How many clients of a channel all other processes have.
 SUM = Script(f"""
 {_NOW}
@@ -252,6 +256,7 @@ class Names:
         self._suffix = f"@{db}"
         self.processes = f"{prefix}:{{here}}:processes"
         self.process = f"{prefix}:{{here}}:process:"  #: with its id
+        self.probe = f"{prefix}:{{here}}:probe"
 
     def announcements(self, channel: str) -> str:
         return f"{self._prefix}:{{{channel}}}{self._suffix}"
