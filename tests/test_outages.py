@@ -571,6 +571,25 @@ def test_a_server_no_longer_full_is_ok_though_nobody_publishes(server: RedisServ
         await_state(board, "ok")
 
 
+def test_that_a_client_has_left_is_no_write_that_a_full_server_took(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writes: list[None] = []
+    client, broker = client_of(server), make_broker(server.url)
+    ear = listening(broker, "a")
+    publish(broker, "a", 1)
+    client.config_set("maxmemory", 1)
+    with pytest.raises(BrokerUnavailable, match="maxmemory"):
+        publish(broker, "a", 2)
+    monkeypatch.setattr(redis_health.Health, "writes", lambda _health: writes.append(None))
+    broker.unsubscribe("a", ear)
+    broker.count_again("a")
+    told = client.info("commandstats")["cmdstat_evalsha"]["calls"]
+    until(lambda: client.info("commandstats")["cmdstat_evalsha"]["calls"] > told + 1, "it to be told, twice")
+    assert not writes
+    broker.close()
+
+
 def test_a_refused_event_is_forgotten_where_nothing_else_tells(
     server: RedisServer, board: Board, monkeypatch: pytest.MonkeyPatch
 ) -> None:

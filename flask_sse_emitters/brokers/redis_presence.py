@@ -82,7 +82,7 @@ class Presence:
     def tell(self, client: Client, channels: Collection[str], now: float, breathe: Callable[[], object]) -> None:
         """Tell Redis what has changed, or all where it knows none, if that is due.
 
-        :param channels: all that have clients here.
+        :param channels: all that have clients here, and maybe some that had.
         :param breathe: is called between commands.
         :raises redis.RedisError: where Redis cannot be reached.
         """
@@ -108,7 +108,9 @@ class Presence:
             self._tell_at = now + COUNT_AFTER
             self._about_at = self._about_at if known else 0.0
             self._health.works("counting clients")
-            if channels or figures:  # else nothing was written that Redis would refuse where it is full
+            if figures or any(
+                map(self._count, channels)
+            ):  # else nothing was written that Redis would refuse where it is full
                 self._health.writes()
         self.is_known, self.is_told = known or not any(map(self._count, channels)), True
 
