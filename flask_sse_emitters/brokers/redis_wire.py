@@ -62,7 +62,8 @@ local now = string.format('%.0f', clock[1] * 1000 + math.floor(clock[2] / 1000))
 #: Reads the channel, and whether another Redis server than the one that has written there last is the master now. A
 #: server gives itself a new replication id when it starts, and when it becomes the master.
 _READ_CHANNEL = """
-local epoch, offset, server, former = unpack(redis.call('HMGET', at, 'epoch', 'offset', 'server', 'former'))
+local epoch, offset = redis.call('HGET', at, 'epoch'), redis.call('HGET', at, 'offset')
+local server, former = redis.call('HGET', at, 'server'), redis.call('HGET', at, 'former')
 local info = redis.pcall('INFO', 'replication')
 info = type(info) == 'string' and info or ''
 local master = string.match(info, 'master_replid:(%w+)') or server or ''
@@ -125,7 +126,7 @@ if epoch and is_other then
 end
 {_BEGIN_ANEW_WHERE_LOST}
 local offset = redis.call('HINCRBY', at, 'offset', 1)
-local kept, kept_ms = unpack(redis.call('HMGET', at, 'events', 'ms'))
+local kept, kept_ms = redis.call('HGET', at, 'events'), redis.call('HGET', at, 'ms')
 if events == '' then
   events = kept or '{DEFAULTS.history}'
   ms = kept_ms or '{DEFAULTS.history_seconds * 1000:.0f}'
