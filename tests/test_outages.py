@@ -1136,7 +1136,7 @@ def config(server: RedisServer, **more: Any) -> dict[str, str]:
 def test_streams_of_real_workers_outlive_the_server(kept: RedisServer, kind: str) -> None:
     arguments = ["--workers", "2"]
     with (
-        Server(kind, "tests.channels_app:app", env=config(kept), arguments=arguments) as http,
+        Server(kind, "tests.channels_app:app", env=config(kept, SSE_MAX_CLIENTS=5), arguments=arguments) as http,
         connected(http, "/events/a") as client,
         connected(http, "/events/a") as other,
     ):
