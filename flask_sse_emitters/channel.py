@@ -40,7 +40,7 @@ OWN = "~"
 NOBODY = object()
 
 #: Nothing was said.
-UNSAID: Any = object()
+UNSAID = object()
 
 _NAME = re.compile(r"[A-Za-z0-9._\-:/@]{1,200}", re.ASCII)
 

@@ -123,8 +123,16 @@ class SSE:
         if commands.name not in app.cli.commands:  # one of the app's own stays
             app.cli.add_command(commands)
 
+    @overload
+    def channel(self, name: str, *, history: int | None = ..., max_clients: int | None = ...) -> Channel: ...
+
+    @overload
     def channel(
-        self, name: str, *, public: bool = UNSAID, history: int | None = None, max_clients: int | None = None
+        self, name: str, *, public: bool, history: int | None = ..., max_clients: int | None = ...
+    ) -> Channel: ...
+
+    def channel(
+        self, name: str, *, public: object = UNSAID, history: int | None = None, max_clients: int | None = None
     ) -> Channel:
         """A channel, which needs no other beginning than its name. What is said of it here holds for good.
 

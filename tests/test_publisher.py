@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from celery import Celery
@@ -154,15 +154,16 @@ class Name(str, enum.Enum):  # noqa: UP042 - formats otherwise than its text
 
 def test_names_of_an_enum_are_their_text_for_everybody(redis: RedisServer) -> None:
     channel = new_name()
-    topic = enum.Enum("topic", {"NEWS": channel}, type=str)
+    topics = enum.Enum("topics", {"NEWS": channel}, type=str)
+    news, key = cast(Any, topics["NEWS"]), cast(Any, Name.KEY)
     app = Flask(__name__)
     app.config.update(SSE_BROKER_URL=redis.url, SSE_BROKER_PREFIX=Name.PREFIX)
     sse = SSE(app)
     with Publisher(redis.url, prefix="staging") as publisher, published(sse, channel) as events:
-        first = publisher.publish(topic["NEWS"].value, "text", key="k")
-        assert publisher.publish(topic["NEWS"], "again", key=Name.KEY) == first  # type: ignore[arg-type]
-        assert sse.publish(topic["NEWS"], "again", key=Name.KEY) == first  # type: ignore[arg-type]
-        assert sse.channel(topic["NEWS"]).name == channel  # type: ignore[arg-type]
+        first = publisher.publish(channel, "text", key="k")
+        assert publisher.publish(news, "again", key=key) == first
+        assert sse.publish(news, "again", key=key) == first
+        assert sse.channel(news).name == channel
     assert [event.data for event in events] == ["text"]
     sse._channels().broker.close()
 
