@@ -22,7 +22,7 @@ from .extension import SSE
 from .figures import COUNTERS, GAUGES, Figure, Stats
 from .lanes import call_and_log
 from .metric_files import reserve
-from .parking import begin_anew_in_child, guard
+from .parking import begin_anew_in_child, guard, pause
 from .scheduler import FIGURES, SCHEDULER
 from .settings import EXTENSION
 from .signals import broker_changed, emitter_opened, event_published
@@ -46,6 +46,9 @@ log = logging.getLogger(__name__)
 
 #: Seconds from one time to the next that a process brings its files up to date, while it has anything to say.
 INTERVAL = 2.0
+
+#: Seconds that a process which exits waits for what is being written.
+LAST_SECONDS = 1.0
 
 #: The upper bounds in seconds of what ``sse_publish_seconds`` tells apart; a last one has no bound.
 BUCKETS = (50e-6, 1e-4, 25e-5, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
@@ -292,6 +295,9 @@ def _write_at_exit() -> None:
 
 
 def _write_last() -> None:
+    by = SCHEDULER.clock() + LAST_SECONDS
+    while SCHEDULER.is_calling and SCHEDULER.clock() < by:  # a helper thread may be amid writing
+        pause(0.01)
     begun = [metrics for metrics in _all if metrics._files is not None or metrics._is_due]
     for metrics in begun:
         call_and_log(metrics._write)
