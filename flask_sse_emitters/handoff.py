@@ -116,7 +116,7 @@ class Call:
         )
 
 
-def announce_close(start_response: Callable[..., Any] | None, caller: FrameType) -> None:
+def announce_close(start_response: Callable[..., Any] | None, caller: FrameType) -> bool:
     """Have gunicorn say ``Connection: close``, and do so after the stream, whoever writes it and whatever ends it.
 
     Else proxies and clients with a pool would keep the connection, and lose a request on it when it closes. The head
@@ -126,12 +126,15 @@ def announce_close(start_response: Callable[..., Any] | None, caller: FrameType)
 
     :param start_response: what the response was given when it was called, if it was.
     :param caller: iterates over the body.
+    :return: whether gunicorn says so.
     """
     response = getattr(start_response, "__self__", None)
     if not _is_of_gunicorn(response):  # a middleware has replaced start_response
         response = _find_response(caller)
-    if response is not None and not response.headers_sent:
-        response.force_close()
+    if response is None or response.headers_sent:
+        return False
+    response.force_close()
+    return True
 
 
 def _find_response(frame: FrameType | None) -> Any:

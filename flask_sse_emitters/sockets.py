@@ -111,7 +111,13 @@ class Sockets:
         """Shut the connection down, so that a write that waits for the client fails now. Nothing, once forgotten."""
         with self._guard:
             if self._watches.get(watch.descriptor) is watch:
-                _shut_down(watch.descriptor)
+                _shut_down(watch.descriptor, socket.SHUT_RDWR)
+
+    def stop_reading(self, watch: Watch) -> None:
+        """Have a server that reads from this socket find its end at once. Does nothing, once forgotten."""
+        with self._guard:
+            if self._watches.get(watch.descriptor) is watch:
+                _shut_down(watch.descriptor, socket.SHUT_RD)
 
     def unsent(self, watch: Watch) -> int | None:
         """How many bytes written to this socket its client has not acknowledged yet; None where nobody can tell."""
@@ -208,12 +214,12 @@ def _register(epoll: epoll | None, descriptor: int) -> OSError | ValueError | No
     return None
 
 
-def _shut_down(descriptor: int) -> None:
+def _shut_down(descriptor: int, how: int) -> None:
     # Not through the server's socket object: that of TLS would first throw its keys away.
     handle = _socket.socket(fileno=descriptor)
     try:
         with suppress(OSError):  # it is no longer connected
-            handle.shutdown(socket.SHUT_RDWR)
+            handle.shutdown(how)
     finally:
         handle.detach()
 

@@ -108,6 +108,7 @@ class Stream:
     __slots__ = (
         "_ahead",
         "_asleep",
+        "_closes",
         "_emitter",
         "_environ",
         "_greeting",
@@ -130,6 +131,7 @@ class Stream:
         self._slice_ends = 0.0  # when to let others run, where it has not slept until then
         self._asleep = False  # there was nothing to take: park before trying again
         self._ahead = b""  # what has been taken already
+        self._closes = False  # the server closes the connection afterwards, and has said so
         self.when_over: list[Callable[[], object]] = []
         self.declined: str | None = None
 
@@ -139,7 +141,7 @@ class Stream:
     def __next__(self) -> bytes:
         if self._environ is not None:
             if self._greeting is not None:
-                announce_close(self._start_response, _caller())
+                self._closes = announce_close(self._start_response, _caller())
                 return self._begin(self._greeting)
             if self._is_handed_off(self._environ, _caller()):
                 raise StopIteration
@@ -183,6 +185,8 @@ class Stream:
 
     def close(self) -> None:
         """The server is done with the response: the one place where it says so."""
+        if self._closes and self._watch is not None:  # gthread's main thread would wait for the client to close first
+            SOCKETS.stop_reading(self._watch)
         self._forget_client()
         left = "the client left" if self._greeting is None else "the response was closed before its first byte"
         if self._emitter is not None:

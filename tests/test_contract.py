@@ -8,6 +8,7 @@ import json
 import socket
 import threading
 import time
+from contextlib import ExitStack
 
 import httpx
 import pytest
@@ -281,6 +282,17 @@ def test_the_connection_of_a_stream_closes_as_its_head_says(path: str, server: S
     head, body = answer_to_the_end(server, f"/{path}/{new_name()}?timeout=0.1")
     assert head.count(b"\r\nConnection: close") == 1
     assert body.endswith(b"\r\n0\r\n\r\n")
+
+
+def test_clients_that_keep_their_side_open_after_the_end_hold_up_nobody(server: Server) -> None:
+    """gunicorn's gthread worker waits 2 seconds for each, on the one thread that accepts, unless it is told better."""
+    room = new_name()
+    with ExitStack() as stack:
+        clients = [stack.enter_context(connected(server, f"/greeting/{new_name()}?list={room}")) for _ in range(30)]
+        post(server, f"/lists/{room}/complete")
+        for client in clients:
+            assert len(decode(client.rest())) == 3
+        assert get(server, f"/lists/{room}") == {"count": 0}
 
 
 def test_a_pool_of_connections_loses_no_request_when_streams_end(server: Server) -> None:
