@@ -21,11 +21,12 @@ from .frames import Frame, make_frame
 from .grants import Reader, check_identity
 from .history import Bounds
 from .parking import begin_anew_in_child, give_way_in_time, guard
+from .quotas import Quota
 from .replay import GAP, Pages, Replay
 from .revocation import Revocation, Revocations
 from .scheduler import SCHEDULER
 from .settings import CHANCE, Duration, Settings
-from .streams import Quota, Streams
+from .streams import Streams
 
 #: One stream carries so many at most.
 MOST_CHANNELS = 50

@@ -342,7 +342,8 @@ class SSE:
         ``clients`` (open streams), ``max_clients`` (so many there may be), ``outlets`` (who writes them: ``handed_off``
         or ``server``), ``declined`` (why not handed off: clients by reason), ``channels`` (clients by channel),
         ``opened``, ``closed`` (by close reason), ``refused`` (streams beyond a limit), ``refused_by`` (these, by the
-        limit's name: a config key, or ``max_clients`` of a channel), ``denied`` (requests for channels that were),
+        limit's name: a config key, ``max_clients`` of a channel, or ``RLIMIT_NOFILE``, the files that the process may
+        open), ``denied`` (requests for channels that were),
         ``broker`` (its ``scheme``, and its ``state``: ``"ok"``, or ``"degraded"`` with the ``error``; ``troubles``:
         what fails for one channel alone, where anything does), ``draining``, ``warnings``.
 

@@ -12,7 +12,13 @@ from .callbacks import CloseReason
 Stats: TypeAlias = dict[str, Any]
 
 #: The names of all limits: the last one is of a channel.
-LIMITS = ("SSE_MAX_CLIENTS", "SSE_MAX_CLIENTS_PER_IDENTITY", "SSE_MAX_CLIENTS_PER_ADDRESS", "max_clients")
+LIMITS = (
+    "SSE_MAX_CLIENTS",
+    "RLIMIT_NOFILE",
+    "SSE_MAX_CLIENTS_PER_IDENTITY",
+    "SSE_MAX_CLIENTS_PER_ADDRESS",
+    "max_clients",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import socket
-import sys
 import time
 from collections.abc import Iterable
 from functools import cache, partial
@@ -21,15 +20,13 @@ from .channel import Channels, Options
 from .config_hints import lifetime_hint
 from .emitter import SseEmitter
 from .parking import begin_anew_in_child, guard
+from .quotas import OTHER_FILES, file_limit
 from .scheduler import SCHEDULER
 from .settings import Settings
 from .streams import Streams
 from .worker import thread_count, watch_worker, worker_count
 
 log = logging.getLogger(__name__)
-
-#: A process opens so many files beside its clients' sockets, roughly.
-OTHER_FILES = 64
 
 
 class State:
@@ -62,7 +59,6 @@ class State:
         self._streaming_class = wsgi.streaming(app.response_class)
         for hint in hints:
             self._warn(hint)
-        self._check_files()
         self._check_workers(worker_count())
 
     def _begin_anew(self) -> None:
@@ -76,6 +72,7 @@ class State:
     def respond(self, emitter: SseEmitter, status: int | str, headers: Any) -> Response:
         if not self._has_begun:
             self._has_begun = True
+            self._check_files()
             self._check_workers(2 if request.environ.get("wsgi.multiprocess") else 1)
             self._check_threads(thread_count())
             watch_worker()
@@ -158,17 +155,12 @@ class State:
             return self._telling
 
     def _check_files(self) -> None:
-        if sys.platform == "win32":
-            return
-        import resource
-
-        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        wanted = self.settings.max_clients + OTHER_FILES
-        if resource.RLIM_INFINITY != limit < wanted:
+        wanted, room = self.settings.max_clients, self.streams.max_clients
+        if room < wanted:
             self._warn(
-                f"SSE_MAX_CLIENTS={self.settings.max_clients}, but this process may open {limit} files, and each "
-                f"client takes one: raise the limit to {wanted} (ulimit -n, or LimitNOFILE= in systemd), or lower "
-                "SSE_MAX_CLIENTS"
+                f"SSE_MAX_CLIENTS={wanted}, but this process may open {file_limit()} files, of which each client takes "
+                f"one, and {OTHER_FILES} are kept for others: it takes {room} clients. Raise the limit to "
+                f"{wanted + OTHER_FILES} (ulimit -n, or LimitNOFILE= in systemd), or lower SSE_MAX_CLIENTS"
             )
 
     def _check_workers(self, count: int) -> None:

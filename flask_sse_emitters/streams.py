@@ -9,7 +9,6 @@ own, so that their clients do not all come back at once, then a clean end. Those
 from __future__ import annotations
 
 import atexit
-import ipaddress
 import logging
 import math
 import weakref
@@ -27,6 +26,7 @@ from .errors import TooManyClients
 from .event import Event
 from .lanes import call_and_log
 from .parking import begin_anew_in_child, give_way_in_time, guard, in_hub, pause
+from .quotas import Quota, network_of, quota_of_process
 from .scheduler import SCHEDULER, Scheduler
 from .settings import Settings
 from .sockets import SOCKETS
@@ -50,27 +50,6 @@ SAID_EVERY = 60.0
 SLOW_SHOWN = 20
 
 
-class Quota:
-    """How many streams there may be of one kind. Those who count hold the guard of the app's streams.
-
-    :param limit: as it is called where it is said.
-    :param whose: streams these are, where the limit is for each of many.
-    """
-
-    __slots__ = ("count", "limit", "most", "whose")
-
-    def __init__(self, limit: str, most: int, whose: str = "") -> None:
-        self.limit = limit
-        self.most = most
-        self.whose = whose
-        self.count = 0
-
-    @property
-    def name(self) -> str:
-        """The limit without its number, and without what it holds for."""
-        return self.limit.partition("=")[0]
-
-
 class Streams:
     """Every method may be called from any thread.
 
@@ -90,7 +69,7 @@ class Streams:
     def _begin_anew(self) -> None:
         self._guard = guard()
         self._open: dict[SseEmitter, tuple[Quota, ...]] = {}  # and what they count for
-        self._limit = Quota(f"SSE_MAX_CLIENTS={self._settings.max_clients}", self._settings.max_clients)
+        self._limit = quota_of_process(self._settings.max_clients)
         self._quotas: dict[str, Quota] = {}  # of those who have any stream, by whose it is
         self._owned: dict[str, dict[SseEmitter, None]] = {}  # by identity
         self._said: dict[str, float] = {}  # when somebody was last refused aloud, by the limit
@@ -108,7 +87,7 @@ class Streams:
 
     @property
     def max_clients(self) -> int:
-        """So many streams there may be in this process."""
+        """So many streams there may be in this process: ``SSE_MAX_CLIENTS``, or fewer for want of files."""
         return self._limit.most
 
     @property
@@ -195,7 +174,7 @@ class Streams:
             limits += [(called, most, f" of the identity {identity!r}") for identity in emitter._reader.identities]
         most = settings.max_clients_per_address
         if most is not None and address:
-            limits.append((f"SSE_MAX_CLIENTS_PER_ADDRESS={most}", most, f" of the address {_network(address)}"))
+            limits.append((f"SSE_MAX_CLIENTS_PER_ADDRESS={most}", most, f" of the address {network_of(address)}"))
         return limits
 
     def _leave_unless_written(self, emitter: SseEmitter) -> None:
@@ -339,17 +318,6 @@ class Streams:
 def _lateness(late: tuple[SseEmitter, int]) -> tuple[int, int]:
     emitter, pending = late
     return pending, emitter.dropped
-
-
-def _network(address: str) -> str:
-    """Whom an address stands for: a customer has 2**64 of IPv6, of which each may be used for a connection."""
-    try:
-        found = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return repr(address)
-    if isinstance(found, ipaddress.IPv4Address):
-        return str(found)
-    return str(found.ipv4_mapped or ipaddress.ip_network((found, 64), strict=False))
 
 
 #: Those of every app of the process.

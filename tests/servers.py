@@ -48,13 +48,22 @@ class Server:
     """A server that runs an application, from ``with`` to its end.
 
     It listens at a socket that this process opened: the port is free, and connections wait while it starts.
+
+    :param before: a command that runs the server, which is in its arguments.
     """
 
     def __init__(
-        self, kind: str, app: str, *, env: dict[str, str] | None = None, port: int = 0, arguments: Sequence[str] = ()
+        self,
+        kind: str,
+        app: str,
+        *,
+        env: dict[str, str] | None = None,
+        port: int = 0,
+        arguments: Sequence[str] = (),
+        before: Sequence[str] = (),
     ) -> None:
         self.kind = kind
-        self._command = [*_COMMANDS[kind], *arguments, app]
+        self._command = [*before, *_COMMANDS[kind], *arguments, app]
         self._env = {**_ENVIRONMENTS.get(kind, {}), **(env or {})}
         self._log = tempfile.TemporaryFile("a+")  # noqa: SIM115 - closed by __exit__
         self._process: subprocess.Popen[bytes] | None = None

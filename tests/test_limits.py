@@ -18,7 +18,9 @@ from flask_sse_emitters.settings import DEFAULTS
 from flask_sse_emitters.streams import Streams
 from flask_sse_emitters.testing import open_stream
 
+from .client import connected, get, post
 from .clock import ManualScheduler, emitter_at
+from .servers import Server
 from .test_channels import Board
 from .waiting import PATIENCE, until
 
@@ -114,21 +116,46 @@ def test_an_emitter_that_no_response_carries_any_more_is_not_counted() -> None:
     assert board.sse.stats()["closed"] == {"error": 1}
 
 
-def test_an_app_that_may_open_fewer_files_than_clients_is_warned(
+@pytest.mark.parametrize(("limit", "warns"), [(1024, True), (964, False), (resource.RLIM_INFINITY, False)])
+def test_a_process_with_too_few_files_is_warned_with_the_first_stream(
+    limit: int, warns: bool, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not when the app is made: a shell, or a worker of Celery, has no clients."""
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (limit, limit))
+    board = Board(SSE_MAX_CLIENTS=10_000 if warns else 900)
+    assert board.sse.stats()["warnings"] == []
+    with board.open("a"):
+        warnings = board.sse.stats()["warnings"]
+    assert [record.message for record in caplog.records if record.levelno == logging.WARNING] == warnings
+    assert len(warnings) == warns
+    for part in ("SSE_MAX_CLIENTS=10000", "1024 files", "it takes 960 clients", "10064 (ulimit -n", "LimitNOFILE="):
+        assert not warns or part in warnings[0]
+
+
+def test_streams_beyond_the_files_of_the_process_are_sent_away(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 4096))
-    sse = SSE(Flask(__name__))
-    [warning] = sse.stats()["warnings"]
-    assert "SSE_MAX_CLIENTS=10000, but this process may open 1024 files" in warning
-    assert "ulimit -n" in warning
-    assert "LimitNOFILE=" in warning
-    assert [record.message for record in caplog.records] == [warning]
-    app = Flask(__name__)
-    app.config["SSE_MAX_CLIENTS"] = 900
-    assert SSE(app).stats()["warnings"] == []
-    monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-    assert SSE(Flask(__name__)).stats()["warnings"] == []
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (66, 4096))
+    board = Board()
+    with board.open("a"), board.open("a"):
+        answer = board.client.get("/events/a")
+        stats = board.sse.stats()
+    assert (answer.status_code, answer.text.partition(" ")[0]) == (200, "retry:")
+    assert (stats["max_clients"], stats["clients"], stats["refused_by"]) == (2, 2, {"RLIMIT_NOFILE": 1})
+    assert any("than RLIMIT_NOFILE=66 (less 64 for other files)" in record.message for record in caplog.records)
+
+
+@pytest.mark.parametrize("kind", ["gevent", "gthread"])
+def test_a_worker_with_all_its_streams_still_answers_other_requests(kind: str) -> None:
+    """Its limit of open files is the low one of an old shell."""
+    few = ["bash", "-c", 'ulimit -n 256; exec "$@"', "-"]
+    with Server(kind, "tests.channels_app:app", before=few) as server, ExitStack() as stack:
+        streams = [stack.enter_context(connected(server, "/events/a")) for _ in range(230)]
+        assert post(server, "/publish/a", "x")
+        stats = get(server, "/stats")
+        assert (stats["clients"], stats["refused_by"]) == (192, {"RLIMIT_NOFILE": 38})
+        assert all(b"retry: " in stream.rest() for stream in streams[192:])
+        assert streams[0].texts(1) == ["x"]
 
 
 @pytest.mark.parametrize("multiprocess", [True, False])
