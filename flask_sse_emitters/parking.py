@@ -99,7 +99,10 @@ def give_way() -> None:
     of a millisecond is one of a whole one: that is the resolution of epoll.)
     """
     if is_green():
+        process = os.getpid()
         _turn_loop()
+        while process != os.getpid():  # a forked child has copies of its parent's greenlets: they sleep on
+            parker().park()
     else:
         time.sleep(BREATH)
 

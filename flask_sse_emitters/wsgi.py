@@ -7,6 +7,7 @@ keeps a context.
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
@@ -151,14 +152,13 @@ class Stream:
                 return ahead
             if self._asleep:
                 self._asleep = False
-                if given := self._parker.park():
-                    return given
+                given = self._parker.park()
                 self._slice_ends = SCHEDULER.clock() + SLICE
+                if given:
+                    return given
             payload = None if self._emitter is None else self._emitter._take()
             if payload:
-                if (
-                    SCHEDULER.clock() > self._slice_ends
-                ):  # while its socket takes everything, a greenlet never gives way
+                if SCHEDULER.clock() > self._slice_ends:  # a write does not give way while the socket takes everything
                     give_way()
                     self._slice_ends = SCHEDULER.clock() + SLICE
                 return payload
@@ -303,10 +303,11 @@ class _Body:
     emitter: it would count for ever, and a worker that stops would wait for it.
     """
 
-    __slots__ = ("_close", "_next", "pieces")
+    __slots__ = ("_close", "_next", "_process", "pieces")
 
     def __init__(self, pieces: Iterable[bytes], close: Callable[[], object]) -> None:
         self._close: Callable[[], object] | None = close
+        self._process = os.getpid()
         self.pieces = pieces
         self._next = iter(pieces).__next__
 
@@ -323,7 +324,8 @@ class _Body:
             close()
 
     def __del__(self) -> None:
-        if not sys.is_finalizing():
+        # A forked child drops its copies of the parent's greenlets: their streams are the parent's.
+        if not sys.is_finalizing() and self._process == os.getpid():
             self.close()
 
 
