@@ -435,7 +435,8 @@ def run(script: str, folder: Path | str, *within: str, cwd: Path = ROOT) -> None
     :param within: a command that runs it.
     """
     done = subprocess.run(
-        [*within, sys.executable, "-W", "error", "-c", SCRIPT + script],
+        # prometheus_client leaves its files to the end of the process, which may tell of that or not.
+        [*within, sys.executable, "-W", "error", "-W", "ignore:unclosed file:ResourceWarning", "-c", SCRIPT + script],
         cwd=cwd,
         env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(folder)},
         timeout=PATIENCE,

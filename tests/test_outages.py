@@ -642,8 +642,9 @@ def test_an_outage_whose_cause_changes_says_so(
     server: RedisServer, board: Board, caplog: pytest.LogCaptureFixture
 ) -> None:
     client = client_of(server)
-    with board.open("a"):
+    with board.open("a") as stream:
         board.publish("a", 1)
+        assert texts(read(stream, 1)) == ["1"], "from here on it listens"
         client.config_set("requirepass", "secret")
         client.client_kill_filter(_type="pubsub")
         until(lambda: any("asks for a password: put it into" in text for text in caplog.messages), "the cause")
