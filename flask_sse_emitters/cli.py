@@ -170,7 +170,7 @@ def status(as_json: bool) -> None:
         said = totals(read)
         click.echo(json.dumps({**said, "warnings": said["warnings"] + here, "processes": processes}, indent=2))
     else:
-        click.echo("\n\n".join([describe(read), *(f"warning: {text}" for text in here)]))
+        click.echo("\n\n".join([describe(read), *(f"warning: {escape_controls(text)}" for text in here)]))
 
 
 def _target(url: str, headers: Sequence[str], insecure: bool) -> Target:

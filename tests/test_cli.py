@@ -419,6 +419,19 @@ def test_an_error_of_the_broker_is_shown_with_its_control_characters_escaped(mon
     assert result.stderr == r"Error: Redis said \x1b[2J \x9b2J \x08\r \u202e \u2066 \u2028 \x7f\ttab, Täg" + "\n"
 
 
+def test_status_escapes_control_characters_of_its_own_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    app = Flask(__name__)
+    sse = SSE(app)
+    broker = sse._channels().broker = Elsewhere()
+
+    def fail() -> None:
+        raise BrokerUnavailable("Redis said \x1b[2J")
+
+    monkeypatch.setattr(broker, "check_writable", fail)
+    result = cli_runner(app).invoke(args=["sse", "status"])
+    assert result.stdout.endswith("warning: nothing can be published now: Redis said \\x1b[2J\n")
+
+
 def test_ctrl_c_ends_it_with_130_and_without_a_word(redis: RedisServer) -> None:
     with Listening(redis, new_name()) as listening:
         listening.position()
