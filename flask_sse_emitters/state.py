@@ -172,12 +172,12 @@ class State:
             )
 
     def _check_threads(self, count: int | None) -> None:
-        most = self.settings.max_clients
-        if count is not None and most >= count:
+        if count is not None and self.streams.max_clients >= count:
             self._warn(
-                f"SSE_MAX_CLIENTS={most}, but this gthread worker has {count} threads, and each stream holds one: "
-                f"{count} streams leave none for any other request, which then waits until one ends. Raise --threads "
-                "above SSE_MAX_CLIENTS, or lower SSE_MAX_CLIENTS below --threads, or use --worker-class gevent"
+                f"SSE_MAX_CLIENTS={self.settings.max_clients}, but this gthread worker has {count} threads, and each "
+                f"stream holds one: {count} streams leave none for any other request, which then waits until one ends. "
+                "Raise --threads above SSE_MAX_CLIENTS, or lower SSE_MAX_CLIENTS below --threads, or use "
+                "--worker-class gevent"
             )
 
     def _warn(self, text: str) -> None:

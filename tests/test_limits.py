@@ -145,6 +145,14 @@ def test_streams_beyond_the_files_of_the_process_are_sent_away(
     assert any("than RLIMIT_NOFILE=66 (less 64 for other files)" in record.message for record in caplog.records)
 
 
+def test_more_threads_than_streams_because_of_few_files_is_not_warned_of() -> None:
+    few = ["bash", "-c", 'ulimit -n 70; exec "$@"', "-"]  # room for 6 streams
+    with Server("gthread", "tests.channels_app:app", before=few, arguments=["--threads", "8"]) as server:
+        with connected(server, "/events/a"):
+            warnings = get(server, "/stats")["warnings"]
+    assert ["it takes 6 clients" in each for each in warnings] == [True]
+
+
 @pytest.mark.parametrize("kind", ["gevent", "gthread"])
 def test_a_worker_with_all_its_streams_still_answers_other_requests(kind: str) -> None:
     """Its limit of open files is the low one of an old shell."""
