@@ -30,8 +30,8 @@ __all__ = ["Grant", "Rule", "jwt_authorizer"]
 
 log = logging.getLogger(__name__)
 
-#: Of a request so many bytes are kept at most, compressed, so that its rule can be asked again. The credentials are in
-#: there: they are what the rule goes by.
+#: The most bytes of a request that are kept, compressed, so that its rule can be asked again. Its credentials are among
+#: them: they are what the rule goes by.
 REQUEST_KEPT = 4096
 
 #: What no rule goes by, or is no more: a request that is asked about again has no body.
@@ -88,7 +88,7 @@ class Rules:
                 identities[grant.identity] = None
             if grant is not None and grant.seconds is not None:
                 bounds.append(grant.seconds)
-        kept = _keep(request.environ) if identities else None  # nothing finds a stream of nobody to ask again
+        kept = _keep(request.environ) if identities else None  # without one, recheck() could not find the stream
         reader = Reader(tuple(identities), tuple(channels), tuple(asked), kept) if grants else None
         each = tuple(grant.identity if (grant := grants.get(name)) is not None else None for name in asked)
         return Admission(tuple(channels), reader, min(bounds, default=None), each)
@@ -120,7 +120,7 @@ class Rules:
             advice = (
                 f"say sse.channel({name!r}, public=True) where anybody may read it, or who may, with @sse.authorizer"
             )
-        closed = f"channel {name!r} is closed, because nobody has opened it: {advice}"
+        closed = f"channel {name!r} is closed, because it was never opened: {advice}"
         if not self._said_closed:
             self._said_closed = True
             log.warning("%s; this is said once", closed)
@@ -152,10 +152,10 @@ def ask_again(app: Flask, rules: Rules, emitters: Sequence[SseEmitter]) -> None:
 
 
 def ask(rule: Callable[[], _Answer], called: str, about: str = "") -> _Answer:
-    """Ask a rule of the app's. What it raises is a no, and logged where it raises by mistake.
+    """Ask a rule of the app. What it raises denies; it is logged as an error unless it is an HTTPException.
 
     :param called: what it is called in the log.
-    :param about: what it is asked about, as the log says that behind it.
+    :param about: what it is asked about, as text to put after that.
     :return: what it says.
     :raises AccessDenied: where it raises.
     """

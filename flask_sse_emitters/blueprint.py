@@ -17,7 +17,7 @@ from .settings import Settings
 from .state import State
 from .wsgi import HEADERS
 
-#: Says to the browser module as whom it reads: a tag for each channel that was asked for, in order.
+#: The header that tells the browser module who reads: a tag for each channel that was asked for, in order.
 READER = "SSE-Reader"
 
 _METHODS = ["GET", "OPTIONS", "POST"]

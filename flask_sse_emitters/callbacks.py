@@ -9,8 +9,8 @@ from enum import Enum
 from functools import partial
 from inspect import iscoroutinefunction
 from typing import Any, Literal, TypeAlias
-from weakref import WeakMethod
 
+from .lanes import weakly
 from .parking import Guard, guard
 from .scheduler import Scheduler
 
@@ -46,7 +46,7 @@ class Countdown:
     __slots__ = ("_call", "_guard", "_left")
 
     def __init__(self, count: int, call: Callable[[], object]) -> None:
-        self._call = WeakMethod(call)
+        self._call = weakly(call)
         self._guard = guard()
         self._left = count
 
@@ -54,8 +54,8 @@ class Countdown:
         with self._guard:
             self._left -= 1
             is_last = not self._left
-        if is_last and (call := self._call()) is not None:
-            call()
+        if is_last:
+            self._call()
 
     @property
     def is_over(self) -> bool:
@@ -87,9 +87,7 @@ class Callbacks:
         if not callable(call):
             raise TypeError(f"on_{kind} takes something to call, not {call!r}")
         if iscoroutinefunction(call):
-            raise TypeError(
-                f"on_{kind} takes a plain function, because a thread calls it, and none that is async: {call!r}"
-            )
+            raise TypeError(f"on_{kind} takes a plain function, because a thread calls it, not an async one: {call!r}")
         with self._guard:
             if self._reason is None or kind in _FOLLOWING[self._reason]:
                 self._gathered.append((kind, call))

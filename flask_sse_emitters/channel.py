@@ -37,10 +37,7 @@ SPREAD = 0.1
 #: What clients call the channel that is theirs alone. Its real name begins so, as no other does.
 OWN = "~"
 
-#: No identity was given.
-NOBODY = object()
-
-#: Nothing was said.
+#: Stands for an argument that was left out, where None means something else.
 UNSAID = object()
 
 _NAME = re.compile(r"[A-Za-z0-9._\-:/@]{1,200}", re.ASCII)
@@ -311,7 +308,7 @@ class Channel:
     Every method may be called from any thread, also outside a request.
     """
 
-    def __init__(self, name: str, channels: Callable[[], Channels], identity: object = NOBODY) -> None:
+    def __init__(self, name: str, channels: Callable[[], Channels], identity: object = UNSAID) -> None:
         self.name = name
         self._channels = channels  # of the app that is at hand
         self._identity = identity  # of its only reader
@@ -329,7 +326,7 @@ class Channel:
     ) -> SseEmitter: ...
 
     def subscribe(
-        self, *, timeout: Duration | None = None, last_event_id: str | None = None, identity: object = NOBODY
+        self, *, timeout: Duration | None = None, last_event_id: str | None = None, identity: object = UNSAID
     ) -> SseEmitter:
         """A new client's stream of this channel, for a view to return. The view decides who may read: no rule is asked.
 
@@ -345,12 +342,12 @@ class Channel:
         :param timeout: the whole lifetime, seconds or a timedelta. None takes ``SSE_TIMEOUT``, spread by 10 %.
         :param last_event_id: None takes what the request says; ``""`` is none.
         :param identity: whose stream it is, for :meth:`SSE.disconnect` and the limit of each identity; 1 to 500
-            characters. Left out, nobody knows; but a stream of :meth:`SSE.private` is that reader's.
+            characters. Left out, it is unknown, but for a stream of :meth:`SSE.private`, which is that reader's.
         :raises TypeError: where it is no str: None, say, because nobody is logged in.
         """
-        if identity is NOBODY:
+        if identity is UNSAID:
             identity = self._identity
-        reader = None if identity is NOBODY else Reader((check_identity(identity),), (self.name,))
+        reader = None if identity is UNSAID else Reader((check_identity(identity),), (self.name,))
         return self._channels().subscribe([self.name], timeout, last_event_id, reader)
 
     @property

@@ -17,17 +17,17 @@ _NAMES = [field.name.upper() for field in fields(Settings) if field.name not in 
 #: Flask-SSE reads these, the first one first.
 _FLASK_SSE_KEYS = ("SSE_REDIS_URL", "REDIS_URL")
 
-
-#: A lifetime is suspected from here on where it is a multiple of the other. No whole hours up to a day are that.
+#: A lifetime of so many seconds or more is suspected where it is a multiple of the step. Up to a day, no number of
+#: whole hours is.
 _SUSPECTED_FROM, _SUSPECTED_STEP = 10_000, 5_000
 
 _DAY = 86_400
 
 
 def config_hints(config: Mapping[str, Any]) -> list[str]:
-    """Return a sentence for each key that is probably a mistake, and says what to change.
+    """Return a sentence for each key that is probably a mistake, which says what to change.
 
-    :param config: an app's, before its defaults are filled in.
+    :param config: of an app, before the defaults of this package are filled in.
     """
     lifetime = lifetime_hint("SSE_TIMEOUT", config.get("SSE_TIMEOUT"))
     hints = [*_unknown_keys(config), *_broker_url_elsewhere(config), *_too_little_pending(config)]

@@ -24,7 +24,7 @@ from .sockets import SOCKETS, Watch
 #: Seconds in which a client is to close its side after the last chunk; then it is closed from here.
 LINGER = 2.0
 
-#: What a client has sent, and nobody reads, is read in so many pieces at most before it is closed.
+#: What a client has sent is read, and dropped, in so many pieces at most before its connection is closed.
 READ_AT_MOST = 8
 
 #: A socket that takes nothing, though it was said to have room, is tried again after so many seconds.

@@ -32,8 +32,8 @@ OWN_SHARE = 100
 #: The clock is looked at after so many clients.
 STRIDE = 25
 
-#: Where so many errands, or bytes of them, wait, events are sent faster than this process can carry them, and senders
-#: wait: a millisecond for each so many.
+#: Where more events than this, or bytes of them, wait in a list, they are sent faster than this process can deliver
+#: them, and senders wait: a millisecond for each so many.
 CROWD, CROWD_BYTES = 1_000, 16 * 1024 * 1024
 
 _E = TypeVar("_E", bound=SseEmitter)

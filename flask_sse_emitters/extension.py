@@ -241,9 +241,9 @@ class SSE:
                 return secrets.compare_digest(sent.encode(), f"Bearer {TOKEN}".encode())
 
         The body is the data: ``application/json``, or ``text/plain``; ``event`` and ``key`` are in the query. The
-        answer is a 201 with the event's ``id`` as JSON. A key is one of this channel and of whoever the rule says
-        publishes; your own keys are others. Events must not be named ``gap``, ``open`` or ``error``. The rule is called
-        as an authorizer is.
+        answer is a 201 with the event's ``id`` as JSON. A key holds for this channel and for the identity that the
+        rule returns; your own keys are others. Events must not be named ``gap``, ``open`` or ``error``. The rule is
+        called as an authorizer is.
 
         :param cookies: whether a request may go by cookies alone. Without, one that has cookies and no
             ``Authorization`` is denied, because a page of another site could have sent it. With, its ``Origin`` is all
@@ -343,9 +343,9 @@ class SSE:
         or ``server``), ``declined`` (why not handed off: clients by reason), ``channels`` (clients by channel),
         ``opened``, ``closed`` (by close reason), ``refused`` (streams beyond a limit), ``refused_by`` (these, by the
         limit's name: a config key, ``max_clients`` of a channel, or ``RLIMIT_NOFILE``, the files that the process may
-        open), ``denied`` (requests for channels that were),
-        ``broker`` (its ``scheme``, and its ``state``: ``"ok"``, or ``"degraded"`` with the ``error``; ``troubles``:
-        what fails for one channel alone, where anything does), ``draining``, ``warnings``.
+        open), ``denied`` (requests for channels that were), ``broker`` (its ``scheme``, and its ``state``: ``"ok"``, or
+        ``"degraded"`` with the ``error``; ``troubles``: what fails for one channel alone, where anything does),
+        ``draining``, ``warnings``.
 
         What clients are given: ``deliveries`` (events times clients, as far as they were written, or handed to the
         server to write), ``replayed`` (of these, from the history), ``bytes`` (of all bodies), ``gaps`` (clients that

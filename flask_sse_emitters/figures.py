@@ -56,7 +56,12 @@ def _refused(stats: Stats) -> Mapping[str, float]:
 
 GAUGES = (
     Figure("clients", "Open streams, by who writes them.", itemgetter("outlets"), "outlet", "livesum"),
-    Figure("max_clients", "So many streams there may be: SSE_MAX_CLIENTS.", _only("max_clients"), mode="livesum"),
+    Figure(
+        "max_clients",
+        "So many streams there may be: SSE_MAX_CLIENTS, or fewer with too few files.",
+        _only("max_clients"),
+        mode="livesum",
+    ),
     Figure("pending", "Events that wait for clients.", _only("pending"), mode="livesum"),
     Figure(
         "broker_up",

@@ -65,7 +65,7 @@ class Reader:
 
 
 def check_identity(identity: object) -> str:
-    """Return the identity itself, as a plain str: what it equals, it is, so that a revocation finds it.
+    """Return the identity itself, as a plain str, so that a revocation finds it by what it equals.
 
     :raises TypeError: where it is no str.
     :raises ValueError: where it is none that can be used.

@@ -117,7 +117,7 @@ class Call:
 
 
 def announce_close(start_response: Callable[..., Any] | None, caller: FrameType) -> bool:
-    """Have gunicorn say ``Connection: close``, and do so after the stream, whoever writes it and whatever ends it.
+    """Have gunicorn say ``Connection: close``, and close it after the stream, however that is written and ends.
 
     Else proxies and clients with a pool would keep the connection, and lose a request on it when it closes. The head
     must not be out yet: it leaves with the first piece of the body. An application may not set the header itself (PEP

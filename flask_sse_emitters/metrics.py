@@ -296,7 +296,7 @@ def _write_at_exit() -> None:
 
 def _write_last() -> None:
     by = SCHEDULER.clock() + LAST_SECONDS
-    while SCHEDULER.is_calling and SCHEDULER.clock() < by:  # a helper thread may be amid writing
+    while SCHEDULER.is_calling and SCHEDULER.clock() < by:  # a helper thread may still be writing
         pause(0.01)
     begun = [metrics for metrics in _all if metrics._files is not None or metrics._is_due]
     for metrics in begun:

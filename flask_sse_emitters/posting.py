@@ -16,7 +16,7 @@ from .errors import BrokerUnavailable, InvalidEvent
 _TYPES = ("application/json", "text/plain")
 _CHARSETS = ("utf-8", "utf8")
 
-#: Of these names an ``EventSource`` has events of its own: a page would take one for the state of its connection.
+#: An ``EventSource`` has events of its own with these names: a page would take one for the state of its connection.
 _OF_CLIENTS = ("open", "error")
 
 

@@ -52,7 +52,7 @@ def file_limit() -> int | None:
 
 
 def network_of(address: str) -> str:
-    """Give what an address counts for: itself, or its /64 of IPv6, all of which one customer may use."""
+    """Give what an address counts for: itself, or its /64 of IPv6, which one customer may use whole."""
     try:
         found = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:

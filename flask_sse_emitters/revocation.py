@@ -228,7 +228,7 @@ def _read(frame: Frame) -> tuple[str, Revocation] | None:
 
 
 def _is_revocation(said: Revocation) -> bool:
-    """Whether its parts are what they must be: another one would raise where it is looked for, and the next be lost."""
+    """Whether its parts have the right types. Applying another one would raise, and those after it would be lost."""
     are_names = all(name is None or isinstance(name, str) for name in (said.identity, said.channel))
     return are_names and isinstance(said.asks, bool) and not (said.asks and said.identity is None)
 

@@ -87,7 +87,7 @@ class Streams:
 
     @property
     def max_clients(self) -> int:
-        """So many streams there may be in this process: ``SSE_MAX_CLIENTS``, or fewer for want of files."""
+        """So many streams there may be in this process: ``SSE_MAX_CLIENTS``, or fewer with too few files."""
         return self._limit.most
 
     @property
@@ -243,7 +243,7 @@ class Streams:
             outlet = emitter._outlet
             if outlet is not None and outlet.declined:
                 declined[outlet.declined] += 1
-            # Whoever is idle has nothing pending but what is just being carried to it.
+            # An idle one has nothing pending but what is just being carried to it.
             if not emitter._idle or emitter._backlog.dropped:
                 late.append((emitter, emitter.pending))
         return {

@@ -20,7 +20,7 @@ def escape_controls(text: str, keep: str = "") -> str:
 def escape_block(block: bytes, encoding: str) -> bytes:
     """Show the control characters of a block of a stream, but for its line ends and tabs.
 
-    :param block: in UTF-8; what is none of it is shown byte by byte.
+    :param block: in UTF-8; bytes that are not are shown one by one.
     :param encoding: of the terminal, which the result is in.
     """
     text = escape_controls(block.decode("utf-8", "backslashreplace"), keep="\n\t")

@@ -51,7 +51,7 @@ def thread_count() -> int | None:
 
 
 def watch_worker() -> None:
-    """Drain when the worker stops. Again is nothing."""
+    """Drain when the worker stops. Idempotent."""
     global _watching
     worker = find_worker()
     if worker is not None and worker is not _watching:

@@ -131,7 +131,7 @@ def step(monkeypatch: pytest.MonkeyPatch) -> float:
     """So many seconds an answer has until its headers are there. What is late by then may say so at leisure."""
     monkeypatch.setattr("flask_sse_emitters.check.STEP_SECONDS", 0.3)
     monkeypatch.setattr("flask_sse_emitters.check.wire.STEP_SECONDS", 0.3)
-    monkeypatch.setattr("flask_sse_emitters.check.wire.SLACK", PATIENCE)
+    monkeypatch.setattr("flask_sse_emitters.check.wire.GRACE", PATIENCE)
     return 0.3
 
 
@@ -217,7 +217,7 @@ def test_a_name_that_is_looked_up_for_long_is_not_waited_for(monkeypatch: pytest
         goes_on.wait()
         raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure")
 
-    monkeypatch.setattr("flask_sse_emitters.check.wire.SLACK", 0.0)
+    monkeypatch.setattr("flask_sse_emitters.check.wire.GRACE", 0.0)
     monkeypatch.setattr(socket, "getaddrinfo", no_address)
     try:
         found = findings_at("http://streams.invalid/")

@@ -109,7 +109,7 @@ class Ear:
 
     :param client: gives what leads to Redis, for the thread that asks.
     :param process: stands for this process where clients are counted.
-    :param known: what this process knows of channels; takes over what was heard when nobody listens any more.
+    :param known: what this process knows of channels; takes over what was heard of those that are let go.
     :param look_every: a channel is looked up so often, in seconds, though nothing shows that it should be.
     :param about: see :attr:`.Broker.about`.
     """
@@ -134,7 +134,7 @@ class Ear:
         self._topics: dict[str, Topic] = {}
         self.first: Topic | None = None  #: what it has missed is told before anything of the others
         self._changed: dict[str, None] = {}  # names of topics
-        self._left: dict[str, float] = {}  # names of those that nobody listens to, by when that began
+        self._left: dict[str, float] = {}  # names of topics without a listener, and since when
         self._bell: Bell | None = None
         self._running = False  # the thread was started, or is about to be
         self._ended = False
@@ -227,7 +227,7 @@ class Ear:
     def _run(self, bell: Bell) -> None:
         try:
             self._listen(bell)
-        except BaseException as error:  # as of a greenlet that is killed, or to which a timeout was left
+        except BaseException as error:  # a greenlet that is killed, or a gevent.Timeout, say
             bell.close()
             if self._closed:
                 self._ended = True
@@ -271,7 +271,7 @@ class Ear:
             log.debug("could not take this process off the list: %s", error)
 
     def _let_go(self) -> float:
-        """Let go of the topics that nobody has listened to for a while, and remember what was known of them.
+        """Let go of topics that have had no listener for LINGER seconds, and remember what was known of them.
 
         :return: when the next one is due, by ``time.monotonic``.
         """
@@ -389,7 +389,7 @@ class _Session:
                 topic.is_behind = True  # it is looked up once Redis has confirmed
                 begin.append(self._names.announcements(channel))
             elif topic.when_looked or topic.log is None or not topic.listeners:
-                self._behind[topic] = None  # where nobody listened, what is known here is made sure of first
+                self._behind[topic] = None  # without a listener until now, it may lack something: look it up first
             else:
                 self._welcome(topic)
         if end:

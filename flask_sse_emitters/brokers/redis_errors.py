@@ -84,7 +84,7 @@ def diagnose(error: BaseException) -> Trouble:
     for marks, trouble in TABLE:
         if any(mark in text for mark in marks):
             return trouble
-    if _is_of_script(error) or isinstance(error, ValueError):  # or what was read is none of ours
+    if _is_of_script(error) or isinstance(error, ValueError):  # or what was read was not written by this package
         return KEYS
     return OTHER if isinstance(error, redis.ResponseError) else AWAY
 
@@ -92,8 +92,8 @@ def diagnose(error: BaseException) -> Trouble:
 def may_be_done(error: BaseException) -> bool:
     """Whether a script that failed with this error may have changed something.
 
-    A refused script has not: Redis refuses writing at the first write, or else not at all. Only rights are looked at
-    for each command, and so may be missing in the middle.
+    A refused script has not: Redis refuses its first write, or none. Only rights are checked at each command, and so
+    may be missing in the middle.
     """
     trouble = diagnose(error)
     if trouble is RIGHTS:

@@ -108,9 +108,7 @@ class Presence:
             self._tell_at = now + COUNT_AFTER
             self._about_at = self._about_at if known else 0.0
             self._health.works("counting clients")
-            if figures or any(
-                map(self._count, channels)
-            ):  # else nothing was written that Redis would refuse where it is full
+            if figures or any(map(self._count, channels)):  # only that is a write that a full Redis refuses
                 self._health.writes()
         self.is_known, self.is_told = known or not any(map(self._count, channels)), True
 

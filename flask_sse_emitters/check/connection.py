@@ -139,5 +139,5 @@ def told(error: Exception) -> str:
         return "nothing came back in time."
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"{error.verify_message}."
-    told = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return f"{plain(told)}."
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return f"{plain(text)}."

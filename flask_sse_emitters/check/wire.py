@@ -24,7 +24,7 @@ from .target import Target
 STEP_SECONDS = 10.0
 
 #: Seconds that a thread which has reached its deadline is given to say so.
-SLACK = 0.5
+GRACE = 0.5
 
 #: More is not read of any answer.
 MOST_BYTES = 4_000_000
@@ -87,7 +87,7 @@ class Answer:
 
         :raises Unreachable: where they do not come in time.
         """
-        if not self._has_head.wait(seconds_until(self.ends) + SLACK):
+        if not self._has_head.wait(seconds_until(self.ends) + GRACE):
             self.cancel()
             raise _late(self._target, self._addresses)
         if isinstance(self.error, Unreachable):
@@ -97,7 +97,7 @@ class Answer:
         """Wait until enough is there, or the time for the headers or the body is over."""
         with suppress(Unreachable):
             self.await_head()
-            if not self._is_over.wait(seconds_until(self.ends) + SLACK):
+            if not self._is_over.wait(seconds_until(self.ends) + GRACE):
                 self.cancel()
 
     @property
@@ -226,7 +226,7 @@ def speaks_http2(target: Target) -> bool:
 
     thread = threading.Thread(target=ask, name="sse-check", daemon=True)
     thread.start()
-    thread.join(STEP_SECONDS + SLACK)
+    thread.join(STEP_SECONDS + GRACE)
     result = found[0] if found else _late(target, None)
     if isinstance(result, Unreachable):
         raise result

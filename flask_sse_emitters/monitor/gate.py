@@ -25,7 +25,7 @@ _LOCAL = re.compile(
     r"(?:(?:[a-z0-9_-]+\.)*localhost|127(?:\.[0-9]{1,3}){3}|\[::1\])(?::[0-9]*)?", re.ASCII | re.IGNORECASE
 )
 
-#: What proxies say of whom they speak for. One that says nothing looks like a browser on this machine.
+#: By these headers proxies show themselves. A proxy that sends none looks like a browser on this machine.
 _FORWARDED = ("Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-Ip")
 
 _CLOSED = (

@@ -27,7 +27,7 @@ import { ANYBODY, askWhose, byChannel, SOMEBODY } from "./whose.js";
 /** @typedef {import("./messages.js").OfLeader} OfLeader */
 /** @typedef {import("./subscription.js").Subscription} Subscription */
 
-/** Milliseconds after which the server is asked again as whom this page reads. */
+/** Milliseconds after which the server is asked again who reads this page. */
 const RETRY = 3_000;
 
 /** Milliseconds: a leader that does not answer for so long hangs, and is deposed. */
@@ -43,7 +43,7 @@ export class Hub {
   #here = null;
   /** While the server is asked who reads. @type {AbortSignal | null} */
   #asking = null;
-  /** As whom the stream of the leader in this tab is read. @type {Map<string, string>} */
+  /** Who reads the stream of the leader in this tab: a tag by channel. @type {Map<string, string>} */
   #readAs = new Map();
   /** @type {BroadcastChannel | null} */
   #bus = null;
@@ -114,7 +114,7 @@ export class Hub {
     this.#admit(this.#here.signal);
   }
 
-  /** Leave the others; as whom this page reads is asked anew when it is back. */
+  /** Leave the others; the server is asked again who reads when the page is back. */
   #depart() {
     this.#here?.abort();
     this.#here = null;
@@ -123,7 +123,7 @@ export class Hub {
     this.#admitted.clear();
   }
 
-  /** Learn as whom this page reads, until that is known of all subscriptions. @param {AbortSignal} signal */
+  /** Learn who reads this page, until that is known of all subscriptions. @param {AbortSignal} signal */
   async #admit(signal) {
     if (this.#asking === signal) return;
     this.#asking = signal;

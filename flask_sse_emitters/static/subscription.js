@@ -15,7 +15,7 @@ import { ahead, ID, reaches, UNKNOWN } from "./stream.js";
 /** @typedef {import("./sse-emitters.js").State} State */
 
 /**
- * Call somebody's function: what it throws is reported, and stops nobody else.
+ * Call a function of the page: what it throws is reported, and keeps no other from being called.
  *
  * @template T
  * @param {((value: T) => void) | undefined} listener
@@ -56,7 +56,7 @@ export class Subscription {
   positions = new Map();
   /** Those whose position is what the page says: no event has come since. @type {Set<string>} */
   claims = new Set();
-  /** As whom the page reads: by channel, the tag that the server gave first. @type {Map<string, string>} */
+  /** Who reads the page: by channel, the tag that the server gave first. @type {Map<string, string>} */
   tags = new Map();
   /** @type {Set<{ name: string, handler: Handler, channel: string | undefined }>} */
   handlers = new Set();
@@ -87,7 +87,7 @@ export class Subscription {
   }
 
   /**
-   * Note as whom this page reads.
+   * Note who reads this page.
    *
    * @param {Map<string, string>} tags
    * @returns {boolean} false where it is somebody else than before.

@@ -1,5 +1,5 @@
 /**
- * As whom this page reads. The server says so with a tag for each channel: the same for the same reader, and opaque.
+ * Who reads this page. The server says so with a tag for each channel: the same for the same reader, and opaque.
  *
  * A tab asks before it shares a connection, with the cookies and headers that it has then, and shares with tabs of the
  * same reader alone.
@@ -9,10 +9,10 @@
 
 import { Refused } from "./stream.js";
 
-/** Of a channel that the server gives without knowing who reads. */
+/** The tag of a channel that the server gives without knowing who reads. */
 export const ANYBODY = "-";
 
-/** Of a reader whom the server knows and cannot tell from others: it has no SECRET_KEY. */
+/** The tag of a reader that the server knows, but cannot tell from others: it has no SECRET_KEY. */
 export const SOMEBODY = "?";
 
 /**

@@ -100,7 +100,7 @@ export class Chart {
     return group;
   }
 
-  /** The times of which there are no figures: from, to. */
+  /** The times without figures: from, to. */
   #unwatched() {
     const end = this.#points.at(-1)?.at;
     if (end === undefined) return [];

@@ -33,7 +33,7 @@ function reading(clients) {
   return clients ? `${many(clients, "client reads", "clients read")} the channel now.` : "No client reads the channel now.";
 }
 
-/** Ask whoever publishes: real clients get it. */
+/** Have the operator confirm it: real clients get the event. */
 function isWanted(channel) {
   const dialog = $("confirm");
   $("confirm-title").textContent = `Publish to ${channel}?`;
