@@ -50,18 +50,17 @@ class OwnBroker(Broker):
         self._channels.clear()
 
     def _begin(self) -> None:
-        self._epoch = new_epoch()
         self._channels: dict[str, _Channel] = {}
 
     def _channel(self, name: str) -> _Channel:
-        return self._channels.get(name) or self._channels.setdefault(name, _Channel(self._epoch))
+        return self._channels.get(name) or self._channels.setdefault(name, _Channel())
 
 
 class _Channel:
     """All of it is guarded by the guard of its log."""
 
-    def __init__(self, epoch: str) -> None:
-        self.log = Log(epoch, 0, time.monotonic)
+    def __init__(self) -> None:
+        self.log = Log(new_epoch(), 0, time.monotonic)
         self.bounds = Bounds(events=1000, seconds=300)
         self.keys: dict[str | None, tuple[float, str]] = {}
         self.listeners: tuple[Listener, ...] = ()

@@ -224,6 +224,35 @@ def test_a_key_holds_whoever_comes_first(broker: Broker) -> None:
     assert (len(ids), len(set(ids)), len(ear.frames)) == (8, 1, 2)
 
 
+def test_close_disturbs_no_thread_that_publishes(broker: Broker) -> None:
+    ids: list[str] = []
+    errors: list[Exception] = []
+    is_over = threading.Event()
+
+    def publish_on() -> None:
+        while not is_over.is_set():
+            try:
+                ids.extend(publish(broker, "a", "x" * 2_000))
+            except Exception as error:
+                errors.append(error)
+
+    def has_more(wanted: int) -> bool:
+        return bool(errors) or len(ids) >= wanted
+
+    threads = [threading.Thread(target=publish_on) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for _ in range(10):
+        wanted = len(ids) + 20
+        until(partial(has_more, wanted), "some events")
+        broker.close()
+    is_over.set()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert errors == []
+    assert len({*ids}) == len(ids)
+
+
 def test_no_more_is_kept_than_the_bounds_say(broker: Broker) -> None:
     channel = new_name()
     publish(broker, channel, *range(10), bounds=Bounds(3, 60.0))

@@ -119,6 +119,16 @@ def test_events_published_before_complete_reach_the_client(board: Board, what: s
             assert texts(list(stream.ready())) == [*"01234"]
 
 
+def test_a_closed_broker_of_redis_keeps_no_connection_that_it_still_needs() -> None:
+    with RedisServer() as server:
+        broker = make_broker(server.url)
+        publish(broker, "a", "x")
+        broker.close()
+        publish(broker, "a", "y")
+        assert broker.clients_elsewhere("a") == 0
+        until(lambda: len(client_of(server).client_list()) == 1, "the connections to end")
+
+
 def test_stream_completed_at_once_replays_what_its_client_missed(server: RedisServer, board: Board) -> None:
     ids = board.publish("c", *range(6))
     with closing_board(server.url) as other, other.app.test_request_context():

@@ -75,6 +75,7 @@ class MemoryBroker(Broker):
     def close(self) -> None:
         with self._guard:
             self._records.clear()
+            self._epoch = new_epoch()  # what is still published gets no id that was given before
 
     def _begin_anew(self) -> None:
         self._guard = guard()

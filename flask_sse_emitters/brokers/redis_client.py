@@ -77,13 +77,14 @@ class Client:
         with before_sending(), _cluster_errors():
             self._redis: Any = _CLIENTS[address.kind](address, options)
         self._turns = _Turns(CONNECTIONS)
+        self._is_closed = False
 
     def run(self, script: Script, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
         """What the script gives.
 
         :raises redis.RedisError: where it fails, or Redis cannot be reached.
         """
-        with self._turns.one(), _cluster_errors():
+        with self._one():
             return self._run(script, keys, arguments)
 
     def run_all(self, script: Script, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> list[Any]:
@@ -91,7 +92,7 @@ class Client:
 
         :raises redis.RedisError: where Redis cannot be reached.
         """
-        with self._turns.one(), _cluster_errors():
+        with self._one():
             return self._run_each(script, calls) if self._is_cluster else self._run_together(script, calls)
 
     def is_durable(self) -> bool:
@@ -102,7 +103,7 @@ class Client:
         if self._is_cluster:  # one of its nodes would answer for all
             return False
         try:
-            with self._turns.one():
+            with self._one():
                 settings = self._redis.config_get("append*")
         except redis.ResponseError:  # it is forbidden, or unknown
             return False
@@ -124,7 +125,28 @@ class Client:
             pool.release(connection)
 
     def close(self) -> None:
-        self._redis.close()
+        """Close the connections that are idle, and from now on each one after its use. Idempotent; any thread may call.
+
+        One that is in use is left to its thread: closed under it, it raises errors that are none of redis-py's.
+        """
+        self._is_closed = True
+        self._close_idle()
+
+    def _close_idle(self) -> None:
+        clients = [node.redis_connection for node in self._redis.get_nodes()] if self._is_cluster else [self._redis]
+        for client in clients:
+            if client is not None:  # a node that was never asked anything
+                client.connection_pool.disconnect(inuse_connections=False)
+
+    @contextmanager
+    def _one(self) -> Iterator[None]:
+        """Take a turn."""
+        try:
+            with self._turns.one(), _cluster_errors():
+                yield
+        finally:
+            if self._is_closed:
+                self._close_idle()
 
     def _run(self, script: Script, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
         try:
