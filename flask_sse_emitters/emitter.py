@@ -8,7 +8,8 @@ An emitter is in one of four states, and only ever goes forwards:
   sleeps. Heartbeats run, and the deadline of a client that takes nothing.
 * *ended*: ``close_reason`` is set, once. Whoever set it has told the lists, woken the outlet, and sent the callbacks
   to the scheduler. The outlet may still be writing what was pending before. After ``complete()`` the emitter stays in
-  the lists of channels until its broker has told all that was published before (``_memberships`` is not empty).
+  the lists of channels until its broker has told all that was published before (``_memberships`` is not empty), for
+  its lifetime at most; meanwhile there are heartbeats, and a client that leaves is let go.
 * *drained*: the outlet has been told that nothing more will come.
 
 While there is nothing else to write, the outlet is given what comes from the *source*, if there is one: a log that
@@ -229,7 +230,7 @@ class SseEmitter:
         """End the stream after what is pending, and after what was published before to its channels.
 
         Idempotent: the first end counts. Never raises, and never waits: where the broker is away, the client gets what
-        is missing, and the end, when it is back.
+        is missing, and the end, when it is back; without that at the end of its lifetime, or when the worker stops.
         """
         self._catch_up()
         self._end(CloseReason.COMPLETED, awaits_channels=True)
@@ -519,9 +520,11 @@ class SseEmitter:
             self._deadlines.written = now
 
     def _disconnect(self, error: BaseException) -> None:
-        """The client is gone; also where the stream has ended, and what was pending is still being written."""
-        if not self._end(CloseReason.DISCONNECTED, error) and (outlet := self._outlet) is not None:
-            outlet.cut()
+        """The client is gone; also where the stream has ended, and something is still to be written."""
+        if not self._end(CloseReason.DISCONNECTED, error):
+            self._stop_awaiting(drops=True)
+            if (outlet := self._outlet) is not None:
+                outlet.cut()
 
     def _release(self, error: BaseException) -> None:
         """The outlet has let go of the client: because of this error, if the stream has not ended yet."""
@@ -543,13 +546,7 @@ class SseEmitter:
         """
         farewell = Event(retry=self._settings.spread_retry()).encode()
         if not self._end(CloseReason.COMPLETED, farewell=farewell, is_withdrawn=True):
-            with self._guard:
-                self._drop_unwritten()
-                sleeper, left = self._part_from_all_but(())
-            for membership in left:
-                membership.leave()
-            if sleeper is not None:
-                sleeper.wake()
+            self._stop_awaiting(drops=True)
 
     def _end_by(self, when: float) -> None:
         """End it at this time of the clock in any case, as one whose lifetime is over."""
@@ -565,7 +562,8 @@ class SseEmitter:
     def _shut_down(self, farewell: bytes) -> None:
         """End it because the worker stops, after what is pending, and then this."""
         self._catch_up()
-        self._end(CloseReason.SHUTDOWN, farewell=farewell)
+        if not self._end(CloseReason.SHUTDOWN, farewell=farewell):
+            self._stop_awaiting(farewell)
 
     def _join(self, membership: Membership) -> bool:
         """Have a list told of the end, before anything else. False where it has ended, or is in that list already."""
@@ -654,6 +652,23 @@ class SseEmitter:
         if sleeper is not None:
             sleeper.wake()
 
+    def _stop_awaiting(self, farewell: bytes = b"", *, drops: bool = False) -> None:
+        """Wait no longer, after the end, for what channels have not been told: write what is there, and the end.
+
+        :param farewell: follows what is there, where any channel was waited for.
+        :param drops: drop what has not been taken yet.
+        """
+        with self._guard:
+            if self._memberships:
+                self._farewell = farewell
+            if drops:
+                self._drop_unwritten()
+            sleeper, left = self._part_from_all_but(())
+        for membership in left:
+            membership.leave()
+        if sleeper is not None:
+            sleeper.wake()
+
     def _part_from_all_but(
         self, staying: Sequence[Membership], *, is_told: bool = False
     ) -> tuple[Outlet | None, tuple[Membership, ...]]:
@@ -733,7 +748,7 @@ class SseEmitter:
 
     def _missing_timer(self) -> float | None:
         """When a timer should fire that does not."""
-        if self._reason is None:
+        if self._takes:
             when = self._deadlines.nearest(self._handed, ended=False)
         elif self._outlet is not None and self._reason not in _CUT:
             when = self._deadlines.nearest(self._handed, ended=True)
@@ -752,7 +767,7 @@ class SseEmitter:
             fired, self._timer = self._timer, None
             for membership in self._memberships:
                 self._deadlines.written = max(self._deadlines.written, membership.when)
-            due = self._deadlines.due(now, self._handed, unsent, acknowledged, self._reason is not None)
+            due = self._deadlines.due(now, self._handed, unsent, acknowledged, not self._takes)
             beats = due == "heartbeat" and self._idle  # one that is busy writes something better
             direct = self._direct if beats else None
             sleeper = self._to_wake() if beats and direct is None else None
@@ -775,10 +790,13 @@ class SseEmitter:
     def _end_because(self, due: Due) -> None:
         if due == "timeout":
             self._catch_up()
-            self._end(CloseReason.TIMEOUT)
+            if not self._end(CloseReason.TIMEOUT):
+                self._stop_awaiting()
         elif due == "attach":
             within = f"SSE_ATTACH_SECONDS={self._settings.attach_seconds:g}"
-            self._end(CloseReason.ERROR, SseError(f"its stream did not begin within {within}: did a view return it?"))
+            error = SseError(f"its stream did not begin within {within}: did a view return it?")
+            if not self._end(CloseReason.ERROR, error):
+                self._stop_awaiting()
         elif due == "write":
             within = f"SSE_WRITE_SECONDS={self._settings.write_seconds:g}"
             self._disconnect(TimeoutError(f"the client took nothing for {within}"))

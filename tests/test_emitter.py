@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from flask import Flask, current_app, g
 
-from flask_sse_emitters import SSE, CloseReason, EmitterClosed, Event, InvalidEvent, SseEmitter, SseError
+from flask_sse_emitters import SSE, CloseReason, EmitterClosed, Event, InvalidEvent, SseEmitter, SseEmitters, SseError
 from flask_sse_emitters.emitter import HEARTBEAT
 from flask_sse_emitters.frames import Frame, make_frame
 from flask_sse_emitters.testing import decode
@@ -542,6 +542,73 @@ def test_after_the_end_a_client_that_leaves_is_cut(make: Make) -> None:
     emitter.complete()
     emitter._disconnect(ConnectionResetError("the client left"))
     assert (emitter.close_reason, outlet.cuts) == (CloseReason.COMPLETED, 1)
+
+
+# A stream of a channel that has been completed, and whose broker does not answer.
+
+
+class SilentChannel(SseEmitters):
+    """A channel's list, whose broker does not say whether all has been told."""
+
+    is_told_later = True
+
+    def look_again(self, done: Callable[[], object]) -> None: ...
+
+
+def awaiting(emitter: SseEmitter) -> tuple[FakeOutlet, SilentChannel]:
+    """Complete an emitter that awaits this channel from now on."""
+    outlet, channel = FakeOutlet(emitter), SilentChannel()
+    channel.add(emitter)
+    assert outlet.take() == b""
+    emitter.complete()
+    assert (emitter in channel, outlet.wakes) == (True, 0)
+    return outlet, channel
+
+
+def test_completed_stream_that_awaits_its_channel_goes_on_with_heartbeats(
+    make: Make, scheduler: ManualScheduler
+) -> None:
+    outlet, _ = awaiting(make(timeout=0, heartbeat=10))
+    for _ in range(10):
+        scheduler.pass_time(10)
+        assert outlet.take_all() == [HEARTBEAT]
+
+
+def test_completed_stream_that_awaits_its_channel_ends_with_its_lifetime(
+    make: Make, scheduler: ManualScheduler
+) -> None:
+    emitter = make(timeout=60, heartbeat=0)
+    outlet, channel = awaiting(emitter)
+    scheduler.pass_time(59)
+    assert emitter in channel
+    scheduler.pass_time(2)
+    assert (outlet.wakes, outlet.take(), len(channel)) == (1, None, 0)
+    assert emitter.close_reason is CloseReason.COMPLETED
+    assert scheduler.live_timers() == []
+
+
+def test_client_that_leaves_while_its_completed_stream_awaits_is_let_go(make: Make) -> None:
+    emitter = make()
+    outlet, channel = awaiting(emitter)
+    emitter._disconnect(ConnectionResetError("the client left"))
+    assert (outlet.wakes, outlet.cuts, outlet.take(), len(channel)) == (1, 1, None, 0)
+
+
+def test_completed_stream_that_awaits_its_channel_ends_in_order_at_shutdown(make: Make) -> None:
+    emitter = make()
+    outlet, channel = awaiting(emitter)
+    emitter._shut_down(b"retry: 5\n\n")
+    assert (outlet.wakes, outlet.take(), outlet.take(), len(channel)) == (1, b"retry: 5\n\n", None, 0)
+
+
+def test_completed_stream_that_no_view_returns_awaits_no_longer(make: Make, scheduler: ManualScheduler) -> None:
+    emitter, channel = make(), SilentChannel()
+    channel.add(emitter)
+    emitter.complete()
+    scheduler.pass_time(29)
+    assert emitter in channel
+    scheduler.pass_time(2)
+    assert (len(channel), scheduler.live_timers()) == (0, [])
 
 
 # Bounds for what waits.
