@@ -79,7 +79,8 @@ def make_blueprint(state: Callable[[], State], rules: Rules) -> Blueprint:
 def _stream(asked: list[str], state: State, rules: Rules) -> Response:
     with state.channels.revocations.asking() as check:
         admission = rules.may_read(asked)
-        tags = " ".join(tag_reader(identity, current_app.secret_key) for identity in admission.identities)
+        secrets = current_app.secret_key, current_app.config.get("SECRET_KEY_FALLBACKS")
+        tags = " ".join(tag_reader(identity, *secrets) for identity in admission.identities)
         if request.method == "HEAD":
             return _head(tags)
         emitter = state.channels.subscribe(admission.channels, reader=admission.reader, seconds=admission.seconds)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hmac
 import math
+from collections.abc import Iterable
 from datetime import timedelta
 
 from .event import plain_text
@@ -83,17 +84,27 @@ def check_identity(identity: object) -> str:
     return text
 
 
-def tag_reader(identity: str | None, secret: str | bytes | None) -> str:
-    """Give the tag that tells one reader from another, and nothing of who they are: 16 characters.
+def tag_reader(
+    identity: str | None, secret: str | bytes | None, old_secrets: Iterable[str | bytes] | None = None
+) -> str:
+    """Give the tag that tells one reader from another, and nothing of who they are.
+
+    It has 16 characters for each secret, with a dot between them. Two tags are of the same reader where they have one
+    such part in common, so that a reader stays the same while an app changes its secret.
 
     :param identity: None gives ``-``: the channel is given to anybody, or the rule has not said to whom.
     :param secret: the app's ``SECRET_KEY``, so that all its processes give the same tag, and no outsider can
         guess one. Without it every identity gets ``?``.
+    :param old_secrets: the app's ``SECRET_KEY_FALLBACKS``, newest first.
     """
     if identity is None:
         return "-"
     if not secret:
         return "?"
+    return ".".join(_digest(identity, each) for each in (secret, *(old_secrets or ())))
+
+
+def _digest(identity: str, secret: str | bytes) -> str:
     key = secret.encode() if isinstance(secret, str) else secret
     digest = hmac.digest(key, b"flask_sse_emitters reader\0" + identity.encode(), "sha256")
     return base64.urlsafe_b64encode(digest[:12]).decode()

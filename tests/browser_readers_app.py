@@ -83,6 +83,13 @@ def say_reader() -> dict[str, bool]:
     return says
 
 
+@app.post("/secrets")
+def change_secrets() -> dict[str, str]:
+    """Change the app's ``SECRET_KEY``, and those that were before it, as a deploy does."""
+    app.config["SECRET_KEY"], *app.config["SECRET_KEY_FALLBACKS"] = request.get_json()
+    return {}
+
+
 @app.post("/publish")
 def publish() -> list[str]:
     return [sse.publish(said["channel"], said["data"]) for said in request.get_json()]

@@ -23,6 +23,8 @@ pytestmark = [pytest.mark.xdist_group("browser"), pytest.mark.timeout(300)]
 
 APP = "tests.browser_readers_app:app"
 
+SECRET = "of the tests alone"
+
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Server]:
@@ -48,6 +50,7 @@ def tabs(browser: Browser, site: Server) -> Iterator[Tabs]:
     yield tabs
     context.close()
     post(site, "/says-reader", True)
+    post(site, "/secrets", [SECRET])
     assert [error for tab in tabs.all for error in tab.errors] == []
 
 
@@ -81,6 +84,13 @@ def streams(site: Server, name: str) -> int:
 def questions(site: Server, channel: str) -> list[str]:
     """The methods of the requests for a channel, in order."""
     return [visit["method"] for visit in get(site, "/state")["visits"] if channel in visit["channels"]]
+
+
+def await_next_stream(site: Server, name: str) -> None:
+    """End this reader's streams, and wait until there is one again."""
+    before = get(site, "/state")["opened"]
+    post(site, f"/disconnect/{name}")
+    until(lambda: get(site, "/state")["opened"] > before and streams(site, name), "the next stream")
 
 
 def await_change(tab: Tab, name: str = "first") -> None:
@@ -401,6 +411,23 @@ def test_a_server_that_lost_its_tags_is_asked_until_it_has_them(tabs: Tabs, site
     assert tab.data() == ["1"]
 
 
+def test_a_reader_stays_the_same_while_the_secret_key_changes(tabs: Tabs, site: Server, alice: str, bob: str) -> None:
+    reader = {"X-Reader": alice}
+    tabs.open().follow("~", headers=reader)
+    steps = [["new", SECRET], [SECRET], ["new", SECRET], ["new"]]  # some of the processes are old ones for a while
+    for number, secrets in enumerate(steps):
+        post(site, "/secrets", secrets)
+        await_next_stream(site, alice)
+        if secrets[-1] == SECRET:
+            tabs.open().follow("~", headers=reader)
+        assert streams(site, alice) == 1, "tabs share it"
+        tell(site, alice, f"{number}")
+        for tab in tabs.all:
+            assert (tab.await_data(f"{number}")[-1], tab["changes"]) == (f"{number}", 0)
+    tabs.all[0].follow("~", name="second", headers={"X-Reader": bob})
+    await_change(tabs.all[0])
+
+
 def test_tabs_without_a_secret_key_share_only_by_share(tabs: Tabs, alice: str, bob: str) -> None:
     with Server("gevent", APP, env={"CONFIG": '{"SECRET_KEY": null}'}) as site:
         for name, share in ((alice, ""), (alice, ""), (bob, "")):
@@ -418,6 +445,7 @@ def test_a_tag_is_the_same_for_one_reader_and_names_none() -> None:
     assert tag_reader("alice", b"a secret") == tags[0]
     assert len(set(tags)) == 3
     assert {len(tag) for tag in tags} == {16}
+    assert tag_reader("alice", "new", ["a secret", b"another"]) == f"{tag_reader('alice', 'new')}.{tags[0]}.{tags[2]}"
     assert tag_reader("al\xefce \u20ac", "a secret").isascii()
     assert (tag_reader(None, "a secret"), tag_reader("alice", None), tag_reader("alice", "")) == ("-", "?", "?")
 
@@ -433,7 +461,7 @@ def test_a_head_says_who_reads_each_channel_and_opens_no_stream(site: Server, al
         assert client.response.headers["SSE-Reader"] == head["SSE-Reader"]
         names = ("Content-Type", "Cache-Control", "X-Accel-Buffering", "Content-Length")
         assert [client.response.headers[name] for name in names] == [head[name] for name in names]
-    tag = tag_reader(alice, "of the tests alone")
+    tag = tag_reader(alice, SECRET)
     assert head["SSE-Reader"] == f"- {tag} - {tag}"
     with connected(site, path, method="HEAD") as client:
         assert (client.response.status, client.response.headers["SSE-Reader"]) == (403, None)

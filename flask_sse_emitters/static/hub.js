@@ -19,7 +19,7 @@
 import { Leader } from "./leader.js";
 import { isMessage } from "./messages.js";
 import { lower, pause } from "./stream.js";
-import { ANYBODY, askWhose, byChannel, SOMEBODY } from "./whose.js";
+import { ANYBODY, askWhose, byChannel, isSameReader, SOMEBODY } from "./whose.js";
 
 /** @typedef {import("./messages.js").Ids} Ids */
 /** @typedef {import("./messages.js").Join} Join */
@@ -156,14 +156,15 @@ export class Hub {
   }
 
   /**
-   * Name what tabs of the same reader share: the lock and the BroadcastChannel.
+   * Name what tabs of the same reader share: the lock and the BroadcastChannel. Each tag counts by its last part, which
+   * it has had longest, so that tabs find each other while the server changes its SECRET_KEY.
    *
    * @param {string[]} channels
    * @param {Map<string, string>} tags
    * @returns {string} "" for a tab that shares with no other.
    */
   #nameFor(channels, tags) {
-    const readers = new Set(channels.map((channel) => tags.get(channel) ?? SOMEBODY));
+    const readers = new Set(channels.map((channel) => (tags.get(channel) ?? SOMEBODY).split(".").at(-1)));
     if (!this.#share && readers.has(SOMEBODY)) return "";
     readers.delete(ANYBODY);
     return JSON.stringify([...this.#key, [...readers].sort()]);
@@ -257,7 +258,8 @@ export class Hub {
     signal.throwIfAborted(); // else an answer to a leader that is no more would be held against the next
     const isSame = channels.every((channel, index) => {
       const known = this.#readAs.get(channel);
-      return known === undefined || known === tags?.[index] || (!tags && [ANYBODY, SOMEBODY].includes(known));
+      if (known === undefined) return true;
+      return tags ? isSameReader(known, tags[index]) : [ANYBODY, SOMEBODY].includes(known);
     });
     if (isSame) {
       // What the server could not say before is known from now on.

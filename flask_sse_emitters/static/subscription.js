@@ -5,6 +5,7 @@
  */
 
 import { ahead, ID, reaches, UNKNOWN } from "./stream.js";
+import { isSameReader } from "./whose.js";
 
 /** @typedef {import("./messages.js").At} At */
 /** @typedef {import("./messages.js").OfLeader} OfLeader */
@@ -56,7 +57,7 @@ export class Subscription {
   positions = new Map();
   /** Those whose position is what the page says: no event has come since. @type {Set<string>} */
   claims = new Set();
-  /** Who reads the page: by channel, the tag that the server gave first. @type {Map<string, string>} */
+  /** Who reads the page: by channel, the tag that the server gave last. @type {Map<string, string>} */
   tags = new Map();
   /** @type {Set<{ name: string, handler: Handler, channel: string | undefined }>} */
   handlers = new Set();
@@ -95,7 +96,7 @@ export class Subscription {
   adopt(tags) {
     for (const channel of this.channels) {
       const [known, tag] = [this.tags.get(channel), tags.get(channel)];
-      if (known !== undefined && tag !== undefined && known !== tag) return false;
+      if (known !== undefined && tag !== undefined && !isSameReader(known, tag)) return false;
       if (tag !== undefined) this.tags.set(channel, tag);
     }
     return true;

@@ -16,6 +16,17 @@ export const ANYBODY = "-";
 export const SOMEBODY = "?";
 
 /**
+ * Whether two tags are of the same reader: they have a part in common. While the server changes its SECRET_KEY, a tag
+ * has a part for each key, newest first, joined with dots.
+ *
+ * @param {string} tag
+ * @param {string} other
+ */
+export function isSameReader(tag, other) {
+  return tag.split(".").some((part) => other.split(".").includes(part));
+}
+
+/**
  * Without a tag for the channels of a server that knows none.
  *
  * @typedef {{ tags: Map<string, string>, refused: Map<string, Refused> }} Whose
