@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
@@ -23,7 +24,7 @@ from flask import Flask
 from flask_sse_emitters import SSE
 from flask_sse_emitters.check import Finding, Plan, Target, check
 from flask_sse_emitters.check.connection import Unreachable, connect
-from flask_sse_emitters.check.wire import speaks_http2
+from flask_sse_emitters.check.wire import MOST_BYTES, Answer, speaks_http2
 
 from .conftest import cli_runner
 from .servers import ROOT
@@ -172,6 +173,22 @@ def test_a_body_that_says_why_it_is_no_stream_is_read_no_longer_than_said() -> N
         found = check(Plan(Target.of(server.url)), said.append)
     assert [each.name for each in found] == ["status"]
     assert said[1:] == ["reading why it is 403, 1 s at most"]
+
+
+def test_a_compressed_body_takes_no_more_memory_than_another() -> None:
+    compressor = zlib.compressobj(wbits=zlib.MAX_WBITS + 16)  # gzip
+    blocks = [compressor.compress(bytes(MOST_BYTES)) + compressor.flush(zlib.Z_SYNC_FLUSH) for _ in range(5)]
+
+    def bomb(request: Request) -> Iterator[bytes]:
+        yield head(FRESH, "Content-Encoding: gzip")
+        yield from map(chunk, blocks)  # some 4 kB each
+        yield request.hold()
+
+    with TinyServer(bomb) as server:
+        answer = Answer(Target.of(server.url), {}, lambda _: False, lambda _: PATIENCE)
+        answer.await_end()
+    assert answer.end == "enough"
+    assert len(answer.body) <= 2 * MOST_BYTES
 
 
 @pytest.mark.usefixtures("step")

@@ -190,8 +190,9 @@ class Answer:
         while self.end == "open":
             self.end, data = self._next(response, is_framed)
             if data:
+                data = decoder(data)
                 self._size += len(data)
-                self.pieces.append(Piece(time.monotonic() - self._began, decoder(data)))
+                self.pieces.append(Piece(time.monotonic() - self._began, data))
 
     def _next(self, response: http.client.HTTPResponse, is_framed: bool) -> tuple[End, bytes]:
         if self._enough(self) or self._size > MOST_BYTES:
