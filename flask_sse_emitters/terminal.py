@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-#: What a terminal obeys in place of showing it (C0, DEL, C1), and what changes the order in which it shows the rest
-#: (line ends of Unicode, marks and overrides of the direction of text).
-_CONTROLS = re.compile("[\0-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+#: What a terminal obeys in place of showing it (C0, DEL, C1), what changes the order in which it shows the rest
+#: (line ends of Unicode, marks and overrides of the direction of text), and lone surrogates, which cannot be written.
+_CONTROLS = re.compile("[\0-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def escape_controls(text: str, keep: str = "") -> str:

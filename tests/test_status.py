@@ -194,6 +194,13 @@ def test_what_others_say_of_themselves_is_shown_without_control_characters() -> 
     assert shown.replace("\n", "").isprintable()
 
 
+def test_what_others_say_of_themselves_can_be_written_to_a_terminal() -> None:
+    """JSON may hold lone surrogates, which UTF-8 cannot carry."""
+    shown = describe([{**PROCESS, "host": "\ud800", "channels": {"\udfff": 1}, "warnings": ["\ud800"]}], NOW)
+    assert shown.isascii()
+    assert shown.count(r"\ud800") == 2
+
+
 def test_a_process_that_says_what_makes_no_sense_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     names = [*PROCESS, "gaps", "refused"]
     wrong = [{**dict.fromkeys(names, value), "id": "b"} for value in (None, "many", -1, float("nan"), [1], {"a": "b"})]
