@@ -129,6 +129,8 @@ class Notices:
             found: list[Notice] = json.loads(self._file.read_text())
         except FileNotFoundError:
             found = []
+        except ValueError as error:
+            raise OSError(f"{self._file} does not hold notices, move it away: {error}") from error
         return found
 
     def _keep_in_file(self, notice: Notice) -> None:

@@ -6,6 +6,7 @@ import json
 import runpy
 from contextlib import ExitStack
 from multiprocessing import cpu_count
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -38,6 +39,19 @@ def test_there_are_many_workers_where_a_broker_reaches_them_all(
     for name, value in env.items():
         monkeypatch.setenv(name, value)
     assert runpy.run_path(str(CONFIG))["workers"] == workers
+
+
+@pytest.mark.parametrize("content", [b"", b'[{"id": "1", "au', b"\xff"])
+def test_a_file_that_cannot_be_read_is_told_of_and_kept(content: bytes, tmp_path: Path) -> None:
+    """A machine that lost its power may leave one."""
+    file = tmp_path / "notices.json"
+    file.write_bytes(content)
+    posted = json.dumps({"text": "hi"}), {"Content-Type": "application/json"}
+    with Server("werkzeug", "example_app:app", env={"NOTICES_FILE": str(file)}) as server:
+        assert answer(server, "GET", "/notices")[0] == 503
+        assert answer(server, "POST", "/notices", *posted)[0] == 503
+        assert f"{file} does not hold notices, move it away" in server.log
+    assert file.read_bytes() == content
 
 
 def test_workers_that_share_a_redis_share_the_board() -> None:
