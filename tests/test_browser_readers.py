@@ -310,6 +310,21 @@ def test_pages_of_channels_without_a_reader_share_across_logins(tabs: Tabs, site
         assert (tab.await_data("1"), tab["changes"]) == (["1"], 0)
 
 
+def test_pages_with_the_same_readers_in_other_roles_do_not_share(
+    tabs: Tabs, site: Server, alice: str, bob: str
+) -> None:
+    """The rule names one for "~", and another for a second channel."""
+    pages = []
+    for reader, child in ((alice, bob), (alice, bob), (bob, alice)):
+        pages.append(tabs.open())
+        pages[-1].follow("~", "child-of", headers={"X-Reader": reader, "X-Child": child})
+    assert (streams(site, alice), streams(site, bob)) == (1, 1)
+    tell(site, alice, "for alice alone")
+    tell(site, bob, "for bob alone")
+    for page, data in zip(pages, ("for alice alone", "for alice alone", "for bob alone"), strict=True):
+        assert page.await_data(data) == [data]
+
+
 def test_a_page_is_refused_what_only_the_leader_may_read(tabs: Tabs, site: Server, bob: str) -> None:
     """The rule says yes without saying who reads, so the two pages share the rest."""
     admins, lobby = f"admins-{new_name()}", f"lobby-{new_name()}"

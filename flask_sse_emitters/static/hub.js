@@ -19,7 +19,7 @@
 import { Leader } from "./leader.js";
 import { isMessage } from "./messages.js";
 import { lower, pause } from "./stream.js";
-import { ANYBODY, askWhose, byChannel, isSameReader, SOMEBODY } from "./whose.js";
+import { ANYBODY, askWhose, byChannel, isSameReader, OWN, SOMEBODY } from "./whose.js";
 
 /** @typedef {import("./messages.js").Ids} Ids */
 /** @typedef {import("./messages.js").Join} Join */
@@ -164,10 +164,13 @@ export class Hub {
    * @returns {string} "" for a tab that shares with no other.
    */
   #nameFor(channels, tags) {
-    const readers = new Set(channels.map((channel) => (tags.get(channel) ?? SOMEBODY).split(".").at(-1)));
+    const reader = (/** @type {string} */ channel) => (tags.get(channel) ?? SOMEBODY).split(".").at(-1);
+    const readers = new Set(channels.map(reader));
     if (!this.#share && readers.has(SOMEBODY)) return "";
     readers.delete(ANYBODY);
-    return JSON.stringify([...this.#key, [...readers].sort()]);
+    // Where a rule names several readers, those who have the same ones may differ in whose private channel they read.
+    const own = readers.size > 1 && channels.includes(OWN) ? [reader(OWN)] : [];
+    return JSON.stringify([...this.#key, [...readers].sort(), ...own]);
   }
 
   /** End subscriptions whose reader is another by now, and tell the page. @param {(s: Subscription) => boolean} isOver */

@@ -9,6 +9,9 @@
 
 import { Refused } from "./stream.js";
 
+/** The channel of which each reader has one of their own. */
+export const OWN = "~";
+
 /** The tag of a channel that the server gives without knowing who reads. */
 export const ANYBODY = "-";
 
