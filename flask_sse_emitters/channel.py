@@ -113,7 +113,9 @@ def frame_to_publish(data: Any, event: str | None, retry: int | None, settings: 
     else:
         given = Event(data, event=event, retry=retry)
     if given.event == GAP:
-        raise InvalidEvent(f"the name {GAP!r} is for what tells clients that they have missed events: take another one")
+        raise InvalidEvent(
+            f"the name {GAP!r} is kept for the event that tells clients that they have missed some: take another one"
+        )
     return make_frame(given, settings.dumps, settings.max_event_bytes)
 
 

@@ -52,7 +52,7 @@ def lifetime_hint(called: str, value: Any) -> str | None:
 def _unknown_keys(config: Mapping[str, Any]) -> list[str]:
     ours = [key for key in config if isinstance(key, str) and key.startswith("SSE_") and key not in _FLASK_SSE_KEYS]
     return [
-        f"the config key {key} is none of flask_sse_emitters and changes nothing: {_nearest(key)}"
+        f"the config key {key} is not one of flask_sse_emitters, and changes nothing: {_nearest(key)}"
         for key in ours
         if key.removeprefix("SSE_") not in _NAMES
     ]

@@ -254,7 +254,7 @@ class _Files:
             for figure in GAUGES
         }
         self._latency = Histogram(f"{prefix}_{_LATENCY[0]}", _LATENCY[1], registry=None, buckets=BUCKETS)
-        for figure in COUNTERS:  # those of all labels from the start: of a first one, only a zero shows a change
+        for figure in COUNTERS:  # all labels from the start: an increase shows only after a zero
             for label in figure.read(stats) if figure.label else ():
                 self._counters[figure.name].labels(label)
 

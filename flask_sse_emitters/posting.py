@@ -45,7 +45,7 @@ def publish_request(channel: str, channels: Channels, max_bytes: int, publisher:
     if request.mimetype not in _TYPES or request.mimetype_params.get("charset", "utf-8").lower() not in _CHARSETS:
         raise Refused(415, f"The Content-Type must be one of {', '.join(_TYPES)}, in UTF-8")
     if "retry" in request.args:  # it would hold for all channels of a client's stream, and for days
-        raise Refused(400, "retry is not for those who publish over HTTP: when clients come back, the app says")
+        raise Refused(400, "retry cannot be given over HTTP: the app says when clients come back")
     key = request.args.get("key")
     if key == "":
         raise Refused(400, "key must not be empty: each event needs one of its own")
@@ -101,7 +101,9 @@ def publish(channels: Channels, channel: str, data: Any, event: str | None, key:
         reached in time.
     """
     if event in _OF_CLIENTS:
-        raise Refused(400, f"the event must not be named {event!r}, as an EventSource names events of its own")
+        raise Refused(
+            400, f"the event must not be named {event!r}: an EventSource has an event of its own with that name"
+        )
     try:
         return channels.publish(channel, data, event, None, key)
     except InvalidEvent as error:

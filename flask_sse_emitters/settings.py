@@ -128,7 +128,7 @@ def dumps() -> Dumps:
 
 
 def check_lifetime(timeout: Any) -> None:
-    """Have that app warn, once, where this lifetime of an emitter is probably meant to be milliseconds."""
+    """Have the same app warn, once, where this lifetime of an emitter is probably meant to be milliseconds."""
     state = _this_or_only_app()
     if state is not None:
         state.check_lifetime(timeout)

@@ -211,7 +211,9 @@ def test_an_event_of_a_channel_is_not_named_gap(board: Board, whole: Any) -> Non
     channel = board.sse.channel("a")
     with published(board.sse, "a") as events:
         for call in (channel.publish, partial(board.sse.publish, "a"), partial(board.sse.publish_to, "ann")):
-            with pytest.raises(InvalidEvent, match="'gap' is for what tells clients that they have missed events"):
+            with pytest.raises(
+                InvalidEvent, match="'gap' is kept for the event that tells clients that they have missed some"
+            ):
                 call("x", event="gap")
             with pytest.raises(InvalidEvent, match="take another one"):
                 call(whole)

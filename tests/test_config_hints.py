@@ -30,7 +30,7 @@ def warnings_of(**config: Any) -> list[str]:
 @pytest.mark.parametrize(
     ("key", "says"),
     [
-        ("SSE_TIMOUT", "SSE_TIMOUT is none of flask_sse_emitters and changes nothing: did you mean SSE_TIMEOUT?"),
+        ("SSE_TIMOUT", "SSE_TIMOUT is not one of flask_sse_emitters, and changes nothing: did you mean SSE_TIMEOUT?"),
         ("SSE_HEARTBEAT_SECONDS", "did you mean SSE_HEARTBEAT?"),
         ("SSE_MAX_CLIENTS_PER_IP", "did you mean SSE_MAX_CLIENTS"),
         ("SSE_QUUX", "its keys are SSE_TIMEOUT, SSE_HEARTBEAT, "),

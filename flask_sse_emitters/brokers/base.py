@@ -126,7 +126,7 @@ class Broker(ABC):
         """
         return []
 
-    def check_writable(self) -> None:  # noqa: B027 - most always are
+    def check_writable(self) -> None:  # noqa: B027 - most brokers always are
         """Find out whether something could be published now. May wait for the broker, within limits.
 
         :raises BrokerUnavailable: where it could not; says what to change.

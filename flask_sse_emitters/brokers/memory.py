@@ -152,7 +152,7 @@ class _Record:
         self._scheduler = scheduler
         self._listeners: tuple[Listener, ...] = ()
         self._news: list[Frame] = []  # what the listeners have not been told yet
-        self._when_told: list[Callable[[], object]] = []  # are called then
+        self._when_told: list[Callable[[], object]] = []  # to be called once they were told
         self._telling = False  # somebody is telling them: whoever else has news leaves it to them
         self._keys: dict[str, tuple[float, str]] = {}  # by age
 

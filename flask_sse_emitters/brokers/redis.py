@@ -64,7 +64,7 @@ class RedisBroker(Broker):
         self._health.works(PUBLISHING)
         self._health.channel_works(PUBLISHING, channel)
         if is_begun:
-            log.warning("%s held something else than this package puts there: deleted, and begun anew", keys[1])
+            log.warning("%s held something else than this package puts there: it was deleted and begun anew", keys[1])
         if bounds is not None and (before := read_bounds(other)) is not None:
             self._warn_of_bounds(channel, bounds, before)
         published = Published(event_id.decode(), bool(is_new))
@@ -115,9 +115,9 @@ class RedisBroker(Broker):
         if (before := getattr(self, "_ear", None)) is not None:
             before.abandon()
         self._known = KnownEvents()
-        self._has_warned = False  # of bounds that are others than those of another process
+        self._has_warned = False  # of bounds that differ from those of another process
         self.process = new_epoch() + new_epoch()
-        # The thread that listens keeps none of these alive, nor this broker: where it was dropped, that thread ends.
+        # The thread that listens keeps none of these alive, nor this broker: once it is dropped, that thread ends.
         self._health = Health(self._address.shown, weakly(self._has_changed))
         self._clients = Clients(self._address)
         look_every = LOOK_EVERY_IN_CLUSTER if self._address.kind == "cluster" else LOOK_EVERY

@@ -447,7 +447,7 @@ class _Session:
             if SCHEDULER.clock() - (heard.ms / 1000 + self._skew) > LATE:
                 self._skew = math.inf  # the next look compares the clocks; until then what comes is from now
             return True
-        is_other = heard.offset == newest and heard.ms != ms  # than the one that has this offset here
+        is_other = heard.offset == newest and heard.ms != ms  # an event that is not the one with this offset here
         if heard.epoch != own.epoch or heard.offset > newest or heard.ms > ms or is_other:  # or Redis has lost some
             topic.is_behind = True
             self._behind[topic] = None

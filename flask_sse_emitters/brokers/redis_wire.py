@@ -100,8 +100,8 @@ end
 """
 
 #: Gives the event an offset, keeps it, and announces it. Where another server is the master, which may lack events that
-#: were confirmed, offsets go on under another epoch: so the next event gets no lost one's id. Whether a server that was
-#: started again may lack any is its settings' matter: where nothing is said of them yet, gives ``?`` and does nothing.
+#: were confirmed, offsets go on under another epoch: so no event gets the id of a lost one. Whether a server that was
+#: started again may lack any depends on its settings: where these were not asked for yet, gives ``?`` and does nothing.
 #: Where the log is something else, or ends with an entry that this package never made, it is deleted and begun anew:
 #: clients that lack some of it are told of a gap.
 #:

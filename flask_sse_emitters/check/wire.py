@@ -102,7 +102,7 @@ class Answer:
 
     @property
     def at_most(self) -> int:
-        """No more seconds than that :meth:`await_end` takes from now on."""
+        """The most seconds that :meth:`await_end` takes from now on."""
         until_head = 0.0 if self._has_head.is_set() else seconds_until(self.ends)
         return math.ceil(until_head + self._seconds(self))
 

@@ -102,7 +102,7 @@ def _check_origin() -> None:
 
 
 def _elsewhere() -> str | None:
-    """Say what shows that the current request is of no browser on this machine; None where nothing does."""
+    """Say what shows that no browser on this machine sends the current request; None where nothing does."""
     if not _LOCAL.fullmatch(request.host):
         return f"at {request.host!r}"
     if not _is_loopback(request.remote_addr or ""):

@@ -216,7 +216,7 @@ export class Hub {
       await isKnown;
     } catch {
       if (signal.aborted) return;
-      this.#bus?.close(); // no locks are to be had here, as in an insecure context: it is on its own
+      this.#bus?.close(); // there are no locks here, as in an insecure context: this tab is on its own
       this.#bus = null;
       return this.#lead(signal);
     }

@@ -32,7 +32,7 @@ export function show(news) {
   if (!shownChannel() && report.channels.length) choose(report.channels[0].name);
 }
 
-/** Of how many processes clients are; monitors are those of the process that serves this page, and no clients. */
+/** In how many processes the clients are. Monitors are counted in this page's own process, and are no clients. */
 function clientsScope(count) {
   const monitors = many(report.monitors, "monitor");
   return count > 1 ? `in ${count} processes; ${monitors} in this one` : `and ${monitors}`;
