@@ -108,6 +108,25 @@ def test_sentinels_name_the_master_also_after_a_failover() -> None:
         broker.close()
 
 
+def test_who_listens_leaves_a_master_that_was_replaced_and_lives_on() -> None:
+    """It still answers, as one that had hung, and nothing is published there any more."""
+    with sentinel() as (address, master, replica):
+        broker = make_broker(f"redis+sentinel://{address}/mymaster/0")
+        ear = listening(broker, "b")
+        publish(broker, "b", "before")
+        old: Any = redis_py.Redis(port=master.port)
+        new: Any = redis_py.Redis(port=replica.port)
+        until(lambda: new.exists("sse:{b}:log"), "the replica to have it")
+        new.replicaof("NO", "ONE")
+        minder: Any = redis_py.Redis(port=int(address.split(":")[1]))
+        minder.execute_command("SENTINEL REMOVE mymaster")
+        minder.execute_command(f"SENTINEL MONITOR mymaster 127.0.0.1 {replica.port} 1")
+        old.client_kill_filter(_type="normal")  # all connections but the one that listens
+        until(partial(published, broker, "b", "after"), "the broker to find the new one")
+        until(lambda: ear.texts[-1:] == [b"data: after\n\n"], "an event of the new master")
+        broker.close()
+
+
 def published(broker: Broker, channel: str, text: str) -> bool:
     try:
         broker.publish(channel, frame(text), KEPT, key=text)

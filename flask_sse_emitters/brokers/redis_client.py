@@ -124,6 +124,13 @@ class Client:
             connection.disconnect()
             pool.release(connection)
 
+    def is_current(self, connection: Any) -> bool:
+        """Whether a listening connection leads to where a new one would: sentinels may have named another master since.
+
+        Never waits: it goes by what this client was told when it last had to connect.
+        """
+        return self._is_cluster or bool(self._redis.connection_pool.owns_connection(connection))
+
     def close(self) -> None:
         """Close the connections that are idle, and from now on each one after its use. Idempotent; any thread may call.
 

@@ -332,7 +332,7 @@ class _Session:
             ear._take_changed()
             self._want(list(self._topics))
             self._heard = time.monotonic()
-            while not ear._closed:
+            while not ear._closed and self._client.is_current(connection):
                 ready = selector.select(self._rest())
                 if ear._closed:
                     return
