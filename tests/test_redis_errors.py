@@ -115,6 +115,7 @@ def test_missing_rights_are_named_and_may_be_missing_halfway(rule: str, says: st
         (f"{OLD}-READONLY You can't write against a read only replica.", "replica"),
         (f"{OLD}-MISCONF Errors writing to the AOF file: No space left on device", "disk"),
         (f"{OLD}WRONGTYPE Operation against a key holding the wrong kind of value", "keys"),
+        ("The cluster is down", "cluster"),
         ("unknown command 'evalsha'", "other"),
     ],
 )

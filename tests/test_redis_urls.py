@@ -21,7 +21,7 @@ from flask_sse_emitters.brokers.redis_ear import LOOK_EVERY_IN_CLUSTER
 from flask_sse_emitters.brokers.redis_wire import PUBLISH, Names, publish_arguments
 
 from .redis_server import RedisServer
-from .redis_topologies import cluster, free_port, sentinel
+from .redis_topologies import SLOTS, cluster, free_port, sentinel
 from .test_brokers import KEPT, frame, listening, publish
 from .waiting import until
 
@@ -164,6 +164,35 @@ def test_a_cluster_that_is_gone_is_an_outage_like_any_other() -> None:
         with pytest.raises(BrokerUnavailable):
             broker.publish("a", frame("x"), KEPT)
         until(lambda: broker.status()["state"] == "degraded", "it to be noticed")
+        broker.close()
+
+
+def test_a_node_of_a_cluster_that_is_away_holds_up_no_channel_of_another() -> None:
+    with cluster() as servers:
+        clients: list[Any] = [redis_py.Redis(port=server.port) for server in servers]
+        for client in clients:
+            client.config_set("cluster-require-full-coverage", "no")
+
+        def node_of(key: str) -> int:
+            return int(clients[0].execute_command("CLUSTER KEYSLOT", key)) * len(servers) // SLOTS
+
+        lost = node_of("{here}")  # where clients are counted
+        there = [f"user:{number}" for number in range(20)]
+        away = [channel for channel in there if node_of(f"{{{channel}}}") == lost]
+        up = [channel for channel in there if node_of(f"{{{channel}}}") != lost]
+        broker = make_broker("redis+cluster://" + ",".join(f"127.0.0.1:{server.port}" for server in servers))
+        ears = {channel: listening(broker, channel) for channel in [*away, *up[1:]]}
+        servers[lost].kill()
+        ears[up[0]] = listening(broker, up[0])
+        for channel in up:
+            until(partial(published, broker, channel, "x"), "the others to go on")
+        until(lambda: all(ears[channel].texts for channel in up), "their events")
+        until(lambda: "counting clients" in broker.status().get("error", ""), "it to be noticed")
+        servers[lost].start()
+        for channel in away:
+            until(partial(published, broker, channel, "y"), "the node to be back")
+        until(lambda: all(ears[channel].log.newest for channel in away), "their events")  # type: ignore[union-attr]
+        until(lambda: broker.status()["state"] == "ok", "the end of the outage")
         broker.close()
 
 

@@ -73,7 +73,7 @@ class Client:
             "protocol": 2,
             "decode_responses": False,
         }
-        self._is_cluster = address.kind == "cluster"
+        self.is_cluster = address.kind == "cluster"  #: where one node may be away, and others are not
         with before_sending(), _cluster_errors():
             self._redis: Any = _CLIENTS[address.kind](address, options)
         self._turns = _Turns(CONNECTIONS)
@@ -90,17 +90,17 @@ class Client:
     def run_all(self, script: Script, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> list[Any]:
         """What the script gives for each of these keys and arguments, or its error.
 
-        :raises redis.RedisError: where Redis cannot be reached.
+        :raises redis.RedisError: where Redis cannot be reached; in a cluster, none of the nodes that were asked.
         """
         with self._one():
-            return self._run_each(script, calls) if self._is_cluster else self._run_together(script, calls)
+            return self._run_each(script, calls) if self.is_cluster else self._run_together(script, calls)
 
     def is_durable(self) -> bool:
         """Ask whether Redis has all events that it confirmed when it is started again. False where it does not say.
 
         :raises redis.RedisError: where Redis cannot be reached.
         """
-        if self._is_cluster:  # one of its nodes would answer for all
+        if self.is_cluster:  # one of its nodes would answer for all
             return False
         try:
             with self._one():
@@ -114,7 +114,7 @@ class Client:
         """A connection of its own, of redis-py, that is closed afterwards."""
         with within(BEGIN_SECONDS), _cluster_errors():
             node = self._redis
-            if self._is_cluster:
+            if self.is_cluster:
                 node = node.get_redis_connection(node.get_random_node())
             pool = node.connection_pool
             connection = pool.get_connection()
@@ -129,7 +129,7 @@ class Client:
 
         Never waits: it goes by what this client was told when it last had to connect.
         """
-        return self._is_cluster or bool(self._redis.connection_pool.owns_connection(connection))
+        return self.is_cluster or bool(self._redis.connection_pool.owns_connection(connection))
 
     def close(self) -> None:
         """Close the connections that are idle, and from now on each one after its use. Idempotent; any thread may call.
@@ -140,7 +140,7 @@ class Client:
         self._close_idle()
 
     def _close_idle(self) -> None:
-        clients = [node.redis_connection for node in self._redis.get_nodes()] if self._is_cluster else [self._redis]
+        clients = [node.redis_connection for node in self._redis.get_nodes()] if self.is_cluster else [self._redis]
         for client in clients:
             if client is not None:  # a node that was never asked anything
                 client.connection_pool.disconnect(inuse_connections=False)
@@ -162,13 +162,24 @@ class Client:
             return self._redis.eval(script.text, len(keys), *keys, *arguments)
 
     def _run_each(self, script: Script, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> list[Any]:
-        """redis-py has no scripts in a cluster's pipelines."""
-        answers = []
+        """redis-py has no scripts in a cluster's pipelines. A node that cannot be reached is asked once."""
+        answers: list[Any] = []
+        away: dict[str, Exception] = {}
         for keys, arguments in calls:
-            try:
-                answers.append(self._run(script, keys, arguments))
-            except redis.ResponseError as error:
-                answers.append(error)
+            node = self._redis.get_node_from_key(keys[0]).name
+            answer: Any = away.get(node)
+            if answer is None:
+                try:
+                    answer = self._run(script, keys, arguments)
+                except redis.ResponseError as error:
+                    answer = error
+                except (redis.RedisError, OSError) as error:
+                    answer = away[node] = error
+            answers.append(answer)
+        if away and all(
+            isinstance(answer, Exception) and not isinstance(answer, redis.ResponseError) for answer in answers
+        ):
+            raise answers[0]
         return answers
 
     def _run_together(self, script: Script, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> list[Any]:

@@ -576,10 +576,10 @@ class _Session:
     def _take_answer(self, topic: Topic, answer: Any) -> bool:
         """:return: whether all is known that there was."""
         try:
-            if isinstance(answer, redis.ResponseError):
+            if isinstance(answer, Exception):
                 raise answer
             found = read_found(answer)
-        except (redis.ResponseError, ValueError) as error:
+        except (redis.RedisError, OSError, ValueError) as error:
             self._look_later(topic)
             keys = self._names.keys(topic.name)
             if diagnose(error) is KEYS and topic is not self._ear.first:

@@ -68,6 +68,10 @@ TABLE = (
         ("NOREPLICAS",),
         Trouble("replicas", "Redis has too few replicas: bring them back, or lower its min-replicas-to-write"),
     ),
+    (
+        ("cluster is down", "Hash slot not served", "during rehashing of slot"),
+        Trouble("cluster", "a part of the cluster is away, or being moved: bring its nodes back, or wait for it"),
+    ),
     (("max number of clients",), Trouble("maxclients", "Redis takes no more connections: raise its maxclients")),
     (
         ("Too many open files",),

@@ -101,8 +101,11 @@ class Presence:
             changed = dict.fromkeys([*changed, *list(channels)])
         try:
             known = self._tell(client, list(changed), figures, breathe)
-        except redis.ResponseError as error:  # it cannot be written to: events may come all the same
-            known, self._tell_at = False, now + TELL_AGAIN
+        except (redis.RedisError, OSError) as error:  # it cannot be written to: events may come all the same
+            is_away = not isinstance(error, redis.ResponseError)
+            if is_away and not client.is_cluster:
+                raise
+            known, self._tell_at = False, now + (COUNT_EVERY if is_away else TELL_AGAIN)
             self._health.fails("counting clients", error, self._keys)
         else:
             self._tell_at = now + COUNT_AFTER
