@@ -151,6 +151,31 @@ def test_stream_completed_while_redis_is_away_ends_when_it_is_back(server: Redis
         until(lambda: len(board.sse.channel("c").emitters) == 0, "the end")
 
 
+def test_completed_stream_taken_out_of_a_channel_meanwhile_ends_all_the_same(
+    server: RedisServer, board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_ear, "LINGER", 0.0)
+    one, two = board.sse.channel("c1"), board.sse.channel("c2")
+    with board.open("c1", "c2") as stream:
+        board.publish("c1", 1)
+        assert texts(read(stream, 1)) == ["1"]
+        server.signal(signal.SIGSTOP)
+        emitter = next(iter(one.emitters))
+        emitter.complete()
+        one.emitters.remove(emitter)
+        ear = board.sse._channels().broker._ear  # type: ignore[attr-defined]
+        until(lambda: "c1" not in ear._topics, "the channel that nobody listens to any more to be let go")
+        server.signal(signal.SIGCONT)
+        until(lambda: len(two.emitters) == 0, "the end")
+
+
+def test_channel_that_nobody_listens_to_has_nothing_to_be_awaited() -> None:
+    broker = make_broker("redis://127.0.0.1:1")
+    looked: list[str] = []
+    broker.look_again("c", lambda: looked.append("c"))
+    assert looked == ["c"]
+
+
 # gone and back
 
 

@@ -100,9 +100,10 @@ class Broker(ABC):
         return None
 
     def look_again(self, channel: str, done: Callable[[], object]) -> None:  # noqa: ARG002 - nothing is under way
-        """Call this, from any thread, once all that was published before has been told, if anybody listens still.
+        """Call this, from any thread, once all that was published before has been told to those who listen.
 
-        Never waits, and may call at once. Where this broker cannot be reached, that may take a while.
+        Never waits, and may call at once. It is called once in any case: where nobody listens any more, there is
+        nothing left to tell. Where this broker cannot be reached, that may take a while.
         """
         done()
 

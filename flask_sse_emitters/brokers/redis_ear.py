@@ -173,11 +173,13 @@ class Ear:
     def look_again(self, channel: str, done: Callable[[], object]) -> None:
         with self._guard:
             topic = self._topics.get(channel)
-            if topic is None:
-                return
-            topic.when_looked.append(done)
-            self._changed[channel] = None
-        self._wake()
+            if topic is not None:
+                topic.when_looked.append(done)
+                self._changed[channel] = None
+        if topic is None:  # nothing listens: there is nothing to tell
+            done()
+        else:
+            self._wake()
 
     def count_again(self, channel: str) -> None:
         if self._presence.change(channel):
@@ -286,6 +288,8 @@ class Ear:
                 self._changed[channel] = None
             self._health.channel_works("reading", channel)
             self._known.note(channel, topic.known)
+            for call in topic.when_looked:
+                call_and_log(call)
 
     def _clients(self, channel: str) -> int:
         topic = self._topics.get(channel)
