@@ -94,14 +94,12 @@ def tag_reader(
 
     :param identity: None gives ``-``: the channel is given to anybody, or the rule has not said to whom.
     :param secret: the app's ``SECRET_KEY``, so that all its processes give the same tag, and no outsider can
-        guess one. Without it every identity gets ``?``.
+        guess one. Without it the tag tells readers apart all the same, and shows who it is to those who guess.
     :param old_secrets: the app's ``SECRET_KEY_FALLBACKS``, newest first.
     """
     if identity is None:
         return "-"
-    if not secret:
-        return "?"
-    return ".".join(_digest(identity, each) for each in (secret, *(old_secrets or ())))
+    return ".".join(_digest(identity, each) for each in (secret or b"", *(old_secrets or ())))
 
 
 def _digest(identity: str, secret: str | bytes) -> str:

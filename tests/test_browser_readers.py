@@ -93,6 +93,10 @@ def await_next_stream(site: Server, name: str) -> None:
     until(lambda: get(site, "/state")["opened"] > before and streams(site, name), "the next stream")
 
 
+def await_open(tab: Tab) -> None:
+    until(lambda: tab["state"] == "open", "the state")
+
+
 def await_change(tab: Tab, name: str = "first") -> None:
     until(lambda: tab["changes", name], "the page to be told")
     assert (tab["changes", name], tab["state", name], tab["errors", name]) == (1, "closed", [])
@@ -443,16 +447,34 @@ def test_a_reader_stays_the_same_while_the_secret_key_changes(tabs: Tabs, site: 
     await_change(tabs.all[0])
 
 
-def test_tabs_without_a_secret_key_share_only_by_share(tabs: Tabs, alice: str, bob: str) -> None:
+def test_without_a_secret_key_readers_are_told_apart_all_the_same(tabs: Tabs, alice: str, bob: str) -> None:
+    """Those who log in by a token in a cookie, say, need none."""
     with Server("gevent", APP, env={"CONFIG": '{"SECRET_KEY": null}'}) as site:
-        for name, share in ((alice, ""), (alice, ""), (bob, "")):
-            tabs.open(site).follow("~", headers={"X-Reader": name}, share=share)
-        assert (streams(site, alice), streams(site, bob)) == (2, 1)
-        carol = new_name()
         for _ in range(2):
-            tabs.open(site).follow("~", headers={"X-Reader": carol}, share=carol)
-        assert streams(site, carol) == 1
+            tabs.open(site).page.evaluate(
+                """(name) => {
+                    window.reader = name;
+                    follow({ name: "first", channels: ["~"], options: { headers: () => ({ "X-Reader": reader }) } });
+                }""",
+                alice,
+            )
+        for tab in tabs.all:
+            await_open(tab)
+        assert streams(site, alice) == 1
+        for tab in tabs.all:
+            tab.page.evaluate("(name) => (window.reader = name)", bob)
+        post(site, f"/disconnect/{alice}")
+        for tab in tabs.all:
+            await_change(tab)
+        assert (streams(site, alice), streams(site, bob)) == (0, 0)
         site.kill()
+
+
+def test_tabs_of_a_server_without_tags_share_by_share(tabs: Tabs, site: Server, alice: str) -> None:
+    post(site, "/says-reader", False)
+    for _ in range(2):
+        tabs.open().follow("~", headers={"X-Reader": alice}, share=alice)
+    assert streams(site, alice) == 1
 
 
 def test_a_tag_is_the_same_for_one_reader_and_names_none() -> None:
@@ -462,7 +484,9 @@ def test_a_tag_is_the_same_for_one_reader_and_names_none() -> None:
     assert {len(tag) for tag in tags} == {16}
     assert tag_reader("alice", "new", ["a secret", b"another"]) == f"{tag_reader('alice', 'new')}.{tags[0]}.{tags[2]}"
     assert tag_reader("al\xefce \u20ac", "a secret").isascii()
-    assert (tag_reader(None, "a secret"), tag_reader("alice", None), tag_reader("alice", "")) == ("-", "?", "?")
+    assert tag_reader(None, "a secret") == tag_reader(None, None) == "-"
+    without = [tag_reader("alice", None), tag_reader("alice", ""), tag_reader("bob", None)]
+    assert without[0] == without[1] != without[2]
 
 
 def test_a_head_says_who_reads_each_channel_and_opens_no_stream(site: Server, alice: str) -> None:

@@ -15,7 +15,7 @@ export const OWN = "~";
 /** The tag of a channel that the server gives without knowing who reads. */
 export const ANYBODY = "-";
 
-/** The tag of a reader that the server knows, but cannot tell from others: it has no SECRET_KEY. */
+/** The tag of a reader of whom the server says nothing, because it is one of an older version. */
 export const SOMEBODY = "?";
 
 /**
