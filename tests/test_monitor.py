@@ -166,6 +166,7 @@ def test_debug_mode_opens_it_to_loopback_addresses(address: str) -> None:
         ("127.0.0.1", {"X-Forwarded-Host": "localhost"}),
         ("127.0.0.1", {"X-Real-IP": "192.168.1.7"}),
         ("127.0.0.1", {"Via": "1.1 proxy"}),
+        ("127.0.0.1", {"X-Forwarded-Proto": "https"}),
     ],
 )
 def test_debug_mode_opens_it_to_nobody_on_another_machine(address: str, headers: dict[str, str]) -> None:
@@ -180,6 +181,18 @@ def test_debug_mode_opens_it_to_nobody_on_another_machine(address: str, headers:
         assert "@sse.monitor_access" in response.get_data(as_text=True)
     sse.monitor_access(lambda: True)
     assert statuses(client, headers) == {200, 201, 308}, "where there is a rule, it decides"
+
+
+def test_debug_mode_opens_it_to_no_proxy_that_says_nothing_in_http_1_0() -> None:
+    """As nginx's ``proxy_pass http://localhost:5000;`` does, if nothing else is said."""
+    app, sse = make_app()
+    app.debug = True
+    serve: Any = app.wsgi_app
+    as_proxy: Any = lambda environ, start: serve({**environ, "SERVER_PROTOCOL": "HTTP/1.0"}, start)  # noqa: E731
+    app.wsgi_app = as_proxy  # type: ignore[method-assign]
+    assert statuses(app.test_client()) == {403}
+    sse.monitor_access(lambda: True)
+    assert statuses(app.test_client()) == {200, 201, 308}, "where there is a rule, it decides"
 
 
 def test_a_rule_opens_every_endpoint_and_closes_it_again() -> None:

@@ -26,7 +26,16 @@ _LOCAL = re.compile(
 )
 
 #: By these headers proxies show themselves. A proxy that sends none looks like a browser on this machine.
-_FORWARDED = ("Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-Ip")
+_FORWARDED = (
+    "Forwarded",
+    "Via",
+    "X-Forwarded-For",
+    "X-Forwarded-Host",
+    "X-Forwarded-Port",
+    "X-Forwarded-Proto",
+    "X-Forwarded-Server",
+    "X-Real-Ip",
+)
 
 _CLOSED = (
     "the monitor is closed, because the app is not in debug mode and nobody has opened it: say who may see it, "
@@ -107,6 +116,8 @@ def _elsewhere() -> str | None:
         return f"at {request.host!r}"
     if not _is_loopback(request.remote_addr or ""):
         return f"from {request.remote_addr!r}"
+    if request.environ.get("SERVER_PROTOCOL") == "HTTP/1.0":  # no browser's, but nginx's where nobody has set another
+        return "in HTTP/1.0, as proxies ask"
     header = next((name for name in _FORWARDED if name in request.headers), None)
     return None if header is None else f"with the header {header}"
 
