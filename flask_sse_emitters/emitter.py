@@ -347,7 +347,7 @@ class SseEmitter:
                 return
             membership.served = ENDED
         self._catch_up()
-        self._end(CloseReason.COMPLETED, is_told=True)
+        self._end(CloseReason.COMPLETED, awaits_channels=True)
 
     def _catch_up(self) -> None:
         """Deliver now what lists have been given, and end if one of them is to end."""
@@ -356,7 +356,7 @@ class SseEmitter:
             if errands := membership.outstanding():
                 self._take_errands(errands, membership)
         if any(membership.served == ENDED for membership in memberships):
-            self._end(CloseReason.COMPLETED, is_told=True)
+            self._end(CloseReason.COMPLETED, awaits_channels=True)
 
     def _take_errands(self, errands: list[tuple[int, Frame | None]], membership: Membership) -> None:
         frames: list[Frame] = []
@@ -588,14 +588,12 @@ class SseEmitter:
         *,
         is_withdrawn: bool = False,
         awaits_channels: bool = False,
-        is_told: bool = False,
     ) -> bool:
         """End it, unless it has ended. The farewell follows all that is pending, where that is still written.
 
         :param is_withdrawn: drop what has not been taken yet.
         :param awaits_channels: what was published before to its channels counts as pending, also where this process
             has not been told of it yet.
-        :param is_told: its channels have been told all of that.
         """
         with self._guard:
             if self._reason is not None:
@@ -608,10 +606,12 @@ class SseEmitter:
                 self._drop_unwritten()
             over = self._outlet is None
             busy = None if self._idle else self._outlet
-            staying = [each for each in self._memberships if awaits_channels and each.list.is_told_later]
+            channels = [each for each in self._memberships if awaits_channels and each.list.is_told_later]
+            untold = [each for each in channels if each.served != ENDED]  # others have ended it, and been told
+            staying = channels if untold else []
             if staying:  # what was published until now is no more than the broker keeps
                 self._settings = replace(self._settings, max_pending=sys.maxsize, max_pending_bytes=sys.maxsize)
-            sleeper, left = self._part_from_all_but(staying, is_told=is_told)
+            sleeper, left = self._part_from_all_but(staying, is_told=awaits_channels)
         for membership in left:
             membership.leave()
         if timer is not None:
@@ -620,8 +620,8 @@ class SseEmitter:
             sleeper.wake()
         if busy is not None and reason in _CUT:
             busy.cut()
-        if staying:
-            self._await_channels(staying)
+        if untold:
+            self._await_channels(untold)
         if over:  # no outlet will say so
             self._leave_register()
         self._callbacks.release(reason, error, self._settings.context)
@@ -634,10 +634,10 @@ class SseEmitter:
         """Whether lists may still give it events."""
         return self._reason is None or bool(self._memberships)
 
-    def _await_channels(self, staying: Sequence[Membership]) -> None:
-        """Stay in the lists of channels until each has been told all that was published before the end."""
-        all_told = Countdown(len(staying), self._leave_channels)
-        for membership in staying:
+    def _await_channels(self, untold: Sequence[Membership]) -> None:
+        """Leave the lists of channels once each of these has been told all that was published before the end."""
+        all_told = Countdown(len(untold), self._leave_channels)
+        for membership in untold:
             membership.list.look_again(all_told)
 
     def _leave_channels(self) -> None:

@@ -153,7 +153,10 @@ class SseEmitters:
         return reached
 
     def complete(self) -> None:
-        """End every stream of the list, after all that was sent before. The list can be used on."""
+        """End every stream of the list, after all that was sent before. The list can be used on.
+
+        Streams of channels end as after :meth:`SseEmitter.complete`, which waits for what was published to them.
+        """
         self._put([None])
         self._give_way()
 

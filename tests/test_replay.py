@@ -273,6 +273,24 @@ def test_list_completed_after_publish_ends_streams_after_what_was_published(held
         assert texts(one.ready()) == texts(two.ready()) == ["1", "2"]
 
 
+@pytest.mark.parametrize("completed", ["another channel", "plain list"])
+def test_stream_completed_with_a_list_gets_what_was_published_to_its_channels(held: HeldBoard, completed: str) -> None:
+    with held.open("a", "b") as stream:
+        held.broker.start("a")
+        held.broker.start("b")
+        assert stream.ready() == []
+        emitter = next(iter(held.sse.channel("b").emitters))
+        plain = SseEmitters()
+        plain.add(emitter)
+        held.publish("b", 1)
+        (plain if completed == "plain list" else held.sse.channel("a").emitters).complete()
+        until(lambda: not emitter.is_open, "its end")
+        assert stream.ready() == []
+        held.broker.tell("b")
+        assert texts(stream.ready()) == ["1"]
+        assert [len(held.sse.channel(name).emitters) for name in "ab"] == [0, 0]
+
+
 def test_list_completed_while_another_thread_tells_ends_after_what_was_published(board: Board) -> None:
     """On memory:// one thread tells at a time, and leaves what comes meanwhile to later."""
     feed = board.sse.channel("a").emitters
