@@ -131,6 +131,26 @@ def test_ids_go_on_under_another_epoch_only_where_a_restart_may_lose_events(dura
         assert third == moved(second, 1)
 
 
+def test_a_replica_that_is_started_again_as_the_master_gives_no_lost_id() -> None:
+    """It was behind, and has all that it ever had: it syncs every write."""
+    durable = ("--appendonly", "yes", "--appendfsync", "always")
+    with RedisServer(*durable) as master, RedisServer(*durable) as replica:
+        client = client_of(replica)
+        client.replicaof("127.0.0.1", master.port)
+        until(lambda: client.info("replication")["master_link_status"] == "up", "a replica")
+        until(lambda: not client.info("persistence")["aof_rewrite_in_progress"], "its file")
+        with closing_board(master.url) as before:
+            before.publish("a", *range(3))
+            client_of(master).wait(1, 0)
+            client.replicaof("127.0.0.1", 1)
+            lost = before.publish("a", "lost")
+        replica.kill()
+        replica.start()
+        with closing_board(replica.url) as after:
+            assert after.publish("a", "new") != lost
+            assert gap_of(board_reads(after, "a", last=lost[0], count=5))["requested"] == lost[0]
+
+
 def test_a_process_that_knew_more_notices_it_though_another_one_published_first() -> None:
     with RedisServer() as server:
         quick, knows = make_broker(server.url), make_broker(server.url)

@@ -158,7 +158,7 @@ class RedisBroker(Broker):
             return answer
 
         answer = run("")
-        while answer[0] == b"?":  # another server is the master: see PUBLISH
+        if answer[0] == b"?":  # another server is the master: see PUBLISH
             answer = run("1" if client.is_durable() else "0")
         return answer
 

@@ -3,7 +3,8 @@
 Of a channel there are, with names that Redis Cluster keeps in one slot:
 
 * ``<prefix>:{<channel>}:at``, a hash: its epoch, the offset of its newest event, the bounds it was last given, the
-  Redis server that was the master then (``server``), and where former epochs ended (``former``).
+  Redis server that was the master then (``server``), whether there were replicas at any time (``replicas``), and where
+  former epochs ended (``former``).
 * ``<prefix>:{<channel>}:log``, a stream of the events that are kept: the offset is the first part of an entry's id.
 * ``<prefix>:{<channel>}:key:<key>``: the id of the event that was published with this key.
 * ``<prefix>:{<channel>}@<db>``, where each event is announced to who listens.
@@ -102,6 +103,7 @@ end
 #: Gives the event an offset, keeps it, and announces it. Where another server is the master, which may lack events that
 #: were confirmed, offsets go on under another epoch: so no event gets the id of a lost one. Whether a server that was
 #: started again may lack any depends on its settings: where these were not asked for yet, gives ``?`` and does nothing.
+#: Where there were replicas, no setting rules that out: this may be one of them, which was behind.
 #: Where the log is something else, or ends with an entry that this package never made, it is deleted and begun anew:
 #: clients that lack some of it are told of a gap.
 #:
@@ -117,7 +119,8 @@ end
 {_READ_CHANNEL}
 if epoch and is_other then
   if is_durable == '' then return {{'?', 0, 0, 0, ''}} end
-  if is_durable == '0' or not string.match(info, 'master_replid2:0+%s') then
+  local may_lag = redis.call('HGET', at, 'replicas') or not string.match(info, 'master_replid2:0+%s')
+  if is_durable == '0' or may_lag then
     former = epoch .. ':' .. (offset or '0') .. ' ' .. (former or '')
     former = string.match(former, '^' .. string.rep('%S+ ', {FORMER_KEPT})) or former
     redis.call('HSET', at, 'epoch', new, 'former', former)
@@ -134,6 +137,7 @@ end
 local other = kept and (kept ~= events or kept_ms ~= ms) and kept .. ' ' .. (kept_ms or '0') or ''
 {_NOW}
 redis.call('HSET', at, 'events', events, 'ms', ms, 'last', now, 'server', master)
+if string.match(info, 'connected_slaves:[1-9]') then redis.call('HSET', at, 'replicas', 1) end
 redis.call('PEXPIRE', at, {EPOCH_MS})
 local is_begun = 0
 if tonumber(events) > 0 then
