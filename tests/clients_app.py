@@ -74,6 +74,10 @@ def cut(how: str) -> dict[str, Any]:
     emitters = list(dict.fromkeys(emitter for name in wanted["channels"] for emitter in sse.channel(name).emitters))
     clients: list[Any] = [emitter._direct._client for emitter in emitters]  # type: ignore[union-attr]
     at = time.monotonic()
+    if how == "halfway":
+        half = Event(wanted["numbers"][0], id=next_id(wanted["channels"][0])).encode().rstrip(b"\n")
+        for client in clients:
+            client.send(chunk(half))
     for emitter, client in zip(emitters, clients, strict=True):
         if how == "end":
             emitter.complete()
@@ -81,12 +85,13 @@ def cut(how: str) -> dict[str, Any]:
             if how == "reset":
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             emitter._disconnect(ConnectionResetError("cut by the test"))
-    ids = publish()
-    if how == "halfway":  # the event loop has not closed them yet
-        half = Event(wanted["numbers"][0], id=ids[0]).encode().rstrip(b"\n")
-        for client in clients:
-            client.send(chunk(half))
-    return {"at": at, "ids": ids, "cut": len(emitters)}
+    return {"at": at, "ids": publish(), "cut": len(emitters)}
+
+
+def next_id(channel: str) -> str:
+    """Give the id of the event that is published next."""
+    log = sse.channel(channel).emitters.log  # type: ignore[attr-defined]
+    return f"{log.epoch}-{log.newest + 1}"
 
 
 @app.get("/pages/<path:path>")
