@@ -84,8 +84,8 @@ class Feed(SseEmitters):
     def complete(self) -> None:
         """End every stream of the list, after all that was published before, in any process. The list can be used on.
 
-        Never waits. Where the broker has to be asked what was published, streams end when it has answered, and those
-        that join meanwhile end as well.
+        Never waits for the broker. Where that has to be asked what was published, streams end when it has answered, and
+        those that join meanwhile end as well. As every send, it may wait a moment where too much is to be delivered.
         """
         self.look_again(lambda: self._put([None]))
         self._give_way()

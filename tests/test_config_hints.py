@@ -105,8 +105,11 @@ def test_lifetime_in_seconds_is_not_warned_of() -> None:
     assert sse.stats()["warnings"] == []
 
 
-def test_lifetime_without_any_app_is_accepted() -> None:
-    SseEmitter(timeout=60_000).complete()
+def test_lifetime_without_any_app_is_accepted(caplog: pytest.LogCaptureFixture) -> None:
+    emitter = SseEmitter(timeout=60_000)
+    assert emitter.is_open
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+    emitter.complete()
 
 
 def test_event_larger_than_what_may_be_pending_is_warned_of() -> None:
