@@ -29,6 +29,7 @@ docs: $(VENV)/.test
 lint: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/mypy
 
 pytest: $(VENV)/.test $(NPM)/.installed

@@ -14,8 +14,8 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from flask_sse_emitters.brokers.redis_presence import COUNT_AFTER, COUNT_EVERY
-from flask_sse_emitters.settings import DEFAULTS
+from flask_sse_emitters.brokers.redis.presence import COUNT_AFTER, COUNT_EVERY
+from flask_sse_emitters.config.settings import DEFAULTS
 
 from .measure import (
     FOREIGN_REDIS,

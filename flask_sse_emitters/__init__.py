@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from .callbacks import CloseReason
-from .channel import Channel
-from .copy_on_write import CopyOnWriteList
-from .emitter import SseEmitter
-from .emitters import SseEmitters
+from .broadcast.copy_on_write import CopyOnWriteList
+from .broadcast.emitters import SseEmitters
+from .channels.channel import Channel
 from .errors import (
     AccessDenied,
     BrokerUnavailable,
+    CloseReason,
     EmitterClosed,
     InvalidChannel,
     InvalidEvent,
@@ -18,9 +17,10 @@ from .errors import (
     TooManyClients,
     UnsupportedWorker,
 )
-from .event import Event, EventBuilder
 from .extension import SSE
 from .publisher import Publisher
+from .streams.emitter import SseEmitter
+from .wire.event import Event, EventBuilder
 
 __all__ = [
     "SSE",

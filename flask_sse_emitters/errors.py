@@ -1,11 +1,19 @@
-"""Everything this package raises on purpose. Each message names what to change."""
+"""How a stream can end, and everything this package raises on purpose. Each message names what to change."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from enum import Enum
 
-if TYPE_CHECKING:
-    from .callbacks import CloseReason
+
+class CloseReason(Enum):
+    """How a stream ended."""
+
+    COMPLETED = "completed"  #: ``complete()`` was called
+    TIMEOUT = "timeout"  #: its lifetime was over
+    DISCONNECTED = "disconnected"  #: the client left, or took nothing for ``SSE_WRITE_SECONDS``
+    ERROR = "error"  #: ``complete_with_error()`` was called, its request failed, or no view returned it in time
+    OVERFLOW = "overflow"  #: more events were pending than allowed
+    SHUTDOWN = "shutdown"  #: the worker stops, or ``sse.shutdown()`` was called
 
 
 class SseError(Exception):

@@ -9,20 +9,20 @@ from typing import Any, NoReturn, TypeVar, overload
 
 from flask import Blueprint, Flask, Response, current_app, has_app_context
 
-from .access import Rule, Rules
-from .answers import handle_denials
-from .blueprint import make_blueprint
-from .channel import UNSAID, Channel, Channels, Options, check_name, private_name
-from .cli import commands
-from .config_hints import config_hints
-from .emitter import SseEmitter
-from .emitters import SseEmitters
+from .access.revocation import Revocation
+from .access.rules import Rule, Rules
+from .broadcast.emitters import SseEmitters
+from .channels.channel import UNSAID, Channel, Channels, Options, check_name, private_name
+from .config.hints import config_hints
+from .config.settings import EXTENSION, Settings, checked, made_in_request, read_config, register
 from .errors import NotInitialized
-from .grants import check_identity
-from .monitor import Gate, MonitorRule, make_monitor
-from .revocation import Revocation
-from .settings import EXTENSION, Settings, checked, made_in_request, read_config, register
-from .state import State
+from .server.app_state import State
+from .server.denials import handle_denials
+from .server.endpoints import make_blueprint
+from .streams.emitter import SseEmitter
+from .streams.identity import check_identity
+from .tools.cli import commands
+from .tools.monitor import Gate, MonitorRule, make_monitor
 
 _Rule = TypeVar("_Rule", bound=Rule)
 _MonitorRule = TypeVar("_MonitorRule", bound=MonitorRule)
@@ -213,7 +213,7 @@ class SSE:
 
         It is called in the request, once for each channel, before anything is registered, and may block. It returns
         whether the channel may be read; or a str, which is a yes, and the identity of the reader; or an
-        :class:`.access.Grant`. An empty str, or None, is a no. The channel ``~``, which is the reader's own, is asked
+        :class:`.Grant`. An empty str, or None, is a no. The channel ``~``, which is the reader's own, is asked
         for like any other; there it takes an identity. What it raises is a no, too, and logged;
         :class:`AccessDenied` can make it a 401.
 
@@ -273,7 +273,7 @@ class SSE:
         revoked = Revocation(
             None if identity is None else check_identity(identity), None if channel is None else check_name(channel)
         )
-        self._channels().revoke(revoked)
+        self._state().revoke(revoked)
 
     def recheck(self, identity: str) -> None:
         """Ask the rule again about every stream of this reader, in every process, and end those that it denies.
@@ -284,7 +284,7 @@ class SSE:
 
         :raises BrokerUnavailable: where other processes could not be told; call it again.
         """
-        self._channels().revoke(Revocation(check_identity(identity), None, asks=True))
+        self._state().revoke(Revocation(check_identity(identity), None, asks=True))
 
     @cached_property
     def blueprint(self) -> Blueprint:

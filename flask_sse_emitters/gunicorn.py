@@ -12,8 +12,8 @@ import os
 from contextlib import suppress
 from typing import Any
 
-from .streams import drain_all
-from .worker import note_worker
+from .server.worker import note_worker
+from .streams.registry import drain_all
 
 __all__ = ["child_exit", "post_worker_init", "worker_int"]
 

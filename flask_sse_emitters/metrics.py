@@ -17,16 +17,16 @@ from weakref import WeakSet
 
 from flask import Flask, request_started, request_tearing_down
 
+from .config.settings import EXTENSION
 from .errors import NotInitialized
 from .extension import SSE
-from .figures import COUNTERS, GAUGES, Figure, Stats
-from .lanes import call_and_log
-from .metric_files import reserve
-from .parking import begin_anew_in_child, guard, pause
-from .scheduler import FIGURES, SCHEDULER
-from .settings import EXTENSION
+from .runtime.parking import begin_anew_in_child, guard, pause
+from .runtime.scheduler import FIGURES, SCHEDULER
+from .runtime.worker_pool import call_and_log
+from .server.app_state import State
 from .signals import broker_changed, emitter_opened, event_published
-from .state import State
+from .tools.metric_definitions import COUNTERS, GAUGES, Figure, Stats
+from .tools.metric_files import reserve
 
 try:
     from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
@@ -42,7 +42,7 @@ except ModuleNotFoundError as error:
 
 __all__ = ["BUCKETS", "INTERVAL", "SseMetrics"]
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("flask_sse_emitters.metrics")
 
 #: Seconds from one time to the next that a process brings its files up to date, while it has anything to say.
 INTERVAL = 2.0

@@ -6,9 +6,9 @@ from types import TracebackType
 from typing import Any
 
 from .brokers import broker_of
-from .channel import check_key, check_name, frame_to_publish, private_name
-from .event import plain_text
-from .settings import DEFAULTS, Duration, Settings, checked
+from .channels.channel import check_key, check_name, frame_to_publish, private_name
+from .config.settings import DEFAULTS, Duration, Settings, checked
+from .wire.event import plain_text
 
 
 class Publisher:

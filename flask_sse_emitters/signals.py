@@ -19,7 +19,7 @@ from blinker import NamedSignal, Namespace
 
 __all__ = ["broker_changed", "emitter_closed", "emitter_opened", "event_published", "gap_sent"]
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("flask_sse_emitters.signals")
 
 _signals = Namespace()
 

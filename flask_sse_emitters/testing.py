@@ -11,13 +11,13 @@ from typing import Any
 from flask.testing import FlaskClient
 
 from .brokers import Start
-from .channel import name_for_operator
-from .decoder import EventDecoder, decode
+from .channels.channel import name_for_operator
 from .errors import BrokerUnavailable
-from .event import Event
 from .extension import SSE
-from .frames import Frame
-from .wsgi import WITNESS, Stream
+from .wire.decoder import EventDecoder, decode
+from .wire.event import Event
+from .wire.frame import Frame
+from .writers.response_body import WITNESS, Stream
 
 #: How long a shared broker may take to say what there is.
 BROKER_SECONDS = 10.0

@@ -12,7 +12,7 @@ from typing import Any
 from flask import Flask, Response, request, send_from_directory
 
 from flask_sse_emitters import SSE, Event
-from flask_sse_emitters.frames import chunk
+from flask_sse_emitters.wire.frame import chunk
 
 HERE = Path(__file__).parent
 

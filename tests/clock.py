@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from flask_sse_emitters import SseEmitter
-from flask_sse_emitters.scheduler import CALLBACKS, Scheduler, Timer
+from flask_sse_emitters.runtime.scheduler import CALLBACKS, Scheduler, Timer
 
 
 class ManualScheduler(Scheduler):

@@ -14,8 +14,8 @@ from flask.typing import ResponseReturnValue
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
 from flask_sse_emitters import SSE, SseEmitter, SseEmitters
-from flask_sse_emitters.parking import is_green
-from flask_sse_emitters.sockets import SOCKETS
+from flask_sse_emitters.runtime.parking import is_green
+from flask_sse_emitters.runtime.socket_monitor import SOCKETS
 
 sse = SSE()
 streams = Blueprint("streams", __name__)

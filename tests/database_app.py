@@ -14,7 +14,7 @@ from sqlalchemy import Engine, QueuePool, event
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from flask_sse_emitters import SSE, SseEmitter
-from flask_sse_emitters.scheduler import SCHEDULER
+from flask_sse_emitters.runtime.scheduler import SCHEDULER
 
 
 class Base(DeclarativeBase):

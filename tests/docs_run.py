@@ -19,7 +19,7 @@ from flask import Flask
 from werkzeug.routing import Rule
 
 from flask_sse_emitters.testing import OpenStream
-from flask_sse_emitters.wsgi import WITNESS, Stream
+from flask_sse_emitters.writers.response_body import WITNESS, Stream
 
 #: What stands for each variable part of a URL.
 PART = "7"

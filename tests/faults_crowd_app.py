@@ -17,7 +17,7 @@ from flask import Flask, request
 from flask.typing import ResponseReturnValue
 
 from flask_sse_emitters import SSE, SseEmitter, SseEmitters
-from flask_sse_emitters.parking import guard, is_green, native
+from flask_sse_emitters.runtime.parking import guard, is_green, native
 
 app = Flask(__name__)
 app.config.update(json.loads(os.environ.get("CONFIG", "{}")))

@@ -11,7 +11,7 @@ from flask import Flask, request
 from flask.typing import ResponseReturnValue
 
 from flask_sse_emitters import SSE, EmitterClosed, SseEmitter, SseEmitters
-from flask_sse_emitters.parking import guard
+from flask_sse_emitters.runtime.parking import guard
 
 app = Flask(__name__)
 app.config["SSE_HANDOFF"] = os.environ.get("SSE_HANDOFF", "auto")

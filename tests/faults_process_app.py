@@ -17,7 +17,7 @@ from flask import request
 from flask.typing import ResponseReturnValue
 
 from flask_sse_emitters import SseEmitter
-from flask_sse_emitters.parking import is_green, native
+from flask_sse_emitters.runtime.parking import is_green, native
 
 from .channels_app import app, emitters, sse
 from .waiting import PATIENCE

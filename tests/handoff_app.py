@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from flask import Blueprint, Flask, Response, request
 from flask.typing import ResponseReturnValue
 
-from flask_sse_emitters.parking import native
+from flask_sse_emitters.runtime.parking import native
 
 from .contract_app import create_app, emitters, journals, lists, make, sse
 

@@ -89,7 +89,7 @@ class Explorer:
         return self._crew[:count]
 
     def guard(self) -> ControlledGuard:
-        """What takes the place of :func:`flask_sse_emitters.parking.guard`."""
+        """What takes the place of :func:`flask_sse_emitters.runtime.parking.guard`."""
         return ControlledGuard(self)
 
     def quiet_guard(self) -> ControlledGuard:
@@ -97,7 +97,7 @@ class Explorer:
         return ControlledGuard(self, is_quiet=True)
 
     def parker(self) -> ControlledParker:
-        """What takes the place of :func:`flask_sse_emitters.parking.parker`."""
+        """What takes the place of :func:`flask_sse_emitters.runtime.parking.parker`."""
         return ControlledParker(self)
 
     def rest(self, condition: Callable[[], bool]) -> None:

@@ -14,7 +14,7 @@ from flask.typing import ResponseReturnValue
 from flask_login import LoginManager, UserMixin, current_user, login_required, login_user, logout_user
 
 from flask_sse_emitters import SSE
-from flask_sse_emitters.scheduler import SCHEDULER
+from flask_sse_emitters.runtime.scheduler import SCHEDULER
 
 FOLDER = Path(os.environ.get("FOLDER", ""))
 

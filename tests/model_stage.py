@@ -7,16 +7,22 @@ from typing import Any
 
 import pytest
 
-from flask_sse_emitters import CloseReason, SseEmitter, copy_on_write, direct, emitter, emitters, history, streams, wsgi
+from flask_sse_emitters import CloseReason, SseEmitter
+from flask_sse_emitters.broadcast import copy_on_write, emitters
 from flask_sse_emitters.brokers import Broker, memory
+from flask_sse_emitters.brokers import event_log as history
+from flask_sse_emitters.brokers.event_log import Bounds
 from flask_sse_emitters.brokers.memory import MemoryBroker
-from flask_sse_emitters.event import Event
-from flask_sse_emitters.feed import Feed
-from flask_sse_emitters.frames import make_frame
-from flask_sse_emitters.history import Bounds
-from flask_sse_emitters.replay import Pages, Replay
-from flask_sse_emitters.settings import DEFAULTS
+from flask_sse_emitters.channels.replay import Pages, Replay
+from flask_sse_emitters.channels.subscription import Feed
+from flask_sse_emitters.config.settings import DEFAULTS
+from flask_sse_emitters.streams import emitter
+from flask_sse_emitters.streams import registry as streams
 from flask_sse_emitters.testing import decode
+from flask_sse_emitters.wire.event import Event
+from flask_sse_emitters.wire.frame import make_frame
+from flask_sse_emitters.writers import response_body as wsgi
+from flask_sse_emitters.writers import socket_writer as direct
 
 from .clock import ManualScheduler, emitter_at
 from .interleavings import Explorer
@@ -74,10 +80,10 @@ class Stage:
         patch.setattr(emitter, "shared_guard", explorer.guard)
         for module in (memory, streams):
             patch.setattr(module, "guard", explorer.quiet_guard)
-        patch.setattr("flask_sse_emitters.replay.guard", explorer.quiet_guard)
+        patch.setattr("flask_sse_emitters.channels.replay.guard", explorer.quiet_guard)
         for module in (emitters, direct):
             patch.setattr(module, "SCHEDULER", self.background)
-        patch.setattr("flask_sse_emitters.replay.SCHEDULER", self.background)
+        patch.setattr("flask_sse_emitters.channels.replay.SCHEDULER", self.background)
         patch.setattr(emitters, "monotonic", lambda: 0.0)  # no walk takes longer than its slice
         patch.setattr(wsgi, "parker", explorer.parker)
         self._patch = patch

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from flask_sse_emitters import CloseReason, SseEmitter, SseEmitters
 from flask_sse_emitters.testing import decode
-from flask_sse_emitters.wsgi import Stream
+from flask_sse_emitters.writers.response_body import Stream
 
 from .clock import ManualScheduler, emitter_at
 from .waiting import until

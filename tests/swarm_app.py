@@ -13,7 +13,7 @@ from flask import Flask, request
 from flask.typing import ResponseReturnValue
 
 from flask_sse_emitters import SSE, BrokerUnavailable
-from flask_sse_emitters.parking import is_green, native
+from flask_sse_emitters.runtime.parking import is_green, native
 
 CHANNELS = ("a", "b", "c", "d", "e")
 

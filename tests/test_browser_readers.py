@@ -10,7 +10,7 @@ from flask import Flask
 from playwright.sync_api import Browser, Route, sync_playwright
 
 from flask_sse_emitters import SSE
-from flask_sse_emitters.grants import tag_reader
+from flask_sse_emitters.access.grants import tag_reader
 
 from .client import connected, get, new_name, post
 from .conftest import program

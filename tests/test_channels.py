@@ -27,8 +27,8 @@ from flask_sse_emitters import (
     SseEmitters,
     TooManyClients,
 )
-from flask_sse_emitters.neighbours import Taken
-from flask_sse_emitters.replay import PAGE_SECONDS, PAGES_KEPT, Page, Pages
+from flask_sse_emitters.channels.replay import PAGE_SECONDS, PAGES_KEPT, Page, Pages
+from flask_sse_emitters.streams.interfaces import Taken
 from flask_sse_emitters.testing import OpenStream, decode, open_stream, published
 
 from .clock import ManualScheduler

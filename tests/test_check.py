@@ -22,9 +22,9 @@ from click.testing import Result
 from flask import Flask
 
 from flask_sse_emitters import SSE
-from flask_sse_emitters.check import Finding, Plan, Target, check
-from flask_sse_emitters.check.connection import Unreachable, connect
-from flask_sse_emitters.check.wire import MOST_BYTES, Answer, speaks_http2
+from flask_sse_emitters.tools.check import Finding, Plan, Target, check
+from flask_sse_emitters.tools.check.connection import Unreachable, connect
+from flask_sse_emitters.tools.check.wire import MOST_BYTES, Answer, speaks_http2
 
 from .conftest import cli_runner
 from .servers import ROOT
@@ -40,8 +40,8 @@ FRESH = "Cache-Control: no-cache"
 @pytest.fixture(autouse=True)
 def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Servers of these tests do at once what they do."""
-    monkeypatch.setattr("flask_sse_emitters.check.LOOK", 0.3)
-    monkeypatch.setattr("flask_sse_emitters.check.REPLAY", 0.3)
+    monkeypatch.setattr("flask_sse_emitters.tools.check.LOOK", 0.3)
+    monkeypatch.setattr("flask_sse_emitters.tools.check.REPLAY", 0.3)
 
 
 def told(request: Request, **said: object) -> str:
@@ -117,7 +117,7 @@ def test_a_name_without_an_address_is_said_so(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_server_that_says_nothing_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flask_sse_emitters.check.wire.STEP_SECONDS", 0.2)
+    monkeypatch.setattr("flask_sse_emitters.tools.check.wire.STEP_SECONDS", 0.2)
 
     def silent(request: Request) -> Iterator[bytes]:
         yield request.hold()
@@ -130,9 +130,9 @@ def test_a_server_that_says_nothing_is_not_waited_for_long(monkeypatch: pytest.M
 @pytest.fixture
 def step(monkeypatch: pytest.MonkeyPatch) -> float:
     """So many seconds an answer has until its headers are there. What is late by then may say so at leisure."""
-    monkeypatch.setattr("flask_sse_emitters.check.STEP_SECONDS", 0.3)
-    monkeypatch.setattr("flask_sse_emitters.check.wire.STEP_SECONDS", 0.3)
-    monkeypatch.setattr("flask_sse_emitters.check.wire.GRACE", PATIENCE)
+    monkeypatch.setattr("flask_sse_emitters.tools.check.STEP_SECONDS", 0.3)
+    monkeypatch.setattr("flask_sse_emitters.tools.check.wire.STEP_SECONDS", 0.3)
+    monkeypatch.setattr("flask_sse_emitters.tools.check.wire.GRACE", PATIENCE)
     return 0.3
 
 
@@ -234,7 +234,7 @@ def test_a_name_that_is_looked_up_for_long_is_not_waited_for(monkeypatch: pytest
         goes_on.wait()
         raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure")
 
-    monkeypatch.setattr("flask_sse_emitters.check.wire.GRACE", 0.0)
+    monkeypatch.setattr("flask_sse_emitters.tools.check.wire.GRACE", 0.0)
     monkeypatch.setattr(socket, "getaddrinfo", no_address)
     try:
         found = findings_at("http://streams.invalid/")
@@ -356,7 +356,7 @@ def test_a_stream_that_says_nothing_is_named() -> None:
 
 
 def test_lumps_of_another_kind_of_server_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flask_sse_emitters.check.LOOK", 3.5)
+    monkeypatch.setattr("flask_sse_emitters.tools.check.LOOK", 3.5)
 
     def lumpy(request: Request) -> Iterator[bytes]:
         yield head(FRESH)
@@ -397,8 +397,8 @@ def test_a_stream_that_is_cut_at_once_is_named() -> None:
 
 
 def test_a_heartbeat_that_does_not_come_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flask_sse_emitters.check.SLACK", 0.5)
-    monkeypatch.setattr("flask_sse_emitters.check.times.SLACK", 0.5)
+    monkeypatch.setattr("flask_sse_emitters.tools.check.SLACK", 0.5)
+    monkeypatch.setattr("flask_sse_emitters.tools.check.times.SLACK", 0.5)
 
     def without(request: Request) -> Iterator[bytes]:
         yield head(told(request, heartbeat=0.2), FRESH)
@@ -675,7 +675,7 @@ def test_a_certificate_that_nobody_knows_is_named(context: ssl.SSLContext) -> No
 
 
 def test_a_server_without_tls_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flask_sse_emitters.check.wire.STEP_SECONDS", 0.3)
+    monkeypatch.setattr("flask_sse_emitters.tools.check.wire.STEP_SECONDS", 0.3)
     with TinyServer(good) as server:
         found = findings_at(server.url.replace("http:", "https:"))
     assert faults(found) == ["tls"]

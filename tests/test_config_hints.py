@@ -11,7 +11,7 @@ import pytest
 from flask import Flask
 
 from flask_sse_emitters import SSE, SseEmitter
-from flask_sse_emitters.settings import Settings, read_config
+from flask_sse_emitters.config.settings import Settings, read_config
 
 
 @pytest.fixture(autouse=True)

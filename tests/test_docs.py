@@ -20,7 +20,7 @@ from flask import Flask
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from flask_sse_emitters import SSE
-from flask_sse_emitters.settings import _CHECKS, Settings
+from flask_sse_emitters.config.settings import _CHECKS, Settings
 
 from . import docs_shell
 from .conftest import program

@@ -12,9 +12,9 @@ import pytest
 from flask import Flask, current_app, g
 
 from flask_sse_emitters import SSE, CloseReason, EmitterClosed, Event, InvalidEvent, SseEmitter, SseEmitters, SseError
-from flask_sse_emitters.emitter import HEARTBEAT
-from flask_sse_emitters.frames import Frame, make_frame
+from flask_sse_emitters.streams.emitter import HEARTBEAT
 from flask_sse_emitters.testing import decode
+from flask_sse_emitters.wire.frame import Frame, make_frame
 
 from .clock import ManualScheduler, emitter_at
 

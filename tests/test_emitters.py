@@ -14,11 +14,12 @@ from weakref import WeakSet
 import pytest
 from flask import Flask
 
-from flask_sse_emitters import SSE, CloseReason, CopyOnWriteList, Event, InvalidEvent, SseEmitter, SseEmitters, settings
-from flask_sse_emitters.direct import HandedOff
-from flask_sse_emitters.emitters import CROWD, CROWD_BYTES, OWN_SHARE, STRIDE
-from flask_sse_emitters.frames import Batch
-from flask_sse_emitters.sockets import SOCKETS
+from flask_sse_emitters import SSE, CloseReason, CopyOnWriteList, Event, InvalidEvent, SseEmitter, SseEmitters
+from flask_sse_emitters.broadcast.emitters import CROWD, CROWD_BYTES, OWN_SHARE, STRIDE
+from flask_sse_emitters.config import settings
+from flask_sse_emitters.runtime.socket_monitor import SOCKETS
+from flask_sse_emitters.wire.frame import Batch
+from flask_sse_emitters.writers.socket_writer import HandedOff
 
 from .clock import ManualScheduler, emitter_at
 from .stress import texts_of
@@ -483,7 +484,9 @@ def test_a_walker_that_has_let_go_leaves_the_next_one_alone() -> None:
 def test_a_sender_serves_the_first_clients_and_leaves_the_others_to_the_background(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("flask_sse_emitters.emitters.monotonic", lambda: 0.0)  # its slice of time is not over before
+    monkeypatch.setattr(
+        "flask_sse_emitters.broadcast.emitters.monotonic", lambda: 0.0
+    )  # its slice of time is not over before
     emitters = SseEmitters()
     members = [emitters.add(SseEmitter()) for _ in range(1_000)]
     assert emitters.send("x") == 1_000
@@ -559,7 +562,7 @@ def test_callbacks_that_block_hold_no_event_up() -> None:
 
 def test_senders_give_way_where_events_are_sent_faster_than_handed_out(monkeypatch: pytest.MonkeyPatch) -> None:
     naps: list[float] = []
-    monkeypatch.setattr("flask_sse_emitters.emitters.pause", naps.append)
+    monkeypatch.setattr("flask_sse_emitters.broadcast.emitters.pause", naps.append)
     emitters, gate = SseEmitters(), _Gate()
     emitters.add(gate)
     sender = threading.Thread(target=emitters.send, args=(0,))
@@ -574,7 +577,7 @@ def test_senders_give_way_where_events_are_sent_faster_than_handed_out(monkeypat
 
 def test_list_waits_where_a_few_large_events_are_to_be_delivered(monkeypatch: pytest.MonkeyPatch) -> None:
     naps: list[float] = []
-    monkeypatch.setattr("flask_sse_emitters.emitters.pause", naps.append)
+    monkeypatch.setattr("flask_sse_emitters.broadcast.emitters.pause", naps.append)
     emitters, gate = SseEmitters(), _Gate()
     emitters.add(gate)
     sender = threading.Thread(target=emitters.send, args=(0,))

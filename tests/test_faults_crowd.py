@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import psutil
 import pytest
 
-from flask_sse_emitters.scheduler import CALLBACKS, IN_A_ROW, MAX_HELPERS, Scheduler
+from flask_sse_emitters.runtime.scheduler import CALLBACKS, IN_A_ROW, MAX_HELPERS, Scheduler
 
 from .client import Client, answer, connected, get, post
 from .faults_crowd_clients import Crowd, Visitor
@@ -216,7 +216,7 @@ def test_calls_wait_for_a_few_timers_and_not_for_all_that_are_due() -> None:
 GREENLETS = """
 from gevent import monkey; monkey.patch_all()
 import gevent, time
-from flask_sse_emitters.scheduler import SCHEDULER
+from flask_sse_emitters.runtime.scheduler import SCHEDULER
 begun, found, called = [], [], gevent.event.Event()
 SCHEDULER.call_soon(called.set)
 called.wait()

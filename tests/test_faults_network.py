@@ -21,8 +21,8 @@ from typing import Any
 import pytest
 
 from flask_sse_emitters import Event
-from flask_sse_emitters.direct import REFUSED
 from flask_sse_emitters.testing import EventDecoder, decode
+from flask_sse_emitters.writers.socket_writer import REFUSED
 
 from .client import Client, connected, get, new_name, post
 from .conftest import program

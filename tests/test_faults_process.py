@@ -24,9 +24,10 @@ import psutil
 import pytest
 
 from flask_sse_emitters import Publisher
-from flask_sse_emitters.brokers import redis_ear, redis_wire
-from flask_sse_emitters.brokers.redis_client import Script
-from flask_sse_emitters.scheduler import SCHEDULER
+from flask_sse_emitters.brokers.redis import scripts as redis_wire
+from flask_sse_emitters.brokers.redis import subscriber as redis_ear
+from flask_sse_emitters.brokers.redis.client import Script
+from flask_sse_emitters.runtime.scheduler import SCHEDULER
 
 from .client import Client, answer, connected, get, new_name, post
 from .conftest import program

@@ -14,8 +14,8 @@ import pytest
 from flask import Flask, current_app, has_app_context
 
 from flask_sse_emitters import SSE, BrokerUnavailable, CloseReason, Event, SseEmitter, SseEmitters, signals
-from flask_sse_emitters.brokers.redis_health import Health
-from flask_sse_emitters.brokers.redis_wire import read_process
+from flask_sse_emitters.brokers.redis.health import Health
+from flask_sse_emitters.brokers.redis.scripts import read_process
 from flask_sse_emitters.testing import open_stream
 
 from .client import Client, connected, get, post

@@ -23,9 +23,9 @@ import pytest
 import trustme
 from packaging.version import Version
 
-from flask_sse_emitters.direct import LINGER
-from flask_sse_emitters.handoff import Facts, why_not
 from flask_sse_emitters.testing import EventDecoder, decode
+from flask_sse_emitters.writers.handoff import Facts, why_not
+from flask_sse_emitters.writers.socket_writer import LINGER
 
 from .client import Client, answer_to_the_end, connected, ended, get, new_name, post, state
 from .servers import GUNICORN, Server

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from flask_sse_emitters.frames import Frame
-from flask_sse_emitters.history import Bounds, Log, Position, new_epoch, read_ids
+from flask_sse_emitters.brokers.event_log import Bounds, Log, Position, new_epoch, read_ids
+from flask_sse_emitters.wire.frame import Frame
 
 from .clock import ManualScheduler
 

@@ -12,26 +12,20 @@ from typing import Any
 
 import pytest
 
-from flask_sse_emitters import (
-    CloseReason,
-    CopyOnWriteList,
-    SseEmitter,
-    SseEmitters,
-    copy_on_write,
-    direct,
-    emitter,
-    emitters,
-    history,
-    wsgi,
-)
+from flask_sse_emitters import CloseReason, CopyOnWriteList, SseEmitter, SseEmitters
+from flask_sse_emitters.broadcast import copy_on_write, emitters
+from flask_sse_emitters.brokers import event_log as history
 from flask_sse_emitters.brokers.memory import MemoryBroker
-from flask_sse_emitters.callbacks import Callbacks
-from flask_sse_emitters.direct import HandedOff
-from flask_sse_emitters.neighbours import Taken
-from flask_sse_emitters.settings import DEFAULTS
-from flask_sse_emitters.streams import Streams
+from flask_sse_emitters.config.settings import DEFAULTS
+from flask_sse_emitters.streams import emitter
+from flask_sse_emitters.streams.callbacks import Callbacks
+from flask_sse_emitters.streams.interfaces import Taken
+from flask_sse_emitters.streams.registry import Streams
 from flask_sse_emitters.testing import decode
-from flask_sse_emitters.wsgi import Stream
+from flask_sse_emitters.writers import response_body as wsgi
+from flask_sse_emitters.writers import socket_writer as direct
+from flask_sse_emitters.writers.response_body import Stream
+from flask_sse_emitters.writers.socket_writer import HandedOff
 
 from .interleavings import EDGES, LINES, TAKES, Deadlock, Explorer, NoGuard, Scene
 from .model_stage import FOLLOWING, LOOP, TRACED, Journal, Sleeper, Stage, read_rest, rest_of

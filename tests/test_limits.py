@@ -13,9 +13,9 @@ import pytest
 from flask import Flask
 
 from flask_sse_emitters import SSE, CloseReason, SseEmitter, SseEmitters, TooManyClients
-from flask_sse_emitters import streams as streams_module
-from flask_sse_emitters.settings import DEFAULTS
-from flask_sse_emitters.streams import Streams
+from flask_sse_emitters.config.settings import DEFAULTS
+from flask_sse_emitters.streams import registry as streams_module
+from flask_sse_emitters.streams.registry import Streams
 from flask_sse_emitters.testing import open_stream
 
 from .client import connected, get, post

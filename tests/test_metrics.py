@@ -24,10 +24,10 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from flask_sse_emitters import SSE, BrokerUnavailable, CloseReason, NotInitialized, SseEmitter, SseEmitters, metrics
-from flask_sse_emitters.figures import LIMITS
 from flask_sse_emitters.metrics import BUCKETS, INTERVAL, SseMetrics
 from flask_sse_emitters.signals import event_published
 from flask_sse_emitters.testing import open_stream
+from flask_sse_emitters.tools.metric_definitions import LIMITS
 
 from .client import Client, answer, connected, get, post
 from .clock import ManualScheduler

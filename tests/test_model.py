@@ -119,13 +119,15 @@ class Stand(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.patch = pytest.MonkeyPatch()
-        self.patch.setattr("flask_sse_emitters.callbacks.log.exception", lambda *_: None)  # some raise
+        self.patch.setattr("flask_sse_emitters.streams.callbacks.log.exception", lambda *_: None)  # some raise
         self.time = ManualScheduler()
         self.later = Later(self.time)
         for module in ("emitters", "replay", "channel"):
             self.patch.setattr(f"flask_sse_emitters.{module}.SCHEDULER", self.later)
         self.main = threading.local()
-        self.patch.setattr("flask_sse_emitters.emitters.on_main_loop", lambda: getattr(self.main, "here", False))
+        self.patch.setattr(
+            "flask_sse_emitters.broadcast.emitters.on_main_loop", lambda: getattr(self.main, "here", False)
+        )
         self.workers = [ThreadPoolExecutor(1) for _ in range(WORKERS)]
         self.workers[0].submit(setattr, self.main, "here", True).result()
         self.app = Flask(__name__)

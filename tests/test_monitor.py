@@ -19,14 +19,14 @@ from flask import Flask, Response, abort
 from flask.testing import FlaskClient
 
 from flask_sse_emitters import SSE, AccessDenied, BrokerUnavailable, CloseReason, Event
-from flask_sse_emitters.frames import Frame, make_frame, numbered
-from flask_sse_emitters.monitor.others import ASKED_EVERY, Others
-from flask_sse_emitters.monitor.pulse import Pulse
-from flask_sse_emitters.monitor.report import CHANNELS_SHOWN, Rates, make_report
-from flask_sse_emitters.monitor.tap import BYTES_SHOWN, SHOWN, Tap
-from flask_sse_emitters.monitor.watchers import Watchers
-from flask_sse_emitters.scheduler import FIGURES, RULES, SCHEDULER
+from flask_sse_emitters.runtime.scheduler import FIGURES, RULES, SCHEDULER
 from flask_sse_emitters.testing import OpenStream, open_stream, published
+from flask_sse_emitters.tools.monitor.others import ASKED_EVERY, Others
+from flask_sse_emitters.tools.monitor.pulse import Pulse
+from flask_sse_emitters.tools.monitor.report import CHANNELS_SHOWN, Rates, make_report
+from flask_sse_emitters.tools.monitor.tap import BYTES_SHOWN, SHOWN, Tap
+from flask_sse_emitters.tools.monitor.watchers import Watchers
+from flask_sse_emitters.wire.frame import Frame, make_frame, numbered
 
 from .client import Client, connected, new_name, post
 from .clock import ManualScheduler
@@ -524,7 +524,7 @@ def test_a_clock_that_is_set_back_stops_no_figure(scheduler: ManualScheduler, mo
     pulse = Pulse(sse._state(), scheduler)
     drift = 0.0
     clock = SimpleNamespace(time=lambda: 1e9 + scheduler.now + drift)
-    monkeypatch.setattr("flask_sse_emitters.monitor.pulse.time", clock)
+    monkeypatch.setattr("flask_sse_emitters.tools.monitor.pulse.time", clock)
     with watching(pulse):
         for second in range(6):
             drift = -3600.0 if second > 2 else 0.0

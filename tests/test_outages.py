@@ -19,15 +19,17 @@ import pytest
 import redis as redis_py
 
 from flask_sse_emitters import BrokerUnavailable, Event
-from flask_sse_emitters.brokers import make_broker, redis_ear, redis_health
-from flask_sse_emitters.brokers.redis_client import BEGIN_SECONDS, CONNECTIONS, READ_SECONDS, _Turns, within
-from flask_sse_emitters.brokers.redis_ear import GONE_AFTER, LONGEST_WAIT, PING_AFTER, SPREAD
-from flask_sse_emitters.brokers.redis_presence import COUNT_EVERY
-from flask_sse_emitters.brokers.redis_wire import PRESENCE_SECONDS, UNUSED_MS
-from flask_sse_emitters.frames import Frame
-from flask_sse_emitters.history import Bounds
-from flask_sse_emitters.scheduler import SCHEDULER, Bell
+from flask_sse_emitters.brokers import make_broker
+from flask_sse_emitters.brokers.event_log import Bounds
+from flask_sse_emitters.brokers.redis import health as redis_health
+from flask_sse_emitters.brokers.redis import subscriber as redis_ear
+from flask_sse_emitters.brokers.redis.client import BEGIN_SECONDS, CONNECTIONS, READ_SECONDS, _Turns, within
+from flask_sse_emitters.brokers.redis.presence import COUNT_EVERY
+from flask_sse_emitters.brokers.redis.scripts import PRESENCE_SECONDS, UNUSED_MS
+from flask_sse_emitters.brokers.redis.subscriber import GONE_AFTER, LONGEST_WAIT, PING_AFTER, SPREAD
+from flask_sse_emitters.runtime.scheduler import SCHEDULER, Bell
 from flask_sse_emitters.testing import OpenStream, decode, published
+from flask_sse_emitters.wire.frame import Frame
 
 from .client import connected, get, post
 from .redis_server import RedisServer
@@ -1195,10 +1197,10 @@ def test_a_gevent_program_whose_sockets_are_not_patched_is_refused(server: Redis
     program = (
         "import gevent\n"
         "from flask_sse_emitters import SseEmitter, UnsupportedWorker\n"
-        "from flask_sse_emitters.feed import Feed\n"
-        "from flask_sse_emitters.settings import DEFAULTS\n"
+        "from flask_sse_emitters.channels.subscription import Feed\n"
+        "from flask_sse_emitters.config.settings import DEFAULTS\n"
         "from flask_sse_emitters.brokers import make_broker\n"
-        "from flask_sse_emitters.frames import Frame\n"
+        "from flask_sse_emitters.wire.frame import Frame\n"
         f"broker = make_broker({server.url!r})\n"
         "print(broker.publish('a', Frame(b'data\\n\\n', None), None).is_new)\n"
         "def publish():\n"

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from flask_sse_emitters.parking import parker
+from flask_sse_emitters.runtime.parking import parker
 
 from .waiting import PATIENCE
 

@@ -10,7 +10,7 @@ from flask import Flask, request
 from flask.typing import ResponseReturnValue
 
 from flask_sse_emitters import SSE, Event, SseEmitter, SseEmitters
-from flask_sse_emitters.probe import AT_ONCE, COMMENTS, PADDING, PROBES
+from flask_sse_emitters.server.check_headers import AT_ONCE, COMMENTS, PADDING, PROBES
 from flask_sse_emitters.testing import decode, open_stream
 
 from .client import Client, connected, get, post

@@ -13,7 +13,7 @@ import redis as redis_py
 
 from flask_sse_emitters import BrokerUnavailable
 from flask_sse_emitters.brokers import make_broker
-from flask_sse_emitters.brokers.redis_errors import AWAY, KEYS, OTHER, RIGHTS, diagnose, may_be_done, shown
+from flask_sse_emitters.brokers.redis.errors import AWAY, KEYS, OTHER, RIGHTS, diagnose, may_be_done, shown
 
 from .redis_server import RedisServer
 from .test_brokers import KEPT, frame, publish

@@ -15,10 +15,10 @@ from flask import Flask
 
 from flask_sse_emitters import SSE, BrokerUnavailable
 from flask_sse_emitters.brokers import Broker, make_broker
-from flask_sse_emitters.brokers.redis_address import Address
-from flask_sse_emitters.brokers.redis_client import Script
-from flask_sse_emitters.brokers.redis_ear import LOOK_EVERY_IN_CLUSTER
-from flask_sse_emitters.brokers.redis_wire import PUBLISH, Names, publish_arguments
+from flask_sse_emitters.brokers.redis.client import Script
+from flask_sse_emitters.brokers.redis.scripts import PUBLISH, Names, publish_arguments
+from flask_sse_emitters.brokers.redis.subscriber import LOOK_EVERY_IN_CLUSTER
+from flask_sse_emitters.brokers.redis.url import Address
 
 from .redis_server import RedisServer
 from .redis_topologies import SLOTS, cluster, free_port, sentinel

@@ -12,20 +12,22 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from flask_sse_emitters import CloseReason, Event, SseEmitter, SseEmitters, direct, wsgi
+from flask_sse_emitters import CloseReason, Event, SseEmitter, SseEmitters
 from flask_sse_emitters.brokers import Broker, Listener, Published, Start
+from flask_sse_emitters.brokers.event_log import Bounds, Log, read_ids
 from flask_sse_emitters.brokers.memory import MemoryBroker
-from flask_sse_emitters.channel import Channels
-from flask_sse_emitters.direct import HandedOff
-from flask_sse_emitters.feed import Feed
-from flask_sse_emitters.frames import BATCH, Frame
-from flask_sse_emitters.history import Bounds, Log, read_ids
-from flask_sse_emitters.parking import SLICE
-from flask_sse_emitters.replay import Replay
-from flask_sse_emitters.scheduler import SCHEDULER
-from flask_sse_emitters.sockets import SOCKETS
+from flask_sse_emitters.channels.channel import Channels
+from flask_sse_emitters.channels.replay import Replay
+from flask_sse_emitters.channels.subscription import Feed
+from flask_sse_emitters.runtime.parking import SLICE
+from flask_sse_emitters.runtime.scheduler import SCHEDULER
+from flask_sse_emitters.runtime.socket_monitor import SOCKETS
 from flask_sse_emitters.testing import OpenStream, decode, open_stream
-from flask_sse_emitters.wsgi import Stream
+from flask_sse_emitters.wire.frame import BATCH, Frame
+from flask_sse_emitters.writers import response_body as wsgi
+from flask_sse_emitters.writers import socket_writer as direct
+from flask_sse_emitters.writers.response_body import Stream
+from flask_sse_emitters.writers.socket_writer import HandedOff
 
 from .clock import ManualScheduler
 from .test_channels import Board, gap_of, moved, texts

@@ -15,14 +15,15 @@ import pytest
 from flask import Response, abort, current_app, g, request, session
 from werkzeug.local import LocalProxy
 
-from flask_sse_emitters import BrokerUnavailable, CloseReason, SseEmitter, SseEmitters, revocation
-from flask_sse_emitters.access import REQUEST_KEPT, Grant
-from flask_sse_emitters.brokers.redis_client import Client
-from flask_sse_emitters.brokers.redis_wire import LOOK
-from flask_sse_emitters.frames import BATCH
-from flask_sse_emitters.history import Bounds
-from flask_sse_emitters.scheduler import MAX_HELPERS
+from flask_sse_emitters import BrokerUnavailable, CloseReason, SseEmitter, SseEmitters
+from flask_sse_emitters.access import Grant, revocation
+from flask_sse_emitters.access.rules import REQUEST_KEPT
+from flask_sse_emitters.brokers.event_log import Bounds
+from flask_sse_emitters.brokers.redis.client import Client
+from flask_sse_emitters.brokers.redis.scripts import LOOK
+from flask_sse_emitters.runtime.scheduler import MAX_HELPERS
 from flask_sse_emitters.testing import OpenStream, decode, open_stream
+from flask_sse_emitters.wire.frame import BATCH
 
 from .redis_server import RedisServer
 from .test_access import Site, by_header, emitter_of, levels
@@ -542,7 +543,7 @@ def test_who_has_no_streams_listens_to_nothing(server: RedisServer) -> None:
         site.sse.disconnect("ann")
         site.sse.channel("a").subscribers()
         assert client_of(server).pubsub_channels("*revoked*") == []
-        assert site.sse._channels().revocations._ear is None
+        assert site.sse._state().revocations._ear is None
 
 
 def test_ten_thousand_streams_end_and_others_have_their_turn() -> None:

@@ -11,8 +11,8 @@ import time
 import psutil
 import pytest
 
-from flask_sse_emitters import lanes
-from flask_sse_emitters.scheduler import CALLBACKS, MAX_HELPERS, NO_THREAD_SECONDS, SCHEDULER, Scheduler
+from flask_sse_emitters.runtime import worker_pool as lanes
+from flask_sse_emitters.runtime.scheduler import CALLBACKS, MAX_HELPERS, NO_THREAD_SECONDS, SCHEDULER, Scheduler
 
 from .clock import ManualScheduler
 from .waiting import PATIENCE, until

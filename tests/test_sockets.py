@@ -11,7 +11,7 @@ from flask import Flask
 from flask.testing import EnvironBuilder
 
 from flask_sse_emitters import SSE, SseEmitter
-from flask_sse_emitters.sockets import SOCKETS
+from flask_sse_emitters.runtime.socket_monitor import SOCKETS
 
 from .waiting import until
 

@@ -15,8 +15,8 @@ from click.testing import Result
 from flask import Flask
 
 from flask_sse_emitters import SSE
-from flask_sse_emitters.state import State
-from flask_sse_emitters.status import describe, totals
+from flask_sse_emitters.server.app_state import State
+from flask_sse_emitters.tools.status import describe, totals
 
 from .client import Client, connected, get, post
 from .conftest import cli_runner

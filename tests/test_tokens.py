@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from flask_sse_emitters import CloseReason
 from flask_sse_emitters.access import jwt_authorizer
-from flask_sse_emitters.tokens import LONGEST_TOKEN
+from flask_sse_emitters.access.jwt import LONGEST_TOKEN
 
 from .servers import ROOT
 from .test_access import Site, emitter_of, levels

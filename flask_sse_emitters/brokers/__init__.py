@@ -7,10 +7,10 @@ from importlib.metadata import entry_points
 from typing import Any
 from urllib.parse import urlsplit
 
-from ..frames import Frame
-from ..history import Bounds, Log, Position, new_epoch
-from ..settings import DEFAULTS, Settings
+from ..config.settings import DEFAULTS, Settings
+from ..wire.frame import Frame
 from .base import Broker, Listener, Published, Start
+from .event_log import Bounds, Log, Position, new_epoch
 
 __all__ = [
     "GROUP",

@@ -6,8 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from ..frames import Frame
-from ..history import Bounds, Log
+from ..wire.frame import Frame
+from .event_log import Bounds, Log
 
 
 class Start(NamedTuple):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..frames import Frame
-from ..history import Bounds, Log, Position, new_epoch
-from ..lanes import weakly
-from ..parking import begin_anew_in_child, guard
-from ..scheduler import SCHEDULER, Scheduler
-from ..settings import DEFAULTS
+from ..config.settings import DEFAULTS
+from ..runtime.parking import begin_anew_in_child, guard
+from ..runtime.scheduler import SCHEDULER, Scheduler
+from ..runtime.worker_pool import weakly
+from ..wire.frame import Frame
 from .base import Broker, Listener, Published, Start
+from .event_log import Bounds, Log, Position, new_epoch
 
 #: Seconds for which a key is remembered.
 KEY_SECONDS = 300.0

@@ -1,0 +1,1 @@
+"""One event to many clients: lists of emitters, and the delivery to them."""

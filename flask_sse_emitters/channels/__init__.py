@@ -1,0 +1,1 @@
+"""Channels: their names, their subscribers in this process, and replay."""

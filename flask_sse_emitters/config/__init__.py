@@ -1,0 +1,1 @@
+"""Settings and their checks, and the current app and request."""

@@ -1,0 +1,290 @@
+"""What an app sets for its streams, and the defaults where there is no app."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import re
+from collections.abc import Callable, MutableMapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, fields
+from datetime import timedelta
+from typing import Any, Literal, Protocol, TypeAlias
+from weakref import WeakSet
+
+from flask import Response, current_app, has_app_context, has_request_context, request
+from werkzeug.datastructures import MultiDict
+
+from ..wire.event import Dumps, plain_text
+
+Duration: TypeAlias = float | timedelta
+Overflow: TypeAlias = Literal["close", "drop_oldest", "coalesce"]
+Handoff: TypeAlias = Literal["auto", "on", "off"]
+
+#: The key in ``app.extensions``.
+EXTENSION = "sse_emitters"
+
+#: Not the one of all: whoever has seeded that one counts on what it gives.
+CHANCE = random.SystemRandom()
+
+_MADE = "flask_sse_emitters.made"
+
+_PREFIX = re.compile(r"[A-Za-z0-9._\-:/]{1,100}", re.ASCII)
+
+_ORIGIN = re.compile(r"([a-z][a-z0-9+.\-]*)://([a-z0-9.\-]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?", re.ASCII)
+_PORTS = {"http": "80", "https": "443"}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """One app's values. Each of the config keys ``SSE_...`` is named like the field it fills."""
+
+    timeout: float = 1800.0
+    heartbeat: float = 15.0
+    retry: int = 3000
+    max_pending: int = 1000
+    max_pending_bytes: int = 1_048_576
+    overflow: Overflow = "close"
+    attach_seconds: float = 30.0
+    write_seconds: float = 30.0
+    handoff: Handoff = "auto"
+    max_event_bytes: int = 1_048_576
+    max_clients: int = 10_000
+    history: int = 1000
+    history_seconds: float = 300.0
+    broker_url: str = "memory://"
+    broker_prefix: str = "sse"
+    publish_seconds: float = 2.0
+    drain_seconds: float = 5.0
+    max_clients_per_identity: int | None = None
+    max_clients_per_address: int | None = None
+    cors_origins: tuple[str, ...] = ()
+
+    #: Makes JSON of an event's data.
+    dumps: Dumps = json.dumps
+    #: Pushes the app's context; None where there is no app.
+    app_context: Callable[[], AbstractContextManager[Any]] | None = None
+
+    def spread_retry(self) -> int:
+        """Milliseconds until a client reconnects, drawn so that those who are sent away do not all come at once."""
+        return CHANCE.randint(self.retry // 2, self.retry * 2)
+
+    def context(self) -> AbstractContextManager[Any]:
+        """The app's context, to be entered; without an app, one that does nothing."""
+        return nullcontext() if self.app_context is None else self.app_context()
+
+
+DEFAULTS = Settings()
+
+
+def read_config(config: MutableMapping[str, Any]) -> dict[str, Any]:
+    """The fields that an app's config sets, checked; keys that it lacks are filled in with the defaults.
+
+    :raises ValueError: names the key, and what it accepts.
+    """
+    values = {}
+    for field in fields(Settings):
+        if field.name in _CHECKS:
+            key = f"SSE_{field.name.upper()}"
+            values[field.name] = checked(field.name, config.setdefault(key, field.default), key)
+    return values
+
+
+def checked(field: str, value: Any, called: str = "") -> Any:
+    """The value in the form of the field, durations as float seconds.
+
+    :raises ValueError: says what the field, which the user knows as ``called``, accepts.
+    """
+    accepts, convert = _CHECKS[field]
+    try:
+        return convert(value)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"{called or field} must be {accepts}, not {value!r}") from None
+
+
+class AppState(Protocol):
+    """What the extension keeps in ``app.extensions["sse_emitters"]``."""
+
+    settings: Settings
+
+    def check_lifetime(self, timeout: Any) -> None: ...
+
+    def respond(self, emitter: Any, status: int | str, headers: Any) -> Response: ...
+
+
+_states: WeakSet[AppState] = WeakSet()
+
+
+def app_state() -> AppState | None:
+    """That of the app whose context is pushed here; None without one, or where it has no :class:`SSE`."""
+    return current_app.extensions.get(EXTENSION) if has_app_context() else None
+
+
+def dumps() -> Dumps:
+    """How the app whose context is pushed makes JSON, or the only app of this process that has an :class:`SSE`."""
+    state = _this_or_only_app()
+    return DEFAULTS.dumps if state is None else state.settings.dumps
+
+
+def check_lifetime(timeout: Any) -> None:
+    """Have the same app warn, once, where this lifetime of an emitter is probably meant to be milliseconds."""
+    state = _this_or_only_app()
+    if state is not None:
+        state.check_lifetime(timeout)
+
+
+def _this_or_only_app() -> AppState | None:
+    return app_state() or (next(iter(_states), None) if len(_states) == 1 else None)
+
+
+def register(state: AppState) -> None:
+    """Remember an app's state, for as long as the app lives."""
+    _states.add(state)
+
+
+def current() -> Settings:
+    """The settings of the app whose context is pushed here, or the defaults."""
+    state = app_state()
+    return DEFAULTS if state is None else state.settings
+
+
+def note_in_request(emitter: Any) -> None:
+    """Remember with the request that is pushed here that it made this emitter."""
+    if has_request_context():
+        request.environ.setdefault(_MADE, []).append(emitter)
+
+
+def made_in_request() -> list[Any]:
+    """The emitters that the request made, which it forgets."""
+    made: list[Any] = request.environ.pop(_MADE, [])
+    return made
+
+
+def last_event_id() -> str | None:
+    """What the client of the request that is pushed here received last; None if nothing, or without a request.
+
+    The header ``Last-Event-ID`` (WHATWG HTML, section 9.2.3), or else one of the query parameters by which polyfills
+    send it. Servers hand headers over as latin-1, while browsers mean UTF-8.
+    """
+    if not has_request_context():
+        return None
+    header = request.environ.get("HTTP_LAST_EVENT_ID")
+    if header:
+        return str(header).encode("latin-1", "replace").decode("utf-8", "replace")
+    if not request.environ.get("QUERY_STRING"):
+        return None
+    return next(filter(None, map(query().get, ("last_event_id", "lastEventId", "evs_last_event_id"))), None)
+
+
+def query() -> MultiDict[str, str]:
+    """Of the request that is pushed here; nothing where it is not UTF-8, in which Werkzeug reads it."""
+    try:
+        return request.args
+    except UnicodeDecodeError:
+        return MultiDict()
+
+
+def _duration(value: Any) -> float:
+    seconds = value.total_seconds() if isinstance(value, timedelta) else _number(value, int, float)
+    if not (0 <= seconds < math.inf):
+        raise ValueError
+    return float(seconds)
+
+
+def _positive_duration(value: Any) -> float:
+    seconds = _duration(value)
+    if not seconds:
+        raise ValueError
+    return seconds
+
+
+def _milliseconds(value: Any) -> int:
+    return _count(value)
+
+
+def _bound(value: Any) -> int:
+    if _number(value, int) < 1:
+        raise ValueError
+    return int(value)
+
+
+def _bound_or_none(value: Any) -> int | None:
+    return None if value is None else _bound(value)
+
+
+def _count(value: Any) -> int:
+    if _number(value, int) < 0:
+        raise ValueError
+    return int(value)
+
+
+def _url(value: Any) -> str:
+    if not isinstance(value, str) or "://" not in value:
+        raise ValueError
+    return plain_text(value)
+
+
+def _prefix(value: Any) -> str:
+    if not isinstance(value, str) or not _PREFIX.fullmatch(plain_text(value)):
+        raise ValueError
+    return plain_text(value)
+
+
+def _origins(value: Any) -> tuple[str, ...]:
+    origins = (value,) if isinstance(value, str) else tuple(value)
+    if "*" in origins and len(origins) > 1:
+        raise ValueError
+    return tuple(origin if origin == "*" else _origin(origin) for origin in origins)
+
+
+def _origin(value: Any) -> str:
+    """As browsers write it (RFC 6454, section 6.2): in lower case, without the port that its scheme has anyway."""
+    found = _ORIGIN.fullmatch(value.lower()) if isinstance(value, str) else None
+    if found is None:
+        raise ValueError
+    scheme, host, port = found.groups()
+    return f"{scheme}://{host}" + ("" if port in (None, _PORTS.get(scheme)) else f":{port}")
+
+
+def _one_of(*words: str) -> Callable[[Any], str]:
+    def word(value: Any) -> str:
+        if not isinstance(value, str) or value not in words:
+            raise ValueError
+        return plain_text(value)
+
+    return word
+
+
+def _number(value: Any, *kinds: type) -> Any:
+    if isinstance(value, bool) or not isinstance(value, kinds):
+        raise TypeError
+    return value
+
+
+_SECONDS_OR_NEVER = ("seconds as a number or a timedelta, 0 for never", _duration)
+_CHECKS: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    "timeout": _SECONDS_OR_NEVER,
+    "heartbeat": _SECONDS_OR_NEVER,
+    "retry": ("an int of milliseconds, 0 or more", _milliseconds),
+    "max_pending": ("an int, 1 or more", _bound),
+    "max_pending_bytes": ("an int, 1 or more", _bound),
+    "overflow": ('"close", "drop_oldest" or "coalesce"', _one_of("close", "drop_oldest", "coalesce")),
+    "handoff": ('"auto", "on" or "off"', _one_of("auto", "on", "off")),
+    "max_event_bytes": ("an int, 1 or more", _bound),
+    "max_clients": ("an int, 1 or more", _bound),
+    "max_clients_per_identity": ("an int, 1 or more, or None for any number", _bound_or_none),
+    "max_clients_per_address": ("an int, 1 or more, or None for any number", _bound_or_none),
+    "cors_origins": (
+        'a list of origins, such as ["https://example.com"] with no slash at the end, or "*" alone',
+        _origins,
+    ),
+    "history": ("an int, 0 or more", _count),
+    "history_seconds": ("seconds as a number or a timedelta, 0 for as long as SSE_HISTORY allows", _duration),
+    "broker_url": ('a URL, such as "memory://" or "redis://localhost:6379/0"', _url),
+    "broker_prefix": ("1 to 100 ASCII letters, digits and . _ - : /", _prefix),
+    "publish_seconds": ("seconds as a number or a timedelta, more than 0", _positive_duration),
+    "drain_seconds": ("seconds as a number or a timedelta, 0 or more", _duration),
+    "write_seconds": _SECONDS_OR_NEVER,
+    "attach_seconds": ("seconds as a number or a timedelta, more than 0", _positive_duration),
+}

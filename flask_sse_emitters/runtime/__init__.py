@@ -1,0 +1,1 @@
+"""Threads, greenlets, time and sockets. Knows nothing of events."""

@@ -1,0 +1,263 @@
+"""Watches the sockets of all clients: who has left, though nothing was sent, and who can take more.
+
+One epoll instance stands for all of them, and the scheduler's one thread watches that. A client has left when what it
+sends has ended: with a FIN or a reset (RFC 9293). Unlike a peek at the socket, this sees an end that stands behind
+bytes that nobody reads, of a client that pipelines, or of TLS. On systems without epoll a client that left is noticed
+at its next heartbeat.
+"""
+
+from __future__ import annotations
+
+import _socket
+import logging
+import os
+import socket
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING, Protocol
+
+from .parking import begin_anew_in_child, guard, native
+from .scheduler import SCHEDULER
+
+if sys.platform != "win32":
+    import fcntl
+    import termios
+
+if TYPE_CHECKING:
+    from select import epoll
+
+log = logging.getLogger("flask_sse_emitters.sockets")
+
+_OUT = 0x004  # select.EPOLLOUT and EPOLLRDHUP, which are missing where epoll is
+_RDHUP = 0x2000
+
+#: Where the number of bytes that were acknowledged is in Linux's ``struct tcp_info``.
+_BYTES_ACKED = slice(120, 128)
+
+#: So many sockets are seen to in one go; then others get the processor.
+AT_ONCE = 256
+
+
+class Watcher(Protocol):
+    """Who is told about a socket: in the background, on the scheduler's thread. None of this may block."""
+
+    def hung_up(self) -> None:
+        """The client has left. Once."""
+
+    def has_room(self) -> None:
+        """The socket takes bytes again. Once after each :meth:`Sockets.await_room`."""
+
+    def forked(self) -> None:
+        """This is a forked child, and the client is its parent's."""
+
+
+class Watch:
+    """One client's socket, from :meth:`Sockets.watch` to :meth:`Sockets.forget`."""
+
+    __slots__ = ("descriptor", "is_on", "watcher")
+
+    def __init__(self, descriptor: int, watcher: Watcher) -> None:
+        self.descriptor = descriptor
+        self.watcher: Watcher | None = watcher  #: None once forgotten
+        self.is_on = False  #: the end of what the client sends will be noticed
+
+
+class Sockets:
+    """The watched sockets of this process. Every method may be called from any thread, and none blocks.
+
+    A descriptor's number is used again as soon as it has been closed. So whoever watches one forgets it before it is
+    closed, and all that is done to it is done under the guard.
+    """
+
+    _epoll: epoll | None = None
+
+    def __init__(self) -> None:
+        self._watches: dict[int, Watch] = {}  # by descriptor
+        self._said: set[str] = set()  # why some cannot be watched
+        self._begin_anew()
+        begin_anew_in_child(self)
+
+    def watch(self, descriptor: int, watcher: Watcher) -> Watch:
+        """Tell the watcher when the client at this socket has left."""
+        watch = Watch(descriptor, watcher)
+        with self._guard:
+            opened, missing = self._epoll is None, None
+            if self._epoll is None:
+                self._epoll, missing = _new_epoll()
+            self._watches[descriptor] = watch
+            error = missing or _register(self._epoll, descriptor)
+            watch.is_on = self._epoll is not None and error is None
+        if opened and self._epoll is not None:
+            SCHEDULER.add_reader(self._epoll.fileno(), self._notice)
+        if error is not None:
+            self._note_unwatched(error)
+        return watch
+
+    def await_room(self, watch: Watch) -> None:
+        """Tell the watcher, too, when this socket, which is full, takes bytes again."""
+        with self._guard:
+            if self._epoll is not None and watch.is_on:
+                self._epoll.modify(watch.descriptor, _RDHUP | _OUT)
+
+    def forget(self, watch: Watch) -> None:
+        """Look no more. Again is nothing."""
+        with self._guard:
+            if self._watches.get(watch.descriptor) is watch:
+                del self._watches[watch.descriptor]
+                self._stop(watch)
+                watch.watcher = None  # which knows the watch: neither is to wait for the garbage collector
+
+    def cut(self, watch: Watch) -> None:
+        """Shut the connection down, so that a write that waits for the client fails now. Nothing, once forgotten."""
+        with self._guard:
+            if self._watches.get(watch.descriptor) is watch:
+                _shut_down(watch.descriptor, socket.SHUT_RDWR)
+
+    def stop_reading(self, watch: Watch) -> None:
+        """Have a server that reads from this socket find its end at once. Does nothing, once forgotten."""
+        with self._guard:
+            if self._watches.get(watch.descriptor) is watch:
+                _shut_down(watch.descriptor, socket.SHUT_RD)
+
+    def unsent(self, watch: Watch) -> int | None:
+        """How many bytes written to this socket its client has not acknowledged yet; None where nobody can tell."""
+        with self._guard:
+            if self._watches.get(watch.descriptor) is watch:
+                return _unsent(watch.descriptor)
+        return None
+
+    def acknowledged(self, watch: Watch) -> int | None:
+        """How many bytes written to this socket its client has acknowledged; None where nobody can tell."""
+        with self._guard:
+            if self._watches.get(watch.descriptor) is watch:
+                return _acknowledged(watch.descriptor)
+        return None
+
+    def watchers(self) -> list[Watcher]:
+        """All of them."""
+        return [watcher for watch in list(self._watches.values()) if (watcher := watch.watcher) is not None]
+
+    def __len__(self) -> int:
+        return len(self._watches)
+
+    def _begin_anew(self) -> None:
+        if self._epoll is not None:
+            self._epoll.close()  # of the child's descriptor only; the parent watches on
+        _nowhere.clear()
+        for watcher in self.watchers():
+            watcher.forked()
+        self._guard = guard()
+        self._watches = {}
+        self._epoll = None
+
+    def _notice(self) -> None:
+        gone: list[Watch] = []
+        roomy: list[Watch] = []
+        with self._guard:
+            if self._epoll is not None:
+                for descriptor, events in self._epoll.poll(0, AT_ONCE):
+                    watch = self._watches.get(descriptor)
+                    if watch is None:
+                        self._unregister(descriptor)
+                    elif events == _OUT:
+                        self._epoll.modify(descriptor, _RDHUP)
+                        roomy.append(watch)
+                    else:
+                        self._stop(watch)
+                        gone.append(watch)
+        for watch in gone:
+            if (watcher := watch.watcher) is not None:
+                watcher.hung_up()
+        for watch in roomy:
+            if (watcher := watch.watcher) is not None:
+                watcher.has_room()
+
+    def _note_unwatched(self, error: OSError | ValueError) -> None:
+        """Say each reason once."""
+        if str(error) not in self._said:
+            self._said.add(str(error))
+            log.warning("clients that leave are noticed at their next heartbeat only: %s; this is said once", error)
+
+    def _stop(self, watch: Watch) -> None:
+        if watch.is_on:
+            watch.is_on = False
+            self._unregister(watch.descriptor)
+
+    def _unregister(self, descriptor: int) -> None:
+        if self._epoll is not None:
+            with suppress(OSError, ValueError):  # closed already
+                self._epoll.unregister(descriptor)
+
+
+_nowhere: list[epoll] = []  # what stands for a parent's clients, in a forked child
+
+#: The watched sockets of this process.
+SOCKETS = Sockets()
+
+
+def _new_epoll() -> tuple[epoll | None, OSError | None]:
+    try:
+        instance: epoll = native("select", "epoll")()
+    except AttributeError:  # this system has none
+        return None, None
+    except OSError as error:  # it has no descriptor for one now
+        return None, error
+    return instance, None
+
+
+def _register(epoll: epoll | None, descriptor: int) -> OSError | ValueError | None:
+    try:
+        if epoll is not None:
+            epoll.register(descriptor, _RDHUP)
+    except (OSError, ValueError) as error:  # it cannot be watched, or is closed already
+        return error
+    return None
+
+
+def _shut_down(descriptor: int, how: int) -> None:
+    # Not through the server's socket object: that of TLS would first throw its keys away.
+    handle = _socket.socket(fileno=descriptor)
+    try:
+        with suppress(OSError):  # it is no longer connected
+            handle.shutdown(how)
+    finally:
+        handle.detach()
+
+
+def put_out_of_reach(descriptor: int) -> None:
+    """In a forked child: let go of the parent's client, so that nothing here can write to it or keep it connected.
+
+    The descriptor is not closed but stands for something that never stirs: under gevent, copies of the parent's
+    greenlets may still wait for it, and the event loop aborts where it is gone.
+    """
+    with suppress(OSError):
+        if not _nowhere:
+            _nowhere.append(native("select", "epoll")())  # it takes one descriptor, and has nothing to wait for
+        os.dup2(_nowhere[0].fileno(), descriptor, inheritable=False)
+
+
+def _unsent(descriptor: int) -> int | None:
+    if sys.platform == "win32":
+        return None
+    answer = bytearray(4)
+    try:
+        fcntl.ioctl(descriptor, termios.TIOCOUTQ, answer)
+    except OSError:
+        return None
+    return int.from_bytes(answer, sys.byteorder)
+
+
+def _acknowledged(descriptor: int) -> int | None:
+    if sys.platform != "linux":
+        return None
+    try:
+        handle = _socket.socket(fileno=descriptor)
+    except OSError:  # it is closed
+        return None
+    try:
+        info = handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_ACKED.stop)
+    except OSError:  # it is no TCP
+        return None
+    finally:
+        handle.detach()
+    return int.from_bytes(info[_BYTES_ACKED], sys.byteorder) or None  # 0, or too short: this system does not count

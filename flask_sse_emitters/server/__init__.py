@@ -1,0 +1,1 @@
+"""The Flask side: what belongs to one app, responses, endpoints."""

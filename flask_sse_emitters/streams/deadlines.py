@@ -1,0 +1,137 @@
+"""What one emitter waits for: the end of its lifetime, a view that returns it, its next heartbeat, and a slow write."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, TypeAlias
+
+from ..config.settings import CHANCE, Settings
+
+Due: TypeAlias = Literal["timeout", "attach", "write", "heartbeat"]
+
+
+#: Heartbeats are due at whole parts of their time: so many.
+STEPS = 64
+
+
+class Deadlines:
+    """Times of a monotonic clock, in seconds. Not thread-safe: its emitter guards it.
+
+    An event moves none of them: it only sets :attr:`written`, and what was due because nothing had been written is set
+    anew when its time has come.
+
+    Whether a client makes progress shows when the next bytes are taken for it, and, long before that where the system's
+    buffer is large, in how many of those written it has not acknowledged yet. That is looked at from time to time while
+    it is busy; where it stays the same for the whole of ``SSE_WRITE_SECONDS``, the client is stuck.
+
+    A client that vanishes without a word, while it gets little, fills no buffer, and so is never busy. It shows in two
+    looks, ``SSE_WRITE_SECONDS`` apart, at both of which it has something to acknowledge: it has acknowledged no byte
+    between them.
+    """
+
+    __slots__ = (
+        "_acknowledged",
+        "_beat",
+        "_look",
+        "_progress",
+        "_quiet_since",
+        "_streaming",
+        "_unsent",
+        "born",
+        "part",
+        "settings",
+        "until",
+        "written",
+    )
+
+    def __init__(self, now: float, settings: Settings) -> None:
+        self.settings = settings
+        self.part = 1.0  #: of the lifetime: so that clients who came together do not leave together
+        self.written = now  #: when the client was last given something to take
+        self.until = math.inf  #: when the stream ends in any case
+        self.born = now  #: when it was made
+        self._beat = now
+        self._quiet_since = now  # what self._beat was set by
+        self._look = now
+        self._progress = now  # when the client was last seen to take something
+        self._unsent: int | None = None  # bytes, at the last look, while it is busy
+        self._acknowledged: int | None = None  # bytes, at the last look, if there were more to acknowledge
+        self._streaming = False
+
+    def stream(self, now: float) -> None:
+        """The client begins to get something: from now on there are heartbeats."""
+        self._streaming = True
+        self.written = now
+        self._set_beat(now)
+        self._look = now + self.settings.write_seconds
+
+    def nearest(self, busy: bool, ended: bool) -> float | None:
+        """When something may be due; after the end, while there is still something to write, only a slow write.
+
+        :param busy: whether something is being written. Else it is enough to look when a heartbeat is due.
+        """
+        settings = self.settings
+        when = math.inf if ended else self._over
+        if not self._streaming:
+            if not ended:
+                when = min(when, self.born + settings.attach_seconds)
+        elif settings.heartbeat and not ended:
+            when = min(when, self._beat)
+            if settings.write_seconds and (busy or settings.heartbeat > settings.write_seconds):
+                when = min(when, self._look)
+        elif settings.write_seconds:
+            when = min(when, self._look)
+        return None if when == math.inf else when
+
+    def looks(self, now: float) -> bool:
+        """Whether it is time to look for a client that has vanished."""
+        return self._streaming and self.settings.write_seconds > 0 and now >= self._look
+
+    def due(self, now: float, busy: bool, unsent: int | None, acknowledged: int | None, ended: bool) -> Due | None:
+        """What is due.
+
+        :param busy: whether what was taken for the client at :attr:`written` is still being written.
+        :param unsent: how many bytes it has not acknowledged; None where nobody can tell.
+        :param acknowledged: how many it has acknowledged since it came, likewise. Both where it is busy, and where
+            :meth:`looks` says so.
+        """
+        settings = self.settings
+        if now >= self._over and not ended:
+            return "timeout"
+        if not self._streaming:
+            return "attach" if now >= self.born + settings.attach_seconds and not ended else None
+        if settings.write_seconds and now >= self._look and self._is_stuck(now, busy, unsent, acknowledged):
+            return "write"
+        if settings.heartbeat and now >= self._beat:
+            quiet = self.written <= self._quiet_since
+            self._set_beat(now if quiet else self.written)
+            if quiet:
+                return "heartbeat"
+        return None
+
+    @property
+    def _over(self) -> float:
+        lifetime = self.settings.timeout
+        return min(self.until, self.born + lifetime * self.part) if lifetime else self.until
+
+    def _is_stuck(self, now: float, busy: bool, unsent: int | None, acknowledged: int | None) -> bool:
+        patience = self.settings.write_seconds
+        before, self._acknowledged = self._acknowledged, acknowledged if unsent and not busy else None
+        if not busy:
+            self._unsent, self._look = None, now + patience
+            return before is not None and before == self._acknowledged
+        if unsent is None:  # only the next write could show it
+            self._progress = max(self._progress, self.written)
+        elif unsent == 0 or unsent != self._unsent:
+            self._progress = now
+        self._unsent, self._look = unsent, now + patience / 4
+        return now >= self._progress + patience
+
+    def _set_beat(self, since: float) -> None:
+        # Drawn anew each time, so that clients that all got one event do not all get their next heartbeat at once; but
+        # of few times, so that the background thread wakes a few times a second, and not for each of many clients.
+        step = self.settings.heartbeat / STEPS
+        self._quiet_since = since
+        self._beat = since + self.settings.heartbeat * CHANCE.uniform(0.85, 1.0)
+        if step and (rounded := self._beat // step * step) > since:
+            self._beat = rounded

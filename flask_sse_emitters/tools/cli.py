@@ -1,0 +1,288 @@
+"""``flask sse``: publish to an app's channels and read them, see who serves them, and check a deployed stream."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+import textwrap
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from typing import Any
+
+import click
+from flask import current_app
+from flask.cli import AppGroup
+
+from ..brokers import Broker
+from ..channels.channel import MOST_CHANNELS, Channel, Channels, name_for_operator
+from ..config.settings import EXTENSION, Settings, checked
+from ..errors import BrokerUnavailable, InvalidChannel, InvalidEvent, SseError
+from ..server.publish_endpoint import parse_json
+from .check import Finding, Plan, Target, check
+from .listen import Listening
+from .processes import readable
+from .status import describe, totals
+from .terminal import escape_block, escape_controls
+
+#: What a shell shows of a process that an interrupt has ended.
+INTERRUPTED = 130
+
+_SECONDS_HELP = "So long a silent stream is looked at, at most, for its heartbeat."
+
+commands = AppGroup("sse", help="Channels, through the broker at SSE_BROKER_URL; and whether deployed streams work.")
+
+_HEADER = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([^\r\n\0]*)", re.ASCII)
+
+_COLOURS = {"ok": "green", "note": "yellow", "fault": "red"}
+
+
+def _check_names(_context: click.Context, _parameter: click.Parameter, value: Any) -> Any:
+    try:
+        return name_for_operator(value) if isinstance(value, str) else tuple(map(name_for_operator, value))
+    except InvalidChannel as error:
+        raise click.BadParameter(str(error)) from error
+
+
+def _check_origin(_context: click.Context, _parameter: click.Parameter, origin: str | None) -> str | None:
+    if origin is None:
+        return None
+    try:
+        [found] = checked("cors_origins", [origin])
+    except ValueError:
+        found = "*"
+    if found == "*":
+        raise click.BadParameter(f"{origin!r} is no origin of a page, such as https://example.com")
+    return str(found)
+
+
+@commands.command()
+@click.argument("channel", callback=_check_names)
+@click.argument("data")
+@click.option("--event", metavar="NAME", help='The event\'s name; without one it is "message".')
+@click.option("--json", "as_json", is_flag=True, help="DATA is JSON: a string in it goes as its text.")
+@click.option("--key", help="Makes another attempt safe: within 5 minutes only one event with it is published.")
+@click.option("--retry", type=click.IntRange(min=0), metavar="MS", help="Until clients reconnect from now on.")
+def publish(channel: str, data: str, event: str | None, as_json: bool, key: str | None, retry: int | None) -> None:
+    """Publish DATA, a text, to all clients of CHANNEL, and print the event's id.
+
+    CHANNEL may be "~IDENTITY", which is the private channel of a reader.
+
+    "-" reads DATA from stdin, as UTF-8 and without the line end that ends it. After "--" DATA may begin with a dash.
+    """
+    channels, _ = _shared_channels()
+    text = _read_stdin() if data == "-" else data
+    value = _parse(text) if as_json else text
+    with _warnings_to(logging.NullHandler()), _clean_errors():
+        click.echo(escape_controls(channels.publish(channel, value, event, retry, key)))
+        _say_who_reads(channel, channels)
+
+
+@commands.command()
+@click.argument("names", metavar="CHANNEL...", callback=_check_names, nargs=-1, required=True)
+@click.option("--last-event-id", metavar="ID", help="Begin after it: an id of a stream of the same channels, in order.")
+@click.pass_context
+def listen(context: click.Context, names: tuple[str, ...], last_event_id: str | None) -> None:
+    """Print what clients of CHANNEL... get, as it comes: each event as on the wire, with a blank line after it.
+
+    At first comes an id alone: where the stream begins. An event named "gap" says that some are no longer to be had.
+    A terminal is shown control characters escaped, as Python writes them; a pipe or a file gets every byte as it is.
+    While the broker is away, that is said on stderr, and what was missed comes when it is back.
+
+    Ctrl-C ends it, with exit code 130. Once nobody reads its output, it ends with 0.
+    """
+    channels, settings = _shared_channels()
+    names = tuple(dict.fromkeys(names))
+    if len(names) > MOST_CHANNELS:
+        raise click.UsageError(f"{len(names)} channels: one stream carries {MOST_CHANNELS} at most")
+    try:
+        with _clean_errors():
+            _print_stream(channels, names, last_event_id, settings.publish_seconds)
+    except KeyboardInterrupt:
+        context.exit(INTERRUPTED)
+    except BrokenPipeError:
+        context.exit(0)
+
+
+@commands.command("check")
+@click.argument("url")
+@click.option("--header", "headers", metavar="'NAME: VALUE'", multiple=True, help="Send this as well; repeatable.")
+@click.option(
+    "--origin",
+    metavar="ORIGIN",
+    callback=_check_origin,
+    help="Pages of this origin are to read the stream: https://example.com",
+)
+@click.option("--seconds", type=click.FloatRange(min=1, max=3600), default=75.0, show_default=True, help=_SECONDS_HELP)
+@click.option("--replay/--no-replay", default=True, help="Whether clients that come back are to get what they missed.")
+@click.option("--insecure", is_flag=True, help="Take any certificate.")
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+@click.pass_context
+def check_stream(
+    context: click.Context,
+    url: str,
+    headers: tuple[str, ...],
+    origin: str | None,
+    seconds: float,
+    replay: bool,
+    insecure: bool,
+    as_json: bool,
+) -> None:
+    """Connect to the stream at URL as a browser does, and say what is wrong with it, and how to mend it.
+
+    It opens three or four streams for some 20 seconds, and publishes nothing. Exit status 1 says that there is a fault.
+    """
+    plan = Plan(_target(url, headers, insecure), origin, seconds, replay)
+    try:
+        findings = check(plan, lambda text: click.echo(f"- {escape_controls(text)}", err=True))
+    except KeyboardInterrupt:
+        context.exit(INTERRUPTED)
+    faults = sum(finding.level == "fault" for finding in findings)
+    if as_json:
+        click.echo(json.dumps({"url": url, "faults": faults, "findings": list(map(asdict, findings))}, indent=2))
+    else:
+        _print_findings(findings)
+        click.echo("All is well." if not faults else "1 fault." if faults == 1 else f"{faults} faults.")
+    context.exit(1 if faults else 0)
+
+
+@commands.command()
+@click.option("--json", "as_json", is_flag=True, help="Print it all as JSON.")
+def status(as_json: bool) -> None:
+    """Print which processes serve the app, with how many clients of which channels, as they say through the broker.
+
+    A process is there from its first stream of a channel on. What it says is some seconds old; one that was killed is
+    gone within 12, one that ended in order at once.
+    """
+    channels, _ = _shared_channels()
+    with _warnings_to(logging.NullHandler()), _clean_errors():
+        processes = current_app.extensions[EXTENSION].processes()
+    here = []  # what this command finds: processes cannot say so through a broker that takes no writes
+    try:
+        channels.broker.check_writable()
+    except BrokerUnavailable as error:
+        here.append(f"nothing can be published now: {error}")
+    read = [each for each in map(readable, processes) if each is not None]
+    if as_json:
+        said = totals(read)
+        click.echo(json.dumps({**said, "warnings": said["warnings"] + here, "processes": processes}, indent=2))
+    else:
+        click.echo("\n\n".join([describe(read), *(f"warning: {escape_controls(text)}" for text in here)]))
+
+
+def _target(url: str, headers: Sequence[str], insecure: bool) -> Target:
+    found = [_HEADER.fullmatch(header) for header in headers]
+    if None in found:
+        wrong = headers[found.index(None)]
+        raise click.BadParameter(f"{wrong!r} is no 'Name: value'", param_hint="'--header'")
+    try:
+        return Target.of(url, tuple((each[1], each[2].strip()) for each in found if each), verifies=not insecure)
+    except ValueError as error:
+        raise click.BadParameter(f"{url!r} is no address of a stream: {error}", param_hint="'URL'") from error
+
+
+def _print_findings(findings: Sequence[Finding]) -> None:
+    width = max(len(finding.name) for finding in findings)
+    indent = " " * (width + 9)
+    for finding in findings:
+        level = click.style(f"{finding.level.upper():5}", fg=_COLOURS[finding.level])
+        for number, text in enumerate(filter(None, (finding.seen, finding.mend))):
+            start = indent if number else f"{level}  {finding.name:{width}}  "
+            lines = textwrap.wrap(escape_controls(text), 78, break_long_words=False, break_on_hyphens=False)
+            click.echo(start + f"\n{indent}".join(lines))
+
+
+def _shared_channels() -> tuple[Channels, Settings]:
+    state = current_app.extensions[EXTENSION]
+    channels: Channels = state.channels
+    settings: Settings = state.settings
+    if not channels.broker.is_shared:
+        scheme = settings.broker_url.partition("://")[0]
+        raise click.ClickException(
+            f"SSE_BROKER_URL is {scheme}://, which keeps the channels of each process apart, and this process has no "
+            "clients: set SSE_BROKER_URL, in the app's config, to a broker that all processes share, such as "
+            "redis://localhost:6379/0"
+        )
+    return channels, settings
+
+
+def _read_stdin() -> str:
+    data = sys.stdin.buffer.read()
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        raise click.UsageError(f"stdin is not UTF-8: {error}") from error
+    return text.removesuffix("\n").removesuffix("\r")
+
+
+def _parse(text: str) -> Any:
+    try:
+        return parse_json(text)
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise click.BadParameter(f"no JSON at {where}: {error.msg}", param_hint="'DATA'") from error
+    except (ValueError, RecursionError) as error:
+        raise click.BadParameter(f"no JSON that can be read: {error}", param_hint="'DATA'") from error
+
+
+def _say_who_reads(channel: str, channels: Channels) -> None:
+    if type(channels.broker).clients_elsewhere is Broker.clients_elsewhere:  # it knows of none
+        return
+    with suppress(BrokerUnavailable):
+        count = Channel(channel, lambda: channels).subscribers()
+        click.echo("1 client reads it" if count == 1 else f"{count} clients read it", err=True)
+
+
+@contextmanager
+def _clean_errors() -> Iterator[None]:
+    try:
+        yield
+    except InvalidEvent as error:
+        raise click.UsageError(escape_controls(str(error))) from error
+    except SseError as error:
+        raise click.ClickException(escape_controls(str(error))) from error
+
+
+@contextmanager
+def _warnings_to(handler: logging.Handler) -> Iterator[None]:
+    """What this package warns of meanwhile goes there alone, whatever the app does with its log."""
+    log = logging.getLogger("flask_sse_emitters")
+    level, propagate = log.level, log.propagate
+    log.setLevel(logging.WARNING)
+    log.propagate = False
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.propagate = propagate
+        log.setLevel(level)
+
+
+class _Escaped(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return escape_controls(super().format(record), keep="\n\t")
+
+
+def _handler() -> logging.Handler:
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Escaped())
+    return handler
+
+
+def _print_stream(channels: Channels, names: tuple[str, ...], last_event_id: str | None, seconds: float) -> None:
+    out: Any = sys.stdout.buffer
+    is_terminal, encoding = sys.stdout.isatty(), sys.stdout.encoding
+    out = getattr(out, "raw", out)  # so that nothing is left in a buffer, which Python would write at its end
+    ends = time.monotonic() + seconds
+    with _warnings_to(logging.NullHandler()):
+        channels.broker.clients_elsewhere(names[0])  # for its error: what listens goes on trying
+    with _warnings_to(_handler()), Listening(channels, names, last_event_id, out, ends) as listening:
+        for block in listening.blocks():
+            if is_terminal:
+                block = escape_block(block, encoding)
+            while block:
+                block = block[out.write(block) :]

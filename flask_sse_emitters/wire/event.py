@@ -1,0 +1,214 @@
+"""Events, and their form on the wire: WHATWG HTML, sections 9.2.5 and 9.2.6."""
+
+from __future__ import annotations
+
+import json
+import operator
+import re
+import reprlib
+from collections.abc import Callable, Iterator
+from dataclasses import KW_ONLY, dataclass, replace
+from typing import Any, TypeAlias
+
+from ..errors import InvalidEvent
+
+Dumps: TypeAlias = Callable[[Any], str | bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event. It never changes, and may be sent any number of times, to any number of clients.
+
+    :param data: a ``str`` is sent as it is, None means no data line (browsers then dispatch nothing), anything else
+        is sent as JSON, which knows no NaN and no infinities. Line ends (CR, LF and CRLF) reach the client as LF, and
+        nothing else is changed.
+    :param event: the name that ``addEventListener`` takes, of one line; None is ``"message"``.
+    :param id: what a reconnecting client sends back as ``Last-Event-ID``: an int, or a str of one line without NUL.
+    :param retry: how long a client waits before it reconnects, an int of milliseconds from 0.
+    :param comment: text that clients ignore, of any number of lines.
+    :raises InvalidEvent: at once, and names the field, where one of these does not hold.
+    """
+
+    data: Any = None
+    _: KW_ONLY
+    event: str | None = None
+    id: str | int | None = None
+    retry: int | None = None
+    comment: str | None = None
+
+    def __post_init__(self) -> None:
+        for part in _parts(self.data):
+            if isinstance(part, str):
+                _check("data", part)
+        if self.event is not None:
+            _check("event", self.event, forbidden="\r\n")
+        if self.id is not None and not _is_int(self.id):
+            _check("id", self.id, forbidden="\r\n\0")
+        for field, number in (("id", self.id), ("retry", self.retry)):
+            if _is_int(number) and abs(number) >= _TOO_LARGE:  # type: ignore[arg-type]
+                raise InvalidEvent(f"{field} is an int of more than 1,000 digits")
+        if self.retry is not None and not (_is_int(self.retry) and self.retry >= 0):
+            raise InvalidEvent(f"retry must be an int of milliseconds, 0 or more, not {self.retry!r}")
+        if self.comment is not None:
+            _check("comment", self.comment)
+
+    def encode(self, dumps: Dumps = json.dumps) -> bytes:
+        """The event as it is written to a stream, with the blank line that ends it.
+
+        :param dumps: makes JSON, as str or as UTF-8 bytes, of data that is neither str nor None.
+        :raises InvalidEvent: where it cannot.
+        """
+        text = "".join(f"{line}\n" for line in self._lines(dumps))
+        try:
+            return f"{text}\n".encode()
+        except UnicodeEncodeError as error:
+            raise InvalidEvent(
+                f"the JSON made of data holds a lone surrogate, which UTF-8 cannot carry: {error}"
+            ) from error
+
+    def _lines(self, dumps: Dumps) -> Iterator[str]:
+        if self.comment is not None:
+            for line in split_lines(plain_text(self.comment)):
+                yield f": {line}"
+        if self.id is not None:
+            yield f"id: {_plain(self.id)}"
+        if self.event is not None:
+            yield f"event: {plain_text(self.event)}"
+        if self.retry is not None:
+            yield f"retry: {_plain(self.retry)}"
+        for part in _parts(self.data):
+            for line in split_lines(plain_text(part) if isinstance(part, str) else _json(part, dumps)):
+                yield f"data: {line}"
+
+
+class EventBuilder:
+    """Builds an :class:`Event` step by step: ``SseEmitter.event().name("connect").data("connected!")``.
+
+    May be passed wherever an event may, and sent any number of times. A step raises :class:`InvalidEvent` as
+    :class:`Event` does, and then leaves the builder as it was. One thread at a time may build.
+    """
+
+    __slots__ = ("_event",)
+
+    def __init__(self) -> None:
+        self._event = Event()
+
+    def id(self, id: str | int) -> EventBuilder:
+        """Set what a reconnecting client sends back as ``Last-Event-ID``."""
+        self._event = replace(self._event, id=id)
+        return self
+
+    def name(self, name: str) -> EventBuilder:
+        """Set the event's name, the one that ``addEventListener`` takes."""
+        self._event = replace(self._event, event=name)
+        return self
+
+    def data(self, data: Any) -> EventBuilder:
+        """Set the data, or add to it on a new line. Data that is no str becomes JSON."""
+        parts = (*_parts(self._event.data), *_parts(data))
+        together: Any = parts[0] if len(parts) == 1 else _DataLines(parts)
+        if len(parts) > 1 and all(isinstance(part, str) for part in parts):
+            together = "\n".join(map(_with_lf, parts))  # a CR before the LF that joins them would become one with it
+        self._event = replace(self._event, data=together if parts else None)
+        return self
+
+    def comment(self, comment: str) -> EventBuilder:
+        """Set the comment, or add to it on a new line."""
+        _check("comment", comment)
+        before = self._event.comment
+        self._event = replace(self._event, comment=comment if before is None else f"{_with_lf(before)}\n{comment}")
+        return self
+
+    def retry(self, retry: int) -> EventBuilder:
+        """Set how long the client waits before it reconnects, an int of milliseconds."""
+        self._event = replace(self._event, retry=retry)
+        return self
+
+    def build(self) -> Event:
+        """The event as it stands now; further steps do not change it."""
+        return self._event
+
+
+def as_event(event: Any) -> Event:
+    """The event that was meant: an event itself, what a builder has built, or plain data made into one."""
+    if isinstance(event, Event):
+        return event
+    return event.build() if isinstance(event, EventBuilder) else Event(event)
+
+
+# What Python's json makes of NaN and the infinities, as the group; strings, which may hold the same, are passed over.
+_NOT_FINITE = re.compile(r'"(?:[^"\\]++|\\.)*+"|(?<![^\s:,\[])(NaN|-?Infinity)(?![^\s,\]}])')
+
+_TOO_LARGE = 10**1000  # Python writes no int of many more digits
+
+
+@dataclass(frozen=True, slots=True)
+class _DataLines:
+    """Hold the data given to a builder in several parts that are not all text: each is encoded by itself.
+
+    No tuple: an event whose data is a tuple is sent as one JSON array, and must not equal an event of several lines.
+    """
+
+    parts: tuple[Any, ...]
+
+
+def _parts(data: Any) -> tuple[Any, ...]:
+    if isinstance(data, _DataLines):
+        return data.parts
+    return () if data is None else (data,)
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _check(field: str, text: object, forbidden: str = "") -> None:
+    if not isinstance(text, str):
+        kind = "a str or an int" if field == "id" else "a str"
+        raise InvalidEvent(f"{field} must be {kind}, not {reprlib.repr(text)}")
+    for character in forbidden:
+        if character in text:
+            raise InvalidEvent(f"{field} must not contain {character!r}: {reprlib.repr(text)}")
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidEvent(f"{field} holds a lone surrogate, which UTF-8 cannot carry: {error}") from error
+
+
+def plain_text(text: str) -> str:
+    """Return the text itself, as a str and nothing more.
+
+    A member of an enum that is a str formats as ``Role.ADMIN``, and a ``LocalProxy`` of Werkzeug passes for a str.
+    """
+    return str.__str__(text if issubclass(type(text), str) else text[:])
+
+
+def _plain(value: str | int) -> str:
+    return plain_text(value) if isinstance(value, str) else int.__repr__(operator.index(value))
+
+
+def _json(data: Any, dumps: Dumps) -> str:
+    try:
+        made = dumps(data)
+        text = made if isinstance(made, str) else str(made, "utf-8")
+    except (TypeError, ValueError, RecursionError) as error:
+        kind = type(data).__name__
+        raise InvalidEvent(f"data of type {kind} cannot be made JSON ({error}); send a str instead") from error
+    if ("NaN" in text or "Infinity" in text) and (found := next(filter(None, _NOT_FINITE.findall(text)), None)):
+        raise InvalidEvent(
+            f"data holds {found}, which is no JSON: JSON.parse() of browsers fails over it. Send None in its place, or "
+            "have app.json write it as null"
+        )
+    return text
+
+
+def _with_lf(text: str) -> str:
+    return "\n".join(split_lines(text))
+
+
+def split_lines(text: str) -> list[str]:
+    """Split at CR, LF and CRLF, the standard's only line ends: ``str.splitlines`` knows seven more."""
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return text.split("\n")

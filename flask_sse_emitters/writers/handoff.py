@@ -1,0 +1,191 @@
+"""The fast way out: a stream that gunicorn's gevent worker has begun is written without it from then on.
+
+Its client's socket is taken out of the worker's hands, and the greenlet of the request ends. From then on there is no
+greenlet, no stack and no queue for this client: what a list sends is one non-blocking ``send`` of bytes that were made
+once for all. Only a client whose socket is full has something kept for it, and is watched until there is room.
+
+The descriptor is not duplicated: gevent's event loop would go on to report what happens to the first one, which shares
+all with the second, for as long as the client stays.
+"""
+
+from __future__ import annotations
+
+import _socket
+import logging
+import ssl
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+from ..config.settings import Handoff
+from ..runtime.parking import is_green
+from ..runtime.socket_monitor import Watch
+from ..streams.emitter import SseEmitter
+from .socket_writer import HandedOff
+
+log = logging.getLogger("flask_sse_emitters.handoff")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What decides whether a stream can be handed off."""
+
+    mode: Handoff  #: ``SSE_HANDOFF``
+    is_gevent_worker: bool  #: of gunicorn
+    has_tls: bool  #: on the worker's own socket
+    is_http2: bool
+    is_uwsgi: bool  #: the protocol, in which nginx, say, may speak to gunicorn
+    hangups_show: bool  #: the system tells when this client leaves
+    is_own_body: bool  #: the response that was made of the stream still has it for its body
+    is_own_iteration: bool  #: the worker's own loop iterates over the stream, and nobody in between
+    is_own_start_response: bool  #: the response was given the worker's own
+    is_begun: bool  #: as far as can be seen: the headers are out, and none promises a length
+
+
+def why_not(facts: Facts) -> str | None:
+    """Why the stream cannot be handed off; None where it can."""
+    return next((reason for reason, applies in _REASONS.items() if applies(facts)), None)
+
+
+_REASONS: dict[str, Callable[[Facts], bool]] = {
+    "SSE_HANDOFF is off": lambda facts: facts.mode == "off",
+    "the server is not gunicorn with its gevent worker": lambda facts: not facts.is_gevent_worker,
+    "the worker itself does TLS": lambda facts: facts.has_tls,
+    "the client speaks HTTP/2": lambda facts: facts.is_http2,
+    "the worker speaks uwsgi": lambda facts: facts.is_uwsgi,
+    "this system does not tell when a client leaves": lambda facts: not facts.hangups_show,
+    "the app has put another body around the stream": lambda facts: not facts.is_own_body,
+    "the response has a Content-Length, or has not begun": lambda facts: not facts.is_begun,
+    # From here on the user may vouch for what comes between.
+    "a middleware iterates over the stream": lambda facts: facts.mode != "on" and not facts.is_own_iteration,
+    "a middleware has replaced start_response": lambda facts: facts.mode != "on" and not facts.is_own_start_response,
+}
+
+
+@dataclass(frozen=True)
+class Call:
+    """How a stream is served.
+
+    :param environ: of the request.
+    :param start_response: what the response was given when it was called; None where it has another body since.
+    :param body: the stream.
+    :param caller: iterates over the body.
+    """
+
+    environ: Mapping[str, Any]
+    start_response: Callable[..., Any] | None
+    body: Iterator[bytes]
+    caller: FrameType
+
+    @property
+    def client(self) -> Any:
+        return self.environ.get("gunicorn.socket")
+
+    @property
+    def response(self) -> Any:
+        """The worker's own response object; None where a middleware stands before it."""
+        response = getattr(self.start_response, "__self__", None)
+        return response if _is_of_gunicorn(response) else None
+
+    @property
+    def is_chunked(self) -> bool:
+        response = self.response
+        return self.environ["SERVER_PROTOCOL"] != "HTTP/1.0" if response is None else bool(response.chunked)
+
+    def facts(self, mode: Handoff, watch: Watch | None) -> Facts:
+        """What there is to know.
+
+        :param watch: on the client's socket.
+        """
+        response, caller = self.response, self.caller
+        is_worker = caller.f_globals.get("__name__") == "gunicorn.workers.base_async"
+        return Facts(
+            mode=mode,
+            is_gevent_worker=self.client is not None and is_green() and "gunicorn.workers.ggevent" in sys.modules,
+            has_tls=isinstance(self.client, ssl.SSLSocket),
+            is_http2=self.environ.get("HTTP_VERSION") == "2",
+            is_uwsgi="gunicorn.uwsgi.parser" in sys.modules,
+            hangups_show=watch is not None and watch.is_on,
+            is_own_body=self.start_response is not None,
+            # Its name in the worker's code, because a wrapper that is written in C has no frame of its own.
+            is_own_iteration=is_worker and getattr(caller.f_locals.get("respiter"), "pieces", None) is self.body,
+            is_own_start_response=response is not None and response.sock is self.client,
+            is_begun=response is None or (response.headers_sent and response.response_length is None),
+        )
+
+
+def announce_close(start_response: Callable[..., Any] | None, caller: FrameType) -> bool:
+    """Have gunicorn say ``Connection: close``, and close it after the stream, however that is written and ends.
+
+    Else proxies and clients with a pool would keep the connection, and lose a request on it when it closes. The head
+    must not be out yet: it leaves with the first piece of the body. An application may not set the header itself (PEP
+    3333). Does nothing on another server, over HTTP/2, or where the body is iterated over on another thread than the
+    worker's.
+
+    :param start_response: what the response was given when it was called, if it was.
+    :param caller: iterates over the body.
+    :return: whether gunicorn says so.
+    """
+    response = getattr(start_response, "__self__", None)
+    if not _is_of_gunicorn(response):  # a middleware has replaced start_response
+        response = _find_response(caller)
+    if response is None or response.headers_sent:
+        return False
+    response.force_close()
+    return True
+
+
+def _find_response(frame: FrameType | None) -> Any:
+    """Find the worker's own response object in the frame of the worker that iterates over the body; None elsewhere."""
+    while frame is not None:
+        if str(frame.f_globals.get("__name__")).startswith("gunicorn.workers."):
+            response = frame.f_locals.get("resp")
+            if _is_of_gunicorn(response):
+                return response
+        frame = frame.f_back
+    return None
+
+
+def _is_of_gunicorn(response: Any) -> bool:
+    module = sys.modules.get("gunicorn.http.wsgi")
+    return module is not None and type(response) is module.Response
+
+
+def note_declined(mode: Handoff, reason: str) -> None:
+    """Say each reason once."""
+    if reason not in _declined:
+        _declined.add(reason)
+        level = logging.WARNING if mode == "on" else logging.INFO
+        log.log(level, "streams are written by the server, on a thread or greenlet for each: %s", reason)
+
+
+_declined: set[str] = set()
+
+
+def hand_off(emitter: SseEmitter, call: Call, watch: Watch, when_over: Sequence[Callable[[], object]]) -> None:
+    """Take the client out of the server's hands, and go on with its stream."""
+    chunked = call.is_chunked
+    outlet = HandedOff(emitter, _take_client(call), chunked, watch, when_over)
+    watch.watcher = outlet
+    emitter._hand_over(outlet)
+    if outlet.begin():
+        outlet.wake()
+
+
+def _take_client(call: Call) -> _socket.socket:
+    """The client's socket. The server finds that it has nothing more to write.
+
+    :raises OSError: where no descriptor is to be had; then nothing has changed.
+    """
+    theirs, response = call.client, call.response
+    nobody = _socket.socket() if response is None else None
+    ours = _socket.socket(theirs.family, theirs.type, theirs.proto, theirs.detach())
+    ours.setblocking(False)
+    if nobody is not None:
+        theirs.__init__(fileno=nobody.detach())  # a socket whose client has left, which servers take quietly
+    else:
+        response.chunked = False  # the last chunk is not its to write
+        response.force_close()
+    return ours
