@@ -20,7 +20,8 @@ from .server.app_state import State
 from .server.denials import handle_denials
 from .server.endpoints import make_blueprint
 from .streams.emitter import SseEmitter
-from .streams.identity import check_identity
+from .streams.registry.draining import await_drained, drain
+from .streams.registry.identity import check_identity
 from .tools.cli import commands
 from .tools.monitor import Gate, MonitorRule, make_monitor
 
@@ -381,8 +382,8 @@ class SSE:
         The app can still publish; :meth:`close` also frees what that needs.
         """
         streams = self._state().streams
-        streams.drain()
-        streams.await_drained()
+        drain(streams)
+        await_drained(streams)
 
     def close(self) -> None:
         """End all streams as :meth:`shutdown` does, then free what the broker holds: its thread, its connections.

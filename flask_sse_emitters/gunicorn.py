@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import Any
 
 from .server.worker import note_worker
-from .streams.registry import drain_all
+from .streams.registry.draining import drain_all
 
 __all__ = ["child_exit", "post_worker_init", "worker_int"]
 

@@ -17,7 +17,7 @@ from .extension import SSE
 from .wire.decoder import EventDecoder, decode
 from .wire.event import Event
 from .wire.frame import Frame
-from .writers.response_body import WITNESS, Stream
+from .writers.response_body import WITNESS, ResponseBody
 
 #: How long a shared broker may take to say what there is.
 BROKER_SECONDS = 10.0
@@ -62,7 +62,7 @@ def open_stream(client: FlaskClient, path: str, **options: Any) -> Iterator[Open
     :param options: as for ``client.get``: ``headers={"Last-Event-ID": ...}``, say.
     :raises AssertionError: where the answer is no stream.
     """
-    witness: list[Stream] = []
+    witness: list[ResponseBody] = []
     overrides = {**options.pop("environ_overrides", {}), WITNESS: witness}
     with client.get(path, environ_overrides=overrides, **options) as response:
         if not witness:
@@ -76,7 +76,7 @@ class OpenStream:
     :ivar response: of the test client.
     """
 
-    def __init__(self, response: Any, stream: Stream) -> None:
+    def __init__(self, response: Any, stream: ResponseBody) -> None:
         self.response = response
         self._reader = _reader(response)
         self._stream = stream

@@ -11,7 +11,9 @@ from typing import Any
 
 from flask import Flask, Response, request, send_from_directory
 
-from flask_sse_emitters import SSE, Event
+from flask_sse_emitters import SSE, CloseReason, Event
+from flask_sse_emitters.streams.emitter import stream_of
+from flask_sse_emitters.streams.outgoing import WriterState
 from flask_sse_emitters.wire.frame import chunk
 
 HERE = Path(__file__).parent
@@ -49,7 +51,10 @@ def note_visit() -> None:
 def get_state(channel: str) -> dict[str, Any]:
     """The visits, and how many clients have got all that was there for them, and wait."""
     emitters = sse.channel(channel).emitters
-    waiting = sum(emitter._direct is not None and emitter._idle for emitter in emitters)
+    waiting = sum(
+        stream_of(emitter).outgoing.direct is not None and stream_of(emitter).outgoing.state is WriterState.IDLE
+        for emitter in emitters
+    )
     return {"visits": visits[channel], "waiting": waiting}
 
 
@@ -72,7 +77,7 @@ def cut(how: str) -> dict[str, Any]:
     """Cut all clients of the channels, and publish numbers before any can be back."""
     wanted = request.get_json()
     emitters = list(dict.fromkeys(emitter for name in wanted["channels"] for emitter in sse.channel(name).emitters))
-    clients: list[Any] = [emitter._direct._client for emitter in emitters]  # type: ignore[union-attr]
+    clients: list[Any] = [stream_of(emitter).outgoing.direct._client for emitter in emitters]  # type: ignore[union-attr]
     at = time.monotonic()
     if how == "halfway":
         half = Event(wanted["numbers"][0], id=next_id(wanted["channels"][0])).encode().rstrip(b"\n")
@@ -84,7 +89,7 @@ def cut(how: str) -> dict[str, Any]:
         else:
             if how == "reset":
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            emitter._disconnect(ConnectionResetError("cut by the test"))
+            stream_of(emitter).end(CloseReason.DISCONNECTED, ConnectionResetError("cut by the test"))
     return {"at": at, "ids": publish(), "cut": len(emitters)}
 
 

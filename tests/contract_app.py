@@ -16,6 +16,8 @@ from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from flask_sse_emitters import SSE, SseEmitter, SseEmitters
 from flask_sse_emitters.runtime.parking import is_green
 from flask_sse_emitters.runtime.socket_monitor import SOCKETS
+from flask_sse_emitters.streams.emitter import stream_of
+from flask_sse_emitters.streams.outgoing import WriterState
 
 sse = SSE()
 streams = Blueprint("streams", __name__)
@@ -123,9 +125,9 @@ def state(name: str) -> ResponseReturnValue:
         "open": emitter.is_open,
         "reason": emitter.close_reason and emitter.close_reason.name,
         "error": emitter.error and str(emitter.error),
-        "outlet": type(emitter._outlet).__name__,
+        "outlet": type(stream_of(emitter).outgoing.writer).__name__,
         "pending": emitter.pending,
-        "idle": emitter._idle,
+        "idle": stream_of(emitter).outgoing.state is WriterState.IDLE,
         "last_event_id": emitter.last_event_id,
         "journal": journals[name],
     }
@@ -215,7 +217,7 @@ def process() -> ResponseReturnValue:
 
     gc.collect()
     me = psutil.Process()
-    kinds = ("SseEmitter", "Stream", "HandedOff", "Watch", "Timer", "Callbacks", "Backlog", "Deadlines")
+    kinds = ("SseEmitter", "Stream", "SocketWriter", "Watch", "Timer", "Callbacks", "Backlog", "Deadlines")
     counts = dict.fromkeys(kinds, 0)
     for thing in gc.get_objects():
         kind = type(thing)

@@ -12,6 +12,8 @@ from flask.typing import ResponseReturnValue
 
 from flask_sse_emitters import SseEmitter
 from flask_sse_emitters.signals import emitter_closed, emitter_opened
+from flask_sse_emitters.streams.emitter import stream_of
+from flask_sse_emitters.streams.outgoing import WriterState
 
 from . import faults_network_syscalls
 from .channels_app import app as app
@@ -44,12 +46,12 @@ def look(name: str) -> ResponseReturnValue:
     emitter = streams.get(name)
     if emitter is None:
         return {"open": False}
-    watch = getattr(emitter._outlet, "_watch", None)
+    watch = getattr(stream_of(emitter).outgoing.writer, "_watch", None)
     return {
         "open": emitter.is_open,
-        "idle": emitter._idle,
+        "idle": stream_of(emitter).outgoing.state is WriterState.IDLE,
         "pending": emitter.pending,
-        "outlet": type(emitter._outlet).__name__,
+        "outlet": type(stream_of(emitter).outgoing.writer).__name__,
         "descriptor": watch and watch.descriptor,
     }
 

@@ -64,7 +64,7 @@ def a_long_walk_gives_way() -> None:
     threading.Thread(target=echo).start()
     assert emitters.send("x") == len(members)
     rounds = 0
-    while emitters._walking:
+    while emitters._delivery._is_passing:
         theirs.sendall(b"x")
         assert theirs.recv(1) == b"x"
         rounds += 1

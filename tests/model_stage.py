@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from flask_sse_emitters import CloseReason, SseEmitter
-from flask_sse_emitters.broadcast import copy_on_write, emitters
+from flask_sse_emitters.broadcast import copy_on_write, delivery
 from flask_sse_emitters.brokers import Broker, memory
 from flask_sse_emitters.brokers import event_log as history
 from flask_sse_emitters.brokers.event_log import Bounds
@@ -16,8 +16,9 @@ from flask_sse_emitters.brokers.memory import MemoryBroker
 from flask_sse_emitters.channels.replay import Pages, Replay
 from flask_sse_emitters.channels.subscription import Feed
 from flask_sse_emitters.config.settings import DEFAULTS
-from flask_sse_emitters.streams import emitter
-from flask_sse_emitters.streams import registry as streams
+from flask_sse_emitters.streams import machine
+from flask_sse_emitters.streams.emitter import stream_of
+from flask_sse_emitters.streams.registry import open_streams as streams
 from flask_sse_emitters.testing import decode
 from flask_sse_emitters.wire.event import Event
 from flask_sse_emitters.wire.frame import make_frame
@@ -28,7 +29,11 @@ from .clock import ManualScheduler, emitter_at
 from .interleavings import Explorer
 
 #: Of the package: whose lines count, where lines do.
-TRACED = ("emitter", "emitters", "copy_on_write", "callbacks", "backlog", "feed", "replay", "history", "brokers/memory")
+TRACED = (
+    *("streams/emitter", "streams/machine", "streams/stream", "streams/outgoing", "streams/ends", "streams/backlog"),
+    *("broadcast/emitters", "broadcast/delivery", "broadcast/member", "broadcast/batch", "broadcast/copy_on_write"),
+    *("channels/subscription", "channels/replay", "brokers/event_log", "brokers/memory"),
+)
 
 #: The thread that stands for the main loop, in a background that has one.
 LOOP = "the loop"
@@ -75,16 +80,16 @@ class Stage:
     def __init__(self, explorer: Explorer, patch: pytest.MonkeyPatch) -> None:
         self.explorer = explorer
         self.background = Background(explorer)
-        for module in (copy_on_write, emitters, history):
+        for module in (copy_on_write, delivery, history):
             patch.setattr(module, "guard", explorer.guard)
-        patch.setattr(emitter, "shared_guard", explorer.guard)
+        patch.setattr(machine, "shared_guard", explorer.guard)
         for module in (memory, streams):
             patch.setattr(module, "guard", explorer.quiet_guard)
         patch.setattr("flask_sse_emitters.channels.replay.guard", explorer.quiet_guard)
-        for module in (emitters, direct):
+        for module in (delivery, direct):
             patch.setattr(module, "SCHEDULER", self.background)
         patch.setattr("flask_sse_emitters.channels.replay.SCHEDULER", self.background)
-        patch.setattr(emitters, "monotonic", lambda: 0.0)  # no walk takes longer than its slice
+        patch.setattr(delivery, "monotonic", lambda: 0.0)  # no walk takes longer than its slice
         patch.setattr(wsgi, "parker", explorer.parker)
         self._patch = patch
 
@@ -94,7 +99,7 @@ class Stage:
 
     def have_one_loop(self) -> None:
         """Have only the background walk over lists, as where gevent's loop is in another thread than the senders."""
-        self._patch.setattr(emitters, "on_main_loop", lambda: self.explorer.name() in (LOOP, None))
+        self._patch.setattr(delivery, "on_main_loop", lambda: self.explorer.name() in (LOOP, None))
 
     def emitter(self, timeout: float = 0, **given: Any) -> SseEmitter:
         return emitter_at(self.background, timeout, heartbeat=0, **given)
@@ -119,7 +124,7 @@ class StagedChannel:
 
     def subscribe(self, last: str | None = None) -> SseEmitter:
         emitter = self._stage.emitter()
-        emitter._last_event_id = last
+        stream_of(emitter).last_event_id = last
         Replay(emitter, [self.feed], last, self._pages).begin()
         return emitter
 
@@ -158,13 +163,13 @@ class Sleeper:
         self._emitter = emitter
         self.is_awake = True
         self.got: list[bytes] = []
-        emitter._stream_to(self)
+        stream_of(emitter).begin(self)
 
     def wake(self) -> None:
         assert not self.is_awake, "woken twice"
         self.is_awake = True
 
-    def give(self, payload: bytes) -> None:
+    def wake_with(self, payload: bytes) -> None:
         self.got.append(payload)
         self.wake()
 
@@ -180,7 +185,7 @@ class Sleeper:
         """Whatever there is, until there is nothing."""
         while True:
             self.is_awake = False  # from before it looks for the last time: it may be woken right after that
-            payload = self._emitter._take()
+            payload = stream_of(self._emitter).next_output()
             if not payload:
                 return
             self.got.append(payload)
@@ -195,7 +200,7 @@ class Sleeper:
 def read_rest(emitter: SseEmitter) -> list[Event]:
     """What is there for a client, read to the end or to where there is nothing."""
     payloads: list[bytes] = []
-    take: Callable[[], bytes | None] = emitter._take
+    take: Callable[[], bytes | None] = stream_of(emitter).next_output
     while payload := take():
         payloads.append(payload)
     return decode(b"".join(payloads))

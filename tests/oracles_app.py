@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from flask import Flask, Response, request
 
 from flask_sse_emitters import SSE
+from flask_sse_emitters.streams.emitter import stream_of
+from flask_sse_emitters.streams.outgoing import WriterState
 
 from . import clients_app
 from .oracles_events import END, EVENT_NAMES, MARK, PUBLISHED, WRITTEN, Row, mark_bytes
@@ -35,7 +37,11 @@ def names() -> list[str]:
 @app.get("/waiting/<channel>")
 def waiting(channel: str) -> dict[str, int]:
     """How many clients have got all that was there for them."""
-    return {"clients": sum(emitter._idle for emitter in sse.channel(channel).emitters)}
+    return {
+        "clients": sum(
+            stream_of(emitter).outgoing.state is WriterState.IDLE for emitter in sse.channel(channel).emitters
+        )
+    }
 
 
 @app.post("/publish/<channel>")

@@ -12,8 +12,9 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from flask_sse_emitters import CloseReason, SseEmitter, SseEmitters
+from flask_sse_emitters.streams.emitter import stream_of
 from flask_sse_emitters.testing import decode
-from flask_sse_emitters.writers.response_body import Stream
+from flask_sse_emitters.writers.response_body import ResponseBody
 
 from .clock import ManualScheduler, emitter_at
 from .waiting import until
@@ -64,7 +65,7 @@ def churn_and_send(give_way: Callable[[], object], scale: float = 1.0) -> None:
             removals_seen.append(emitter not in emitters)
 
     run_all([(send, n) for n in range(SENDERS)] + [(churn, n) for n in range(CHURNERS)])
-    until(lambda: not emitters._walking, "the last events to be handed out")
+    until(lambda: not emitters._delivery._is_passing, "the last events to be handed out")
 
     order = texts_of(witness)
     sent = int(SENDS_EACH * scale)
@@ -92,7 +93,7 @@ def publish_to_streams(spawn: Callable[[Callable[[], object]], Job], consumers: 
 
     def consume(_: int) -> None:
         emitter = emitters.add(SseEmitter(timeout=0, **UNBOUNDED))
-        stream = Stream(emitter, b": hello\n\n", {}, "off")
+        stream = ResponseBody(stream_of(emitter), b": hello\n\n", {}, "off")
         body = b"".join(stream)
         stream.close()
         read.append([event.data for event in decode(body)])
@@ -116,7 +117,7 @@ def publish_to_streams(spawn: Callable[[Callable[[], object]], Job], consumers: 
 
 def texts_of(emitter: SseEmitter) -> list[str]:
     taken = []
-    while payload := emitter._take():
+    while payload := stream_of(emitter).next_output():
         taken.append(payload)
     return [event.data for event in decode(b"".join(taken))]
 

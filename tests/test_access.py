@@ -24,6 +24,9 @@ from flask_sse_emitters import (
     TooManyClients,
 )
 from flask_sse_emitters.access import Grant, Rule
+from flask_sse_emitters.streams.emitter import stream_of
+from flask_sse_emitters.streams.registry.open_streams import StreamRegistry
+from flask_sse_emitters.streams.stream import Stream
 from flask_sse_emitters.testing import OpenStream, open_stream, published
 
 from .test_channels import texts
@@ -54,7 +57,7 @@ class Site:
     def counts(self) -> tuple[int, int, int]:
         """Clients, readers that are known, and limits that are counted."""
         streams = self.sse._state().streams
-        return len(streams), len(streams._owned), len(streams._quotas)
+        return len(streams), len(streams._owned), len(streams._limits)
 
 
 def by_header(_channel: str) -> str:
@@ -62,8 +65,11 @@ def by_header(_channel: str) -> str:
 
 
 def emitter_of(stream: OpenStream) -> SseEmitter:
-    assert stream._stream._emitter is not None
-    return stream._stream._emitter
+    source = stream._stream._stream
+    assert source is not None
+    registry = source.registry
+    assert isinstance(registry, StreamRegistry)
+    return registry._open[source].emitter
 
 
 def levels(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -116,7 +122,7 @@ def test_anybody_reads_a_public_channel_and_no_rule_is_asked() -> None:
     with site.open("news") as stream:
         site.sse.publish("news", "x")
         assert texts(stream.ready()) == ["x"]
-        assert emitter_of(stream)._reader is None, "nothing is kept of its request"
+        assert stream_of(emitter_of(stream)).reader is None, "nothing is kept of its request"
     assert asked == []
 
 
@@ -337,7 +343,7 @@ def test_a_view_says_who_reads_or_leaves_it_out() -> None:
         with site.app.test_request_context(), pytest.raises((TypeError, ValueError), match="an identity"):
             site.sse.channel("a").subscribe(**given)
     with site.app.test_request_context():
-        assert site.sse.channel("a").subscribe()._reader is None
+        assert stream_of(site.sse.channel("a").subscribe()).reader is None
 
 
 def test_the_log_says_at_debug_why_somebody_was_denied(caplog: pytest.LogCaptureFixture) -> None:
@@ -462,11 +468,12 @@ def test_the_names_of_private_channels_are_the_same_for_who_has_no_app() -> None
 def test_one_reader_has_so_many_streams_and_others_have_theirs(caplog: pytest.LogCaptureFixture) -> None:
     site = Site(by_header, SSE_MAX_CLIENTS_PER_IDENTITY=2)
     site.sse.channel("news", public=True)
-    ends: list[SseEmitter] = []
+    ends: list[Stream] = []
     with site.open("a", user="ann"), site.open("b", user="ann"), site.open("a", user="bob"):
         for _ in range(3):
             with site.open("a", user="ann") as stream:
-                ends.append(emitter_of(stream))
+                assert stream._stream._stream is not None
+                ends.append(stream._stream._stream)
                 assert stream.response.status_code == 200, "an error would stop an EventSource for good"
                 assert ends[-1].close_reason is CloseReason.ERROR
                 assert isinstance(ends[-1].error, TooManyClients)

@@ -34,7 +34,7 @@ from .waiting import until
 pytestmark = [pytest.mark.xdist_group("browser"), pytest.mark.timeout(300)]
 
 #: Where the module is.
-STATIC = ROOT / "flask_sse_emitters" / "static"
+STATIC = ROOT / "flask_sse_emitters" / "server" / "static"
 
 #: Has a page note how long it waits, and chance give a half.
 WATCH_CLOCK = """

@@ -28,7 +28,8 @@ from flask_sse_emitters import (
     TooManyClients,
 )
 from flask_sse_emitters.channels.replay import PAGE_SECONDS, PAGES_KEPT, Page, Pages
-from flask_sse_emitters.streams.interfaces import Taken
+from flask_sse_emitters.streams.emitter import stream_of
+from flask_sse_emitters.streams.interfaces import Output
 from flask_sse_emitters.testing import OpenStream, decode, open_stream, published
 
 from .clock import ManualScheduler
@@ -526,7 +527,7 @@ def test_a_replay_of_any_length_neither_overflows_nor_is_it_held_for_the_client(
     with board.open("a", last=ids[0]) as stream:
         board.publish("a", "live")
         emitter = next(iter(board.sse.channel("a").emitters))
-        assert (emitter.pending, emitter._backlog.size) == (0, 0)
+        assert (emitter.pending, stream_of(emitter).outgoing.backlog.size) == (0, 0)
         events = stream.ready()
         assert emitter.is_open
     assert [event.id for event in events] == [*ids[1:], moved(ids[-1], 1)]
@@ -585,7 +586,7 @@ def test_a_page_that_was_too_short_for_what_came_since_is_made_anew(board: Board
 
 def test_pages_are_let_go_when_nobody_asks_for_them_any_more(scheduler: ManualScheduler) -> None:
     pages = Pages(scheduler)
-    page = Page(Taken(b"x", 1), (1,), (1,))
+    page = Page(Output(b"x", 1), (1,), (1,))
     pages.put("old", page)
     scheduler.pass_time(PAGE_SECONDS * 0.6)
     pages.put("new", page)
@@ -722,15 +723,15 @@ def test_one_who_was_sent_away_learns_why(board: Board) -> None:
 def test_lifetimes_are_spread_so_that_those_who_came_together_do_not_leave_together() -> None:
     board = Board(SSE_TIMEOUT=1000)
     with board.app.app_context():
-        deadlines = [board.sse.channel("a").subscribe()._deadlines for _ in range(200)]
-        lifetimes = [each.settings.timeout * each.part for each in deadlines]
+        deadlines = [stream_of(board.sse.channel("a").subscribe()).deadlines for _ in range(200)]
+        lifetimes = [each.settings.timeout * each.lifetime_part for each in deadlines]
         assert 900 <= min(lifetimes) < 920
         assert 1080 < max(lifetimes) <= 1100
-        assert board.sse.channel("a").subscribe(timeout=50)._settings.timeout == 50
-        assert board.sse.channel("a").subscribe(timeout=0)._settings.timeout == 0
+        assert stream_of(board.sse.channel("a").subscribe(timeout=50)).settings.timeout == 50
+        assert stream_of(board.sse.channel("a").subscribe(timeout=0)).settings.timeout == 0
     board = Board(SSE_TIMEOUT=0)
     with board.app.app_context():
-        assert board.sse.channel("a").subscribe()._settings.timeout == 0
+        assert stream_of(board.sse.channel("a").subscribe()).settings.timeout == 0
 
 
 def test_nothing_is_left_of_a_channel_that_nobody_reads(board: Board) -> None:

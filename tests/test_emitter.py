@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -12,9 +12,12 @@ import pytest
 from flask import Flask, current_app, g
 
 from flask_sse_emitters import SSE, CloseReason, EmitterClosed, Event, InvalidEvent, SseEmitter, SseEmitters, SseError
-from flask_sse_emitters.streams.emitter import HEARTBEAT
+from flask_sse_emitters.broadcast.delivery import Delivery
+from flask_sse_emitters.streams.emitter import stream_of
+from flask_sse_emitters.streams.machine import HEARTBEAT
+from flask_sse_emitters.streams.outgoing import WriterState
 from flask_sse_emitters.testing import decode
-from flask_sse_emitters.wire.frame import Frame, make_frame
+from flask_sse_emitters.wire.frame import make_frame
 
 from .clock import ManualScheduler, emitter_at
 
@@ -31,12 +34,12 @@ class FakeOutlet:
         self.in_flight: int | None = None
         self.has_taken: int | None = None
         self.given: list[bytes] = []
-        emitter._stream_to(self)
+        stream_of(emitter).begin(self)
 
     def wake(self) -> None:
         self.wakes += 1
 
-    def give(self, payload: bytes) -> None:
+    def wake_with(self, payload: bytes) -> None:
         self.given.append(payload)
         self.wake()
 
@@ -50,7 +53,7 @@ class FakeOutlet:
         return self.has_taken
 
     def take(self) -> bytes | None:
-        return self.given.pop(0) if self.given else self.emitter._take()
+        return self.given.pop(0) if self.given else stream_of(self.emitter).next_output()
 
     def take_all(self) -> list[bytes]:
         """Everything up to the end, or up to where there is nothing."""
@@ -131,9 +134,13 @@ ENDS: list[tuple[CloseReason, Callable[[SseEmitter, ManualScheduler], object], l
     (CloseReason.COMPLETED, lambda emitter, _: emitter.complete(), ["completion"]),
     (CloseReason.TIMEOUT, lambda _, scheduler: scheduler.pass_time(60), ["timeout", "completion"]),
     (CloseReason.ERROR, lambda emitter, _: emitter.complete_with_error(KeyError("x")), ["KeyError", "completion"]),
-    (CloseReason.DISCONNECTED, lambda emitter, _: emitter._disconnect(OSError("gone")), ["OSError", "completion"]),
+    (
+        CloseReason.DISCONNECTED,
+        lambda emitter, _: stream_of(emitter).end(CloseReason.DISCONNECTED, OSError("gone")),
+        ["OSError", "completion"],
+    ),
     (CloseReason.OVERFLOW, lambda emitter, _: [emitter.try_send("x") for _ in range(1001)], ["SseError", "completion"]),
-    (CloseReason.SHUTDOWN, lambda emitter, _: emitter._end(CloseReason.SHUTDOWN), ["completion"]),
+    (CloseReason.SHUTDOWN, lambda emitter, _: stream_of(emitter).end(CloseReason.SHUTDOWN), ["completion"]),
 ]
 
 
@@ -262,7 +269,7 @@ def test_a_client_that_left_gets_nothing_and_its_events_are_let_go(make: Make) -
     emitter = make()
     outlet = FakeOutlet(emitter)
     emitter.send("x")
-    emitter._disconnect(ConnectionResetError("the client left"))
+    stream_of(emitter).end(CloseReason.DISCONNECTED, ConnectionResetError("the client left"))
     assert emitter.pending == 0
     assert outlet.take() is None
 
@@ -331,7 +338,7 @@ class FakeDirectOutlet(FakeOutlet):
         self.client = None
         self.beats = 0
         super().__init__(emitter)
-        emitter._hand_over(self)
+        stream_of(emitter).take_over(self)
         assert self.take() == b""
 
     def beat(self, payload: bytes) -> None:
@@ -343,35 +350,30 @@ class FakeDirectOutlet(FakeOutlet):
     def lose(self, error: OSError) -> None: ...
 
 
-class FakeMembership:
-    is_plain = True
+class FakeMember:
+    has_own_ids = False
+    has_ended = False
+    queued_events = 0
 
     def __init__(self) -> None:
-        self.list = object()
-        self.served = 0.0
+        self.list = Delivery()
         self.client: Any = None
-        self.when = 0.0
+        self.written_at = 0.0
 
-    def leave(self) -> None: ...
-
-    def stamped(self, frames: Sequence[Frame]) -> Sequence[Frame]:
-        return frames
-
-    def outstanding(self) -> list[Any]:
-        return []
+    def take_queued(self) -> None: ...
 
 
 def test_what_a_list_wrote_by_itself_takes_the_place_of_a_heartbeat(make: Make, scheduler: ManualScheduler) -> None:
-    emitter, membership = make(timeout=0, heartbeat=10), FakeMembership()
+    emitter, member = make(timeout=0, heartbeat=10), FakeMember()
     outlet = FakeDirectOutlet(emitter)
-    assert emitter._join(membership)
+    assert stream_of(emitter).join(member)
     for _ in range(10):
-        membership.when = scheduler.now
+        member.written_at = scheduler.now
         scheduler.pass_time(5)
     assert outlet.beats == 0
     scheduler.pass_time(20)
     assert outlet.beats in (2, 3)
-    assert emitter._idle, "it need not be woken for that"
+    assert stream_of(emitter).outgoing.state is WriterState.IDLE, "it need not be woken for that"
 
 
 def test_an_outlet_that_is_busy_gets_no_heartbeat(make: Make, scheduler: ManualScheduler) -> None:
@@ -511,13 +513,13 @@ def test_a_large_event_is_pending_until_its_last_byte_is_taken_and_shared_by_all
     frame = make_frame("x" * 200_000, lambda _: "", 1_000_000)
     emitters = [make() for _ in range(3)]
     for emitter in emitters:
-        emitter._offer(frame)
-        emitter._take()
-    assert all(emitter._backlog._begun is frame.payload for emitter in emitters)
-    assert [emitter._backlog.size for emitter in emitters] == [len(frame.payload) - 65_536] * 3
+        stream_of(emitter).offer(frame)
+        stream_of(emitter).next_output()
+    assert all(stream_of(emitter).outgoing.backlog._begun is frame.payload for emitter in emitters)
+    assert [stream_of(emitter).outgoing.backlog.size for emitter in emitters] == [len(frame.payload) - 65_536] * 3
     got = b"".join(FakeOutlet(emitters[0]).take_all())
     assert frame.payload.endswith(got)
-    assert emitters[0]._backlog.size == 0
+    assert stream_of(emitters[0]).outgoing.backlog.size == 0
 
 
 def test_after_the_end_a_client_that_takes_nothing_is_cut(make: Make, scheduler: ManualScheduler) -> None:
@@ -532,7 +534,7 @@ def test_after_the_end_a_client_that_takes_nothing_is_cut(make: Make, scheduler:
     scheduler.pass_time(40)
     assert emitter.close_reason is CloseReason.TIMEOUT
     assert outlet.cuts >= 1
-    emitter._release(OSError("the server let go of it"))
+    stream_of(emitter).release(OSError("the server let go of it"))
     assert scheduler.live_timers() == []
 
 
@@ -540,7 +542,7 @@ def test_after_the_end_a_client_that_leaves_is_cut(make: Make) -> None:
     emitter = make()
     outlet = FakeOutlet(emitter)
     emitter.complete()
-    emitter._disconnect(ConnectionResetError("the client left"))
+    stream_of(emitter).end(CloseReason.DISCONNECTED, ConnectionResetError("the client left"))
     assert (emitter.close_reason, outlet.cuts) == (CloseReason.COMPLETED, 1)
 
 
@@ -550,9 +552,14 @@ def test_after_the_end_a_client_that_leaves_is_cut(make: Make) -> None:
 class SilentChannel(SseEmitters):
     """A channel's list, whose broker does not say whether all has been told."""
 
-    is_told_later = True
+    def __init__(self) -> None:
+        self._delivery = SilentDelivery()
 
-    def look_again(self, done: Callable[[], object]) -> None: ...
+
+class SilentDelivery(Delivery):
+    awaits_broker = True
+
+    def sync(self, done: Callable[[], object]) -> None: ...
 
 
 def awaiting(emitter: SseEmitter) -> tuple[FakeOutlet, SilentChannel]:
@@ -590,14 +597,14 @@ def test_completed_stream_that_awaits_its_channel_ends_with_its_lifetime(
 def test_client_that_leaves_while_its_completed_stream_awaits_is_let_go(make: Make) -> None:
     emitter = make()
     outlet, channel = awaiting(emitter)
-    emitter._disconnect(ConnectionResetError("the client left"))
+    stream_of(emitter).end(CloseReason.DISCONNECTED, ConnectionResetError("the client left"))
     assert (outlet.wakes, outlet.cuts, outlet.take(), len(channel)) == (1, 1, None, 0)
 
 
 def test_completed_stream_that_awaits_its_channel_ends_in_order_at_shutdown(make: Make) -> None:
     emitter = make()
     outlet, channel = awaiting(emitter)
-    emitter._shut_down(b"retry: 5\n\n")
+    stream_of(emitter).end(CloseReason.SHUTDOWN, closing=b"retry: 5\n\n")
     assert (outlet.wakes, outlet.take(), outlet.take(), len(channel)) == (1, b"retry: 5\n\n", None, 0)
 
 
@@ -684,7 +691,7 @@ def test_drop_oldest_keeps_the_newest_behind_a_large_event_under_way(make: Make)
     assert (emitter.pending, emitter.dropped, emitter.is_open) == (1, 2, True)
     events = decode(begun + b"".join(outlet.take_all()))
     assert [event.data for event in events] == ["a" * 200_000, "d" * 150_000]
-    assert emitter._backlog.size == 0
+    assert stream_of(emitter).outgoing.backlog.size == 0
 
 
 def test_coalesce_puts_the_newest_of_each_name_last(make: Make) -> None:
@@ -804,7 +811,7 @@ def test_json_is_made_by_the_app_where_there_is_one(scheduler: ManualScheduler) 
 def test_an_end_is_one_line_for_debugging(make: Make, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "flask_sse_emitters")
     emitter = make()
-    emitter._disconnect(ConnectionResetError("the client left"))
+    stream_of(emitter).end(CloseReason.DISCONNECTED, ConnectionResetError("the client left"))
     emitter.complete()
     assert [record.levelname for record in caplog.records] == ["DEBUG"]
     assert "DISCONNECTED" in caplog.text

@@ -15,11 +15,14 @@ import pytest
 from flask import Flask
 
 from flask_sse_emitters import SSE, CloseReason, CopyOnWriteList, Event, InvalidEvent, SseEmitter, SseEmitters
-from flask_sse_emitters.broadcast.emitters import CROWD, CROWD_BYTES, OWN_SHARE, STRIDE
+from flask_sse_emitters.broadcast.batch import Batch
+from flask_sse_emitters.broadcast.delivery import CLIENTS_PER_LOOK, HIGH_WATER_BYTES, HIGH_WATER_EVENTS, INLINE_CLIENTS
+from flask_sse_emitters.broadcast.member import Member
 from flask_sse_emitters.config import settings
 from flask_sse_emitters.runtime.socket_monitor import SOCKETS
-from flask_sse_emitters.wire.frame import Batch
-from flask_sse_emitters.writers.socket_writer import HandedOff
+from flask_sse_emitters.streams.emitter import stream_of
+from flask_sse_emitters.streams.stream import Stream
+from flask_sse_emitters.writers.socket_writer import SocketWriter
 
 from .clock import ManualScheduler, emitter_at
 from .stress import texts_of
@@ -36,13 +39,13 @@ def test_an_event_reaches_every_emitter_and_send_counts_them() -> None:
 
 def test_an_event_is_encoded_once_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
     batches: list[Batch] = []
-    original = SseEmitter._deliver
+    original = Member.deliver
 
-    def deliver(emitter: SseEmitter, batch: Batch, membership: Any) -> None:
+    def deliver(member: Member, batch: Batch) -> None:
         batches.append(batch)
-        original(emitter, batch, membership)
+        original(member, batch)
 
-    monkeypatch.setattr(SseEmitter, "_deliver", deliver)
+    monkeypatch.setattr(Member, "deliver", deliver)
     emitters = SseEmitters()
     for _ in range(3):
         emitters.add(SseEmitter())
@@ -170,10 +173,22 @@ class _Gate(SseEmitter):
         self.reached, self.let = threading.Event(), threading.Event()
         super().__init__()
 
-    def _deliver(self, batch: Batch, membership: Any) -> None:
+    def stop(self) -> None:
         self.reached.set()
         assert self.let.wait(PATIENCE)
-        super()._deliver(batch, membership)
+
+
+@pytest.fixture(autouse=True)
+def gates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have each delivery to a gate wait there."""
+    original = Member.deliver
+
+    def deliver(member: Member, batch: Batch) -> None:
+        if isinstance(member.emitter, _Gate):
+            member.emitter.stop()
+        original(member, batch)
+
+    monkeypatch.setattr(Member, "deliver", deliver)
 
 
 def test_a_second_sender_neither_overtakes_nor_waits() -> None:
@@ -224,7 +239,7 @@ def test_whatever_is_done_with_one_emitter_comes_after_what_its_list_was_given_b
         assert texts_of(emitter) == ["before", "to all"]
     gate.let.set()
     sender.join(PATIENCE)
-    until(lambda: not emitters._walking, "the walk")
+    until(lambda: not emitters._delivery._is_passing, "the walk")
     assert texts_of(sent_to) == ["to those who stayed"], "what it had caught up with does not come again"
     assert texts_of(looked_at) == ["before", "to all", "to those who stayed"]
     assert texts_of(removed) == []
@@ -234,8 +249,8 @@ def test_looking_at_an_emitter_and_catching_up_end_nobody_who_waits_for_events()
     """What a list sends to an idle client is no backlog, though the walk has not come there yet."""
     emitters, other = SseEmitters(), SseEmitter(max_pending=2)
     wakes: list[str] = []
-    other._stream_to(_Sleeper(wakes))
-    assert other._take() == b""
+    stream_of(other).begin(_Sleeper(wakes))
+    assert stream_of(other).next_output() == b""
     gate, sender = held_up(emitters, other)
     for number in range(10):
         emitters.send(str(number))
@@ -257,7 +272,7 @@ class _Sleeper:
     def wake(self) -> None:
         self._told.append("wake")
 
-    def give(self, payload: bytes) -> None:
+    def wake_with(self, payload: bytes) -> None:
         self._told.append(payload.decode())
 
     def cut(self) -> None:
@@ -289,7 +304,7 @@ def test_one_who_joins_while_others_send_gets_all_or_nothing_of_what_comes_befor
     """Sends between the steps of ``add``: it has them all, or none, but never the first and not the second."""
     emitters, emitter = SseEmitters(), SseEmitter()
     gate, sender = held_up(emitters)
-    members = emitters._members
+    members = emitters._delivery.members
 
     class Members(type(members)):  # type: ignore[misc]
         __slots__ = ()
@@ -305,7 +320,7 @@ def test_one_who_joins_while_others_send_gets_all_or_nothing_of_what_comes_befor
     emitters.send("three")
     gate.let.set()
     sender.join(PATIENCE)
-    until(lambda: not emitters._walking, "the walk")
+    until(lambda: not emitters._delivery._is_passing, "the walk")
     assert texts_of(emitter) in (["own", "two", "three"], ["own", "three"])
 
 
@@ -313,13 +328,13 @@ def test_a_list_that_nobody_uses_any_more_keeps_nobody_alive() -> None:
     emitters = SseEmitters()
     gone = [weakref.ref(emitters.add(SseEmitter())) for _ in range(100)]
     emitters.send("x" * 1_000)
-    until(lambda: not emitters._walking, "the walk")
+    until(lambda: not emitters._delivery._is_passing, "the walk")
     for emitter in emitters:
         emitter.complete()
     del emitter
     gc.collect()
     until(lambda: gc.collect() is not None and not any(each() for each in gone), "all to be let go")
-    assert emitters._batch.payload == b""
+    assert emitters._delivery._batch.payload == b""
 
 
 class _Unconcerned:
@@ -335,8 +350,9 @@ class _Unconcerned:
 def _handed_off(emitter: SseEmitter) -> None:
     """To a client that is gone, and nobody has noticed yet."""
     server, client = socket.socketpair()
-    outlet = HandedOff(emitter, server, True, SOCKETS.watch(server.fileno(), _Unconcerned()), ())
-    emitter._hand_over(outlet)
+    outlet = SocketWriter(stream_of(emitter), server, True, SOCKETS.watch(server.fileno(), _Unconcerned()), ())
+    stream_of(emitter).begin(outlet)
+    stream_of(emitter).take_over(outlet)
     outlet.begin()
     client.close()
 
@@ -344,7 +360,7 @@ def _handed_off(emitter: SseEmitter) -> None:
 def test_clients_that_turn_out_to_be_gone_are_let_go_without_the_garbage_collector() -> None:
     """Where hundreds leave in a second, it would have to look at everything for them again and again."""
     emitters = SseEmitters()
-    gone = [weakref.ref(emitters.add(SseEmitter())) for _ in range(2 * STRIDE)]
+    gone = [weakref.ref(emitters.add(SseEmitter())) for _ in range(2 * CLIENTS_PER_LOOK)]
     for emitter in emitters:
         _handed_off(emitter)
     del emitter
@@ -369,7 +385,7 @@ def test_an_end_of_the_list_that_is_under_way_is_the_end_for_who_catches_up() ->
         each.let.set()
     for thread in (sender, other_sender):
         thread.join(PATIENCE)
-    until(lambda: not emitters._walking and not elsewhere._walking, "the walks")
+    until(lambda: not emitters._delivery._is_passing and not elsewhere._delivery._is_passing, "the walks")
     assert texts_of(other) == []
     assert other.close_reason is CloseReason.COMPLETED
 
@@ -394,18 +410,18 @@ def test_one_who_has_caught_up_with_a_part_of_a_batch_gets_the_rest_of_it() -> N
     emitters.send("3")
     gate.let.set()
     sender.join(PATIENCE)
-    until(lambda: not emitters._walking, "the walk")
+    until(lambda: not emitters._delivery._is_passing, "the walk")
     assert texts_of(other) == ["before", "1", "own", "2", "3"]
     assert texts_of(gate) == ["before", "1", "2", "3"]
 
 
 def test_what_waits_goes_on_one_walk(monkeypatch: pytest.MonkeyPatch) -> None:
     batches: list[int] = []
-    original = SseEmitter._deliver
+    original = Member.deliver
 
-    def deliver(emitter: SseEmitter, batch: Batch, membership: Any) -> None:
+    def deliver(member: Member, batch: Batch) -> None:
         batches.append(len(batch.frames))
-        original(emitter, batch, membership)
+        original(member, batch)
 
     emitters, other = SseEmitters(), SseEmitter(max_pending_bytes=10**9)
     gate, sender = held_up(emitters, other)
@@ -413,10 +429,10 @@ def test_what_waits_goes_on_one_walk(monkeypatch: pytest.MonkeyPatch) -> None:
         emitters.send(str(number))
     for _ in range(3):
         emitters.send("x" * 50_000)
-    monkeypatch.setattr(SseEmitter, "_deliver", deliver)
+    monkeypatch.setattr(Member, "deliver", deliver)
     gate.let.set()
     sender.join(PATIENCE)
-    until(lambda: not emitters._walking, "the walk")
+    until(lambda: not emitters._delivery._is_passing, "the walk")
     assert [count for count in batches if count > 1] == [21, 21], "and no more at once than makes a good write"
     assert len(texts_of(other)) == 24
 
@@ -424,11 +440,11 @@ def test_what_waits_goes_on_one_walk(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_waits_goes_on_one_walk_though_clients_come_and_go_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else a list that is behind, and whose clients come and go, could not gather what waits, and would stay behind."""
     batches: list[int] = []
-    original = SseEmitter._deliver
+    original = Member.deliver
 
-    def deliver(emitter: SseEmitter, batch: Batch, membership: Any) -> None:
+    def deliver(member: Member, batch: Batch) -> None:
         batches.append(len(batch.frames))
-        original(emitter, batch, membership)
+        original(member, batch)
 
     emitters, stays, ends = SseEmitters(), SseEmitter(), SseEmitter()
     gate, sender = held_up(emitters, stays, ends)
@@ -438,10 +454,10 @@ def test_what_waits_goes_on_one_walk_though_clients_come_and_go_meanwhile(monkey
     emitters.send("3")
     ends.complete()
     emitters.send("4")
-    monkeypatch.setattr(SseEmitter, "_deliver", deliver)
+    monkeypatch.setattr(Member, "deliver", deliver)
     gate.let.set()
     sender.join(PATIENCE)
-    until(lambda: not emitters._walking, "the walk")
+    until(lambda: not emitters._delivery._is_passing, "the walk")
     assert {count for count in batches if count > 1} == {4}
     assert texts_of(stays) == texts_of(gate) == ["before", "1", "2", "3", "4"]
     assert texts_of(comes) == ["2", "3", "4"]
@@ -452,7 +468,7 @@ class _Interlude:
     """A guard after which, once the walker has let go, another begins and is held up, before the first goes on."""
 
     def __init__(self, emitters: SseEmitters, gate: _Gate) -> None:
-        self._emitters, self._gate, self._guard = emitters, gate, emitters._guard
+        self._emitters, self._gate, self._guard = emitters, gate, emitters._delivery.lock
         self.sender: threading.Thread | None = None
 
     def __enter__(self) -> bool:
@@ -460,7 +476,7 @@ class _Interlude:
 
     def __exit__(self, *exc_info: object) -> None:
         self._guard.__exit__(*exc_info)
-        if self.sender is None and not self._emitters._walking:
+        if self.sender is None and not self._emitters._delivery._is_passing:
             self._gate.let.clear()
             self._gate.reached.clear()
             self.sender = threading.Thread(target=self._emitters.send, args=("second",))
@@ -470,14 +486,17 @@ class _Interlude:
 
 def test_a_walker_that_has_let_go_leaves_the_next_one_alone() -> None:
     emitters, gate = SseEmitters(), _Gate()
-    members = [emitters.add(gate), *(emitters.add(SseEmitter()) for _ in range(2 * STRIDE))]
+    members = [emitters.add(gate), *(emitters.add(SseEmitter()) for _ in range(2 * CLIENTS_PER_LOOK))]
     gate.let.set()
-    interlude = emitters._guard = _Interlude(emitters, gate)
+    interlude = emitters._delivery.lock = _Interlude(emitters, gate)
     emitters.send("first")
     gate.let.set()
     assert interlude.sender is not None
     interlude.sender.join(PATIENCE)
-    until(lambda: not emitters._walking, "the rest, which the background serves where the sender's slice is over")
+    until(
+        lambda: not emitters._delivery._is_passing,
+        "the rest, which the background serves where the sender's slice is over",
+    )
     assert all(texts_of(member) == ["first", "second"] for member in members)
 
 
@@ -485,14 +504,14 @@ def test_a_sender_serves_the_first_clients_and_leaves_the_others_to_the_backgrou
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(
-        "flask_sse_emitters.broadcast.emitters.monotonic", lambda: 0.0
+        "flask_sse_emitters.broadcast.delivery.monotonic", lambda: 0.0
     )  # its slice of time is not over before
     emitters = SseEmitters()
     members = [emitters.add(SseEmitter()) for _ in range(1_000)]
     assert emitters.send("x") == 1_000
-    assert all(len(member._backlog) for member in members[:OWN_SHARE])
+    assert all(len(stream_of(member).outgoing.backlog) for member in members[:INLINE_CLIENTS])
     assert members[-1].pending == 1, "whoever looks sees no difference"
-    until(lambda: not emitters._walking, "the walk")
+    until(lambda: not emitters._delivery._is_passing, "the walk")
     assert all(texts_of(member) == ["x"] for member in members)
 
 
@@ -512,28 +531,27 @@ def send_while_held_up(count: int) -> _Gate:
 
 def test_nobody_is_kept_at_work_for_others_without_end() -> None:
     gate = send_while_held_up(500)
-    until(lambda: len(gate._backlog) == 500, "the background to do the rest")
+    until(lambda: len(stream_of(gate).outgoing.backlog) == 500, "the background to do the rest")
     assert texts_of(gate) == [str(number) for number in range(500)]
 
 
-def test_an_interrupted_sender_leaves_the_rest_to_the_background() -> None:
+def test_an_interrupted_sender_leaves_the_rest_to_the_background(monkeypatch: pytest.MonkeyPatch) -> None:
     interrupts = [KeyboardInterrupt]
+    original = Member.deliver
 
-    class Interrupted(SseEmitter):
-        __slots__ = ()
-
-        def _deliver(self, batch: Batch, membership: Any) -> None:
-            while interrupts:
-                raise interrupts.pop()
-            super()._deliver(batch, membership)
+    def deliver(member: Member, batch: Batch) -> None:
+        while member.emitter is interrupted and interrupts:
+            raise interrupts.pop()
+        original(member, batch)
 
     emitters = SseEmitters()
     before = emitters.add(SseEmitter())
-    emitters.add(Interrupted())
+    interrupted = emitters.add(SseEmitter())
+    monkeypatch.setattr(Member, "deliver", deliver)
     after = emitters.add(SseEmitter())
     with pytest.raises(KeyboardInterrupt):
         emitters.send("x")
-    until(lambda: not emitters._walking, "the rest")
+    until(lambda: not emitters._delivery._is_passing, "the rest")
     assert texts_of(before) == texts_of(after) == ["x"]
 
 
@@ -543,7 +561,7 @@ def test_removing_takes_back_what_adding_left_with_the_emitter() -> None:
     for _ in range(100):
         emitters.add(emitter)
         emitters.remove(emitter)
-    assert emitter._memberships == ()
+    assert stream_of(emitter).outgoing.members == ()
     emitters.add(emitter)
     emitter.complete()
     assert len(emitters) == 0
@@ -556,13 +574,13 @@ def test_callbacks_that_block_hold_no_event_up() -> None:
         blocking.on_completion(lambda: release.wait(PATIENCE))
         blocking.complete()
     gate = send_while_held_up(200)
-    until(lambda: len(gate._backlog) == 200, "the background to do the rest")
+    until(lambda: len(stream_of(gate).outgoing.backlog) == 200, "the background to do the rest")
     release.set()
 
 
 def test_senders_give_way_where_events_are_sent_faster_than_handed_out(monkeypatch: pytest.MonkeyPatch) -> None:
     naps: list[float] = []
-    monkeypatch.setattr("flask_sse_emitters.broadcast.emitters.pause", naps.append)
+    monkeypatch.setattr("flask_sse_emitters.broadcast.delivery.pause", naps.append)
     emitters, gate = SseEmitters(), _Gate()
     emitters.add(gate)
     sender = threading.Thread(target=emitters.send, args=(0,))
@@ -570,30 +588,30 @@ def test_senders_give_way_where_events_are_sent_faster_than_handed_out(monkeypat
     assert gate.reached.wait(PATIENCE)
     while not naps:
         emitters.send("x")
-    assert len(emitters._outbox) > CROWD
+    assert len(emitters._delivery._outbox) > HIGH_WATER_EVENTS
     gate.let.set()
     sender.join(PATIENCE)
 
 
 def test_list_waits_where_a_few_large_events_are_to_be_delivered(monkeypatch: pytest.MonkeyPatch) -> None:
     naps: list[float] = []
-    monkeypatch.setattr("flask_sse_emitters.broadcast.emitters.pause", naps.append)
+    monkeypatch.setattr("flask_sse_emitters.broadcast.delivery.pause", naps.append)
     emitters, gate = SseEmitters(), _Gate()
     emitters.add(gate)
     sender = threading.Thread(target=emitters.send, args=(0,))
     sender.start()
     assert gate.reached.wait(PATIENCE)
     large = "x" * 1_000_000
-    for _ in range(CROWD_BYTES // len(large) + 1):
+    for _ in range(HIGH_WATER_BYTES // len(large) + 1):
         emitters.send(large)
     assert [round(nap * 1000) for nap in naps] == [1]
     gate.let.set()
     sender.join(PATIENCE)
-    until(lambda: not emitters._walking, "the delivery")
+    until(lambda: not emitters._delivery._is_passing, "the delivery")
     naps.clear()
     emitters.send("small")
-    until(lambda: not emitters._walking, "the delivery")
-    assert (naps, emitters._bytes) == ([], 0)
+    until(lambda: not emitters._delivery._is_passing, "the delivery")
+    assert (naps, emitters._delivery._bytes) == ([], 0)
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
@@ -633,11 +651,11 @@ def test_a_finalizer_that_the_garbage_collector_runs_in_the_middle_of_a_send_may
 
     class Members(CopyOnWriteList[Any]):
         def snapshot(self) -> tuple[Any, ...]:
-            if emitters._guard._is_owned() and finalizers:  # type: ignore[attr-defined]
+            if emitters._delivery.lock._is_owned() and finalizers:  # type: ignore[attr-defined]
                 emitters.send(finalizers.pop())
             return super().snapshot()
 
-    emitters._members = Members()
+    emitters._delivery.members = Members()
     emitter = emitters.add(SseEmitter(0))
 
     def send() -> None:
@@ -655,19 +673,19 @@ def test_who_is_removed_gets_what_was_sent_meanwhile_though_more_is_sent_before_
     """The count of ``send`` has said so."""
     emitters, leaves, stays = SseEmitters(), SseEmitter(), SseEmitter()
     gate, sender = held_up(emitters, leaves, stays)
-    original, reached = SseEmitter._part, []
+    original, reached = Stream.leave, []
 
-    def part(emitter: SseEmitter, membership: Any) -> None:
+    def part(stream: Stream, member: Any) -> None:
         reached.append(emitters.send("1"))
-        original(emitter, membership)
+        original(stream, member)
 
-    monkeypatch.setattr(SseEmitter, "_part", part)
+    monkeypatch.setattr(Stream, "leave", part)
     emitters.remove(leaves)
     monkeypatch.undo()
     reached.append(emitters.send("2"))
     gate.let.set()
     sender.join(PATIENCE)
-    until(lambda: not emitters._walking, "the walk")
+    until(lambda: not emitters._delivery._is_passing, "the walk")
     assert reached == [3, 2]
     assert texts_of(leaves) == ["before", "1"]
     assert texts_of(stays) == texts_of(gate) == ["before", "1", "2"]
@@ -679,12 +697,12 @@ def test_who_comes_amid_a_batch_and_waits_for_it_is_bound_by_nothing() -> None:
     gate, sender = held_up(emitters, first)
     emitters.send("1")
     comes, told = emitters.add(SseEmitter(max_pending=2)), list[str]()
-    comes._stream_to(_Sleeper(told))
-    assert comes._take() == b""
+    stream_of(comes).begin(_Sleeper(told))
+    assert stream_of(comes).next_output() == b""
     for number in range(2, 7):
         emitters.send(str(number))
     gate.let.set()
     sender.join(PATIENCE)
-    until(lambda: not emitters._walking, "the walk")
+    until(lambda: not emitters._delivery._is_passing, "the walk")
     assert told == ["".join(f"data: {number}\n\n" for number in range(2, 7))]
     assert (comes.is_open, comes.dropped) == (True, 0)

@@ -106,7 +106,7 @@ def test_what_an_emitter_takes_itself_of_a_list_that_is_being_walked_is_counted(
         stream.ready()
         [emitter] = emitters_of(app)
         listed.add(emitter)
-        listed._walking = True  # as another thread does, which has not come to this client
+        listed._delivery._is_passing = True  # as another thread does, which has not come to this client
         listed.send("first")
         listed.send("second")
         emitter.send("own")

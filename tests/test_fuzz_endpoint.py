@@ -20,9 +20,9 @@ from weakref import WeakSet
 import pytest
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from flask_sse_emitters import SseEmitter
 from flask_sse_emitters.runtime.scheduler import CANCELLED_KEPT, SCHEDULER
-from flask_sse_emitters.writers.response_body import WITNESS, Stream
+from flask_sse_emitters.streams.stream import Stream
+from flask_sse_emitters.writers.response_body import WITNESS, ResponseBody
 
 from . import fuzz_app
 from .client import post
@@ -295,7 +295,7 @@ class Held(NamedTuple):
     request: Request
     body: Iterator[bytes]
     close: Callable[[], object]
-    stream: Stream
+    stream: ResponseBody
 
 
 class InProcess:
@@ -304,7 +304,7 @@ class InProcess:
     def __init__(self, dice: random.Random) -> None:
         self.generator = Generator(dice)
         self.counts: Counter[str] = Counter()
-        self.emitters: WeakSet[SseEmitter] = WeakSet()
+        self.emitters: WeakSet[Stream] = WeakSet()
         self.last: Request | None = None
         self._dice = dice
         self._held: list[Held] = []
@@ -334,7 +334,7 @@ class InProcess:
     def _ask(self, request: Request) -> None:
         self.last = request
         dice = self._dice
-        witness: list[Stream] = []
+        witness: list[ResponseBody] = []
         answers: list[tuple[str, list[tuple[str, str]]]] = []
         environ = {
             **request.environ(terminated=dice.random() < 0.5),
@@ -368,7 +368,7 @@ class InProcess:
         close: Callable[[], object] = getattr(body, "close", lambda: None)
         if witness:
             self.counts["streams"] += 1
-            emitter = witness[0]._emitter
+            emitter = witness[0]._stream
             assert emitter is not None
             self.emitters.add(emitter)
         if witness and request.method != b"HEAD":
@@ -521,7 +521,7 @@ def test_a_hundred_thousand_requests_leave_no_fault_no_stream_and_no_secret(faul
         until(lambda: sse.stats()["clients"] == 0, "streams that were dropped to end")
         until(lambda: not SCHEDULER.is_calling, "the last callbacks")
         until(lambda: gc.collect() >= 0 and not len(fuzz.emitters), "the last emitter to be let go")
-        assert (state.streams._open, state.streams._owned, state.streams._quotas) == ({}, {}, {})
+        assert (state.streams._open, state.streams._owned, state.streams._limits) == ({}, {}, {})
         assert (list(state.channels._feeds), state.revocations._asking) == ([], {})
         assert SCHEDULER._count - SCHEDULER._cancelled <= timers + 10
         assert SCHEDULER._cancelled <= max(CANCELLED_KEPT, SCHEDULER._count / 4)

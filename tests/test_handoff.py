@@ -159,7 +159,7 @@ def test_on_hands_off_behind_a_middleware_that_only_looks_on(middleware: str, sa
         with connected(server, f"/greeting/{name}?list=all") as client:
             assert len(client.events(3)) == 3
             assert client.response.getheader("Connection") == "close"
-            assert outlet(server, name) == "HandedOff"
+            assert outlet(server, name) == "SocketWriter"
             post(server, f"/send/{name}", "to one")
             post(server, "/lists/all/send", "to all")
             assert client.texts(2) == ["to one", "to all"]
@@ -299,7 +299,7 @@ def test_a_client_that_was_handed_off_has_neither_greenlet_nor_place_in_the_work
     names = [new_name() for _ in range(30)]
     before = get(server, "/process")["greenlets"]
     clients = [Client(server, f"/greeting/{name}") for name in names]
-    assert {outlet(server, name) for name in names} == {"HandedOff"}
+    assert {outlet(server, name) for name in names} == {"SocketWriter"}
     until(lambda: get(server, "/process")["greenlets"] <= before + 2, "the greenlets of the requests to end")
     for client in clients:
         assert len(client.events(3)) == 3
@@ -309,7 +309,7 @@ def test_a_client_that_was_handed_off_has_neither_greenlet_nor_place_in_the_work
 def test_what_the_response_does_on_close_waits_for_the_end_of_the_stream(server: Server) -> None:
     name = new_name()
     with connected(server, f"/noted/{name}"):
-        assert outlet(server, name) == "HandedOff"
+        assert outlet(server, name) == "SocketWriter"
         assert state(server, name)["journal"] == []
     assert "closed" in ended(server, name, 3)["journal"]
 
@@ -445,7 +445,7 @@ def test_where_descriptors_are_short_the_server_goes_on_with_the_stream() -> Non
     with serving(middleware="tracing", mode="on") as server:
         first, second = new_name(), new_name()
         with connected(server, f"/greeting/{first}"):
-            assert outlet(server, first) == "HandedOff"
+            assert outlet(server, first) == "SocketWriter"
         post(server, "/exhaust-descriptors")
         with connected(server, f"/greeting/{second}?heartbeat=0.05") as client:
             assert len(client.events(3)) == 3
@@ -458,7 +458,7 @@ def test_an_emitter_that_is_sent_to_without_end_does_not_hold_the_worker(server:
     """A real thread sends as fast as its client reads: other requests are served meanwhile."""
     name = new_name()
     with connected(server, f"/silent/{name}?max_pending=100000&overflow=drop_oldest") as client:
-        assert outlet(server, name) == "HandedOff"
+        assert outlet(server, name) == "SocketWriter"
         post(server, f"/flood/{name}")
         reader = threading.Thread(target=lambda: [None for _ in iter(client.read_some, b"")])
         reader.start()
@@ -472,7 +472,7 @@ def test_an_emitter_that_is_sent_to_without_end_does_not_hold_the_worker(server:
 def test_the_event_loop_itself_may_send(server: Server) -> None:
     name = new_name()
     with connected(server, f"/silent/{name}?max_pending=10000") as client:
-        assert outlet(server, name) == "HandedOff"
+        assert outlet(server, name) == "SocketWriter"
         post(server, f"/from-loop/{name}?count=1500")
         texts = client.texts(3_000)
         assert [text for text in texts if "all" in text] == [f"to all {number}" for number in range(1_500)]
@@ -484,7 +484,7 @@ def test_a_forked_child_keeps_no_client_waiting(version: int, server: Server) ->
     """It has a copy of each descriptor; an HTTP/1.0 client waits for the connection to end."""
     name = new_name()
     with connected(server, f"/greeting/{name}", version=version) as client:
-        assert outlet(server, name) == "HandedOff"
+        assert outlet(server, name) == "SocketWriter"
         connection = _servers_end(client)
         child = post(server, "/fork")["pid"]
         try:
@@ -512,7 +512,7 @@ def test_an_app_that_is_loaded_before_the_fork_hands_off_too() -> None:
         name = new_name()
         with connected(server, f"/greeting/{name}?list=all&heartbeat=0.05") as client:
             assert len(client.events(3)) == 3
-            assert outlet(server, name) == "HandedOff"
+            assert outlet(server, name) == "SocketWriter"
             post(server, "/lists/all/send", "x")
             assert client.texts(1) == ["x"]
         assert ended(server, name, 2)["reason"] == "DISCONNECTED"
@@ -534,7 +534,7 @@ def test_a_client_of_a_unix_socket_is_handed_off_too(tmp_path: Path) -> None:
         until(lambda: raw.connect_ex(path) == 0, "the socket")  # which is there before anybody listens
         raw.settimeout(PATIENCE)
         raw.sendall(f"GET /greeting/{name} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-        until(lambda: b'"outlet":"HandedOff"' in steer(f"GET /state/{name}"), "the hand-off")
+        until(lambda: b'"outlet":"SocketWriter"' in steer(f"GET /state/{name}"), "the hand-off")
         steer(f"POST /complete/{name}")
         assert whole_response(raw) == ["0", "1", "2"]
 

@@ -13,19 +13,21 @@ from typing import Any
 import pytest
 
 from flask_sse_emitters import CloseReason, CopyOnWriteList, SseEmitter, SseEmitters
-from flask_sse_emitters.broadcast import copy_on_write, emitters
+from flask_sse_emitters.broadcast import copy_on_write, delivery
+from flask_sse_emitters.broadcast.delivery import Delivery
 from flask_sse_emitters.brokers import event_log as history
 from flask_sse_emitters.brokers.memory import MemoryBroker
 from flask_sse_emitters.config.settings import DEFAULTS
-from flask_sse_emitters.streams import emitter
-from flask_sse_emitters.streams.callbacks import Callbacks
-from flask_sse_emitters.streams.interfaces import Taken
-from flask_sse_emitters.streams.registry import Streams
+from flask_sse_emitters.streams import machine
+from flask_sse_emitters.streams.emitter import stream_of
+from flask_sse_emitters.streams.ends import Callbacks
+from flask_sse_emitters.streams.registry.open_streams import StreamRegistry
+from flask_sse_emitters.streams.stream import Stream
 from flask_sse_emitters.testing import decode
 from flask_sse_emitters.writers import response_body as wsgi
 from flask_sse_emitters.writers import socket_writer as direct
-from flask_sse_emitters.writers.response_body import Stream
-from flask_sse_emitters.writers.socket_writer import HandedOff
+from flask_sse_emitters.writers.response_body import ResponseBody
+from flask_sse_emitters.writers.socket_writer import SocketWriter
 
 from .interleavings import EDGES, LINES, TAKES, Deadlock, Explorer, NoGuard, Scene
 from .model_stage import FOLLOWING, LOOP, TRACED, Journal, Sleeper, Stage, read_rest, rest_of
@@ -112,7 +114,7 @@ ENDS: dict[str, Callable[[Stage, SseEmitter], object]] = {
     "complete": lambda _, emitter: emitter.complete(),
     "error": lambda _, emitter: emitter.complete_with_error(KeyError("x")),
     "time": lambda stage, _: stage.background.pass_time(10),
-    "disconnect": lambda _, emitter: emitter._disconnect(ConnectionResetError("gone")),
+    "disconnect": lambda _, emitter: stream_of(emitter).end(CloseReason.DISCONNECTED, ConnectionResetError("gone")),
     "overflow": lambda _, emitter: [emitter.try_send(number) for number in range(3)],
 }
 
@@ -187,7 +189,7 @@ def _read_and_send(stage: Stage, end: str) -> Callable[[], Scene]:
     def scene() -> Scene:
         stage.begin()
         emitter = stage.emitter()
-        stream = Stream(emitter, b": hello\n\n", {}, "off")
+        stream = ResponseBody(stream_of(emitter), b": hello\n\n", {}, "off")
         body: list[bytes] = []
 
         def read() -> None:
@@ -203,7 +205,7 @@ def _read_and_send(stage: Stage, end: str) -> Callable[[], Scene]:
             if end == "complete":
                 emitter.complete()
             if end == "shut down":
-                emitter._shut_down(b"retry: 7\n\n")
+                stream_of(emitter).end(CloseReason.SHUTDOWN, closing=b"retry: 7\n\n")
 
         def check() -> None:
             assert [event.data for event in decode(b"".join(body))] == ["a", "b"]
@@ -232,11 +234,11 @@ def test_reader_whose_stream_ends_while_its_channel_is_looked_up_reads_the_end(
     def scene() -> Scene:
         stage.begin()
         emitter = stage.channel(HeldBroker()).subscribe("x-1")
-        stream = Stream(emitter, b": hello\n\n", {}, "off")
+        stream = ResponseBody(stream_of(emitter), b": hello\n\n", {}, "off")
         body: list[bytes] = []
         ends = {
-            "shut down": lambda: emitter._shut_down(b"retry: 7\n\n"),
-            "lifetime over": lambda: emitter._end(CloseReason.TIMEOUT),
+            "shut down": lambda: stream_of(emitter).end(CloseReason.SHUTDOWN, closing=b"retry: 7\n\n"),
+            "lifetime over": lambda: stream_of(emitter).end(CloseReason.TIMEOUT),
         }
 
         def check() -> None:
@@ -252,7 +254,7 @@ def test_a_list_loses_no_wake_up_either(stage: Stage, every: Every) -> None:
     def scene() -> Scene:
         stage.begin()
         clients = SseEmitters()
-        stream = Stream(clients.add(stage.emitter()), b": hello\n\n", {}, "off")
+        stream = ResponseBody(stream_of(clients.add(stage.emitter())), b": hello\n\n", {}, "off")
         body: list[bytes] = []
 
         def send() -> None:
@@ -275,12 +277,12 @@ def test_a_client_that_leaves_while_its_stream_begins_is_counted_out_once(
 ) -> None:
     def scene() -> Scene:
         stage.begin()
-        streams = Streams(DEFAULTS, stage.background)
+        streams = StreamRegistry(DEFAULTS, stage.background)
         emitter = stage.emitter()
         journal = Journal(emitter)
-        emitter._attach(DEFAULTS, streams)
+        stream_of(emitter).attach(DEFAULTS, streams)
         streams.admit(emitter)
-        stream = Stream(emitter, b": hello\n\n", {}, "off")
+        stream = ResponseBody(stream_of(emitter), b": hello\n\n", {}, "off")
 
         def read() -> None:
             for _ in stream:
@@ -370,8 +372,8 @@ def test_a_client_that_is_handed_over_amid_what_is_sent_gets_all_of_it_in_order(
 
         def hand_over() -> None:
             before.take_all()
-            outlet = HandedOff(emitter, socket, True, socket, ())
-            emitter._hand_over(outlet)
+            outlet = SocketWriter(stream_of(emitter), socket, True, socket, ())
+            stream_of(emitter).take_over(outlet)
             outlet.begin()
             while True:
                 stage.explorer.rest(lambda: bool(stage.background._soon) or socket.is_awaited)
@@ -405,9 +407,9 @@ def test_client_of_list_that_is_sent_to_while_the_server_writes_the_greeting_get
     monkeypatch.setattr(wsgi, "why_not", lambda _facts: None)
     monkeypatch.setattr(wsgi, "_client_socket", lambda environ: environ["socket"])
 
-    def hand_off(emitter: SseEmitter, call: Any, watch: Any, when_over: Any) -> None:
-        outlet = HandedOff(emitter, call.environ["socket"], True, watch, when_over)
-        emitter._hand_over(outlet)
+    def hand_off(stream: Stream, call: Any, watch: Any, when_over: Any) -> None:
+        outlet = SocketWriter(stream, call.environ["socket"], True, watch, when_over)
+        stream.take_over(outlet)
         outlet.begin()
 
     monkeypatch.setattr(wsgi, "hand_off", hand_off)
@@ -417,7 +419,7 @@ def test_client_of_list_that_is_sent_to_while_the_server_writes_the_greeting_get
         clients = SseEmitters()
         socket: Any = Socket(10_000)
         environ = {"socket": socket, "SERVER_PROTOCOL": "HTTP/1.1"}
-        stream = Stream(clients.add(stage.emitter()), b": hello\n\n", environ, "on")
+        stream = ResponseBody(stream_of(clients.add(stage.emitter())), b": hello\n\n", environ, "on")
         body: list[bytes] = []
 
         def serve() -> None:
@@ -525,7 +527,7 @@ def _send_twice(stage: Stage) -> Callable[[], Scene]:
             reader.take_all()
             assert reader.texts() == rest_of(each[1])
             assert sorted(reader.texts()) == ["a", "b"]
-            assert not clients._walking
+            assert not clients._delivery._is_passing
 
         return Scene({"one": lambda: clients.send("a"), "other": lambda: clients.send("b")}, check)
 
@@ -597,7 +599,7 @@ def _walk_and_remove(stage: Stage) -> Callable[[], Scene]:
 def test_who_is_removed_amid_a_walk_costs_no_other_anything(
     stage: Stage, every: Every, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(emitters, "STRIDE", 1)
+    monkeypatch.setattr(delivery, "CLIENTS_PER_LOOK", 1)
     every(_walk_and_remove(stage), takes=2)
 
 
@@ -724,7 +726,7 @@ def test_who_comes_back_as_the_last_one_leaves_loses_nothing(stage: Stage, every
             stage.background.finish()
             channel.publish("2")
             stage.background.finish()
-            assert list(channel.feed) == made
+            assert [member.emitter for member in channel.feed.members] == made
             assert rest_of(made[0]) == ["1", "2"]
 
         return Scene({"leave": last.complete, "come": lambda: made.append(channel.subscribe(ids[0]))}, check)
@@ -742,7 +744,7 @@ def test_who_comes_back_as_the_last_one_leaves_and_another_publishes_loses_nothi
 
         def check() -> None:
             stage.background.finish()
-            assert list(channel.feed) == made
+            assert [member.emitter for member in channel.feed.members] == made
             assert rest_of(made[0]) == ["1", "2"]
 
         calls = {"leave": last.complete, "come": lambda: made.append(channel.subscribe(ids[0]))}
@@ -810,7 +812,7 @@ def test_stream_completed_while_its_broker_tells_gets_all_that_was_published(sta
         channel = stage.channel(broker)
         emitter = channel.subscribe()
         broker.start("a")
-        stream = Stream(emitter, b": hello\n\n", {}, "off")
+        stream = ResponseBody(stream_of(emitter), b": hello\n\n", {}, "off")
         body: list[bytes] = []
 
         def complete() -> None:
@@ -824,7 +826,7 @@ def test_stream_completed_while_its_broker_tells_gets_all_that_was_published(sta
 
         def check() -> None:
             assert [event.data for event in decode(b"".join(body))] == ["1", "2"]
-            assert len(channel.feed) == 0
+            assert len(channel.feed.members) == 0
 
         return Scene({"complete": complete, "read": lambda: body.extend(stream)}, check, {"listen": listen})
 
@@ -842,7 +844,7 @@ def _calls_under_the_guard(patch: pytest.MonkeyPatch) -> None:
     release = Callbacks.release
 
     def call_all(self: Callbacks, *given: Any) -> None:
-        with self._guard:
+        with self._lock:
             release(self, *given)
             self._call_all()
 
@@ -854,56 +856,55 @@ def _changes_the_snapshot(patch: pytest.MonkeyPatch) -> None:
         return self._listed()
 
     patch.setattr(CopyOnWriteList, "snapshot", live)
-    patch.setattr(emitters, "STRIDE", 1)
+    patch.setattr(delivery, "CLIENTS_PER_LOOK", 1)
 
 
 def _takes_no_last_look(patch: pytest.MonkeyPatch) -> None:
-    begin_walk = SseEmitters._begin_walk
+    begin_pass = Delivery._begin_pass
 
-    def begin_or_sleep(self: SseEmitters) -> bool:
-        with self._guard:
-            is_empty = all(errand.number <= max(self._carried, self._batch.last) for errand in self._outbox)
+    def begin_or_sleep(self: Delivery) -> bool:
+        with self.lock:
+            is_empty = all(queued.number <= max(self._delivered, self._batch.last) for queued in self._outbox)
         if not is_empty:
-            return begin_walk(self)
-        with self._guard:
-            self._carried = max(self._carried, self._batch.last)
-            self._batch, self._to, self._position, self._walking = emitters._NOTHING, (), 0, False
+            return bool(begin_pass(self))
+        with self.lock:
+            self._delivered = max(self._delivered, self._batch.last)
+            self._batch, self._targets, self._position, self._is_passing = delivery._NOTHING, (), 0, False
             return False
 
-    patch.setattr(SseEmitters, "_begin_walk", begin_or_sleep)
+    patch.setattr(Delivery, "_begin_pass", begin_or_sleep)
 
 
 def _sleeps_without_a_last_look(patch: pytest.MonkeyPatch) -> None:
-    following = SseEmitter._next
+    take = Stream._take
 
-    def next_or_sleep(self: SseEmitter, sleeps: bool) -> Any:
-        with self._guard:
-            is_empty = not self._backlog.size and self.is_open
+    def take_or_sleep(self: Stream, sleeps: bool) -> Any:
+        with self.lock:
+            is_empty = not self.outgoing.backlog.size and self.close_reason is None
         if not is_empty or not sleeps:
-            return following(self, sleeps)
-        with self._guard:
-            self._sleep()
-            return Taken(b"", 0)
+            return take(self, sleeps)
+        with self.lock:
+            return self.outgoing.rest(sleeps=True)
 
-    patch.setattr(SseEmitter, "_next", next_or_sleep)
+    patch.setattr(Stream, "_take", take_or_sleep)
 
 
 def _goes_live_without_asking(patch: pytest.MonkeyPatch) -> None:
-    def go_live(self: SseEmitters, member: Any, offset: int) -> bool:
-        if offset != self._offset:
+    def go_live(self: Delivery, member: Any, offset: int) -> bool:
+        if offset != self.offset:
             return False
-        with self._guard:
-            member.served = self._number
+        with self.lock:
+            member.go_live(self.number)
             return True
 
-    patch.setattr(SseEmitters, "_go_live", go_live)
+    patch.setattr(Delivery, "go_live", go_live)
 
 
 def _has_two_helpers_at_it(patch: pytest.MonkeyPatch) -> None:
     begin = Callbacks._begin
 
     def begin_again(self: Callbacks) -> None:
-        self._calling = False
+        self._is_calling = False
         begin(self)
 
     patch.setattr(Callbacks, "_begin", begin_again)
@@ -940,12 +941,12 @@ Mutant = tuple[Callable[[pytest.MonkeyPatch], None], Callable[[Stage], Callable[
 
 MUTANTS: dict[str, Mutant] = {
     "lock removed from emitters": (
-        _without_guards(emitter, "shared_guard"),
+        _without_guards(machine, "shared_guard"),
         lambda stage: _ends(stage, ("complete", "error")),
         LINES,
         AssertionError,
     ),
-    "lock removed from lists": (_without_guards(emitters), _send_twice, LINES, AssertionError),
+    "lock removed from lists": (_without_guards(delivery), _send_twice, LINES, AssertionError),
     "lock removed from copy-on-write lists": (_without_guards(copy_on_write), _remove_twice, LINES, KeyError),
     "lock removed from logs": (_without_guards(history), _publish_twice, LINES, AssertionError),
     "callback under the lock": (_calls_under_the_guard, _calls_that_end_each_other, TAKES, Deadlock),

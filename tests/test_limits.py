@@ -14,8 +14,10 @@ from flask import Flask
 
 from flask_sse_emitters import SSE, CloseReason, SseEmitter, SseEmitters, TooManyClients
 from flask_sse_emitters.config.settings import DEFAULTS
-from flask_sse_emitters.streams import registry as streams_module
-from flask_sse_emitters.streams.registry import Streams
+from flask_sse_emitters.streams.emitter import stream_of
+from flask_sse_emitters.streams.registry import open_streams as streams_module
+from flask_sse_emitters.streams.registry.draining import drain
+from flask_sse_emitters.streams.registry.open_streams import StreamRegistry
 from flask_sse_emitters.testing import open_stream
 
 from .client import connected, get, post
@@ -63,7 +65,7 @@ def test_that_there_is_no_room_is_said_once_a_minute(
 ) -> None:
     app = Flask(__name__)
     app.config["SSE_MAX_CLIENTS"] = 1
-    streams = Streams(SSE(app)._state().settings, scheduler)
+    streams = StreamRegistry(SSE(app)._state().settings, scheduler)
     streams.admit(SseEmitter())
     for _ in range(61):
         streams.admit(SseEmitter())
@@ -185,17 +187,17 @@ def test_a_stop_keeps_streams_open_for_a_grace_and_cuts_them_at_the_end(schedule
     app = Flask(__name__)
     app.config.update(SSE_DRAIN_SECONDS=4, SSE_ATTACH_SECONDS=1000)
     settings = SSE(app)._state().settings
-    streams = Streams(settings, scheduler)
+    streams = StreamRegistry(settings, scheduler)
     emitters = [emitter_at(scheduler, 0) for _ in range(100)]
     outlets = [Outlet() for _ in emitters]
     for emitter, outlet in zip(emitters, outlets, strict=True):
-        emitter._attach(settings, streams)
+        stream_of(emitter).attach(settings, streams)
         assert streams.admit(emitter) == 3000
-        emitter._stream_to(outlet)
-    streams.drain(grace=1)
-    streams.drain()
+        stream_of(emitter).begin(outlet)
+    drain(streams, grace=1)
+    drain(streams)
     late = emitter_at(scheduler, 0)
-    late._attach(settings, streams)
+    stream_of(late).attach(settings, streams)
     assert 1500 <= streams.admit(late) <= 6000
     assert (late.close_reason, len(streams)) == (CloseReason.SHUTDOWN, 100)
     scheduler.pass_time(0.9)
@@ -203,12 +205,12 @@ def test_a_stop_keeps_streams_open_for_a_grace_and_cuts_them_at_the_end(schedule
     emitters[0].send("just in time")
     scheduler.pass_time(0.2)
     assert {emitter.close_reason for emitter in emitters} == {CloseReason.SHUTDOWN}
-    assert emitters[0]._take() == b"data: just in time\n\n"
-    farewell = emitters[0]._take()
+    assert stream_of(emitters[0]).next_output() == b"data: just in time\n\n"
+    farewell = stream_of(emitters[0]).next_output()
     assert farewell is not None
     assert farewell.startswith(b"retry: ")
-    assert emitters[0]._take() is None
-    emitters[0]._release(ConnectionError())
+    assert stream_of(emitters[0]).next_output() is None
+    stream_of(emitters[0]).release(ConnectionError())
     assert len(streams) == 99
     scheduler.pass_time(2.8)
     assert not any(outlet.cuts for outlet in outlets)
@@ -225,7 +227,7 @@ class Outlet:
 
     def wake(self) -> None: ...
 
-    def give(self, payload: bytes) -> None: ...
+    def wake_with(self, payload: bytes) -> None: ...
 
     def cut(self) -> None:
         self.cuts += 1
@@ -240,7 +242,7 @@ class Outlet:
 def test_counting_many_streams_lets_others_run(monkeypatch: pytest.MonkeyPatch) -> None:
     turns: list[int] = []
     monkeypatch.setattr(streams_module, "give_way_in_time", lambda: turns.append(1))
-    streams = Streams(DEFAULTS)
+    streams = StreamRegistry(DEFAULTS)
     for _ in range(10 * streams_module.COUNTED_AT_ONCE):
         streams.admit(SseEmitter())
     assert streams.counts()["clients"] == 10 * streams_module.COUNTED_AT_ONCE
@@ -275,7 +277,7 @@ def test_stats_may_be_asked_for_while_channels_come_and_go() -> None:
 def test_a_forked_child_counts_its_own_streams() -> None:
     board = Board(SSE_MAX_CLIENTS=2)
     reader, writer = os.pipe()
-    with board.open("a") as stream, board.open("a"), board.sse._state().streams._guard:  # held by somebody at the fork
+    with board.open("a") as stream, board.open("a"), board.sse._state().streams.lock:  # held by somebody at the fork
         child = os.fork()
         if child == 0:
             try:

@@ -26,6 +26,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from flask_sse_emitters import SSE, BrokerUnavailable, CloseReason, NotInitialized, SseEmitter, SseEmitters, metrics
 from flask_sse_emitters.metrics import BUCKETS, INTERVAL, SseMetrics
 from flask_sse_emitters.signals import event_published
+from flask_sse_emitters.streams.registry.draining import drain
 from flask_sse_emitters.testing import open_stream
 from flask_sse_emitters.tools.metric_definitions import LIMITS
 
@@ -146,7 +147,7 @@ def test_every_end_of_a_stream_is_counted_under_its_reason() -> None:
         for _ in range(5):
             stack.enter_context(open_stream(board.client, "/shutdown"))
         assert board.scrape()['sse_clients{outlet="server"}'] == 5
-        board.sse._state().streams.drain()
+        drain(board.sse._state().streams)
         until(lambda: all(not emitter.is_open for emitter in emitters), "the ends")
     samples = board.scrape()
     assert closed(samples) == {
@@ -249,7 +250,7 @@ def test_draining_and_warnings_are_shown() -> None:
     before = board.scrape()
     assert before["sse_draining"] == 0
     board.sse._state()._warn("too few files")
-    board.sse._state().streams.drain()
+    drain(board.sse._state().streams)
     after = board.scrape()
     assert (after["sse_draining"], after["sse_warnings"]) == (1, before["sse_warnings"] + 1)
 

@@ -23,6 +23,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from flask_sse_emitters import SSE, CloseReason, EmitterClosed, Event, SseEmitter, SseEmitters
 from flask_sse_emitters.brokers.memory import MemoryBroker
+from flask_sse_emitters.streams.emitter import stream_of
 from flask_sse_emitters.testing import decode
 
 from .clock import ManualScheduler, emitter_at
@@ -73,13 +74,13 @@ class TakesWhenTold:
         self.got: list[bytes] = []
         self.is_awake = True
         self.client = self if direct else None
-        emitter._stream_to(self)
+        stream_of(emitter).begin(self)
         if direct:
-            emitter._hand_over(self)
+            stream_of(emitter).take_over(self)
 
     def take(self) -> bytes | None:
         self.is_awake = False
-        payload = self.emitter._take()
+        payload = stream_of(self.emitter).next_output()
         if payload:
             self.got.append(payload)
             self.is_awake = True
@@ -89,7 +90,7 @@ class TakesWhenTold:
         assert not self.is_awake, "woken twice"
         self.is_awake = True
 
-    def give(self, payload: bytes) -> None:
+    def wake_with(self, payload: bytes) -> None:
         self.wake()
         self.got.append(payload)
 
@@ -119,14 +120,14 @@ class Stand(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.patch = pytest.MonkeyPatch()
-        self.patch.setattr("flask_sse_emitters.streams.callbacks.log.exception", lambda *_: None)  # some raise
+        self.patch.setattr("flask_sse_emitters.streams.ends.log.exception", lambda *_: None)  # some raise
         self.time = ManualScheduler()
         self.later = Later(self.time)
-        for module in ("emitters", "replay", "channel"):
+        for module in ("broadcast.delivery", "channels.replay", "channels.channel"):
             self.patch.setattr(f"flask_sse_emitters.{module}.SCHEDULER", self.later)
         self.main = threading.local()
         self.patch.setattr(
-            "flask_sse_emitters.broadcast.emitters.on_main_loop", lambda: getattr(self.main, "here", False)
+            "flask_sse_emitters.broadcast.delivery.on_main_loop", lambda: getattr(self.main, "here", False)
         )
         self.workers = [ThreadPoolExecutor(1) for _ in range(WORKERS)]
         self.workers[0].submit(setattr, self.main, "here", True).result()
@@ -134,7 +135,7 @@ class Stand(RuleBasedStateMachine):
         self.app.config.update(SSE_HISTORY=4, SSE_HISTORY_SECONDS=0)
         self.sse = SSE(self.app)
         self.state = self.app.extensions["sse_emitters"]
-        self.state.streams._scheduler = self.time
+        self.state.streams.scheduler = self.time
         self.counter = 0
 
     def teardown(self) -> None:
@@ -152,7 +153,7 @@ class Stand(RuleBasedStateMachine):
     def respond(self, emitter: SseEmitter) -> None:
         """What a view's response does with it."""
         with self.app.app_context():
-            emitter._attach(self.state.settings, self.state.streams)
+            stream_of(emitter).attach(self.state.settings, self.state.streams)
         self.state.streams.admit(emitter)
 
 
@@ -234,8 +235,8 @@ class Streams(Stand):
             {
                 "complete": emitter.complete,
                 "error": lambda: emitter.complete_with_error(error),
-                "disconnect": lambda: emitter._disconnect(ConnectionResetError("gone")),
-                "shut down": lambda: emitter._shut_down(b""),
+                "disconnect": lambda: stream_of(emitter).end(CloseReason.DISCONNECTED, ConnectionResetError("gone")),
+                "shut down": lambda: stream_of(emitter).end(CloseReason.SHUTDOWN, closing=b""),
             }[how],
         )
         if how == "disconnect":
@@ -327,7 +328,7 @@ class Streams(Stand):
         """The server is done with the response."""
         pair = self.pair(pick)
         if pair.outlet is not None and does:
-            self.on(worker, lambda: pair.emitter._release(ConnectionAbortedError("closed")))
+            self.on(worker, lambda: stream_of(pair.emitter).release(ConnectionAbortedError("closed")))
             pair.model.let_go()
             pair.outlet.is_awake = False
 
@@ -364,8 +365,10 @@ class Streams(Stand):
         """The background carries what it was left with."""
         order = [call.__self__ for call in self.later._soon]  # type: ignore[attr-defined]
         self.on(0, self.later.finish)
-        for real, model in sorted(self.lists, key=lambda pair: order.index(pair[0]) if pair[0] in order else -1):
-            if real in order:
+        for real, model in sorted(
+            self.lists, key=lambda pair: order.index(pair[0]._delivery) if pair[0]._delivery in order else -1
+        ):
+            if real._delivery in order:
                 model.walk(self.time.now)
 
     @rule(seconds=st.sampled_from([0.5, 1.0, 2.0, 5.0, 29.0, 40.0]))
@@ -545,7 +548,7 @@ class Readers(Stand):
     def let_go(self, worker: int, reader: Reader) -> None:
         if reader.emitter is not None:
             emitter = reader.emitter
-            self.on(worker, lambda: emitter._release(ConnectionAbortedError("closed")))
+            self.on(worker, lambda: stream_of(emitter).release(ConnectionAbortedError("closed")))
             self.read(reader)
             reader.emitter = reader.outlet = None
 
@@ -633,7 +636,7 @@ STEPS: dict[str, Callable[[Played], object]] = {
     "complete": lambda played: played.emitter.complete(),
     "error": lambda played: played.emitter.complete_with_error(KeyError("x")),
     "time": lambda played: played.time.pass_time(20),
-    "disconnect": lambda played: played.emitter._disconnect(ConnectionResetError("gone")),
+    "disconnect": lambda played: stream_of(played.emitter).end(CloseReason.DISCONNECTED, ConnectionResetError("gone")),
     "register": Played.register,
 }
 

@@ -1246,8 +1246,8 @@ def test_a_server_that_takes_the_connection_and_says_nothing_is_given_up_in_time
 def is_over(stream: OpenStream) -> bool:
     """Whether a stream has ended; what it brings before that is of no interest."""
     stream.ready()
-    emitter = stream._stream._emitter
-    return emitter is None or emitter.close_reason is not None
+    source = stream._stream._stream
+    return source is None or source.close_reason is not None
 
 
 def board_reads(board: Board, *channels: str, last: str, count: int) -> list[Event]:

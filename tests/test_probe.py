@@ -11,6 +11,7 @@ from flask.typing import ResponseReturnValue
 
 from flask_sse_emitters import SSE, Event, SseEmitter, SseEmitters
 from flask_sse_emitters.server.check_headers import AT_ONCE, COMMENTS, PADDING, PROBES
+from flask_sse_emitters.streams.emitter import stream_of
 from flask_sse_emitters.testing import decode, open_stream
 
 from .client import Client, connected, get, post
@@ -161,6 +162,6 @@ def test_where_little_may_be_pending_there_is_no_large_comment(scheduler: Manual
             assert stream.ready() == []
             scheduler.pass_time(0.5)
             [emitter] = emitters
-            body += emitter._backlog._frames[0].payload
+            body += stream_of(emitter).outgoing.backlog._frames[0].payload
         assert (len(body) < 200, emitter.is_open) == (True, True)
         assert b": check %d\n\n" % COMMENTS in body

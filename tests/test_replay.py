@@ -13,6 +13,7 @@ import pytest
 from flask import Flask
 
 from flask_sse_emitters import CloseReason, Event, SseEmitter, SseEmitters
+from flask_sse_emitters.broadcast.delivery import Delivery
 from flask_sse_emitters.brokers import Broker, Listener, Published, Start
 from flask_sse_emitters.brokers.event_log import Bounds, Log, read_ids
 from flask_sse_emitters.brokers.memory import MemoryBroker
@@ -22,12 +23,14 @@ from flask_sse_emitters.channels.subscription import Feed
 from flask_sse_emitters.runtime.parking import SLICE
 from flask_sse_emitters.runtime.scheduler import SCHEDULER
 from flask_sse_emitters.runtime.socket_monitor import SOCKETS
+from flask_sse_emitters.streams.emitter import stream_of
+from flask_sse_emitters.streams.stream import Stream
 from flask_sse_emitters.testing import OpenStream, decode, open_stream
-from flask_sse_emitters.wire.frame import BATCH, Frame
+from flask_sse_emitters.wire.frame import BATCH_BYTES, Frame
 from flask_sse_emitters.writers import response_body as wsgi
 from flask_sse_emitters.writers import socket_writer as direct
-from flask_sse_emitters.writers.response_body import Stream
-from flask_sse_emitters.writers.socket_writer import HandedOff
+from flask_sse_emitters.writers.response_body import ResponseBody
+from flask_sse_emitters.writers.socket_writer import SocketWriter
 
 from .clock import ManualScheduler
 from .test_channels import Board, gap_of, moved, texts
@@ -179,14 +182,14 @@ def test_who_is_put_in_the_list_by_hand_is_served_from_when_the_channel_is_known
 def test_stream_completed_before_its_channel_is_known_leaves_once_it_is(held: HeldBoard) -> None:
     feed = held.sse._channels().feed("a")
     with held.open("a", last="epoch-0") as stream:
-        emitter = next(iter(feed))
+        emitter = next(iter(held.sse.channel("a").emitters))
         held.publish("a", 1)
         emitter.complete()
         assert not emitter.is_open
         assert stream.ready() == []
-        assert emitter in feed
+        assert emitter in held.sse.channel("a").emitters
         held.broker.start("a")
-        assert emitter not in feed
+        assert emitter not in held.sse.channel("a").emitters
         assert texts(stream.ready()) == ["1"]
     assert held.sse.stats()["closed"] == {"completed": 1}
     assert feed._waiting == {}
@@ -196,7 +199,7 @@ def test_stream_completed_before_its_channel_is_known_leaves_once_it_is(held: He
 def test_stream_sent_back_before_its_channel_is_known_ends_at_once(held: HeldBoard) -> None:
     with held.open("a") as stream:
         feed = held.sse.channel("a").emitters
-        next(iter(feed))._send_back()
+        stream_of(next(iter(feed))).end_with_retry()
         assert stream.ready() == []
         assert (len(feed), held.broker.listeners["a"]) == (0, [])
 
@@ -254,7 +257,7 @@ def test_completed_stream_that_is_revoked_meanwhile_gets_nothing_more(held: Held
         assert stream.ready() == []
         held.publish("a", 1)
         emitter.complete()
-        emitter._withdraw()
+        stream_of(emitter).end_with_retry(drops_pending=True)
         held.broker.tell("a")
         assert stream.ready() == []
         assert len(held.sse.channel("a").emitters) == 0
@@ -441,7 +444,7 @@ def test_replay_of_many_channels_reads_little_more_than_it_gives(board: Board, m
     last = str(decode(b"".join(pieces))[-1].id)
     assert {position.offset for position in read_ids(last, 40) or ()} == {100}
     assert 10 < len(pieces) < 50
-    assert max(map(len, pieces)) < 1.1 * BATCH, "ids grow by a digit"
+    assert max(map(len, pieces)) < 1.1 * BATCH_BYTES, "ids grow by a digit"
     assert read < 2 * 4_000
 
 
@@ -460,11 +463,11 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> Iterator[SseEmitter]:
     for module in (direct, wsgi):
         monkeypatch.setattr(module, "SCHEDULER", scheduler)
 
-    def take(**_: object) -> bytes:
+    def next_output(_stream: Stream, **_: object) -> bytes:
         scheduler.now += 2 * SLICE
         return b"x"
 
-    monkeypatch.setattr(emitter, "_take", take)
+    monkeypatch.setattr(Stream, "next_output", next_output)
     yield emitter
     emitter.complete()
 
@@ -472,8 +475,8 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> Iterator[SseEmitter]:
 def test_handed_off_client_with_much_to_get_has_others_served_after_a_slice(slow: SseEmitter) -> None:
     server, client = socket.socketpair()
     with server, client:
-        watch = SOCKETS.watch(server.fileno(), Stream(slow, b"", {}, "off"))
-        outlet = HandedOff(slow, server, False, watch, ())
+        watch = SOCKETS.watch(server.fileno(), ResponseBody(stream_of(slow), b"", {}, "off"))
+        outlet = SocketWriter(stream_of(slow), server, False, watch, ())
         assert outlet.begin(), "there is more to do"
         assert outlet.begin()
         assert client.recv(100) == b"x"
@@ -485,7 +488,7 @@ def test_stream_with_much_to_give_has_others_run_after_a_slice(
 ) -> None:
     given_way: list[None] = []
     monkeypatch.setattr(wsgi, "give_way", lambda: given_way.append(None))
-    stream = Stream(slow, b": hello\n\n", {}, "off")
+    stream = ResponseBody(stream_of(slow), b": hello\n\n", {}, "off")
     pieces = [next(stream) for _ in range(5)]
     assert len(pieces) - 1 == len(given_way)
     stream.close()
@@ -641,7 +644,7 @@ def test_the_last_client_and_the_first_may_come_and_go_at_once(board: Board) -> 
             thread.join(PATIENCE)
     assert not faults
     assert isinstance(board.sse._channels(), Channels)
-    assert isinstance(board.sse.channel("a").emitters, Feed)
+    assert isinstance(board.sse._channels().feed("a"), Feed)
 
 
 def test_a_client_hears_of_everything_that_its_own_view_publishes() -> None:
@@ -677,16 +680,16 @@ def test_the_position_at_the_beginning_has_nothing_that_comes_after_it(
 ) -> None:
     """An event comes as soon as the first of two channels is live, and before the position is written."""
     start = [board.publish(name, 0)[0] for name in ("a", "b")]
-    go_live = SseEmitters._go_live
+    go_live = Delivery.go_live
     published: list[str] = []
 
-    def and_publish(feed: SseEmitters, member: Any, offset: int) -> bool:
+    def and_publish(feed: Delivery, member: Any, offset: int) -> bool:
         live = go_live(feed, member, offset)
         if not published:
             published.extend(board.publish("a", 1))
         return live
 
-    monkeypatch.setattr(SseEmitters, "_go_live", and_publish)
+    monkeypatch.setattr(Delivery, "go_live", and_publish)
     with board.client.get("/events?channel=a&channel=b") as response:
         pieces = response.iter_encoded()
         blocks = (next(pieces) + next(pieces)).decode().split("\n\n")

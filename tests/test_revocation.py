@@ -22,8 +22,10 @@ from flask_sse_emitters.brokers.event_log import Bounds
 from flask_sse_emitters.brokers.redis.client import Client
 from flask_sse_emitters.brokers.redis.scripts import LOOK
 from flask_sse_emitters.runtime.scheduler import MAX_HELPERS
+from flask_sse_emitters.streams.emitter import stream_of
+from flask_sse_emitters.streams.registry.draining import drain
 from flask_sse_emitters.testing import OpenStream, decode, open_stream
-from flask_sse_emitters.wire.frame import BATCH
+from flask_sse_emitters.wire.frame import BATCH_BYTES
 
 from .redis_server import RedisServer
 from .test_access import Site, by_header, emitter_of, levels
@@ -132,7 +134,9 @@ def test_an_identity_is_its_text_wherever_it_is_named(admin: Any) -> None:
     site = Site(lambda _: admin if allowed else False)
     with site.open("~") as stream:
         emitter = emitter_of(stream)
-        assert type(emitter._reader.identities[0]) is str
+        reader = stream_of(emitter).reader
+        assert reader is not None
+        assert type(reader.identities[0]) is str
         site.sse.publish_to("admin", "by text")
         site.sse.publish_to(admin, "by itself")
         assert [event.data for event in stream.ready()] == ["by text", "by itself"]
@@ -272,7 +276,7 @@ def test_what_is_pending_and_what_is_missed_is_not_written_any_more() -> None:
         site.sse.publish("a", "pending")
         site.sse.disconnect("ann")
         rest = b"".join(pieces)
-        assert len(rest) <= BATCH + 100
+        assert len(rest) <= BATCH_BYTES + 100
         assert b"pending" not in rest
         assert b"pending" not in b"".join(behind.response.iter_encoded())
 
@@ -300,7 +304,7 @@ def test_an_event_of_which_a_part_was_written_is_not_mistaken_for_a_whole_one() 
 
 def test_a_part_of_an_event_is_none_though_the_stream_was_to_end_anyway() -> None:
     with amid_an_event() as (site, emitter, read_all):
-        site.sse._state().streams.drain()
+        drain(site.sse._state().streams)
         until(lambda: not emitter.is_open, "its end")
         site.sse.disconnect("ann")
         read = read_all()
@@ -689,7 +693,9 @@ def test_streams_that_cannot_be_asked_about_come_again() -> None:
 def test_a_request_is_kept_only_where_recheck_can_find_its_stream(user: str, is_kept: bool) -> None:
     site = Site(lambda _: Grant(user or None))
     with site.open("a", user=user) as stream:
-        assert (emitter_of(stream)._reader.request is not None) is is_kept
+        reader = stream_of(emitter_of(stream)).reader
+        assert reader is not None
+        assert (reader.request is not None) is is_kept
         site.sse.disconnect(channel="a")
         assert not emitter_of(stream).is_open
 

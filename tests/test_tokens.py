@@ -212,11 +212,11 @@ def test_a_stream_ends_when_its_token_does() -> None:
     expires = int(time.time()) + 2
     sent = token(exp=expires)
     with site.get("/events/news", Authorization=f"Bearer {sent}") as response:
-        [emitter] = site.sse._state().streams.of("ann")
+        [stream] = site.sse._state().streams.streams_of("ann")
         site.sse.publish("news", "early")
-        until(lambda: not emitter.is_open, "its end")
+        until(lambda: stream.close_reason is not None, "its end")
         assert time.time() >= expires
-        assert emitter.close_reason is CloseReason.TIMEOUT
+        assert stream.close_reason is CloseReason.TIMEOUT
         site.sse.publish("news", "late")
         assert b"late" not in response.data
     assert status(site, sent) == 401

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from flask_sse_emitters.config.settings import DEFAULTS
-from flask_sse_emitters.streams.limits import OTHER_FILES
+from flask_sse_emitters.streams.registry.limits import OTHER_FILES
 
 from .conftest import program
 from .servers import NO_CONTROL_SOCKET, ROOT

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from datetime import timedelta
 
 from ..config.settings import Duration
-from ..streams.identity import check_identity
+from ..streams.registry.identity import check_identity
 
 
 class Grant:

@@ -26,8 +26,8 @@ from ..config.settings import DEFAULTS
 from ..errors import BrokerUnavailable
 from ..runtime.parking import begin_anew_in_child, give_way, guard
 from ..runtime.scheduler import RULES, SCHEDULER
-from ..streams.emitter import SseEmitter
-from ..streams.registry import Streams
+from ..streams.registry.open_streams import StreamRegistry
+from ..streams.stream import Stream
 from ..wire.decoder import decode
 from ..wire.event import Event
 from ..wire.frame import Frame, make_frame
@@ -60,13 +60,14 @@ class Revocation(NamedTuple):
     channel: str | None
     asks: bool = False  #: the rule is asked again, and may say yes
 
-    def hits(self, emitter: SseEmitter) -> bool:
-        reader = emitter._reader
+    def hits(self, stream: Stream) -> bool:
+        """Return whether it means this stream."""
+        reader = stream.reader
         if self.identity is not None and (reader is None or self.identity not in reader.identities):
             return False
         if self.channel is None:
             return True
-        channels = [place.list.name for place in emitter._memberships] if reader is None else reader.channels
+        channels = [member.list.name for member in stream.outgoing.members] if reader is None else reader.channels
         return self.channel in channels
 
 
@@ -83,9 +84,9 @@ class Revocations:
     def __init__(
         self,
         broker: Broker,
-        streams: Streams,
-        members: Callable[[str | None], Iterable[SseEmitter]],
-        ask_again: Callable[[Sequence[SseEmitter]], None],
+        streams: StreamRegistry,
+        members: Callable[[str | None], Iterable[Stream]],
+        ask_again: Callable[[Sequence[Stream]], None],
     ) -> None:
         self._broker = broker
         self._streams = streams
@@ -120,7 +121,7 @@ class Revocations:
             self._broker.unsubscribe(NAME, ear)
 
     @contextmanager
-    def asking(self) -> Iterator[Callable[[SseEmitter], None]]:
+    def asking(self) -> Iterator[Callable[[Stream], None]]:
         """While a request asks its rule, and begins its stream.
 
         :return: is to be called with the stream, once a revocation would find it.
@@ -131,10 +132,10 @@ class Revocations:
         with self._guard:
             self._asking[number] = heard
 
-        def check(emitter: SseEmitter) -> None:
+        def check(stream: Stream) -> None:
             for revocation in heard.copy():
-                if revocation.hits(emitter):
-                    emitter._withdraw()
+                if revocation.hits(stream):
+                    stream.end_with_retry(drops_pending=True)
 
         here = _heard_here.set(heard)
         try:
@@ -176,15 +177,15 @@ class Revocations:
             if found:
                 SCHEDULER.run(partial(self._ask_again, found), RULES)
             return
-        for number, emitter in enumerate(found, 1):
-            emitter._withdraw()
+        for number, stream in enumerate(found, 1):
+            stream.end_with_retry(drops_pending=True)
             if not number % AT_ONCE:
                 give_way()
 
-    def _find(self, revocation: Revocation) -> list[SseEmitter]:
+    def _find(self, revocation: Revocation) -> list[Stream]:
         if revocation.identity is None:
-            return [emitter for emitter in self._members(revocation.channel) if revocation.hits(emitter)]
-        return [emitter for emitter in self._streams.of(revocation.identity) if revocation.hits(emitter)]
+            return [stream for stream in self._members(revocation.channel) if revocation.hits(stream)]
+        return [stream for stream in self._streams.streams_of(revocation.identity) if revocation.hits(stream)]
 
 
 class _Ear:

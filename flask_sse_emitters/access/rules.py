@@ -22,8 +22,8 @@ from werkzeug.exceptions import HTTPException
 from ..channels.channel import OWN, Options, private_name
 from ..errors import AccessDenied
 from ..runtime.scheduler import SCHEDULER
-from ..streams.emitter import SseEmitter
-from ..streams.identity import Reader
+from ..streams.registry.identity import Reader
+from ..streams.stream import Stream
 from .grants import Grant
 
 log = logging.getLogger("flask_sse_emitters.access")
@@ -125,14 +125,14 @@ class Rules:
         raise AccessDenied(closed)
 
 
-def ask_again(app: Flask, rules: Rules, emitters: Sequence[SseEmitter]) -> None:
+def ask_again(app: Flask, rules: Rules, streams: Sequence[Stream]) -> None:
     """Ask the rule about these streams anew, and end those that it denies. May block.
 
     A stream that a view has begun cannot be asked about: it ends, and its client asks the view.
     """
-    for emitter in emitters:
-        reader: Reader = emitter._reader
-        if not emitter.is_open:
+    for stream in streams:
+        reader = stream.reader
+        if reader is None or stream.close_reason is not None:
             continue
         admission = None
         if reader.request is not None:
@@ -140,13 +140,13 @@ def ask_again(app: Flask, rules: Rules, emitters: Sequence[SseEmitter]) -> None:
                 # Empty, so that nothing of whoever calls shows there: neither their session nor what they keep in g.
                 admission = Context().run(_ask_anew, app, rules, reader, reader.request)
             except (AccessDenied, HTTPException) as error:
-                log.debug("%r is denied: %s", emitter, error)
+                log.debug("%r is denied: %s", stream, error)
             except Exception:
                 log.exception("the rule could not be asked again, which denies")
         if admission is None or admission.reader is None or admission.reader.identities != reader.identities:
-            emitter._withdraw()
+            stream.end_with_retry(drops_pending=True)
         elif admission.seconds is not None:
-            emitter._end_by(SCHEDULER.clock() + admission.seconds)
+            stream.end_by(SCHEDULER.clock() + admission.seconds)
 
 
 def ask(rule: Callable[[], _Answer], called: str, about: str = "") -> _Answer:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from ..runtime.parking import guard
-from ..wire.frame import BATCH, Frame, numbered
+from ..wire.frame import BATCH_BYTES, Frame, numbered
 
 #: With 5 characters of 62 and 9 digits, the ids of 8 channels have 127 bytes with their commas.
 EPOCH_LENGTH = 5
@@ -125,7 +125,7 @@ class Log:
                 return position.offset if position.offset <= min(former.offset, self._newest) else None
         return None
 
-    def after(self, offset: int, upto: int, room: float = BATCH, extra: int = 0) -> list[Frame]:
+    def after(self, offset: int, upto: int, room: float = BATCH_BYTES, extra: int = 0) -> list[Frame]:
         """The events after this offset that are kept, in order: none beyond the second, and as many as have room.
 
         Where what comes next is gone, the first has a later offset.

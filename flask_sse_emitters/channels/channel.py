@@ -18,14 +18,15 @@ from ..config.settings import CHANCE, Duration, Settings
 from ..errors import BrokerUnavailable, InvalidChannel, InvalidEvent
 from ..runtime.parking import begin_anew_in_child, give_way_in_time, guard
 from ..runtime.scheduler import SCHEDULER
-from ..streams.emitter import SseEmitter
-from ..streams.identity import Reader, check_identity
-from ..streams.limits import Quota
-from ..streams.registry import Streams
+from ..streams.emitter import SseEmitter, stream_of
+from ..streams.registry.identity import Reader, check_identity
+from ..streams.registry.limits import Limit
+from ..streams.registry.open_streams import StreamRegistry
+from ..streams.stream import Stream
 from ..wire.event import Event, EventBuilder, as_event, plain_text
 from ..wire.frame import Frame, make_frame
 from .replay import GAP, Pages, Replay
-from .subscription import Feed
+from .subscription import ChannelEmitters, Feed
 
 #: One stream carries so many at most.
 MOST_CHANNELS = 50
@@ -155,7 +156,7 @@ class Channels:
         broker: Broker,
         settings: Settings,
         options: dict[str, Options],
-        streams: Streams,
+        streams: StreamRegistry,
         app: Any = None,
     ) -> None:
         self._app = app
@@ -178,7 +179,7 @@ class Channels:
         self._seconds = 0.0  # that were spent in those that were confirmed
         self._pages = Pages()
         self._feeds: WeakValueDictionary[str, Feed] = WeakValueDictionary()  # while somebody listens, or holds it
-        self._quotas: dict[str, Quota] = {}
+        self._limits: dict[str, Limit] = {}
 
     def feed(self, name: str) -> Feed:
         """The list of a channel's clients."""
@@ -215,7 +216,7 @@ class Channels:
         if feed is None:
             give_way_in_time()
         else:
-            feed._give_way()
+            feed.wait_for_room()
         return event_id
 
     def close(self) -> None:
@@ -245,25 +246,26 @@ class Channels:
         if last_event_id is not None and not isinstance(last_event_id, str):
             raise TypeError(f"last_event_id is a str, as the client sent it, not {last_event_id!r}")
         emitter = SseEmitter(timeout, **given)
+        stream = stream_of(emitter)
         if timeout is None:
-            emitter._deadlines.part = CHANCE.uniform(1 - SPREAD, 1 + SPREAD)
+            stream.deadlines.lifetime_part = CHANCE.uniform(1 - SPREAD, 1 + SPREAD)
         if last_event_id is not None:
-            emitter._last_event_id = last_event_id
+            stream.last_event_id = last_event_id
         if seconds is not None:
-            emitter._end_by(SCHEDULER.clock() + seconds)
+            stream.end_by(SCHEDULER.clock() + seconds)
         if reader is not None:
-            emitter._reader = reader
-            self._streams.enlist(emitter)
+            stream.reader = reader
+            self._streams.enlist(stream)
         feeds = [self.feed(name) for name in names]
-        quotas = tuple(quota for name in names if (quota := self._quota(name)) is not None)
-        if quotas:
-            emitter._quotas = quotas
+        limits = tuple(limit for name in names if (limit := self._limit(name)) is not None)
+        if limits:
+            stream.limits = limits
         Replay(emitter, feeds, emitter.last_event_id, self._pages).begin()
         return emitter
 
     def counts(self) -> dict[str, dict[str, int]]:
         """The clients of every channel that has any here, and how many events it has had since."""
-        feeds = sorted((feed.name, len(feed), feed.told) for feed in self._every_feed() if len(feed))
+        feeds = sorted((feed.name, len(feed.members), feed.told) for feed in self._every_feed() if len(feed.members))
         return {
             "channels": {name: clients for name, clients, _ in feeds},
             "events": {name: told for name, _, told in feeds},
@@ -275,26 +277,27 @@ class Channels:
             publish = {"count": self._confirmed, "seconds": self._seconds, "failed": self._failed}
             return {"published": self.published, "publish": publish}
 
-    def members(self, name: str | None) -> Iterator[SseEmitter]:
+    def members(self, name: str | None) -> Iterator[Stream]:
         if name is None:
             feeds = list(self._every_feed())
         else:
             feed = self._feeds.get(name)
             feeds = [] if feed is None else [feed]
         for feed in feeds:
-            yield from feed
+            for member in feed.members:
+                yield member.stream
 
     def _every_feed(self) -> Iterator[Feed]:
         with self._guard:
             references = self._feeds.valuerefs()
         return (feed for reference in references if (feed := reference()) is not None)
 
-    def _quota(self, name: str) -> Quota | None:
+    def _limit(self, name: str) -> Limit | None:
         options = self._options.get(name)
         if options is None or options.max_clients is None:
             return None
-        new = Quota(f"max_clients={options.max_clients} of the channel {name!r}", options.max_clients)
-        return self._quotas.setdefault(name, new)
+        new = Limit(f"max_clients={options.max_clients} of the channel {name!r}", options.max_clients)
+        return self._limits.setdefault(name, new)
 
 
 class Channel:
@@ -353,7 +356,7 @@ class Channel:
         What is put in by hand gets what is published from when this process knows the channel: over Redis, a moment
         later.
         """
-        return self._channels().feed(self.name)
+        return ChannelEmitters(self._channels().feed(self.name))
 
     def subscribers(self) -> int:
         """How many clients read it, in all processes that share the broker.
@@ -362,7 +365,7 @@ class Channel:
 
         :raises BrokerUnavailable: where the broker cannot be reached in ``SSE_PUBLISH_SECONDS``.
         """
-        return len(self.emitters) + self._channels().broker.clients_elsewhere(self.name)
+        return len(self._channels().feed(self.name).members) + self._channels().broker.clients_elsewhere(self.name)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}>"

@@ -15,15 +15,16 @@ from functools import partial
 from heapq import merge
 from typing import NamedTuple
 
-from ..broadcast.emitters import Member, SseEmitters
+from ..broadcast.delivery import Delivery
+from ..broadcast.member import Member, MemberState
 from ..brokers.event_log import LONGEST_ID, Log, read_ids
+from ..runtime.countdown import Countdown
 from ..runtime.parking import guard
 from ..runtime.scheduler import SCHEDULER, Scheduler
-from ..streams.callbacks import Countdown
-from ..streams.emitter import SseEmitter
-from ..streams.interfaces import CATCHING_UP, Taken
+from ..streams.emitter import SseEmitter, stream_of
+from ..streams.interfaces import Output
 from ..wire.event import Event
-from ..wire.frame import BATCH, Frame, count_events
+from ..wire.frame import BATCH_BYTES, Frame, count_events
 from .subscription import Feed
 
 #: A page that nobody has asked for in so many seconds is let go.
@@ -66,21 +67,21 @@ class Place(Member):
 
     __slots__ = ("_cursor", "_index")
 
-    is_plain = False
+    has_own_ids = True
 
-    def __init__(self, emitter: SseEmitter, list: SseEmitters, cursor: Cursor, index: int) -> None:
-        super().__init__(emitter, list)
+    def __init__(self, emitter: SseEmitter, list: Delivery, cursor: Cursor, index: int) -> None:
+        super().__init__(emitter, list, MemberState.REPLAYING)
         self._cursor = cursor
         self._index = index
 
-    def stamped(self, frames: Sequence[Frame]) -> Sequence[Frame]:
+    def with_ids(self, frames: Sequence[Frame]) -> Sequence[Frame]:
         return [self._cursor.stamp(self._index, frame) for frame in frames]
 
 
 class Page(NamedTuple):
     """Some of what is missed, as all who come from the same position get it."""
 
-    taken: Taken
+    taken: Output
     offsets: tuple[int, ...]  #: where it ends
     upto: tuple[int, ...]  #: where it had to end
 
@@ -101,7 +102,7 @@ class Pages:
         """The page that begins here, if it holds all up to there, or as much as a page can."""
         with self._guard:
             page, _ = self._pages.get(key, (None, 0.0))
-            if page is None or (page.upto != upto and len(page.taken.payload) < BATCH // 2):
+            if page is None or (page.upto != upto and len(page.taken.payload) < BATCH_BYTES // 2):
                 return None
             del self._pages[key]
             self._pages[key] = page, self._scheduler.clock()
@@ -162,13 +163,15 @@ class Replay:
         "_pages",
         "_prepared",
         "_requested",
+        "_stream",
         "_upto",
-        "stirred",
+        "has_more",
     )
 
     def __init__(self, emitter: SseEmitter, feeds: Sequence[Feed], requested: str | None, pages: Pages) -> None:
-        self.stirred = False
+        self.has_more = False
         self._emitter = emitter
+        self._stream = stream_of(emitter)
         self._feeds = feeds
         self._pages = pages
         self._requested = requested
@@ -181,7 +184,7 @@ class Replay:
         self._offsets: list[int] = []  # how far the logs have been read
         self._lost: str | None = None  # an id that leads nowhere, which is still to be announced
         self._upto: tuple[int, ...] | None = None  # nothing beyond, once the stream has ended
-        self._prepared: Taken | Callable[[], Taken] | None = None
+        self._prepared: Output | Callable[[], Output] | None = None
 
     def begin(self) -> None:
         """Take the stream's places in its channels' lists, and have its emitter read from here what they do not bring.
@@ -190,18 +193,18 @@ class Replay:
         """
         for index, member in self._members.items():
             feed = self._feeds[index]
-            feed._enlist(member)
+            feed.enlist(member)
             newest = feed.newest()
             self._offsets.append(-1 if newest is None else newest)  # where one begins that comes without an id
         if self._is_known() and not (self._lost is not None and self._behind(self._list_offsets())):
             head = self._head()  # now: what lists bring once it is live comes after this position
             self._go_live()
-            self._emitter._lead_with(head.payload, head.gap)
+            self._stream.prepend(head.payload, head.gap)
         if self._members:
-            self._emitter._follow(self)
+            self._stream.replay_from(self)
 
-    def end(self, *, is_told: bool) -> None:
-        if is_told and not self._logs:
+    def end(self, *, is_synced: bool) -> None:
+        if is_synced and not self._logs:
             self._found = self._find()
         self._upto = tuple(log.newest for log in self._logs or [found.log for found in self._found])
 
@@ -226,17 +229,15 @@ class Replay:
                 return False
         return True
 
-    def take(self) -> Taken:
+    def take(self) -> Output:
         prepared, self._prepared = self._prepared, None
         assert prepared is not None
-        return prepared if isinstance(prepared, Taken) else prepared()
+        return prepared if isinstance(prepared, Output) else prepared()
 
     def _member(self, index: int) -> Member:
         feed, cursor = self._feeds[index], self._cursor
         one = len(self._feeds) == 1
-        member = Member(self._emitter, feed) if one else Place(self._emitter, feed, cursor, index)
-        member.served = CATCHING_UP
-        return member
+        return Member(self._emitter, feed, MemberState.REPLAYING) if one else Place(self._emitter, feed, cursor, index)
 
     def _is_known(self) -> bool:
         """Whether all channels are known, so that the stream has its position; else it is stirred later."""
@@ -244,7 +245,7 @@ class Replay:
         if not found and self._upto is None:
             for feed in self._feeds:
                 if feed.log is None:
-                    feed.wake_later(self._emitter)
+                    feed.notify_later(self._stream)
             found = self._find()
             if found and self._is_asking(found):
                 return False
@@ -270,9 +271,9 @@ class Replay:
                 for feed, (log, _, _), position in zip(self._feeds, found, asked, strict=bool(asked))
                 if log.find(position) is None
             ]
-            self._asking = Countdown(len(unknown), self._emitter._stir)
+            self._asking = Countdown(len(unknown), self._stream.notify_replay)
             for feed in unknown:
-                feed.look_again(self._asking)
+                feed.sync(self._asking)
         return not self._asking.is_over
 
     def _find_position(self, found: Sequence[_Found]) -> None:
@@ -303,16 +304,16 @@ class Replay:
 
     def _go_live(self) -> None:
         for index, member in list(self._members.items()):
-            if self._feeds[index]._go_live(member, self._offsets[index]):
+            if self._feeds[index].go_live(member, self._offsets[index]):
                 del self._members[index]
 
     def _is_ahead(self) -> bool:
         """Whether the client has seen more of all its channels than this process has been told of; else look again."""
         for index in self._members:
-            self._feeds[index].wake_later(self._emitter)
+            self._feeds[index].notify_later(self._stream)
         return all(self._offsets[index] > self._feeds[index].offset for index in self._members)
 
-    def _next(self, behind: Sequence[int], upto: tuple[int, ...]) -> Taken | Callable[[], Taken]:
+    def _next(self, behind: Sequence[int], upto: tuple[int, ...]) -> Output | Callable[[], Output]:
         """What comes next of these channels' logs; before it, the announcement of what is gone.
 
         Both at once: a gap that is announced before it is known what follows may grow meanwhile.
@@ -342,7 +343,7 @@ class Replay:
         found: list[Iterator[tuple[int, Frame]]] = []
         gone: dict[int, int] = {}
         ids = self._cursor.size if len(self._feeds) > 1 else 0
-        share = BATCH // max(1, len(behind))  # of the page: reading all that it may need of each would be far too much
+        share = BATCH_BYTES // max(1, len(behind))  # of the page: all that it may need of each would be far too much
         for index in behind:
             frames = self._logs[index].after(self._offsets[index], upto[index], share, ids)
             first = frames[0].offset if frames else upto[index] + 1
@@ -350,7 +351,7 @@ class Replay:
                 gone[index] = self._offsets[index] = first - 1
             found.append(self._read_further(index, frames, upto[index], share if len(behind) > 1 else 0, ids))
         taken: list[tuple[int, Frame]] = []
-        room = BATCH
+        room = BATCH_BYTES
         for index, frame in merge(*found, key=lambda each: each[1].at):
             room -= ids + len(frame.payload)
             if room < 0 and taken:
@@ -377,7 +378,7 @@ class Replay:
             if frames and frames[0].offset > offset + 1:
                 return
 
-    def _written(self, frames: Sequence[tuple[int, Frame]], lost: str | None, gone: Mapping[int, int]) -> Taken:
+    def _written(self, frames: Sequence[tuple[int, Frame]], lost: str | None, gone: Mapping[int, int]) -> Output:
         gap = None
         if gone or lost is not None:
             gap = self._ids() if lost is None else lost
@@ -390,14 +391,14 @@ class Replay:
             written += [frame.payload for _, frame in frames]
             for index, frame in frames[-1:]:
                 self._set_cursor(index, self._logs[index], frame.offset)
-        return Taken(b"".join(written), count_events([frame for _, frame in frames]), gap, is_replay=True)
+        return Output(b"".join(written), count_events([frame for _, frame in frames]), gap, is_replay=True)
 
-    def _head(self) -> Taken:
+    def _head(self) -> Output:
         """What a client is to know before anything comes: that it has missed something, and where it is now."""
         lost, self._lost = self._lost, None
         if lost is not None:
-            return Taken(self._gap(lost), 0, lost)
-        return Taken(b"" if self._requested is not None else self._position(), 0)
+            return Output(self._gap(lost), 0, lost)
+        return Output(b"" if self._requested is not None else self._position(), 0)
 
     def _gap(self, requested: str) -> bytes:
         known = list(read_ids(self._ids(), len(self._feeds)) or ())

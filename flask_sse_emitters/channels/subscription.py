@@ -6,24 +6,24 @@ The process listens to the broker for as long as it has a client of the channel,
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
-from ..broadcast.emitters import Member, SseEmitters
+from ..broadcast.delivery import Delivery
+from ..broadcast.emitters import SseEmitters
+from ..broadcast.member import Member, MemberState
 from ..brokers import Broker, Start
 from ..brokers.event_log import Log
 from ..config.settings import Settings
 from ..runtime.parking import give_way
 from ..streams.emitter import SseEmitter
-from ..streams.interfaces import CATCHING_UP
+from ..streams.stream import Stream
 from ..wire.frame import Frame
 
 #: So many clients are sent back in one go: then others get the processor for a moment.
 SENT_BACK_AT_ONCE = 20
 
-_E = TypeVar("_E", bound=SseEmitter)
 
-
-class Feed(SseEmitters):
+class Feed(Delivery):
     """The list of a channel's clients. What is put in by hand gets what is published from then on.
 
     :param name: of the channel.
@@ -31,15 +31,15 @@ class Feed(SseEmitters):
     :param before: is called before it begins to listen.
     """
 
-    __slots__ = ("_app_settings", "_before", "_broker", "_coming", "_ear", "_early", "_waiting", "first", "log", "name")
+    __slots__ = ("_before", "_broker", "_coming", "_ear", "_early", "_waiting", "first", "log", "name", "settings")
 
     name: str
-    is_told_later = True
+    awaits_broker = True
 
     def __init__(self, name: str, broker: Broker, settings: Settings, before: Callable[[], object]) -> None:
         self.name = name
         self._broker = broker
-        self._app_settings = settings
+        self.settings = settings
         self._before = before
         self._begin_anew()  # in a forked child as well: its channels see to that
 
@@ -52,34 +52,26 @@ class Feed(SseEmitters):
         self._ear: _Ear | None = None
         self._early: list[Frame] = []  # what was told before that
         self._coming: list[Member] = []  # are to be served from then on
-        self._waiting: dict[SseEmitter, None] = {}  # are to be stirred when there is news
-
-    @property
-    def offset(self) -> int:
-        """Of the newest event that the list has been given: what is after it comes by itself to whoever is live."""
-        return self._offset
+        self._waiting: dict[Stream, None] = {}  # their replay is notified when there is news
 
     @property
     def told(self) -> int:
         """How many events it has had for clients, since the first of them came."""
-        return self._number
+        return self.number
 
     def newest(self) -> int | None:
         """Where whoever comes now begins, as far as that is known: also while another thread begins to listen."""
         return self._broker.newest(self.name) if self.log is None else self.offset
 
-    def add(self, emitter: _E) -> _E:
-        if not isinstance(emitter, SseEmitter):
-            raise TypeError(f"add() takes an SseEmitter, not {emitter!r}")
-        member = Member(emitter, self)
-        member.served = CATCHING_UP
-        if self._enlist(member):
-            with self._guard:
+    def add(self, emitter: SseEmitter) -> None:
+        """Put an emitter in the list, until it ends: it gets what is published once this process knows the channel."""
+        member = Member(emitter, self, MemberState.REPLAYING)
+        if self.enlist(member):
+            with self.lock:
                 if self.log is None:
                     self._coming.append(member)
                 else:
-                    member.served = self._number
-        return emitter
+                    member.go_live(self.number)
 
     def complete(self) -> None:
         """End every stream of the list, after all that was published before, in any process. The list can be used on.
@@ -87,42 +79,38 @@ class Feed(SseEmitters):
         Never waits for the broker. Where that has to be asked what was published, streams end when it has answered, and
         those that join meanwhile end as well. As every send, it may wait a moment where too much is to be delivered.
         """
-        self.look_again(lambda: self._put([None]))
-        self._give_way()
+        self.sync(lambda: self.put([None]))
+        self.wait_for_room()
 
-    def look_again(self, done: Callable[[], object]) -> None:
-        """Call this once all has been told here that was published before, anywhere."""
+    def sync(self, done: Callable[[], object]) -> None:
+        """Call ``done`` once all that was published before, anywhere, has arrived here."""
         self._broker.look_again(self.name, done)
 
-    def wake_later(self, emitter: SseEmitter) -> None:
-        """Stir the emitter when something has been told."""
-        with self._guard:
-            self._waiting[emitter] = None
+    def notify_later(self, stream: Stream) -> None:
+        """Notify the stream's replay when something has arrived."""
+        with self.lock:
+            self._waiting[stream] = None
 
-    def _enlist(self, member: Member) -> bool:
-        enlisted = super()._enlist(member)
+    def enlist(self, member: Member) -> bool:
+        """Put a member in the list, and listen to the channel."""
+        enlisted = super().enlist(member)
         self._listen_or_not()
         return enlisted
 
-    def _leave(self, member: Member) -> None:
-        super()._leave(member)
+    def leave(self, member: Member) -> None:
+        """Take out a member, and listen no more after the last."""
+        super().leave(member)
         if self._waiting:
-            with self._guard:
-                self._waiting.pop(member.emitter, None)
+            with self.lock:
+                self._waiting.pop(member.stream, None)
         self._listen_or_not()
-
-    def _settings(self) -> Settings:
-        return self._app_settings
-
-    def _dumps(self, data: Any) -> str | bytes:
-        return self._app_settings.dumps(data)
 
     def _listen_or_not(self) -> None:
         begins = ends = None
-        with self._guard:
-            if len(self._members) and self._ear is None:
+        with self.lock:
+            if len(self.members) and self._ear is None:
                 begins = self._ear = _Ear(self)
-            elif not len(self._members):
+            elif not len(self.members):
                 ends, self._ear, self.log = self._ear, None, None
                 self._early = []
         if begins is not None:
@@ -140,31 +128,31 @@ class Feed(SseEmitters):
             self._before()
             return self._broker.subscribe(self.name, ear)
         except BaseException:
-            with self._guard:
+            with self.lock:
                 self._ear = None if self._ear is ear else self._ear  # whoever comes next tries again
             raise
 
     def _started(self, ear: _Ear, start: Start) -> None:
-        with self._guard:
+        with self.lock:
             if ear is not self._ear or self.log is start.log:
                 return
             lost, self.log = self.log, None
-            self._offset = self.first = start.newest
-            members = () if lost is None else self._members.snapshot()
+            self.offset = self.first = start.newest
+            members = () if lost is None else self.members.snapshot()
             self._serve_coming()
         # Their positions are of a log that is no more. They come back with them, and are told of the gap.
         for count, member in enumerate(members, 1):
-            member.emitter._send_back()
+            member.stream.end_with_retry()
             if not count % SENT_BACK_AT_ONCE:
                 give_way()
         while early := self._take_early(ear, start):
-            self._put(early)
+            self.put(early)
         self._wake_waiting()
 
     def _take_early(self, ear: _Ear, start: Start) -> list[Frame]:
         """What was told before it was known from where on. Once there is none, all is put in as it comes."""
-        with self._guard:
-            early = [frame for frame in self._early if frame.offset > self._offset and ear is self._ear]
+        with self.lock:
+            early = [frame for frame in self._early if frame.offset > self.offset and ear is self._ear]
             self._early = []
             if not early and ear is self._ear:
                 self.log = start.log
@@ -174,27 +162,27 @@ class Feed(SseEmitters):
     def _serve_coming(self) -> None:
         coming, self._coming = self._coming, []
         for member in coming:
-            member.served = self._number
+            member.go_live(self.number)
 
     def _arrived(self, ear: _Ear, frames: Sequence[Frame]) -> float:
-        with self._guard:
+        with self.lock:
             if ear is not self._ear:
                 return 0.0
             if self.log is None:
                 self._early += frames
                 return 0.0
-            new = [frame for frame in frames if frame.offset > self._offset]
+            new = [frame for frame in frames if frame.offset > self.offset]
         if new:
-            self._put(new)
+            self.put(new)
         self._wake_waiting()
-        return self._crowding()
+        return self.back_pressure()
 
     def _wake_waiting(self) -> None:
         if self._waiting:
-            with self._guard:
+            with self.lock:
                 waiting, self._waiting = self._waiting, {}
-            for emitter in waiting:
-                emitter._stir()
+            for stream in waiting:
+                stream.notify_replay()
 
 
 class _Ear:
@@ -213,4 +201,19 @@ class _Ear:
 
     @property
     def clients(self) -> int:
-        return len(self._feed)
+        return len(self._feed.members)
+
+
+class ChannelEmitters(SseEmitters):
+    """The list of a channel's clients, as :attr:`.Channel.emitters` gives it."""
+
+    __slots__ = ("_feed",)
+
+    def __init__(self, feed: Feed) -> None:
+        self._delivery = self._feed = feed
+
+    def _settings(self) -> Settings:
+        return self._feed.settings
+
+    def _dumps(self, data: Any) -> str | bytes:
+        return self._feed.settings.dumps(data)

@@ -23,8 +23,8 @@ from ..config.settings import Settings
 from ..runtime.parking import begin_anew_in_child, guard
 from ..runtime.scheduler import SCHEDULER
 from ..streams.emitter import SseEmitter
-from ..streams.limits import OTHER_FILES, file_limit
-from ..streams.registry import Streams
+from ..streams.registry.limits import OTHER_FILES, file_limit
+from ..streams.registry.open_streams import StreamRegistry
 from .response import respond, streaming
 from .worker import thread_count, watch_worker, worker_count
 
@@ -46,7 +46,7 @@ class State:
         hints: Iterable[str] = (),
     ) -> None:
         self.settings = settings
-        self.streams = Streams(settings, app=app)
+        self.streams = StreamRegistry(settings, app=app)
         ask = partial(ask_again, app, rules)
         self.channels = Channels(_make_broker(settings), settings, options, self.streams, app)
         self.revocations = Revocations(self.channels.broker, self.streams, self.channels.members, ask)

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 
 from ..config.settings import CHANCE
 from ..runtime.parking import begin_anew_in_child, guard
-from ..streams.emitter import SseEmitter
+from ..streams.emitter import SseEmitter, stream_of
+from ..streams.outgoing import WriterState
 from ..wire.event import Event
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def answer(emitter: SseEmitter, environ: WSGIEnvironment, headers: Headers) -> N
         "protocol": "HTTP/1.0" if environ.get("SERVER_PROTOCOL") == "HTTP/1.0" else "HTTP/1.1",
         "connection": _connection(environ.get("HTTP_CONNECTION", "")),
         "last-event-id": "yes" if environ.get("HTTP_LAST_EVENT_ID") else "no",
-        "heartbeat": f"{emitter._settings.heartbeat:g}",
+        "heartbeat": f"{stream_of(emitter).settings.heartbeat:g}",
         "comments": str(comments),
         "every": f"{SECONDS:g}",
     }
@@ -79,7 +80,7 @@ class Probes:
         return True
 
     def _write_later(self, emitter: SseEmitter, number: int) -> None:
-        scheduler = emitter._scheduler
+        scheduler = stream_of(emitter).scheduler
         scheduler.call_at(scheduler.clock() + SECONDS, partial(self._write, emitter, number))
 
     def _write(self, emitter: SseEmitter, number: int) -> None:
@@ -102,8 +103,9 @@ PROBES = Probes()
 
 def _remark(emitter: SseEmitter, text: str, *, padded: bool) -> None:
     """Write a comment, unless there is something better to write."""
-    settings = emitter._settings
-    if not emitter._idle:
+    stream = stream_of(emitter)
+    settings = stream.settings
+    if stream.outgoing.state is not WriterState.IDLE:
         return
     if padded and min(settings.max_pending_bytes, settings.max_event_bytes) >= 2 * PADDING:
         text += "\n" + b64encode(CHANCE.randbytes(PADDING // 4 * 3)).decode()

@@ -12,6 +12,7 @@ from ..access.rules import Rules
 from ..channels.channel import MOST_CHANNELS, OWN, check_name
 from ..config.settings import Settings
 from ..errors import AccessDenied, InvalidChannel
+from ..streams.emitter import stream_of
 from .app_state import State
 from .denials import answer_denied, plain
 from .publish_endpoint import Refused, answer_refused, publish_request
@@ -85,7 +86,7 @@ def _stream(asked: list[str], state: State, rules: Rules) -> Response:
             return _head(tags)
         emitter = state.channels.subscribe(admission.channels, reader=admission.reader, seconds=admission.seconds)
         response = emitter.response(headers={READER: tags})
-        check(emitter)
+        check(stream_of(emitter))
     return response
 
 

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 from flask import Response, request
 
 from ..access import origins as cors
-from ..config.settings import Settings, query
+from ..config.settings import Settings, last_event_id, query
 from ..errors import UnsupportedWorker
-from ..streams.emitter import SseEmitter
-from ..streams.registry import Streams
+from ..streams.emitter import SseEmitter, stream_of
+from ..streams.registry.draining import drain_at_exit
+from ..streams.registry.open_streams import StreamRegistry
 from ..wire.event import Event
-from ..writers.response_body import WITNESS, Body, Stream
+from ..writers.response_body import WITNESS, ClosingBody, ResponseBody
 from . import check_headers as probe
 
 if TYPE_CHECKING:
@@ -47,27 +48,31 @@ def respond(
     emitter: SseEmitter,
     response_class: type[Response],
     settings: Settings,
-    streams: Streams,
+    registry: StreamRegistry,
     status: int | str,
     headers: Any,
 ) -> Response:
-    """The response to the request that is pushed here, with the emitter's stream for its body.
+    """Make the response to the current request, with the emitter's stream for its body.
 
     :param response_class: made by :func:`streaming`.
-    :param streams: those of the app.
+    :param registry: of the app's streams.
     """
     environ = request.environ
     _refuse_blocking(environ)
-    emitter._attach(settings, streams)
-    retry = streams.admit(emitter, request.remote_addr)
-    greeting = Event(retry=retry, comment="stream open" if emitter.is_open else None).encode()
+    drain_at_exit()
+    stream = stream_of(emitter)
+    stream.attach(settings, registry)
+    if stream.last_event_id is None:  # it was made before the request
+        stream.last_event_id = last_event_id()
+    retry = registry.admit(emitter, request.remote_addr)
+    preamble = Event(retry=retry, comment="stream open" if emitter.is_open else None).encode()
     if any(name in query() for name in _PADDING_WANTED):
-        greeting = _PADDING + greeting
-    stream = Stream(emitter, greeting, environ, settings.handoff)
-    environ.get(WITNESS, []).append(stream)
+        preamble = _PADDING + preamble
+    body = ResponseBody(stream, preamble, environ, settings.handoff)
+    environ.get(WITNESS, []).append(body)
     own = _PYWSGI_HEADERS if "gunicorn.sock" in environ else HEADERS
-    response = response_class(stream, status, own, content_type="text/event-stream", direct_passthrough=True)
-    Response.call_on_close(response, stream.close)  # also where somebody puts another body in its place
+    response = response_class(body, status, own, content_type="text/event-stream", direct_passthrough=True)
+    Response.call_on_close(response, body.close)  # also where the app puts another body in its place
     response.headers.update(headers or {})
     cors.allow(response.headers, settings)
     if probe.KEY in environ:
@@ -76,32 +81,32 @@ def respond(
 
 
 def streaming(response_class: type[Response]) -> type[Response]:
-    """The app's own class of responses, able to carry a stream."""
+    """Make of the app's own class of responses one that can carry a stream."""
     return type(response_class.__name__, (_StreamingResponse, response_class), {})
 
 
 class _StreamingResponse(Response):
-    """Lets the stream know how it is called, and what is to be done when it is over."""
+    """Tells its body how it is called, and what is to be done once the stream is over."""
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        if isinstance(self.response, Stream):
+        if isinstance(self.response, ResponseBody):
             self.response.called(start_response)
         return super().__call__(environ, start_response)
 
     def call_on_close(self, func: Callable[[], Any]) -> Callable[[], Any]:
-        if isinstance(self.response, Stream):  # it may be over long after the server is done with the response
+        if isinstance(self.response, ResponseBody):  # it may be over long after the server is done with the response
             self.response.when_over.append(func)
             return func
         return super().call_on_close(func)
 
     def get_app_iter(self, environ: WSGIEnvironment) -> Iterable[bytes]:
         app_iter = super().get_app_iter(environ)
-        if isinstance(app_iter, Stream):
-            return Body(app_iter, app_iter.close)
+        if isinstance(app_iter, ResponseBody):
+            return ClosingBody(app_iter, app_iter.close)
         if environ["REQUEST_METHOD"] == "HEAD":
             return _NoBody(self.close)
-        if app_iter is self.response:  # somebody has wrapped the stream
-            return Body(app_iter, self.close)
+        if app_iter is self.response:  # the app has wrapped the body
+            return ClosingBody(app_iter, self.close)
         return app_iter
 
 
@@ -115,6 +120,6 @@ class _NoBody(list[bytes]):
 def _refuse_blocking(environ: WSGIEnvironment) -> None:
     if environ.get("wsgi.multithread"):
         return
-    for sign, mend in _BLOCKING.items():
+    for sign, fix in _BLOCKING.items():
         if sign in environ:
-            raise UnsupportedWorker(f"this server answers one request at a time, and a stream would block it: {mend}")
+            raise UnsupportedWorker(f"this server answers one request at a time, and a stream would block it: {fix}")

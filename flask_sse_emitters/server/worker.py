@@ -11,7 +11,7 @@ import signal
 from typing import Any
 
 from ..runtime.scheduler import SCHEDULER
-from ..streams.registry import drain_all
+from ..streams.registry.draining import drain_all
 
 #: Seconds from one look to the next.
 LOOK = 0.1

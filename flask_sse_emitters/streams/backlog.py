@@ -6,20 +6,20 @@ from collections.abc import Sequence
 from itertools import accumulate, takewhile
 
 from ..config.settings import Settings
-from ..wire.frame import BATCH, Batch, Frame, count_events
+from ..wire.frame import BATCH_BYTES, Frame, count_events
 
 
 class Backlog:
-    """Frames in order of arrival. Not thread-safe: its emitter guards it."""
+    """Frames in order of arrival. Not thread-safe: its stream's lock guards it."""
 
-    __slots__ = ("_begun", "_exempt", "_frames", "_handed", "_offset", "dropped", "size")
+    __slots__ = ("_begun", "_exempt_bytes", "_frames", "_offset", "_uncounted", "dropped", "size")
 
     def __init__(self) -> None:
         self._frames: list[Frame] = []
         self._begun = b""  # a large payload, shared with other clients, that was taken up to an offset
         self._offset = 0
-        self._exempt = 0  # so many of its bytes count for no bound
-        self._handed = 0  # so many events are in it that have not been counted
+        self._exempt_bytes = 0  # so many of its bytes count for no bound
+        self._uncounted = 0  # so many events are in it that no output has counted
         self.size = 0  #: bytes
         self.dropped = 0  #: frames, since the beginning
 
@@ -32,14 +32,14 @@ class Backlog:
         return self._offset > 0
 
     def push(self, frame: Frame, settings: Settings) -> bool:
-        """Keep a frame. False, and the frame not kept, where it goes over the bounds and those say to close.
+        """Keep a frame. Return False, and do not keep it, where it goes over the bounds and those say to close.
 
         Its own id does not count: the bound for what is pending is as large as that for one event, which has none yet.
         """
         if settings.overflow == "coalesce":
             self._drop_namesake(frame)
         needed = len(frame.payload) - frame.body
-        size = self.size - self._exempt + needed
+        size = self.size - self._exempt_bytes + needed
         if len(self._frames) >= settings.max_pending or size > settings.max_pending_bytes:
             if settings.overflow != "drop_oldest":
                 return False
@@ -51,64 +51,68 @@ class Backlog:
         self.size += len(frame.payload)
         return True
 
-    def push_all(self, batch: Batch, settings: Settings) -> bool:
-        """Keep all frames of a batch, as :meth:`push` does each. False after the first that cannot be kept."""
-        count, size = len(self._frames) + len(batch.frames), self.size - self._exempt + len(batch.payload)
+    def push_all(self, frames: Sequence[Frame], payload_size: int, settings: Settings) -> bool:
+        """Keep all frames of a batch, as :meth:`push` does each. Return False after the first that cannot be kept.
+
+        :param payload_size: bytes that the frames have together.
+        """
+        count, size = len(self._frames) + len(frames), self.size - self._exempt_bytes + payload_size
         if count <= settings.max_pending and size <= settings.max_pending_bytes and settings.overflow != "coalesce":
-            self._frames.extend(batch.frames)
-            self.size += len(batch.payload)
+            self._frames.extend(frames)
+            self.size += payload_size
             return True
-        return all(self.push(frame, settings) for frame in batch.frames)
+        return all(self.push(frame, settings) for frame in frames)
 
-    def hand(self, frames: Sequence[Frame]) -> None:
-        """What is taken next, where nothing waits: it is not pending, and counts for no bound."""
+    def reserve(self, frames: Sequence[Frame]) -> None:
+        """Keep frames that are taken next, where nothing waits: they are not pending, and count for no bound."""
         self._begun = b"".join([frame.payload for frame in frames])
-        self.size = self._exempt = len(self._begun)
-        self._handed = count_events(frames)
+        self.size = self._exempt_bytes = len(self._begun)
+        self._uncounted = count_events(frames)
 
-    def lead_with(self, payload: bytes) -> None:
-        """What is taken first, before all that waits; it counts for no bound, and nothing has been taken yet."""
+    def prepend(self, payload: bytes) -> None:
+        """Keep bytes that are taken before all that waits. They count for no bound; nothing has been taken yet."""
         self._begun = payload
         self.size += len(payload)
-        self._exempt = len(payload)
+        self._exempt_bytes = len(payload)
 
-    def keep_lead(self) -> None:
-        """Drop all but what is taken first."""
+    def keep_first(self) -> None:
+        """Drop all but what was prepended."""
         self._frames = []
-        self.size = self._exempt
+        self.size = self._exempt_bytes
 
     def take(self) -> tuple[bytes, int]:
-        """Remove and give the oldest bytes, as many as make one good write; ``b""`` where there are none.
+        """Remove and return the oldest bytes, as many as make one good write; ``b""`` where there are none.
 
         :return: with the number of events that begin with them.
         """
-        events, self._handed = self._handed, 0
+        events, self._uncounted = self._uncounted, 0
         if not self._begun:
             frames = self._next_frames()
             payload, events = b"".join([frame.payload for frame in frames]), count_events(frames)
-            if len(payload) <= BATCH:
+            if len(payload) <= BATCH_BYTES:
                 self.size -= len(payload)
                 return payload, events
             self._begun = payload
-        part = self._begun[self._offset : self._offset + BATCH]
+        part = self._begun[self._offset : self._offset + BATCH_BYTES]
         self._offset += len(part)
         self.size -= len(part)
-        self._exempt = max(0, self._exempt - len(part))
+        self._exempt_bytes = max(0, self._exempt_bytes - len(part))
         if self._offset == len(self._begun):
             self._begun, self._offset = b"", 0
         return part, events
 
     def clear(self) -> None:
+        """Drop everything."""
         self._frames = []
         self._begun, self._offset = b"", 0
-        self.size = self._exempt = self._handed = 0
+        self.size = self._exempt_bytes = self._uncounted = 0
 
     def _next_frames(self) -> list[Frame]:
-        """As many as fit in one batch; a larger one goes alone."""
+        """Remove and return as many as fit in one batch; a larger one goes alone."""
         count = len(self._frames)
-        if self.size > BATCH:
+        if self.size > BATCH_BYTES:
             sizes = accumulate(len(frame.payload) for frame in self._frames)
-            count = max(1, sum(1 for _ in takewhile(BATCH.__ge__, sizes)))
+            count = max(1, sum(1 for _ in takewhile(BATCH_BYTES.__ge__, sizes)))
         taken, self._frames = self._frames[:count], self._frames[count:]
         return taken
 
@@ -119,7 +123,7 @@ class Backlog:
                 return
 
     def _make_room(self, size: int, settings: Settings) -> None:
-        count, kept = 0, self.size - self._exempt
+        count, kept = 0, self.size - self._exempt_bytes
         while count < len(self._frames) and (  # what is under way stays, and the newest has its place after it
             len(self._frames) - count >= settings.max_pending or kept + size > settings.max_pending_bytes
         ):

@@ -1,21 +1,38 @@
-"""What one emitter waits for: the end of its lifetime, a view that returns it, its next heartbeat, and a slow write."""
+"""What one stream waits for: the end of its lifetime, a view that returns it, its next heartbeat, and a slow write."""
 
 from __future__ import annotations
 
 import math
-from typing import Literal, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 from ..config.settings import CHANCE, Settings
+from ..runtime.parking import Guard
+from ..runtime.scheduler import Scheduler, Timer
 
 Due: TypeAlias = Literal["timeout", "attach", "write", "heartbeat"]
 
 
-#: Heartbeats are due at whole parts of their time: so many.
-STEPS = 64
+#: Heartbeats are due at whole parts of their interval: so many.
+HEARTBEAT_STEPS = 64
+
+
+class Timed(Protocol):
+    """A stream, as its timer sees it."""
+
+    lock: Guard
+    scheduler: Scheduler
+
+    def next_deadline(self) -> float | None:
+        """Return when the next deadline may be due; None where nothing is waited for. Under the lock."""
+
+    def on_timer(self) -> None:
+        """Do what is due."""
 
 
 class Deadlines:
-    """Times of a monotonic clock, in seconds. Not thread-safe: its emitter guards it.
+    """Times of a monotonic clock, in seconds, and the one timer for all of them.
+
+    Not thread-safe, but for :meth:`set_timer`: the stream's lock guards it.
 
     An event moves none of them: it only sets :attr:`written`, and what was due because nothing had been written is set
     anew when its time has come.
@@ -38,18 +55,20 @@ class Deadlines:
         "_streaming",
         "_unsent",
         "born",
-        "part",
+        "ends_by",
+        "lifetime_part",
         "settings",
-        "until",
+        "timer",
         "written",
     )
 
     def __init__(self, now: float, settings: Settings) -> None:
         self.settings = settings
-        self.part = 1.0  #: of the lifetime: so that clients who came together do not leave together
+        self.lifetime_part = 1.0  #: of ``settings.timeout``, so that clients who came together do not leave together
         self.written = now  #: when the client was last given something to take
-        self.until = math.inf  #: when the stream ends in any case
+        self.ends_by = math.inf  #: when the stream ends in any case
         self.born = now  #: when it was made
+        self.timer: Timer | None = None  #: fires no later than the nearest deadline
         self._beat = now
         self._quiet_since = now  # what self._beat was set by
         self._look = now
@@ -58,15 +77,43 @@ class Deadlines:
         self._acknowledged: int | None = None  # bytes, at the last look, if there were more to acknowledge
         self._streaming = False
 
-    def stream(self, now: float) -> None:
-        """The client begins to get something: from now on there are heartbeats."""
+    def set_timer(self, stream: Timed, fired: Timer | None = None) -> None:
+        """See to it that the timer fires no later than the nearest deadline. From any thread, without the lock.
+
+        :param fired: a timer that has fired, and may be used again.
+        """
+        while True:
+            needless = None
+            with stream.lock:
+                when = stream.next_deadline()
+                if when is None:
+                    needless, self.timer = self.timer, None
+                elif self.timer is not None and self.timer.when <= when:
+                    return
+            if when is not None:
+                if fired is not None and fired.called is not None:
+                    needless, fired = stream.scheduler.call_again(fired, when), None
+                else:
+                    needless = stream.scheduler.call_at(when, stream.on_timer)
+                with stream.lock:
+                    nearest = stream.next_deadline()
+                    is_set = nearest is not None and nearest >= when
+                    if is_set and (self.timer is None or self.timer.when > when):
+                        needless, self.timer = self.timer, needless
+            if needless is not None:
+                stream.scheduler.cancel(needless)
+            if when is None or is_set:
+                return
+
+    def begin_streaming(self, now: float) -> None:
+        """Note that the client begins to get something: from now on there are heartbeats."""
         self._streaming = True
         self.written = now
         self._set_beat(now)
         self._look = now + self.settings.write_seconds
 
     def nearest(self, busy: bool, ended: bool) -> float | None:
-        """When something may be due; after the end, while there is still something to write, only a slow write.
+        """Return when something may be due; after the end, while there is still something to write, only a slow write.
 
         :param busy: whether something is being written. Else it is enough to look when a heartbeat is due.
         """
@@ -84,11 +131,11 @@ class Deadlines:
         return None if when == math.inf else when
 
     def looks(self, now: float) -> bool:
-        """Whether it is time to look for a client that has vanished."""
+        """Return whether it is time to look for a client that has vanished."""
         return self._streaming and self.settings.write_seconds > 0 and now >= self._look
 
     def due(self, now: float, busy: bool, unsent: int | None, acknowledged: int | None, ended: bool) -> Due | None:
-        """What is due.
+        """Return what is due.
 
         :param busy: whether what was taken for the client at :attr:`written` is still being written.
         :param unsent: how many bytes it has not acknowledged; None where nobody can tell.
@@ -112,7 +159,7 @@ class Deadlines:
     @property
     def _over(self) -> float:
         lifetime = self.settings.timeout
-        return min(self.until, self.born + lifetime * self.part) if lifetime else self.until
+        return min(self.ends_by, self.born + lifetime * self.lifetime_part) if lifetime else self.ends_by
 
     def _is_stuck(self, now: float, busy: bool, unsent: int | None, acknowledged: int | None) -> bool:
         patience = self.settings.write_seconds
@@ -130,7 +177,7 @@ class Deadlines:
     def _set_beat(self, since: float) -> None:
         # Drawn anew each time, so that clients that all got one event do not all get their next heartbeat at once; but
         # of few times, so that the background thread wakes a few times a second, and not for each of many clients.
-        step = self.settings.heartbeat / STEPS
+        step = self.settings.heartbeat / HEARTBEAT_STEPS
         self._quiet_since = since
         self._beat = since + self.settings.heartbeat * CHANCE.uniform(0.85, 1.0)
         if step and (rounded := self._beat // step * step) > since:

@@ -1,123 +1,134 @@
-"""Whom an emitter knows: the outlet that writes it to its client, its places in lists, and where it catches up from."""
+"""How a stream sees its neighbours: its writer, its places in lists, its replay, and the registry of its app."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from ..wire.frame import Frame
-from .traffic import Traffic
-
-#: How far a member has been served that gets everything from its source for now, one that is not in the list yet, and
-#: one whose list has ended: beyond all errands.
-CATCHING_UP, JOINING, ENDED = 2.0**61, 2.0**62, math.inf
+if TYPE_CHECKING:
+    from .registry.traffic import Traffic
 
 
-class Outlet(Protocol):
-    """What writes a stream to its client. No method may block; all but one may be called from any thread."""
+class Output(NamedTuple):
+    """What a writer is given to write."""
 
-    declined: str | None  #: why it is not one that needs neither thread nor greenlet
+    payload: bytes
+    events: int
+    gap: str | None = None  #: the id that the client came with, where this tells it of a gap
+    is_replay: bool = False  #: the events come from what is kept of channels
+
+
+class Writer(Protocol):
+    """Writes a stream to its client. No method may block; all but :meth:`wake_with` may be called from any thread."""
+
+    declined: str | None  #: why the client was not handed off; None where it was, or that is not decided
 
     def wake(self) -> None:
-        """There is something to take. Called once after each time that there was nothing."""
+        """Ask the stream for its next output. Called once after each time that there was nothing."""
 
-    def give(self, payload: bytes) -> None:
-        """Wake up, and write this first. Only on the main loop (see :func:`.runtime.parking.on_main_loop`)."""
+    def wake_with(self, payload: bytes) -> None:
+        """Write this, then ask for the next output. Only on the main loop (see :func:`.on_main_loop`)."""
 
     def cut(self) -> None:
-        """Let go of the client at once, though a write to it be under way."""
+        """Let go of the client at once, even amid a write to it."""
 
     def unsent(self) -> int | None:
-        """How many bytes that were written the client has not acknowledged yet; None where nobody can tell."""
+        """Return how many bytes that were written the client has not acknowledged; None where that is unknown."""
 
     def acknowledged(self) -> int | None:
-        """How many it has acknowledged, of all; None where nobody can tell."""
+        """Return how many bytes the client has acknowledged, of all; None where that is unknown."""
 
 
 class Client(Protocol):
     """A socket that never blocks."""
 
     def send(self, data: bytes, /) -> int:
-        """Write some of it: how much that was. BlockingIOError where it is full, other OSErrors where it is gone."""
+        """Write some of the data, and return how much. BlockingIOError: it is full; other OSErrors: it is gone."""
 
 
-class Taken(NamedTuple):
-    """What a client is given."""
+class DirectWriter(Writer, Protocol):
+    """A writer whose client lists may write to themselves, while nothing else is to be written.
 
-    payload: bytes
-    events: int
-    gap: str | None = None  #: the id that it came with, where this tells it of a gap
-    is_replay: bool = False  #: the events come from what is kept of channels
-
-
-class Source(Protocol):
-    """Where a stream takes what its client has missed, when there is nothing else to write."""
-
-    stirred: bool  #: guarded by the emitter: there may be more since it was last asked
-
-    def prepare(self) -> bool | None:
-        """Whether there is something to take now; None once lists have the client, and nothing more will come."""
-
-    def end(self, *, is_told: bool) -> None:
-        """Give no more than what this process has been told until now: the stream has ended. Under the emitter's guard.
-
-        :param is_told: that is all that was published before the end.
-        """
-
-    def take(self) -> Taken:
-        """What has been prepared, and is written next. Under the emitter's guard."""
-
-
-class Register(Protocol):
-    """Where open streams are counted."""
-
-    traffic: Traffic  #: what they have been given
-
-    def left(self, emitter: Any) -> None:
-        """This one is over, and its client let go. May be said again."""
-
-    def told_of_gap(self, emitter: Any, requested: str) -> None:
-        """This one's client, which came with that id, is told that it has missed something for good."""
-
-
-class DirectOutlet(Outlet, Protocol):
-    """An outlet whose client whoever delivers may write to, while there is nothing else to write.
-
-    Only on the main loop (see :func:`.runtime.parking.on_main_loop`), where nothing comes between.
+    Only on the main loop (see :func:`.on_main_loop`), where nothing comes between.
     """
 
     @property
     def client(self) -> Client | None:
-        """What takes chunks; None where it does not."""
+        """The socket, which takes chunks; None where it does not."""
 
     def beat(self, payload: bytes) -> None:
-        """Write this, which nobody misses, while there is nothing else to write."""
+        """Write a heartbeat, while nothing else is to be written."""
 
     def keep(self, data: bytes, sent: int) -> None:
-        """The client has taken only so much of this: write the rest when it can take more."""
+        """Write the rest of the data, beyond what was sent, once the client takes more."""
 
     def lose(self, error: OSError) -> None:
-        """The client cannot be written to any more."""
+        """End the stream: the client cannot be written to any more."""
 
 
-class Membership(Protocol):
-    """An emitter's place in one list. The emitter's guard guards it.
+class ReplaySource(Protocol):
+    """Reads what a client has missed, whenever there is nothing else to write."""
 
-    It holds all that delivering to a client needs where that is quick, so that little memory is touched for each.
-    """
+    has_more: bool  #: guarded by the stream's lock: there may be more since the source was last asked
 
-    list: Any
-    served: float  #: the number of the last errand of the list that the emitter has been given
-    client: Client | None  #: may be written to at once
-    when: float  #: when that was last done
-    is_plain: bool  #: what is written to the client is what is written to all
+    def prepare(self) -> bool | None:
+        """Return whether there is something to take now; None once lists bring everything, and it is not needed."""
 
-    def stamped(self, frames: Sequence[Frame]) -> Sequence[Frame]:
-        """The frames as they are written to this client, in the order in which they are."""
+    def take(self) -> Output:
+        """Return what was prepared. Under the stream's lock."""
 
-    def leave(self) -> None:
-        """The emitter has ended."""
+    def end(self, *, is_synced: bool) -> None:
+        """Give no more than what this process has received until now: the stream has ended. Under the stream's lock.
 
-    def outstanding(self) -> list[tuple[int, Frame | None]]:
-        """What the list was given and may not have delivered yet: a number each, and no frame for the end."""
+        :param is_synced: that is all that was published before the end.
+        """
+
+
+class MemberList(Protocol):
+    """A list that a stream is a member of."""
+
+    name: str | None  #: of its channel, where it has one
+    awaits_broker: bool  #: what was published before may still be on its way from the broker
+
+    def leave(self, member: Any) -> None:
+        """Take the member out: its stream has ended."""
+
+    def sync(self, done: Callable[[], object]) -> None:
+        """Call ``done`` once all that was published before has arrived here. From any thread; never blocks."""
+
+
+class Member(Protocol):
+    """A stream's place in one list. The stream's lock guards it."""
+
+    @property
+    def list(self) -> MemberList: ...
+
+    client: Client | None  #: the list may write to it at once
+    written_at: float  #: when the list last did
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the list has ended the stream."""
+
+    @property
+    def has_own_ids(self) -> bool:
+        """Whether its client gets other bytes than all others."""
+
+    @property
+    def queued_events(self) -> int:
+        """How many events the list has been sent, and has not delivered to it."""
+
+    def take_queued(self) -> None:
+        """Give the stream now what the list has been sent, and not delivered yet."""
+
+
+class Registry(Protocol):
+    """Counts the open streams of an app."""
+
+    traffic: Traffic  #: what they have been given
+
+    def leave(self, stream: Any) -> None:
+        """Count the stream as over, and its client as gone. Idempotent."""
+
+    def note_gap(self, stream: Any, requested: str) -> None:
+        """Count that the client, which came with this id, is told that it has missed something for good."""

@@ -12,7 +12,7 @@ from typing import BinaryIO
 from ..channels.channel import Channels
 from ..errors import BrokerUnavailable
 from ..runtime.scheduler import Bell
-from ..streams.emitter import SseEmitter
+from ..streams.emitter import SseEmitter, stream_of
 
 
 class Listening:
@@ -100,12 +100,12 @@ class _Tap:
     declined: str | None = None
 
     def __init__(self, emitter: SseEmitter, bell: Bell) -> None:
-        self._emitter = emitter
+        self._stream = stream_of(emitter)
         self._bell = bell
         self._asleep = False  # there was nothing to take
         self._woken = False  # but now there is
         self._given = b""
-        emitter._stream_to(self)
+        self._stream.begin(self)
 
     def take(self) -> bytes | None:
         """What has come; ``b""`` where there is nothing until the bell rings, None at the end."""
@@ -116,7 +116,7 @@ class _Tap:
             given, self._given = self._given, b""
             if given:
                 return given
-        piece = self._emitter._take()
+        piece = self._stream.next_output()
         self._asleep = piece == b""
         return piece
 
@@ -124,7 +124,7 @@ class _Tap:
         self._woken = True
         self._bell.ring()
 
-    def give(self, payload: bytes) -> None:
+    def wake_with(self, payload: bytes) -> None:
         self._given = payload
         self.wake()
 

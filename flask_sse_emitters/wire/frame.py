@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from ..errors import InvalidEvent
 from .event import Dumps, as_event, plain_text
 
 #: A client is handed so many bytes at once at most. What is under way stays small beside what waits, and a client on a
 #: slow line makes progress that can be seen.
-BATCH = 65_536
+BATCH_BYTES = 65_536
 
 
 class Frame(NamedTuple):
@@ -42,48 +42,6 @@ def make_frame(event: Any, dumps: Dumps, max_bytes: int) -> Frame:
             "raise that, or send a reference from which clients fetch the rest"
         )
     return Frame(payload, None if event.data is None else plain_text(event.event or "message"))
-
-
-class Receiver(Protocol):
-    """What of a member of a list matters here: see :class:`.Membership`."""
-
-    served: float
-    is_plain: bool
-
-    def stamped(self, frames: Sequence[Frame]) -> Sequence[Frame]: ...
-
-
-class Batch:
-    """Frames that go to many clients at once, joined for all of them once.
-
-    :param frames: in order. None at all stands for the end of the streams.
-    :param last: the number that their list gave to the last of them; those before it have the numbers before.
-    :param when: the time of the clock that heartbeats go by.
-    """
-
-    __slots__ = ("chunk", "events", "first", "frames", "is_small", "largest", "last", "payload", "when")
-
-    def __init__(self, frames: Sequence[Frame], last: int, when: float) -> None:
-        self.frames = frames
-        self.events = count_events(frames)
-        self.first = last - max(0, len(frames) - 1)
-        self.last = last
-        self.when = when
-        self.payload = frames[0].payload if len(frames) == 1 else b"".join([frame.payload for frame in frames])
-        self.chunk = chunk(self.payload)
-        self.largest = max((len(frame.payload) for frame in frames), default=0)
-        self.is_small = len(self.payload) <= BATCH
-
-    def payload_for(self, member: Receiver) -> bytes:
-        """All of it, as it is written to this client."""
-        return self.payload if member.is_plain else b"".join([each.payload for each in member.stamped(self.frames)])
-
-    def rest_for(self, member: Receiver) -> Batch:
-        """What this client still lacks, as it is written to it."""
-        if member.is_plain and member.served < self.first:
-            return self
-        lacking = self.frames[int(max(0, member.served + 1 - self.first)) :]
-        return Batch(member.stamped(lacking), self.last, self.when)
 
 
 def count_events(frames: Sequence[Frame]) -> int:

@@ -22,8 +22,8 @@ from typing import Any
 from ..config.settings import Handoff
 from ..runtime.parking import is_green
 from ..runtime.socket_monitor import Watch
-from ..streams.emitter import SseEmitter
-from .socket_writer import HandedOff
+from ..streams.stream import Stream
+from .socket_writer import SocketWriter
 
 log = logging.getLogger("flask_sse_emitters.handoff")
 
@@ -164,14 +164,14 @@ def note_declined(mode: Handoff, reason: str) -> None:
 _declined: set[str] = set()
 
 
-def hand_off(emitter: SseEmitter, call: Call, watch: Watch, when_over: Sequence[Callable[[], object]]) -> None:
+def hand_off(stream: Stream, call: Call, watch: Watch, when_over: Sequence[Callable[[], object]]) -> None:
     """Take the client out of the server's hands, and go on with its stream."""
     chunked = call.is_chunked
-    outlet = HandedOff(emitter, _take_client(call), chunked, watch, when_over)
-    watch.watcher = outlet
-    emitter._hand_over(outlet)
-    if outlet.begin():
-        outlet.wake()
+    writer = SocketWriter(stream, _take_client(call), chunked, watch, when_over)
+    watch.watcher = writer
+    stream.take_over(writer)
+    if writer.begin():
+        writer.wake()
 
 
 def _take_client(call: Call) -> _socket.socket:

@@ -13,7 +13,9 @@ from ..errors import CloseReason
 from ..runtime.parking import SLICE, give_way, parker
 from ..runtime.scheduler import SCHEDULER
 from ..runtime.socket_monitor import SOCKETS, Watch, put_out_of_reach
-from ..streams.emitter import SseEmitter
+from ..streams.ends import ENDS
+from ..streams.outgoing import WriterState
+from ..streams.stream import Stream
 from .handoff import Call, announce_close, hand_off, note_declined, why_not
 
 if TYPE_CHECKING:
@@ -28,14 +30,14 @@ _SOCKETS = ("gunicorn.socket", "gunicorn.sock", "werkzeug.socket")
 WITNESS = "flask_sse_emitters.witness"
 
 
-class Stream:
-    """What the server iterates over, on the thread or greenlet that it gives to the client: one outlet of an emitter.
+class ResponseBody:
+    """The iterable of one stream: a writer that the server drives, on the thread or greenlet that it gives the client.
 
     Once the first bytes are on their way it hands the client off, where it can: see :mod:`.writers.handoff`.
 
     Not a generator, because one that was never started never learns that it was closed.
 
-    :param greeting: what is written first, in any case.
+    :param preamble: what is written first, in any case.
     :param environ: of the request.
     :param handoff: ``SSE_HANDOFF``.
     """
@@ -44,41 +46,41 @@ class Stream:
         "_ahead",
         "_asleep",
         "_closes",
-        "_emitter",
         "_environ",
-        "_greeting",
         "_handoff",
         "_parker",
+        "_preamble",
         "_slice_ends",
         "_start_response",
+        "_stream",
         "_watch",
         "declined",
         "when_over",
     )
 
-    def __init__(self, emitter: SseEmitter, greeting: bytes, environ: WSGIEnvironment, handoff: Handoff) -> None:
-        self._emitter: SseEmitter | None = emitter  # None once it has been handed off
-        self._greeting: bytes | None = greeting
+    def __init__(self, stream: Stream, preamble: bytes, environ: WSGIEnvironment, handoff: Handoff) -> None:
+        self._stream: Stream | None = stream  # None once it has been handed off
+        self._preamble: bytes | None = preamble
         self._handoff = handoff
-        self._environ: WSGIEnvironment | None = environ  # None once it is decided who writes the stream
+        self._environ: WSGIEnvironment | None = environ  # None once it is decided which writer goes on
         self._start_response: StartResponse | None = None
         self._watch: Watch | None = None
-        self._slice_ends = 0.0  # when to let others run, where it has not slept until then
-        self._asleep = False  # there was nothing to take: park before trying again
+        self._slice_ends = 0.0  # when to let others run, unless it sleeps before
+        self._asleep = False  # there was nothing to take: park before asking again
         self._ahead = b""  # what has been taken already
         self._closes = False  # the server closes the connection afterwards, and has said so
         self.when_over: list[Callable[[], object]] = []
         self.declined: str | None = None
 
-    def __iter__(self) -> Stream:
+    def __iter__(self) -> ResponseBody:
         return self
 
     def __next__(self) -> bytes:
         if self._environ is not None:
-            if self._greeting is not None:
+            if self._preamble is not None:
                 self._closes = announce_close(self._start_response, _caller())
-                return self._begin(self._greeting)
-            if self._is_handed_off(self._environ, _caller()):
+                return self._begin(self._preamble)
+            if self._try_hand_off(self._environ, _caller()):
                 raise StopIteration
         while True:
             if self._ahead:
@@ -90,7 +92,7 @@ class Stream:
                 self._slice_ends = SCHEDULER.clock() + SLICE
                 if given:
                     return given
-            payload = None if self._emitter is None else self._emitter._take()
+            payload = None if self._stream is None else self._stream.next_output()
             if payload:
                 if SCHEDULER.clock() > self._slice_ends:  # a write does not give way while the socket takes everything
                     give_way()
@@ -101,37 +103,37 @@ class Stream:
             self._asleep = True
 
     def is_ready(self) -> bool:
-        """Whether the next piece is there, or the end: nobody has to wait for it."""
-        if self._greeting is not None or self._emitter is None:
+        """Return whether the next piece is there, or the end, so that iterating does not wait. For tests of apps."""
+        if self._preamble is not None or self._stream is None:
             return True
-        if self._asleep and not self._emitter._idle:
+        if self._asleep and self._stream.outgoing.state is not WriterState.IDLE:
             self._asleep = False
             self._ahead = self._parker.park() or b""
         if not (self._ahead or self._asleep):
-            piece = self._emitter._take()
+            piece = self._stream.next_output()
             self._asleep = piece == b""
             self._ahead = piece or b""
         return not self._asleep
 
     def called(self, start_response: StartResponse) -> None:
-        """The server, or whoever stands before it, begins with the response, and this is its body."""
+        """Note what the response was given when the server, or a middleware, called it."""
         self._start_response = start_response
 
     def close(self) -> None:
-        """The server is done with the response: the one place where it says so."""
+        """Let go of the stream: the server is done with the response. The one place where it says so."""
         if self._closes and self._watch is not None:  # gthread's main thread would wait for the client to close first
             SOCKETS.stop_reading(self._watch)
         self._forget_client()
-        left = "the client left" if self._greeting is None else "the response was closed before its first byte"
-        if self._emitter is not None:
-            self._emitter._release(ConnectionAbortedError(errno.ECONNABORTED, left))
+        left = "the client left" if self._preamble is None else "the response was closed before its first byte"
+        if self._stream is not None:
+            self._stream.release(ConnectionAbortedError(errno.ECONNABORTED, left))
         while self.when_over:
             self.when_over.pop(0)()
 
     def wake(self) -> None:
         self._parker.unpark()
 
-    def give(self, payload: bytes) -> None:
+    def wake_with(self, payload: bytes) -> None:
         self._parker.give(payload)
 
     def cut(self) -> None:
@@ -148,45 +150,45 @@ class Stream:
         return None if watch is None else SOCKETS.acknowledged(watch)
 
     def hung_up(self) -> None:
-        if self._emitter is not None:
-            self._emitter._disconnect(ConnectionResetError(errno.ECONNRESET, "the client left"))
+        if self._stream is not None:
+            self._stream.end(CloseReason.DISCONNECTED, ConnectionResetError(errno.ECONNRESET, "the client left"))
 
     def has_room(self) -> None:
-        """The server waits for that."""
+        """Do nothing: the server waits for that."""
 
     def forked(self) -> None:
         if self._watch is not None:
             put_out_of_reach(self._watch.descriptor)
 
-    def _begin(self, greeting: bytes) -> bytes:
-        emitter, self._greeting = self._emitter, None
-        assert emitter is not None
+    def _begin(self, preamble: bytes) -> bytes:
+        stream, self._preamble = self._stream, None
+        assert stream is not None
         self._parker = parker()
-        emitter._stream_to(self)
-        emitter._count(0, len(greeting))
+        stream.begin(self)
+        stream.count(0, len(preamble))
         client = None if self._environ is None else _client_socket(self._environ)
         if client is not None:
             self._watch = SOCKETS.watch(client, self)
-        # It is not decided yet who writes the stream: what came to this outlet while the server writes would be lost.
-        return greeting + (emitter._take(sleeps=False) or b"")
+        # Without sleeping: a hand-off may follow, and what wakes this writer while the server writes would be lost.
+        return preamble + (stream.next_output(sleeps=False) or b"")
 
-    def _is_handed_off(self, environ: WSGIEnvironment, caller: FrameType) -> bool:
-        """Hand the client off now, where that can be."""
+    def _try_hand_off(self, environ: WSGIEnvironment, caller: FrameType) -> bool:
+        """Hand the client off now, where that can be. Return whether it was."""
         call = Call(environ, self._start_response, self, caller)
         self._environ = self._start_response = None
-        emitter, watch = self._emitter, self._watch
-        if emitter is None or not emitter.is_open:  # the server may as well write what is left
+        stream, watch = self._stream, self._watch
+        if stream is None or stream.close_reason is not None:  # the server can write what is left
             return False
         reason = why_not(call.facts(self._handoff, watch))
         if reason is not None or watch is None:
             self._note_declined(str(reason))
             return False
         try:
-            hand_off(emitter, call, watch, self.when_over)
-        except OSError as error:  # no descriptor is to be had now
+            hand_off(stream, call, watch, self.when_over)
+        except OSError as error:  # there is no descriptor to be had
             self._note_declined(str(error))
             return False
-        self._emitter, self._watch, self.when_over = None, None, []
+        self._stream, self._watch, self.when_over = None, None, []
         return True
 
     def _note_declined(self, reason: str) -> None:
@@ -194,10 +196,11 @@ class Stream:
         note_declined(self._handoff, reason)
 
     def _end(self) -> Exception:
-        if self._emitter is None or self._emitter.close_reason is not CloseReason.OVERFLOW:
+        reason = None if self._stream is None else self._stream.close_reason
+        if self._stream is None or reason is None or ENDS[reason].client_sees != "cut":
             return StopIteration()
-        # A clean end would tell the client that it missed nothing. Servers take this for a client that is gone.
-        return BrokenPipeError(errno.EPIPE, str(self._emitter.error))
+        # A clean end would tell the client that it missed nothing. Servers take this for a client that has left.
+        return BrokenPipeError(errno.EPIPE, str(self._stream.error))
 
     def _forget_client(self) -> None:
         watch, self._watch = self._watch, None
@@ -205,11 +208,11 @@ class Stream:
             SOCKETS.forget(watch)
 
 
-class Body:
-    """The body as the server gets it, which is closed where it is dropped as well.
+class ClosingBody:
+    """The body as the server gets it, which also closes itself where it is dropped.
 
-    A middleware may forget to call ``close()``, though it has to (PEP 3333). The stream itself is kept alive by its
-    emitter: it would count for ever, and a worker that stops would wait for it.
+    A middleware may forget to call ``close()``, though it has to (PEP 3333). The stream keeps its writer alive: it
+    would count as open for good, and a worker that stops would wait for it.
     """
 
     __slots__ = ("_close", "_next", "_process", "pieces")
@@ -220,14 +223,14 @@ class Body:
         self.pieces = pieces
         self._next = iter(pieces).__next__
 
-    def __iter__(self) -> Body:
+    def __iter__(self) -> ClosingBody:
         return self
 
     def __next__(self) -> bytes:
         return self._next()
 
     def close(self) -> None:
-        """Close it; idempotent."""
+        """Close the stream's body. Idempotent."""
         close, self._close = self._close, None
         if close is not None:
             close()
@@ -239,9 +242,9 @@ class Body:
 
 
 def _caller() -> FrameType:
-    """Find who iterates over the stream that calls this: over its body, where that was made."""
+    """Return the frame that iterates over the body that calls this."""
     caller = sys._getframe(2)
-    if caller.f_code is Body.__next__.__code__ and caller.f_back is not None:
+    if caller.f_code is ClosingBody.__next__.__code__ and caller.f_back is not None:
         caller = caller.f_back
     return caller
 

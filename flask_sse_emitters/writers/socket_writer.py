@@ -17,8 +17,9 @@ from ..runtime.parking import SLICE
 from ..runtime.scheduler import SCHEDULER, Timer
 from ..runtime.socket_monitor import SOCKETS, Watch
 from ..runtime.worker_pool import call_and_log
-from ..streams.emitter import SseEmitter
+from ..streams.ends import ENDS
 from ..streams.interfaces import Client
+from ..streams.stream import Stream
 from ..wire.frame import chunk
 
 #: Seconds in which a client is to close its side after the last chunk; then it is closed from here.
@@ -33,7 +34,7 @@ REFUSED = 0.1
 _LAST_CHUNK = b"0\r\n\r\n"
 
 
-class HandedOff:
+class SocketWriter:
     """One client that is written to directly: an outlet of its emitter.
 
     :param client: its socket, non-blocking and native.
@@ -47,11 +48,11 @@ class HandedOff:
     __slots__ = (
         "_chunked",
         "_client",
-        "_emitter",
         "_ends",
         "_is_over",
         "_rest",
         "_roomy",
+        "_stream",
         "_timer",
         "_watch",
         "_when_over",
@@ -59,13 +60,13 @@ class HandedOff:
 
     def __init__(
         self,
-        emitter: SseEmitter,
+        stream: Stream,
         client: _socket.socket,
         chunked: bool,
         watch: Watch,
         when_over: Sequence[Callable[[], object]],
     ) -> None:
-        self._emitter = emitter
+        self._stream = stream
         self._client = client
         self._chunked = chunked
         self._watch = watch
@@ -83,17 +84,17 @@ class HandedOff:
     def beat(self, payload: bytes) -> None:
         self._rest = self._framed(payload)
         if not self._flush() and not self._is_over:
-            self._emitter._keep_back()
+            self._stream.stall()
 
     def keep(self, data: bytes, sent: int) -> None:
         self._rest = memoryview(data)[sent:]
-        self._emitter._keep_back()
+        self._stream.stall()
         SOCKETS.await_room(self._watch)
 
     def lose(self, error: OSError) -> None:
         # Its traceback would keep the frame of the walk, and with that all clients of its block, until the garbage
         # collector's next full collection: thousands of them, where many leave.
-        self._emitter._disconnect(error.with_traceback(None))
+        self._stream.end(CloseReason.DISCONNECTED, error.with_traceback(None))
         self._close()
 
     def begin(self) -> bool:
@@ -108,7 +109,7 @@ class HandedOff:
             if self._ends:
                 self._linger()
                 return False
-            payload = self._emitter._take()
+            payload = self._stream.next_output()
             if payload is None:
                 self._end()
             elif payload:
@@ -124,7 +125,7 @@ class HandedOff:
         self._roomy = True
         self.wake()
 
-    def give(self, payload: bytes) -> None:
+    def wake_with(self, payload: bytes) -> None:
         self._rest = self._framed(payload)
         if self.begin():
             self.wake()
@@ -142,7 +143,7 @@ class HandedOff:
         if self._ends:
             self._close()
         else:
-            self._emitter._disconnect(ConnectionResetError(errno.ECONNRESET, "the client left"))
+            self._stream.end(CloseReason.DISCONNECTED, ConnectionResetError(errno.ECONNRESET, "the client left"))
 
     def forked(self) -> None:
         self._client.close()  # the child's descriptor only
@@ -181,11 +182,12 @@ class HandedOff:
     def _end(self) -> None:
         """Nothing more will come: end the body, unless that would tell the client that it missed nothing."""
         self._ends = True
-        if self._emitter.close_reason in (CloseReason.OVERFLOW, CloseReason.DISCONNECTED):
+        reason = self._stream.close_reason
+        if reason is None or ENDS[reason].client_sees != "end":
             self._close()
         elif self._chunked:
             self._rest = _LAST_CHUNK
-            self._close_within(self._emitter._settings.write_seconds, self._close)
+            self._close_within(self._stream.settings.write_seconds, self._close)
 
     def _linger(self) -> None:
         """Let the client read to the end and close first: what it has sent would else destroy what it is to read."""
@@ -198,7 +200,7 @@ class HandedOff:
 
         def look_again() -> None:
             now = self.unsent() or 0
-            if now == 0 or SCHEDULER.clock() >= since + self._emitter._settings.write_seconds:
+            if now == 0 or SCHEDULER.clock() >= since + self._stream.settings.write_seconds:
                 self._close()
             elif now < unsent:
                 self._close_when_taken(now, SCHEDULER.clock())
@@ -229,7 +231,7 @@ class HandedOff:
         with suppress(OSError):  # it is gone; otherwise this reaches the client though a forked child has the socket
             self._client.shutdown(socket.SHUT_RDWR)
         self._client.close()
-        self._emitter._release(ConnectionAbortedError(errno.ECONNABORTED, "the client left"))
+        self._stream.release(ConnectionAbortedError(errno.ECONNABORTED, "the client left"))
         if self._when_over:
             SCHEDULER.run(self._do_when_over)
 

@@ -27,7 +27,7 @@ from ...config.settings import CHANCE
 from ...runtime.parking import SLICE, give_way, guard, in_hub, is_green, parker, pause
 from ...runtime.scheduler import SCHEDULER, Bell
 from ...runtime.worker_pool import call_and_log
-from ...wire.frame import BATCH, Frame
+from ...wire.frame import BATCH_BYTES, Frame
 from ..base import Listener, Start
 from ..event_log import Log, new_epoch
 from .client import Client, within
@@ -465,12 +465,12 @@ class _Session:
         if topic is None or topic.log is None:
             return
         frames: list[Frame] = []
-        room = BATCH
+        room = BATCH_BYTES
         for each in told:
             if frames and room < len(each.frame.payload):
                 self._pass_on(topic, frames)
                 give_way()
-                frames, room = [], BATCH
+                frames, room = [], BATCH_BYTES
             frames.append(self._keep(topic, topic.log, each, is_sure))
             room -= len(each.frame.payload)
         if frames:

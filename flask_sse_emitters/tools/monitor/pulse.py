@@ -18,8 +18,9 @@ from ...runtime.scheduler import FIGURES, SCHEDULER, Scheduler
 from ...server.app_state import State
 from ...server.response import respond, streaming
 from ...server.worker import watch_worker
-from ...streams.emitter import SseEmitter
-from ...streams.registry import Streams
+from ...streams.emitter import SseEmitter, stream_of
+from ...streams.registry.draining import drain
+from ...streams.registry.open_streams import StreamRegistry
 from .others import Others
 from .report import CALM_SECONDS, Rates, make_report
 from .tap import Tap
@@ -53,7 +54,7 @@ class Pulse:
             max_clients_per_identity=None,
             max_clients_per_address=None,
         )
-        self.streams = Streams(self._settings, scheduler)
+        self.streams = StreamRegistry(self._settings, scheduler)
         self.watchers = Watchers()
         self._response_class = streaming(state._app.response_class)
         self._begin_anew()
@@ -79,8 +80,8 @@ class Pulse:
         )
         response = respond(emitter, self._response_class, self._settings, self.streams, 200, None)
         if self._state.streams.is_draining:
-            self.streams.drain()
-        emitter._offer(monitor_frame("points", list(self._points.copy())))
+            drain(self.streams)
+        stream_of(emitter).offer(monitor_frame("points", list(self._points.copy())))
         if channel is not None:
             self._tap(channel, emitter)
         self.watchers.add(emitter)
@@ -124,7 +125,7 @@ class Pulse:
             self._points.append(report["point"])
             self.watchers.show("figures", report)
             if self._state.streams.is_draining:  # sse.shutdown() was called
-                self.streams.drain()
+                drain(self.streams)
         finally:
             self._due = max(self._due + INTERVAL, self._scheduler.clock())
             self._scheduler.call_at(self._due, self._go_on)

@@ -12,7 +12,7 @@ from ...brokers import Broker, Start
 from ...brokers.event_log import Log
 from ...runtime.parking import guard
 from ...runtime.scheduler import FIGURES, SCHEDULER, Scheduler
-from ...streams.emitter import SseEmitter
+from ...streams.emitter import SseEmitter, stream_of
 from ...wire.decoder import decode
 from ...wire.frame import Frame
 from .watchers import Watchers, monitor_frame
@@ -62,7 +62,7 @@ class Tap:
         """Have one more monitor see what is kept, and what comes from now on."""
         self._watchers.add(emitter)
         if self._log is not None:
-            emitter._offer(monitor_frame("kept", self._kept(self._log)))
+            stream_of(emitter).offer(monitor_frame("kept", self._kept(self._log)))
 
     def started(self, start: Start) -> None:
         with self._guard:

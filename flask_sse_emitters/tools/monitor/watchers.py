@@ -20,7 +20,7 @@ class Watchers(SseEmitters):
 
     def show(self, name: str, data: Any) -> None:
         """Send them an event of this name."""
-        self._put([monitor_frame(name, data)])
+        self._delivery.put([monitor_frame(name, data)])
 
 
 def monitor_frame(name: str, data: Any) -> Frame:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..wire.event import plain_text
+from ...wire.event import plain_text
 
 #: An identity has so many characters at most.
 LONGEST_IDENTITY = 500

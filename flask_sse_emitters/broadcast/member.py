@@ -1,0 +1,154 @@
+"""One stream's place in one list, and how the list's events get into the stream."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from ..errors import CloseReason
+from ..streams.emitter import SseEmitter, stream_of
+from ..streams.interfaces import Client
+from ..streams.outgoing import WriterState
+from ..wire.frame import Frame
+from .batch import Batch
+
+if TYPE_CHECKING:
+    from .delivery import Delivery
+
+
+class MemberState(Enum):
+    """What a member gets from its list."""
+
+    JOINING = "joining"  #: nothing yet: it is being put in
+    REPLAYING = "replaying"  #: nothing but an end: its stream reads everything from a log
+    LIVE = "live"  #: every event after :attr:`Member.delivered_upto`
+    ENDED = "ended"  #: nothing more: the list has ended its stream
+
+
+class Member:
+    """One stream's place in one list. Its state and numbers are guarded by the stream's lock.
+
+    It holds all that delivering to a client needs where that is quick, so that little memory is touched for each.
+
+    :ivar delivered_upto: the number of the last event of the list that the stream has been given, while it is live.
+    :ivar client: the list may write to it at once; None where it may not.
+    :ivar written_at: when that was last done, by the scheduler's clock.
+    :ivar joined_at: the number of the last event before it was in the list.
+    """
+
+    __slots__ = ("client", "delivered_upto", "emitter", "joined_at", "list", "lock", "state", "stream", "written_at")
+
+    has_own_ids = False
+
+    def __init__(self, emitter: SseEmitter, list: Delivery, state: MemberState = MemberState.JOINING) -> None:
+        self.emitter = emitter
+        self.stream = stream_of(emitter)
+        self.lock = self.stream.lock
+        self.list = list
+        self.state = state
+        self.delivered_upto = 0
+        self.joined_at = 0
+        self.client: Client | None = None
+        self.written_at = 0.0
+
+    def with_ids(self, frames: Sequence[Frame]) -> Sequence[Frame]:
+        """Return the frames as they are written to this client, in the order in which they are."""
+        return frames
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the list has ended the stream."""
+        return self.state is MemberState.ENDED
+
+    @property
+    def queued_events(self) -> int:
+        """How many events the list has been sent, and has not delivered to it."""
+        return sum(frame is not None for _, frame in self._queued())
+
+    def go_live(self, delivered_upto: int) -> None:
+        """Get every event after this one from the list."""
+        self.delivered_upto = delivered_upto
+        self.state = MemberState.LIVE
+
+    def deliver(self, batch: Batch) -> None:
+        """Give the stream what it lacks of a batch: its writer at once, where that is idle. Only on the main loop."""
+        stream, sleeper = self.stream, None
+        with self.lock:
+            if self.state is not MemberState.LIVE or self.delivered_upto >= batch.last:
+                return
+            outgoing = stream.outgoing
+            fits = batch.is_small and batch.largest <= stream.settings.max_pending_bytes
+            if fits and outgoing.state is WriterState.IDLE:
+                if self.delivered_upto < batch.first:
+                    payload, events = batch.payload_for(self), batch.events
+                else:  # it came amid the batch, or has taken a part of it
+                    rest = batch.rest_for(self)
+                    payload, events = rest.payload, rest.events
+                self.delivered_upto = batch.last
+                self.written_at = batch.when
+                sleeper = outgoing.wake()
+                outgoing.state = WriterState.WRITING
+        if sleeper is not None:
+            sleeper.wake_with(payload)
+            stream.count(events, len(payload))
+        else:
+            self._keep(batch)
+
+    def end(self, number: int) -> None:
+        """End the stream because its list does, with this number, unless that was before it joined."""
+        with self.lock:
+            is_concerned = self.state is MemberState.REPLAYING or (
+                self.state is MemberState.LIVE and self.delivered_upto < number
+            )
+            if is_concerned:
+                self.state = MemberState.ENDED
+        if is_concerned:
+            self.stream.end(CloseReason.COMPLETED, awaits_channels=True)
+
+    def take_queued(self) -> None:
+        """Give the stream now what the list has been sent, and has not delivered to it."""
+        if queued := self._queued():
+            self._take(queued)
+
+    def _queued(self) -> list[tuple[int, Frame | None]]:
+        return self.list.queued_after(self.delivered_upto) if self.state is MemberState.LIVE else []
+
+    def _keep(self, batch: Batch) -> None:
+        stream, fits = self.stream, True
+        with self.lock:
+            if self.state is not MemberState.LIVE or self.delivered_upto >= batch.last:
+                return
+            batch = batch.rest_for(self)
+            self.delivered_upto = batch.last
+            if stream.takes_events:
+                backlog = stream.outgoing.backlog
+                fits = backlog.push_all(batch.frames, len(batch.payload), stream.settings)
+            sleeper = stream.outgoing.wake()
+        if sleeper is not None:
+            sleeper.wake()
+        if not fits:
+            stream.overflow()
+
+    def _take(self, queued: Sequence[tuple[int, Frame | None]]) -> None:
+        stream = self.stream
+        frames: list[Frame] = []
+        with self.lock:
+            if not stream.takes_events:
+                return
+            for number, frame in queued:
+                if self.state is MemberState.LIVE and number > self.delivered_upto:
+                    self.delivered_upto = number
+                    if frame is None:
+                        self.state = MemberState.ENDED
+                    else:
+                        frames += self.with_ids([frame])
+            outgoing = stream.outgoing
+            sleeper = outgoing.wake() if frames else None
+            if sleeper is not None:  # it would have been given them without asking whether they are too many
+                outgoing.backlog.reserve(frames)
+            fits = sleeper is not None or all(outgoing.backlog.push(frame, stream.settings) for frame in frames)
+        if sleeper is not None:
+            sleeper.wake()
+        if not fits:
+            stream.overflow()

@@ -1,0 +1,318 @@
+"""The life of one client's stream, as a state machine that knows neither Flask nor sockets.
+
+A stream is in one of five phases, and only ever goes forwards:
+
+* *waiting*: it takes events, but no writer has its client yet. The attach deadline runs.
+* *streaming*: a writer has the client, and takes what to write until there is nothing. Then it is idle until it is
+  woken, or until a list writes to its client directly. Heartbeats run, and the deadline of a client that takes nothing.
+* *ending*: ``close_reason`` is set, but what was published to its channels before is still on its way from the broker.
+  It stays in the lists of these channels until that has arrived, for its lifetime at most.
+* *ended*: it takes nothing more. The writer may still be writing what was pending.
+* *drained*: the writer has let go of the client, or has been told that nothing more will come.
+
+It ends once: :data:`.ENDS` says what follows. Whatever ends it takes it out of its lists, wakes or cuts its writer, and
+sends the callbacks to the scheduler.
+
+Lists deliver in the background. So every operation on a stream first takes what its lists have been sent before: no
+caller can tell that it had not been delivered yet.
+
+The lifetime runs from the beginning. One timer carries all deadlines: see :mod:`.streams.deadlines`.
+
+What stands below ``with self.lock`` is a few statements; callbacks, writers, lists and the scheduler are called without
+it.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from enum import IntEnum
+from typing import Any
+
+from ..config.settings import Settings
+from ..errors import CloseReason, SseError
+from ..runtime.countdown import Countdown
+from ..runtime.parking import shared_guard
+from ..runtime.scheduler import Scheduler
+from .deadlines import Deadlines, Due
+from .ends import ENDS, Callbacks, Pending
+from .interfaces import Member, Registry, Writer
+from .outgoing import Outgoing, WriterState
+from .registry.identity import Reader
+
+log = logging.getLogger("flask_sse_emitters.emitter")
+
+HEARTBEAT = b":\n\n"
+
+
+class Phase(IntEnum):
+    """How far a stream is: see the head of this module."""
+
+    WAITING = 0
+    STREAMING = 1
+    ENDING = 2
+    ENDED = 3
+    DRAINED = 4
+
+
+class Machine:
+    """The phases of one stream. Every method may be called from any thread, and none blocks.
+
+    :param settings: the values that hold for it.
+    :param given: those of them that its view gave, by name: they hold in any app.
+    :param last_event_id: what the client received last, as it says.
+    :ivar reader: whose stream it is; None where that is unknown.
+    :ivar limits: what counts it besides its process, identity and address.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_given",
+        "_is_attached",
+        "_registry",
+        "callbacks",
+        "close_reason",
+        "deadlines",
+        "error",
+        "last_event_id",
+        "limits",
+        "lock",
+        "outgoing",
+        "phase",
+        "reader",
+        "scheduler",
+        "settings",
+    )
+
+    def __init__(
+        self, settings: Settings, given: Mapping[str, Any], last_event_id: str | None, scheduler: Scheduler
+    ) -> None:
+        self.settings = settings
+        self._given = given
+        self.last_event_id = last_event_id
+        self.scheduler = scheduler
+        self.lock = shared_guard()
+        self.phase = Phase.WAITING
+        self.close_reason: CloseReason | None = None
+        self.error: BaseException | None = None
+        self.reader: Reader | None = None
+        self.limits: tuple[Any, ...] = ()
+        self.outgoing = Outgoing()
+        self.callbacks = Callbacks(scheduler, self.lock)
+        self.deadlines = Deadlines(scheduler.clock(), settings)
+        self._is_attached = False  # a response carries it
+        self._registry: Registry | None = None
+        self.deadlines.set_timer(self)
+
+    def __repr__(self) -> str:
+        state = "open" if self.close_reason is None else self.close_reason.name
+        return f"<SseEmitter {id(self):#x} {state}, {self.pending} pending>"
+
+    @property
+    def takes_events(self) -> bool:
+        """Whether lists may still give it events."""
+        return self.phase < Phase.ENDED
+
+    @property
+    def pending(self) -> int:
+        """How many events wait for the client, also in the outboxes of its lists."""
+        return len(self.outgoing.backlog) + sum(member.queued_events for member in self.outgoing.members)
+
+    def take_queued(self) -> None:
+        """Take what the lists have been sent and not delivered; end if one of them has ended the stream."""
+        members = self.outgoing.members
+        for member in members:
+            member.take_queued()
+        if any(member.has_ended for member in members):
+            self._end(CloseReason.COMPLETED, awaits_channels=True)
+
+    def end(
+        self,
+        reason: CloseReason,
+        error: BaseException | None = None,
+        *,
+        pending: Pending | None = None,
+        closing: bytes = b"",
+        awaits_channels: bool = False,
+    ) -> bool:
+        """End the stream. Idempotent: the first end counts. A later one only cuts short what the first waits for.
+
+        :param pending: what happens to what has not been taken yet; None is as :data:`.ENDS` says.
+        :param closing: follows what is pending, where that is still written.
+        :param awaits_channels: what was published to its channels before counts as pending, also where it has not
+            arrived here yet.
+        :return: whether this is the end that counts.
+        """
+        pending = pending or ENDS[reason].pending
+        if pending == "write":
+            self.take_queued()
+        is_first = self._end(reason, error, pending, closing, awaits_channels=awaits_channels)
+        if not is_first and not awaits_channels:
+            self._stop_awaiting(pending, closing)
+        if not is_first and ENDS[reason].client_sees == "nothing" and (writer := self.outgoing.writer) is not None:
+            writer.cut()
+        return is_first
+
+    def release(self, error: BaseException) -> None:
+        """Note that the writer has let go of the client: because of this error, if the stream has not ended yet."""
+        self._end(CloseReason.DISCONNECTED, error)
+        self._drain()
+        self._leave_registry()
+
+    def count(self, events: int, size: int, *, replayed: bool = False) -> None:
+        """Count what the client is given: events, and bytes."""
+        if self._registry is not None:
+            self._registry.traffic.count(events, size, replayed=replayed)
+
+    def next_deadline(self) -> float | None:
+        """Return when the next deadline may be due, by the scheduler's clock. Under the lock."""
+        is_writing = self.outgoing.state is WriterState.WRITING
+        if self.takes_events:
+            return self.deadlines.nearest(is_writing, ended=False)
+        assert self.close_reason is not None
+        if self.outgoing.writer is not None and ENDS[self.close_reason].client_sees == "end":
+            return self.deadlines.nearest(is_writing, ended=True)
+        return None
+
+    def on_timer(self) -> None:
+        """Do what is due. Only the scheduler calls this."""
+        now, outgoing, deadlines = self.scheduler.clock(), self.outgoing, self.deadlines
+        writer, unsent, acknowledged = outgoing.writer, None, None
+        if writer is not None and (outgoing.state is WriterState.WRITING or deadlines.looks(now)):
+            # In this order: what is acknowledged between the two looks like a client that is there.
+            acknowledged, unsent = writer.acknowledged(), writer.unsent()
+        direct = sleeper = None
+        with self.lock:
+            fired, deadlines.timer = deadlines.timer, None
+            deadlines.written = max(deadlines.written, *(member.written_at for member in outgoing.members), 0.0)
+            is_writing = outgoing.state is WriterState.WRITING
+            due = deadlines.due(now, is_writing, unsent, acknowledged, not self.takes_events)
+            if due == "heartbeat" and outgoing.state is WriterState.IDLE:  # a busy one writes something better
+                deadlines.written = now
+                direct = outgoing.direct
+                sleeper = outgoing.wake() if direct is None else None
+                if sleeper is not None:
+                    outgoing.state = WriterState.WRITING
+        if direct is not None:
+            direct.beat(HEARTBEAT)
+        elif sleeper is not None:
+            sleeper.wake_with(HEARTBEAT)
+        if direct is not None or sleeper is not None:
+            self.count(0, len(HEARTBEAT))
+        if due is None or due == "heartbeat":
+            deadlines.set_timer(self, fired)
+        else:
+            self._end_as(due)
+
+    def _end_as(self, due: Due) -> None:
+        settings = self.settings
+        if due == "attach":
+            within = f"SSE_ATTACH_SECONDS={settings.attach_seconds:g}"
+            self.end(CloseReason.ERROR, SseError(f"its stream did not begin within {within}: did a view return it?"))
+        elif due == "write":
+            within = f"SSE_WRITE_SECONDS={settings.write_seconds:g}"
+            self.end(CloseReason.DISCONNECTED, TimeoutError(f"the client took nothing for {within}"))
+        else:
+            self.end(CloseReason.TIMEOUT)
+
+    def _end(
+        self,
+        reason: CloseReason,
+        error: BaseException | None = None,
+        pending: Pending | None = None,
+        closing: bytes = b"",
+        *,
+        awaits_channels: bool = False,
+    ) -> bool:
+        rule, outgoing = ENDS[reason], self.outgoing
+        with self.lock:
+            if self.close_reason is not None:
+                return False
+            self.error = error
+            self.close_reason = reason
+            outgoing.closing = closing
+            outgoing.drop(pending or rule.pending)
+            writer = outgoing.writer
+            busy = None if outgoing.state is WriterState.IDLE else writer
+            channels = tuple(each for each in outgoing.members if awaits_channels and each.list.awaits_broker)
+            awaited = tuple(each for each in channels if not each.has_ended)  # a list that ends it was in time itself
+            sleeper, left = self._stop_taking(channels if awaited else (), is_synced=awaits_channels)
+            if awaited:
+                self._begin_ending()
+        self._part(sleeper, left)
+        if busy is not None and rule.client_sees != "end":
+            busy.cut()
+        if awaited:
+            on_synced = Countdown(len(awaited), self._on_synced)
+            for member in awaited:
+                member.list.sync(on_synced)
+        if writer is None:  # none will say so
+            self._leave_registry()
+        self.callbacks.release(reason, error, self.settings.context)
+        self.deadlines.set_timer(self)
+        log.debug("%r ended: %s", self, error or reason.value)
+        return True
+
+    def _begin_ending(self) -> None:
+        """Take no more than what was published until now, which has no bounds but the broker's."""
+        self.phase = Phase.ENDING
+        self.settings = replace(self.settings, max_pending=sys.maxsize, max_pending_bytes=sys.maxsize)
+
+    def _on_synced(self) -> None:
+        """Write what the channels have got for it, and then the end."""
+        for member in self.outgoing.members:
+            member.take_queued()
+        with self.lock:
+            sleeper, left = self._stop_taking((), is_synced=True)
+        self._part(sleeper, left)
+        self.deadlines.set_timer(self)
+
+    def _stop_awaiting(self, pending: Pending, closing: bytes) -> None:
+        """Wait no longer, after the end, for what has not arrived here: write what is there, and the end."""
+        with self.lock:
+            if self.phase is Phase.ENDING:
+                self.outgoing.closing = closing
+            self.outgoing.drop(pending)
+            sleeper, left = self._stop_taking(())
+        self._part(sleeper, left)
+        self.deadlines.set_timer(self)
+
+    def _drain(self) -> None:
+        with self.lock:
+            _, left = self._stop_taking(())
+            self.outgoing.release()
+            self.phase = Phase.DRAINED
+            timer, self.deadlines.timer = self.deadlines.timer, None
+        self._part(None, left)
+        if timer is not None:
+            self.scheduler.cancel(timer)
+
+    def _stop_taking(
+        self, staying: tuple[Member, ...], *, is_synced: bool = False
+    ) -> tuple[Writer | None, tuple[Member, ...]]:
+        """Take no more from lists, and nothing new from replay. Under the lock, after the end.
+
+        :param staying: the places in lists that it keeps; where there are any, it goes on taking.
+        :param is_synced: what replay reads has all that was published before the end.
+        :return: the writer to wake, and the places to leave, once the lock is left: see :meth:`_part`.
+        """
+        sleeper, outgoing = None, self.outgoing
+        if not staying:
+            self.phase = max(self.phase, Phase.ENDED)
+            if outgoing.replay is not None:
+                outgoing.replay.end(is_synced=is_synced)
+                outgoing.replay.has_more = True  # its last answer, that there is nothing, may not have been heeded yet
+            sleeper = outgoing.wake()
+        return sleeper, outgoing.keep_members(staying)
+
+    def _part(self, sleeper: Writer | None, left: tuple[Member, ...]) -> None:
+        for member in left:
+            member.list.leave(member)
+        if sleeper is not None:
+            sleeper.wake()
+
+    def _leave_registry(self) -> None:
+        if self._registry is not None:
+            self._registry.leave(self)

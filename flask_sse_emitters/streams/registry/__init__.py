@@ -1,0 +1,1 @@
+"""All open streams of an app: whose they are, how many there may be, what they are given, and how they are drained."""

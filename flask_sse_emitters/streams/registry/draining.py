@@ -1,0 +1,109 @@
+"""Ending all open streams when the worker stops.
+
+A worker that stops, *drains*: new streams end at once; the open ones get what is pending, then a ``retry:`` of their
+own, so that their clients do not all come back at once, then a clean end. Those that take nothing are cut after
+``SSE_DRAIN_SECONDS``. Afterwards the process may exit.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+from collections.abc import Callable
+from functools import cache
+from itertools import islice
+
+from ...errors import CloseReason
+from ...runtime.parking import in_hub, pause
+from ...runtime.scheduler import SCHEDULER
+from ...runtime.socket_monitor import SOCKETS
+from ...runtime.worker_pool import call_and_log
+from ..stream import Stream
+from .open_streams import ALL, StreamRegistry
+
+log = logging.getLogger("flask_sse_emitters.streams")
+
+#: So many streams are ended in one go; then others have their turn.
+ENDED_AT_ONCE = 32
+
+#: Seconds that the last callbacks have when all streams are over.
+CALLBACK_SECONDS = 1.0
+
+#: Seconds between two looks at whether all streams are over.
+LOOK_SECONDS = 0.01
+
+
+def drain(registry: StreamRegistry, grace: float = 0.0) -> None:
+    """Begin to drain. Idempotent; never blocks.
+
+    :param grace: so many seconds streams still get what is published; at most half of the time.
+    """
+    scheduler, seconds = registry.scheduler, registry.settings.drain_seconds
+    now = scheduler.clock()
+    with registry.lock:
+        if registry.drained_by is not None:
+            return
+        registry.drained_by = now + seconds
+        registry.is_ending = True
+    if len(registry):
+        log.info("the worker stops: %d streams end within %g s", len(registry), seconds)
+    scheduler.call_at(now + min(grace, seconds / 2), lambda: _for_each(registry, _end))
+    within = f"SSE_DRAIN_SECONDS={seconds:g}"
+    scheduler.call_at(now + seconds, lambda: _for_each(registry, lambda stream: _cut(stream, within)))
+
+
+def await_drained(registry: StreamRegistry) -> None:
+    """Wait until all streams are over, or the time for it is. In gevent's event loop itself, do not wait."""
+    by = (registry.drained_by or 0.0) + CALLBACK_SECONDS  # those that are cut then let go right after
+    while len(registry) and not in_hub() and registry.scheduler.clock() < by:
+        pause(LOOK_SECONDS)
+
+
+def drain_all(grace: float = 0.0) -> None:
+    """Begin to drain all apps of this process. Idempotent; never blocks."""
+    for registry in list(ALL):
+        drain(registry, grace)
+
+
+@cache
+def drain_at_exit() -> None:
+    """Have a process that exits drain, though nothing has told it to; also where it knows nothing of some streams."""
+    atexit.register(_drain_and_wait)
+
+
+def _for_each(registry: StreamRegistry, do: Callable[[Stream], object]) -> None:
+    streams = iter(registry.streams())
+
+    def some() -> bool:
+        batch = list(islice(streams, ENDED_AT_ONCE))
+        for stream in batch:
+            do(stream)
+        registry.is_ending = bool(batch)
+        return registry.is_ending
+
+    registry.scheduler.call_soon(some)
+
+
+def _end(stream: Stream) -> None:
+    stream.end_with_retry(CloseReason.SHUTDOWN)
+
+
+def _cut(stream: Stream, within: str) -> None:
+    error = TimeoutError(f"the worker stops, and the client did not take the end within {within}")
+    stream.end(CloseReason.DISCONNECTED, error)
+
+
+def _drain_and_wait() -> None:
+    drain_all()
+    registries = list(ALL)
+    by = max((registry.drained_by or 0.0 for registry in registries), default=0.0)
+    # Only for those whose sockets are known: a stream that no server writes would never end.
+    _wait(lambda: len(SOCKETS) > 0 or any(registry.is_ending for registry in registries), by)
+    _wait(lambda: SCHEDULER.is_calling, SCHEDULER.clock() + CALLBACK_SECONDS)
+    for registry in registries:
+        call_and_log(registry.at_exit)
+
+
+def _wait(is_busy: Callable[[], bool], until: float) -> None:
+    while is_busy() and SCHEDULER.clock() < until:
+        pause(LOOK_SECONDS)

@@ -1,0 +1,295 @@
+"""The register of an app's open streams in this process: their limits, their readers, their counts."""
+
+from __future__ import annotations
+
+import logging
+import math
+import weakref
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from heapq import nlargest
+from typing import Any, NamedTuple
+
+from ... import signals
+from ...config.settings import Settings
+from ...errors import CloseReason, TooManyClients
+from ...runtime.parking import begin_anew_in_child, give_way_in_time, guard
+from ...runtime.scheduler import SCHEDULER, Scheduler
+from ..emitter import SseEmitter, stream_of
+from ..outgoing import WriterState
+from ..stream import Stream
+from .limits import Limit, limit_of_process, network_of
+from .traffic import Traffic
+
+log = logging.getLogger("flask_sse_emitters.streams")
+
+#: So many streams are counted before others may run.
+COUNTED_AT_ONCE = 100
+
+#: That streams are refused is logged once in so many seconds, for each limit.
+REFUSED_LOG_SECONDS = 60.0
+
+#: So many of the slowest clients are shown.
+SLOW_SHOWN = 20
+
+
+class OpenStream(NamedTuple):
+    """An open stream, as it is counted."""
+
+    emitter: SseEmitter
+    limits: tuple[Limit, ...]  #: that count it
+
+
+class StreamRegistry:
+    """The open streams of one app in this process. Every method may be called from any thread, and none blocks.
+
+    :param app: sends the signals; where it is None, none are sent.
+    """
+
+    def __init__(self, settings: Settings, scheduler: Scheduler = SCHEDULER, app: Any = None) -> None:
+        self.settings = settings
+        self.scheduler = scheduler
+        self._app = app
+        #: Is called when the process exits in order, after the last stream. May wait a second.
+        self.at_exit: Callable[[], object] = lambda: None
+        self._begin_anew()
+        ALL.add(self)
+        begin_anew_in_child(self)
+
+    def _begin_anew(self) -> None:
+        self.lock = guard()
+        self._open: dict[Stream, OpenStream] = {}
+        self._refused: dict[Stream, SseEmitter] = {}  # that are still to be told of a gap
+        self._limit = limit_of_process(self.settings.max_clients)
+        self._limits: dict[str, Limit] = {}  # of those who have any stream, by their owner
+        self._owned: dict[str, dict[Stream, None]] = {}  # by identity
+        self._logged: dict[str, float] = {}  # when a refusal was last logged, by the limit
+        self.drained_by: float | None = None  #: when the last stream is cut; None until the registry drains
+        self.is_ending = False  #: some streams are still to be ended by draining
+        self.opened = 0  #: since the beginning, without those refused
+        self.refused_by: Counter[str] = Counter()  #: streams, by the name of the limit
+        self.denied = 0  #: requests for channels, by a rule or for their origin
+        self.closed: Counter[str] = Counter()  #: by the value of their close_reason
+        self.traffic = Traffic()
+        self._dropped = 0  # events, of streams that are over
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    @property
+    def max_clients(self) -> int:
+        """So many streams there may be in this process: ``SSE_MAX_CLIENTS``, or fewer with too few files."""
+        return self._limit.maximum
+
+    @property
+    def refused(self) -> int:
+        """So many streams were sent away, because of any limit."""
+        return sum(self.refused_by.copy().values())
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether the worker stops, and new streams end at once."""
+        return self.drained_by is not None
+
+    def streams(self) -> list[Stream]:
+        """Return the open streams."""
+        with self.lock:
+            return list(self._open)
+
+    def streams_of(self, identity: str) -> list[Stream]:
+        """Return the streams of this reader, also those that no response carries yet."""
+        with self.lock:
+            return list(self._owned.get(identity, ()))
+
+    def enlist(self, stream: Stream) -> None:
+        """Remember whose a new stream is until it has left."""
+        stream.enlist(self)
+        with self.lock:
+            self._own(stream)
+
+    def admit(self, emitter: SseEmitter, address: str | None = None) -> int:
+        """Count a stream in until it has left; end it at once where the worker stops, or a limit is reached.
+
+        What has ended already is written all the same.
+
+        :param address: of the client.
+        :return: the client's ``retry:``, in milliseconds.
+        """
+        stream = stream_of(emitter)
+        own = self._limits_of(stream, address)
+        with self.lock:
+            own = [self._limits.get(limit.owner, limit) for limit in own]
+            limits = (self._limit, *stream.limits, *own)
+            full = next((each for each in limits if each.is_reached), None) if emitter.is_open else None
+            is_refused = full is not None or (self.is_draining and emitter.is_open)
+            if not is_refused:
+                self._open[stream] = OpenStream(emitter, limits)
+                self._own(stream)  # again: it may have ended, and left, with something to write
+                self.opened += 1
+                for limit in limits:
+                    limit.count += 1
+                self._limits.update((limit.owner, limit) for limit in own)
+        if is_refused:
+            self._refuse(stream, None if self.is_draining else full)
+            if stream.outgoing.tells_gap:
+                self._refused[stream] = emitter
+                self._leave_unless_written(stream)
+            return self.settings.spread_retry()
+        if not emitter.is_open:
+            self._leave_unless_written(stream)
+        if self._app is not None:
+            signals.tell(signals.emitter_opened, self._app, emitter=emitter)
+        return self.settings.retry
+
+    def leave(self, stream: Stream) -> None:
+        """Count a stream as over, and its client as gone. Idempotent."""
+        with self.lock:
+            self._disown(stream)
+            self._refused.pop(stream, None)
+            entry = self._open.pop(stream, None)
+            if entry is None:
+                return
+            for limit in entry.limits:
+                limit.count -= 1
+                if not limit.count:
+                    self._limits.pop(limit.owner, None)
+            self._dropped += stream.outgoing.backlog.dropped
+            if stream.close_reason is not None:
+                self.closed[stream.close_reason.value] += 1
+        about = {"emitter": entry.emitter, "reason": stream.close_reason, "error": stream.error}
+        self._signal_later(signals.emitter_closed, **about)
+
+    def note_gap(self, stream: Stream, requested: str) -> None:
+        """Count that the client, which came with this id, is told that it has missed something for good."""
+        self.traffic.count_gap()
+        with self.lock:
+            entry = self._open.get(stream)
+            emitter = self._refused.get(stream) if entry is None else entry.emitter
+        self._signal_later(signals.gap_sent, emitter=emitter, requested=requested)
+
+    def note_denied(self) -> None:
+        """Count a request for channels that a rule has denied, or that came from another origin."""
+        with self.lock:
+            self.denied += 1
+
+    def counts(self) -> dict[str, Any]:
+        """Count the streams, by their writers; what they were given, and what waits for them. O(streams).
+
+        A greenlet lets others run meanwhile.
+        """
+        with self.lock:
+            streams = list(self._open)
+            dropped = self._dropped
+        handed_off, declined, late = 0, Counter[str](), []
+        for number, stream in enumerate(streams):
+            if not number % COUNTED_AT_ONCE:
+                give_way_in_time()
+            outgoing = stream.outgoing
+            handed_off += outgoing.direct is not None
+            writer = outgoing.writer
+            if writer is not None and writer.declined:
+                declined[writer.declined] += 1
+            # An idle one has nothing pending but what is just being delivered to it.
+            if outgoing.state is not WriterState.IDLE or outgoing.backlog.dropped:
+                late.append((stream, stream.pending))
+        slow = (each for each in nlargest(SLOW_SHOWN, late, key=_lateness) if any(_lateness(each)))
+        return {
+            "clients": len(streams),
+            "outlets": {"handed_off": handed_off, "server": len(streams) - handed_off},
+            "declined": dict(declined),
+            "deliveries": self.traffic.deliveries,
+            "bytes": self.traffic.bytes,
+            "replayed": self.traffic.replayed,
+            "gaps": self.traffic.gaps,
+            "dropped": dropped + sum(stream.outgoing.backlog.dropped for stream, _ in late),
+            "pending": sum(pending for _, pending in late),
+            "slow": [self._described(*each) for each in slow],
+        }
+
+    def _described(self, stream: Stream, pending: int) -> dict[str, Any]:
+        reader, outgoing = stream.reader, stream.outgoing
+        return {
+            "channels": sorted({name for member in outgoing.members if (name := member.list.name) is not None}),
+            "identity": None if reader is None else next(iter(reader.identities), None),
+            "pending": pending,
+            "dropped": outgoing.backlog.dropped,
+            "outlet": "server" if outgoing.direct is None else "handed_off",
+            "seconds": round(self.scheduler.clock() - stream.deadlines.born, 1),
+        }
+
+    def _refuse(self, stream: Stream, full: Limit | None) -> None:
+        """End a stream before it begins: but for what was prepended, as a client that comes again needs its position.
+
+        :param full: the limit that it would exceed; None where the worker stops.
+        """
+        if full is None:
+            stream.end(CloseReason.SHUTDOWN, pending="keep_first")
+            return
+        error = TooManyClients(f"{full.text} streams{full.owner} are open already")
+        stream.end(CloseReason.ERROR, error, pending="keep_first")
+        now = self.scheduler.clock()
+        with self.lock:
+            self.refused_by[full.name] += 1
+            is_logged = now >= self._logged.get(full.text, -math.inf) + REFUSED_LOG_SECONDS
+            if is_logged:
+                self._logged[full.text] = now
+        if is_logged:
+            log.warning(
+                "more streams%s are asked for than %s; they end at once, and clients try again later",
+                full.owner,
+                full.text,
+            )
+
+    def _limits_of(self, stream: Stream, address: str | None) -> list[Limit]:
+        settings, limits, reader = self.settings, [], stream.reader
+        maximum = settings.max_clients_per_identity
+        if maximum is not None and reader is not None:
+            text = f"SSE_MAX_CLIENTS_PER_IDENTITY={maximum}"
+            limits += [Limit(text, maximum, f" of the identity {identity!r}") for identity in reader.identities]
+        maximum = settings.max_clients_per_address
+        if maximum is not None and address:
+            text = f"SSE_MAX_CLIENTS_PER_ADDRESS={maximum}"
+            limits.append(Limit(text, maximum, f" of the address {network_of(address)}"))
+        return limits
+
+    def _leave_unless_written(self, stream: Stream) -> None:
+        """Count it out where no server writes one that had ended before it began: nothing else would."""
+
+        def leave() -> None:
+            if stream.outgoing.writer is None:
+                self.leave(stream)
+
+        self.scheduler.call_at(self.scheduler.clock() + self.settings.attach_seconds, leave)
+
+    def _own(self, stream: Stream) -> None:
+        if stream.reader is not None:
+            for identity in stream.reader.identities:
+                self._owned.setdefault(identity, {})[stream] = None
+
+    def _disown(self, stream: Stream) -> None:
+        if stream.reader is not None:
+            for identity in stream.reader.identities:
+                owned = self._owned.get(identity)
+                if owned is not None:
+                    owned.pop(stream, None)
+                    if not owned:
+                        del self._owned[identity]
+
+    def _signal_later(self, signal: Any, **about: Any) -> None:
+        """Send a signal in the background, with the app's context pushed: receivers may block."""
+        if signal.receivers and self._app is not None:
+            self.scheduler.run(partial(self._signal, signal, about))
+
+    def _signal(self, signal: Any, about: dict[str, Any]) -> None:
+        with self.settings.context():
+            signals.tell(signal, self._app, **about)
+
+
+def _lateness(late: tuple[Stream, int]) -> tuple[int, int]:
+    stream, pending = late
+    return pending, stream.outgoing.backlog.dropped
+
+
+#: The registries of every app of the process.
+ALL: weakref.WeakSet[StreamRegistry] = weakref.WeakSet()

@@ -1,0 +1,189 @@
+"""What lists, writers and the app do with one client's stream."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ..config.settings import Settings
+from ..errors import CloseReason, SseError
+from ..wire.event import Event
+from ..wire.frame import Frame
+from .interfaces import DirectWriter, Member, Output, Registry, ReplaySource, Writer
+from .machine import Machine, Phase
+
+
+class Stream(Machine):
+    """One client's stream, whose phases are those of a :class:`.Machine`.
+
+    Three kinds of callers see it: lists (:meth:`join` to :meth:`overflow`, beside :class:`.broadcast.member.Member`),
+    its writer (:meth:`begin` to :meth:`stall`), and the app. Every method may be called from any thread, and none
+    blocks.
+    """
+
+    __slots__ = ()
+
+    def join(self, member: Member) -> bool:
+        """Take a place in a list. Return False where the stream has ended, or has a place in that list."""
+        with self.lock:
+            joins = self.close_reason is None and all(other.list is not member.list for other in self.outgoing.members)
+            if joins:
+                self.outgoing.add_member(member)
+            return joins
+
+    def leave(self, member: Member) -> None:
+        """Give up a place in a list."""
+        with self.lock:
+            self.deadlines.written = max(self.deadlines.written, member.written_at)
+            self.outgoing.keep_members(tuple(other for other in self.outgoing.members if other is not member))
+
+    def offer(self, frame: Frame) -> bool:
+        """Keep one more event. Return False where the stream takes none, or has ended because this one did not fit."""
+        with self.lock:
+            if self.close_reason is not None:
+                return False
+            fits = self.outgoing.backlog.push(frame, self.settings)
+            sleeper = self.outgoing.wake() if fits else None
+        if sleeper is not None:
+            sleeper.wake()
+        if not fits:
+            self.overflow()
+        return fits
+
+    def overflow(self) -> None:
+        """End it: more is pending than allowed."""
+        bounds = f"max_pending={self.settings.max_pending}, max_pending_bytes={self.settings.max_pending_bytes}"
+        self.end(CloseReason.OVERFLOW, SseError(f"more events pending for the client than {bounds} allow"))
+
+    def begin(self, writer: Writer) -> None:
+        """Give the client to this writer, which is going to take the first output: the end, where it was released.
+
+        :raises RuntimeError: where the stream has a writer.
+        """
+        now = self.scheduler.clock()
+        with self.lock:
+            if self.phase is Phase.DRAINED:
+                return
+            self.outgoing.begin(writer)
+            self.phase = max(self.phase, Phase.STREAMING)
+            self.deadlines.begin_streaming(now)
+        self.deadlines.set_timer(self)
+
+    def take_over(self, writer: DirectWriter) -> None:
+        """Give the client to this writer, which is going to take the next output, in place of the one that has begun.
+
+        :raises RuntimeError: where no writer has begun, or one has taken over.
+        """
+        with self.lock:
+            self.outgoing.take_over(writer, self.settings.max_pending_bytes)
+
+    def next_output(self, *, sleeps: bool = True) -> bytes | None:
+        """Take what is to be written now; ``b""`` where there is nothing yet, None at the end. Only by its writer.
+
+        :param sleeps: whether the writer waits to be woken where there is nothing. Else it asks again by itself, and
+            counts as writing until then: lists keep what they have for it.
+        """
+        output = self._take(sleeps)
+        if output is None:
+            self._drain()
+            return None
+        if output.payload:
+            self.count(output.events, len(output.payload), replayed=output.is_replay)
+            if output.gap is not None and self._registry is not None:
+                self._registry.note_gap(self, output.gap)
+        return output.payload
+
+    def stall(self) -> None:
+        """Note that the writer is still at what it was given, though it was idle: the client did not take all of it."""
+        now = self.scheduler.clock()
+        with self.lock:
+            self.outgoing.stall()
+            self.deadlines.written = now
+
+    def attach(self, settings: Settings, registry: Registry) -> None:
+        """Note that a response carries it from now on, in an app with these settings.
+
+        :raises SseError: where a response carries it already.
+        """
+        with self.lock:
+            if self._is_attached:
+                raise SseError(f"a response carries {self!r} already: make an emitter for each request")
+            self._is_attached = True
+            self._registry = registry
+            if self.settings.app_context is None:
+                self.settings = self.deadlines.settings = replace(settings, **self._given)
+        self.deadlines.set_timer(self)
+
+    def enlist(self, registry: Registry) -> None:
+        """Have this registry told of its end, also where no response ever carries it."""
+        self._registry = registry
+
+    @property
+    def registry(self) -> Registry | None:
+        """What counts it; None until then."""
+        return self._registry
+
+    def prepend(self, payload: bytes, gap: str | None) -> None:
+        """Have this written before all that was sent; nothing has been taken yet.
+
+        :param gap: the id that the client came with, where this tells it of a gap.
+        """
+        with self.lock:
+            self.outgoing.prepend(payload, gap)
+
+    def replay_from(self, source: ReplaySource) -> None:
+        """Take from this source what the client has missed."""
+        with self.lock:
+            if self.close_reason is None:
+                self.outgoing.replay = source
+
+    def notify_replay(self) -> None:
+        """Note that the source of the replay may have more to give."""
+        with self.lock:
+            if self.outgoing.replay is None:
+                return
+            self.outgoing.replay.has_more = True
+            sleeper = self.outgoing.wake()
+        if sleeper is not None:
+            sleeper.wake()
+
+    def end_with_retry(self, reason: CloseReason = CloseReason.COMPLETED, *, drops_pending: bool = False) -> None:
+        """End it so that its client comes back soon, at a time of its own: not at once with all others.
+
+        :param drops_pending: do not write what has not been taken: the client may have no right to it any more.
+        """
+        closing = Event(retry=self.settings.spread_retry()).encode()
+        self.end(reason, pending="drop" if drops_pending else "write", closing=closing)
+
+    def end_by(self, when: float) -> None:
+        """End it at this time of the scheduler's clock in any case, as if its lifetime were over."""
+        with self.lock:
+            self.deadlines.ends_by = when
+        self.deadlines.set_timer(self)
+
+    def _take(self, sleeps: bool) -> Output | None:
+        outgoing = self.outgoing
+        while True:
+            with self.lock:
+                source = outgoing.replay
+                if outgoing.backlog.size:
+                    return self._note_written(outgoing.take_pending())
+                if source is None and self.takes_events:
+                    return outgoing.rest(sleeps=sleeps)
+                if source is None:
+                    return self._note_written(outgoing.take_closing())
+                source.has_more = False
+            is_ready = source.prepare()
+            with self.lock:
+                if outgoing.backlog.size or outgoing.replay is None:
+                    continue  # lists have been quicker, or the stream has been cut
+                if is_ready:
+                    return self._note_written(outgoing.take_replayed(source))
+                if is_ready is None:
+                    outgoing.replay = None
+                elif not source.has_more:
+                    return outgoing.rest(sleeps=sleeps)
+
+    def _note_written(self, output: Output | None) -> Output | None:
+        if output is not None:
+            self.deadlines.written = self.scheduler.clock()
+        return output
