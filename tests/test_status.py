@@ -16,7 +16,7 @@ from flask import Flask
 
 from flask_sse_emitters import SSE
 from flask_sse_emitters.server.app_state import State
-from flask_sse_emitters.tools.status import describe, totals
+from flask_sse_emitters.tools.process_table import describe, summarize
 
 from .client import Client, connected, get, post
 from .conftest import cli_runner
@@ -179,7 +179,7 @@ def test_what_is_not_well_is_shown() -> None:
     assert shown.count("  draining\n") == 2
     assert "warning, of 2 processes: too few files" in shown
     assert "warning, of 2 processes: the broker is degraded: timed out" in shown
-    assert totals([ill])["warnings"] == ["too few files", "the broker is degraded: timed out"]
+    assert summarize([ill])["warnings"] == ["too few files", "the broker is degraded: timed out"]
 
 
 def test_a_process_of_another_version_may_say_less() -> None:

@@ -24,8 +24,7 @@ from ..errors import BrokerUnavailable, InvalidChannel, InvalidEvent, SseError
 from ..server.publish_endpoint import parse_json
 from .check import Finding, Plan, Target, check
 from .listen import Listening
-from .processes import readable
-from .status import describe, totals
+from .process_table import check_processes, describe, summarize
 from .terminal import escape_block, escape_controls
 
 #: What a shell shows of a process that an interrupt has ended.
@@ -165,12 +164,13 @@ def status(as_json: bool) -> None:
         channels.broker.check_writable()
     except BrokerUnavailable as error:
         here.append(f"nothing can be published now: {error}")
-    read = [each for each in map(readable, processes) if each is not None]
+    checked_processes = check_processes(processes)
     if as_json:
-        said = totals(read)
-        click.echo(json.dumps({**said, "warnings": said["warnings"] + here, "processes": processes}, indent=2))
+        summary = summarize(checked_processes)
+        summary = {**summary, "warnings": summary["warnings"] + here, "processes": processes}
+        click.echo(json.dumps(summary, indent=2))
     else:
-        click.echo("\n\n".join([describe(read), *(f"warning: {escape_controls(text)}" for text in here)]))
+        click.echo("\n\n".join([describe(checked_processes), *(f"warning: {escape_controls(text)}" for text in here)]))
 
 
 def _target(url: str, headers: Sequence[str], insecure: bool) -> Target:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ...brokers import Broker
 from ...errors import BrokerUnavailable
-from ..processes import readable
+from ..process_table import check_processes
 
 log = logging.getLogger("flask_sse_emitters.monitor.others")
 
@@ -45,8 +45,8 @@ class Others:
 
     def _ask(self) -> list[dict[str, Any]] | None:
         try:
-            found = map(readable, self._broker.processes())
-            return [each for each in found if each is not None and each["id"] != self._broker.process]
+            found = check_processes(self._broker.processes())
+            return [each for each in found if each["id"] != self._broker.process]
         except BrokerUnavailable as error:
             log.debug("the monitor sees this process alone: %s", error)
         except Exception:  # of a broker that somebody else has made

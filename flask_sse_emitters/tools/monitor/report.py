@@ -9,7 +9,7 @@ from operator import itemgetter
 from typing import Any, NamedTuple
 
 from ...errors import CloseReason
-from ..processes import TOTALS
+from ..process_table import add_up
 
 #: So many channels are shown, those with most clients first.
 CHANNELS_SHOWN = 200
@@ -75,7 +75,7 @@ def make_report(
 ) -> dict[str, Any]:
     """What the page shows of them.
 
-    :param processes: as ``sse.processes()`` has them, the one that asks first; others as :func:`.readable` has them.
+    :param processes: this process first, then the others as :func:`.check_processes` returns them.
     :param rates: of this process, from one look to the next.
     :param calm_rates: of channels, and of processes that are heard of now and then.
     :param now: the time, in seconds since 1970.
@@ -83,31 +83,28 @@ def make_report(
     """
     here = processes[0]
     shown = [_process(process, rates if process is here else calm_rates, clock) for process in processes]
-    totals = {name: sum(process.get(name, 0) for process in processes) for name in TOTALS}
-    publishing = [process.get("publish", {}) for process in processes]
-    clients = _added(processes, "channels")
-    channels = _channels(clients, here["events"], calm_rates, clock)
-    closed = _added(processes, "closed")
+    totals = add_up(processes)
+    channels = _channels(totals.channels, here["events"], calm_rates, clock)
     calm_rates.forget_others([_CHANNELS, *(process["id"] for process in processes)])
     return {
         "at": round(now * 1000),
         "point": {
             "at": round(now * 1000),
-            "clients": sum(process["clients"] for process in shown),
+            "clients": totals.clients,
             "deliveries": round(sum(process["deliveries"] for process in shown), 2),
             "published": round(sum(process["published"] for process in shown), 2),
         },
         "totals": {
-            **totals,
-            "confirmed": sum(each.get("count", 0) for each in publishing),
-            "seconds": sum(each.get("seconds", 0.0) for each in publishing),
-            "failed": sum(each.get("failed", 0) for each in publishing),
+            **totals.numbers,
+            "confirmed": totals.publish.get("count", 0),
+            "seconds": totals.publish.get("seconds", 0.0),
+            "failed": totals.publish.get("failed", 0),
         },
-        "outlets": _added(processes, "outlets"),
-        "declined": _added(processes, "declined"),
-        "ends": {reason.name: closed.get(reason.value, 0) for reason in CloseReason},
+        "outlets": totals.outlets,
+        "declined": totals.declined,
+        "ends": {reason.name: totals.closed.get(reason.value, 0) for reason in CloseReason},
         "channels": channels,
-        "channels_in_all": len(clients),
+        "channels_in_all": len(totals.channels),
         "processes": shown,
         "slow": here["slow"],
         "broker": here["broker"],
@@ -142,11 +139,3 @@ def _channels(
         }
         for name, count in most
     ]
-
-
-def _added(processes: Sequence[Mapping[str, Any]], key: str) -> dict[str, int]:
-    added: dict[str, int] = {}
-    for process in processes:
-        for name, count in process.get(key, {}).items():
-            added[name] = added.get(name, 0) + count
-    return added
