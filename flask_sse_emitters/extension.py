@@ -13,8 +13,9 @@ from .access.revocation import Revocation
 from .access.rules import Rule, Rules
 from .broadcast.emitters import SseEmitters
 from .channels.channel import UNSAID, Channel, Channels, Options, check_name, private_name
+from .config.context import EXTENSION, register_state, take_made_in_request
 from .config.hints import config_hints
-from .config.settings import EXTENSION, Settings, checked, made_in_request, read_config, register
+from .config.settings import Settings, checked, read_config
 from .errors import NotInitialized
 from .server.app_state import State
 from .server.denials import handle_denials
@@ -112,7 +113,7 @@ class SSE:
         )
         app.extensions[EXTENSION] = state = State(app, settings, self._options, self._rules, config_hints(given))
         self._states.append(state)
-        register(state)
+        register_state(state)
         app.teardown_request(_end_failed)
         handle_denials(app)
         make_response = app.make_response
@@ -418,7 +419,7 @@ def _callable(rule: _Rule, called: str) -> _Rule:
 
 def _end_failed(error: BaseException | None) -> None:
     """No client will ever get the emitters of a request that failed."""
-    made = made_in_request()
+    made = take_made_in_request()
     if error is not None:
         for emitter in made:
             emitter.complete_with_error(error)

@@ -17,7 +17,7 @@ from weakref import WeakSet
 
 from flask import Flask, request_started, request_tearing_down
 
-from .config.settings import EXTENSION
+from .config.context import EXTENSION
 from .errors import NotInitialized
 from .extension import SSE
 from .runtime.parking import begin_anew_in_child, guard, pause

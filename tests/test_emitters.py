@@ -18,7 +18,7 @@ from flask_sse_emitters import SSE, CloseReason, CopyOnWriteList, Event, Invalid
 from flask_sse_emitters.broadcast.batch import Batch
 from flask_sse_emitters.broadcast.delivery import CLIENTS_PER_LOOK, HIGH_WATER_BYTES, HIGH_WATER_EVENTS, INLINE_CLIENTS
 from flask_sse_emitters.broadcast.member import Member
-from flask_sse_emitters.config import settings
+from flask_sse_emitters.config import context
 from flask_sse_emitters.runtime.socket_monitor import SOCKETS
 from flask_sse_emitters.streams.emitter import stream_of
 from flask_sse_emitters.streams.stream import Stream
@@ -152,7 +152,7 @@ def test_json_is_made_by_the_app_of_the_emitters_where_no_context_is_pushed(sche
 
 
 def test_json_is_made_by_the_only_app_also_while_nobody_is_in_the_list(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(settings, "_states", WeakSet())
+    monkeypatch.setattr(context, "_states", WeakSet())
     app = Flask(__name__)
     SSE(app)
     now = datetime(2026, 1, 1)

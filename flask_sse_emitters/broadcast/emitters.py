@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
-from ..config import settings as surroundings
+from ..config import context
 from ..config.settings import Settings
 from ..streams.emitter import SseEmitter, stream_of
 from ..wire.frame import make_frame
@@ -90,13 +90,13 @@ class SseEmitters:
 
     def _settings(self) -> Settings:
         """Return the settings of the current app; without one, of the app that the emitters have."""
-        if surroundings.app_state() is None:
+        if context.app_state() is None:
             own = (stream_of(emitter).settings for emitter in self)
             settings = next((each for each in own if each.app_context is not None), None)
             if settings is not None:
                 return settings
-        return surroundings.current()
+        return context.current()
 
     def _dumps(self, data: Any) -> str | bytes:
         settings = self._settings()
-        return (surroundings.dumps() if settings.app_context is None else settings.dumps)(data)
+        return (context.dumps() if settings.app_context is None else settings.dumps)(data)

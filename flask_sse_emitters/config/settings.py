@@ -1,4 +1,4 @@
-"""What an app sets for its streams, and the defaults where there is no app."""
+"""The values that an app's config sets, their checks, and the defaults for code outside of any app."""
 
 from __future__ import annotations
 
@@ -10,11 +10,7 @@ from collections.abc import Callable, MutableMapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
 from datetime import timedelta
-from typing import Any, Literal, Protocol, TypeAlias
-from weakref import WeakSet
-
-from flask import Response, current_app, has_app_context, has_request_context, request
-from werkzeug.datastructures import MultiDict
+from typing import Any, Literal, TypeAlias
 
 from ..wire.event import Dumps, plain_text
 
@@ -22,13 +18,8 @@ Duration: TypeAlias = float | timedelta
 Overflow: TypeAlias = Literal["close", "drop_oldest", "coalesce"]
 Handoff: TypeAlias = Literal["auto", "on", "off"]
 
-#: The key in ``app.extensions``.
-EXTENSION = "sse_emitters"
-
 #: Not the one of all: whoever has seeded that one counts on what it gives.
 CHANCE = random.SystemRandom()
-
-_MADE = "flask_sse_emitters.made"
 
 _PREFIX = re.compile(r"[A-Za-z0-9._\-:/]{1,100}", re.ASCII)
 
@@ -101,88 +92,6 @@ def checked(field: str, value: Any, called: str = "") -> Any:
         return convert(value)
     except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{called or field} must be {accepts}, not {value!r}") from None
-
-
-class AppState(Protocol):
-    """What the extension keeps in ``app.extensions["sse_emitters"]``."""
-
-    settings: Settings
-
-    def check_lifetime(self, timeout: Any) -> None: ...
-
-    def respond(self, emitter: Any, status: int | str, headers: Any) -> Response: ...
-
-
-_states: WeakSet[AppState] = WeakSet()
-
-
-def app_state() -> AppState | None:
-    """That of the app whose context is pushed here; None without one, or where it has no :class:`SSE`."""
-    return current_app.extensions.get(EXTENSION) if has_app_context() else None
-
-
-def dumps() -> Dumps:
-    """How the app whose context is pushed makes JSON, or the only app of this process that has an :class:`SSE`."""
-    state = _this_or_only_app()
-    return DEFAULTS.dumps if state is None else state.settings.dumps
-
-
-def check_lifetime(timeout: Any) -> None:
-    """Have the same app warn, once, where this lifetime of an emitter is probably meant to be milliseconds."""
-    state = _this_or_only_app()
-    if state is not None:
-        state.check_lifetime(timeout)
-
-
-def _this_or_only_app() -> AppState | None:
-    return app_state() or (next(iter(_states), None) if len(_states) == 1 else None)
-
-
-def register(state: AppState) -> None:
-    """Remember an app's state, for as long as the app lives."""
-    _states.add(state)
-
-
-def current() -> Settings:
-    """The settings of the app whose context is pushed here, or the defaults."""
-    state = app_state()
-    return DEFAULTS if state is None else state.settings
-
-
-def note_in_request(emitter: Any) -> None:
-    """Remember with the request that is pushed here that it made this emitter."""
-    if has_request_context():
-        request.environ.setdefault(_MADE, []).append(emitter)
-
-
-def made_in_request() -> list[Any]:
-    """The emitters that the request made, which it forgets."""
-    made: list[Any] = request.environ.pop(_MADE, [])
-    return made
-
-
-def last_event_id() -> str | None:
-    """What the client of the request that is pushed here received last; None if nothing, or without a request.
-
-    The header ``Last-Event-ID`` (WHATWG HTML, section 9.2.3), or else one of the query parameters by which polyfills
-    send it. Servers hand headers over as latin-1, while browsers mean UTF-8.
-    """
-    if not has_request_context():
-        return None
-    header = request.environ.get("HTTP_LAST_EVENT_ID")
-    if header:
-        return str(header).encode("latin-1", "replace").decode("utf-8", "replace")
-    if not request.environ.get("QUERY_STRING"):
-        return None
-    return next(filter(None, map(query().get, ("last_event_id", "lastEventId", "evs_last_event_id"))), None)
-
-
-def query() -> MultiDict[str, str]:
-    """Of the request that is pushed here; nothing where it is not UTF-8, in which Werkzeug reads it."""
-    try:
-        return request.args
-    except UnicodeDecodeError:
-        return MultiDict()
 
 
 def _duration(value: Any) -> float:

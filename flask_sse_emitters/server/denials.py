@@ -8,7 +8,7 @@ from typing import Any
 from flask import Flask, Response, current_app, request
 
 from ..access import origins as cors
-from ..config.settings import EXTENSION
+from ..config.context import EXTENSION
 from ..errors import AccessDenied, Denial
 
 log = logging.getLogger("flask_sse_emitters.answers")

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from flask import Response, request
 
 from ..access import origins as cors
-from ..config.settings import Settings, last_event_id, query
+from ..config.context import last_event_id, query
+from ..config.settings import Settings
 from ..errors import UnsupportedWorker
 from ..streams.emitter import SseEmitter, stream_of
 from ..streams.registry.draining import drain_at_exit

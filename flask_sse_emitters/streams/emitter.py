@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
 
-from ..config import settings as surroundings
+from ..config import context
 from ..config.settings import Duration, Overflow
+from ..config.settings import checked as checked_setting
 from ..errors import CloseReason, EmitterClosed, NotInitialized, SseError
 from ..runtime.scheduler import SCHEDULER, Scheduler
 from ..wire.event import EventBuilder
@@ -74,17 +75,17 @@ class SseEmitter:
             "max_pending_bytes": max_pending_bytes,
             "overflow": overflow,
         }
-        checked = {name: surroundings.checked(name, value) for name, value in given.items() if value is not None}
+        checked = {name: checked_setting(name, value) for name, value in given.items() if value is not None}
         if timeout is not None:
-            surroundings.check_lifetime(timeout)
-        settings = surroundings.current()
+            context.check_lifetime(timeout)
+        settings = context.current()
         self._stream = Stream(
             replace(settings, **checked) if checked else settings,
             checked or _NOTHING_GIVEN,
-            surroundings.last_event_id(),
+            context.last_event_id(),
             self._new_ones_scheduler,
         )
-        surroundings.note_in_request(self)
+        context.note_in_request(self)
 
     @staticmethod
     def event() -> EventBuilder:
@@ -180,7 +181,7 @@ class SseEmitter:
         :raises NotInitialized: in an app that has no :class:`SSE`, or outside of one.
         :raises SseError: where a response carries it already: each client needs an emitter of its own.
         """
-        state = surroundings.app_state()
+        state = context.app_state()
         if state is None:
             raise NotInitialized("this app has no SSE: call SSE(app) or sse.init_app(app) where the app is made")
         return state.respond(self, status, headers)
@@ -201,7 +202,7 @@ class SseEmitter:
 
     def _dumps(self, data: Any) -> str | bytes:
         settings = self._stream.settings
-        return (surroundings.dumps() if settings.app_context is None else settings.dumps)(data)
+        return (context.dumps() if settings.app_context is None else settings.dumps)(data)
 
 
 def stream_of(emitter: SseEmitter) -> Stream:

@@ -19,7 +19,8 @@ from flask.cli import AppGroup
 
 from ..brokers import Broker
 from ..channels.channel import MOST_CHANNELS, Channel, Channels, name_for_operator
-from ..config.settings import EXTENSION, Settings, checked
+from ..config.context import EXTENSION
+from ..config.settings import Settings, checked
 from ..errors import BrokerUnavailable, InvalidChannel, InvalidEvent, SseError
 from ..server.publish_endpoint import parse_json
 from .check import Finding, Plan, Target, check

@@ -1,0 +1,108 @@
+"""The current app and request, as Flask has pushed them on this thread or greenlet.
+
+Nothing here blocks, and all of it may be called from any thread, also where nothing is pushed.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+from weakref import WeakSet
+
+from flask import Response, current_app, has_app_context, has_request_context, request
+from werkzeug.datastructures import MultiDict
+
+from ..wire.event import Dumps
+from .settings import DEFAULTS, Settings
+
+#: The key in ``app.extensions``.
+EXTENSION = "sse_emitters"
+
+#: The key in a request's environ under which the emitters that it has made are kept.
+_MADE = "flask_sse_emitters.made"
+
+#: The query parameters by which polyfills send the id of the last event, as they can set no header.
+_ID_PARAMETERS = ("last_event_id", "lastEventId", "evs_last_event_id")
+
+
+class AppState(Protocol):
+    """The part of ``app.extensions["sse_emitters"]`` that emitters use."""
+
+    settings: Settings
+
+    def check_lifetime(self, timeout: Any) -> None:
+        """Warn of a lifetime that is probably meant to be milliseconds."""
+
+    def respond(self, emitter: Any, status: int | str, headers: Any) -> Response:
+        """Return the response to the current request that carries the emitter's stream."""
+
+
+_states: WeakSet[AppState] = WeakSet()
+
+
+def app_state() -> AppState | None:
+    """Return the state of the current app; None without an app context, or where the app has no :class:`SSE`."""
+    return current_app.extensions.get(EXTENSION) if has_app_context() else None
+
+
+def current_settings() -> Settings:
+    """Return the settings of the current app, or the defaults."""
+    state = app_state()
+    return DEFAULTS if state is None else state.settings
+
+
+def dumps() -> Dumps:
+    """Return the JSON encoder of the current app, else of the only app of this process that has an :class:`SSE`."""
+    state = _this_or_only_app()
+    return DEFAULTS.dumps if state is None else state.settings.dumps
+
+
+def check_lifetime(timeout: Any) -> None:
+    """Have that app warn, once, of an emitter's lifetime that is probably meant to be milliseconds."""
+    state = _this_or_only_app()
+    if state is not None:
+        state.check_lifetime(timeout)
+
+
+def register_state(state: AppState) -> None:
+    """Remember an app's state for as long as the app lives."""
+    _states.add(state)
+
+
+def note_in_request(emitter: Any) -> None:
+    """Note that the current request, if there is one, has made this emitter."""
+    if has_request_context():
+        request.environ.setdefault(_MADE, []).append(emitter)
+
+
+def take_made_in_request() -> list[Any]:
+    """Return the emitters that the current request has made, and forget them."""
+    made: list[Any] = request.environ.pop(_MADE, [])
+    return made
+
+
+def last_event_id() -> str | None:
+    """Return the id of the event that the current request's client received last; None without one.
+
+    From the header ``Last-Event-ID`` (WHATWG HTML, section 9.2.3), or else from the query, where polyfills send it.
+    Servers decode headers as latin-1, while browsers send UTF-8.
+    """
+    if not has_request_context():
+        return None
+    header = request.environ.get("HTTP_LAST_EVENT_ID")
+    if header:
+        return str(header).encode("latin-1", "replace").decode("utf-8", "replace")
+    if not request.environ.get("QUERY_STRING"):
+        return None
+    return next(filter(None, map(query().get, _ID_PARAMETERS)), None)
+
+
+def query() -> MultiDict[str, str]:
+    """Return the query of the current request; an empty one where it is not UTF-8."""
+    try:
+        return request.args
+    except UnicodeDecodeError:
+        return MultiDict()
+
+
+def _this_or_only_app() -> AppState | None:
+    return app_state() or (next(iter(_states), None) if len(_states) == 1 else None)
