@@ -221,9 +221,7 @@ class SSE:
 
         :raises RuntimeError: where there is another one already.
         """
-        if self._rules.authorizer is not None and self._rules.authorizer is not rule:
-            raise RuntimeError("this SSE has an authorizer already: let one function ask both")
-        self._rules.authorizer = _callable(rule, "authorizer")
+        self._rules.set_authorizer(rule)
         return rule
 
     @overload
@@ -254,10 +252,7 @@ class SSE:
         """
         if rule is None:
             return partial(self.publisher, cookies=cookies)
-        if self._rules.publisher is not None and self._rules.publisher is not rule:
-            raise RuntimeError("this SSE has a publisher already: let one function ask both")
-        self._rules.publisher = _callable(rule, "publisher")
-        self._rules.takes_cookies = cookies
+        self._rules.set_publisher(rule, cookies)
         return rule
 
     def disconnect(self, identity: str | None = None, *, channel: str | None = None) -> None:
@@ -409,12 +404,6 @@ class SSE:
         if not self._states:
             raise NotInitialized("this SSE has no app: call init_app(app) first")
         raise NotInitialized(f"this SSE has {len(self._states)} apps: say which, with app.app_context()")
-
-
-def _callable(rule: _Rule, called: str) -> _Rule:
-    if not callable(rule) or iscoroutinefunction(rule):
-        raise TypeError(f"{called}() takes a function of a channel's name, and none that is async, not {rule!r}")
-    return rule
 
 
 def _end_failed(error: BaseException | None) -> None:

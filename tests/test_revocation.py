@@ -17,7 +17,7 @@ from werkzeug.local import LocalProxy
 
 from flask_sse_emitters import BrokerUnavailable, CloseReason, SseEmitter, SseEmitters
 from flask_sse_emitters.access import Grant, revocation
-from flask_sse_emitters.access.rules import REQUEST_KEPT
+from flask_sse_emitters.access.request_copy import MAX_COPY_BYTES
 from flask_sse_emitters.brokers.event_log import Bounds
 from flask_sse_emitters.brokers.redis.client import Client
 from flask_sse_emitters.brokers.redis.scripts import LOOK
@@ -676,7 +676,7 @@ def test_streams_that_cannot_be_asked_about_come_again() -> None:
     def mine() -> SseEmitter:
         return site.sse.channel("a").subscribe(identity="ann")
 
-    huge = {"User": "ann", "Huge": secrets.token_urlsafe(REQUEST_KEPT)}
+    huge = {"User": "ann", "Huge": secrets.token_urlsafe(MAX_COPY_BYTES)}
     with (
         open_stream(site.client, "/mine") as one,
         open_stream(site.client, "/events/a", headers=huge) as two,

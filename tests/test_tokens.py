@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from flask_sse_emitters import CloseReason
 from flask_sse_emitters.access import jwt_authorizer
-from flask_sse_emitters.access.jwt import LONGEST_TOKEN
+from flask_sse_emitters.access.jwt import MAX_TOKEN_CHARACTERS
 
 from .servers import ROOT
 from .test_access import Site, emitter_of, levels
@@ -354,7 +354,7 @@ def test_a_longer_token_is_not_even_looked_at() -> None:
     def find_key(sent: str) -> str:
         raise AssertionError(f"it was asked for {len(sent)} characters")
 
-    assert status(site_with(find_key), "a" * (LONGEST_TOKEN + 1)) == 401
+    assert status(site_with(find_key), "a" * (MAX_TOKEN_CHARACTERS + 1)) == 401
 
 
 def test_pyjwt_is_asked_for_only_where_it_is_used() -> None:

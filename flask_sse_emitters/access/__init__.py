@@ -1,4 +1,4 @@
-"""Who may read a channel, and who may publish to one: what an app imports to write its rules."""
+"""Who may read a channel, and who may publish to one. Apps import from here to write their rules."""
 
 from .grants import Grant
 from .jwt import jwt_authorizer

@@ -1,4 +1,4 @@
-"""What a rule grants, and whose a stream is."""
+"""The grant that a rule may return, and the tag that tells readers apart."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..streams.registry.identity import check_identity
 
 
 class Grant:
-    """What a rule may say where it has more to say than yes.
+    """What a rule returns to allow more than a plain yes does: who reads, and for how long.
 
     ::
 
@@ -21,11 +21,11 @@ class Grant:
         def may_read(channel):
             return Grant(session["user"], seconds=session["until"] - time.time())
 
-    :param identity: whose stream it is, 1 to 500 characters; None where nobody has to know.
-    :param seconds: after so many, or a timedelta, the stream ends as if its lifetime were over, and a client that comes
-        again is asked again. From 0 down it is a no. None: this grant ends no stream.
-    :raises TypeError: where one of them is something else.
-    :raises ValueError: names the parameter, and what it accepts.
+    :param identity: the reader, 1 to 500 characters; None leaves that open.
+    :param seconds: how long the stream may last, a number or a timedelta. It then ends as with its timeout, and the
+        rule is asked again when its client reconnects. 0 or less denies. None is no bound.
+    :raises TypeError: where one of them has another type.
+    :raises ValueError: names the parameter and the accepted values.
     """
 
     __slots__ = ("identity", "seconds")
@@ -41,14 +41,14 @@ class Grant:
 def tag_reader(
     identity: str | None, secret: str | bytes | None, old_secrets: Iterable[str | bytes] | None = None
 ) -> str:
-    """Give the tag that tells one reader from another, and nothing of who they are.
+    """Return a tag that differs between readers and does not reveal who they are.
 
-    It has 16 characters for each secret, with a dot between them. Two tags are of the same reader where they have one
-    such part in common, so that a reader stays the same while an app changes its secret.
+    It has a part of 16 characters for each secret, joined with dots. Two tags belong to the same reader if they share a
+    part, so a reader stays the same while an app changes its secret.
 
-    :param identity: None gives ``-``: the channel is given to anybody, or the rule has not said to whom.
-    :param secret: the app's ``SECRET_KEY``, so that all its processes give the same tag, and no outsider can
-        guess one. Without it the tag tells readers apart all the same, and shows who it is to those who guess.
+    :param identity: None returns ``-``: the channel is public, or the rule does not name its reader.
+    :param secret: the app's ``SECRET_KEY``: all its processes then return the same tag, and no outsider can compute it.
+        Without one, the tag still tells readers apart, but anyone can test a guess of the identity.
     :param old_secrets: the app's ``SECRET_KEY_FALLBACKS``, newest first.
     """
     if identity is None:

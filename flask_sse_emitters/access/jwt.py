@@ -1,4 +1,4 @@
-"""JSON Web Tokens (RFC 7519) as a rule: behind the extra ``[jwt]``."""
+"""A rule that accepts JSON Web Tokens (RFC 7519): needs the extra ``[jwt]``."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from .grants import Grant
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
-#: A longer token is not even looked at.
-LONGEST_TOKEN = 16_384
+#: A longer token is refused unread.
+MAX_TOKEN_CHARACTERS = 16_384
 
 
 def jwt_authorizer(
@@ -28,28 +28,28 @@ def jwt_authorizer(
     claim: str = "sse",
     identity: str = "sub",
 ) -> Callable[[str], bool | Grant]:
-    """A rule that goes by a signed token: ``sse.authorizer(jwt_authorizer(key, algorithms=["HS256"]))``.
+    """Make a rule that accepts signed tokens: ``sse.authorizer(jwt_authorizer(key, algorithms=["HS256"]))``.
 
-    The token is looked for in ``Authorization: Bearer`` (RFC 6750), which browsers' ``EventSource`` cannot send, then
-    in a cookie or in the query, where these have a name here. A missing or bad one is a 401, a channel that it does not
-    name a 403. Where it has an ``exp``, the stream ends when that has passed. It may be a rule for publishers, too.
+    The token is in ``Authorization: Bearer`` (RFC 6750), which browsers' ``EventSource`` cannot send, or else in the
+    cookie or the query parameter that you name here. A missing or bad token is a 401, a channel that it does not name a
+    403. The stream ends when the token's ``exp`` has passed, if it has one. The rule also works for publishers.
 
-    :param key: verifies the signature: what PyJWT takes; or a function that gives it, without arguments or with the
-        token, which has not been verified yet: ``PyJWKClient(url).get_signing_key_from_jwt``, say. Where there is none,
-        it gives None, or raises LookupError.
-    :param algorithms: that are accepted, such as ``["RS256"]``; never ``"none"``.
+    :param key: verifies the signature: a key as PyJWT takes it; or a function that returns one, called without
+        arguments or with the unverified token, such as ``PyJWKClient(url).get_signing_key_from_jwt``. Without a key for
+        the token it returns None, or raises LookupError.
+    :param algorithms: the accepted ones, such as ``["RS256"]``; never ``"none"``.
     :param audience: one of these must be in the token's ``aud``; None accepts only tokens without one.
-    :param cookie: the name of the cookie; None looks at none.
-    :param query: the name of the parameter; None looks at none. Mind that URLs end up in logs.
-    :param claim: names the channels: a list of names, where ``*`` at the end stands for any rest.
-    :param identity: the claim that says whose stream it is.
-    :raises ImportError: says what to install.
-    :raises ValueError: names the parameter, and what it accepts.
+    :param cookie: the name of the cookie; None reads none.
+    :param query: the name of the parameter; None reads none. Mind that URLs end up in logs.
+    :param claim: the claim with the channels: a list of names, where a final ``*`` stands for any rest.
+    :param identity: the claim with the reader's identity.
+    :raises ImportError: names the package to install.
+    :raises ValueError: names the parameter and the accepted values.
     """
-    return _Tokens(key, algorithms, audience, cookie, query, claim, identity)
+    return _TokenRule(key, algorithms, audience, cookie, query, claim, identity)
 
 
-class _Tokens:
+class _TokenRule:
     def __init__(
         self,
         key: Any,
@@ -73,9 +73,9 @@ class _Tokens:
         claims = self._claims()
         if not any(_matches(pattern, channel) for pattern in _patterns(claims.get(self._claim))):
             return False
-        said, expires = claims.get(self._identity), claims.get("exp")
+        subject, expires = claims.get(self._identity), claims.get("exp")
         try:
-            identity: Any = str(said) if isinstance(said, int) and not isinstance(said, bool) else said
+            identity: Any = str(subject) if isinstance(subject, int) and not isinstance(subject, bool) else subject
             grant = Grant(identity, seconds=None if expires is None else float(expires) - time.time())
         except (TypeError, ValueError, OverflowError) as error:
             raise _bad(f"the token's claims cannot be used: {error}") from error
@@ -84,14 +84,14 @@ class _Tokens:
         return grant
 
     def _claims(self) -> Mapping[str, Any]:
-        """Of the request's token; it is verified once."""
-        kept = request.environ.setdefault("flask_sse_emitters.claims", {})
-        if self not in kept:
-            kept[self] = self._verified(self._token())
-        claims: Mapping[str, Any] = kept[self]
+        """Return the claims of the request's token, which is verified once for all channels."""
+        verified = request.environ.setdefault("flask_sse_emitters.claims", {})
+        if self not in verified:
+            verified[self] = self._verify(self._find_token())
+        claims: Mapping[str, Any] = verified[self]
         return claims
 
-    def _token(self) -> str:
+    def _find_token(self) -> str:
         scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() == "bearer":
             return credentials.strip()
@@ -102,17 +102,17 @@ class _Tokens:
             raise AccessDenied("there is no token in the request", challenge="Bearer")
         return found
 
-    def _verified(self, token: str) -> Mapping[str, Any]:
-        if not token or len(token) > LONGEST_TOKEN:
+    def _verify(self, token: str) -> Mapping[str, Any]:
+        if not token or len(token) > MAX_TOKEN_CHARACTERS:
             raise _bad(f"the token has {len(token)} characters")
-        if not token.isascii():  # which PyJWT before 2.14 passes over in the signature
+        if not token.isascii():  # PyJWT before 2.14 ignores such characters in the signature
             raise _bad("the token is not ASCII")
         jwt = self._jwt
         try:
             key = self._find_key(token)
         except jwt.PyJWKClientError as error:
             if isinstance(error, getattr(jwt, "PyJWKClientConnectionError", ())):
-                raise  # which is not the token's fault
+                raise  # not the token's fault
             raise _bad(f"there is no key for the token: {error}") from error
         except (jwt.InvalidTokenError, LookupError, ValueError, RecursionError) as error:
             raise _bad(f"there is no key for the token: {error!r}") from error
@@ -123,10 +123,10 @@ class _Tokens:
                 token, key, algorithms=self._algorithms, audience=self._audience, options={"verify_sub": False}
             )
         except jwt.InvalidKeyError:
-            raise  # nor is this
+            raise  # not the token's fault either
         except (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError) as error:
             raise _bad(f"the token is bad: {error}") from error
-        if "crit" in decoded["header"]:  # RFC 7515, 4.1.11; PyJWT before 2.12 does not look
+        if "crit" in decoded["header"]:  # RFC 7515, 4.1.11; PyJWT before 2.12 does not check
             raise _bad("the token's header has extensions that must be understood, and are not: crit")
         claims: Mapping[str, Any] = decoded["payload"]
         return claims
@@ -140,8 +140,8 @@ def _matches(pattern: str, channel: str) -> bool:
     return channel.startswith(pattern[:-1]) if pattern.endswith("*") else channel == pattern
 
 
-def _patterns(named: Any) -> list[str]:
-    listed = [named] if isinstance(named, str) else named if isinstance(named, list) else []
+def _patterns(claim: Any) -> list[str]:
+    listed = [claim] if isinstance(claim, str) else claim if isinstance(claim, list) else []
     return [pattern for pattern in listed if isinstance(pattern, str)]
 
 
@@ -168,29 +168,29 @@ def _check_algorithms(algorithms: Sequence[str], jwt: Any) -> list[str]:
 
 
 def _key_finder(key: Any, algorithms: Sequence[str], jwt: Any) -> Callable[[str], Any]:
-    """What gives the key for a token."""
+    """Return a function that returns the key for a token."""
     if callable(key):
         takes_token = _takes_token(key)
-        return lambda token: _bare(key(token) if takes_token else key(), jwt)
+        return lambda token: _unwrap(key(token) if takes_token else key(), jwt)
     if not key:
         raise ValueError("key must be what verifies the tokens, or a function that gives it, not nothing")
-    bare = _bare(key, jwt)
+    unwrapped = _unwrap(key, jwt)
     for name in algorithms:
         try:
-            jwt.get_algorithm_by_name(name).prepare_key(bare)
+            jwt.get_algorithm_by_name(name).prepare_key(unwrapped)
         except (jwt.PyJWTError, TypeError, ValueError) as error:
             raise ValueError(f"key is none for the algorithm {name!r}: {error}") from error
-    return lambda _token: bare
+    return lambda _token: unwrapped
 
 
 def _takes_token(find_key: Callable[..., Any]) -> bool:
     try:
         parameters = inspect.signature(find_key).parameters.values()
-    except (TypeError, ValueError):  # it is written in C, and does not say
+    except (TypeError, ValueError):  # a function in C may have no signature
         return True
     return any(each.default is each.empty and each.kind in _POSITIONAL for each in parameters)
 
 
-def _bare(key: Any, jwt: Any) -> Any:
-    """The key itself: PyJWT has a class that holds one, which its older versions do not take."""
+def _unwrap(key: Any, jwt: Any) -> Any:
+    """Return the key that a ``PyJWK`` holds, since older versions of PyJWT do not take that class."""
     return key.key if isinstance(key, jwt.PyJWK) else key

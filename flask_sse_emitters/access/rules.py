@@ -1,47 +1,26 @@
-"""Who may read a channel, and who may publish to one over HTTP: what rules say, and how they are asked.
+"""An app's rules: who may read a channel, and who may publish to one over HTTP.
 
-A channel is closed unless it was made public, or the app's rule opens it to whoever asks. The rule runs in the request,
-before anything is registered, and once more where :meth:`.SSE.recheck` wants to know again: then the request is made
-anew from what was kept of it, in a context of its own, on a helper thread.
+A channel is closed unless it is public, or the app's rule opens it to the client. The rule runs in the request, before
+anything is registered. :mod:`.recheck` asks it again later.
 """
 
 from __future__ import annotations
 
-import io
-import json
 import logging
-import sys
-import zlib
 from collections.abc import Callable, Mapping, Sequence
-from contextvars import Context
+from inspect import iscoroutinefunction
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
-from flask import Flask, request
+from flask import request
 from werkzeug.exceptions import HTTPException
 
 from ..channels.channel import OWN, Options, private_name
 from ..errors import AccessDenied
-from ..runtime.scheduler import SCHEDULER
 from ..streams.registry.identity import Reader
-from ..streams.stream import Stream
 from .grants import Grant
+from .request_copy import copy_request
 
 log = logging.getLogger("flask_sse_emitters.access")
-
-#: The most bytes of a request that are kept, compressed, so that its rule can be asked again. Its credentials are among
-#: them: they are what the rule goes by.
-REQUEST_KEPT = 4096
-
-#: What no rule goes by, or is no more: a request that is asked about again has no body.
-_NOT_KEPT = (
-    "CONTENT_LENGTH",
-    "CONTENT_TYPE",
-    "HTTP_ACCEPT_ENCODING",
-    "HTTP_TRANSFER_ENCODING",
-    "RAW_URI",
-    "REQUEST_URI",
-    "SERVER_SOFTWARE",
-)
 
 _Answer = TypeVar("_Answer")
 
@@ -49,58 +28,83 @@ Rule: TypeAlias = Callable[[str], bool | str | Grant | None]
 
 
 class Admission(NamedTuple):
-    """What a client was granted."""
+    """What a client may read."""
 
-    channels: tuple[str, ...]  #: that it reads
+    channels: tuple[str, ...]  #: by their names in the broker
     reader: Reader | None  #: None where all of them are public
-    seconds: float | None  #: for how long, where there is a bound
-    identities: tuple[str | None, ...] = ()  #: who reads each channel, in order, as far as the rule has said so
+    seconds: float | None  #: how long the stream may last; None is no bound
+    identities: tuple[str | None, ...] = ()  #: the reader of each channel, in order; None where the rule names none
 
 
 class Rules:
-    """Those of one :class:`.SSE`.
+    """The rules of one :class:`.SSE`.
 
-    :param options: what was said of channels, by their names.
+    :param options: of its channels, by name: which are public.
     """
 
     def __init__(self, options: Mapping[str, Options]) -> None:
         self.authorizer: Rule | None = None
         self.publisher: Rule | None = None
-        self.takes_cookies = False  #: of who publishes, though nothing else says who that is
+        self._accepts_cookies = False  # from publishers that send no Authorization
         self._options = options
-        self._said_closed = False
+        self._is_warned_of_closed = False
 
-    def may_read(self, asked: Sequence[str]) -> Admission:
-        """Ask about each of these channels, in the request that is pushed here.
+    def set_authorizer(self, rule: Rule) -> None:
+        """Set the rule that :meth:`admit_reader` asks.
 
-        :raises AccessDenied: where one of them is not to be read.
+        :raises TypeError: where it is no function, or an async one.
+        :raises RuntimeError: where another one is set already.
         """
-        channels: list[str] = []
-        identities: dict[str, None] = {}
-        bounds: list[float] = []
-        grants = {name: self._ask_reader(name) for name in asked if not self._is_public(name)}
-        for name in asked:
-            grant = grants.get(name)
-            channels.append(_own_channel(grant) if name == OWN else name)
-            if grant is not None and grant.identity is not None:
-                identities[grant.identity] = None
-            if grant is not None and grant.seconds is not None:
-                bounds.append(grant.seconds)
-        kept = _keep(request.environ) if identities else None  # without one, recheck() could not find the stream
-        reader = Reader(tuple(identities), tuple(channels), tuple(asked), kept) if grants else None
-        each = tuple(grant.identity if (grant := grants.get(name)) is not None else None for name in asked)
-        return Admission(tuple(channels), reader, min(bounds, default=None), each)
+        if self.authorizer is not None and self.authorizer is not rule:
+            raise RuntimeError("this SSE has an authorizer already: let one function ask both")
+        _check_rule(rule, "authorizer")
+        self.authorizer = rule
 
-    def may_publish(self, name: str) -> str | None:
-        """Ask whether the request that is pushed here may publish to this channel.
+    def set_publisher(self, rule: Rule, cookies: bool) -> None:
+        """Set the rule that :meth:`admit_publisher` asks.
 
-        :return: the identity of who publishes, where the rule says that.
-        :raises AccessDenied: where it may not.
+        :param cookies: whether a request may have cookies as its only credentials.
+        :raises TypeError: where it is no function, or an async one.
+        :raises RuntimeError: where another one is set already.
         """
-        if not self.takes_cookies and "HTTP_COOKIE" in request.environ and "HTTP_AUTHORIZATION" not in request.environ:
+        if self.publisher is not None and self.publisher is not rule:
+            raise RuntimeError("this SSE has a publisher already: let one function ask both")
+        _check_rule(rule, "publisher")
+        self.publisher = rule
+        self._accepts_cookies = cookies
+
+    def admit_reader(self, asked: Sequence[str]) -> Admission:
+        """Ask whether the current request may read these channels. May block, as the rule may.
+
+        :param asked: names of channels, as the client has sent them.
+        :raises AccessDenied: where it may not read one of them.
+        """
+        grants = {name: self._ask_authorizer(name) for name in asked if not self._is_public(name)}
+        channels = tuple(_own_channel(grants.get(name)) if name == OWN else name for name in asked)
+        by_channel = tuple(grants[name].identity if name in grants else None for name in asked)
+        identities = tuple(dict.fromkeys(identity for identity in by_channel if identity is not None))
+        copy = copy_request(request.environ) if identities else None  # without one, recheck() finds no stream
+        return Admission(
+            channels,
+            Reader(identities, channels, tuple(asked), copy) if grants else None,
+            min((grant.seconds for grant in grants.values() if grant.seconds is not None), default=None),
+            by_channel,
+        )
+
+    def admit_publisher(self, name: str) -> str | None:
+        """Ask whether the current request may publish to this channel. May block, as the rule may.
+
+        :return: the publisher's identity; None where the rule names none.
+        :raises AccessDenied: where it may not publish.
+        """
+        if (
+            not self._accepts_cookies
+            and "HTTP_COOKIE" in request.environ
+            and "HTTP_AUTHORIZATION" not in request.environ
+        ):
             raise AccessDenied(
-                "whoever publishes has cookies and no Authorization, so a page of another site may have sent this: "
-                "send a token, or say @sse.publisher(cookies=True)"
+                "the request has cookies and no Authorization, so a page of another site may have sent it: send a "
+                "token, or say @sse.publisher(cookies=True)"
             )
         assert self.publisher is not None
         return _ask_about(self.publisher, "publisher", name).identity
@@ -109,53 +113,29 @@ class Rules:
         options = self._options.get(name)
         return options is not None and options.public is True
 
-    def _ask_reader(self, name: str) -> Grant:
+    def _ask_authorizer(self, name: str) -> Grant:
         if self.authorizer is not None:
             return _ask_about(self.authorizer, "authorizer", name)
         if name == OWN:
             advice = "it is each reader's own, which no public=True opens: say who reads, with @sse.authorizer"
         else:
             advice = (
-                f"say sse.channel({name!r}, public=True) where anybody may read it, or who may, with @sse.authorizer"
+                f"say sse.channel({name!r}, public=True) where anyone may read it, or who may, with @sse.authorizer"
             )
         closed = f"channel {name!r} is closed, because it was never opened: {advice}"
-        if not self._said_closed:
-            self._said_closed = True
+        if not self._is_warned_of_closed:
+            self._is_warned_of_closed = True
             log.warning("%s; this is said once", closed)
         raise AccessDenied(closed)
 
 
-def ask_again(app: Flask, rules: Rules, streams: Sequence[Stream]) -> None:
-    """Ask the rule about these streams anew, and end those that it denies. May block.
+def ask_rule(rule: Callable[[], _Answer], called: str, about: str = "") -> _Answer:
+    """Ask a rule of the app. An exception denies; it is logged as an error unless it is an HTTPException.
 
-    A stream that a view has begun cannot be asked about: it ends, and its client asks the view.
-    """
-    for stream in streams:
-        reader = stream.reader
-        if reader is None or stream.close_reason is not None:
-            continue
-        admission = None
-        if reader.request is not None:
-            try:
-                # Empty, so that nothing of whoever calls shows there: neither their session nor what they keep in g.
-                admission = Context().run(_ask_anew, app, rules, reader, reader.request)
-            except (AccessDenied, HTTPException) as error:
-                log.debug("%r is denied: %s", stream, error)
-            except Exception:
-                log.exception("the rule could not be asked again, which denies")
-        if admission is None or admission.reader is None or admission.reader.identities != reader.identities:
-            stream.end_with_retry(drops_pending=True)
-        elif admission.seconds is not None:
-            stream.end_by(SCHEDULER.clock() + admission.seconds)
-
-
-def ask(rule: Callable[[], _Answer], called: str, about: str = "") -> _Answer:
-    """Ask a rule of the app. What it raises denies; it is logged as an error unless it is an HTTPException.
-
-    :param called: what it is called in the log.
-    :param about: what it is asked about, as text to put after that.
-    :return: what it says.
-    :raises AccessDenied: where it raises.
+    :param called: the rule's name in messages.
+    :param about: the subject, as text that follows the name.
+    :return: the rule's answer.
+    :raises AccessDenied: where the rule raises.
     """
     try:
         return rule()
@@ -169,50 +149,33 @@ def ask(rule: Callable[[], _Answer], called: str, about: str = "") -> _Answer:
         raise AccessDenied(f"the {called} failed{about}: {error!r}") from error
 
 
+def _check_rule(rule: object, called: str) -> None:
+    if not callable(rule) or iscoroutinefunction(rule):
+        raise TypeError(f"{called}() takes a function of a channel's name, and none that is async, not {rule!r}")
+
+
 def _ask_about(rule: Rule, called: str, name: str) -> Grant:
-    return ask(lambda: _grant(rule(name), called, name), called, f" for channel {name!r}")
+    return ask_rule(lambda: _as_grant(rule(name), called, name), called, f" for channel {name!r}")
 
 
-def _grant(said: Any, called: str, name: str) -> Grant:
-    if isinstance(said, Grant):
-        if said.seconds is not None and said.seconds <= 0:
+def _as_grant(answer: Any, called: str, name: str) -> Grant:
+    if isinstance(answer, Grant):
+        if answer.seconds is not None and answer.seconds <= 0:
             raise AccessDenied(f"the {called} grants channel {name!r} for a time that is over")
-        return said
-    if said is True:
+        return answer
+    if answer is True:
         return Grant()
-    if said is None or said is False or said == "":
-        raise AccessDenied(f"the {called} returned {said!r} for channel {name!r}")
-    if isinstance(said, str):
-        return Grant(said)
+    if answer is None or answer is False or answer == "":
+        raise AccessDenied(f"the {called} returned {answer!r} for channel {name!r}")
+    if isinstance(answer, str):
+        return Grant(answer)
     raise TypeError(
-        f"the {called} must return a bool, the reader's identity as a str, or a Grant, not {said!r}: "
+        f"the {called} must return a bool, the reader's identity as a str, or a Grant, not {answer!r}: "
         "str() makes one of a number, and current_user.get_id() is one of Flask-Login's"
     )
 
 
 def _own_channel(grant: Grant | None) -> str:
     if grant is None or grant.identity is None:
-        raise AccessDenied(f"{OWN!r} is the channel of whoever reads: have the authorizer return who that is, a str")
+        raise AccessDenied(f"{OWN!r} is the reader's own channel: have the authorizer return who that is, a str")
     return private_name(grant.identity)
-
-
-def _keep(environ: Mapping[str, Any]) -> bytes | None:
-    texts = {name: value for name, value in environ.items() if isinstance(value, str) and name not in _NOT_KEPT}
-    kept = zlib.compress(json.dumps(texts).encode(), 1)
-    return kept if len(kept) <= REQUEST_KEPT else None
-
-
-def _ask_anew(app: Flask, rules: Rules, reader: Reader, kept: bytes) -> Admission:
-    environ = {
-        "wsgi.version": (1, 0),
-        "wsgi.input": io.BytesIO(),
-        "wsgi.errors": sys.stderr,
-        "wsgi.multithread": True,
-        "wsgi.multiprocess": False,
-        "wsgi.run_once": False,
-        **json.loads(zlib.decompress(kept)),
-    }
-    with app.request_context(environ):
-        if app.preprocess_request() is not None:
-            raise AccessDenied("something before the request answers in place of the channel")
-        return rules.may_read(reader.asked)

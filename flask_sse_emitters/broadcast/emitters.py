@@ -95,7 +95,7 @@ class SseEmitters:
             settings = next((each for each in own if each.app_context is not None), None)
             if settings is not None:
                 return settings
-        return context.current()
+        return context.current_settings()
 
     def _dumps(self, data: Any) -> str | bytes:
         settings = self._settings()

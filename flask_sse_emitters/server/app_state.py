@@ -14,8 +14,9 @@ from typing import Any
 from flask import Flask, Response, request
 
 from .. import signals
+from ..access.recheck import recheck
 from ..access.revocation import Revocation, Revocations
-from ..access.rules import Rules, ask_again
+from ..access.rules import Rules
 from ..brokers import Broker, broker_of
 from ..channels.channel import Channels, Options
 from ..config.hints import lifetime_hint
@@ -47,7 +48,7 @@ class State:
     ) -> None:
         self.settings = settings
         self.streams = StreamRegistry(settings, app=app)
-        ask = partial(ask_again, app, rules)
+        ask = partial(recheck, app, rules)
         self.channels = Channels(_make_broker(settings), settings, options, self.streams, app)
         self.revocations = Revocations(self.channels.broker, self.streams, self.channels.members, ask)
         self.channels.before_subscribing = self.revocations.listen

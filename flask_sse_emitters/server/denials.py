@@ -7,7 +7,7 @@ from typing import Any
 
 from flask import Flask, Response, current_app, request
 
-from ..access import origins as cors
+from ..access import origins
 from ..config.context import EXTENSION
 from ..errors import AccessDenied, Denial
 
@@ -29,7 +29,7 @@ def deny(error: AccessDenied) -> Response:
     response = plain(str(error) if current_app.debug else text, status)
     if error.challenge is not None:
         response.headers["WWW-Authenticate"] = error.challenge
-    cors.allow(response.headers, current_app.extensions[EXTENSION].settings)
+    origins.allow_origin(response.headers, current_app.extensions[EXTENSION].settings)
     return response
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from flask import Blueprint, Response, current_app, request
 
-from ..access import origins as cors
+from ..access import origins
 from ..access.grants import tag_reader
 from ..access.rules import Rules
 from ..channels.channel import MOST_CHANNELS, OWN, check_name
@@ -50,15 +50,15 @@ def make_blueprint(state: Callable[[], State], rules: Rules) -> Blueprint:
             request.args  # noqa: B018 - Werkzeug reads it now
         except UnicodeDecodeError:
             return plain("The query is not UTF-8", 400)
-        cors.check_origin(state().settings, is_read=request.method != "POST")
+        origins.check_origin(state().settings, is_read=request.method != "POST")
         if request.method == "POST":
             assert channel is not None
-            publisher = rules.may_publish(check_name(channel))
+            publisher = rules.admit_publisher(check_name(channel))
             return publish_request(channel, state().channels, state().settings.max_event_bytes, publisher)
         return _stream(_names_asked(channel), state(), rules)
 
     def allow_origin(response: Response) -> Response:
-        cors.allow(response.headers, state().settings)
+        origins.allow_origin(response.headers, state().settings)
         if READER in response.headers and "Access-Control-Allow-Origin" in response.headers:
             response.headers.add("Access-Control-Expose-Headers", READER)
         return response
@@ -79,7 +79,7 @@ def make_blueprint(state: Callable[[], State], rules: Rules) -> Blueprint:
 
 def _stream(asked: list[str], state: State, rules: Rules) -> Response:
     with state.revocations.asking() as check:
-        admission = rules.may_read(asked)
+        admission = rules.admit_reader(asked)
         secrets = current_app.secret_key, current_app.config.get("SECRET_KEY_FALLBACKS")
         tags = " ".join(tag_reader(identity, *secrets) for identity in admission.identities)
         if request.method == "HEAD":
@@ -112,10 +112,10 @@ def _names_asked(channel: str | None) -> list[str]:
 
 def _options(settings: Settings, publishes: bool) -> Response:
     allowed = _allowed(publishes)
-    if not cors.is_preflight():
+    if not origins.is_preflight():
         return Response(status=200, headers={"Allow": allowed})
-    cors.check_origin(settings)
-    return Response(status=204, headers=cors.preflight_headers(allowed))
+    origins.check_origin(settings)
+    return Response(status=204, headers=origins.preflight_headers(allowed))
 
 
 def _allowed(publishes: bool) -> str:

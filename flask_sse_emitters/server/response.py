@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from flask import Response, request
 
-from ..access import origins as cors
+from ..access import origins
 from ..config.context import last_event_id, query
 from ..config.settings import Settings
 from ..errors import UnsupportedWorker
@@ -75,7 +75,7 @@ def respond(
     response = response_class(body, status, own, content_type="text/event-stream", direct_passthrough=True)
     Response.call_on_close(response, body.close)  # also where the app puts another body in its place
     response.headers.update(headers or {})
-    cors.allow(response.headers, settings)
+    origins.allow_origin(response.headers, settings)
     if probe.KEY in environ:
         probe.answer(emitter, environ, response.headers)
     return response

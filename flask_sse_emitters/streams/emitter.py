@@ -78,7 +78,7 @@ class SseEmitter:
         checked = {name: checked_setting(name, value) for name, value in given.items() if value is not None}
         if timeout is not None:
             context.check_lifetime(timeout)
-        settings = context.current()
+        settings = context.current_settings()
         self._stream = Stream(
             replace(settings, **checked) if checked else settings,
             checked or _NOTHING_GIVEN,

@@ -10,8 +10,8 @@ from typing import Any, TypeAlias
 
 from flask import Response, current_app, request
 
-from ...access import origins as cors
-from ...access.rules import ask
+from ...access import origins
+from ...access.rules import ask_rule
 from ...errors import AccessDenied
 from ...server.denials import deny
 
@@ -82,7 +82,7 @@ class Gate:
             if elsewhere is not None:
                 raise AccessDenied(_NOT_LOCAL.format(elsewhere))
             return
-        said: Any = ask(self.rule, "rule of the monitor")
+        said: Any = ask_rule(self.rule, "rule of the monitor")
         if said is not True:
             if said not in (False, None):
                 log.error("the rule of the monitor must return True or False, not %r, which denies", said)
@@ -102,7 +102,7 @@ def _check_origin() -> None:
 
     :raises AccessDenied: where one of them asks.
     """
-    origin = cors.foreign_origin()
+    origin = origins.foreign_origin()
     if origin is not None and not _is_visit():
         raise AccessDenied(
             f"a page of {origin!r} asks for the monitor, which is for its own page alone; behind a proxy that changes "
