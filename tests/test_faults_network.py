@@ -22,7 +22,7 @@ import pytest
 
 from flask_sse_emitters import Event
 from flask_sse_emitters.testing import EventDecoder, decode
-from flask_sse_emitters.writers.socket_writer import REFUSED
+from flask_sse_emitters.writers.socket_writer import RETRY_SECONDS
 
 from .client import Client, connected, get, new_name, post
 from .conftest import program
@@ -575,4 +575,4 @@ def test_a_kernel_that_takes_nothing_though_there_is_room_is_asked_again_now_and
         syscalls.judge = lambda _: 0
         assert Reading(ByteByByte(raw)).texts(len(room.sent)) == room.sent
         assert stream(server, name)["open"]
-        assert asked <= 3 + seconds / REFUSED or server.kind != "gevent", "else it is gevent that asks"
+        assert asked <= 3 + seconds / RETRY_SECONDS or server.kind != "gevent", "else it is gevent that asks"

@@ -25,7 +25,7 @@ from packaging.version import Version
 
 from flask_sse_emitters.testing import EventDecoder, decode
 from flask_sse_emitters.writers.handoff import Facts, why_not
-from flask_sse_emitters.writers.socket_writer import LINGER
+from flask_sse_emitters.writers.socket_writer import LINGER_SECONDS
 
 from .client import Client, answer_to_the_end, connected, ended, get, new_name, post, state
 from .servers import GUNICORN, Server
@@ -381,7 +381,7 @@ def test_a_client_that_is_stopped_delays_no_other_and_is_cut_at_its_bound(server
         process.stdout.close()  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("pause", [0, LINGER + 0.5])
+@pytest.mark.parametrize("pause", [0, LINGER_SECONDS + 0.5])
 def test_a_request_behind_the_stream_destroys_nothing_of_it(pause: float, server: Server) -> None:
     """A client that pipelines: what it sends would make the kernel reset the connection, were it just closed.
 

@@ -1,11 +1,11 @@
-"""The fast way out: a stream that gunicorn's gevent worker has begun is written without it from then on.
+"""Handing a client off: a stream that gunicorn's gevent worker has begun is written without the worker from then on.
 
-Its client's socket is taken out of the worker's hands, and the greenlet of the request ends. From then on there is no
-greenlet, no stack and no queue for this client: what a list sends is one non-blocking ``send`` of bytes that were made
-once for all. Only a client whose socket is full has something kept for it, and is watched until there is room.
+The client's socket is taken from the worker, and the greenlet of the request ends. From then on there is no greenlet,
+no stack and no queue for this client: what a list sends is one non-blocking ``send`` of bytes that were made for all.
+Only for a client whose socket is full something is kept, and the socket is watched until there is room.
 
-The descriptor is not duplicated: gevent's event loop would go on to report what happens to the first one, which shares
-all with the second, for as long as the client stays.
+The descriptor is not duplicated: gevent's event loop would go on reporting on the first one, which shares everything
+with the second, for as long as the client stays.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ class Facts:
     is_http2: bool
     is_uwsgi: bool  #: the protocol, in which nginx, say, may speak to gunicorn
     hangups_show: bool  #: the system tells when this client leaves
-    is_own_body: bool  #: the response that was made of the stream still has it for its body
-    is_own_iteration: bool  #: the worker's own loop iterates over the stream, and nobody in between
-    is_own_start_response: bool  #: the response was given the worker's own
-    is_begun: bool  #: as far as can be seen: the headers are out, and none promises a length
+    is_own_body: bool  #: the response still has the stream for its body
+    is_own_iteration: bool  #: the worker's own loop iterates over the body, and no middleware in between
+    is_own_start_response: bool  #: the response was called with the worker's own start_response
+    is_begun: bool  #: as far as can be seen, the headers are out, and promise no length
 
 
 def why_not(facts: Facts) -> str | None:
-    """Why the stream cannot be handed off; None where it can."""
+    """Return why the stream cannot be handed off; None where it can."""
     return next((reason for reason, applies in _REASONS.items() if applies(facts)), None)
 
 
@@ -58,7 +58,7 @@ _REASONS: dict[str, Callable[[Facts], bool]] = {
     "this system does not tell when a client leaves": lambda facts: not facts.hangups_show,
     "the app has put another body around the stream": lambda facts: not facts.is_own_body,
     "the response has a Content-Length, or has not begun": lambda facts: not facts.is_begun,
-    # From here on the user may vouch for what comes between.
+    # From here on the user may vouch for the middleware.
     "a middleware iterates over the stream": lambda facts: facts.mode != "on" and not facts.is_own_iteration,
     "a middleware has replaced start_response": lambda facts: facts.mode != "on" and not facts.is_own_start_response,
 }
@@ -69,9 +69,9 @@ class Call:
     """How a stream is served.
 
     :param environ: of the request.
-    :param start_response: what the response was given when it was called; None where it has another body since.
-    :param body: the stream.
-    :param caller: iterates over the body.
+    :param start_response: what the response was called with; None where the app has given it another body since.
+    :param body: of the response.
+    :param caller: the frame that iterates over the body.
     """
 
     environ: Mapping[str, Any]
@@ -81,22 +81,25 @@ class Call:
 
     @property
     def client(self) -> Any:
+        """The client's socket; None on another server."""
         return self.environ.get("gunicorn.socket")
 
     @property
     def response(self) -> Any:
-        """The worker's own response object; None where a middleware stands before it."""
+        """The worker's own response object; None behind a middleware."""
         response = getattr(self.start_response, "__self__", None)
         return response if _is_of_gunicorn(response) else None
 
     @property
     def is_chunked(self) -> bool:
+        """Whether the body is sent in chunks."""
         response = self.response
         return self.environ["SERVER_PROTOCOL"] != "HTTP/1.0" if response is None else bool(response.chunked)
 
     def facts(self, mode: Handoff, watch: Watch | None) -> Facts:
-        """What there is to know.
+        """Gather what decides.
 
+        :param mode: ``SSE_HANDOFF``.
         :param watch: on the client's socket.
         """
         response, caller = self.response, self.caller
@@ -124,9 +127,9 @@ def announce_close(start_response: Callable[..., Any] | None, caller: FrameType)
     3333). Does nothing on another server, over HTTP/2, or where the body is iterated over on another thread than the
     worker's.
 
-    :param start_response: what the response was given when it was called, if it was.
-    :param caller: iterates over the body.
-    :return: whether gunicorn says so.
+    :param start_response: what the response was called with, if it was.
+    :param caller: the frame that iterates over the body.
+    :return: whether gunicorn announces it.
     """
     response = getattr(start_response, "__self__", None)
     if not _is_of_gunicorn(response):  # a middleware has replaced start_response
@@ -138,7 +141,7 @@ def announce_close(start_response: Callable[..., Any] | None, caller: FrameType)
 
 
 def _find_response(frame: FrameType | None) -> Any:
-    """Find the worker's own response object in the frame of the worker that iterates over the body; None elsewhere."""
+    """Return the worker's own response object, from the worker's frame that iterates over the body; None elsewhere."""
     while frame is not None:
         if str(frame.f_globals.get("__name__")).startswith("gunicorn.workers."):
             response = frame.f_locals.get("resp")
@@ -154,7 +157,7 @@ def _is_of_gunicorn(response: Any) -> bool:
 
 
 def note_declined(mode: Handoff, reason: str) -> None:
-    """Say each reason once."""
+    """Log each reason once."""
     if reason not in _declined:
         _declined.add(reason)
         level = logging.WARNING if mode == "on" else logging.INFO
@@ -165,7 +168,11 @@ _declined: set[str] = set()
 
 
 def hand_off(stream: Stream, call: Call, watch: Watch, when_over: Sequence[Callable[[], object]]) -> None:
-    """Take the client out of the server's hands, and go on with its stream."""
+    """Take the client from the server, and go on with its stream. Only on the main loop.
+
+    :param when_over: is called in the background when the stream is over.
+    :raises OSError: where there is no descriptor to be had; then nothing has changed.
+    """
     chunked = call.is_chunked
     writer = SocketWriter(stream, _take_client(call), chunked, watch, when_over)
     watch.watcher = writer
@@ -175,16 +182,16 @@ def hand_off(stream: Stream, call: Call, watch: Watch, when_over: Sequence[Calla
 
 
 def _take_client(call: Call) -> _socket.socket:
-    """The client's socket. The server finds that it has nothing more to write.
+    """Take the client's socket. The server finds that it has nothing more to write.
 
-    :raises OSError: where no descriptor is to be had; then nothing has changed.
+    :raises OSError: where there is no descriptor to be had; then nothing has changed.
     """
     theirs, response = call.client, call.response
-    nobody = _socket.socket() if response is None else None
+    substitute = _socket.socket() if response is None else None
     ours = _socket.socket(theirs.family, theirs.type, theirs.proto, theirs.detach())
     ours.setblocking(False)
-    if nobody is not None:
-        theirs.__init__(fileno=nobody.detach())  # a socket whose client has left, which servers take quietly
+    if substitute is not None:
+        theirs.__init__(fileno=substitute.detach())  # a socket whose client has left, which servers take quietly
     else:
         response.chunked = False  # the last chunk is not its to write
         response.force_close()

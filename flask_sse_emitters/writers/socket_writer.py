@@ -1,7 +1,7 @@
-"""A client that was handed off: its socket, and what writes an emitter's stream to it without the server.
+"""A client that was handed off: its socket, and the writer that writes a stream to it without the server.
 
-All writes happen on the worker's one thread, in code that never switches to another greenlet: the walk over a list, or
-a call by the scheduler. So they exclude each other without a lock.
+All writes happen on the worker's one thread, in code that never switches to another greenlet: a delivery pass over a
+list, or a call by the scheduler. So they exclude each other without a lock.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import errno
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from enum import Enum
 
 from ..errors import CloseReason
 from ..runtime.parking import SLICE
@@ -22,25 +23,33 @@ from ..streams.interfaces import Client
 from ..streams.stream import Stream
 from ..wire.frame import chunk
 
-#: Seconds in which a client is to close its side after the last chunk; then it is closed from here.
-LINGER = 2.0
+#: Seconds in which a client has to close its side after the last chunk; then it is closed from here.
+LINGER_SECONDS = 2.0
 
 #: What a client has sent is read, and dropped, in so many pieces at most before its connection is closed.
-READ_AT_MOST = 8
+MAX_READS = 8
 
-#: A socket that takes nothing, though it was said to have room, is tried again after so many seconds.
-REFUSED = 0.1
+#: A socket that takes nothing, though it was reported to have room, is tried again after so many seconds.
+RETRY_SECONDS = 0.1
 
 _LAST_CHUNK = b"0\r\n\r\n"
 
 
-class SocketWriter:
-    """One client that is written to directly: an outlet of its emitter.
+class SocketState(Enum):
+    """What a socket writer does with its client."""
 
-    :param client: its socket, non-blocking and native.
+    OPEN = "open"  #: it writes the stream
+    FINISHING = "finishing"  #: the last chunk is written, or on its way: then the client is to close its side
+    CLOSED = "closed"  #: it has let go of the client
+
+
+class SocketWriter:
+    """Writes a stream to the socket of its client. All methods only on the main loop, but those of :class:`.Writer`.
+
+    :param client: the socket, non-blocking and native.
     :param chunked: whether the body is sent in chunks: not to HTTP/1.0.
     :param watch: on this socket.
-    :param when_over: what else is to be done, in the background, when the stream is over.
+    :param when_over: is called in the background when the stream is over.
     """
 
     declined: str | None = None
@@ -48,10 +57,9 @@ class SocketWriter:
     __slots__ = (
         "_chunked",
         "_client",
-        "_ends",
-        "_is_over",
+        "_has_room",
         "_rest",
-        "_roomy",
+        "_state",
         "_stream",
         "_timer",
         "_watch",
@@ -71,34 +79,37 @@ class SocketWriter:
         self._chunked = chunked
         self._watch = watch
         self._when_over = tuple(when_over)
+        self._state = SocketState.OPEN
         self._rest: bytes | memoryview = b""  # what the client did not take at once
-        self._roomy = False  # the system says that the client takes more, and has not been put to the test yet
-        self._ends = False  # nothing will come after the rest
-        self._is_over = False
-        self._timer: Timer | None = None  # the end of our patience with a client that does not close its side
+        self._has_room = False  # the system has reported room, and nothing has been written since
+        self._timer: Timer | None = None  # closes a client that does not close its side
 
     @property
     def client(self) -> Client | None:
+        """The socket, for lists; None where it does not take chunks."""
         return self._client if self._chunked else None
 
     def beat(self, payload: bytes) -> None:
+        """Write a heartbeat."""
         self._rest = self._framed(payload)
-        if not self._flush() and not self._is_over:
+        if not self._flush() and self._state is not SocketState.CLOSED:
             self._stream.stall()
 
     def keep(self, data: bytes, sent: int) -> None:
+        """Write the rest of the data, beyond what was sent, once the client takes more."""
         self._rest = memoryview(data)[sent:]
         self._stream.stall()
         SOCKETS.await_room(self._watch)
 
     def lose(self, error: OSError) -> None:
-        # Its traceback would keep the frame of the walk, and with that all clients of its block, until the garbage
+        """End the stream: the client cannot be written to any more."""
+        # Its traceback would keep the frame of the delivery, and with that all clients of its block, until the garbage
         # collector's next full collection: thousands of them, where many leave.
         self._stream.end(CloseReason.DISCONNECTED, error.with_traceback(None))
         self._close()
 
     def begin(self) -> bool:
-        """Write what is there, and from then on what comes; where there is much, for :data:`.SLICE` seconds.
+        """Write what is there, and from then on what comes; where there is much, for a slice of time.
 
         :return: whether there is more to do now.
         """
@@ -106,12 +117,12 @@ class SocketWriter:
         while SCHEDULER.clock() < ends:
             if not self._flush():
                 return False
-            if self._ends:
+            if self._state is SocketState.FINISHING:
                 self._linger()
                 return False
             payload = self._stream.next_output()
             if payload is None:
-                self._end()
+                self._finish()
             elif payload:
                 self._rest = self._framed(payload)
             else:
@@ -119,69 +130,77 @@ class SocketWriter:
         return True
 
     def wake(self) -> None:
+        """Go on writing, soon."""
         SCHEDULER.call_soon(self.begin)
 
     def has_room(self) -> None:
-        self._roomy = True
+        """Go on writing: the system reports that the client takes more."""
+        self._has_room = True
         self.wake()
 
     def wake_with(self, payload: bytes) -> None:
+        """Write this, and go on."""
         self._rest = self._framed(payload)
         if self.begin():
             self.wake()
 
     def cut(self) -> None:
+        """Close the connection, soon."""
         SCHEDULER.call_soon(self._close)
 
     def unsent(self) -> int | None:
+        """Return how many bytes the client has not acknowledged; None where that is unknown."""
         return SOCKETS.unsent(self._watch)
 
     def acknowledged(self) -> int | None:
+        """Return how many bytes the client has acknowledged; None where that is unknown."""
         return SOCKETS.acknowledged(self._watch)
 
     def hung_up(self) -> None:
-        if self._ends:
+        """End the stream: the client has left. After the last chunk that is as it should be."""
+        if self._state is SocketState.FINISHING:
             self._close()
         else:
             self._stream.end(CloseReason.DISCONNECTED, ConnectionResetError(errno.ECONNRESET, "the client left"))
 
     def forked(self) -> None:
+        """Let go of the socket in a forked child."""
         self._client.close()  # the child's descriptor only
 
     def _framed(self, payload: bytes) -> bytes:
         return chunk(payload) if self._chunked else payload
 
     def _flush(self) -> bool:
-        """Write the rest. False where some of it is still there, or the client is not."""
-        if self._is_over:
+        """Write the rest. Return False where some of it is still there, or the client is gone."""
+        if self._state is SocketState.CLOSED:
             return False
-        roomy, self._roomy = self._roomy, False
+        had_room, self._has_room = self._has_room, False
         try:
             while self._rest:
                 sent = self._client.send(self._rest)
                 self._rest = memoryview(self._rest)[sent:] if sent < len(self._rest) else b""
-                roomy = False
+                had_room = False
         except BlockingIOError:
-            self._await_room(refused=roomy)
+            self._await_room(is_refused=had_room)
             return False
         except OSError as error:
             self.lose(error)
             return False
         return True
 
-    def _await_room(self, refused: bool) -> None:
-        """Go on when the client takes more; with a pause where that was said, and was not so.
+    def _await_room(self, is_refused: bool) -> None:
+        """Go on when the client takes more; with a pause where the system has reported room, and takes nothing.
 
-        A system that has no memory left for TCP takes nothing, and says all the time that there is room.
+        A system that has no memory left for TCP takes nothing, and reports room all the time.
         """
-        if refused:
-            SCHEDULER.call_at(SCHEDULER.clock() + REFUSED, lambda: SOCKETS.await_room(self._watch))
+        if is_refused:
+            SCHEDULER.call_at(SCHEDULER.clock() + RETRY_SECONDS, lambda: SOCKETS.await_room(self._watch))
         else:
             SOCKETS.await_room(self._watch)
 
-    def _end(self) -> None:
-        """Nothing more will come: end the body, unless that would tell the client that it missed nothing."""
-        self._ends = True
+    def _finish(self) -> None:
+        """End the body, unless that would tell the client that it missed nothing: nothing more will come."""
+        self._state = SocketState.FINISHING
         reason = self._stream.close_reason
         if reason is None or ENDS[reason].client_sees != "end":
             self._close()
@@ -190,13 +209,13 @@ class SocketWriter:
             self._close_within(self._stream.settings.write_seconds, self._close)
 
     def _linger(self) -> None:
-        """Let the client read to the end and close first: what it has sent would else destroy what it is to read."""
+        """Let the client read to the end and close first: closing with its input unread would lose our last output."""
         with suppress(OSError):
             self._client.shutdown(socket.SHUT_WR)
         self._close_when_taken(self.unsent() or 0, SCHEDULER.clock())
 
     def _close_when_taken(self, unsent: int, since: float) -> None:
-        """Close soon; later, where the client has not got all, and takes something now and then."""
+        """Close soon; later, where the client has not acknowledged everything, and still makes progress."""
 
         def look_again() -> None:
             now = self.unsent() or 0
@@ -207,7 +226,7 @@ class SocketWriter:
             else:
                 self._close_when_taken(unsent, since)
 
-        self._close_within(LINGER, look_again)
+        self._close_within(LINGER_SECONDS, look_again)
 
     def _close_within(self, seconds: float, close: Callable[[], object]) -> None:
         self._cancel_timer()
@@ -220,15 +239,16 @@ class SocketWriter:
             SCHEDULER.cancel(timer)
 
     def _close(self) -> None:
-        if self._is_over:
+        if self._state is SocketState.CLOSED:
             return
-        self._is_over = True
+        was_finishing = self._state is SocketState.FINISHING
+        self._state = SocketState.CLOSED
         self._cancel_timer()
         self._rest = b""
         SOCKETS.forget(self._watch)
-        if self._ends:
+        if was_finishing:
             self._read_what_is_left()
-        with suppress(OSError):  # it is gone; otherwise this reaches the client though a forked child has the socket
+        with suppress(OSError):  # it is gone; else this reaches the client even if a forked child has the socket
             self._client.shutdown(socket.SHUT_RDWR)
         self._client.close()
         self._stream.release(ConnectionAbortedError(errno.ECONNABORTED, "the client left"))
@@ -236,9 +256,9 @@ class SocketWriter:
             SCHEDULER.run(self._do_when_over)
 
     def _read_what_is_left(self) -> None:
-        """What is left unread would make the kernel reset the connection, in place of ending it."""
+        """Read and drop what the client has sent: left unread, it would make the kernel reset the connection."""
         with suppress(OSError):
-            for _ in range(READ_AT_MOST):
+            for _ in range(MAX_READS):
                 if not self._client.recv(65_536):
                     return
 
