@@ -20,7 +20,8 @@ from flask import Flask, request_started, request_tearing_down
 from .config.context import EXTENSION
 from .errors import NotInitialized
 from .extension import SSE
-from .runtime.parking import begin_anew_in_child, guard, pause
+from .runtime.gevent_loop import pause
+from .runtime.parking import begin_anew_in_child, guard
 from .runtime.scheduler import FIGURES, SCHEDULER
 from .runtime.worker_pool import call_and_log
 from .server.app_state import State

@@ -14,7 +14,7 @@ from flask.typing import ResponseReturnValue
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
 from flask_sse_emitters import SSE, SseEmitter, SseEmitters
-from flask_sse_emitters.runtime.parking import is_green
+from flask_sse_emitters.runtime.gevent_loop import is_green
 from flask_sse_emitters.runtime.socket_monitor import SOCKETS
 from flask_sse_emitters.streams.emitter import stream_of
 from flask_sse_emitters.streams.outgoing import WriterState

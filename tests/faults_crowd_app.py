@@ -17,7 +17,8 @@ from flask import Flask, request
 from flask.typing import ResponseReturnValue
 
 from flask_sse_emitters import SSE, SseEmitter, SseEmitters
-from flask_sse_emitters.runtime.parking import guard, is_green, native
+from flask_sse_emitters.runtime.gevent_loop import is_green, unpatched
+from flask_sse_emitters.runtime.parking import guard
 
 app = Flask(__name__)
 app.config.update(json.loads(os.environ.get("CONFIG", "{}")))
@@ -56,7 +57,7 @@ def tick(name: str) -> ResponseReturnValue:
     global _ticking
     every = float(request.args["every"])
     _ticking = every > 0
-    nap = native("time", "sleep")
+    nap = unpatched("time", "sleep")
 
     def run() -> None:
         for number in itertools.count():

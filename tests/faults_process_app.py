@@ -17,7 +17,7 @@ from flask import request
 from flask.typing import ResponseReturnValue
 
 from flask_sse_emitters import SseEmitter
-from flask_sse_emitters.runtime.parking import is_green, native
+from flask_sse_emitters.runtime.gevent_loop import is_green, unpatched
 
 from .channels_app import app, emitters, sse
 from .waiting import PATIENCE
@@ -64,7 +64,7 @@ def fork() -> ResponseReturnValue:
     """
     count, seconds = int(request.args["count"]), float(request.args.get("seconds", 0))
     begin = _CHILDREN[request.args["how"]]
-    nap, over = native("time", "sleep"), threading.Event()
+    nap, over = unpatched("time", "sleep"), threading.Event()
     sent = 0
 
     def broadcast() -> None:

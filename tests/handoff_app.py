@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from flask import Blueprint, Flask, Response, request
 from flask.typing import ResponseReturnValue
 
-from flask_sse_emitters.runtime.parking import native
+from flask_sse_emitters.runtime.gevent_loop import unpatched
 
 from .contract_app import create_app, emitters, journals, lists, make, sse
 
@@ -160,7 +160,7 @@ def fork() -> ResponseReturnValue:
     """A child that holds all descriptors open, until it is killed."""
     child = os.fork()
     if child == 0:
-        native("time", "sleep")(600)
+        unpatched("time", "sleep")(600)
         os._exit(0)
     return {"pid": child}
 

@@ -9,7 +9,7 @@ from collections.abc import Callable  # noqa: E402
 from gevent import sleep, spawn  # noqa: E402
 from gevent.hub import get_hub  # noqa: E402
 
-from flask_sse_emitters.runtime.parking import is_green  # noqa: E402
+from flask_sse_emitters.runtime.gevent_loop import is_green  # noqa: E402
 
 from .stress import churn_and_send, publish_to_streams  # noqa: E402
 

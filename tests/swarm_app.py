@@ -13,7 +13,7 @@ from flask import Flask, request
 from flask.typing import ResponseReturnValue
 
 from flask_sse_emitters import SSE, BrokerUnavailable
-from flask_sse_emitters.runtime.parking import is_green, native
+from flask_sse_emitters.runtime.gevent_loop import is_green, unpatched
 
 CHANNELS = ("a", "b", "c", "d", "e")
 
@@ -30,7 +30,7 @@ sse.authorizer(lambda _: True)
 #: What was published: channel, id, name and data of each event, in the order of each thread.
 published: list[list[tuple[str, str, str | None, str]]] = []
 errors: list[str] = []
-_guard = native("_thread", "allocate_lock")()
+_guard = unpatched("_thread", "allocate_lock")()
 
 
 @app.before_request
@@ -38,7 +38,7 @@ def leave_little_room() -> None:
     """Make the system's buffer for this client as small as it asks for, so that a slow one meets its end."""
     room = request.args.get("room", type=int)
     if room is not None:
-        kind, option = native("socket", "SOL_SOCKET"), native("socket", "SO_SNDBUF")
+        kind, option = unpatched("socket", "SOL_SOCKET"), unpatched("socket", "SO_SNDBUF")
         request.environ["gunicorn.socket"].setsockopt(kind, option, room)
 
 
@@ -72,7 +72,7 @@ def publish() -> ResponseReturnValue:
         if is_green() and number % 2:
             from gevent import get_hub
 
-            get_hub().threadpool.spawn(run, number, native("time", "sleep"))
+            get_hub().threadpool.spawn(run, number, unpatched("time", "sleep"))
         else:
             threading.Thread(target=run, args=(number, time.sleep), daemon=True).start()
     return "", 204

@@ -241,7 +241,7 @@ class Outlet:
 
 def test_counting_many_streams_lets_others_run(monkeypatch: pytest.MonkeyPatch) -> None:
     turns: list[int] = []
-    monkeypatch.setattr(streams_module, "give_way_in_time", lambda: turns.append(1))
+    monkeypatch.setattr(streams_module, "yield_if_due", lambda: turns.append(1))
     streams = StreamRegistry(DEFAULTS)
     for _ in range(10 * streams_module.COUNTED_AT_ONCE):
         streams.admit(SseEmitter())

@@ -20,7 +20,7 @@ from flask_sse_emitters.brokers.memory import MemoryBroker
 from flask_sse_emitters.channels.channel import Channels
 from flask_sse_emitters.channels.replay import Replay
 from flask_sse_emitters.channels.subscription import Feed
-from flask_sse_emitters.runtime.parking import SLICE
+from flask_sse_emitters.runtime.gevent_loop import TIME_SLICE_SECONDS
 from flask_sse_emitters.runtime.scheduler import SCHEDULER
 from flask_sse_emitters.runtime.socket_monitor import SOCKETS
 from flask_sse_emitters.streams.emitter import stream_of
@@ -464,7 +464,7 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> Iterator[SseEmitter]:
         monkeypatch.setattr(module, "SCHEDULER", scheduler)
 
     def next_output(_stream: Stream, **_: object) -> bytes:
-        scheduler.now += 2 * SLICE
+        scheduler.now += 2 * TIME_SLICE_SECONDS
         return b"x"
 
     monkeypatch.setattr(Stream, "next_output", next_output)
@@ -487,7 +487,7 @@ def test_stream_with_much_to_give_has_others_run_after_a_slice(
     slow: SseEmitter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given_way: list[None] = []
-    monkeypatch.setattr(wsgi, "give_way", lambda: given_way.append(None))
+    monkeypatch.setattr(wsgi, "yield_now", lambda: given_way.append(None))
     stream = ResponseBody(stream_of(slow), b": hello\n\n", {}, "off")
     pieces = [next(stream) for _ in range(5)]
     assert len(pieces) - 1 == len(given_way)

@@ -377,12 +377,12 @@ def test_what_is_raised_in_a_helper_while_it_gives_way_ends_no_helper(
 ) -> None:
     """A timeout of gevent that a callback has begun and left behind, say."""
 
-    def give_way() -> None:
+    def yield_now() -> None:
         raise TimeoutError("left behind")
 
-    monkeypatch.setattr(lanes, "give_way", give_way)
+    monkeypatch.setattr(lanes, "yield_now", yield_now)
     monkeypatch.setattr(lanes, "is_green", lambda: True)
-    monkeypatch.setattr(lanes, "SLICE", -1.0)
+    monkeypatch.setattr(lanes, "TIME_SLICE_SECONDS", -1.0)
     scheduler, called = Scheduler(), list[int]()
     for number in range(MAX_HELPERS[CALLBACKS] + 1):
         scheduler.run(lambda number=number: called.append(number))  # type: ignore[misc]

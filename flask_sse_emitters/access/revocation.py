@@ -24,7 +24,8 @@ from ..brokers import Broker, Start
 from ..brokers.event_log import Bounds, Log, new_epoch
 from ..config.settings import DEFAULTS
 from ..errors import BrokerUnavailable
-from ..runtime.parking import begin_anew_in_child, give_way, guard
+from ..runtime.gevent_loop import yield_now
+from ..runtime.parking import begin_anew_in_child, guard
 from ..runtime.scheduler import RULES, SCHEDULER
 from ..streams.registry.open_streams import StreamRegistry
 from ..streams.stream import Stream
@@ -180,7 +181,7 @@ class Revocations:
         for number, stream in enumerate(found, 1):
             stream.end_with_retry(drops_pending=True)
             if not number % AT_ONCE:
-                give_way()
+                yield_now()
 
     def _find(self, revocation: Revocation) -> list[Stream]:
         if revocation.identity is None:

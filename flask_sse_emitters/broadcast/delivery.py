@@ -17,7 +17,8 @@ from itertools import islice
 from time import monotonic
 from typing import Any, NamedTuple
 
-from ..runtime.parking import SLICE, begin_anew_in_child, give_way_in_time, guard, on_main_loop, pause
+from ..runtime.gevent_loop import TIME_SLICE_SECONDS, on_main_loop, pause, yield_if_due
+from ..runtime.parking import begin_anew_in_child, guard
 from ..runtime.scheduler import SCHEDULER
 from ..streams.emitter import SseEmitter, stream_of
 from ..streams.interfaces import DirectWriter, Registry
@@ -203,7 +204,7 @@ class Delivery:
         if seconds := self.back_pressure():
             pause(seconds)
         else:
-            give_way_in_time()
+            yield_if_due()
 
     def _append(self, frame: Frame | None, members: tuple[Member, ...]) -> None:
         if self._outbox is _EMPTY:
@@ -240,7 +241,7 @@ class Delivery:
 
         :return: whether there is more to deliver.
         """
-        slice_ends = monotonic() + SLICE
+        slice_ends = monotonic() + TIME_SLICE_SECONDS
         while clients > 0:
             if self._position >= len(self._targets) and not self._begin_pass():
                 return False

@@ -16,7 +16,8 @@ from ..brokers import Broker
 from ..brokers.event_log import Bounds
 from ..config.settings import CHANCE, Duration, Settings
 from ..errors import BrokerUnavailable, InvalidChannel, InvalidEvent
-from ..runtime.parking import begin_anew_in_child, give_way_in_time, guard
+from ..runtime.gevent_loop import yield_if_due
+from ..runtime.parking import begin_anew_in_child, guard
 from ..runtime.scheduler import SCHEDULER
 from ..streams.emitter import SseEmitter, stream_of
 from ..streams.registry.identity import Reader, check_identity
@@ -214,7 +215,7 @@ class Channels:
             said = {"channel": name, "id": event_id, "event": frame.name, "size": len(frame.payload)}
             signals.tell(signals.event_published, self._app, seconds=seconds, **said)
         if feed is None:
-            give_way_in_time()
+            yield_if_due()
         else:
             feed.wait_for_room()
         return event_id

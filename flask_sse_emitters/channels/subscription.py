@@ -14,7 +14,7 @@ from ..broadcast.member import Member, MemberState
 from ..brokers import Broker, Start
 from ..brokers.event_log import Log
 from ..config.settings import Settings
-from ..runtime.parking import give_way
+from ..runtime.gevent_loop import yield_now
 from ..streams.emitter import SseEmitter
 from ..streams.stream import Stream
 from ..wire.frame import Frame
@@ -144,7 +144,7 @@ class Feed(Delivery):
         for count, member in enumerate(members, 1):
             member.stream.end_with_retry()
             if not count % SENT_BACK_AT_ONCE:
-                give_way()
+                yield_now()
         while early := self._take_early(ear, start):
             self.put(early)
         self._wake_waiting()

@@ -20,7 +20,8 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import closing, suppress
 
-from .parking import SLICE, begin_anew_in_child, give_way, guard, native, on_main_loop, parker
+from .gevent_loop import TIME_SLICE_SECONDS, on_main_loop, unpatched, yield_now
+from .parking import begin_anew_in_child, guard, parker
 from .selecting import Selector, selector
 from .worker_pool import Lane, call_and_log
 
@@ -231,12 +232,12 @@ class Scheduler:
         return rest
 
     def _call_due(self) -> None:
-        slices, slice_ends = 0, time.monotonic() + SLICE
+        slices, slice_ends = 0, time.monotonic() + TIME_SLICE_SECONDS
         while slices < SLICES and (call := self._next_call()) is not None:
             if call_and_log(call) is True:
                 self._soon.append(call)
             if (now := time.monotonic()) > slice_ends:
-                give_way()
+                yield_now()
                 slices, slice_ends = slices + 1, _slice_ends(now, time.monotonic())
 
     def _next_call(self) -> Callable[[], object] | None:
@@ -286,14 +287,14 @@ class Scheduler:
 
 def _slice_ends(gave_way: float, came_back: float) -> float:
     """When to give way again: a slice of time is nothing where a turn of the others takes a hundred."""
-    return came_back + min(max(SLICE, SHARE * (came_back - gave_way)), LONGEST_SLICE)
+    return came_back + min(max(TIME_SLICE_SECONDS, SHARE * (came_back - gave_way)), LONGEST_SLICE)
 
 
 class Bell:
     """Wakes a thread that waits for descriptors. Rung from any thread, also from one that gevent knows nothing of."""
 
     def __init__(self) -> None:
-        self._inner, self._outer = native("socket", "socketpair")()
+        self._inner, self._outer = unpatched("socket", "socketpair")()
         self._inner.setblocking(False)
         self._outer.setblocking(False)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any, Protocol
 
-from .parking import give_way, is_green
+from .gevent_loop import is_green, yield_now
 
 
 class Selector(Protocol):
@@ -88,7 +88,7 @@ class _GreenletSelector:
 
     def _sleep(self, seconds: float | None) -> None:
         if seconds == 0:
-            give_way()
+            yield_now()
             return
         timer = None if seconds is None else self._loop.timer(max(seconds, 0.001))  # libuv knows no less
         self._sleeps = True

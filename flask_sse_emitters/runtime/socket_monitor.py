@@ -16,7 +16,8 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
-from .parking import begin_anew_in_child, guard, native
+from .gevent_loop import unpatched
+from .parking import begin_anew_in_child, guard
 from .scheduler import SCHEDULER
 
 if sys.platform != "win32":
@@ -203,7 +204,7 @@ SOCKETS = Sockets()
 
 def _new_epoll() -> tuple[epoll | None, OSError | None]:
     try:
-        instance: epoll = native("select", "epoll")()
+        instance: epoll = unpatched("select", "epoll")()
     except AttributeError:  # this system has none
         return None, None
     except OSError as error:  # it has no descriptor for one now
@@ -238,7 +239,7 @@ def put_out_of_reach(descriptor: int) -> None:
     """
     with suppress(OSError):
         if not _nowhere:
-            _nowhere.append(native("select", "epoll")())  # it takes one descriptor, and has nothing to wait for
+            _nowhere.append(unpatched("select", "epoll")())  # it takes one descriptor, and has nothing to wait for
         os.dup2(_nowhere[0].fileno(), descriptor, inheritable=False)
 
 

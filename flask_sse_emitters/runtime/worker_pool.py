@@ -10,7 +10,8 @@ from collections.abc import Callable
 from typing import TypeVar
 from weakref import WeakMethod
 
-from .parking import SLICE, give_way, guard, is_green
+from .gevent_loop import TIME_SLICE_SECONDS, is_green, yield_now
+from .parking import guard
 
 log = logging.getLogger("flask_sse_emitters.lanes")
 
@@ -81,13 +82,13 @@ class Lane:
     def _help(self) -> None:
         with self._guard:
             self._coming -= 1
-        slice_ends = time.monotonic() + SLICE
+        slice_ends = time.monotonic() + TIME_SLICE_SECONDS
         while (job := self._next()) is not None:
             call_and_log(job)
             del job
             if time.monotonic() > slice_ends and is_green():  # threads are made to, greenlets are not
-                call_and_log(give_way)  # a job may have left a timeout behind, which is raised in here
-                slice_ends = time.monotonic() + SLICE
+                call_and_log(yield_now)  # a job may have left a timeout behind, which is raised in here
+                slice_ends = time.monotonic() + TIME_SLICE_SECONDS
 
     def _next(self) -> Callable[[], object] | None:
         with self._guard:

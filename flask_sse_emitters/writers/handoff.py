@@ -20,7 +20,7 @@ from types import FrameType
 from typing import Any
 
 from ..config.settings import Handoff
-from ..runtime.parking import is_green
+from ..runtime.gevent_loop import is_green
 from ..runtime.socket_monitor import Watch
 from ..streams.stream import Stream
 from .socket_writer import SocketWriter

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from ..config.settings import Handoff
 from ..errors import CloseReason
-from ..runtime.parking import SLICE, give_way, parker
+from ..runtime.gevent_loop import TIME_SLICE_SECONDS, yield_now
+from ..runtime.parking import parker
 from ..runtime.scheduler import SCHEDULER
 from ..runtime.socket_monitor import SOCKETS, Watch, put_out_of_reach
 from ..streams.ends import ENDS
@@ -89,14 +90,14 @@ class ResponseBody:
             if self._asleep:
                 self._asleep = False
                 given = self._parker.park()
-                self._slice_ends = SCHEDULER.clock() + SLICE
+                self._slice_ends = SCHEDULER.clock() + TIME_SLICE_SECONDS
                 if given:
                     return given
             payload = None if self._stream is None else self._stream.next_output()
             if payload:
                 if SCHEDULER.clock() > self._slice_ends:  # a write does not give way while the socket takes everything
-                    give_way()
-                    self._slice_ends = SCHEDULER.clock() + SLICE
+                    yield_now()
+                    self._slice_ends = SCHEDULER.clock() + TIME_SLICE_SECONDS
                 return payload
             if payload is None:
                 raise self._end()

@@ -14,7 +14,7 @@ from contextlib import suppress
 from enum import Enum
 
 from ..errors import CloseReason
-from ..runtime.parking import SLICE
+from ..runtime.gevent_loop import TIME_SLICE_SECONDS
 from ..runtime.scheduler import SCHEDULER, Timer
 from ..runtime.socket_monitor import SOCKETS, Watch
 from ..runtime.worker_pool import call_and_log
@@ -113,7 +113,7 @@ class SocketWriter:
 
         :return: whether there is more to do now.
         """
-        ends = SCHEDULER.clock() + SLICE
+        ends = SCHEDULER.clock() + TIME_SLICE_SECONDS
         while SCHEDULER.clock() < ends:
             if not self._flush():
                 return False

@@ -16,7 +16,8 @@ from typing import Any
 import redis
 
 from ...errors import BrokerUnavailable, UnsupportedWorker
-from ...runtime.parking import begin_anew_in_child, is_green
+from ...runtime.gevent_loop import is_green
+from ...runtime.parking import begin_anew_in_child
 from ...runtime.worker_pool import weakly
 from ...wire.frame import Frame
 from ..base import Broker, Listener, Published, Start

@@ -24,7 +24,8 @@ from redis.exceptions import NoScriptError, RedisClusterException
 from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelConnectionPool
 
-from ...runtime.parking import guard, is_green, native
+from ...runtime.gevent_loop import is_green, unpatched
+from ...runtime.parking import guard
 from .errors import before_sending
 from .url import Address
 
@@ -206,7 +207,7 @@ class Clients:
     def __init__(self, address: Address) -> None:
         self._address = address
         self._guard = guard()
-        self._local = native("_thread", "_local")()  # gevent's sockets belong to the event loop of one system thread
+        self._local = unpatched("_thread", "_local")()  # gevent's sockets belong to the event loop of one system thread
         self._shared: Client | None = None
 
     def get(self) -> Client:

@@ -79,11 +79,11 @@ class Presence:
         is_new = self._changed or not self.is_known or self._figures is not None
         return self._tell_at if is_new else self._confirm_at
 
-    def tell(self, client: Client, channels: Collection[str], now: float, breathe: Callable[[], object]) -> None:
+    def tell(self, client: Client, channels: Collection[str], now: float, yield_now: Callable[[], object]) -> None:
         """Tell Redis what has changed, or all where it knows none, if that is due.
 
         :param channels: all that have clients here, and maybe some that had.
-        :param breathe: is called between commands.
+        :param yield_now: is called between commands.
         :raises redis.RedisError: where Redis cannot be reached.
         """
         if now < self.due:
@@ -100,7 +100,7 @@ class Presence:
         if not self.is_known:
             changed = dict.fromkeys([*changed, *list(channels)])
         try:
-            known = self._tell(client, list(changed), figures, breathe)
+            known = self._tell(client, list(changed), figures, yield_now)
         except (redis.RedisError, OSError) as error:  # it cannot be written to: events may come all the same
             is_away = not isinstance(error, redis.ResponseError)
             if is_away and not client.is_cluster:
@@ -138,7 +138,7 @@ class Presence:
             self._finds_figures = False
 
     def _tell(
-        self, client: Client, channels: Sequence[str], about: Sequence[Any], breathe: Callable[[], object]
+        self, client: Client, channels: Sequence[str], about: Sequence[Any], yield_now: Callable[[], object]
     ) -> bool:
         """:return: whether Redis knows of all clients here now."""
         known = self._is_listed = True
@@ -154,5 +154,5 @@ class Presence:
             ]
             was_there = client.run(COUNT, self._keys, arguments)
             known = known and bool(was_there or begins or index)
-            breathe()
+            yield_now()
         return known

@@ -24,7 +24,8 @@ from typing import Any, TypeGuard
 import redis
 
 from ...config.settings import CHANCE
-from ...runtime.parking import SLICE, give_way, guard, in_hub, is_green, parker, pause
+from ...runtime.gevent_loop import TIME_SLICE_SECONDS, in_hub, is_green, pause, yield_now
+from ...runtime.parking import guard, parker
 from ...runtime.scheduler import SCHEDULER, Bell
 from ...runtime.worker_pool import call_and_log
 from ...wire.frame import BATCH_BYTES, Frame
@@ -347,7 +348,7 @@ class _Session:
                 self._due = ear._let_go()
                 self._want(ear._take_changed())
                 self._look()
-                ear._presence.tell(self._client, self._topics, now, _breathe)
+                ear._presence.tell(self._client, self._topics, now, _yield_on_greenlets)
                 self._forget_old(now)
 
     def _mind_silence(self, now: float, has_heard: bool) -> None:
@@ -406,15 +407,15 @@ class _Session:
         connection, names = self._connection, self._names
         topic: Topic | None = None
         told: list[Told] = []  # of this topic: in the order in which all was published
-        some, slices, ends = False, 0, time.monotonic() + SLICE
+        some, slices, ends = False, 0, time.monotonic() + TIME_SLICE_SECONDS
         while slices < SLICES and connection.can_read(0):
             kind, name, data = (*connection.read_response(), None)[:3]
             some = True
             if time.monotonic() > ends:
                 self._tell(topic, told)
                 told = []
-                _breathe()
-                slices, ends = slices + 1, time.monotonic() + SLICE
+                _yield_on_greenlets()
+                slices, ends = slices + 1, time.monotonic() + TIME_SLICE_SECONDS
             found = self._topics.get(names.channel(name)) if kind in (b"subscribe", b"message") else None
             if found is not topic:
                 self._tell(topic, told)
@@ -469,7 +470,7 @@ class _Session:
         for each in told:
             if frames and room < len(each.frame.payload):
                 self._pass_on(topic, frames)
-                give_way()
+                yield_now()
                 frames, room = [], BATCH_BYTES
             frames.append(self._keep(topic, topic.log, each, is_sure))
             room -= len(each.frame.payload)
@@ -545,14 +546,14 @@ class _Session:
     def _take_answers(
         self, topics: Sequence[Topic], answers: Sequence[Any], waiting: dict[Topic, list[Callable[[], object]]]
     ) -> None:
-        ends = time.monotonic() + SLICE
+        ends = time.monotonic() + TIME_SLICE_SECONDS
         for topic, answer in zip(topics, answers, strict=True):
             if topic is self._ear.first or self._take_answer(topic, answer):
                 for call in waiting.pop(topic):
                     call_and_log(call)
             if time.monotonic() > ends:
-                _breathe()
-                ends = time.monotonic() + SLICE
+                _yield_on_greenlets()
+                ends = time.monotonic() + TIME_SLICE_SECONDS
 
     def _take_when_looked(self, topic: Topic) -> list[Callable[[], object]]:
         with self._ear._guard:
@@ -672,7 +673,7 @@ def _is_full(answer: Any) -> bool:
     return isinstance(answer, redis.ResponseError) and "command not allowed when used memory" in str(answer)
 
 
-def _breathe() -> None:
+def _yield_on_greenlets() -> None:
     """Where threads are greenlets, nobody else gets anywhere while there is always something to read."""
     if is_green():
-        give_way()
+        yield_now()

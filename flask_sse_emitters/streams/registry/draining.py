@@ -14,7 +14,7 @@ from functools import cache
 from itertools import islice
 
 from ...errors import CloseReason
-from ...runtime.parking import in_hub, pause
+from ...runtime.gevent_loop import in_hub, pause
 from ...runtime.scheduler import SCHEDULER
 from ...runtime.socket_monitor import SOCKETS
 from ...runtime.worker_pool import call_and_log

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 from ... import signals
 from ...config.settings import Settings
 from ...errors import CloseReason, TooManyClients
-from ...runtime.parking import begin_anew_in_child, give_way_in_time, guard
+from ...runtime.gevent_loop import yield_if_due
+from ...runtime.parking import begin_anew_in_child, guard
 from ...runtime.scheduler import SCHEDULER, Scheduler
 from ..emitter import SseEmitter, stream_of
 from ..outgoing import WriterState
@@ -184,7 +185,7 @@ class StreamRegistry:
         handed_off, declined, late = 0, Counter[str](), []
         for number, stream in enumerate(streams):
             if not number % COUNTED_AT_ONCE:
-                give_way_in_time()
+                yield_if_due()
             outgoing = stream.outgoing
             handed_off += outgoing.direct is not None
             writer = outgoing.writer
