@@ -20,8 +20,9 @@ from flask import Flask, request_started, request_tearing_down
 from .config.context import EXTENSION
 from .errors import NotInitialized
 from .extension import SSE
+from .runtime.fork import reset_after_fork
 from .runtime.gevent_loop import pause
-from .runtime.parking import begin_anew_in_child, guard
+from .runtime.parking import guard
 from .runtime.scheduler import FIGURES, SCHEDULER
 from .runtime.worker_pool import call_and_log
 from .server.app_state import State
@@ -94,8 +95,8 @@ class SseMetrics:
         self._folder = os.environ.get(_FOLDER) or None  # empty: a unit or a Compose file means unset
         if self._folder is not None:
             self._check_shared(self._folder)
-        self._begin_anew()
-        begin_anew_in_child(self)
+        self._reset()
+        reset_after_fork(self._reset)
         self._register(registry)
         app = self._state._app
         app.extensions.setdefault(f"{EXTENSION}_metrics", []).append(self)  # signals know it weakly
@@ -107,7 +108,7 @@ class SseMetrics:
             _all.add(self)
             _write_at_exit()
 
-    def _begin_anew(self) -> None:
+    def _reset(self) -> None:
         self._guard = guard()
         self._latencies = [0] * (len(BUCKETS) + 1)  # how many, by the index of their bucket
         self._latency = 0.0  # seconds of all of them

@@ -49,7 +49,7 @@ class Background(ManualScheduler):
     def begin(self) -> None:
         self.now = 1000.0
         self.jobs.clear()
-        self._begin_anew()
+        self._reset()
 
     def serve(self) -> None:
         """What is to be called soon."""

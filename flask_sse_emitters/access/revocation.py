@@ -24,8 +24,9 @@ from ..brokers import Broker, Start
 from ..brokers.event_log import Bounds, Log, new_epoch
 from ..config.settings import DEFAULTS
 from ..errors import BrokerUnavailable
+from ..runtime.fork import reset_after_fork
 from ..runtime.gevent_loop import yield_now
-from ..runtime.parking import begin_anew_in_child, guard
+from ..runtime.parking import guard
 from ..runtime.scheduler import RULES, SCHEDULER
 from ..streams.registry.open_streams import StreamRegistry
 from ..streams.stream import Stream
@@ -93,10 +94,10 @@ class Revocations:
         self._streams = streams
         self._members = members
         self._ask_again = ask_again
-        self._begin_anew()
-        begin_anew_in_child(self)
+        self._reset()
+        reset_after_fork(self._reset)
 
-    def _begin_anew(self) -> None:
+    def _reset(self) -> None:
         self._guard = guard()
         self._process = new_epoch() + new_epoch()
         self._ear: _Ear | None = None

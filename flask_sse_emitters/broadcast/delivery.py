@@ -17,8 +17,9 @@ from itertools import islice
 from time import monotonic
 from typing import Any, NamedTuple
 
+from ..runtime.fork import reset_after_fork
 from ..runtime.gevent_loop import TIME_SLICE_SECONDS, on_main_loop, pause, yield_if_due
-from ..runtime.parking import begin_anew_in_child, guard
+from ..runtime.parking import guard
 from ..runtime.scheduler import SCHEDULER
 from ..streams.emitter import SseEmitter, stream_of
 from ..streams.interfaces import DirectWriter, Registry
@@ -85,10 +86,10 @@ class Delivery:
     _outbox: deque[QueuedEvent]
 
     def __init__(self) -> None:
-        self._begin_anew()
-        begin_anew_in_child(self)
+        self._reset()
+        reset_after_fork(self._reset)
 
-    def _begin_anew(self) -> None:
+    def _reset(self) -> None:
         self.lock = guard()
         self.members = CopyOnWriteList()
         self.number = 0  #: of the newest event that was sent

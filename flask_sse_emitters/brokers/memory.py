@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..config.settings import DEFAULTS
-from ..runtime.parking import begin_anew_in_child, guard
+from ..runtime.fork import reset_after_fork
+from ..runtime.parking import guard
 from ..runtime.scheduler import SCHEDULER, Scheduler
 from ..runtime.worker_pool import weakly
 from ..wire.frame import Frame
@@ -38,8 +39,8 @@ class MemoryBroker(Broker):
         if url.rstrip("/") != "memory:":
             raise ValueError(f"memory:// takes nothing more, as in {url!r}")
         self._scheduler = scheduler
-        self._begin_anew()
-        begin_anew_in_child(self)
+        self._reset()
+        reset_after_fork(self._reset)
 
     def publish(self, channel: str, frame: Frame, bounds: Bounds | None, key: str | None = None) -> Published:
         published = None
@@ -77,7 +78,7 @@ class MemoryBroker(Broker):
             self._records.clear()
             self._epoch = new_epoch()  # what is still published gets no id that was given before
 
-    def _begin_anew(self) -> None:
+    def _reset(self) -> None:
         self._guard = guard()
         self._records: dict[str, _Record] = {}
         self._epoch = new_epoch()

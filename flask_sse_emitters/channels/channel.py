@@ -16,8 +16,9 @@ from ..brokers import Broker
 from ..brokers.event_log import Bounds
 from ..config.settings import CHANCE, Duration, Settings
 from ..errors import BrokerUnavailable, InvalidChannel, InvalidEvent
+from ..runtime.fork import reset_after_fork
 from ..runtime.gevent_loop import yield_if_due
-from ..runtime.parking import begin_anew_in_child, guard
+from ..runtime.parking import guard
 from ..runtime.scheduler import SCHEDULER
 from ..streams.emitter import SseEmitter, stream_of
 from ..streams.registry.identity import Reader, check_identity
@@ -168,12 +169,12 @@ class Channels:
         self._options = options
         self._streams = streams
         self._is_closed = False
-        self._begin_anew()
-        begin_anew_in_child(self)
+        self._reset()
+        reset_after_fork(self._reset)
 
-    def _begin_anew(self) -> None:
+    def _reset(self) -> None:
         for feed in getattr(self, "_feeds", {}).values():
-            feed._begin_anew()
+            feed._reset()
         self._guard = guard()
         self.published = 0  #: events, by this process
         self._confirmed = self._failed = 0  # attempts to publish

@@ -41,10 +41,10 @@ class Feed(Delivery):
         self._broker = broker
         self.settings = settings
         self._before = before
-        self._begin_anew()  # in a forked child as well: its channels see to that
+        self._reset()  # in a forked child as well: its channels see to that
 
-    def _begin_anew(self) -> None:
-        super()._begin_anew()
+    def _reset(self) -> None:
+        super()._reset()
         #: What is kept of the channel; None until it is known.
         self.log: Log | None = None
         #: Of the newest event when this was known.

@@ -11,12 +11,11 @@ itself be waiting (measured with gevent 26.9: four of each deadlocked). So the t
 
 from __future__ import annotations
 
-import os
 import threading
 from itertools import count
 from typing import Protocol
-from weakref import WeakSet
 
+from .fork import reset_after_fork
 from .gevent_loop import GreenletParker, is_green, unpatched
 
 #: So many guards are shared.
@@ -61,11 +60,20 @@ def shared_guard() -> Guard:
     A walk over thousands of clients takes the guard of each: one of its own for each would be somewhere else in memory
     every time, and cost more than all that is done under it.
     """
-    return _shared[next(_turn) % SHARED_GUARDS]
+    return _shared.next()
 
 
-def _make_shared() -> list[Guard]:
-    return [guard() for _ in range(SHARED_GUARDS)]
+class _SharedGuards:
+    def __init__(self) -> None:
+        self._turn = count()
+        self._reset()
+        reset_after_fork(self._reset)
+
+    def next(self) -> Guard:
+        return self._guards[next(self._turn) % SHARED_GUARDS]
+
+    def _reset(self) -> None:
+        self._guards = [guard() for _ in range(SHARED_GUARDS)]
 
 
 def parker() -> Parker:
@@ -94,30 +102,4 @@ class _ThreadParker:
         self._lock.release()
 
 
-_turn = count()
-_shared = _make_shared()
-
-
-class _BeginsAnew(Protocol):
-    def _begin_anew(self) -> None: ...
-
-
-def begin_anew_in_child(thing: _BeginsAnew) -> None:
-    """Have a forked child begin anew with this: it has none of its parent's threads, connections and clients.
-
-    Nor does anybody there let go of the guards that others held at the fork.
-    """
-    _to_begin_anew.add(thing)
-
-
-_to_begin_anew: WeakSet[_BeginsAnew] = WeakSet()
-
-
-def _in_child() -> None:
-    _shared[:] = _make_shared()
-    for thing in list(_to_begin_anew):
-        thing._begin_anew()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_in_child)
+_shared = _SharedGuards()

@@ -20,8 +20,9 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import closing, suppress
 
+from .fork import reset_after_fork
 from .gevent_loop import TIME_SLICE_SECONDS, on_main_loop, unpatched, yield_now
-from .parking import begin_anew_in_child, guard, parker
+from .parking import guard, parker
 from .selecting import Selector, selector
 from .worker_pool import Lane, call_and_log
 
@@ -79,8 +80,8 @@ class Scheduler:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
-        self._begin_anew()
-        begin_anew_in_child(self)
+        self._reset()
+        reset_after_fork(self._reset)
 
     def call_at(self, when: float, call: Callable[[], object]) -> Timer:
         """Call on the background thread once the clock shows this time. O(log n). The call must not block."""
@@ -144,7 +145,7 @@ class Scheduler:
             self._readers.append((descriptor, call))
         self._wake()
 
-    def _begin_anew(self) -> None:
+    def _reset(self) -> None:
         if self._descriptors is not None:  # before them: gevent's event loop aborts where it looks at what is closed
             self._descriptors.close()
         if self._bell is not None:

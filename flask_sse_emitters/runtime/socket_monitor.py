@@ -16,8 +16,9 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
+from .fork import reset_after_fork
 from .gevent_loop import unpatched
-from .parking import begin_anew_in_child, guard
+from .parking import guard
 from .scheduler import SCHEDULER
 
 if sys.platform != "win32":
@@ -81,8 +82,8 @@ class Sockets:
     def __init__(self) -> None:
         self._watches: dict[int, Watch] = {}  # by descriptor
         self._said: set[str] = set()  # why some cannot be watched
-        self._begin_anew()
-        begin_anew_in_child(self)
+        self._reset()
+        reset_after_fork(self._reset)
 
     def watch(self, descriptor: int, watcher: Watcher) -> Watch:
         """Tell the watcher when the client at this socket has left."""
@@ -147,7 +148,7 @@ class Sockets:
     def __len__(self) -> int:
         return len(self._watches)
 
-    def _begin_anew(self) -> None:
+    def _reset(self) -> None:
         if self._epoll is not None:
             self._epoll.close()  # of the child's descriptor only; the parent watches on
         _nowhere.clear()

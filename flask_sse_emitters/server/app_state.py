@@ -21,7 +21,8 @@ from ..brokers import Broker, broker_of
 from ..channels.channel import Channels, Options
 from ..config.hints import lifetime_hint
 from ..config.settings import Settings
-from ..runtime.parking import begin_anew_in_child, guard
+from ..runtime.fork import reset_after_fork
+from ..runtime.parking import guard
 from ..runtime.scheduler import SCHEDULER
 from ..streams.emitter import SseEmitter
 from ..streams.registry.limits import OTHER_FILES, file_limit
@@ -58,15 +59,15 @@ class State:
         self.warnings: list[str] = []
         self._lifetime_warned = False
         self._app = app
-        self._begin_anew()
-        begin_anew_in_child(self)
+        self._reset()
+        reset_after_fork(self._reset)
         self._response_class = app.response_class
         self._streaming_class = streaming(app.response_class)
         for hint in hints:
             self._warn(hint)
         self._check_workers(worker_count())
 
-    def _begin_anew(self) -> None:
+    def _reset(self) -> None:
         self._has_begun = False
         self._since = time.time()
         self._guard = guard()

@@ -16,7 +16,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ..config.settings import CHANCE
-from ..runtime.parking import begin_anew_in_child, guard
+from ..runtime.fork import reset_after_fork
+from ..runtime.parking import guard
 from ..streams.emitter import SseEmitter, stream_of
 from ..streams.outgoing import WriterState
 from ..wire.event import Event
@@ -63,10 +64,10 @@ class Probes:
     """The streams that have comments written now. Any thread may call."""
 
     def __init__(self) -> None:
-        self._begin_anew()
-        begin_anew_in_child(self)
+        self._reset()
+        reset_after_fork(self._reset)
 
-    def _begin_anew(self) -> None:
+    def _reset(self) -> None:
         self._guard = guard()
         self._count = 0
 

@@ -16,8 +16,8 @@ from typing import Any
 import redis
 
 from ...errors import BrokerUnavailable, UnsupportedWorker
+from ...runtime.fork import reset_after_fork
 from ...runtime.gevent_loop import is_green
-from ...runtime.parking import begin_anew_in_child
 from ...runtime.worker_pool import weakly
 from ...wire.frame import Frame
 from ..base import Broker, Listener, Published, Start
@@ -51,8 +51,8 @@ class RedisBroker(Broker):
             raise ValueError(f"{error}: give a URL such as redis://localhost:6379/0") from error
         self._names = Names(prefix, self._address.db)
         self._seconds = publish_seconds
-        self._begin_anew()
-        begin_anew_in_child(self)
+        self._reset()
+        reset_after_fork(self._reset)
 
     def publish(self, channel: str, frame: Frame, bounds: Bounds | None, key: str | None = None) -> Published:
         keys = self._names.keys(channel, key)
@@ -112,7 +112,7 @@ class RedisBroker(Broker):
         self._ear.await_end()
         self._clients.close()
 
-    def _begin_anew(self) -> None:
+    def _reset(self) -> None:
         if (before := getattr(self, "_ear", None)) is not None:
             before.abandon()
         self._known = KnownEvents()

@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 from ... import signals
 from ...config.settings import Settings
 from ...errors import CloseReason, TooManyClients
+from ...runtime.fork import reset_after_fork
 from ...runtime.gevent_loop import yield_if_due
-from ...runtime.parking import begin_anew_in_child, guard
+from ...runtime.parking import guard
 from ...runtime.scheduler import SCHEDULER, Scheduler
 from ..emitter import SseEmitter, stream_of
 from ..outgoing import WriterState
@@ -54,11 +55,11 @@ class StreamRegistry:
         self._app = app
         #: Is called when the process exits in order, after the last stream. May wait a second.
         self.at_exit: Callable[[], object] = lambda: None
-        self._begin_anew()
+        self._reset()
         ALL.add(self)
-        begin_anew_in_child(self)
+        reset_after_fork(self._reset)
 
-    def _begin_anew(self) -> None:
+    def _reset(self) -> None:
         self.lock = guard()
         self._open: dict[Stream, OpenStream] = {}
         self._refused: dict[Stream, SseEmitter] = {}  # that are still to be told of a gap

@@ -13,7 +13,8 @@ from typing import Any
 
 from flask import Response
 
-from ...runtime.parking import begin_anew_in_child, guard
+from ...runtime.fork import reset_after_fork
+from ...runtime.parking import guard
 from ...runtime.scheduler import FIGURES, SCHEDULER, Scheduler
 from ...server.app_state import State
 from ...server.response import respond, streaming
@@ -57,10 +58,10 @@ class Pulse:
         self.streams = StreamRegistry(self._settings, scheduler)
         self.watchers = Watchers()
         self._response_class = streaming(state._app.response_class)
-        self._begin_anew()
-        begin_anew_in_child(self)
+        self._reset()
+        reset_after_fork(self._reset)
 
-    def _begin_anew(self) -> None:
+    def _reset(self) -> None:
         self._guard = guard()
         self.is_beating = False
         self._rates, self._calm_rates = Rates(), Rates(CALM_SECONDS)
