@@ -22,7 +22,7 @@ from .errors import NotInitialized
 from .extension import SSE
 from .runtime.fork import reset_after_fork
 from .runtime.gevent_loop import pause
-from .runtime.parking import guard
+from .runtime.locks import native_lock
 from .runtime.scheduler import FIGURES, SCHEDULER
 from .runtime.worker_pool import call_and_log
 from .server.app_state import State
@@ -109,7 +109,7 @@ class SseMetrics:
             _write_at_exit()
 
     def _reset(self) -> None:
-        self._guard = guard()
+        self._lock = native_lock()
         self._latencies = [0] * (len(BUCKETS) + 1)  # how many, by the index of their bucket
         self._latency = 0.0  # seconds of all of them
         self._is_due = False  # a timer is set
@@ -138,7 +138,7 @@ class SseMetrics:
         return family(f"{self._prefix}_{figure.name}", figure.text, labels=figure.labels)
 
     def _latency_family(self) -> Metric:
-        with self._guard:
+        with self._lock:
             counts, seconds = list(self._latencies), self._latency
         bounds = [*map(floatToGoString, BUCKETS), "+Inf"]
         family = HistogramMetricFamily(f"{self._prefix}_{_LATENCY[0]}", _LATENCY[1])
@@ -166,7 +166,7 @@ class SseMetrics:
     def _note_published(self, _app: Flask, *, seconds: float, **_said: object) -> None:
         # Counted here rather than by a Histogram: its lock is one for the whole process, and may be gevent's.
         bucket = bisect_left(BUCKETS, seconds)
-        with self._guard:
+        with self._lock:
             self._latencies[bucket] += 1
             self._latency += seconds
 
@@ -182,7 +182,7 @@ class SseMetrics:
         """There may be something to write."""
         if self._is_due:
             return
-        with self._guard:
+        with self._lock:
             if self._is_due:
                 return
             self._is_due = True
@@ -219,7 +219,7 @@ class SseMetrics:
                     log.warning("no metrics are kept, but streams go on: %s; this is said once", error)
                 return None
             new = _Files(self._prefix, self._state.stats())
-            with self._guard:
+            with self._lock:
                 self._files = self._files or new
         return self._files
 
@@ -227,7 +227,7 @@ class SseMetrics:
         """What has been counted and is not written yet, which it now counts as."""
         counted = {(figure.name, label): n for figure in COUNTERS for label, n in figure.read(stats).items()}
         new = {}
-        with self._guard:  # the last time may be on another thread, while this one is at it
+        with self._lock:  # the last time may be on another thread, while this one is at it
             counted |= {(_LATENCY[0], str(bucket)): count for bucket, count in enumerate(self._latencies)}
             counted[_LATENCY[0], "sum"] = self._latency
             for key, count in counted.items():

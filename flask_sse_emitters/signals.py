@@ -45,7 +45,7 @@ broker_changed = _signals.signal("broker-changed")
 
 
 def tell(signal: NamedSignal, app: Any, **said: Any) -> None:
-    """Call whoever is connected, here and now, with no guard held."""
+    """Call whoever is connected, here and now, with no lock held."""
     if not signal.receivers or signal.is_muted:
         return
     for receiver in signal.receivers_for(app):

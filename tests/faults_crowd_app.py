@@ -18,7 +18,7 @@ from flask.typing import ResponseReturnValue
 
 from flask_sse_emitters import SSE, SseEmitter, SseEmitters
 from flask_sse_emitters.runtime.gevent_loop import is_green, unpatched
-from flask_sse_emitters.runtime.parking import guard
+from flask_sse_emitters.runtime.locks import native_lock
 
 app = Flask(__name__)
 app.config.update(json.loads(os.environ.get("CONFIG", "{}")))
@@ -29,7 +29,7 @@ lists: defaultdict[str, SseEmitters] = defaultdict(SseEmitters)
 
 #: Of each list, how its streams ended, as their callbacks have seen it.
 ends: defaultdict[str, Counter[str]] = defaultdict(Counter)
-_guard = guard()
+_lock = native_lock()
 _ticking = False
 
 
@@ -39,7 +39,7 @@ def connect(name: str) -> ResponseReturnValue:
 
     @emitter.on_completion
     def count() -> None:
-        with _guard:
+        with _lock:
             ends[name][str(emitter.close_reason and emitter.close_reason.name)] += 1
 
     emitter.send("welcome")

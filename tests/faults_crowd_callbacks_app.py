@@ -11,7 +11,7 @@ from flask import Flask, request
 from flask.typing import ResponseReturnValue
 
 from flask_sse_emitters import SSE, EmitterClosed, SseEmitter, SseEmitters
-from flask_sse_emitters.runtime.parking import guard
+from flask_sse_emitters.runtime.locks import native_lock
 
 app = Flask(__name__)
 app.config["SSE_HANDOFF"] = os.environ.get("SSE_HANDOFF", "auto")
@@ -20,12 +20,12 @@ sse = SSE(app)
 lists: defaultdict[str, SseEmitters] = defaultdict(SseEmitters)
 emitters: dict[str, SseEmitter] = {}
 journal: list[str] = []
-_guard = guard()
+_lock = native_lock()
 _released = threading.Event()
 
 
 def note(what: str) -> None:
-    with _guard:
+    with _lock:
         journal.append(what)
 
 

@@ -1,15 +1,15 @@
 """Every order in which a few threads can get the processor: one after the other, and each the same whenever it is run.
 
 The operations of a :class:`Scene` run on threads of which one at a time goes on. It stops at yield points: where it
-takes a guard, where it has let go of one, and, where that is wanted, before every line of the package. There the
+takes a lock, where it has let go of one, and, where that is wanted, before every line of the package. There the
 explorer decides who goes on: first it lets each thread run to its end, then it goes back to the last point where there
 was another way, as a depth-first search does.
 
-How much is searched is said by two things. The *grain*: ``TAKES`` stops where guards are taken, ``EDGES`` also where
+How much is searched is said by two things. The *grain*: ``TAKES`` stops where locks are taken, ``EDGES`` also where
 they have been let go, ``LINES`` at every line besides. And *preemptions*: how often a thread may lose the processor
 that could go on (None: as often as you like, which is every interleaving of that grain). Nothing else is pruned.
 
-A thread that waits for a guard, or sleeps, cannot be picked. Where none can, that is a deadlock, or a wake-up that was
+A thread that waits for a lock, or sleeps, cannot be picked. Where none can, that is a deadlock, or a wake-up that was
 lost; so no run waits for anything, and there is no timeout in it.
 """
 
@@ -88,13 +88,13 @@ class Explorer:
             self._crew.append(_Worker())
         return self._crew[:count]
 
-    def guard(self) -> ControlledGuard:
-        """What takes the place of :func:`flask_sse_emitters.runtime.parking.guard`."""
-        return ControlledGuard(self)
+    def lock(self) -> ControlledLock:
+        """What takes the place of :func:`flask_sse_emitters.runtime.locks.native_lock`."""
+        return ControlledLock(self)
 
-    def quiet_guard(self) -> ControlledGuard:
-        """A guard that is no yield point, but where somebody holds it."""
-        return ControlledGuard(self, is_quiet=True)
+    def quiet_lock(self) -> ControlledLock:
+        """A lock that is no yield point, but where somebody holds it."""
+        return ControlledLock(self, is_quiet=True)
 
     def parker(self) -> ControlledParker:
         """What takes the place of :func:`flask_sse_emitters.runtime.parking.parker`."""
@@ -318,8 +318,8 @@ class _Run:
         return self._trace_line
 
 
-class ControlledGuard:
-    """A reentrant guard. Where it is taken, and left, others may go on."""
+class ControlledLock:
+    """A reentrant lock. Where it is taken, and left, others may go on."""
 
     def __init__(self, explorer: Explorer, *, is_quiet: bool = False) -> None:
         self._explorer = explorer
@@ -331,7 +331,7 @@ class ControlledGuard:
         mine = threading.get_ident()
         if self._owner != mine:
             if not self._is_quiet or self._owner is not None:
-                self._explorer.pause("takes a guard", self._is_free)
+                self._explorer.pause("takes a lock", self._is_free)
             assert self._owner is None, "a thread that nobody controls holds it"
             self._owner = mine
         self._depth += 1
@@ -343,7 +343,7 @@ class ControlledGuard:
             return
         self._owner = None
         if not self._is_quiet and self._explorer.grain != TAKES and exc_info[0] is None:
-            self._explorer.pause("has left a guard")
+            self._explorer.pause("has left a lock")
 
     def is_held_here(self) -> bool:
         return self._owner == threading.get_ident()
@@ -352,8 +352,8 @@ class ControlledGuard:
         return self._owner is None
 
 
-class NoGuard:
-    """What is left of a guard where somebody has removed it: it keeps nobody out."""
+class NoLock:
+    """What is left of a lock where somebody has removed it: it keeps nobody out."""
 
     def __enter__(self) -> bool:
         return True

@@ -1,4 +1,4 @@
-"""The package on a stage: its guards in an explorer's hands, and with them all that else runs in the background."""
+"""The package on a stage: its locks in an explorer's hands, and with them all that else runs in the background."""
 
 from __future__ import annotations
 
@@ -81,11 +81,11 @@ class Stage:
         self.explorer = explorer
         self.background = Background(explorer)
         for module in (copy_on_write, delivery, history):
-            patch.setattr(module, "guard", explorer.guard)
-        patch.setattr(machine, "shared_guard", explorer.guard)
+            patch.setattr(module, "native_lock", explorer.lock)
+        patch.setattr(machine, "striped_lock", explorer.lock)
         for module in (memory, streams):
-            patch.setattr(module, "guard", explorer.quiet_guard)
-        patch.setattr("flask_sse_emitters.channels.replay.guard", explorer.quiet_guard)
+            patch.setattr(module, "native_lock", explorer.quiet_lock)
+        patch.setattr("flask_sse_emitters.channels.replay.native_lock", explorer.quiet_lock)
         for module in (delivery, direct):
             patch.setattr(module, "SCHEDULER", self.background)
         patch.setattr("flask_sse_emitters.channels.replay.SCHEDULER", self.background)

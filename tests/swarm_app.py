@@ -30,7 +30,7 @@ sse.authorizer(lambda _: True)
 #: What was published: channel, id, name and data of each event, in the order of each thread.
 published: list[list[tuple[str, str, str | None, str]]] = []
 errors: list[str] = []
-_guard = unpatched("_thread", "allocate_lock")()
+_lock = unpatched("_thread", "allocate_lock")()
 
 
 @app.before_request
@@ -57,11 +57,11 @@ def publish() -> ResponseReturnValue:
         try:
             _publish(number, events // threads, seconds, random.Random(f"{seed}/{number}"), nap)
         except BaseException as error:
-            with _guard:
+            with _lock:
                 errors.append(repr(error))
             raise
         finally:
-            with _guard:
+            with _lock:
                 left.remove(number)
                 last = not left
             if last:

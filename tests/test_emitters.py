@@ -465,17 +465,17 @@ def test_what_waits_goes_on_one_walk_though_clients_come_and_go_meanwhile(monkey
 
 
 class _Interlude:
-    """A guard after which, once the walker has let go, another begins and is held up, before the first goes on."""
+    """A lock after which, once the walker has let go, another begins and is held up, before the first goes on."""
 
     def __init__(self, emitters: SseEmitters, gate: _Gate) -> None:
-        self._emitters, self._gate, self._guard = emitters, gate, emitters._delivery.lock
+        self._emitters, self._gate, self._lock = emitters, gate, emitters._delivery.lock
         self.sender: threading.Thread | None = None
 
     def __enter__(self) -> bool:
-        return self._guard.__enter__()
+        return self._lock.__enter__()
 
     def __exit__(self, *exc_info: object) -> None:
-        self._guard.__exit__(*exc_info)
+        self._lock.__exit__(*exc_info)
         if self.sender is None and not self._emitters._delivery._is_passing:
             self._gate.let.clear()
             self._gate.reached.clear()
@@ -646,7 +646,7 @@ def test_it_tells_how_many_there_are() -> None:
 
 
 def test_a_finalizer_that_the_garbage_collector_runs_in_the_middle_of_a_send_may_send_as_well() -> None:
-    """It runs wherever memory is asked for, also under a guard."""
+    """It runs wherever memory is asked for, also under a lock."""
     emitters, sent, finalizers = SseEmitters(), threading.Event(), ["one"]
 
     class Members(CopyOnWriteList[Any]):

@@ -29,7 +29,7 @@ from flask_sse_emitters.writers import socket_writer as direct
 from flask_sse_emitters.writers.response_body import ResponseBody
 from flask_sse_emitters.writers.socket_writer import SocketWriter
 
-from .interleavings import EDGES, LINES, TAKES, Deadlock, Explorer, NoGuard, Scene
+from .interleavings import EDGES, LINES, TAKES, Deadlock, Explorer, NoLock, Scene
 from .model_stage import FOLLOWING, LOOP, TRACED, Journal, Sleeper, Stage, read_rest, rest_of
 from .test_replay import HeldBroker
 
@@ -836,11 +836,11 @@ def test_stream_completed_while_its_broker_tells_gets_all_that_was_published(sta
 # Mutants: each is found, and where it is, is printed.
 
 
-def _without_guards(module: ModuleType, name: str = "guard") -> Callable[[pytest.MonkeyPatch], None]:
-    return lambda patch: patch.setattr(module, name, NoGuard)
+def _without_locks(module: ModuleType, name: str = "native_lock") -> Callable[[pytest.MonkeyPatch], None]:
+    return lambda patch: patch.setattr(module, name, NoLock)
 
 
-def _calls_under_the_guard(patch: pytest.MonkeyPatch) -> None:
+def _calls_under_the_lock(patch: pytest.MonkeyPatch) -> None:
     release = Callbacks.release
 
     def call_all(self: Callbacks, *given: Any) -> None:
@@ -941,15 +941,15 @@ Mutant = tuple[Callable[[pytest.MonkeyPatch], None], Callable[[Stage], Callable[
 
 MUTANTS: dict[str, Mutant] = {
     "lock removed from emitters": (
-        _without_guards(machine, "shared_guard"),
+        _without_locks(machine, "striped_lock"),
         lambda stage: _ends(stage, ("complete", "error")),
         LINES,
         AssertionError,
     ),
-    "lock removed from lists": (_without_guards(delivery), _send_twice, LINES, AssertionError),
-    "lock removed from copy-on-write lists": (_without_guards(copy_on_write), _remove_twice, LINES, KeyError),
-    "lock removed from logs": (_without_guards(history), _publish_twice, LINES, AssertionError),
-    "callback under the lock": (_calls_under_the_guard, _calls_that_end_each_other, TAKES, Deadlock),
+    "lock removed from lists": (_without_locks(delivery), _send_twice, LINES, AssertionError),
+    "lock removed from copy-on-write lists": (_without_locks(copy_on_write), _remove_twice, LINES, KeyError),
+    "lock removed from logs": (_without_locks(history), _publish_twice, LINES, AssertionError),
+    "callback under the lock": (_calls_under_the_lock, _calls_that_end_each_other, TAKES, Deadlock),
     "snapshot not replaced": (_changes_the_snapshot, _walk_and_remove, TAKES, AssertionError),
     "outbox not re-checked": (_takes_no_last_look, _send_twice, TAKES, AssertionError),
     "backlog not re-checked": (
@@ -983,7 +983,7 @@ def test_each_mutant_is_found_and_its_schedule_can_be_played_again(
 
 def test_a_deadlock_is_told_with_who_waits_and_how_it_came_about(explorer: Explorer) -> None:
     def scene() -> Scene:
-        one, other = explorer.guard(), explorer.guard()
+        one, other = explorer.lock(), explorer.lock()
 
         def take(first: Any, second: Any) -> None:
             with first, second:
@@ -996,7 +996,7 @@ def test_a_deadlock_is_told_with_who_waits_and_how_it_came_about(explorer: Explo
     explorer.preemptions = 1
     found = explorer.find(scene)
     assert isinstance(found.cause, Deadlock)
-    assert "ann waits: takes a guard; bob waits: takes a guard" in str(found)
+    assert "ann waits: takes a lock; bob waits: takes a lock" in str(found)
     assert found.schedule == {2: 1}
 
 

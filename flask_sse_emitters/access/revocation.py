@@ -26,7 +26,7 @@ from ..config.settings import DEFAULTS
 from ..errors import BrokerUnavailable
 from ..runtime.fork import reset_after_fork
 from ..runtime.gevent_loop import yield_now
-from ..runtime.parking import guard
+from ..runtime.locks import native_lock
 from ..runtime.scheduler import RULES, SCHEDULER
 from ..streams.registry.open_streams import StreamRegistry
 from ..streams.stream import Stream
@@ -98,7 +98,7 @@ class Revocations:
         reset_after_fork(self._reset)
 
     def _reset(self) -> None:
-        self._guard = guard()
+        self._lock = native_lock()
         self._process = new_epoch() + new_epoch()
         self._ear: _Ear | None = None
         self._asking: dict[int, list[Revocation]] = {}
@@ -115,7 +115,7 @@ class Revocations:
         start = self._broker.subscribe_first(NAME, ear)
         if start is not None:
             ear.started(start)
-        with self._guard:
+        with self._lock:
             first = self._ear is None
             if first:
                 self._ear = ear
@@ -131,7 +131,7 @@ class Revocations:
         self.listen()
         heard: list[Revocation] = []
         number = next(self._numbers)
-        with self._guard:
+        with self._lock:
             self._asking[number] = heard
 
         def check(stream: Stream) -> None:
@@ -144,7 +144,7 @@ class Revocations:
             yield check
         finally:
             _heard_here.reset(here)
-            with self._guard:
+            with self._lock:
                 self._asking.pop(number, None)
 
     def revoke(self, revocation: Revocation) -> None:
@@ -170,7 +170,7 @@ class Revocations:
                 self._apply(said[1])
 
     def _apply(self, revocation: Revocation, but: list[Revocation] | None = None) -> None:
-        with self._guard:
+        with self._lock:
             for heard in self._asking.values():
                 if heard is not but:
                     heard.append(revocation)

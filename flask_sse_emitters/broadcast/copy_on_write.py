@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Generic, TypeVar, overload
 
-from ..runtime.parking import guard
+from ..runtime.locks import native_lock
 
 T = TypeVar("T")
 
@@ -27,10 +27,10 @@ class CopyOnWriteList(Sequence[T], Generic[T]):
     :param elements: those in the list from the beginning.
     """
 
-    __slots__ = ("__weakref__", "_elements", "_guard", "_published", "_version")
+    __slots__ = ("__weakref__", "_elements", "_lock", "_published", "_version")
 
     def __init__(self, elements: Iterable[T] = ()) -> None:
-        self._guard = guard()
+        self._lock = native_lock()
         self._elements: dict[T, None] | list[T] = {}  # a dict, which keeps their order, for as long as it can be one
         self._version = 0  # of _elements; goes up with every change
         self._published: tuple[int, tuple[T, ...]] = _NOTHING  # a snapshot, and the version it shows
@@ -39,7 +39,7 @@ class CopyOnWriteList(Sequence[T], Generic[T]):
 
     def add(self, element: T) -> None:
         """Append an element. From any thread; never blocks on readers."""
-        with self._guard:
+        with self._lock:
             self._append(element)
 
     def add_if_absent(self, element: T) -> bool:
@@ -47,7 +47,7 @@ class CopyOnWriteList(Sequence[T], Generic[T]):
 
         :return: whether it was appended.
         """
-        with self._guard:
+        with self._lock:
             if element in self:
                 return False
             self._append(element)
@@ -58,7 +58,7 @@ class CopyOnWriteList(Sequence[T], Generic[T]):
 
         :return: whether there was one. That another thread was first is no error.
         """
-        with self._guard:
+        with self._lock:
             elements = self._elements
             if isinstance(elements, dict) and _is_hashable(element):
                 if element not in elements:

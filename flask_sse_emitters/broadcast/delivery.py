@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from ..runtime.fork import reset_after_fork
 from ..runtime.gevent_loop import TIME_SLICE_SECONDS, on_main_loop, pause, yield_if_due
-from ..runtime.parking import guard
+from ..runtime.locks import native_lock
 from ..runtime.scheduler import SCHEDULER
 from ..streams.emitter import SseEmitter, stream_of
 from ..streams.interfaces import DirectWriter, Registry
@@ -90,7 +90,7 @@ class Delivery:
         reset_after_fork(self._reset)
 
     def _reset(self) -> None:
-        self.lock = guard()
+        self.lock = native_lock()
         self.members = CopyOnWriteList()
         self.number = 0  #: of the newest event that was sent
         self.offset = 0  #: in its channel, of the newest event that has one: all up to there are delivered, or queued

@@ -16,7 +16,7 @@ import string
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from ..runtime.parking import guard
+from ..runtime.locks import native_lock
 from ..wire.frame import BATCH_BYTES, Frame, numbered
 
 #: With 5 characters of 62 and 9 digits, the ids of 8 channels have 127 bytes with their commas.
@@ -87,7 +87,7 @@ class Log:
         self.epoch = epoch
         #: Where each epoch before this one ended: its last offset. The latest comes first.
         self.former = former
-        self.guard = guard()  #: whoever writes holds it
+        self.guard = native_lock()  #: whoever writes holds it
         self._clock = clock
         self._bounds = Bounds(0, 0)
         self._newest = newest
@@ -160,14 +160,14 @@ class Log:
         return offset, is_known or not offset
 
     def append(self, frame: Frame, bounds: Bounds) -> Frame:
-        """Keep one more event, and of all of them what the bounds say from now on. Under the guard.
+        """Keep one more event, and of all of them what the bounds say from now on. Under the lock.
 
         :return: with its id and offset.
         """
         return self.keep(frame, bounds, self._clock())
 
     def keep(self, frame: Frame, bounds: Bounds, at: float) -> Frame:
-        """As :meth:`append`, what was published at this time. Under the guard."""
+        """As :meth:`append`, what was published at this time. Under the lock."""
         stamped = numbered(frame, *self.position(self._newest + 1), at)
         while stamped.offset != self._newest + 1:  # the garbage collector has run a finalizer, which published as well
             stamped = numbered(frame, *self.position(self._newest + 1), at)
@@ -181,7 +181,7 @@ class Log:
         return stamped
 
     def forget_old(self) -> int:
-        """Let go of what is too old now. Under the guard.
+        """Let go of what is too old now. Under the lock.
 
         :return: as :attr:`oldest`.
         """

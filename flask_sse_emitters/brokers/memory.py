@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from ..config.settings import DEFAULTS
 from ..runtime.fork import reset_after_fork
-from ..runtime.parking import guard
+from ..runtime.locks import native_lock
 from ..runtime.scheduler import SCHEDULER, Scheduler
 from ..runtime.worker_pool import weakly
 from ..wire.frame import Frame
@@ -60,7 +60,7 @@ class MemoryBroker(Broker):
     def unsubscribe(self, channel: str, listener: Listener) -> None:
         record = self._records.get(channel)
         if record is not None and record.remove(listener):
-            with self._guard:
+            with self._lock:
                 self._forget(channel)
 
     def look_again(self, channel: str, done: Callable[[], object]) -> None:
@@ -74,19 +74,19 @@ class MemoryBroker(Broker):
         return self._record(channel).log.newest
 
     def close(self) -> None:
-        with self._guard:
+        with self._lock:
             self._records.clear()
             self._epoch = new_epoch()  # what is still published gets no id that was given before
 
     def _reset(self) -> None:
-        self._guard = guard()
+        self._lock = native_lock()
         self._records: dict[str, _Record] = {}
         self._epoch = new_epoch()
         self._forgotten = 0  # no channel that was forgotten had a higher offset
         self._sweeping = False
 
     def _record(self, channel: str) -> _Record:
-        with self._guard:
+        with self._lock:
             record = self._records.get(channel)
             if record is None or record.is_forgotten:
                 self._forget(channel)
@@ -107,7 +107,7 @@ class MemoryBroker(Broker):
             self._scheduler.call_at(self._scheduler.clock() + SWEEP_SECONDS, weakly(self._sweep))
 
     def _sweep(self) -> None:
-        with self._guard:
+        with self._lock:
             channels = list(self._records)
         too_many = len(channels) - IDLE_KEPT
         self._sweeping = False
@@ -118,7 +118,7 @@ class MemoryBroker(Broker):
                 record = self._records.get(channel)
                 if record is not None and record.forget_old(too_many > 0):
                     too_many -= 1
-                    with self._guard:
+                    with self._lock:
                         self._forget(channel)
             del channels[-SWEPT_AT_ONCE:]
             return bool(channels)
@@ -130,7 +130,7 @@ class MemoryBroker(Broker):
 
 
 class _Record:
-    """One channel. The guard of its log guards all of it."""
+    """One channel. The lock of its log guards all of it."""
 
     __slots__ = (
         "_begin",

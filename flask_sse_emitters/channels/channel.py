@@ -18,7 +18,7 @@ from ..config.settings import CHANCE, Duration, Settings
 from ..errors import BrokerUnavailable, InvalidChannel, InvalidEvent
 from ..runtime.fork import reset_after_fork
 from ..runtime.gevent_loop import yield_if_due
-from ..runtime.parking import guard
+from ..runtime.locks import native_lock
 from ..runtime.scheduler import SCHEDULER
 from ..streams.emitter import SseEmitter, stream_of
 from ..streams.registry.identity import Reader, check_identity
@@ -175,7 +175,7 @@ class Channels:
     def _reset(self) -> None:
         for feed in getattr(self, "_feeds", {}).values():
             feed._reset()
-        self._guard = guard()
+        self._lock = native_lock()
         self.published = 0  #: events, by this process
         self._confirmed = self._failed = 0  # attempts to publish
         self._seconds = 0.0  # that were spent in those that were confirmed
@@ -188,7 +188,7 @@ class Channels:
         feed = self._feeds.get(name)
         if feed is None:
             new = Feed(name, self.broker, self._settings, lambda: self.before_subscribing())
-            with self._guard:
+            with self._lock:
                 feed = self._feeds.setdefault(name, new)
         return feed
 
@@ -203,11 +203,11 @@ class Channels:
         try:
             event_id, is_new = self.broker.publish(name, frame, Bounds(history, settings.history_seconds), key)
         except BrokerUnavailable:
-            with self._guard:
+            with self._lock:
                 self._failed += 1
             raise
         seconds = time.perf_counter() - began
-        with self._guard:
+        with self._lock:
             self.published += is_new
             self._confirmed += 1
             self._seconds += seconds
@@ -275,7 +275,7 @@ class Channels:
 
     def publish_counts(self) -> dict[str, Any]:
         """What this process has published."""
-        with self._guard:
+        with self._lock:
             publish = {"count": self._confirmed, "seconds": self._seconds, "failed": self._failed}
             return {"published": self.published, "publish": publish}
 
@@ -290,7 +290,7 @@ class Channels:
                 yield member.stream
 
     def _every_feed(self) -> Iterator[Feed]:
-        with self._guard:
+        with self._lock:
             references = self._feeds.valuerefs()
         return (feed for reference in references if (feed := reference()) is not None)
 

@@ -2,7 +2,7 @@
 
 Nothing is queued meanwhile. The client has a place in each channel's list from the beginning, and the list passes over
 it; once everything that the list has ever been given has been read from the log, the place goes live, which the list
-confirms under its own guard. So there is no seam, and a backlog of any length costs a client one position a channel.
+confirms under its own lock. So there is no seam, and a backlog of any length costs a client one position a channel.
 
 What must be announced is a hole: a position that is not of this log, or one after which something is gone. It may also
 open while a slow client reads.
@@ -19,7 +19,7 @@ from ..broadcast.delivery import Delivery
 from ..broadcast.member import Member, MemberState
 from ..brokers.event_log import LONGEST_ID, Log, read_ids
 from ..runtime.countdown import Countdown
-from ..runtime.parking import guard
+from ..runtime.locks import native_lock
 from ..runtime.scheduler import SCHEDULER, Scheduler
 from ..streams.emitter import SseEmitter, stream_of
 from ..streams.interfaces import Output
@@ -41,7 +41,7 @@ CLOCK_ERROR = 0.002
 
 
 class Cursor:
-    """How far a stream is in its channels, as the ids of its events say. Its emitter's guard guards it."""
+    """How far a stream is in its channels, as the ids of its events say. Its emitter's lock guards it."""
 
     __slots__ = ("ids",)
 
@@ -90,7 +90,7 @@ class Pages:
     """Pages by where they begin, for as long as they are asked for. Any thread may call, and none waits."""
 
     def __init__(self, scheduler: Scheduler = SCHEDULER) -> None:
-        self._guard = guard()
+        self._lock = native_lock()
         self._scheduler = scheduler
         self._pages: dict[object, tuple[Page, float]] = {}  # by when they were last asked for
         self.built = 0  #: pages, since the beginning
@@ -100,7 +100,7 @@ class Pages:
 
     def get(self, key: object, upto: tuple[int, ...]) -> Page | None:
         """The page that begins here, if it holds all up to there, or as much as a page can."""
-        with self._guard:
+        with self._lock:
             page, _ = self._pages.get(key, (None, 0.0))
             if page is None or (page.upto != upto and len(page.taken.payload) < BATCH_BYTES // 2):
                 return None
@@ -110,7 +110,7 @@ class Pages:
 
     def put(self, key: object, page: Page) -> None:
         now = self._scheduler.clock()
-        with self._guard:
+        with self._lock:
             first = not self._pages
             self._pages.pop(key, None)
             self._pages[key] = page, now
@@ -122,7 +122,7 @@ class Pages:
 
     def _let_go(self) -> None:
         now = self._scheduler.clock()
-        with self._guard:
+        with self._lock:
             while self._pages:
                 key, (_, asked) = next(iter(self._pages.items()))
                 if asked + PAGE_SECONDS > now:

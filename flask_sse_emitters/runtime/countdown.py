@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .parking import guard
+from .locks import native_lock
 from .worker_pool import weakly
 
 
@@ -15,7 +15,7 @@ class Countdown:
 
     def __init__(self, count: int, call: Callable[[], object]) -> None:
         self._call = weakly(call)
-        self._lock = guard()
+        self._lock = native_lock()
         self._left = count
 
     def __call__(self) -> None:

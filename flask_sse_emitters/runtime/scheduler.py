@@ -22,7 +22,8 @@ from contextlib import closing, suppress
 
 from .fork import reset_after_fork
 from .gevent_loop import TIME_SLICE_SECONDS, on_main_loop, unpatched, yield_now
-from .parking import guard, parker
+from .locks import native_lock
+from .parking import parker
 from .selecting import Selector, selector
 from .worker_pool import Lane, call_and_log
 
@@ -98,7 +99,7 @@ class Scheduler:
         return self._add(timer)
 
     def _add(self, timer: Timer) -> Timer:
-        with self._guard:
+        with self._lock:
             self._insert(timer)
             first = self._times[0] == timer.when and timer.next is timer
         if first or not self._running:
@@ -115,7 +116,7 @@ class Scheduler:
 
     def cancel(self, timer: Timer) -> None:
         """Do not call, and let go of what would have been called. Again, or too late, is nothing."""
-        with self._guard:
+        with self._lock:
             call, timer.call = timer.call, None
             if call is None:
                 return
@@ -141,7 +142,7 @@ class Scheduler:
 
     def add_reader(self, descriptor: int, call: Callable[[], object]) -> None:
         """Call on the background thread whenever this descriptor can be read, for as long as the process lives."""
-        with self._guard:
+        with self._lock:
             self._readers.append((descriptor, call))
         self._wake()
 
@@ -150,7 +151,7 @@ class Scheduler:
             self._descriptors.close()
         if self._bell is not None:
             self._bell.close()
-        self._guard = guard()
+        self._lock = native_lock()
         self._timers = {}
         self._times = []
         self._count = self._cancelled = 0
@@ -164,7 +165,7 @@ class Scheduler:
         self._descriptors = None
 
     def _wake(self) -> None:
-        with self._guard:
+        with self._lock:
             asleep, self._awake = not self._awake, True
         if not self._running:
             self._start()
@@ -174,7 +175,7 @@ class Scheduler:
     def _start(self) -> None:
         if not on_main_loop():  # the next call from there starts it
             return
-        with self._guard:
+        with self._lock:
             if self._running:
                 return
             self._running = True
@@ -217,13 +218,13 @@ class Scheduler:
                 return
             for call in ready:
                 call_and_log(call)
-            with self._guard:
+            with self._lock:
                 self._awake = True
             self._call_due()
 
     def _rest(self, registered: int) -> float | None:
         """How long the thread may sleep now, None for as long as nobody wakes it."""
-        with self._guard:
+        with self._lock:
             self._awake = False  # from here on whoever brings something rings
             while self._times and self._timers[self._times[0]].next.call is None:
                 self._remove_first()
@@ -255,7 +256,7 @@ class Scheduler:
 
     def _pop_due(self) -> Callable[[], object] | None:
         now = self.clock()
-        with self._guard:
+        with self._lock:
             while self._times and self._times[0] <= now:
                 timer = self._remove_first()
                 if timer.call is not None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from .fork import reset_after_fork
 from .gevent_loop import unpatched
-from .parking import guard
+from .locks import native_lock
 from .scheduler import SCHEDULER
 
 if sys.platform != "win32":
@@ -74,7 +74,7 @@ class Sockets:
     """The watched sockets of this process. Every method may be called from any thread, and none blocks.
 
     A descriptor's number is used again as soon as it has been closed. So whoever watches one forgets it before it is
-    closed, and all that is done to it is done under the guard.
+    closed, and all that is done to it is done under the lock.
     """
 
     _epoll: epoll | None = None
@@ -88,7 +88,7 @@ class Sockets:
     def watch(self, descriptor: int, watcher: Watcher) -> Watch:
         """Tell the watcher when the client at this socket has left."""
         watch = Watch(descriptor, watcher)
-        with self._guard:
+        with self._lock:
             opened, missing = self._epoll is None, None
             if self._epoll is None:
                 self._epoll, missing = _new_epoll()
@@ -103,13 +103,13 @@ class Sockets:
 
     def await_room(self, watch: Watch) -> None:
         """Tell the watcher, too, when this socket, which is full, takes bytes again."""
-        with self._guard:
+        with self._lock:
             if self._epoll is not None and watch.is_on:
                 self._epoll.modify(watch.descriptor, _RDHUP | _OUT)
 
     def forget(self, watch: Watch) -> None:
         """Look no more. Again is nothing."""
-        with self._guard:
+        with self._lock:
             if self._watches.get(watch.descriptor) is watch:
                 del self._watches[watch.descriptor]
                 self._stop(watch)
@@ -117,26 +117,26 @@ class Sockets:
 
     def cut(self, watch: Watch) -> None:
         """Shut the connection down, so that a write that waits for the client fails now. Nothing, once forgotten."""
-        with self._guard:
+        with self._lock:
             if self._watches.get(watch.descriptor) is watch:
                 _shut_down(watch.descriptor, socket.SHUT_RDWR)
 
     def stop_reading(self, watch: Watch) -> None:
         """Have a server that reads from this socket find its end at once. Does nothing, once forgotten."""
-        with self._guard:
+        with self._lock:
             if self._watches.get(watch.descriptor) is watch:
                 _shut_down(watch.descriptor, socket.SHUT_RD)
 
     def unsent(self, watch: Watch) -> int | None:
         """How many bytes written to this socket its client has not acknowledged yet; None where nobody can tell."""
-        with self._guard:
+        with self._lock:
             if self._watches.get(watch.descriptor) is watch:
                 return _unsent(watch.descriptor)
         return None
 
     def acknowledged(self, watch: Watch) -> int | None:
         """How many bytes written to this socket its client has acknowledged; None where nobody can tell."""
-        with self._guard:
+        with self._lock:
             if self._watches.get(watch.descriptor) is watch:
                 return _acknowledged(watch.descriptor)
         return None
@@ -154,14 +154,14 @@ class Sockets:
         _nowhere.clear()
         for watcher in self.watchers():
             watcher.forked()
-        self._guard = guard()
+        self._lock = native_lock()
         self._watches = {}
         self._epoll = None
 
     def _notice(self) -> None:
         gone: list[Watch] = []
         roomy: list[Watch] = []
-        with self._guard:
+        with self._lock:
             if self._epoll is not None:
                 for descriptor, events in self._epoll.poll(0, AT_ONCE):
                     watch = self._watches.get(descriptor)

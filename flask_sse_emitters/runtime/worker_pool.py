@@ -11,7 +11,7 @@ from typing import TypeVar
 from weakref import WeakMethod
 
 from .gevent_loop import TIME_SLICE_SECONDS, is_green, yield_now
-from .parking import guard
+from .locks import native_lock
 
 log = logging.getLogger("flask_sse_emitters.lanes")
 
@@ -31,14 +31,14 @@ class Lane:
         self.helpers = 0
         self._name = name
         self._max_helpers = max_helpers
-        self._guard = guard()
+        self._lock = native_lock()
         self._jobs: deque[Callable[[], object]] = deque()
         self._said = False  # that no thread is to be had
         self._coming = 0  # helpers that have been started, and have not begun yet
         self._is_refused = False  # the system gave no thread, and is to be asked again later
 
     def put(self, job: Callable[[], object]) -> None:
-        with self._guard:
+        with self._lock:
             self._jobs.append(job)
 
     def wants_helper(self) -> bool:
@@ -57,7 +57,7 @@ class Lane:
             try:
                 threading.Thread(target=self._help, name=self._name, daemon=True).start()
             except RuntimeError:
-                with self._guard:
+                with self._lock:
                     self.helpers -= 1
                     self._coming -= 1
                     self._is_refused = True
@@ -73,14 +73,14 @@ class Lane:
         self._is_refused = False
 
     def _count_in(self) -> bool:
-        with self._guard:
+        with self._lock:
             wanted = self.wants_helper()
             self.helpers += wanted
             self._coming += wanted
             return wanted
 
     def _help(self) -> None:
-        with self._guard:
+        with self._lock:
             self._coming -= 1
         slice_ends = time.monotonic() + TIME_SLICE_SECONDS
         while (job := self._next()) is not None:
@@ -91,7 +91,7 @@ class Lane:
                 slice_ends = time.monotonic() + TIME_SLICE_SECONDS
 
     def _next(self) -> Callable[[], object] | None:
-        with self._guard:
+        with self._lock:
             if self._jobs:
                 return self._jobs.popleft()
             self.helpers -= 1

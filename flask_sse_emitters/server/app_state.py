@@ -22,7 +22,7 @@ from ..channels.channel import Channels, Options
 from ..config.hints import lifetime_hint
 from ..config.settings import Settings
 from ..runtime.fork import reset_after_fork
-from ..runtime.parking import guard
+from ..runtime.locks import native_lock
 from ..runtime.scheduler import SCHEDULER
 from ..streams.emitter import SseEmitter
 from ..streams.registry.limits import OTHER_FILES, file_limit
@@ -70,7 +70,7 @@ class State:
     def _reset(self) -> None:
         self._has_begun = False
         self._since = time.time()
-        self._guard = guard()
+        self._lock = native_lock()
         self._changes = 0  # of the broker's state
         self._told = "ok"  # of it
         self._telling = False  # somebody tells of it: one at a time, so that the last one told is the last one
@@ -143,7 +143,7 @@ class State:
     def _broker_changed(self) -> None:
         if not signals.broker_changed.receivers:
             return
-        with self._guard:
+        with self._lock:
             self._changes += 1
             begins, self._telling = not self._telling, True
         if begins:
@@ -161,7 +161,7 @@ class State:
                     signals.tell(signals.broker_changed, self._app, state=state, error=status.get("error"))
 
     def _has_news(self, seen: int) -> bool:
-        with self._guard:
+        with self._lock:
             self._telling = seen != self._changes
             return self._telling
 

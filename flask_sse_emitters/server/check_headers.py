@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from ..config.settings import CHANCE
 from ..runtime.fork import reset_after_fork
-from ..runtime.parking import guard
+from ..runtime.locks import native_lock
 from ..streams.emitter import SseEmitter, stream_of
 from ..streams.outgoing import WriterState
 from ..wire.event import Event
@@ -68,12 +68,12 @@ class Probes:
         reset_after_fork(self._reset)
 
     def _reset(self) -> None:
-        self._guard = guard()
+        self._lock = native_lock()
         self._count = 0
 
     def begin(self, emitter: SseEmitter) -> bool:
         """Have comments written from now on; False where that is done for too many streams."""
-        with self._guard:
+        with self._lock:
             if self._count >= AT_ONCE:
                 return False
             self._count += 1
@@ -93,7 +93,7 @@ class Probes:
             goes_on = not last and emitter.is_open
         finally:
             if not goes_on:
-                with self._guard:
+                with self._lock:
                     self._count -= 1
         if goes_on:
             self._write_later(emitter, number + 1)

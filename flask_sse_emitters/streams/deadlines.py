@@ -6,7 +6,7 @@ import math
 from typing import Literal, Protocol, TypeAlias
 
 from ..config.settings import CHANCE, Settings
-from ..runtime.parking import Guard
+from ..runtime.locks import Lock
 from ..runtime.scheduler import Scheduler, Timer
 
 Due: TypeAlias = Literal["timeout", "attach", "write", "heartbeat"]
@@ -19,7 +19,7 @@ HEARTBEAT_STEPS = 64
 class Timed(Protocol):
     """A stream, as its timer sees it."""
 
-    lock: Guard
+    lock: Lock
     scheduler: Scheduler
 
     def next_deadline(self) -> float | None:

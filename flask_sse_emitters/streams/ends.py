@@ -10,7 +10,7 @@ from inspect import iscoroutinefunction
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from ..errors import CloseReason
-from ..runtime.parking import Guard
+from ..runtime.locks import Lock
 from ..runtime.scheduler import Scheduler
 
 log = logging.getLogger("flask_sse_emitters.callbacks")
@@ -49,7 +49,7 @@ class Callbacks:
 
     __slots__ = ("_context", "_end", "_error", "_gathered", "_is_calling", "_lock", "_scheduler")
 
-    def __init__(self, scheduler: Scheduler, lock: Guard) -> None:
+    def __init__(self, scheduler: Scheduler, lock: Lock) -> None:
         self._lock = lock
         self._scheduler = scheduler
         self._gathered: list[tuple[Kind, Callable[..., object]]] = []

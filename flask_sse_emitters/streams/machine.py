@@ -34,7 +34,7 @@ from typing import Any
 from ..config.settings import Settings
 from ..errors import CloseReason, SseError
 from ..runtime.countdown import Countdown
-from ..runtime.parking import shared_guard
+from ..runtime.locks import striped_lock
 from ..runtime.scheduler import Scheduler
 from .deadlines import Deadlines, Due
 from .ends import ENDS, Callbacks, Pending
@@ -93,7 +93,7 @@ class Machine:
         self._given = given
         self.last_event_id = last_event_id
         self.scheduler = scheduler
-        self.lock = shared_guard()
+        self.lock = striped_lock()
         self.phase = Phase.WAITING
         self.close_reason: CloseReason | None = None
         self.error: BaseException | None = None

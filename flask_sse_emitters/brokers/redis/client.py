@@ -25,7 +25,7 @@ from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelConnectionPool
 
 from ...runtime.gevent_loop import is_green, unpatched
-from ...runtime.parking import guard
+from ...runtime.locks import native_lock
 from .errors import before_sending
 from .url import Address
 
@@ -206,7 +206,7 @@ class Clients:
 
     def __init__(self, address: Address) -> None:
         self._address = address
-        self._guard = guard()
+        self._lock = native_lock()
         self._local = unpatched("_thread", "_local")()  # gevent's sockets belong to the event loop of one system thread
         self._shared: Client | None = None
 
@@ -222,7 +222,7 @@ class Clients:
             return client
         if self._shared is None:
             new = Client(self._address)  # of a cluster, that takes a while
-            with self._guard:
+            with self._lock:
                 first, self._shared = self._shared is None, self._shared or new
             if not first:
                 new.close()
@@ -239,7 +239,7 @@ class _Turns:
     """So many at a time, and the others in the order in which they came: a lock may let the same ones pass for ever."""
 
     def __init__(self, count: int) -> None:
-        self._guard = guard()
+        self._lock = native_lock()
         self._free = count
         self._waiting: deque[threading.Event] = deque()
 
@@ -252,7 +252,7 @@ class _Turns:
             self._pass_on()
 
     def _take(self) -> None:
-        with self._guard:
+        with self._lock:
             if self._free:
                 self._free -= 1
                 return
@@ -264,7 +264,7 @@ class _Turns:
             with before_sending():
                 raise redis.TimeoutError(f"all {CONNECTIONS} connections are busy")
         except BaseException:  # also of somebody who stops waiting
-            with self._guard:
+            with self._lock:
                 had_it = turn not in self._waiting
                 if not had_it:
                     self._waiting.remove(turn)
@@ -273,7 +273,7 @@ class _Turns:
             raise
 
     def _pass_on(self) -> None:
-        with self._guard:
+        with self._lock:
             if not self._waiting:
                 self._free += 1
                 return

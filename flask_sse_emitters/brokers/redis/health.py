@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from ...runtime.parking import guard
+from ...runtime.locks import native_lock
 from .errors import AWAY, KEYS, RIGHTS, Trouble, diagnose, shown
 
 log = logging.getLogger("flask_sse_emitters.brokers.redis_health")
@@ -50,7 +50,7 @@ class Health:
     def __init__(self, url: str, changed: Callable[[], object] = lambda: None) -> None:
         self._url = url
         self._changed = changed
-        self._guard = guard()
+        self._lock = native_lock()
         self._failing: dict[str, _Failure] = {}
         self._channels: dict[tuple[str, str], str] = {}  # what fails for one channel alone, by that and its name
         self._since = 0.0
@@ -65,7 +65,7 @@ class Health:
         trouble = diagnose(error)
         text = f"{shown(error)}; {self.advice(trouble, keys)}"
         now = time.monotonic()
-        with self._guard:
+        with self._lock:
             begins = not self._failing
             if begins:
                 self._since = now
@@ -106,7 +106,7 @@ class Health:
     def channel_fails(self, what: str, channel: str, keys: Sequence[str], error: BaseException) -> None:
         """Note what fails for one channel alone. It is logged once, until that works."""
         text = f"channel {channel!r}: {what} failed: {shown(error)}; {self.advice(KEYS, keys)}"
-        with self._guard:
+        with self._lock:
             is_new = (what, channel) not in self._channels and len(self._channels) < MOST_CHANNELS
             if is_new:
                 self._channels[what, channel] = text
@@ -116,7 +116,7 @@ class Health:
     def channel_works(self, what: str, channel: str) -> None:
         """Note that this works for the channel."""
         if self._channels:
-            with self._guard:
+            with self._lock:
                 self._channels.pop((what, channel), None)
 
     def advice(self, trouble: Trouble, keys: Sequence[str] = ()) -> str:
@@ -126,7 +126,7 @@ class Health:
     def status(self) -> dict[str, Any]:
         """See :meth:`.Broker.status`."""
         self._believe(lambda _failure: True, STALE)
-        with self._guard:
+        with self._lock:
             troubles = {"troubles": list(self._channels.values())} if self._channels else {}
             if not self._failing:
                 return {"url": self._url, "state": "ok", **troubles}
@@ -141,7 +141,7 @@ class Health:
             self._clear(PUBLISHING)
 
     def _clear(self, what: str) -> None:
-        with self._guard:
+        with self._lock:
             ends = self._failing.pop(what, None) is not None and not self._failing
             logs = ends and bool(self._logged)
             if ends:

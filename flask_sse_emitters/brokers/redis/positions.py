@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ...runtime.parking import guard
+from ...runtime.locks import native_lock
 
 #: So many channels are remembered, those that were noted last.
 REMEMBERED = 10_000
@@ -38,14 +38,14 @@ class KnownEvents:
     """Remembers the newest event of each channel, of a bounded number of channels. Any thread may call; none waits."""
 
     def __init__(self) -> None:
-        self._guard = guard()
+        self._lock = native_lock()
         self._known: dict[str, Known] = {}  # by when they were noted
 
     def get(self, channel: str) -> Known:
         return self._known.get(channel, NOTHING)
 
     def note(self, channel: str, known: Known) -> None:
-        with self._guard:
+        with self._lock:
             self._known[channel] = newer(known, self._known.pop(channel, NOTHING))
             if len(self._known) > REMEMBERED:
                 del self._known[next(iter(self._known))]

@@ -12,7 +12,7 @@ from typing import Any
 
 import redis
 
-from ...runtime.parking import guard
+from ...runtime.locks import native_lock
 from ...runtime.scheduler import FIGURES, SCHEDULER
 from .client import Client
 from .health import Health
@@ -52,7 +52,7 @@ class Presence:
         self._process = process
         self._health = health
         self._count = count
-        self._guard = guard()
+        self._lock = native_lock()
         self._changed: dict[str, None] = {}
         self._figures: list[Any] | None = None  # what this process says of itself, to be told
         self._finds_figures = False  # a helper thread is about to find them out
@@ -63,7 +63,7 @@ class Presence:
 
     def change(self, channel: str) -> bool:
         """The channel has more clients, or fewer; from any thread. Whether whoever tells is to be woken."""
-        with self._guard:
+        with self._lock:
             first = not self._changed
             self._changed[channel] = None
         return first
@@ -95,7 +95,7 @@ class Presence:
         if now >= self._about_at:  # however often clients come and go
             self._about_at = now + COUNT_EVERY
             self._find_figures()
-        with self._guard:
+        with self._lock:
             changed, self._changed = self._changed, {}
         if not self.is_known:
             changed = dict.fromkeys([*changed, *list(channels)])

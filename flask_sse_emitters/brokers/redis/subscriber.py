@@ -25,7 +25,8 @@ import redis
 
 from ...config.settings import CHANCE
 from ...runtime.gevent_loop import TIME_SLICE_SECONDS, in_hub, is_green, pause, yield_now
-from ...runtime.parking import guard, parker
+from ...runtime.locks import native_lock
+from ...runtime.parking import parker
 from ...runtime.scheduler import SCHEDULER, Bell
 from ...runtime.worker_pool import call_and_log
 from ...wire.frame import BATCH_BYTES, Frame
@@ -131,7 +132,7 @@ class Ear:
         self._known = known
         self._look_every = look_every
         self._presence = Presence(names, process, health, self._clients, about, self._wake)
-        self._guard = guard()
+        self._lock = native_lock()
         self._topics: dict[str, Topic] = {}
         self.first: Topic | None = None  #: what it has missed is told before anything of the others
         self._changed: dict[str, None] = {}  # names of topics
@@ -145,7 +146,7 @@ class Ear:
     # From any thread.
 
     def add(self, channel: str, listener: Listener, is_first: bool = False) -> None:
-        with self._guard:
+        with self._lock:
             topic = self._topics.get(channel)
             if topic is None:
                 topic = self._topics[channel] = Topic(channel)
@@ -156,7 +157,7 @@ class Ear:
         self._wake()
 
     def remove(self, channel: str, listener: Listener) -> None:
-        with self._guard:
+        with self._lock:
             topic = self._topics.get(channel)
             if topic is None:
                 return
@@ -172,7 +173,7 @@ class Ear:
         return newer(self._known.get(channel), NOTHING if topic is None else topic.known)
 
     def look_again(self, channel: str, done: Callable[[], object]) -> None:
-        with self._guard:
+        with self._lock:
             topic = self._topics.get(channel)
             if topic is not None:
                 topic.when_looked.append(done)
@@ -203,7 +204,7 @@ class Ear:
         self._closed = self._abandoned = True
 
     def _wake(self) -> None:
-        with self._guard:
+        with self._lock:
             starts = not self._running and not self._closed
             self._running = self._running or starts
         if starts:
@@ -279,7 +280,7 @@ class Ear:
         :return: when the next one is due, by ``time.monotonic``.
         """
         while True:
-            with self._guard:
+            with self._lock:
                 channel, since = next(iter(self._left.items()), ("", math.inf))
                 if since + LINGER > time.monotonic():
                     return since + LINGER
@@ -297,7 +298,7 @@ class Ear:
         return 0 if topic is None else topic.clients
 
     def _take_changed(self) -> dict[str, None]:
-        with self._guard:
+        with self._lock:
             changed, self._changed = self._changed, {}
         return changed
 
@@ -517,7 +518,7 @@ class _Session:
                 self._failed.update(dict.fromkeys([*others, *self._behind]))
                 self._behind.clear()
         finally:
-            with self._ear._guard:
+            with self._ear._lock:
                 for topic, calls in waiting.items():
                     topic.when_looked = calls + topic.when_looked
         self._note_read()
@@ -556,7 +557,7 @@ class _Session:
                 ends = time.monotonic() + TIME_SLICE_SECONDS
 
     def _take_when_looked(self, topic: Topic) -> list[Callable[[], object]]:
-        with self._ear._guard:
+        with self._ear._lock:
             calls, topic.when_looked = topic.when_looked, []
         return calls
 
@@ -634,7 +635,7 @@ class _Session:
     def _welcome(self, topic: Topic) -> None:
         if not topic.fresh:
             return
-        with self._ear._guard:
+        with self._ear._lock:
             fresh, topic.fresh = topic.fresh, ()
             topic.listeners += fresh
         assert topic.log is not None

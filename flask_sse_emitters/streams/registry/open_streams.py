@@ -16,7 +16,7 @@ from ...config.settings import Settings
 from ...errors import CloseReason, TooManyClients
 from ...runtime.fork import reset_after_fork
 from ...runtime.gevent_loop import yield_if_due
-from ...runtime.parking import guard
+from ...runtime.locks import native_lock
 from ...runtime.scheduler import SCHEDULER, Scheduler
 from ..emitter import SseEmitter, stream_of
 from ..outgoing import WriterState
@@ -60,7 +60,7 @@ class StreamRegistry:
         reset_after_fork(self._reset)
 
     def _reset(self) -> None:
-        self.lock = guard()
+        self.lock = native_lock()
         self._open: dict[Stream, OpenStream] = {}
         self._refused: dict[Stream, SseEmitter] = {}  # that are still to be told of a gap
         self._limit = limit_of_process(self.settings.max_clients)

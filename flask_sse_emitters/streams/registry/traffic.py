@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...runtime.parking import guard
+from ...runtime.locks import native_lock
 
 
 class Traffic:
@@ -11,7 +11,7 @@ class Traffic:
     __slots__ = ("_lock", "bytes", "deliveries", "gaps", "replayed")
 
     def __init__(self) -> None:
-        self._lock = guard()
+        self._lock = native_lock()
         self.deliveries = 0  #: events times clients, as far as they were written, or given to the server to write
         self.replayed = 0  #: of these, the ones that came from what is kept of a channel
         self.bytes = 0  #: of all bodies, without what frames their chunks

@@ -14,7 +14,7 @@ from typing import Any
 from flask import Response
 
 from ...runtime.fork import reset_after_fork
-from ...runtime.parking import guard
+from ...runtime.locks import native_lock
 from ...runtime.scheduler import FIGURES, SCHEDULER, Scheduler
 from ...server.app_state import State
 from ...server.response import respond, streaming
@@ -62,7 +62,7 @@ class Pulse:
         reset_after_fork(self._reset)
 
     def _reset(self) -> None:
-        self._guard = guard()
+        self._lock = native_lock()
         self.is_beating = False
         self._rates, self._calm_rates = Rates(), Rates(CALM_SECONDS)
         self._others = Others(self._state.channels.broker, self._scheduler.clock)
@@ -91,7 +91,7 @@ class Pulse:
 
     def _tap(self, channel: str, emitter: SseEmitter) -> None:
         new = Tap(channel, self._state.channels.broker, self._scheduler)
-        with self._guard:
+        with self._lock:
             tap = self.taps.setdefault(channel, new)
             tap.users += 1
         if tap is new:
@@ -104,7 +104,7 @@ class Pulse:
         tap.show_to(emitter)
 
     def _untap(self, tap: Tap) -> None:
-        with self._guard:
+        with self._lock:
             tap.users -= 1
             is_last = not tap.users
             if is_last:
@@ -113,7 +113,7 @@ class Pulse:
             tap.close()
 
     def _quicken(self) -> None:
-        with self._guard:
+        with self._lock:
             begins, self.is_beating = not self.is_beating, True
         if begins:
             self._due = self._scheduler.clock()
@@ -132,7 +132,7 @@ class Pulse:
             self._scheduler.call_at(self._due, self._go_on)
 
     def _go_on(self) -> None:
-        with self._guard:
+        with self._lock:
             self.is_beating = len(self.watchers) > 0
         if self.is_beating:
             self._scheduler.run(self._beat, FIGURES)

@@ -10,7 +10,7 @@ from typing import Any
 
 from ...brokers import Broker, Start
 from ...brokers.event_log import Log
-from ...runtime.parking import guard
+from ...runtime.locks import native_lock
 from ...runtime.scheduler import FIGURES, SCHEDULER, Scheduler
 from ...streams.emitter import SseEmitter, stream_of
 from ...wire.decoder import decode
@@ -41,7 +41,7 @@ class Tap:
         self._broker = broker
         self._scheduler = scheduler
         self._watchers = Watchers()
-        self._guard = guard()
+        self._lock = native_lock()
         self._log: Log | None = None
         self._offset = 0  # of the newest event that has come
         self._news: deque[Frame] = deque(maxlen=SHOWN)
@@ -65,14 +65,14 @@ class Tap:
             stream_of(emitter).offer(monitor_frame("kept", self._kept(self._log)))
 
     def started(self, start: Start) -> None:
-        with self._guard:
+        with self._lock:
             self._log, self._offset = start.log, start.newest
             self._news.clear()
             self._untold = 0
         self._watchers.show("kept", self._kept(start.log))
 
     def arrived(self, frames: Sequence[Frame]) -> None:
-        with self._guard:
+        with self._lock:
             new = [frame for frame in frames if frame.offset > self._offset and frame.name is not None]
             self._offset = max(self._offset, frames[-1].offset)
             self._news.extend(new)
@@ -85,7 +85,7 @@ class Tap:
             )
 
     def _tell(self) -> None:
-        with self._guard:
+        with self._lock:
             news, untold = list(self._news), self._untold
             self._news.clear()
             self._untold, self._gathering = 0, False
