@@ -96,9 +96,9 @@ class Explorer:
         """A lock that is no yield point, but where somebody holds it."""
         return ControlledLock(self, is_quiet=True)
 
-    def parker(self) -> ControlledParker:
-        """What takes the place of :func:`flask_sse_emitters.runtime.parking.parker`."""
-        return ControlledParker(self)
+    def make_waiter(self) -> ControlledWaiter:
+        """What takes the place of :func:`flask_sse_emitters.runtime.waiter.make_waiter`."""
+        return ControlledWaiter(self)
 
     def rest(self, condition: Callable[[], bool]) -> None:
         """Have a background operation go on no sooner than this holds; a run may end while it rests."""
@@ -361,7 +361,7 @@ class NoLock:
     def __exit__(self, *exc_info: object) -> None: ...
 
 
-class ControlledParker:
+class ControlledWaiter:
     """Lets its one sleeper sleep until it is woken; to wake it twice for one sleep is an error, as it is in earnest."""
 
     def __init__(self, explorer: Explorer) -> None:
@@ -369,20 +369,20 @@ class ControlledParker:
         self._is_woken = False
         self._given: bytes | None = None
 
-    def park(self) -> bytes | None:
+    def wait(self) -> bytes | None:
         self._explorer.pause("sleeps", lambda: self._is_woken)
         self._is_woken = False
         given, self._given = self._given, None
         return given
 
-    def unpark(self) -> None:
+    def wake(self) -> None:
         assert not self._is_woken, "woken twice"
         self._is_woken = True
         self._explorer.pause("has woken somebody")
 
-    def give(self, payload: bytes) -> None:
+    def wake_with(self, payload: bytes) -> None:
         self._given = payload
-        self.unpark()
+        self.wake()
 
 
 def _place() -> str:

@@ -90,7 +90,7 @@ class Stage:
             patch.setattr(module, "SCHEDULER", self.background)
         patch.setattr("flask_sse_emitters.channels.replay.SCHEDULER", self.background)
         patch.setattr(delivery, "monotonic", lambda: 0.0)  # no walk takes longer than its slice
-        patch.setattr(wsgi, "parker", explorer.parker)
+        patch.setattr(wsgi, "make_waiter", explorer.make_waiter)
         self._patch = patch
 
     def begin(self) -> None:

@@ -63,7 +63,7 @@ def yield_now() -> None:
         process = os.getpid()
         _wait_one_turn()
         while process != os.getpid():  # a forked child has copies of its parent's greenlets: they sleep on
-            GreenletParker().park()
+            GreenletWaiter().wait()
     else:
         time.sleep(YIELD_SECONDS)
 
@@ -110,8 +110,8 @@ def _gevent() -> Any:
     return sys.modules["gevent"]
 
 
-class GreenletParker:
-    """Lets the greenlet that makes it sleep until it is woken: see :class:`.parking.Parker`."""
+class GreenletWaiter:
+    """Lets the greenlet that makes it sleep until it is woken: see :class:`.waiter.Waiter`."""
 
     __slots__ = ("_calls", "_process", "_waiter")
 
@@ -121,8 +121,8 @@ class GreenletParker:
         self._waiter = import_module("gevent.hub").Waiter(hub)
         self._calls = _priority_calls(hub)
 
-    def park(self) -> bytes | None:
-        """Sleep until woken; return the payload of :meth:`give`."""
+    def wait(self) -> bytes | None:
+        """Sleep until woken; return the payload of :meth:`wake_with`."""
         while True:
             payload: bytes | None = self._waiter.get()
             self._waiter.clear()
@@ -131,12 +131,12 @@ class GreenletParker:
             # A forked child has copies of its parent's greenlets, and of what was about to wake them: they sleep on.
             # (gevent 24 runs some of them before any hook of the fork.)
 
-    def unpark(self) -> None:
+    def wake(self) -> None:
         """Wake the sleeper."""
         self._calls.call(self._waiter.switch, None)
 
-    def give(self, payload: bytes) -> None:
-        """Wake the sleeper, and have its :meth:`park` return this."""
+    def wake_with(self, payload: bytes) -> None:
+        """Wake the sleeper, and have its :meth:`wait` return this."""
         self._calls.call(self._waiter.switch, payload)
 
 

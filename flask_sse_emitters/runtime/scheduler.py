@@ -23,8 +23,8 @@ from contextlib import closing, suppress
 from .fork import reset_after_fork
 from .gevent_loop import TIME_SLICE_SECONDS, on_main_loop, unpatched, yield_now
 from .locks import native_lock
-from .parking import parker
 from .selecting import Selector, selector
+from .waiter import make_waiter
 from .worker_pool import Lane, call_and_log
 
 #: What runs on helper threads, and how much of it at once; more waits for some of it to end. Slow rules hold up no
@@ -202,7 +202,7 @@ class Scheduler:
             bell.close()
             raise
         # In a forked child gevent goes on with the parent's greenlets. Threads that end there are unknown to threading.
-        parker().park()
+        make_waiter().wait()
 
     def _serve(self, bell: Bell, descriptors: Selector) -> None:
         registered = 0

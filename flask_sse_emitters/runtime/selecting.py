@@ -96,7 +96,7 @@ class _GreenletSelector:
             if timer is not None:
                 timer.start(self._wake)
             self._waiter.get()
-            while self._process != os.getpid():  # a copy in a forked child, which sleeps on: see parking.py
+            while self._process != os.getpid():  # a copy in a forked child, which sleeps on: see gevent_loop.py
                 self._waiter.clear()
                 self._waiter.get()
         finally:

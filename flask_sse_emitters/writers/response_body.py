@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from ..config.settings import Handoff
 from ..errors import CloseReason
 from ..runtime.gevent_loop import TIME_SLICE_SECONDS, yield_now
-from ..runtime.parking import parker
 from ..runtime.scheduler import SCHEDULER
 from ..runtime.socket_monitor import SOCKETS, Watch, put_out_of_reach
+from ..runtime.waiter import make_waiter
 from ..streams.ends import ENDS
 from ..streams.outgoing import WriterState
 from ..streams.stream import Stream
@@ -49,11 +49,11 @@ class ResponseBody:
         "_closes",
         "_environ",
         "_handoff",
-        "_parker",
         "_preamble",
         "_slice_ends",
         "_start_response",
         "_stream",
+        "_waiter",
         "_watch",
         "declined",
         "when_over",
@@ -67,7 +67,7 @@ class ResponseBody:
         self._start_response: StartResponse | None = None
         self._watch: Watch | None = None
         self._slice_ends = 0.0  # when to let others run, unless it sleeps before
-        self._asleep = False  # there was nothing to take: park before asking again
+        self._asleep = False  # there was nothing to take: wait before asking again
         self._ahead = b""  # what has been taken already
         self._closes = False  # the server closes the connection afterwards, and has said so
         self.when_over: list[Callable[[], object]] = []
@@ -89,7 +89,7 @@ class ResponseBody:
                 return ahead
             if self._asleep:
                 self._asleep = False
-                given = self._parker.park()
+                given = self._waiter.wait()
                 self._slice_ends = SCHEDULER.clock() + TIME_SLICE_SECONDS
                 if given:
                     return given
@@ -109,7 +109,7 @@ class ResponseBody:
             return True
         if self._asleep and self._stream.outgoing.state is not WriterState.IDLE:
             self._asleep = False
-            self._ahead = self._parker.park() or b""
+            self._ahead = self._waiter.wait() or b""
         if not (self._ahead or self._asleep):
             piece = self._stream.next_output()
             self._asleep = piece == b""
@@ -132,10 +132,10 @@ class ResponseBody:
             self.when_over.pop(0)()
 
     def wake(self) -> None:
-        self._parker.unpark()
+        self._waiter.wake()
 
     def wake_with(self, payload: bytes) -> None:
-        self._parker.give(payload)
+        self._waiter.wake_with(payload)
 
     def cut(self) -> None:
         watch = self._watch
@@ -164,7 +164,7 @@ class ResponseBody:
     def _begin(self, preamble: bytes) -> bytes:
         stream, self._preamble = self._stream, None
         assert stream is not None
-        self._parker = parker()
+        self._waiter = make_waiter()
         stream.begin(self)
         stream.count(0, len(preamble))
         client = None if self._environ is None else _client_socket(self._environ)

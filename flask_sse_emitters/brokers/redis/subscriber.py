@@ -26,8 +26,8 @@ import redis
 from ...config.settings import CHANCE
 from ...runtime.gevent_loop import TIME_SLICE_SECONDS, in_hub, is_green, pause, yield_now
 from ...runtime.locks import native_lock
-from ...runtime.parking import parker
 from ...runtime.scheduler import SCHEDULER, Bell
+from ...runtime.waiter import make_waiter
 from ...runtime.worker_pool import call_and_log
 from ...wire.frame import BATCH_BYTES, Frame
 from ..base import Listener, Start
@@ -240,7 +240,7 @@ class Ear:
                 SCHEDULER.call_at(SCHEDULER.clock() + FIRST_WAIT, self._start)
             raise
         if self._abandoned:
-            parker().park()  # threads that end here are unknown to threading
+            make_waiter().wait()  # threads that end here are unknown to threading
         try:
             self._leave()
         finally:
