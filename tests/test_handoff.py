@@ -105,7 +105,7 @@ def test_another_server_writes_its_streams_itself(kind: str, mode: str, reason: 
             name = new_name()
             with connected(server, f"/greeting/{name}") as client:
                 assert len(client.events(3)) == 3
-                assert outlet(server, name) == "Stream"
+                assert outlet(server, name) == "ResponseBody"
         assert server.log.count(reason) == 1, "it is said once"
 
 
@@ -114,7 +114,7 @@ def test_a_content_length_is_left_to_the_server() -> None:
         name = new_name()
         with connected(server, f"/promising/{name}") as client:
             assert client.response.getheader("Content-Length") == "1000"
-            assert outlet(server, name) == "Stream"
+            assert outlet(server, name) == "ResponseBody"
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_a_middleware_that_wraps_the_iterable_alone_gets_every_byte(middleware: 
         with connected(server, f"/greeting/{name}") as client:
             client.read_some()
             assert client.response.getheader("Connection") == "close"
-            assert outlet(server, name) == "Stream"
+            assert outlet(server, name) == "ResponseBody"
             post(server, f"/send/{name}", "louder")
             post(server, f"/complete/{name}")
             assert b"DATA: LOUDER\n\n" in client.rest()
@@ -177,7 +177,7 @@ def test_auto_leaves_a_middleware_that_only_looks_on_where_it_is(middleware: str
         name = new_name()
         with connected(server, f"/greeting/{name}") as client:
             assert len(client.events(3)) == 3
-            assert outlet(server, name) == "Stream"
+            assert outlet(server, name) == "ResponseBody"
             post(server, f"/send/{name}", "more")
             assert client.texts(1) == ["more"]
 
