@@ -217,7 +217,17 @@ def process() -> ResponseReturnValue:
 
     gc.collect()
     me = psutil.Process()
-    kinds = ("SseEmitter", "Stream", "ResponseBody", "SocketWriter", "Watch", "Timer", "Callbacks", "Backlog", "Deadlines")
+    kinds = (
+        "SseEmitter",
+        "Stream",
+        "ResponseBody",
+        "SocketWriter",
+        "Watch",
+        "Timer",
+        "Callbacks",
+        "Backlog",
+        "Deadlines",
+    )
     counts = dict.fromkeys(kinds, 0)
     for thing in gc.get_objects():
         kind = type(thing)

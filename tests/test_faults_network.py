@@ -444,7 +444,9 @@ def settled(server: Server) -> dict[str, Any]:
 
     def found() -> dict[str, Any] | None:
         process, stats = get(server, "/process"), get(server, "/stats")
-        objects = {kind: process["objects"][kind] for kind in ("SseEmitter", "Stream", "ResponseBody", "SocketWriter", "Watch")}
+        objects = {
+            kind: process["objects"][kind] for kind in ("SseEmitter", "Stream", "ResponseBody", "SocketWriter", "Watch")
+        }
         is_over = not any(objects.values()) and stats["clients"] == process["watched"] == 0 and not stats["channels"]
         return {**process, **stats, "objects": objects} if is_over else None
 

@@ -14,9 +14,11 @@ class Receiver(Protocol):
     delivered_upto: int
 
     @property
-    def has_own_ids(self) -> bool: ...
+    def has_own_ids(self) -> bool:
+        """Whether its client gets other bytes than all others."""
 
-    def with_ids(self, frames: Sequence[Frame]) -> Sequence[Frame]: ...
+    def with_ids(self, frames: Sequence[Frame]) -> Sequence[Frame]:
+        """Return the frames as they are written to its client."""
 
 
 class Batch:

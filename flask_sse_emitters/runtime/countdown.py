@@ -1,4 +1,4 @@
-"""Wait for a number of answers without a thread."""
+"""Waiting for a number of answers, without a thread."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ class Countdown:
         self._left = count
 
     def __call__(self) -> None:
+        """Count one answer."""
         with self._lock:
             self._left -= 1
             is_last = not self._left
@@ -27,4 +28,5 @@ class Countdown:
 
     @property
     def is_over(self) -> bool:
+        """Whether all answers have come."""
         return self._left <= 0

@@ -101,7 +101,8 @@ class Member(Protocol):
     """A stream's place in one list. The stream's lock guards it."""
 
     @property
-    def list(self) -> MemberList: ...
+    def list(self) -> MemberList:
+        """The list that it is in."""
 
     client: Client | None  #: the list may write to it at once
     written_at: float  #: when the list last did

@@ -77,31 +77,12 @@ class ResponseBody:
         return self
 
     def __next__(self) -> bytes:
-        if self._environ is not None:
-            if self._preamble is not None:
-                self._closes = announce_close(self._start_response, _caller())
-                return self._begin(self._preamble)
-            if self._try_hand_off(self._environ, _caller()):
-                raise StopIteration
-        while True:
-            if self._ahead:
-                ahead, self._ahead = self._ahead, b""
-                return ahead
-            if self._asleep:
-                self._asleep = False
-                given = self._waiter.wait()
-                self._slice_ends = SCHEDULER.clock() + TIME_SLICE_SECONDS
-                if given:
-                    return given
-            payload = None if self._stream is None else self._stream.next_output()
-            if payload:
-                if SCHEDULER.clock() > self._slice_ends:  # a write does not give way while the socket takes everything
-                    yield_now()
-                    self._slice_ends = SCHEDULER.clock() + TIME_SLICE_SECONDS
-                return payload
-            if payload is None:
-                raise self._end()
-            self._asleep = True
+        if self._preamble is not None:
+            self._closes = announce_close(self._start_response, _caller())
+            return self._begin(self._preamble)
+        if self._environ is not None and self._try_hand_off(self._environ, _caller()):
+            raise StopIteration
+        return self._next_piece()
 
     def is_ready(self) -> bool:
         """Return whether the next piece is there, or the end, so that iterating does not wait. For tests of apps."""
@@ -132,25 +113,31 @@ class ResponseBody:
             self.when_over.pop(0)()
 
     def wake(self) -> None:
+        """Have the server's thread ask for the next piece."""
         self._waiter.wake()
 
     def wake_with(self, payload: bytes) -> None:
+        """Have the server's thread write this, then ask for the next piece."""
         self._waiter.wake_with(payload)
 
     def cut(self) -> None:
+        """Shut the client's socket down, where it is known: a write that waits for it ends."""
         watch = self._watch
         if watch is not None:
             SOCKETS.cut(watch)
 
     def unsent(self) -> int | None:
+        """Return how many bytes the client has not acknowledged; None where that is unknown."""
         watch = self._watch
         return None if watch is None else SOCKETS.unsent(watch)
 
     def acknowledged(self) -> int | None:
+        """Return how many bytes the client has acknowledged; None where that is unknown."""
         watch = self._watch
         return None if watch is None else SOCKETS.acknowledged(watch)
 
     def hung_up(self) -> None:
+        """End the stream: the client has left."""
         if self._stream is not None:
             self._stream.end(CloseReason.DISCONNECTED, ConnectionResetError(errno.ECONNRESET, "the client left"))
 
@@ -158,8 +145,31 @@ class ResponseBody:
         """Do nothing: the server waits for that."""
 
     def forked(self) -> None:
+        """Let go of the client's socket in a forked child."""
         if self._watch is not None:
             put_out_of_reach(self._watch.descriptor)
+
+    def _next_piece(self) -> bytes:
+        """Return the next piece, and wait for it. Raise what tells the server of the end."""
+        while True:
+            if self._ahead:
+                ahead, self._ahead = self._ahead, b""
+                return ahead
+            if self._asleep:
+                self._asleep = False
+                given = self._waiter.wait()
+                self._slice_ends = SCHEDULER.clock() + TIME_SLICE_SECONDS
+                if given:
+                    return given
+            payload = None if self._stream is None else self._stream.next_output()
+            if payload:
+                if SCHEDULER.clock() > self._slice_ends:  # a write does not give way while the socket takes everything
+                    yield_now()
+                    self._slice_ends = SCHEDULER.clock() + TIME_SLICE_SECONDS
+                return payload
+            if payload is None:
+                raise self._end()
+            self._asleep = True
 
     def _begin(self, preamble: bytes) -> bytes:
         stream, self._preamble = self._stream, None

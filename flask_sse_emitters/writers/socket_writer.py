@@ -12,6 +12,7 @@ import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from enum import Enum
+from functools import partial
 
 from ..errors import CloseReason
 from ..runtime.gevent_loop import TIME_SLICE_SECONDS
@@ -181,22 +182,15 @@ class SocketWriter:
                 self._rest = memoryview(self._rest)[sent:] if sent < len(self._rest) else b""
                 had_room = False
         except BlockingIOError:
-            self._await_room(is_refused=had_room)
+            if had_room:  # a system that has no memory left for TCP takes nothing, and reports room all the time
+                SCHEDULER.call_at(SCHEDULER.clock() + RETRY_SECONDS, lambda: SOCKETS.await_room(self._watch))
+            else:
+                SOCKETS.await_room(self._watch)
             return False
         except OSError as error:
             self.lose(error)
             return False
         return True
-
-    def _await_room(self, is_refused: bool) -> None:
-        """Go on when the client takes more; with a pause where the system has reported room, and takes nothing.
-
-        A system that has no memory left for TCP takes nothing, and reports room all the time.
-        """
-        if is_refused:
-            SCHEDULER.call_at(SCHEDULER.clock() + RETRY_SECONDS, lambda: SOCKETS.await_room(self._watch))
-        else:
-            SOCKETS.await_room(self._watch)
 
     def _finish(self) -> None:
         """End the body, unless that would tell the client that it missed nothing: nothing more will come."""
@@ -206,62 +200,63 @@ class SocketWriter:
             self._close()
         elif self._chunked:
             self._rest = _LAST_CHUNK
-            self._close_within(self._stream.settings.write_seconds, self._close)
+            self._call_later(self._stream.settings.write_seconds, self._close)
 
     def _linger(self) -> None:
-        """Let the client read to the end and close first: closing with its input unread would lose our last output."""
+        """Let the client read to the end and close first: closing with its input unread would lose our last output.
+
+        Close it soon; later, where it has not acknowledged everything, and still makes progress.
+        """
         with suppress(OSError):
             self._client.shutdown(socket.SHUT_WR)
-        self._close_when_taken(self.unsent() or 0, SCHEDULER.clock())
-
-    def _close_when_taken(self, unsent: int, since: float) -> None:
-        """Close soon; later, where the client has not acknowledged everything, and still makes progress."""
+        unsent, since = self.unsent() or 0, SCHEDULER.clock()
 
         def look_again() -> None:
+            nonlocal unsent, since
             now = self.unsent() or 0
             if now == 0 or SCHEDULER.clock() >= since + self._stream.settings.write_seconds:
                 self._close()
-            elif now < unsent:
-                self._close_when_taken(now, SCHEDULER.clock())
-            else:
-                self._close_when_taken(unsent, since)
+                return
+            if now < unsent:
+                unsent, since = now, SCHEDULER.clock()
+            self._call_later(LINGER_SECONDS, look_again)
 
-        self._close_within(LINGER_SECONDS, look_again)
+        self._call_later(LINGER_SECONDS, look_again)
 
-    def _close_within(self, seconds: float, close: Callable[[], object]) -> None:
-        self._cancel_timer()
-        if seconds:
-            self._timer = SCHEDULER.call_at(SCHEDULER.clock() + seconds, close)
-
-    def _cancel_timer(self) -> None:
+    def _call_later(self, seconds: float, call: Callable[[], object] | None) -> None:
+        """Set the one timer, in place of what it was set to; 0 seconds is never."""
         timer, self._timer = self._timer, None
         if timer is not None:
             SCHEDULER.cancel(timer)
+        if seconds and call is not None:
+            self._timer = SCHEDULER.call_at(SCHEDULER.clock() + seconds, call)
 
     def _close(self) -> None:
         if self._state is SocketState.CLOSED:
             return
         was_finishing = self._state is SocketState.FINISHING
         self._state = SocketState.CLOSED
-        self._cancel_timer()
+        self._call_later(0, None)
         self._rest = b""
         SOCKETS.forget(self._watch)
         if was_finishing:
-            self._read_what_is_left()
+            _read_what_is_left(self._client)
         with suppress(OSError):  # it is gone; else this reaches the client even if a forked child has the socket
             self._client.shutdown(socket.SHUT_RDWR)
         self._client.close()
         self._stream.release(ConnectionAbortedError(errno.ECONNABORTED, "the client left"))
         if self._when_over:
-            SCHEDULER.run(self._do_when_over)
+            SCHEDULER.run(partial(_call_all, self._when_over))
 
-    def _read_what_is_left(self) -> None:
-        """Read and drop what the client has sent: left unread, it would make the kernel reset the connection."""
-        with suppress(OSError):
-            for _ in range(MAX_READS):
-                if not self._client.recv(65_536):
-                    return
 
-    def _do_when_over(self) -> None:
-        for call in self._when_over:
-            call_and_log(call)
+def _read_what_is_left(client: _socket.socket) -> None:
+    """Read and drop what the client has sent: left unread, it would make the kernel reset the connection."""
+    with suppress(OSError):
+        for _ in range(MAX_READS):
+            if not client.recv(65_536):
+                return
+
+
+def _call_all(calls: Sequence[Callable[[], object]]) -> None:
+    for call in calls:
+        call_and_log(call)

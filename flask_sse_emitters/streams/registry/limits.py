@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 import sys
+from collections.abc import Iterable
+
+from ...config.settings import Settings
 
 #: A process opens so many files beside its clients' sockets, at most: for itself, and for requests that are no streams.
 OTHER_FILES = 64
@@ -45,6 +48,24 @@ def limit_of_process(max_clients: int) -> Limit:
     if files is not None and files - OTHER_FILES < max_clients:
         return Limit(f"RLIMIT_NOFILE={files} (less {OTHER_FILES} for other files)", max(0, files - OTHER_FILES))
     return Limit(f"SSE_MAX_CLIENTS={max_clients}", max_clients)
+
+
+def limits_of_reader(settings: Settings, identities: Iterable[str], address: str | None) -> list[Limit]:
+    """Make the limits that hold for each reader and each address.
+
+    :param identities: of the reader; none where that is unknown.
+    :param address: of the client; None where that is unknown.
+    """
+    limits = []
+    maximum = settings.max_clients_per_identity
+    if maximum is not None:
+        text = f"SSE_MAX_CLIENTS_PER_IDENTITY={maximum}"
+        limits += [Limit(text, maximum, f" of the identity {identity!r}") for identity in identities]
+    maximum = settings.max_clients_per_address
+    if maximum is not None and address:
+        text = f"SSE_MAX_CLIENTS_PER_ADDRESS={maximum}"
+        limits.append(Limit(text, maximum, f" of the address {network_of(address)}"))
+    return limits
 
 
 def file_limit() -> int | None:

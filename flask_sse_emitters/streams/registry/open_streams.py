@@ -21,7 +21,7 @@ from ...runtime.scheduler import SCHEDULER, Scheduler
 from ..emitter import SseEmitter, stream_of
 from ..outgoing import WriterState
 from ..stream import Stream
-from .limits import Limit, limit_of_process, network_of
+from .limits import Limit, limit_of_process, limits_of_reader
 from .traffic import Traffic
 
 log = logging.getLogger("flask_sse_emitters.streams")
@@ -119,7 +119,8 @@ class StreamRegistry:
         :return: the client's ``retry:``, in milliseconds.
         """
         stream = stream_of(emitter)
-        own = self._limits_of(stream, address)
+        identities = () if stream.reader is None else stream.reader.identities
+        own = limits_of_reader(self.settings, identities, address)
         with self.lock:
             own = [self._limits.get(limit.owner, limit) for limit in own]
             limits = (self._limit, *stream.limits, *own)
@@ -206,18 +207,7 @@ class StreamRegistry:
             "gaps": self.traffic.gaps,
             "dropped": dropped + sum(stream.outgoing.backlog.dropped for stream, _ in late),
             "pending": sum(pending for _, pending in late),
-            "slow": [self._described(*each) for each in slow],
-        }
-
-    def _described(self, stream: Stream, pending: int) -> dict[str, Any]:
-        reader, outgoing = stream.reader, stream.outgoing
-        return {
-            "channels": sorted({name for member in outgoing.members if (name := member.list.name) is not None}),
-            "identity": None if reader is None else next(iter(reader.identities), None),
-            "pending": pending,
-            "dropped": outgoing.backlog.dropped,
-            "outlet": "server" if outgoing.direct is None else "handed_off",
-            "seconds": round(self.scheduler.clock() - stream.deadlines.born, 1),
+            "slow": [_describe(*each, now=self.scheduler.clock()) for each in slow],
         }
 
     def _refuse(self, stream: Stream, full: Limit | None) -> None:
@@ -242,18 +232,6 @@ class StreamRegistry:
                 full.owner,
                 full.text,
             )
-
-    def _limits_of(self, stream: Stream, address: str | None) -> list[Limit]:
-        settings, limits, reader = self.settings, [], stream.reader
-        maximum = settings.max_clients_per_identity
-        if maximum is not None and reader is not None:
-            text = f"SSE_MAX_CLIENTS_PER_IDENTITY={maximum}"
-            limits += [Limit(text, maximum, f" of the identity {identity!r}") for identity in reader.identities]
-        maximum = settings.max_clients_per_address
-        if maximum is not None and address:
-            text = f"SSE_MAX_CLIENTS_PER_ADDRESS={maximum}"
-            limits.append(Limit(text, maximum, f" of the address {network_of(address)}"))
-        return limits
 
     def _leave_unless_written(self, stream: Stream) -> None:
         """Count it out where no server writes one that had ended before it began: nothing else would."""
@@ -286,6 +264,18 @@ class StreamRegistry:
     def _signal(self, signal: Any, about: dict[str, Any]) -> None:
         with self.settings.context():
             signals.tell(signal, self._app, **about)
+
+
+def _describe(stream: Stream, pending: int, now: float) -> dict[str, Any]:
+    reader, outgoing = stream.reader, stream.outgoing
+    return {
+        "channels": sorted({name for member in outgoing.members if (name := member.list.name) is not None}),
+        "identity": None if reader is None else next(iter(reader.identities), None),
+        "pending": pending,
+        "dropped": outgoing.backlog.dropped,
+        "outlet": "server" if outgoing.direct is None else "handed_off",
+        "seconds": round(now - stream.deadlines.born, 1),
+    }
 
 
 def _lateness(late: tuple[Stream, int]) -> tuple[int, int]:
