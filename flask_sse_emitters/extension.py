@@ -281,7 +281,7 @@ class SSE:
 
         :raises BrokerUnavailable: where other processes could not be told; call it again.
         """
-        self._state().revoke(Revocation(check_identity(identity), None, asks=True))
+        self._state().revoke(Revocation(check_identity(identity), None, is_recheck=True))
 
     @cached_property
     def blueprint(self) -> Blueprint:

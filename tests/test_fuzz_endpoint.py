@@ -522,7 +522,7 @@ def test_a_hundred_thousand_requests_leave_no_fault_no_stream_and_no_secret(faul
         until(lambda: not SCHEDULER.is_calling, "the last callbacks")
         until(lambda: gc.collect() >= 0 and not len(fuzz.emitters), "the last emitter to be let go")
         assert (state.streams._open, state.streams._owned, state.streams._limits) == ({}, {}, {})
-        assert (list(state.channels._feeds), state.revocations._asking) == ([], {})
+        assert (list(state.channels._feeds), state.revocations._pending) == ([], {})
         assert SCHEDULER._count - SCHEDULER._cancelled <= timers + 10
         assert SCHEDULER._cancelled <= max(CANCELLED_KEPT, SCHEDULER._count / 4)
         assert faults == []

@@ -175,7 +175,7 @@ def test_what_is_no_revocation_is_passed_over_and_the_next_one_holds(
             settle(site, ann)
             settle(site, anybody, channel="open")
             for one in (["other", *said] if isinstance(said, list) else said, ["other", "ann", None, False]):
-                broker.publish(revocation.NAME, frame(json.dumps(one)), Bounds(10, 60))
+                broker.publish(revocation.CHANNEL, frame(json.dumps(one)), Bounds(10, 60))
             ann.await_end()
             assert anybody.emitter.is_open
     assert [record.levelname for record in caplog.records if "something else" in record.message] == ["WARNING"]
@@ -472,7 +472,7 @@ def test_where_revocations_cannot_be_read_nothing_is(server: RedisServer) -> Non
 def test_a_process_that_reaches_redis_late_does_not_trust_one_that_knows_nothing(
     server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(revocation, "LATE", 0.0)
+    monkeypatch.setattr(revocation, "LATE_SECONDS", 0.0)
     with cut_off(server) as (here, there, wire):
         wire.is_closed = True
         with watching(there, "a", user="ann") as ann:
@@ -484,7 +484,7 @@ def test_a_process_that_reaches_redis_late_does_not_trust_one_that_knows_nothing
 
 
 def test_where_it_cannot_be_known_any_more_all_come_again(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(revocation, "KEPT", Bounds(3, 300.0))
+    monkeypatch.setattr(revocation, "HISTORY_BOUNDS", Bounds(3, 300.0))
     with cut_off(server) as (here, there, wire):
         with watching(there, "a", user="ann") as ann, watching(there, "a", user="bob") as bob:
             settle(here, ann, bob)
@@ -535,7 +535,7 @@ def test_what_others_write_there_is_said_and_ends_nothing(
             settle(here, ann)
             broker = here.sse._channels().broker
             for text in ("junk", "[1]", '["p", null, null]', "{}", "null"):
-                broker.publish(revocation.NAME, frame(text), None)
+                broker.publish(revocation.CHANNEL, frame(text), None)
             until(lambda: len(caplog.messages) == 5, "it to say so")
             assert set(levels(caplog)) == {"WARNING"}
             assert ann.emitter.is_open
@@ -547,7 +547,7 @@ def test_who_has_no_streams_listens_to_nothing(server: RedisServer) -> None:
         site.sse.disconnect("ann")
         site.sse.channel("a").subscribers()
         assert client_of(server).pubsub_channels("*revoked*") == []
-        assert site.sse._state().revocations._ear is None
+        assert site.sse._state().revocations._listener is None
 
 
 def test_ten_thousand_streams_end_and_others_have_their_turn() -> None:

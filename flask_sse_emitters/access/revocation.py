@@ -1,10 +1,10 @@
-"""Ending streams whose readers have lost the right to them, in every process.
+"""Revocations end the streams of readers who have lost their right to them, in every process.
 
-Revocations go the way of events: the broker numbers them, keeps them, and tells every process that has streams of
-channels. So a process that was away reads what it has missed, before any event that came after it; and where that is no
-longer to be had, it sends all its clients back, who are asked anew who they are.
+They travel as events do: the broker numbers and keeps them, and delivers them to every process that has streams of
+channels. So a process that was away reads the revocations that it has missed before any later event. Where the broker
+no longer has them, that process ends all its streams, and its clients are asked again who they are.
 
-A request that has asked its rule, and has no stream yet, is not missed either: it is told what is revoked meanwhile.
+A request that has asked its rule and has no stream yet is covered too: see :meth:`Revocations.pending_request`.
 """
 
 from __future__ import annotations
@@ -36,34 +36,35 @@ from ..wire.frame import Frame, make_frame
 
 log = logging.getLogger("flask_sse_emitters.revocation")
 
-#: No channel can have this name.
-NAME = "!revoked"
+#: Revocations travel on this channel. No other can have its name.
+CHANNEL = "!revoked"
 
-#: What a process may miss for so long, and so many of them, it gets when it is back.
-KEPT = Bounds(10_000, 300.0)
+#: The broker keeps so many revocations, for so many seconds, for processes that are away.
+HISTORY_BOUNDS = Bounds(10_000, 300.0)
 
-#: Seconds by which times that come from another clock may be wrong. Who is ended though it was asked anew comes back.
-CLOCK_ERROR = 1.0
+#: The clocks of two machines may differ by so much. A stream that is ended too often only has to come back.
+CLOCK_ERROR_SECONDS = 1.0
 
-#: A broker that is first reached so many seconds after it was to be listened to may have lost something before that.
-LATE = 5.0
+#: A broker that is first reached so long after :meth:`Revocations.listen` may have lost revocations before that.
+LATE_SECONDS = 5.0
 
-#: So many streams are ended in one go: then others get the processor for a moment.
-AT_ONCE = 20
+#: So many streams are ended before other greenlets may run.
+STREAMS_PER_SLICE = 20
 
-#: What the request that asks its rule here is told. A rule that revokes does not mean the stream that it decides about.
-_heard_here: ContextVar[list[Revocation] | None] = ContextVar("flask_sse_emitters.heard_here", default=None)
+#: The revocations received for the request that asks its rule in this context. A rule that revokes does not mean the
+#: stream that it is about to admit.
+_received_here: ContextVar[list[Revocation] | None] = ContextVar("flask_sse_emitters.received_here", default=None)
 
 
 class Revocation(NamedTuple):
-    """Of what is revoked, each None is for all."""
+    """Revokes the streams of an identity, of a channel, or those that have both. None stands for any."""
 
     identity: str | None
     channel: str | None
-    asks: bool = False  #: the rule is asked again, and may say yes
+    is_recheck: bool = False  #: the rule is asked again, and may admit the stream
 
-    def hits(self, stream: Stream) -> bool:
-        """Return whether it means this stream."""
+    def applies_to(self, stream: Stream) -> bool:
+        """Return whether this revokes the stream."""
         reader = stream.reader
         if self.identity is not None and (reader is None or self.identity not in reader.identities):
             return False
@@ -77,10 +78,10 @@ EVERYTHING = Revocation(None, None)
 
 
 class Revocations:
-    """Those of one app. Every method may be called from any thread.
+    """Sends and receives the revocations of one app. Every method may be called from any thread.
 
-    :param members: gives the streams of a channel here; of all channels, where that is None.
-    :param ask_again: asks the rule of these streams again, and ends those that it denies. May block.
+    :param members: returns this process's streams of a channel, or of all channels for None.
+    :param recheck: asks the rule about these streams again, and ends those that it denies. May block.
     """
 
     def __init__(
@@ -88,110 +89,117 @@ class Revocations:
         broker: Broker,
         streams: StreamRegistry,
         members: Callable[[str | None], Iterable[Stream]],
-        ask_again: Callable[[Sequence[Stream]], None],
+        recheck: Callable[[Sequence[Stream]], None],
     ) -> None:
         self._broker = broker
         self._streams = streams
         self._members = members
-        self._ask_again = ask_again
+        self._recheck = recheck
         self._reset()
         reset_after_fork(self._reset)
 
     def _reset(self) -> None:
         self._lock = native_lock()
         self._process = new_epoch() + new_epoch()
-        self._ear: _Ear | None = None
-        self._asking: dict[int, list[Revocation]] = {}
+        self._listener: _Listener | None = None
+        self._pending: dict[int, list[Revocation]] = {}
         self._numbers = count()
 
     def listen(self) -> None:
-        """Begin to hear what other processes revoke; again is nothing. Never waits.
+        """Begin to receive the revocations of other processes. Idempotent; never waits.
 
-        To be called before the first stream of a channel, and before its rule is asked.
+        Call it before the first stream of a channel begins, and before the rule is asked about it.
         """
-        if self._ear is not None or not self._broker.is_shared:
+        if self._listener is not None or not self._broker.is_shared:
             return
-        ear = _Ear(self)
-        start = self._broker.subscribe_first(NAME, ear)
+        listener = _Listener(self)
+        start = self._broker.subscribe_first(CHANNEL, listener)
         if start is not None:
-            ear.started(start)
+            listener.started(start)
         with self._lock:
-            first = self._ear is None
+            first = self._listener is None
             if first:
-                self._ear = ear
-        if not first:  # another thread was as quick: until here both listened
-            self._broker.unsubscribe(NAME, ear)
+                self._listener = listener
+        if not first:  # another thread was faster; both have listened until here
+            self._broker.unsubscribe(CHANNEL, listener)
 
     @contextmanager
-    def asking(self) -> Iterator[Callable[[Stream], None]]:
-        """While a request asks its rule, and begins its stream.
+    def pending_request(self) -> Iterator[Callable[[Stream], None]]:
+        """Collect revocations while a request asks its rule and begins its stream.
 
-        :return: is to be called with the stream, once a revocation would find it.
+        :return: a function that ends the stream if it was revoked meanwhile. Call it once the stream is registered.
         """
         self.listen()
-        heard: list[Revocation] = []
+        received: list[Revocation] = []
         number = next(self._numbers)
         with self._lock:
-            self._asking[number] = heard
+            self._pending[number] = received
 
-        def check(stream: Stream) -> None:
-            for revocation in heard.copy():
-                if revocation.hits(stream):
+        def end_if_revoked(stream: Stream) -> None:
+            for revocation in received.copy():
+                if revocation.applies_to(stream):
                     stream.end_with_retry(drops_pending=True)
 
-        here = _heard_here.set(heard)
+        token = _received_here.set(received)
         try:
-            yield check
+            yield end_if_revoked
         finally:
-            _heard_here.reset(here)
+            _received_here.reset(token)
             with self._lock:
-                self._asking.pop(number, None)
+                self._pending.pop(number, None)
 
     def revoke(self, revocation: Revocation) -> None:
-        """End what it hits here, at once, and in all other processes.
+        """End the streams that it applies to: here before this returns, and in all other processes.
 
-        :raises BrokerUnavailable: where those cannot be reached; here it is done.
+        May wait for the broker.
+
+        :raises BrokerUnavailable: where other processes cannot be reached; here it is done.
         """
-        self._apply(revocation, _heard_here.get())
+        self.apply(revocation, _received_here.get())
         if self._broker.is_shared:
-            said = Event([self._process, *revocation])
+            event = Event([self._process, *revocation])
             try:
-                self._broker.publish(NAME, make_frame(said, json.dumps, DEFAULTS.max_event_bytes), KEPT)
+                self._broker.publish(CHANNEL, make_frame(event, json.dumps, DEFAULTS.max_event_bytes), HISTORY_BOUNDS)
             except BrokerUnavailable as error:
                 raise BrokerUnavailable(
                     "this process has done it, and others may not have, because they could not be told: call it again "
                     f"({error.__cause__ or error})"
                 ) from error
 
-    def _hear(self, frames: Sequence[Frame]) -> None:
+    def receive(self, frames: Sequence[Frame]) -> None:
+        """Apply the revocations of other processes."""
         for frame in frames:
-            said = _read(frame)
-            if said is not None and said[0] != self._process:
-                self._apply(said[1])
+            read = _read(frame)
+            if read is not None and read[0] != self._process:
+                self.apply(read[1])
 
-    def _apply(self, revocation: Revocation, but: list[Revocation] | None = None) -> None:
+    def apply(self, revocation: Revocation, sender: list[Revocation] | None = None) -> None:
+        """End the streams here that it applies to, and those of pending requests, without telling other processes.
+
+        :param sender: the list of the pending request that revokes, which is left out.
+        """
         with self._lock:
-            for heard in self._asking.values():
-                if heard is not but:
-                    heard.append(revocation)
+            for received in self._pending.values():
+                if received is not sender:
+                    received.append(revocation)
         found = self._find(revocation)
-        if revocation.asks:
+        if revocation.is_recheck:
             if found:
-                SCHEDULER.run(partial(self._ask_again, found), RULES)
+                SCHEDULER.run(partial(self._recheck, found), RULES)
             return
         for number, stream in enumerate(found, 1):
             stream.end_with_retry(drops_pending=True)
-            if not number % AT_ONCE:
+            if not number % STREAMS_PER_SLICE:
                 yield_now()
 
     def _find(self, revocation: Revocation) -> list[Stream]:
         if revocation.identity is None:
-            return [stream for stream in self._members(revocation.channel) if revocation.hits(stream)]
-        return [stream for stream in self._streams.streams_of(revocation.identity) if revocation.hits(stream)]
+            return [stream for stream in self._members(revocation.channel) if revocation.applies_to(stream)]
+        return [stream for stream in self._streams.streams_of(revocation.identity) if revocation.applies_to(stream)]
 
 
-class _Ear:
-    """Listens to the revocations, for as long as the process lives, or the app: it does not keep the app alive."""
+class _Listener:
+    """Receives the app's revocations until the process ends, or the app is dropped, which it does not keep alive."""
 
     clients = 0
 
@@ -204,38 +212,38 @@ class _Ear:
         revocations = self._revocations()
         if revocations is None:
             return
-        again, self._log = self._log is not None, start.log
-        offset, is_known = start.log.before(self._since - CLOCK_ERROR)
-        begins_late = not offset and SCHEDULER.clock() > self._since + LATE
-        if again or begins_late or not is_known:
+        is_restart, self._log = self._log is not None, start.log
+        offset, is_known = start.log.before(self._since - CLOCK_ERROR_SECONDS)
+        is_late = not offset and SCHEDULER.clock() > self._since + LATE_SECONDS
+        if is_restart or is_late or not is_known:
             log.info("revocations may have been missed: all streams end, so that their clients are asked again")
-            revocations._apply(EVERYTHING)
+            revocations.apply(EVERYTHING)
         else:
-            revocations._hear(start.log.after(offset, start.newest, math.inf))
+            revocations.receive(start.log.after(offset, start.newest, math.inf))
 
     def arrived(self, frames: Sequence[Frame]) -> None:
         revocations = self._revocations()
         if revocations is not None:
-            revocations._hear(frames)
+            revocations.receive(frames)
 
 
 def _read(frame: Frame) -> tuple[str, Revocation] | None:
     with suppress(ValueError, TypeError):
         [event] = decode(frame.payload)
-        process, identity, channel, asks = json.loads(event.data or "")
-        revocation = Revocation(identity, channel, asks)
+        process, identity, channel, is_recheck = json.loads(event.data or "")
+        revocation = Revocation(identity, channel, is_recheck)
         if _is_revocation(revocation):
             return process, revocation
     _note_foreign(frame.payload[:100])
     return None
 
 
-def _is_revocation(said: Revocation) -> bool:
-    """Whether its parts have the right types. Applying another one would raise, and those after it would be lost."""
-    are_names = all(name is None or isinstance(name, str) for name in (said.identity, said.channel))
-    return are_names and isinstance(said.asks, bool) and not (said.asks and said.identity is None)
+def _is_revocation(read: Revocation) -> bool:
+    """Return whether its fields have the right types. To apply another one would raise, and lose those after it."""
+    are_names = all(name is None or isinstance(name, str) for name in (read.identity, read.channel))
+    return are_names and isinstance(read.is_recheck, bool) and not (read.is_recheck and read.identity is None)
 
 
-@lru_cache(maxsize=1000)  # each once
+@lru_cache(maxsize=1000)  # once for each payload
 def _note_foreign(payload: bytes) -> None:
     log.warning("something else than this package revokes: %r", payload)

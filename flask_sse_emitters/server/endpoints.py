@@ -78,7 +78,7 @@ def make_blueprint(state: Callable[[], State], rules: Rules) -> Blueprint:
 
 
 def _stream(asked: list[str], state: State, rules: Rules) -> Response:
-    with state.revocations.asking() as check:
+    with state.revocations.pending_request() as end_if_revoked:
         admission = rules.admit_reader(asked)
         secrets = current_app.secret_key, current_app.config.get("SECRET_KEY_FALLBACKS")
         tags = " ".join(tag_reader(identity, *secrets) for identity in admission.identities)
@@ -86,7 +86,7 @@ def _stream(asked: list[str], state: State, rules: Rules) -> Response:
             return _head(tags)
         emitter = state.channels.subscribe(admission.channels, reader=admission.reader, seconds=admission.seconds)
         response = emitter.response(headers={READER: tags})
-        check(stream_of(emitter))
+        end_if_revoked(stream_of(emitter))
     return response
 
 
