@@ -1,4 +1,4 @@
-"""What other code may want to know of: signals, as Flask has them, with the app as their sender.
+"""Signals that tell an app's code what happens to its streams. As with Flask's signals, the app is their sender.
 
 ::
 
@@ -7,7 +7,7 @@
     @emitter_closed.connect_via(app)
     def note(app, emitter, reason, error): ...
 
-Without anybody who is connected they cost nothing. What a receiver raises is logged, and stops nothing else.
+A signal without receivers costs nothing. An exception of a receiver is logged, and stops nothing else.
 """
 
 from __future__ import annotations
@@ -23,33 +23,32 @@ log = logging.getLogger("flask_sse_emitters.signals")
 
 _signals = Namespace()
 
-#: A stream has begun: ``emitter``. In its request, so a receiver must not block for long.
+#: A stream has begun: ``emitter``. Sent in its request, so a receiver must not block for long.
 emitter_opened = _signals.signal("emitter-opened")
 
-#: A stream is over, and its client let go: ``emitter``, ``reason`` (a :class:`.CloseReason`), ``error`` (or None).
-#: In the background, with the app's context pushed; it may block.
+#: A stream is over, and its client released: ``emitter``, ``reason`` (a :class:`.CloseReason`), ``error`` (or None).
+#: Sent in the background, with the app's context pushed; a receiver may block.
 emitter_closed = _signals.signal("emitter-closed")
 
-#: An event was published by this process, and the broker has it: ``channel``, ``id``, ``event`` (its name;
-#: None where it has no data), ``size`` (bytes as they are written), ``seconds`` (how long that took). On the thread
-#: that published.
+#: This process has published an event, and the broker has it: ``channel``, ``id``, ``event`` (its name; None where it
+#: has no data), ``size`` (bytes on the wire), ``seconds`` (that publishing took). Sent on the thread that published.
 event_published = _signals.signal("event-published")
 
-#: A client was told that it has missed what is no longer to be had: ``emitter``, ``requested`` (the id that it came
-#: with). In the background, with the app's context pushed.
+#: A client was sent a gap, because it has missed events that are gone: ``emitter``, ``requested`` (the id that it came
+#: with). Sent in the background, with the app's context pushed.
 gap_sent = _signals.signal("gap-sent")
 
-#: The broker cannot be reached, or can again: ``state`` (``"degraded"`` or ``"ok"``), ``error`` (or None). In the
+#: The broker cannot be reached, or can again: ``state`` (``"degraded"`` or ``"ok"``), ``error`` (or None). Sent in the
 #: background, with the app's context pushed.
 broker_changed = _signals.signal("broker-changed")
 
 
-def tell(signal: NamedSignal, app: Any, **said: Any) -> None:
-    """Call whoever is connected, here and now, with no lock held."""
+def send(signal: NamedSignal, app: Any, **values: Any) -> None:
+    """Call the signal's receivers on this thread. Hold no lock: they may block."""
     if not signal.receivers or signal.is_muted:
         return
     for receiver in signal.receivers_for(app):
         try:
-            receiver(app, **said)
+            receiver(app, **values)
         except Exception:
             log.exception("an error in %r, which is connected to %s", receiver, signal.name)

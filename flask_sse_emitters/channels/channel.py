@@ -214,7 +214,7 @@ class Channels:
             feed = self._feeds.get(name)
         if is_new and signals.event_published.receivers:
             said = {"channel": name, "id": event_id, "event": frame.name, "size": len(frame.payload)}
-            signals.tell(signals.event_published, self._app, seconds=seconds, **said)
+            signals.send(signals.event_published, self._app, seconds=seconds, **said)
         if feed is None:
             yield_if_due()
         else:

@@ -158,7 +158,7 @@ class State:
             if state != self._told:
                 self._told = state
                 with self._app.app_context():
-                    signals.tell(signals.broker_changed, self._app, state=state, error=status.get("error"))
+                    signals.send(signals.broker_changed, self._app, state=state, error=status.get("error"))
 
     def _has_news(self, seen: int) -> bool:
         with self._lock:

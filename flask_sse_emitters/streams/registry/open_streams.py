@@ -142,7 +142,7 @@ class StreamRegistry:
         if not emitter.is_open:
             self._leave_unless_written(stream)
         if self._app is not None:
-            signals.tell(signals.emitter_opened, self._app, emitter=emitter)
+            signals.send(signals.emitter_opened, self._app, emitter=emitter)
         return self.settings.retry
 
     def leave(self, stream: Stream) -> None:
@@ -263,7 +263,7 @@ class StreamRegistry:
 
     def _signal(self, signal: Any, about: dict[str, Any]) -> None:
         with self.settings.context():
-            signals.tell(signal, self._app, **about)
+            signals.send(signal, self._app, **about)
 
 
 def _describe(stream: Stream, pending: int, now: float) -> dict[str, Any]:
