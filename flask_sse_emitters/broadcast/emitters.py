@@ -44,6 +44,11 @@ class SseEmitters:
     def __init__(self) -> None:
         self._delivery = Delivery()
 
+    @property
+    def name(self) -> str | None:
+        """The name of its channel, where it is the list of one."""
+        return self._delivery.name
+
     def add(self, emitter: _E) -> _E:
         """Put an emitter in the list, until it ends. Idempotent.
 
