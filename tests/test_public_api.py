@@ -35,7 +35,7 @@ def _describe(name: str, value: Any) -> Iterator[str]:
 
 
 def _signature(value: Any) -> str:
-    if not (inspect.isroutine(value) or inspect.isclass(value)):
+    if not (inspect.isfunction(value) or inspect.isbuiltin(value) or inspect.isclass(value)):
         return ""
     if inspect.isclass(value) and issubclass(value, Enum | BaseException) and "__init__" not in vars(value):
         return ""  # made as Python makes them, which differs from version to version
