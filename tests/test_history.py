@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from flask_sse_emitters.brokers.event_log import Bounds, Log, Position, new_epoch, read_ids
+from flask_sse_emitters.brokers.event_ids import Position, new_epoch, read_ids
+from flask_sse_emitters.brokers.event_log import Bounds, Log
 from flask_sse_emitters.wire.frame import Frame
 
 from .clock import ManualScheduler

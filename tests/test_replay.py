@@ -15,7 +15,8 @@ from flask import Flask
 from flask_sse_emitters import CloseReason, Event, SseEmitter, SseEmitters
 from flask_sse_emitters.broadcast.delivery import Delivery
 from flask_sse_emitters.brokers import Broker, Listener, Published, Start
-from flask_sse_emitters.brokers.event_log import Bounds, Log, read_ids
+from flask_sse_emitters.brokers.event_ids import read_ids
+from flask_sse_emitters.brokers.event_log import Bounds, Log
 from flask_sse_emitters.brokers.memory import MemoryBroker
 from flask_sse_emitters.channels.channel import Channels
 from flask_sse_emitters.channels.replay import Replay

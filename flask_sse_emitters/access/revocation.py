@@ -21,7 +21,8 @@ from itertools import count
 from typing import NamedTuple
 
 from ..brokers import Broker, Start
-from ..brokers.event_log import Bounds, Log, new_epoch
+from ..brokers.event_ids import new_epoch
+from ..brokers.event_log import Bounds, Log
 from ..config.settings import DEFAULTS
 from ..errors import BrokerUnavailable
 from ..runtime.fork import reset_after_fork

@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 from ..config.settings import DEFAULTS, Settings
 from ..wire.frame import Frame
 from .base import Broker, Listener, Published, Start
-from .event_log import Bounds, Log, Position, new_epoch
+from .event_ids import Position, new_epoch
+from .event_log import Bounds, Log
 
 __all__ = [
     "GROUP",

@@ -11,7 +11,8 @@ from ..runtime.scheduler import SCHEDULER, Scheduler
 from ..runtime.worker_pool import weakly
 from ..wire.frame import Frame
 from .base import Broker, Listener, Published, Start
-from .event_log import Bounds, Log, Position, new_epoch
+from .event_ids import Position, new_epoch
+from .event_log import Bounds, Log
 
 #: Seconds for which a key is remembered.
 KEY_SECONDS = 300.0

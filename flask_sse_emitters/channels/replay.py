@@ -17,7 +17,8 @@ from typing import NamedTuple
 
 from ..broadcast.delivery import Delivery
 from ..broadcast.member import Member, MemberState
-from ..brokers.event_log import LONGEST_ID, Log, read_ids
+from ..brokers.event_ids import MAX_ID_LENGTH, read_ids
+from ..brokers.event_log import Log
 from ..runtime.countdown import Countdown
 from ..runtime.locks import native_lock
 from ..runtime.scheduler import SCHEDULER, Scheduler
@@ -404,7 +405,7 @@ class Replay:
         known = list(read_ids(self._ids(), len(self._feeds)) or ())
         oldest = [str(log.position(at.offset + 1)) for log, at in zip(self._logs, known, strict=bool(known))]
         newest = [str(log.position(log.newest)) for log in self._logs]
-        gap = {"requested": requested[:LONGEST_ID], "oldest": ",".join(oldest), "newest": ",".join(newest)}
+        gap = {"requested": requested[:MAX_ID_LENGTH], "oldest": ",".join(oldest), "newest": ",".join(newest)}
         return Event(gap, event=GAP).encode() + self._position()
 
     def _position(self) -> bytes:

@@ -21,7 +21,8 @@ from ...runtime.gevent_loop import is_green
 from ...runtime.worker_pool import weakly
 from ...wire.frame import Frame
 from ..base import Broker, Listener, Published, Start
-from ..event_log import Bounds, Position, new_epoch, read_ids
+from ..event_ids import Position, new_epoch, read_ids
+from ..event_log import Bounds
 from .client import Clients, Script, within
 from .errors import KEYS, diagnose, may_be_done, shown
 from .health import PUBLISHING, Health

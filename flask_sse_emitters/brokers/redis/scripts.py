@@ -26,7 +26,8 @@ from typing import Any, NamedTuple
 
 from ...config.settings import DEFAULTS
 from ...wire.frame import Frame
-from ..event_log import Bounds, Position
+from ..event_ids import Position
+from ..event_log import Bounds
 from .client import Script
 from .positions import NOTHING, Known
 

@@ -31,7 +31,8 @@ from ...runtime.waiter import make_waiter
 from ...runtime.worker_pool import call_and_log
 from ...wire.frame import BATCH_BYTES, Frame
 from ..base import Listener, Start
-from ..event_log import Log, new_epoch
+from ..event_ids import new_epoch
+from ..event_log import Log
 from .client import Client, within
 from .errors import KEYS, diagnose
 from .health import Health
