@@ -79,6 +79,7 @@ class Explorer:
         self.grain = grain
         self.preemptions = preemptions
         self.files = frozenset(f"{PACKAGE}/{name}.py" for name in lines_of)
+        assert all(Path(file).is_file() for file in self.files), "a module was moved, and its lines no longer count"
         self._run: _Run | None = None
         self._crew: list[_Worker] = []
 
