@@ -15,7 +15,7 @@ from flask import Flask
 
 from flask_sse_emitters import SSE
 from flask_sse_emitters.brokers import GROUP, Bounds, Broker, Frame, Log, Start, make_broker
-from flask_sse_emitters.brokers.memory import IDLE_KEPT, KEY_SECONDS, SWEEP_SECONDS, MemoryBroker
+from flask_sse_emitters.brokers.memory import KEY_SECONDS, MAX_IDLE_CHANNELS, SWEEP_SECONDS, MemoryBroker
 
 from .client import new_name
 from .clock import ManualScheduler
@@ -397,10 +397,10 @@ def test_idle_channels_are_forgotten_where_they_are_many_and_none_of_their_ids_c
     broker.subscribe("heard", heard)
     ids = set(publish(broker, "first", *range(5), bounds=Bounds(1, 10.0)))
     publish(broker, "heard", "a", bounds=Bounds(1, 10.0))
-    for number in range(IDLE_KEPT + 500):
+    for number in range(MAX_IDLE_CHANNELS + 500):
         publish(broker, f"user:{number}", "x", bounds=Bounds(1, 10.0))
     scheduler.pass_time(SWEEP_SECONDS * 2)
-    assert len(broker._records) <= IDLE_KEPT
+    assert len(broker._records) <= MAX_IDLE_CHANNELS
     assert "first" not in broker._records
     assert publish(broker, "first", "again")[0] not in ids
     publish(broker, "heard", "b")

@@ -766,7 +766,7 @@ def test_event_published_while_its_channel_is_swept_and_left_is_kept(stage: Stag
 
         def sweep() -> None:
             for record in records:
-                record.forget_old(False)
+                record.forget_old(altogether=False)
 
         def check() -> None:
             epoch, _, offset = ids[0].partition("-")

@@ -1,4 +1,4 @@
-"""What keeps the events of channels and takes them to every process: one broker, picked by the scheme of a URL."""
+"""Brokers keep the events of channels and carry them to every process; the scheme of a URL picks one."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ _OWN = {
     "rediss+cluster": _REDIS,
 }
 
-#: What a module that is not there is called where it is installed.
+#: The extra that installs a missing module.
 _EXTRAS = {"redis": "redis"}
 
 
 def broker_of(settings: Settings) -> Broker:
-    """The broker that these settings name: see :func:`.make_broker`, also for what this raises."""
+    """Make the broker that these settings name: see :func:`.make_broker`, also for the errors."""
     options = {
         "prefix": (settings.broker_prefix, DEFAULTS.broker_prefix),
         "publish_seconds": (settings.publish_seconds, DEFAULTS.publish_seconds),
@@ -59,35 +59,40 @@ def broker_of(settings: Settings) -> Broker:
 
 
 def make_broker(url: str, **options: Any) -> Broker:
-    """The broker for a URL. It is imported here, and connects to nothing yet.
+    """Make the broker for a URL. Its module is imported here, and it connects to nothing yet.
 
-    :param options: ``prefix`` and ``publish_seconds``, see :class:`.Broker`; only those that are not the default.
+    :param options: ``prefix`` and ``publish_seconds``, see :class:`.Broker`; pass only those that are not the default.
     :raises ValueError: where no broker is known for its scheme, or the broker does not take the URL.
-    :raises ImportError: where what it needs is not installed.
+    :raises ImportError: where a package that it needs is not installed.
     """
     try:
         scheme = urlsplit(url).scheme
     except ValueError as error:
         raise ValueError(f"{error}: give a URL such as redis://localhost:6379/0") from error
-    if scheme in _OWN:
-        module, name = _OWN[scheme].split(":")
-        try:
-            factory = getattr(import_module(module, __name__), name)
-        except ModuleNotFoundError as error:
-            if error.name not in _EXTRAS:
-                raise
-            raise ImportError(
-                f"{scheme}:// needs the package {error.name}: pip install 'flask-sse-emitters[{_EXTRAS[error.name]}]'",
-                name=error.name,
-            ) from error
-    else:
-        found = next(iter(entry_points(group=GROUP, name=scheme)), None)
-        if found is None:
-            known = sorted({*_OWN, *(point.name for point in entry_points(group=GROUP))})
-            raise ValueError(
-                f"no broker is known for {scheme or url!r}: known schemes are {', '.join(known)}; packages add more by "
-                f"an entry point in the group {GROUP!r}"
-            )
-        factory = found.load()
+    factory = _import_own(scheme) if scheme in _OWN else _load_entry_point(scheme, url)
     broker: Broker = factory(url, **options)
     return broker
+
+
+def _import_own(scheme: str) -> Any:
+    module, name = _OWN[scheme].split(":")
+    try:
+        return getattr(import_module(module, __name__), name)
+    except ModuleNotFoundError as error:
+        if error.name not in _EXTRAS:
+            raise
+        raise ImportError(
+            f"{scheme}:// needs the package {error.name}: pip install 'flask-sse-emitters[{_EXTRAS[error.name]}]'",
+            name=error.name,
+        ) from error
+
+
+def _load_entry_point(scheme: str, url: str) -> Any:
+    found = next(iter(entry_points(group=GROUP, name=scheme)), None)
+    if found is None:
+        known = sorted({*_OWN, *(point.name for point in entry_points(group=GROUP))})
+        raise ValueError(
+            f"no broker is known for {scheme or url!r}: known schemes are {', '.join(known)}; packages add more by "
+            f"an entry point in the group {GROUP!r}"
+        )
+    return found.load()

@@ -1,4 +1,4 @@
-"""The contract between channels and whatever keeps their events."""
+"""The contract between channels and the broker that keeps their events."""
 
 from __future__ import annotations
 
@@ -11,135 +11,135 @@ from .event_log import Bounds, Log
 
 
 class Start(NamedTuple):
-    """From where on a listener is told."""
+    """Where a listener starts in its channel."""
 
-    log: Log  #: what came before, as far as it is kept
-    newest: int  #: all after this offset will be told
+    log: Log  #: the events before, as far as they are kept
+    newest: int  #: the listener receives all events after this offset
 
 
 class Published(NamedTuple):
-    """What became of an event."""
+    """The result of a publish."""
 
     id: str
-    is_new: bool  #: no event was published with its key before
+    is_new: bool  #: False where an event was published with the same key before
 
 
 class Listener(Protocol):
-    """Who is told what happens in one channel. One call at a time comes, from any thread; none may block or raise."""
+    """Receives the events of one channel. One call at a time comes, from any thread; none may block or raise."""
 
     def started(self, start: Start) -> None:
-        """It is told from now on; only where :meth:`Broker.subscribe` did not say so already.
+        """Receive events from now on; called only where :meth:`Broker.subscribe` did not return the start itself.
 
-        Once again, with another log, where the broker has lost track.
+        It is called once more, with another log, where the broker has lost track.
         """
 
     def arrived(self, frames: Sequence[Frame]) -> float | None:
-        """These were published, in this order: with their offsets, and already in the log.
+        """Receive these events, in order. They have their offsets, and are in the log already.
 
-        Some may be told again, after an interrupt of the thread that told them: their offsets show that.
+        Some may come a second time, after an interrupt of the thread that delivered them: their offsets show that.
 
-        :return: for how many seconds it would rather be told nothing more; mostly 0, or None.
+        :return: seconds to pause delivery for (back-pressure); mostly 0, or None.
         """
 
     @property
     def clients(self) -> int:
-        """How many clients of the channel it stands for."""
+        """The number of the channel's clients that it stands for."""
 
 
 class Broker(ABC):
-    """Keeps the events of channels, and tells every process that listens.
+    """Keeps the events of channels, and delivers them to every process that listens.
 
-    A class, or a function, that takes a URL makes one: see :data:`.GROUP`. It also takes ``prefix``, a str, which keeps
-    apart what shares a broker, and ``publish_seconds``, a float, how long :meth:`publish` may take. It must not
+    A class or a function that takes a URL makes one: see :data:`.GROUP`. It also takes ``prefix``, a str that keeps
+    apart apps that share a broker, and ``publish_seconds``, a float, how long :meth:`publish` may take. It must not
     connect, nor start anything, before it is first used, and must work in a forked child. Every method may be called
     from any thread. The test suite of the package has a contract that every broker must fulfil.
     """
 
-    #: Whether what is published in one process reaches the others.
+    #: Whether events that one process publishes reach the others.
     is_shared = True
 
-    #: Stands for this process among those that share the broker.
+    #: The id of this process among those that share the broker.
     process = "here"
 
-    #: Is called, from any thread, after :meth:`status` has another state. Must not block.
+    #: Called, from any thread, after the state in :meth:`status` has changed. Must not block.
     changed: Callable[[], object] = staticmethod(lambda: None)
 
-    #: What this process says of itself to whoever looks at :meth:`processes`; None where it has nothing to say. Cheap.
+    #: Returns what this process reports to others in :meth:`processes`; None where it has nothing to report. Cheap.
     about: Callable[[], Mapping[str, Any] | None] = staticmethod(lambda: None)
 
     @abstractmethod
     def publish(self, channel: str, frame: Frame, bounds: Bounds | None, key: str | None = None) -> Published:
-        """Give the event an id, keep it, and tell whoever listens. May wait for the broker, within limits.
+        """Give the event an id, keep it, and deliver it to the listeners. May wait for the broker, within limits.
 
         :param frame: without an id.
-        :param bounds: what is to be kept of the channel from now on; None leaves that as it is.
+        :param bounds: how much is kept of the channel from now on; None leaves that as it is.
         :param key: where an event of this channel was published with the same one within 5 minutes, nothing happens.
-        :return: with the event's id; with that of the first one with the key.
-        :raises BrokerUnavailable: where it cannot be reached in time.
+        :return: with the id of the event, or of the first one with this key.
+        :raises BrokerUnavailable: where the broker cannot be reached in time.
         """
 
     @abstractmethod
     def subscribe(self, channel: str, listener: Listener) -> Start | None:
-        """Tell the listener what happens in the channel. Never waits.
+        """Deliver the channel's events to the listener. Never waits.
 
         :param listener: a new one each time.
-        :return: from where on, where that is known at once: it may be told before this returns. None where
+        :return: where it starts, if that is known at once: events may arrive before this returns. None where
             :meth:`Listener.started` will be called first.
         """
 
     def subscribe_first(self, channel: str, listener: Listener) -> Start | None:
-        """As :meth:`subscribe`, before any other: what was missed of this channel is told before what was of others."""
+        """Subscribe as :meth:`subscribe` does, and catch up with this channel before any other."""
         return self.subscribe(channel, listener)
 
     @abstractmethod
     def unsubscribe(self, channel: str, listener: Listener) -> None:
-        """Tell it no more; a call may still be under way. Again is nothing. Never waits."""
+        """Deliver nothing more to the listener; one call may still be under way. Idempotent; never waits."""
 
     def newest(self, channel: str) -> int | None:  # noqa: ARG002 - most do not know
-        """The offset of the channel's newest event, where that is known at once."""
+        """Return the offset of the channel's newest event, where that is known at once."""
         return None
 
     def look_again(self, channel: str, done: Callable[[], object]) -> None:  # noqa: ARG002 - nothing is under way
-        """Call this, from any thread, once all that was published before has been told to those who listen.
+        """Call ``done``, from any thread, once all events published before are delivered to the listeners.
 
-        Never waits, and may call at once. It is called once in any case: where nobody listens any more, there is
-        nothing left to tell. Where this broker cannot be reached, that may take a while.
+        Never waits, and may call at once. It calls exactly once in any case: where nothing listens any more, there is
+        nothing left to deliver. While this broker cannot be reached, that may take some time.
         """
         done()
 
     def count_again(self, channel: str) -> None:  # noqa: B027 - most do not count
-        """The clients of those who listen to this channel are more, or less, than before. Never waits."""
+        """Count the clients of the channel's listeners again: their number has changed. Never waits."""
 
     def clients_elsewhere(self, channel: str) -> int:  # noqa: ARG002 - most know of no others
-        """How many clients other processes have. May wait for the broker, within limits.
+        """Return how many clients of the channel other processes have. May wait for the broker, within limits.
 
-        :raises BrokerUnavailable: where it cannot be reached in time.
+        :raises BrokerUnavailable: where the broker cannot be reached in time.
         """
         return 0
 
     def processes(self) -> list[dict[str, Any]]:
-        """What other processes have said of themselves: :attr:`about`, with ``id``, ``age`` and ``channels``.
+        """Return what other processes report: their :attr:`about`, with ``id``, ``age`` and ``channels``.
 
-        ``id`` is a str that no two of them share, ``age`` the seconds since it was said, and ``channels`` how many
-        clients each channel has there. May wait for the broker, within limits.
+        ``id`` is a str that no two of them share, ``age`` the seconds since the report, and ``channels`` the number of
+        clients that each channel has there. May wait for the broker, within limits.
 
-        :raises BrokerUnavailable: where it cannot be reached in time.
+        :raises BrokerUnavailable: where the broker cannot be reached in time.
         """
         return []
 
     def check_writable(self) -> None:  # noqa: B027 - most brokers always are
-        """Find out whether something could be published now. May wait for the broker, within limits.
+        """Check that an event could be published now. May wait for the broker, within limits.
 
         :raises BrokerUnavailable: where it could not; says what to change.
         """
 
     def status(self) -> dict[str, Any]:
-        """How it is, for people and monitors: at least ``state``, which is ``"ok"`` or ``"degraded"``."""
+        """Return the broker's state, for people and monitors: at least ``state``, ``"ok"`` or ``"degraded"``."""
         return {"state": "ok"}
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of all that it holds, also when the process exits in order. Idempotent; may wait a second.
+        """Release all that it holds, also when the process exits in order. Idempotent; may wait a second.
 
-        What is published afterwards still has to work, or raise :class:`.BrokerUnavailable`.
+        A later :meth:`publish` must still work, or raise :class:`.BrokerUnavailable`.
         """

@@ -17,14 +17,14 @@ from .event_log import Bounds, Log
 #: Seconds for which a key is remembered.
 KEY_SECONDS = 300.0
 
-#: So often, in seconds, what is too old is looked for. (Whoever reads does not get it, even before that.)
+#: Seconds between two sweeps, which drop the events that are too old. (Readers do not get them, even before that.)
 SWEEP_SECONDS = 60.0
 
-#: So many channels are looked at in one go.
-SWEPT_AT_ONCE = 100
+#: So many channels are swept in one go.
+CHANNELS_PER_SWEEP = 100
 
-#: So many channels that nobody listens to, and of which nothing is kept any more, are remembered.
-IDLE_KEPT = 10_000
+#: So many channels are remembered that have no listener and no event left.
+MAX_IDLE_CHANNELS = 10_000
 
 
 class MemoryBroker(Broker):
@@ -44,47 +44,53 @@ class MemoryBroker(Broker):
         reset_after_fork(self._reset)
 
     def publish(self, channel: str, frame: Frame, bounds: Bounds | None, key: str | None = None) -> Published:
+        """Publish an event: see :meth:`.Broker.publish`."""
         published = None
-        while published is None:  # again where the channel was being forgotten
+        while published is None:  # once more where the channel was being forgotten
             record = self._record(channel)
             published = record.publish(frame, bounds, key)
         self._sweep_later()
-        record.tell()
+        record.deliver()
         return published
 
     def subscribe(self, channel: str, listener: Listener) -> Start:
+        """Deliver the channel's events to the listener: see :meth:`.Broker.subscribe`."""
         start = None
         while start is None:
             start = self._record(channel).add(listener)
         return start
 
     def unsubscribe(self, channel: str, listener: Listener) -> None:
+        """Deliver nothing more to the listener: see :meth:`.Broker.unsubscribe`."""
         record = self._records.get(channel)
         if record is not None and record.remove(listener):
             with self._lock:
                 self._forget(channel)
 
     def look_again(self, channel: str, done: Callable[[], object]) -> None:
+        """Call ``done`` once all is delivered: see :meth:`.Broker.look_again`."""
         record = self._records.get(channel)
         if record is None:
             done()
         else:
-            record.when_told(done)
+            record.when_delivered(done)
 
     def newest(self, channel: str) -> int:
+        """Return the offset of the channel's newest event."""
         return self._record(channel).log.newest
 
     def close(self) -> None:
+        """Forget all channels. An event that is published later gets no id that was given before."""
         with self._lock:
             self._records.clear()
-            self._epoch = new_epoch()  # what is still published gets no id that was given before
+            self._epoch = new_epoch()
 
     def _reset(self) -> None:
         self._lock = native_lock()
         self._records: dict[str, _Record] = {}
         self._epoch = new_epoch()
-        self._forgotten = 0  # no channel that was forgotten had a higher offset
-        self._sweeping = False
+        self._max_forgotten = 0  # the highest offset of the channels that were forgotten
+        self._is_sweep_due = False
 
     def _record(self, channel: str) -> _Record:
         with self._lock:
@@ -92,7 +98,7 @@ class MemoryBroker(Broker):
             if record is None or record.is_forgotten:
                 self._forget(channel)
                 # Beyond every offset that it may have had before, so that no id stands for two events.
-                log = Log(self._epoch, self._forgotten, self._scheduler.clock)
+                log = Log(self._epoch, self._max_forgotten, self._scheduler.clock)
                 record = self._records[channel] = _Record(log, self._scheduler)
             return record
 
@@ -100,28 +106,28 @@ class MemoryBroker(Broker):
         record = self._records.get(channel)
         if record is not None and record.is_forgotten:
             del self._records[channel]
-            self._forgotten = max(self._forgotten, record.log.newest)
+            self._max_forgotten = max(self._max_forgotten, record.log.newest)
 
     def _sweep_later(self) -> None:
-        if not self._sweeping:
-            self._sweeping = True
+        if not self._is_sweep_due:
+            self._is_sweep_due = True
             self._scheduler.call_at(self._scheduler.clock() + SWEEP_SECONDS, weakly(self._sweep))
 
     def _sweep(self) -> None:
         with self._lock:
             channels = list(self._records)
-        too_many = len(channels) - IDLE_KEPT
-        self._sweeping = False
+        too_many = len(channels) - MAX_IDLE_CHANNELS
+        self._is_sweep_due = False
 
         def sweep_some() -> bool:
             nonlocal too_many
-            for channel in channels[-SWEPT_AT_ONCE:]:
+            for channel in channels[-CHANNELS_PER_SWEEP:]:
                 record = self._records.get(channel)
-                if record is not None and record.forget_old(too_many > 0):
+                if record is not None and record.forget_old(altogether=too_many > 0):
                     too_many -= 1
                     with self._lock:
                         self._forget(channel)
-            del channels[-SWEPT_AT_ONCE:]
+            del channels[-CHANNELS_PER_SWEEP:]
             return bool(channels)
 
         channels.reverse()  # the oldest ones first
@@ -134,14 +140,14 @@ class _Record:
     """One channel. The lock of its log guards all of it."""
 
     __slots__ = (
-        "_begin",
         "_bounds",
+        "_calls",
+        "_first_offset",
+        "_is_delivering",
         "_keys",
         "_listeners",
-        "_news",
         "_scheduler",
-        "_telling",
-        "_when_told",
+        "_undelivered",
         "is_forgotten",
         "log",
     )
@@ -149,14 +155,14 @@ class _Record:
     def __init__(self, log: Log, scheduler: Scheduler) -> None:
         self.log = log
         self.is_forgotten = False  #: for good: another record takes its place
-        self._begin = log.newest
+        self._first_offset = log.newest
         self._bounds = Bounds(DEFAULTS.history, DEFAULTS.history_seconds)
         self._scheduler = scheduler
         self._listeners: tuple[Listener, ...] = ()
-        self._news: list[Frame] = []  # what the listeners have not been told yet
-        self._when_told: list[Callable[[], object]] = []  # to be called once they were told
-        self._telling = False  # somebody is telling them: whoever else has news leaves it to them
-        self._keys: dict[str, tuple[float, str]] = {}  # by age
+        self._undelivered: list[Frame] = []
+        self._calls: list[Callable[[], object]] = []  # to make once all of these are delivered
+        self._is_delivering = False  # some thread is: others leave their events to it
+        self._keys: dict[str, tuple[float, str]] = {}  # with their time and the id of their event, by age
 
     def publish(self, frame: Frame, bounds: Bounds | None, key: str | None) -> Published | None:
         with self.log.guard:
@@ -169,7 +175,7 @@ class _Record:
             self._bounds = self._bounds if bounds is None else bounds
             stamped = self.log.append(frame, self._bounds)
             if self._listeners:
-                self._news.append(stamped)
+                self._undelivered.append(stamped)
             event_id = str(Position(self.log.epoch, stamped.offset))
             if key is not None:
                 self._keys[key] = now, event_id
@@ -186,52 +192,55 @@ class _Record:
         """:return: whether nothing is left of the channel."""
         with self.log.guard:
             self._listeners = tuple(other for other in self._listeners if other is not listener)
-            if not self._listeners and self.log.newest == self._begin:
+            if not self._listeners and self.log.newest == self._first_offset:
                 self.is_forgotten = True
             return self.is_forgotten
 
-    def when_told(self, call: Callable[[], object]) -> None:
-        """Call this once the listeners have been told all that is new now: at once, where nothing is."""
+    def when_delivered(self, call: Callable[[], object]) -> None:
+        """Call this once the events published so far are delivered: at once, where they are."""
         with self.log.guard:
-            self._when_told.append(call)
-        self.tell()
+            self._calls.append(call)
+        self.deliver()
 
-    def tell(self) -> None:
-        """Tell the listeners all that is new, in order, unless somebody else is at it.
+    def deliver(self) -> None:
+        """Deliver the new events to the listeners, in order, unless another thread is doing so.
 
-        Only once: who published goes on with its own work, and what others have published meanwhile is told in the
-        background.
+        One pass only: then the publisher goes on with its own work, and the events that others have published
+        meanwhile are delivered in the background.
         """
-        if self._tell():
-            self._scheduler.call_soon(self._tell)
+        if self._deliver():
+            self._scheduler.call_soon(self._deliver)
 
-    def _tell(self) -> bool:
-        """:return: whether there is more to tell, and nobody at it."""
+    def _deliver(self) -> bool:
+        """:return: whether there is more to deliver, and no thread doing so."""
         with self.log.guard:
-            if self._telling or not (self._news or self._when_told):
+            if self._is_delivering or not (self._undelivered or self._calls):
                 return False
-            listeners, told, calls = self._listeners, self._news, self._when_told
-            self._telling, self._news, self._when_told = True, [], []
-        untold, uncalled = told, calls
+            listeners, frames, calls = self._listeners, self._undelivered, self._calls
+            self._is_delivering, self._undelivered, self._calls = True, [], []
+        undelivered, uncalled = frames, calls
         try:
             for listener in listeners:
-                listener.arrived(told)
-            untold, uncalled = [], []
-        finally:  # also after an interrupt of this thread: then the next one tells it again
+                listener.arrived(frames)
+            undelivered, uncalled = [], []
+        finally:  # also after an interrupt of this thread: then the next one delivers them again
             with self.log.guard:
-                self._news = untold + self._news
-                self._when_told = uncalled + self._when_told
-                self._telling = False
+                self._undelivered = undelivered + self._undelivered
+                self._calls = uncalled + self._calls
+                self._is_delivering = False
         for call in calls:
             call()
-        return bool(self._news or self._when_told)
+        return bool(self._undelivered or self._calls)
 
-    def forget_old(self, altogether: bool) -> bool:
-        """Let go of what is too old; of the whole channel, where that is wanted and nobody needs it."""
+    def forget_old(self, *, altogether: bool) -> bool:
+        """Forget what is too old; with ``altogether`` the whole channel, if it is not in use.
+
+        :return: whether the channel is forgotten.
+        """
         with self.log.guard:
             self._forget_keys(self._scheduler.clock())
-            empty = self.log.forget_old() > self.log.newest
-            if altogether and empty and not (self._listeners or self._keys):
+            is_empty = self.log.forget_old() > self.log.newest
+            if altogether and is_empty and not (self._listeners or self._keys):
                 self.is_forgotten = True
             return self.is_forgotten
 
