@@ -24,9 +24,8 @@ import psutil
 import pytest
 
 from flask_sse_emitters import Publisher
-from flask_sse_emitters.brokers.redis import scripts as redis_wire
-from flask_sse_emitters.brokers.redis import subscriber as redis_ear
-from flask_sse_emitters.brokers.redis.client import Script
+from flask_sse_emitters.brokers.redis.scripts import LOOK_UP, PUBLISH, Script
+from flask_sse_emitters.brokers.redis.subscriber import clock as redis_clock
 from flask_sse_emitters.runtime.scheduler import SCHEDULER
 
 from .client import Client, answer, connected, get, new_name, post
@@ -431,7 +430,7 @@ def test_nothing_is_lost_where_the_clock_of_redis_is_set(offset: int, monkeypatc
         stream.ready()
         feed = board.sse._channels().feed("a")
         until(lambda: feed.log is not None, "the channel to be known")
-        for script in (redis_wire.PUBLISH, redis_wire.LOOK):
+        for script in (PUBLISH, LOOK_UP):
             later = Script(script.text.replace("clock[1] * 1000", f"(clock[1] + {offset}) * 1000"))
             assert later.text != script.text
             monkeypatch.setattr(script, "text", later.text)
@@ -448,7 +447,7 @@ def test_nothing_is_lost_where_the_clock_of_redis_is_set(offset: int, monkeypatc
 
 def test_what_comes_late_is_told_all_the_same_though_nothing_of_it_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """The process stood still, say: it cannot tell whether the clock of Redis was set."""
-    monkeypatch.setattr(redis_ear, "LATE", 0.0)
+    monkeypatch.setattr(redis_clock, "LATE_SECONDS", 0.0)
     with RedisServer() as redis, closing_board(redis.url, SSE_HISTORY=0) as board, board.open("a") as stream:
         stream.ready()
         feed = board.sse._channels().feed("a")

@@ -15,7 +15,7 @@ from flask import Flask, current_app, has_app_context
 
 from flask_sse_emitters import SSE, BrokerUnavailable, CloseReason, Event, SseEmitter, SseEmitters, signals
 from flask_sse_emitters.brokers.redis.health import Health
-from flask_sse_emitters.brokers.redis.scripts import read_process
+from flask_sse_emitters.brokers.redis.messages import read_process
 from flask_sse_emitters.testing import open_stream
 
 from .client import Client, connected, get, post
@@ -276,14 +276,14 @@ def test_however_long_a_receiver_takes_it_is_told_of_the_brokers_last_state_last
         told.append(state)
 
     with signals.broker_changed.connected_to(note, app):
-        health.fails("publishing", OSError("gone"))
+        health.failed("publishing", OSError("gone"))
         until(begun.is_set, "the first")
-        health.works("publishing")
-        health.fails("publishing", OSError("gone again"))
-        health.works("publishing")
+        health.worked("publishing")
+        health.failed("publishing", OSError("gone again"))
+        health.worked("publishing")
         blocked.set()
         until(lambda: told[-1:] == ["ok"], "the last")
-        health.fails("publishing", OSError("gone again"))
+        health.failed("publishing", OSError("gone again"))
         until(lambda: told == ["degraded", "ok", "degraded"], "the next")
 
 

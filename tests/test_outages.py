@@ -22,11 +22,15 @@ from flask_sse_emitters import BrokerUnavailable, Event
 from flask_sse_emitters.brokers import make_broker
 from flask_sse_emitters.brokers.event_log import Bounds
 from flask_sse_emitters.brokers.redis import health as redis_health
-from flask_sse_emitters.brokers.redis import subscriber as redis_ear
-from flask_sse_emitters.brokers.redis.client import BEGIN_SECONDS, CONNECTIONS, READ_SECONDS, _Turns, within
-from flask_sse_emitters.brokers.redis.presence import COUNT_EVERY
-from flask_sse_emitters.brokers.redis.scripts import PRESENCE_SECONDS, UNUSED_MS
-from flask_sse_emitters.brokers.redis.subscriber import GONE_AFTER, LONGEST_WAIT, PING_AFTER, SPREAD
+from flask_sse_emitters.brokers.redis.client import BEGIN_SECONDS, MAX_CONNECTIONS, FairSemaphore
+from flask_sse_emitters.brokers.redis.connections import READ_SECONDS, within
+from flask_sse_emitters.brokers.redis.messages import PRESENCE_SECONDS
+from flask_sse_emitters.brokers.redis.scripts import UNUSED_MS
+from flask_sse_emitters.brokers.redis.subscriber import session, topics
+from flask_sse_emitters.brokers.redis.subscriber import thread as redis_thread
+from flask_sse_emitters.brokers.redis.subscriber.liveness import GONE_AFTER_SECONDS, PING_AFTER_SECONDS
+from flask_sse_emitters.brokers.redis.subscriber.presence import COUNT_EVERY
+from flask_sse_emitters.brokers.redis.subscriber.thread import LONGEST_WAIT_SECONDS, SPREAD
 from flask_sse_emitters.runtime.scheduler import SCHEDULER, Bell
 from flask_sse_emitters.testing import OpenStream, decode, published
 from flask_sse_emitters.wire.frame import Frame
@@ -156,7 +160,7 @@ def test_stream_completed_while_redis_is_away_ends_when_it_is_back(server: Redis
 def test_completed_stream_taken_out_of_a_channel_meanwhile_ends_all_the_same(
     server: RedisServer, board: Board, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(redis_ear, "LINGER", 0.0)
+    monkeypatch.setattr(topics, "LINGER_SECONDS", 0.0)
     one, two = board.sse.channel("c1"), board.sse.channel("c2")
     with board.open("c1", "c2") as stream:
         board.publish("c1", 1)
@@ -165,8 +169,8 @@ def test_completed_stream_taken_out_of_a_channel_meanwhile_ends_all_the_same(
         emitter = next(iter(one.emitters))
         emitter.complete()
         one.emitters.remove(emitter)
-        ear = board.sse._channels().broker._ear  # type: ignore[attr-defined]
-        until(lambda: "c1" not in ear._topics, "the channel that nobody listens to any more to be let go")
+        subscriber = board.sse._channels().broker._subscriber  # type: ignore[attr-defined]
+        until(lambda: subscriber._topics.get("c1") is None, "the channel that nobody listens to any more to be let go")
         server.signal(signal.SIGCONT)
         until(lambda: len(two.emitters) == 0, "the end")
 
@@ -195,7 +199,7 @@ def test_a_killed_server_is_told_once_and_what_comes_after_it_is_delivered(
         found = await_state(board, "degraded")
         assert (found["scheme"], str(kept.port) in found["url"]) == ("redis", True)
         assert "onnect" in found["error"]
-        time.sleep(2 * LONGEST_WAIT)  # for several attempts: none of them is logged
+        time.sleep(2 * LONGEST_WAIT_SECONDS)  # for several attempts: none of them is logged
         assert stream.ready() == []
         assert len(caplog.messages) == 1
         assert "degraded" in caplog.messages[0]
@@ -207,7 +211,7 @@ def test_a_killed_server_is_told_once_and_what_comes_after_it_is_delivered(
 
 
 def test_listening_begins_again_within_two_seconds() -> None:
-    assert LONGEST_WAIT * (1 + SPREAD) + 0.5 < 2
+    assert LONGEST_WAIT_SECONDS * (1 + SPREAD) + 0.5 < 2
     assert BEGIN_SECONDS <= 2
 
 
@@ -356,7 +360,7 @@ def test_a_reader_that_the_server_cuts_off_because_it_is_slow_reads_the_rest_fro
 def test_a_paused_server_is_noticed_by_a_ping_and_listened_to_when_it_goes_on(
     server: RedisServer, board: Board
 ) -> None:
-    assert PING_AFTER < GONE_AFTER < 10
+    assert PING_AFTER_SECONDS < GONE_AFTER_SECONDS < 10
     with board.open("a") as stream:
         board.publish("a", 1)
         read(stream, 1)
@@ -618,7 +622,7 @@ def test_that_a_client_has_left_is_no_write_that_a_full_server_took(
     client.config_set("maxmemory", 1)
     with pytest.raises(BrokerUnavailable, match="maxmemory"):
         publish(broker, "a", 2)
-    monkeypatch.setattr(redis_health.Health, "writes", lambda _health: writes.append(None))
+    monkeypatch.setattr(redis_health.Health, "wrote", lambda _health: writes.append(None))
     broker.unsubscribe("a", ear)
     broker.count_again("a")
     told = client.info("commandstats")["cmdstat_evalsha"]["calls"]
@@ -633,14 +637,14 @@ def test_a_refused_event_is_forgotten_where_nothing_else_tells(
     client_of(server).config_set("maxmemory", 1)
     refused(board)
     assert broker_state(board)["state"] == "degraded"
-    monkeypatch.setattr(redis_health, "STALE", 0.0)
+    monkeypatch.setattr(redis_health, "STALE_SECONDS", 0.0)
     assert broker_state(board)["state"] == "ok"
 
 
 def test_a_channel_that_was_asked_for_while_full_leaves_no_trouble(
     server: RedisServer, board: Board, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(redis_health, "LOGGED_EVERY", 0.0)
+    monkeypatch.setattr(redis_health, "LOG_SECONDS", 0.0)
     client = client_of(server)
     with board.open("a"):
         until(lambda: board.sse._channels().feed("a").log, "the channel to be known")
@@ -865,7 +869,7 @@ def test_two_connections_serve_a_process_however_many_clients_and_channels_it_ha
         assert len(connections(own)) <= 3, "one to listen, and one for each of two threads that asked at once"
         assert len(own.pubsub_channels("sse:{c*")) == 20
         in_threads([partial(board.publish, "c1", *range(20))] * 30)
-        assert len(connections(own)) <= 1 + CONNECTIONS
+        assert len(connections(own)) <= 1 + MAX_CONNECTIONS
     until(lambda: not own.pubsub_channels("sse:{c*"), "nothing to be listened to any more")
 
 
@@ -899,30 +903,30 @@ def test_a_closed_broker_leaves_no_connection(server: RedisServer) -> None:
 
 
 def test_who_waits_for_a_connection_gets_it_in_the_order_of_coming() -> None:
-    turns, order, first = _Turns(1), [], threading.Event()
+    slots, order, first = FairSemaphore(1), [], threading.Event()
 
     def take(number: int) -> None:
-        with within(PATIENCE), turns.one():
+        with within(PATIENCE), slots.slot():
             order.append(number)
 
-    with turns.one():
+    with slots.slot():
         threads = []
         for number in range(8):
             threads.append(threading.Thread(target=take, args=(number,)))
             threads[-1].start()
-            until(partial(_are_waiting, turns, number + 1), "it to wait")
-        with within(0.05), pytest.raises(redis_py.TimeoutError, match="all 8 connections are busy"), turns.one():
+            until(partial(_are_waiting, slots, number + 1), "it to wait")
+        with within(0.05), pytest.raises(redis_py.TimeoutError, match="all 8 connections are busy"), slots.slot():
             first.set()
         assert not first.is_set()
     for thread in threads:
         thread.join()
     assert order == list(range(8))
-    with turns.one():
-        assert turns._free == 0
+    with slots.slot():
+        assert slots._free == 0
 
 
-def _are_waiting(turns: _Turns, count: int) -> bool:
-    return len(turns._waiting) == count
+def _are_waiting(slots: FairSemaphore, count: int) -> bool:
+    return len(slots._waiting) == count
 
 
 def test_a_fork_under_gevent_leaves_its_parents_subscription_alone(server: RedisServer) -> None:
@@ -941,7 +945,7 @@ def test_a_thread_that_cannot_start_is_started_later(server: RedisServer, monkey
                 raise OSError(24, "Too many open files")
             super().__init__()
 
-    monkeypatch.setattr(redis_ear, "Bell", FailsOnce)
+    monkeypatch.setattr(redis_thread, "Bell", FailsOnce)
     broker = make_broker(server.url)
     ear = listening(broker, "a")
     publish(broker, "a", "x")
@@ -1006,8 +1010,8 @@ def test_all_that_is_kept_ends_by_itself(server: RedisServer, board: Board) -> N
 def test_a_channel_without_events_is_remembered_for_as_long_as_it_has_clients(
     server: RedisServer, board: Board, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(redis_ear, "LOOK_UNUSED_EVERY", 0.1)
-    monkeypatch.setattr(redis_ear, "TIDY_EVERY", 0.1)
+    monkeypatch.setattr(session, "UNUSED_LOOKUP_SECONDS", 0.1)
+    monkeypatch.setattr(session, "SWEEP_SECONDS", 0.1)
     client = client_of(server)
     with board.open("made-up", "asked-for"):
         until(lambda: client.exists("sse:{made-up}:at"), "it to be looked up")
@@ -1048,7 +1052,7 @@ def test_a_channel_is_let_go_some_seconds_after_its_last_client(
     board.publish("a", "meanwhile")
     assert client.pubsub_numsub("sse:{a}@0")[0][1] == 1
     assert texts(board_reads(board, "a", last=first, count=1)) == ["meanwhile"]
-    monkeypatch.setattr(redis_ear, "LINGER", 0.1)
+    monkeypatch.setattr(topics, "LINGER_SECONDS", 0.1)
     until(lambda: client.pubsub_numsub("sse:{a}@0")[0][1] == 0, "the channel to be let go")
     assert board.sse.channel("a").subscribers() == 0
 

@@ -13,7 +13,7 @@ import redis as redis_py
 
 from flask_sse_emitters import BrokerUnavailable
 from flask_sse_emitters.brokers import make_broker
-from flask_sse_emitters.brokers.redis.errors import AWAY, KEYS, OTHER, RIGHTS, diagnose, may_be_done, shown
+from flask_sse_emitters.brokers.redis.errors import AWAY, KEYS, OTHER, RIGHTS, diagnose, error_text, may_have_run
 
 from .redis_server import RedisServer
 from .test_brokers import KEPT, frame, publish
@@ -122,19 +122,19 @@ def test_missing_rights_are_named_and_may_be_missing_halfway(rule: str, says: st
 def test_errors_of_older_servers_mean_the_same(text: str, cause: str) -> None:
     error = redis_py.ResponseError(text)
     assert diagnose(error).cause == cause
-    assert not may_be_done(error)
+    assert not may_have_run(error)
 
 
 def test_an_error_of_unknown_outcome_may_have_been_published() -> None:
     for error in (redis_py.TimeoutError("Timeout reading from socket"), redis_py.ConnectionError("closed by server")):
         assert diagnose(error) is AWAY
-        assert may_be_done(error)
+        assert may_have_run(error)
 
 
-def test_an_errors_place_in_a_script_is_not_shown() -> None:
+def test_an_errors_place_in_a_script_is_not_error_text() -> None:
     error = redis_py.ResponseError("WRONGTYPE Operation script: 64db933a, on @user_script:8.")
-    assert (shown(error), diagnose(error)) == ("WRONGTYPE Operation", KEYS)
-    assert shown(redis_py.TimeoutError()) == "TimeoutError"
+    assert (error_text(error), diagnose(error)) == ("WRONGTYPE Operation", KEYS)
+    assert error_text(redis_py.TimeoutError()) == "TimeoutError"
 
 
 def test_an_advice_names_no_braces() -> None:

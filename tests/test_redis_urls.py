@@ -15,9 +15,9 @@ from flask import Flask
 
 from flask_sse_emitters import SSE, BrokerUnavailable
 from flask_sse_emitters.brokers import Broker, make_broker
-from flask_sse_emitters.brokers.redis.client import Script
-from flask_sse_emitters.brokers.redis.scripts import PUBLISH, Names, publish_arguments
-from flask_sse_emitters.brokers.redis.subscriber import LOOK_EVERY_IN_CLUSTER
+from flask_sse_emitters.brokers.redis.messages import KeyNames, publish_arguments
+from flask_sse_emitters.brokers.redis.scripts import PUBLISH, Script
+from flask_sse_emitters.brokers.redis.subscriber.thread import CLUSTER_LOOKUP_SECONDS
 from flask_sse_emitters.brokers.redis.url import Address
 
 from .redis_server import RedisServer
@@ -197,18 +197,18 @@ def test_a_node_of_a_cluster_that_is_away_holds_up_no_channel_of_another() -> No
 
 
 def test_what_the_nodes_of_a_cluster_lose_between_them_is_found_by_looking_now_and_then() -> None:
-    assert 0 < LOOK_EVERY_IN_CLUSTER <= 30
+    assert 0 < CLUSTER_LOOKUP_SECONDS <= 30
     with cluster() as servers:
         broker = make_broker(f"redis+cluster://127.0.0.1:{servers[0].port}")
-        assert broker._ear._look_every == LOOK_EVERY_IN_CLUSTER  # type: ignore[attr-defined]
-        broker._ear._look_every = 0.5  # type: ignore[attr-defined]
+        assert broker._subscriber._lookup_seconds == CLUSTER_LOOKUP_SECONDS  # type: ignore[attr-defined]
+        broker._subscriber._lookup_seconds = 0.5  # type: ignore[attr-defined]
         ear = listening(broker, "a")
         step = "redis.call('PUBLISH'"
         silent = Script(
             PUBLISH.text.replace(step, f"if false then {step}").replace("name .. body)", "name .. body) end")
         )
         assert silent.text != PUBLISH.text
-        names = Names("sse")
+        names = KeyNames("sse")
         arguments = publish_arguments("epoch", frame("x"), KEPT, names.announcements("a"))
         broker._clients.get().run(silent, names.keys("a"), arguments)  # type: ignore[attr-defined]
         until(lambda: ear.frames, "an event that was never announced")

@@ -20,7 +20,7 @@ from flask_sse_emitters.access import Grant, revocation
 from flask_sse_emitters.access.request_copy import MAX_COPY_BYTES
 from flask_sse_emitters.brokers.event_log import Bounds
 from flask_sse_emitters.brokers.redis.client import Client
-from flask_sse_emitters.brokers.redis.scripts import LOOK
+from flask_sse_emitters.brokers.redis.scripts import LOOK_UP
 from flask_sse_emitters.runtime.scheduler import MAX_HELPERS
 from flask_sse_emitters.streams.emitter import stream_of
 from flask_sse_emitters.streams.registry.draining import drain
@@ -428,7 +428,7 @@ def test_what_is_looked_up_brings_nothing_that_came_after_a_revocation(
             looks, run_all = threading.Event(), Client.run_all
 
             def slow(client: Client, script: Any, steps: Any) -> Any:
-                if client is broker._clients.get() and script is LOOK and not looks.is_set():
+                if client is broker._clients.get() and script is LOOK_UP and not looks.is_set():
                     looks.set()
                     here.sse.disconnect("ann")
                     here.sse.publish("a", "late")

@@ -1,4 +1,4 @@
-"""What an error of Redis means: whether anything was done, and what to change."""
+"""Errors of Redis: whether the command may have run, and what to change."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import redis
 class Trouble(NamedTuple):
     """The meaning of an error."""
 
-    cause: str  #: the same for all errors that one change ends
+    cause: str  #: the same for all errors that one change fixes
     advice: str  #: what to change; ``{url}`` stands for the address of Redis
     was_refused: bool = True  #: Redis has answered, and has done nothing
 
@@ -28,11 +28,11 @@ RIGHTS = Trouble(
     "rights", "give the user of SSE_BROKER_URL the rights for these commands, keys and channels (ACL SETUSER)"
 )
 
-#: Redis refuses a command as a whole, for a reason that is not in the table.
+#: Redis refuses a command as a whole, for a reason that the table lacks.
 OTHER = Trouble("other", "does the server at {url} (SSE_BROKER_URL) know scripts, streams and publishing?")
 
-#: By what the error says: the texts are those of Redis and Valkey, as redis-py passes them on. Within a script older
-#: versions say the same in other words around them.
+#: By parts of the error's text: those of Redis and Valkey, as redis-py passes them on. Older versions put other words
+#: around them where the error comes from within a script.
 TABLE = (
     (("used memory > 'maxmemory'",), Trouble("memory", "Redis is full: raise its maxmemory, or lower SSE_HISTORY")),
     (
@@ -83,36 +83,36 @@ TABLE = (
 
 
 def diagnose(error: BaseException) -> Trouble:
-    """Find out what an error of Redis, or of the way there, means."""
+    """Find out what an error means: one of Redis, or one on the way there."""
     text = str(error)
     for marks, trouble in TABLE:
         if any(mark in text for mark in marks):
             return trouble
-    if _is_of_script(error) or isinstance(error, ValueError):  # or what was read was not written by this package
+    if _is_from_script(error) or isinstance(error, ValueError):  # or another program has written what was read
         return KEYS
     return OTHER if isinstance(error, redis.ResponseError) else AWAY
 
 
-def may_be_done(error: BaseException) -> bool:
-    """Whether a script that failed with this error may have changed something.
+def may_have_run(error: BaseException) -> bool:
+    """Return whether a script that failed with this error may have changed something.
 
-    A refused script has not: Redis refuses its first write, or none. Only rights are checked at each command, and so
-    may be missing in the middle.
+    A refused one has not: Redis refuses a script's first write, or none. Only rights are checked at each command, and
+    so may be missing in the middle.
     """
     trouble = diagnose(error)
     if trouble is RIGHTS:
-        return _is_of_script(error)
+        return _is_from_script(error)
     return not trouble.was_refused and not _is_unsent(error)
 
 
-def shown(error: BaseException) -> str:
-    """The error's own text, without the place in the script."""
+def error_text(error: BaseException) -> str:
+    """Return the error's own text, without the place in the script."""
     return f"{error}".partition(" script: ")[0].rstrip(". ") or type(error).__name__
 
 
 @contextmanager
 def before_sending() -> Iterator[None]:
-    """Note in what is raised here that no command was sent yet: see :func:`may_be_done`."""
+    """Mark errors that are raised in this block: no command was sent before. See :func:`may_have_run`."""
     try:
         yield
     except Exception as error:
@@ -128,5 +128,5 @@ def _is_unsent(error: BaseException | None) -> bool:
     return False
 
 
-def _is_of_script(error: BaseException) -> bool:
+def _is_from_script(error: BaseException) -> bool:
     return isinstance(error, redis.ResponseError) and "user_script" in str(error)

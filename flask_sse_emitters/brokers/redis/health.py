@@ -1,8 +1,8 @@
-"""Whether Redis works for this process, logged once for each change.
+"""The health of Redis as this process sees it, logged once for each change.
 
-Parts of the work fail and work again on their own, and each says so itself: listening, reading, counting clients. Only
-publishing depends on the app, which may not publish again for hours. So it counts as working again where something else
-shows it: Redis was heard, where it was out of reach; or it took another write, where it refused one.
+Parts of the work fail and recover on their own, and each reports it itself: listening, reading, counting clients. Only
+publishing depends on the app, which may not publish again for hours. So it counts as recovered where something else
+shows it: Redis has sent something, where it was out of reach; or it took another write, where it refused one.
 
 A channel whose keys hold something else is no outage: it is kept apart, under its own name.
 """
@@ -15,23 +15,24 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from ...runtime.locks import native_lock
-from .errors import AWAY, KEYS, RIGHTS, Trouble, diagnose, shown
+from .errors import AWAY, KEYS, RIGHTS, Trouble, diagnose, error_text
 
 log = logging.getLogger("flask_sse_emitters.brokers.redis_health")
 
-#: Seconds for which publishing counts as failing though another sign says it works: Redis may be slow, or nearly full.
-DOUBT = 5.0
+#: Seconds for which publishing counts as failing though another sign shows it works: Redis may be slow, or nearly full.
+DOUBT_SECONDS = 5.0
 
-#: Seconds after which a failed publish no longer counts where nothing else tells, as in a process without clients.
-STALE = 60.0
+#: Seconds after which a failed publish no longer counts where there is no other sign, as in a process without clients.
+STALE_SECONDS = 60.0
 
 #: Seconds in which an outage that comes and goes is logged once.
-LOGGED_EVERY = 10.0
+LOG_SECONDS = 10.0
 
-#: Channels that are remembered as failing at most; more are neither logged nor shown.
-MOST_CHANNELS = 100
+#: So many channels are remembered as failing at most; more are neither logged nor shown.
+MAX_FAILING_CHANNELS = 100
 
-PUBLISHING = "publishing"
+#: The parts of the work, as logs and ``sse.stats()`` name them.
+PUBLISHING, LISTENING, READING, COUNTING = "publishing", "listening", "reading", "counting clients"
 
 
 class _Failure(NamedTuple):
@@ -41,10 +42,10 @@ class _Failure(NamedTuple):
 
 
 class Health:
-    """What fails, and what does not. Any thread may call; nothing here blocks.
+    """The parts of the work that fail. Any thread may call; nothing here blocks.
 
     :param url: the address of Redis, as it may be shown.
-    :param changed: is called when one state has taken the place of the other.
+    :param changed: is called when the state has changed from ``ok`` to ``degraded``, or back.
     """
 
     def __init__(self, url: str, changed: Callable[[], object] = lambda: None) -> None:
@@ -52,97 +53,97 @@ class Health:
         self._changed = changed
         self._lock = native_lock()
         self._failing: dict[str, _Failure] = {}
-        self._channels: dict[tuple[str, str], str] = {}  # what fails for one channel alone, by that and its name
+        self._channels: dict[tuple[str, str], str] = {}  # by the part that fails for one channel alone, and its name
         self._since = 0.0
-        self._logged_at = -LOGGED_EVERY
+        self._logged_at = -LOG_SECONDS
         self._logged: set[str] = set()  # causes that were logged since the outage began
 
-    def fails(self, what: str, error: BaseException, keys: Sequence[str] = ()) -> None:
-        """Note that a part of the work fails. Each cause is logged once in an outage.
+    def failed(self, part: str, error: BaseException, keys: Sequence[str] = ()) -> None:
+        """Note that a part of the work failed. Each cause is logged once in an outage.
 
         :param keys: those that were to be read or written.
         """
         trouble = diagnose(error)
-        text = f"{shown(error)}; {self.advice(trouble, keys)}"
+        text = f"{error_text(error)}; {self.advice(trouble, keys)}"
         now = time.monotonic()
         with self._lock:
             begins = not self._failing
             if begins:
                 self._since = now
-            self._failing[what] = _Failure(trouble, text, now)
-            logs = trouble.cause not in self._logged and (self._logged or now > self._logged_at + LOGGED_EVERY)
+            self._failing[part] = _Failure(trouble, text, now)
+            logs = trouble.cause not in self._logged and (self._logged or now > self._logged_at + LOG_SECONDS)
             if logs:
                 self._logged.add(trouble.cause)
                 self._logged_at = now
         if logs:
-            log.warning("degraded: %s: %s failed: %s; streams stay open", self._url, what, text)
+            log.warning("degraded: %s: %s failed: %s; streams stay open", self._url, part, text)
         if begins:
             self._changed()
 
-    def works(self, what: str) -> None:
-        """Note that this part of the work succeeds."""
-        if what in self._failing:
-            self._clear(what)
+    def worked(self, part: str) -> None:
+        """Note that a part of the work succeeded."""
+        if part in self._failing:
+            self._clear(part)
 
-    def hears(self, begins: bool) -> None:
-        """Note that Redis was heard.
+    def connected(self) -> None:
+        """Note that a new connection to listen on works: Redis is not out of reach any more."""
+        self.worked(LISTENING)
+        self._recover_publishing(_is_out_of_reach, 0.0)
 
-        :param begins: for the first time on a new connection: then nothing is out of reach any more.
-        """
-        if begins:
-            self.works("listening")
-        self._believe(lambda failure: failure.trouble.cause == AWAY.cause, 0.0 if begins else DOUBT)
+    def received(self) -> None:
+        """Note that Redis has sent something."""
+        self._recover_publishing(_is_out_of_reach, DOUBT_SECONDS)
 
-    def writes(self) -> None:
-        """Note that Redis takes what is written."""
-        self._believe(lambda failure: failure.trouble is not RIGHTS, DOUBT)
+    def wrote(self) -> None:
+        """Note that Redis took a write."""
+        self._recover_publishing(lambda failure: failure.trouble is not RIGHTS, DOUBT_SECONDS)
 
     @property
     def is_refused(self) -> bool:
-        """Whether Redis has refused to publish, and another write may show that it does no longer."""
+        """Whether Redis refused to publish, for a reason whose end another write would show."""
         failure = self._failing.get(PUBLISHING)
         return failure is not None and failure.trouble.was_refused and failure.trouble is not RIGHTS
 
-    def channel_fails(self, what: str, channel: str, keys: Sequence[str], error: BaseException) -> None:
-        """Note what fails for one channel alone. It is logged once, until that works."""
-        text = f"channel {channel!r}: {what} failed: {shown(error)}; {self.advice(KEYS, keys)}"
+    def channel_failed(self, part: str, channel: str, keys: Sequence[str], error: BaseException) -> None:
+        """Note that a part of the work failed for one channel alone. It is logged once, until that works."""
+        text = f"channel {channel!r}: {part} failed: {error_text(error)}; {self.advice(KEYS, keys)}"
         with self._lock:
-            is_new = (what, channel) not in self._channels and len(self._channels) < MOST_CHANNELS
+            is_new = (part, channel) not in self._channels and len(self._channels) < MAX_FAILING_CHANNELS
             if is_new:
-                self._channels[what, channel] = text
+                self._channels[part, channel] = text
         if is_new:
             log.warning("%s: %s", self._url, text)
 
-    def channel_works(self, what: str, channel: str) -> None:
-        """Note that this works for the channel."""
+    def channel_worked(self, part: str, channel: str) -> None:
+        """Note that a part of the work succeeded for the channel."""
         if self._channels:
             with self._lock:
-                self._channels.pop((what, channel), None)
+                self._channels.pop((part, channel), None)
 
     def advice(self, trouble: Trouble, keys: Sequence[str] = ()) -> str:
-        """Say what to change."""
+        """Return what to change, as a sentence of an error."""
         return trouble.advice.format(url=self._url, keys=" and ".join(keys))
 
     def status(self) -> dict[str, Any]:
-        """See :meth:`.Broker.status`."""
-        self._believe(lambda _failure: True, STALE)
+        """Return the state of the broker: see :meth:`.Broker.status`."""
+        self._recover_publishing(lambda _failure: True, STALE_SECONDS)
         with self._lock:
             troubles = {"troubles": list(self._channels.values())} if self._channels else {}
             if not self._failing:
                 return {"url": self._url, "state": "ok", **troubles}
-            error = "; ".join(f"{what}: {failure.text}" for what, failure in self._failing.items())
+            error = "; ".join(f"{part}: {failure.text}" for part, failure in self._failing.items())
             seconds = round(time.monotonic() - self._since, 1)
             return {"url": self._url, "state": "degraded", "error": error, "seconds": seconds, **troubles}
 
-    def _believe(self, is_over: Callable[[_Failure], bool], doubt: float) -> None:
-        """Count publishing as working again where this failure is over, and so many seconds old."""
+    def _recover_publishing(self, is_over: Callable[[_Failure], bool], doubt: float) -> None:
+        """Count publishing as recovered where its failure is over, and so many seconds old."""
         failure = self._failing.get(PUBLISHING)
         if failure is not None and is_over(failure) and time.monotonic() >= failure.at + doubt:
             self._clear(PUBLISHING)
 
-    def _clear(self, what: str) -> None:
+    def _clear(self, part: str) -> None:
         with self._lock:
-            ends = self._failing.pop(what, None) is not None and not self._failing
+            ends = self._failing.pop(part, None) is not None and not self._failing
             logs = ends and bool(self._logged)
             if ends:
                 self._logged.clear()
@@ -150,3 +151,7 @@ class Health:
             log.warning("%s is back, after %.1f s", self._url, time.monotonic() - self._since)
         if ends:
             self._changed()
+
+
+def _is_out_of_reach(failure: _Failure) -> bool:
+    return failure.trouble.cause == AWAY.cause

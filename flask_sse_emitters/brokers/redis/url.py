@@ -1,4 +1,4 @@
-"""Where Redis is: one server, the master that sentinels know, or a cluster."""
+"""The address of Redis: one server, the master that sentinels know, or a cluster."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from redis.connection import parse_url
 
 _SCHEMES = re.compile(r"(?:(redis|rediss)(?:\+(sentinel|cluster))?|unix)", re.ASCII)
 
-#: Options of a URL that are not one connection's.
+#: Options of a URL that a connection does not take.
 _NOT_OF_CONNECTIONS = ("connection_class", "max_connections", "timeout", "sentinel_username", "sentinel_password")
 
 
 class Address:
-    """Where Redis is, as a URL says it.
+    """The address of Redis, read from a URL.
 
     ``redis://``, ``rediss://`` (TLS) and ``unix://`` are redis-py's own. ``redis+sentinel://host:port,host:port/service``
     asks sentinels for the master, and ``redis+cluster://host:port,host:port`` is a cluster: each with ``/db`` where
-    there are any, and redis-py's options as a query; ``rediss+...`` with TLS.
+    there are databases, and redis-py's options as a query; ``rediss+...`` with TLS.
 
     :raises ValueError: where it is none of these.
     """
@@ -33,7 +33,7 @@ class Address:
         self.kind = known[2] or "single"
         user, _, hosts = parts.netloc.rpartition("@")
         login = f"{user}@" if user else ""
-        #: What may be shown: without a password.
+        #: The URL as it may be shown: without a password.
         self.shown = f"{parts.scheme}://{hosts}{parts.path}"
         self.service = ""
         self.hosts: list[tuple[str, int]] = []
@@ -55,6 +55,7 @@ class Address:
 
     @property
     def db(self) -> int:
+        """The number of the database."""
         return int(self.options.get("db", 0))
 
     def _read(self, url: str) -> dict[str, Any]:

@@ -1,0 +1,174 @@
+"""Connections to Redis: redis-py's own, kept within a deadline that counts once for all that a caller does.
+
+redis-py bounds each read, and each attempt to connect. A publish takes several of them, and its caller waits for their
+sum; so each of them here may take no longer than what is left. Nothing is tried again: the first attempt may have been
+carried out, and an event would be published twice.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache
+from typing import Any
+
+import redis
+from redis.backoff import NoBackoff
+from redis.cluster import ClusterNode
+from redis.exceptions import RedisClusterException
+from redis.retry import Retry
+from redis.sentinel import Sentinel, SentinelConnectionPool
+
+from .errors import before_sending
+from .url import Address
+
+#: Seconds that one read may take, and one attempt to connect, where there is no deadline.
+READ_SECONDS, CONNECT_SECONDS = 5.0, 1.0
+
+#: Seconds that one of several sentinels may take.
+SENTINEL_SECONDS = 0.5
+
+_deadline: ContextVar[float | None] = ContextVar("flask_sse_emitters.redis_deadline", default=None)
+
+
+@contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """Bound the time that everything in this block takes together; also where several connections do it."""
+    token = _deadline.set(time.monotonic() + seconds)
+    try:
+        yield
+    finally:
+        _deadline.reset(token)
+
+
+def seconds_left() -> float | None:
+    """Return the time until the deadline, never 0; None where there is no deadline."""
+    end = _deadline.get()
+    return None if end is None else max(0.001, end - time.monotonic())
+
+
+def connect_to(address: Address) -> Any:
+    """Return a client of redis-py. One server, or sentinels, are connected to later, with the first command.
+
+    :raises redis.RedisError: where a cluster cannot be reached.
+    """
+    # Protocol 2: announcements come as plain answers, in every version of redis-py.
+    options: dict[str, Any] = {
+        "socket_timeout": READ_SECONDS,
+        "socket_connect_timeout": CONNECT_SECONDS,
+        **address.options,
+        "protocol": 2,
+        "decode_responses": False,
+    }
+    with before_sending(), cluster_errors():
+        return _FACTORIES[address.kind](address, options)
+
+
+@contextmanager
+def cluster_errors() -> Iterator[None]:
+    """Raise redis-py's errors of a cluster as a whole, which it derives from none of its others, as ConnectionError."""
+    try:
+        yield
+    except RedisClusterException as error:
+        raise redis.ConnectionError(str(error)) from error
+
+
+@cache
+def deadline_connection(kind: Any) -> type:
+    """Make a class of connections, of this kind, each of whose steps ends at the deadline.
+
+    redis-py has no public way to two things that this needs, so this class alone uses its private names: ``_connect``,
+    because a timeout for connecting must not stay when the connection is made; and ``_sock``, the socket, because a
+    timeout must be set for each step, and because a selector waits for it.
+    """
+
+    class DeadlineConnection(kind):  # type: ignore[misc]
+        socket_connect_timeout: Any
+        socket_timeout: Any
+
+        def connect(self, *args: Any, **options: Any) -> Any:
+            with before_sending():
+                return super().connect(*args, **options)
+
+        def fileno(self) -> int:
+            """Return the descriptor of the socket; -1 where it is not connected."""
+            return self._sock.fileno() if self._sock else -1
+
+        def _connect(self) -> Any:
+            left = seconds_left()
+            if left is None:
+                return super()._connect()
+            # A name may stand for several addresses, which are tried one after the other. TLS shakes hands in here.
+            own = self.socket_connect_timeout, self.socket_timeout
+            self.socket_connect_timeout, self.socket_timeout = min(own[0], left / 2), min(own[1], left / 2)
+            try:
+                return super()._connect()
+            finally:
+                self.socket_connect_timeout, self.socket_timeout = own
+
+        def send_packed_command(self, *args: Any, **options: Any) -> Any:
+            self._limit_next_step()
+            return super().send_packed_command(*args, **options)
+
+        def read_response(self, *args: Any, **options: Any) -> Any:
+            self._limit_next_step()
+            return super().read_response(*args, **options)
+
+        def _limit_next_step(self) -> None:
+            left = seconds_left()
+            if self._sock and (left is not None or self._is_limited):
+                self._sock.settimeout(self.socket_timeout if left is None else min(self.socket_timeout, left))
+                self._is_limited = left is not None
+
+        _is_limited = False  # the socket's timeout is not the connection's own
+
+    DeadlineConnection.__name__ = DeadlineConnection.__qualname__ = f"Deadline{kind.__name__}"
+    return DeadlineConnection
+
+
+class _Pool(redis.ConnectionPool):
+    def __init__(self, connection_class: type = redis.Connection, **options: Any) -> None:
+        super().__init__(deadline_connection(connection_class), **options)
+
+
+class _SentinelPool(SentinelConnectionPool):
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)  # type: ignore[no-untyped-call]
+        self.connection_class = deadline_connection(self.connection_class)
+
+
+def _single(_address: Address, options: dict[str, Any]) -> Any:
+    return redis.Redis.from_pool(_Pool(**options, retry=_never()))
+
+
+def _sentinel(address: Address, options: dict[str, Any]) -> Any:
+    kind = options.pop("connection_class")
+    own = {key: options.pop(f"sentinel_{key}") for key in ("username", "password") if f"sentinel_{key}" in options}
+    for name in ("host", "port"):
+        options.pop(name, None)
+    if issubclass(kind, redis.SSLConnection):
+        options["ssl"] = True
+    own |= {key: value for key, value in options.items() if key.startswith(("socket_", "ssl"))}
+    own |= {"socket_timeout": SENTINEL_SECONDS, "socket_connect_timeout": SENTINEL_SECONDS, "retry": _never()}
+    sentinel: Any = Sentinel(address.hosts, sentinel_kwargs=own)  # type: ignore[no-untyped-call]
+    for each in sentinel.sentinels:
+        each.connection_pool.connection_class = deadline_connection(each.connection_pool.connection_class)
+    return sentinel.master_for(address.service, connection_pool_class=_SentinelPool, **options, retry=_never())
+
+
+def _cluster(address: Address, options: dict[str, Any]) -> Any:
+    nodes: list[Any] = [ClusterNode(*host) for host in address.hosts]  # type: ignore[no-untyped-call]
+    scheme = "rediss" if issubclass(options.pop("connection_class"), redis.SSLConnection) else "redis"
+    for name in ("host", "port", "db"):
+        options.pop(name, None)
+    url = f"{scheme}://{nodes[0].host}:{nodes[0].port}"
+    return redis.RedisCluster(url=url, startup_nodes=nodes, connection_pool_class=_Pool, retry=_never(), **options)
+
+
+_FACTORIES = {"single": _single, "sentinel": _sentinel, "cluster": _cluster}
+
+
+def _never() -> Retry:
+    return Retry(NoBackoff(), 0)

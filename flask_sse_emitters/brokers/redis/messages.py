@@ -1,0 +1,197 @@
+"""Messages to and from Redis: names of keys, arguments of the :mod:`.scripts`, and the parsing of their answers."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from ...wire.frame import Frame
+from ..event_ids import Position
+from ..event_log import Bounds
+
+#: Seconds for which the counts that a process reports hold.
+PRESENCE_SECONDS = 12.0
+
+#: So many channels are named in one command at most.
+NAMES_PER_COMMAND = 200
+
+#: The field of a process's report that is not the count of a channel.
+ABOUT = "!about"
+
+#: Milliseconds of the longest time that events are kept for, a century: Redis takes no more.
+LONGEST_MS = 3_155_760_000_000
+
+
+class KeyNames:
+    """The names of the keys and announcements in Redis.
+
+    :param prefix: of all of them.
+    :param db: the number of the database: announcements know no databases.
+    """
+
+    def __init__(self, prefix: str, db: int = 0) -> None:
+        self._prefix = prefix
+        self._suffix = f"@{db}"
+        self.processes = f"{prefix}:{{here}}:processes"
+        self.process = f"{prefix}:{{here}}:process:"  #: and its id
+        self.probe = f"{prefix}:{{here}}:probe"
+
+    def announcements(self, channel: str) -> str:
+        """Return the Redis channel on which the events of a channel are announced."""
+        return f"{self._prefix}:{{{channel}}}{self._suffix}"
+
+    def keys(self, channel: str, key: str | None = None) -> list[str]:
+        """Return the keys of a channel, in the order in which the scripts take them."""
+        begin = f"{self._prefix}:{{{channel}}}"
+        return [f"{begin}:at", f"{begin}:log", *([f"{begin}:key:{key}"] if key is not None else [])]
+
+    def channel(self, announcements: bytes) -> str:
+        """Return the channel whose events are announced there."""
+        return announcements.decode()[len(self._prefix) + 2 : -len(self._suffix) - 1]
+
+
+class KnownEvent(NamedTuple):
+    """The newest event of a channel that a process knows of: it shows where Redis has lost some."""
+
+    epoch: str
+    offset: int
+    at_ms: int  #: when it was published, by the clock of Redis; 0 where that is not known
+    is_sure: bool  #: Redis has returned it; else it was only announced, which other programs can do as well
+
+
+#: No event is known.
+UNKNOWN = KnownEvent("", 0, 0, is_sure=False)
+
+
+class Announcement(NamedTuple):
+    """One event, as it is announced or kept."""
+
+    epoch: str
+    offset: int
+    at_ms: int  #: when it was published, by the clock of Redis
+    bounds: Bounds
+    frame: Frame  #: without an id
+
+
+class Lookup(NamedTuple):
+    """The state of a channel in Redis, and the events that come next there."""
+
+    epoch: str
+    newest: int
+    newest_ms: int  #: when that was published, by the clock of Redis; 0 where nothing was
+    now_ms: int  #: the time of this answer, by the same
+    events: list[Announcement]  #: not all of them where they end before the newest
+    former: list[Position]  #: where epochs before this one ended, the latest first
+
+    @property
+    def first_offset(self) -> int:
+        """The offset of the first event in it; where there is none, that of the channel's next event."""
+        return self.events[0].offset if self.events else self.newest + 1
+
+
+def newer(one: KnownEvent, other: KnownEvent) -> KnownEvent:
+    """Return the later of two events of a channel; where their epochs differ, their times decide."""
+    if one.epoch == other.epoch:
+        return max(one, other, key=lambda known: (known.offset, known.is_sure))
+    return one if one.at_ms >= other.at_ms else other
+
+
+def publish_arguments(
+    epoch: str, frame: Frame, bounds: Bounds | None, announced: str, known: KnownEvent = UNKNOWN, durable: str = ""
+) -> list[Any]:
+    """Return the arguments of :data:`.PUBLISH`.
+
+    :param epoch: a new one, for where the channel needs one.
+    :param known: the newest event that this process knows of.
+    :param durable: ``1`` where Redis loses nothing by a restart, ``0`` where it may; empty where that is not known yet.
+    """
+    name = b"" if frame.name is None else b"=" + frame.name.encode()
+    kept = ("", "") if bounds is None else (bounds.events, _milliseconds(bounds.seconds))
+    return [epoch, frame.payload, name, *kept, announced, durable, *_known_arguments(known)]
+
+
+def lookup_arguments(epoch: str, known: KnownEvent, after: int | None, *, lasts: bool = False) -> list[Any]:
+    """Return the arguments of :data:`.LOOK_UP`.
+
+    :param epoch: as for :func:`publish_arguments`.
+    :param after: the events after this offset are wanted, if Redis still has that one; None wants all.
+    :param lasts: the channel is remembered for long, though it may have had no event yet.
+    """
+    return [epoch, *_known_arguments(known), "" if after is None else after, int(lasts)]
+
+
+def _known_arguments(known: KnownEvent) -> list[Any]:
+    return [known.epoch, known.offset, known.at_ms, int(known.is_sure)]
+
+
+def read_announcement(data: bytes) -> Announcement:
+    """Parse an announcement.
+
+    :raises ValueError: where it is none.
+    """
+    head, _, rest = data.partition(b"\n")
+    epoch, offset, now, events, ms, length = head.split(b" ")
+    name, body = rest[: int(length)], rest[int(length) :]
+    return Announcement(epoch.decode(), int(offset), int(now), _bounds(events, ms), _frame(name, body))
+
+
+def read_lookup(answer: list[Any]) -> Lookup:
+    """Parse the answer of :data:`.LOOK_UP`.
+
+    :raises ValueError: where the keys hold something else.
+    """
+    epoch, newest, count, ms, last, now, entries, former = answer
+    bounds = _bounds(count, ms)
+    events = []
+    for entry_id, fields in entries:
+        (_, body), (_, name), (_, at) = zip(fields[::2], fields[1::2], strict=True)
+        offset = int(entry_id.split(b"-")[0])
+        events.append(Announcement(epoch.decode(), offset, int(at), bounds, _frame(name, body)))
+    ends = [each.partition(":") for each in former.decode().split()]
+    positions = [Position(at, int(end)) for at, _, end in ends]
+    return Lookup(epoch.decode(), int(newest), int(last), int(now), events, positions)
+
+
+def read_time(answer: list[Any]) -> int:
+    """Return the time of an answer of :data:`.LOOK_UP`, in milliseconds, by the clock of Redis."""
+    return int(answer[5])
+
+
+def read_bounds(text: bytes) -> Bounds | None:
+    """Parse the bounds that :data:`.PUBLISH` returns; None where it returns none."""
+    return _bounds(*text.split(b" ")) if text else None
+
+
+def read_process(name: bytes, left_ms: bytes, fields: list[bytes]) -> dict[str, Any]:
+    """Parse the report of a process; only its channels where the rest cannot be read.
+
+    :param left_ms: for how long the report still holds.
+    """
+    report = {field.decode(errors="replace"): value for field, value in zip(fields[::2], fields[1::2], strict=True)}
+    about: Any = None
+    with suppress(ValueError):
+        about = json.loads(report.pop(ABOUT, b"{}"))
+    about = about if isinstance(about, dict) else {}
+    channels = {
+        channel: int(count)
+        for channel, count in sorted(report.items())
+        if count.isdigit() and not channel.startswith("!")
+    }
+    age = max(0.0, PRESENCE_SECONDS - int(left_ms) / 1000)
+    return {**about, "id": name.decode(), "age": round(age, 3), "channels": channels}
+
+
+def _milliseconds(seconds: float) -> int:
+    """0 stands for no limit."""
+    return min(max(round(seconds * 1000), 1), LONGEST_MS) if seconds else 0
+
+
+@lru_cache(maxsize=256)
+def _bounds(events: bytes, ms: bytes) -> Bounds:
+    return Bounds(int(events), int(ms) / 1000)
+
+
+def _frame(name: bytes, body: bytes) -> Frame:
+    return Frame(body, name[1:].decode() if name else None)

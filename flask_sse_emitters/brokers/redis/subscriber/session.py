@@ -1,0 +1,235 @@
+"""What the subscriber does on one connection, from its beginning to its end."""
+
+from __future__ import annotations
+
+import logging
+import selectors
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from ....runtime.gevent_loop import TIME_SLICE_SECONDS, is_green, yield_now
+from ....runtime.scheduler import SCHEDULER, Bell
+from ..client import Client
+from ..health import Health
+from ..messages import Announcement, KeyNames, read_announcement
+from .catch_up import Order, order_of
+from .clock import RedisClock
+from .connection import SUBSCRIBED, PubSubConnection
+from .liveness import Liveness, Phase
+from .lookups import Lookups
+from .presence import Presence
+from .topics import Topic, Topics
+
+log = logging.getLogger("flask_sse_emitters.brokers.redis_ear")
+
+#: After so many time slices of receiving there is something else to do.
+MAX_SLICES = 8
+
+#: Seconds in which all logs are gone through, to drop the events that are too old.
+SWEEP_SECONDS = 60.0
+
+#: Seconds between two lookups of a channel that has had no event: Redis forgets it after :data:`.UNUSED_MS`.
+UNUSED_LOOKUP_SECONDS = 300.0
+
+
+class Session:
+    """One connection. Only the subscriber's thread may call.
+
+    :param connection: from :meth:`.Client.listening`, of this client.
+    :param wakeup: wakes the session where something is to be done.
+    :param lookup_seconds: a channel is looked up so often, though nothing shows that it should be.
+    :param is_stopping: whether the session is to end.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        connection: Any,
+        wakeup: Bell,
+        topics: Topics,
+        presence: Presence,
+        names: KeyNames,
+        health: Health,
+        lookup_seconds: float,
+        is_stopping: Callable[[], bool],
+    ) -> None:
+        self._client = client
+        self._raw_connection = connection
+        self._wakeup = wakeup
+        self._topics = topics
+        self._presence = presence
+        self._health = health
+        self._lookup_seconds = lookup_seconds
+        self._is_stopping = is_stopping
+        self._clock = RedisClock(SCHEDULER.clock)
+        self._lookups = Lookups(client, topics, self._clock, names, health, yield_on_greenlets)
+        self._connection = PubSubConnection(connection, names)
+        self._liveness = Liveness(time.monotonic())
+        self._has_more = False  # to be received at once
+        self._drop_at = 0.0  # when a topic is to be dropped
+        self._warned: set[str] = set()  # of what others announce in these channels
+        self._unswept: list[Topic] = []
+        self._swept_at = time.monotonic()
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it has been through all subscriptions and lookups once."""
+        return self._liveness.phase is Phase.SETTLED
+
+    def run(self) -> None:
+        """Listen until the session is to end, or sentinels have named another master.
+
+        :raises redis.RedisError: where the connection, or another one that it needs, fails.
+        :raises TimeoutError: where Redis no longer answers.
+        """
+        self._presence.reset()
+        self._topics.take_changed()
+        self._subscribe(self._topics.names())
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._connection, selectors.EVENT_READ)
+            selector.register(self._wakeup, selectors.EVENT_READ)
+            while not self._is_stopping() and self._client.is_current(self._raw_connection):
+                ready = selector.select(self._seconds_to_wait())
+                if self._is_stopping():
+                    return
+                if any(key.fileobj is self._wakeup for key, _ in ready):
+                    self._wakeup.hush()
+                self._work(time.monotonic())
+
+    def _work(self, now: float) -> None:
+        self._check_liveness(now, self._receive())
+        self._drop_at = self._topics.drop_idle()
+        self._subscribe(self._topics.take_changed())
+        self._lookups.run()
+        self._presence.report(self._client, now)
+        self._sweep(now)
+
+    def _seconds_to_wait(self) -> float:
+        if self._has_more:
+            return 0.0
+        due = min(self._liveness.due, self._lookups.due, self._presence.due, self._drop_at)
+        return max(0.0, due - time.monotonic())
+
+    def _check_liveness(self, now: float, has_received: bool) -> None:
+        if not has_received:
+            if self._liveness.check(now):
+                self._connection.ping()
+                self._liveness.pinged(now)
+            return
+        self._liveness.received(now)
+        if self.is_settled:
+            self._health.received()
+        elif self._presence.is_reported and not self._lookups.is_pending:
+            self._liveness.phase = Phase.SETTLED
+            self._health.connected()
+
+    def _subscribe(self, channels: Iterable[str]) -> None:
+        """Subscribe to those of these channels that have listeners, and to no others; start new listeners."""
+        begin, end = [], []
+        for channel in channels:
+            topic, is_subscribed = self._topics.get(channel), channel in self._connection.subscribed
+            if topic is None:
+                end += [channel] if is_subscribed else []
+            elif not is_subscribed:
+                topic.is_behind = True  # it is looked up once Redis has confirmed
+                begin.append(channel)
+            elif topic.when_synced or topic.log is None or not topic.listeners:
+                self._lookups.request(topic)  # without a listener until now, it may lack something
+            else:
+                self._topics.start_new_listeners(topic)
+        if end:
+            self._connection.unsubscribe(end)
+        if begin:
+            self._connection.subscribe(begin)
+
+    def _receive(self) -> bool:
+        """Receive the messages that have come, for some time slices at most.
+
+        :return: whether there were any.
+        """
+        connection = self._connection
+        topic: Topic | None = None
+        events: list[Announcement] = []  # of this topic: deliveries keep the order in which all was published
+        has_received, slices, slice_ends = False, 0, time.monotonic() + TIME_SLICE_SECONDS
+        while slices < MAX_SLICES and connection.has_message():
+            kind, channel, data = connection.receive()
+            has_received = True
+            if time.monotonic() > slice_ends:
+                self._deliver(topic, events)
+                events = []
+                yield_on_greenlets()
+                slices, slice_ends = slices + 1, time.monotonic() + TIME_SLICE_SECONDS
+            sender = self._topics.get(channel)
+            if sender is not topic:
+                self._deliver(topic, events)
+                topic, events = sender, []
+            if topic is None:
+                continue
+            if kind == SUBSCRIBED:
+                self._lookups.request(topic)
+            elif (event := self._next_event(topic, data, events)) is not None:
+                events.append(event)
+        self._deliver(topic, events)
+        self._has_more = slices == MAX_SLICES
+        return has_received
+
+    def _deliver(self, topic: Topic | None, events: list[Announcement]) -> None:
+        if topic is not None and events:
+            topic.deliver(events, self._clock)
+
+    def _next_event(self, topic: Topic, data: bytes, received: list[Announcement]) -> Announcement | None:
+        """Return the announced event if it is the next one; have the topic looked up where that is unclear.
+
+        :param received: the events that come before, and are not delivered yet.
+        """
+        first = self._topics.first
+        if first is not None and first.is_behind and topic is not first:
+            self._lookups.require(topic)
+            return None
+        if topic.is_behind or topic.log is None or (event := self._parse(topic, data)) is None:
+            return None
+        newest, newest_ms = (
+            (received[-1].offset, received[-1].at_ms) if received else (topic.log.newest, topic.known.at_ms)
+        )
+        order = order_of(event, topic.log.epoch, newest, newest_ms)
+        if order is Order.NEXT:
+            self._clock.doubt_if_late(event.at_ms)
+            return event
+        if order is Order.UNCLEAR:
+            self._lookups.require(topic)
+        return None
+
+    def _parse(self, topic: Topic, data: bytes) -> Announcement | None:
+        try:
+            return read_announcement(data)
+        except ValueError:
+            if topic.name not in self._warned:
+                self._warned.add(topic.name)
+                log.warning("something else than this package announces in channel %r: %r", topic.name, data[:100])
+            return None
+
+    def _sweep(self, now: float) -> None:
+        """Drop old events of some of the logs, and request lookups that are due: all of them in SWEEP_SECONDS."""
+        topics = len(self._topics)
+        some = int((now - self._swept_at) / min(SWEEP_SECONDS, self._lookup_seconds) * topics)
+        if some or not topics:
+            self._swept_at = now
+        if not some:
+            return
+        if not self._unswept:
+            self._unswept = self._topics.all()
+        for topic in self._unswept[-some:]:
+            if topic.log is not None:
+                with topic.log.guard:
+                    topic.log.forget_old()
+            seconds = self._lookup_seconds if topic.known.offset else min(self._lookup_seconds, UNUSED_LOOKUP_SECONDS)
+            if now - topic.looked_up_at > seconds and not topic.is_behind:
+                self._lookups.request(topic)
+        del self._unswept[-some:]
+
+
+def yield_on_greenlets() -> None:
+    """Let other greenlets run, which get nowhere while there is always something to receive. Threads run anyway."""
+    if is_green():
+        yield_now()
