@@ -85,7 +85,7 @@ class Client:
     def is_current(self, connection: Any) -> bool:
         """Return whether a listening connection leads to where a new one would: sentinels may name another master.
 
-        Never waits: it goes by what this client was told when it last had to connect.
+        Never waits: it goes by what the sentinels answered when this client last had to connect.
         """
         return self.is_cluster or bool(self._redis.connection_pool.owns_connection(connection))
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
+from types import new_class
 from typing import Any
 
 import redis
@@ -75,68 +76,74 @@ def cluster_errors() -> Iterator[None]:
         raise redis.ConnectionError(str(error)) from error
 
 
-@cache
-def deadline_connection(kind: Any) -> type:
-    """Make a class of connections, of this kind, each of whose steps ends at the deadline.
+_Connection: Any = object  # stands for the class of redis-py's that this one is mixed into
+
+
+class DeadlineConnection(_Connection):  # type: ignore[misc]
+    """A connection of redis-py each of whose steps ends at the deadline.
 
     redis-py has no public way to two things that this needs, so this class alone uses its private names: ``_connect``,
     because a timeout for connecting must not stay when the connection is made; and ``_sock``, the socket, because a
     timeout must be set for each step, and because a selector waits for it.
     """
 
-    class DeadlineConnection(kind):  # type: ignore[misc]
-        socket_connect_timeout: Any
-        socket_timeout: Any
+    socket_connect_timeout: Any
+    socket_timeout: Any
+    _is_limited = False  # the socket's timeout is not the connection's own
 
-        def connect(self, *args: Any, **options: Any) -> Any:
-            with before_sending():
-                return super().connect(*args, **options)
+    def connect(self, *args: Any, **options: Any) -> Any:
+        """Connect, and mark errors as raised before any command was sent."""
+        with before_sending():
+            return super().connect(*args, **options)
 
-        def fileno(self) -> int:
-            """Return the descriptor of the socket; -1 where it is not connected."""
-            return self._sock.fileno() if self._sock else -1
+    def send_packed_command(self, *args: Any, **options: Any) -> Any:
+        """Send a command by the deadline."""
+        self._limit_next_step()
+        return super().send_packed_command(*args, **options)
 
-        def _connect(self) -> Any:
-            left = seconds_left()
-            if left is None:
-                return super()._connect()
-            # A name may stand for several addresses, which are tried one after the other. TLS shakes hands in here.
-            own = self.socket_connect_timeout, self.socket_timeout
-            self.socket_connect_timeout, self.socket_timeout = min(own[0], left / 2), min(own[1], left / 2)
-            try:
-                return super()._connect()
-            finally:
-                self.socket_connect_timeout, self.socket_timeout = own
+    def read_response(self, *args: Any, **options: Any) -> Any:
+        """Read an answer by the deadline."""
+        self._limit_next_step()
+        return super().read_response(*args, **options)
 
-        def send_packed_command(self, *args: Any, **options: Any) -> Any:
-            self._limit_next_step()
-            return super().send_packed_command(*args, **options)
+    def fileno(self) -> int:
+        """Return the descriptor of the socket; -1 where it is not connected."""
+        return self._sock.fileno() if self._sock else -1
 
-        def read_response(self, *args: Any, **options: Any) -> Any:
-            self._limit_next_step()
-            return super().read_response(*args, **options)
+    def _connect(self) -> Any:
+        left = seconds_left()
+        if left is None:
+            return super()._connect()
+        # A name may stand for several addresses, which are tried one after the other. TLS shakes hands in here.
+        own = self.socket_connect_timeout, self.socket_timeout
+        self.socket_connect_timeout, self.socket_timeout = min(own[0], left / 2), min(own[1], left / 2)
+        try:
+            return super()._connect()
+        finally:
+            self.socket_connect_timeout, self.socket_timeout = own
 
-        def _limit_next_step(self) -> None:
-            left = seconds_left()
-            if self._sock and (left is not None or self._is_limited):
-                self._sock.settimeout(self.socket_timeout if left is None else min(self.socket_timeout, left))
-                self._is_limited = left is not None
+    def _limit_next_step(self) -> None:
+        left = seconds_left()
+        if self._sock and (left is not None or self._is_limited):
+            self._sock.settimeout(self.socket_timeout if left is None else min(self.socket_timeout, left))
+            self._is_limited = left is not None
 
-        _is_limited = False  # the socket's timeout is not the connection's own
 
-    DeadlineConnection.__name__ = DeadlineConnection.__qualname__ = f"Deadline{kind.__name__}"
-    return DeadlineConnection
+@cache
+def with_deadline(kind: type) -> type:
+    """Return a class of connections of this kind that keep to the deadline: see :class:`DeadlineConnection`."""
+    return new_class(f"Deadline{kind.__name__}", (DeadlineConnection, kind))
 
 
 class _Pool(redis.ConnectionPool):
     def __init__(self, connection_class: type = redis.Connection, **options: Any) -> None:
-        super().__init__(deadline_connection(connection_class), **options)
+        super().__init__(with_deadline(connection_class), **options)
 
 
 class _SentinelPool(SentinelConnectionPool):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)  # type: ignore[no-untyped-call]
-        self.connection_class = deadline_connection(self.connection_class)
+        self.connection_class = with_deadline(self.connection_class)
 
 
 def _single(_address: Address, options: dict[str, Any]) -> Any:
@@ -154,7 +161,7 @@ def _sentinel(address: Address, options: dict[str, Any]) -> Any:
     own |= {"socket_timeout": SENTINEL_SECONDS, "socket_connect_timeout": SENTINEL_SECONDS, "retry": _never()}
     sentinel: Any = Sentinel(address.hosts, sentinel_kwargs=own)  # type: ignore[no-untyped-call]
     for each in sentinel.sentinels:
-        each.connection_pool.connection_class = deadline_connection(each.connection_pool.connection_class)
+        each.connection_pool.connection_class = with_deadline(each.connection_pool.connection_class)
     return sentinel.master_for(address.service, connection_pool_class=_SentinelPool, **options, retry=_never())
 
 

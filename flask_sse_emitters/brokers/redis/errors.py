@@ -81,6 +81,9 @@ TABLE = (
     ),
 )
 
+#: The attribute of an error that was raised before any command was sent.
+_UNSENT = "flask_sse_emitters_unsent"
+
 
 def diagnose(error: BaseException) -> Trouble:
     """Find out what an error means: one of Redis, or one on the way there."""
@@ -116,13 +119,13 @@ def before_sending() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        error._sse_unsent = True  # type: ignore[attr-defined]
+        setattr(error, _UNSENT, True)
         raise
 
 
 def _is_unsent(error: BaseException | None) -> bool:
     while error is not None:
-        if getattr(error, "_sse_unsent", False):
+        if getattr(error, _UNSENT, False):
             return True
         error = error.__cause__
     return False
