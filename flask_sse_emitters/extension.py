@@ -24,7 +24,7 @@ from .streams.emitter import SseEmitter
 from .streams.registry.draining import await_drained, drain
 from .streams.registry.identity import check_identity
 from .tools.cli import commands
-from .tools.monitor import Gate, MonitorRule, make_monitor
+from .tools.monitor import MonitorAccess, MonitorRule, make_monitor
 
 _Rule = TypeVar("_Rule", bound=Rule)
 _MonitorRule = TypeVar("_MonitorRule", bound=MonitorRule)
@@ -90,7 +90,7 @@ class SSE:
         self._states: list[State] = []
         self._options: dict[str, Options] = {}
         self._rules = Rules(self._options)
-        self._gate = Gate()
+        self._monitor_access = MonitorAccess()
         if app is not None:
             self.init_app(app)
 
@@ -303,7 +303,7 @@ class SSE:
         it, or the app is in debug mode and asked from the machine that it runs on, at ``localhost``, ``127.0.0.1`` or
         ``[::1]``. Its own streams show in no figure, and count for no limit.
         """
-        return make_monitor(self._state, self._gate)
+        return make_monitor(self._state, self._monitor_access)
 
     def register(self, *_: object) -> NoReturn:
         # What app.register_blueprint(sse) calls: Flask-SSE's object is a blueprint itself.
@@ -324,13 +324,13 @@ class SSE:
 
         :raises RuntimeError: where there is another one already.
         """
-        if self._gate.rule is not None and self._gate.rule is not rule:
+        if self._monitor_access.rule is not None and self._monitor_access.rule is not rule:
             raise RuntimeError("this SSE has a monitor_access already: let one function ask both")
         if not callable(rule) or iscoroutinefunction(rule):
             raise TypeError(
                 f"monitor_access() takes a function without arguments, and none that is async, not {rule!r}"
             )
-        self._gate.rule = rule
+        self._monitor_access.rule = rule
         return rule
 
     def stats(self) -> dict[str, Any]:

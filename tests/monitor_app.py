@@ -80,5 +80,5 @@ def stats() -> dict[str, Any]:
 @app.post("/cut-monitors")
 def cut_monitors() -> ResponseReturnValue:
     """End the streams of all monitors: their pages come again."""
-    app.extensions["sse_emitters.monitor"].watchers.complete()
+    app.extensions["sse_emitters.monitor"].monitors.complete()
     return "", 204

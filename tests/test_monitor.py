@@ -21,11 +21,11 @@ from flask.testing import FlaskClient
 from flask_sse_emitters import SSE, AccessDenied, BrokerUnavailable, CloseReason, Event
 from flask_sse_emitters.runtime.scheduler import FIGURES, RULES, SCHEDULER
 from flask_sse_emitters.testing import OpenStream, open_stream, published
-from flask_sse_emitters.tools.monitor.others import ASKED_EVERY, Others
-from flask_sse_emitters.tools.monitor.pulse import Pulse
+from flask_sse_emitters.tools.monitor.clients import MonitorClients
+from flask_sse_emitters.tools.monitor.publisher import MonitorPublisher
+from flask_sse_emitters.tools.monitor.remote import FETCH_SECONDS, RemoteProcesses
 from flask_sse_emitters.tools.monitor.report import CHANNELS_SHOWN, Rates, make_report
-from flask_sse_emitters.tools.monitor.tap import BYTES_SHOWN, SHOWN, Tap
-from flask_sse_emitters.tools.monitor.watchers import Watchers
+from flask_sse_emitters.tools.monitor.sample import BYTES_SHOWN, EVENTS_SHOWN, ChannelSample
 from flask_sse_emitters.wire.frame import Frame, make_frame, numbered
 
 from .client import Client, connected, new_name, post
@@ -58,9 +58,9 @@ def open_app(**config: Any) -> tuple[Flask, SSE]:
     return app, sse
 
 
-def pulse_of(app: Flask) -> Pulse:
-    pulse: Pulse = app.extensions["sse_emitters.monitor"]
-    return pulse
+def publisher_of(app: Flask) -> MonitorPublisher:
+    publisher: MonitorPublisher = app.extensions["sse_emitters.monitor"]
+    return publisher
 
 
 def statuses(client: FlaskClient, headers: dict[str, str] | None = None) -> set[int]:
@@ -402,18 +402,18 @@ def test_the_end_of_the_apps_streams_ends_those_of_monitors() -> None:
     with open_stream(app.test_client(), f"{MONITOR}/stream") as monitor:
         await_event(monitor, "figures")
         sse.shutdown()
-        until(lambda: not pulse_of(app).watchers, "the end of the monitor")
+        until(lambda: not publisher_of(app).monitors, "the end of the monitor")
         monitor.ready()
-    assert pulse_of(app).streams.closed == {CloseReason.SHUTDOWN.value: 1}
+    assert publisher_of(app).streams.closed == {CloseReason.SHUTDOWN.value: 1}
 
 
 # Nothing runs while nobody watches
 
 
 @contextmanager
-def watching(pulse: Pulse, channel: str | None = None) -> Iterator[Response]:
-    with pulse._state._app.test_request_context():
-        response = pulse.watch(channel)
+def watching(publisher: MonitorPublisher, channel: str | None = None) -> Iterator[Response]:
+    with publisher._state._app.test_request_context():
+        response = publisher.open_stream(channel)
     body = response.iter_encoded()
     next(body)
     yield response
@@ -422,34 +422,34 @@ def watching(pulse: Pulse, channel: str | None = None) -> Iterator[Response]:
 
 def test_one_timer_feeds_any_number_of_monitors_and_none_runs_when_they_have_left(scheduler: ManualScheduler) -> None:
     _, sse = open_app()
-    pulse = Pulse(sse._state(), scheduler)
+    publisher = MonitorPublisher(sse._state(), scheduler)
     assert (scheduler.live_timers(), scheduler.jobs) == ([], [])
-    with watching(pulse), watching(pulse), watching(pulse):
+    with watching(publisher), watching(publisher), watching(publisher):
         for _ in range(3):
             assert len(scheduler.jobs) == 1
             scheduler.run_jobs()
             assert len(scheduler.live_timers()) == 1
             scheduler.pass_time(1)
-        assert pulse.is_beating
+        assert publisher.is_ticking
         scheduler.run_jobs()
     scheduler.pass_time(1)
-    assert not pulse.is_beating
+    assert not publisher.is_ticking
     assert (scheduler.live_timers(), scheduler.jobs) == ([], [])
-    with watching(pulse):
+    with watching(publisher):
         assert len(scheduler.jobs) == 1, "it begins again with who comes next"
 
 
 def test_a_beat_that_fails_is_not_the_last(scheduler: ManualScheduler, monkeypatch: pytest.MonkeyPatch) -> None:
     _, sse = open_app()
-    pulse = Pulse(sse._state(), scheduler)
-    with watching(pulse):
+    publisher = MonitorPublisher(sse._state(), scheduler)
+    with watching(publisher):
         with monkeypatch.context() as patched:
-            patched.setattr(pulse._state, "stats", fail)
+            patched.setattr(publisher._state, "stats", fail)
             with pytest.raises(ZeroDivisionError):
                 scheduler.run_jobs()
         scheduler.pass_time(1)
         scheduler.run_jobs()
-        assert len(pulse._points) == 1
+        assert len(publisher._points) == 1
 
 
 def test_other_processes_are_asked_now_and_then_and_grow_older_in_between(
@@ -463,24 +463,24 @@ def test_other_processes_are_asked_now_and_then_and_grow_older_in_between(
         return [process("there", 2, age=0.5)]
 
     monkeypatch.setattr(sse._channels().broker, "processes", processes)
-    pulse = Pulse(sse._state(), scheduler)
+    publisher = MonitorPublisher(sse._state(), scheduler)
     ages = []
-    with watching(pulse):
-        for _ in range(2 * int(ASKED_EVERY)):
+    with watching(publisher):
+        for _ in range(2 * int(FETCH_SECONDS)):
             scheduler.run_jobs()
-            ages.append([each["age"] for each in pulse._report()["processes"]])
+            ages.append([each["age"] for each in publisher._report()["processes"]])
             scheduler.pass_time(1)
-    assert asked == [1000.0, 1000.0 + ASKED_EVERY]
+    assert asked == [1000.0, 1000.0 + FETCH_SECONDS]
     assert ages == [[0.0, 0.5], [0.0, 1.5], [0.0, 2.5], [0.0, 3.5]] * 2
 
 
 def test_others_are_asked_again_as_soon_as_the_broker_is_back(scheduler: ManualScheduler) -> None:
     _, sse = open_app()
-    others = Others(sse._channels().broker, scheduler.clock)
-    assert others.look(is_up=True) == []
-    assert others.look(is_up=False) is None
+    others = RemoteProcesses(sse._channels().broker, scheduler.clock)
+    assert others.fetch(is_broker_up=True) == []
+    assert others.fetch(is_broker_up=False) is None
     others._broker.processes = lambda: [process("there", 2)]  # type: ignore[method-assign]
-    assert [each["id"] for each in others.look(is_up=True) or ()] == ["there"]
+    assert [each["id"] for each in others.fetch(is_broker_up=True) or ()] == ["there"]
 
 
 def test_a_broker_that_fails_to_tell_of_others_leaves_this_process_and_is_logged_once(
@@ -488,13 +488,13 @@ def test_a_broker_that_fails_to_tell_of_others_leaves_this_process_and_is_logged
 ) -> None:
     _, sse = open_app()
     monkeypatch.setattr(sse._channels().broker, "processes", fail)
-    pulse = Pulse(sse._state(), scheduler)
-    with watching(pulse):
+    publisher = MonitorPublisher(sse._state(), scheduler)
+    with watching(publisher):
         for _ in range(10):
             scheduler.run_jobs()
             scheduler.pass_time(1)
-    assert len(pulse._points) == 10
-    report = pulse._report()
+    assert len(publisher._points) == 10
+    report = publisher._report()
     assert not report["sees_all"]
     assert [each["id"] for each in report["processes"]] == ["here"]
     assert [record.levelname for record in caplog.records if "sees this process alone" in record.message] == ["ERROR"]
@@ -510,7 +510,7 @@ def test_what_another_version_says_otherwise_is_left_out(
     there = {**dict.fromkeys([*sse.stats(), *process("", 0)], wrong), "id": "there", "channels": {"orders": 2}}
     found = [there, {"id": 7}, wrong, {"pid": 5}, process("beyond", 3, closed={"timeout": 1, "error": wrong})]
     monkeypatch.setattr(sse._channels().broker, "processes", lambda: found)
-    report = Pulse(sse._state(), scheduler)._report()
+    report = MonitorPublisher(sse._state(), scheduler)._report()
     assert [each["id"] for each in report["processes"]] == ["here", "there", "beyond"]
     assert report["sees_all"]
     assert report["point"]["clients"] == 3
@@ -521,32 +521,37 @@ def test_what_another_version_says_otherwise_is_left_out(
 
 def test_a_clock_that_is_set_back_stops_no_figure(scheduler: ManualScheduler, monkeypatch: pytest.MonkeyPatch) -> None:
     _, sse = open_app()
-    pulse = Pulse(sse._state(), scheduler)
+    publisher = MonitorPublisher(sse._state(), scheduler)
     drift = 0.0
     clock = SimpleNamespace(time=lambda: 1e9 + scheduler.now + drift)
-    monkeypatch.setattr("flask_sse_emitters.tools.monitor.pulse.time", clock)
-    with watching(pulse):
+    monkeypatch.setattr("flask_sse_emitters.tools.monitor.publisher.time", clock)
+    with watching(publisher):
         for second in range(6):
             drift = -3600.0 if second > 2 else 0.0
             scheduler.run_jobs()
             for _ in range(second):
                 sse.publish("orders", "x")
             scheduler.pass_time(1)
-    assert [point["published"] for point in pulse._points] == [0, 0, 1, 2, 3, 4]
+    assert [point["published"] for point in publisher._points] == [0, 0, 1, 2, 3, 4]
 
 
 def test_a_monitor_whose_channel_cannot_be_listened_to_leaves_nothing_behind(
     scheduler: ManualScheduler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, sse = open_app()
-    pulse = Pulse(sse._state(), scheduler)
+    publisher = MonitorPublisher(sse._state(), scheduler)
     with monkeypatch.context() as patched:
         patched.setattr(sse._channels().broker, "subscribe", lambda *_: fail())
-        with pytest.raises(ZeroDivisionError), watching(pulse, "orders"):
+        with pytest.raises(ZeroDivisionError), watching(publisher, "orders"):
             pass
-    assert (pulse.taps, len(pulse.streams), len(pulse.watchers), pulse.is_beating) == ({}, 0, 0, False)
-    with watching(pulse, "orders"):
-        assert pulse.taps["orders"].users == 1
+    assert (publisher.samples, len(publisher.streams), len(publisher.monitors), publisher.is_ticking) == (
+        {},
+        0,
+        0,
+        False,
+    )
+    with watching(publisher, "orders"):
+        assert publisher.samples["orders"].users == 1
 
 
 def test_a_beat_that_waits_for_the_broker_holds_up_no_rule(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -560,7 +565,7 @@ def test_a_beat_that_waits_for_the_broker_holds_up_no_rule(monkeypatch: pytest.M
 
     monkeypatch.setattr(sse._channels().broker, "processes", processes)
     both = Barrier(3)
-    with watching(Pulse(sse._state())):
+    with watching(MonitorPublisher(sse._state())):
         try:
             assert waits.wait(PATIENCE)
             for _ in range(2):
@@ -572,18 +577,18 @@ def test_a_beat_that_waits_for_the_broker_holds_up_no_rule(monkeypatch: pytest.M
 
 def test_events_come_in_order_however_long_it_takes_to_show_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     _, sse = open_app()
-    tap = Tap("orders", sse._channels().broker)
+    sample = ChannelSample("orders", sse._channels().broker)
     told: list[str] = []
     shows, goes_on = Flag(), Flag()
 
-    def show(_list: Watchers, name: str, data: Any) -> None:
+    def show(_list: MonitorClients, name: str, data: Any) -> None:
         if name == "events" and not shows.is_set():
             shows.set()
             goes_on.wait(PATIENCE)
         told.extend(event["data"] for event in data["events"])
 
-    monkeypatch.setattr(Watchers, "show", show)
-    tap.open()
+    monkeypatch.setattr(MonitorClients, "send_json", show)
+    sample.open()
     try:
         sse.publish("orders", "first")
         assert shows.wait(PATIENCE)
@@ -592,17 +597,17 @@ def test_events_come_in_order_however_long_it_takes_to_show_the_first(monkeypatc
     finally:
         goes_on.set()
     until(lambda: len(told) == 2, "both")
-    tap.close()
+    sample.close()
     assert told == ["first", "second"]
 
 
 def test_a_broker_that_is_away_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     _, sse = open_app()
-    pulse = Pulse(sse._state())
+    publisher = MonitorPublisher(sse._state())
     broker = sse._channels().broker
     monkeypatch.setattr(broker, "status", lambda: {"state": "degraded", "error": "away"})
     monkeypatch.setattr(broker, "processes", fail)
-    assert not pulse._report()["sees_all"]
+    assert not publisher._report()["sees_all"]
 
 
 def test_nobody_listens_to_a_channel_when_its_last_monitor_has_left() -> None:
@@ -614,29 +619,29 @@ def test_nobody_listens_to_a_channel_when_its_last_monitor_has_left() -> None:
         with open_stream(app.test_client(), path) as second:
             await_event(second, "kept")
             assert len(listeners["orders"]._listeners) == 1, "one for all of them"
-            assert pulse_of(app).taps["orders"].users == 2
-        until(lambda: pulse_of(app).taps["orders"].users == 1, "one monitor to have left")
+            assert publisher_of(app).samples["orders"].users == 2
+        until(lambda: publisher_of(app).samples["orders"].users == 1, "one monitor to have left")
         assert len(listeners["orders"]._listeners) == 1
-    until(lambda: not pulse_of(app).taps, "the tap to be closed")
+    until(lambda: not publisher_of(app).samples, "the sample to be closed")
     until(lambda: "orders" not in listeners, "the broker to have forgotten it")
 
 
 def test_a_flood_is_gathered_and_a_large_event_cut(scheduler: ManualScheduler, monkeypatch: pytest.MonkeyPatch) -> None:
     _, sse = open_app()
-    tap = Tap("orders", sse._channels().broker, scheduler)
+    sample = ChannelSample("orders", sse._channels().broker, scheduler)
     told: list[Event] = []
-    monkeypatch.setattr(Watchers, "show", lambda _list, name, data: told.append(Event(data, event=name)))
-    tap.open()
-    ids = [sse.publish("orders", number) for number in range(SHOWN + 150)]
+    monkeypatch.setattr(MonitorClients, "send_json", lambda _list, name, data: told.append(Event(data, event=name)))
+    sample.open()
+    ids = [sse.publish("orders", number) for number in range(EVENTS_SHOWN + 150)]
     sse.publish("orders", "€" * 10_000)
     assert len(scheduler.live_timers()) == 1
     scheduler.pass_time(1)
     scheduler.run_jobs()
-    tap.close()
+    sample.close()
     kept, events = [event.data for event in told]
     assert kept == {"channel": "orders", "events": []}
     assert events["skipped"] == 151
-    assert [event["id"] for event in events["events"][:-1]] == ids[-SHOWN + 1 :]
+    assert [event["id"] for event in events["events"][:-1]] == ids[-EVENTS_SHOWN + 1 :]
     large = events["events"][-1]
     assert large["is_cut"]
     assert large["size"] > 30_000
@@ -645,18 +650,20 @@ def test_a_flood_is_gathered_and_a_large_event_cut(scheduler: ManualScheduler, m
 
 
 def shown(scheduler: ManualScheduler, monkeypatch: pytest.MonkeyPatch, *payloads: bytes | Event) -> list[Any]:
-    """What a tap makes of these, written to the broker as they are."""
+    """What a sample makes of these, written to the broker as they are."""
     _, sse = open_app()
     told: list[Any] = []
-    monkeypatch.setattr(Watchers, "show", lambda _list, name, data: told.append(data) if name == "events" else None)
-    tap = Tap("orders", sse._channels().broker, scheduler)
-    tap.open()
+    monkeypatch.setattr(
+        MonitorClients, "send_json", lambda _list, name, data: told.append(data) if name == "events" else None
+    )
+    sample = ChannelSample("orders", sse._channels().broker, scheduler)
+    sample.open()
     for offset, each in enumerate(payloads, 1):
         frame = Frame(each, "message") if isinstance(each, bytes) else make_frame(each, json.dumps, 100_000)
-        tap.arrived([numbered(frame, "epoch", offset, 0.0)])
+        sample.arrived([numbered(frame, "epoch", offset, 0.0)])
     scheduler.pass_time(1)
     scheduler.run_jobs()
-    tap.close()
+    sample.close()
     [only] = told
     assert only["skipped"] == 0
     events: list[Any] = only["events"]
@@ -794,25 +801,25 @@ def test_a_body_that_is_no_object_of_json_is_refused(body: bytes) -> None:
 
 def test_rates_are_of_what_was_said_last_and_before() -> None:
     rates = Rates()
-    assert rates.note("here", 10.0, {"deliveries": 5}) == {}
-    assert rates.note("here", 14.0, {"deliveries": 45}) == {"deliveries": 10}
-    assert rates.note("here", 14.05, {"deliveries": 45}) == {"deliveries": 10}, "nothing new was said"
-    assert rates.note("here", 15.0, {"deliveries": 3}) == {"deliveries": 3}, "it began anew"
-    rates.forget_others([])
-    assert rates.note("here", 16.0, {"deliveries": 9}) == {}
+    assert rates.add("here", 10.0, {"deliveries": 5}) == {}
+    assert rates.add("here", 14.0, {"deliveries": 45}) == {"deliveries": 10}
+    assert rates.add("here", 14.05, {"deliveries": 45}) == {"deliveries": 10}, "nothing new was said"
+    assert rates.add("here", 15.0, {"deliveries": 3}) == {"deliveries": 3}, "it began anew"
+    rates.keep_only([])
+    assert rates.add("here", 16.0, {"deliveries": 9}) == {}
 
 
 def test_calm_rates_go_back_as_far_as_said() -> None:
     rates = Rates(10)
-    found = [rates.note("here", float(second), {"told": second // 5 * 20}) for second in range(31)]
+    found = [rates.add("here", float(second), {"told": second // 5 * 20}) for second in range(31)]
     assert {each["told"] for each in found[10:]} == {4.0}
 
 
 def test_a_rate_is_of_the_time_in_which_it_was_counted() -> None:
     rates = Rates(10)
-    assert rates.note("here", 10.0, {"a": 5}) == {}
-    assert rates.note("here", 11.0, {"a": 6, "b": 1000}) == {"a": 1}, "b may have been counted for long"
-    assert rates.note("here", 12.0, {"a": 7, "b": 1003}) == {"a": 1, "b": 3}
+    assert rates.add("here", 10.0, {"a": 5}) == {}
+    assert rates.add("here", 11.0, {"a": 6, "b": 1000}) == {"a": 1}, "b may have been counted for long"
+    assert rates.add("here", 12.0, {"a": 7, "b": 1003}) == {"a": 1, "b": 3}
 
 
 def process(name: str, clients: int, **more: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What the monitor shows of the figures of all processes. Pure: no clock, no I/O."""
+"""Make the report that the monitor page shows, from the figures of all processes. Pure: no clock, no I/O."""
 
 from __future__ import annotations
 
@@ -11,85 +11,87 @@ from typing import Any, NamedTuple
 from ...errors import CloseReason
 from ..process_table import add_up
 
-#: So many channels are shown, those with most clients first.
+#: How many channels are shown: those with the most clients.
 CHANNELS_SHOWN = 200
 
-#: A calm rate is of the last so many seconds.
-CALM_SECONDS = 10.0
+#: Seconds over which smooth rates are averaged.
+SMOOTH_SECONDS = 10.0
 
-#: Seconds that must lie between two figures of which a rate is made.
-LEAST_APART = 0.1
+#: A rate compares counts that lie at least so many seconds apart.
+MIN_APART_SECONDS = 0.1
 
-#: Whose rates those of channels are: no process has such an id.
+#: The source of the channels' rates; no process has this id.
 _CHANNELS = "channels"
 
-#: What of a process is shown as it says it.
-_OF_PROCESS = ("id", "age", "pid", "host", "since", "clients", "pending", "dropped", "draining")
+#: What is shown of a process as it reports it.
+_REPORTED = ("id", "age", "pid", "host", "since", "clients", "pending", "dropped", "draining")
 
 
-class _Said(NamedTuple):
+class _Sample(NamedTuple):
     at: float
     counts: Mapping[str, float]
 
 
 class Rates:
-    """How fast counts grow: from what was said last to what was said before, also where that is rare.
+    """How fast counts grow, by source. One thread at a time may call.
 
-    :param window: so many seconds they go back, where more than one figure is that young.
+    :param window: seconds over which rates are averaged. Where counts arrive less often, a rate is that between the
+        last two.
     """
 
     def __init__(self, window: float = 0.0) -> None:
         self._window = window
-        self._said: dict[str, deque[_Said]] = {}
+        self._samples: dict[str, deque[_Sample]] = {}
 
-    def note(self, whose: str, at: float, counts: Mapping[str, float]) -> dict[str, float]:
-        """Per second, by name; nothing of what is counted for the first time.
+    def add(self, source: str, at: float, counts: Mapping[str, float]) -> dict[str, float]:
+        """Add a sample, and return the rates per second by name, without those of new names.
 
-        :param at: when these counts were right, in seconds of a clock that nobody sets back.
+        :param at: when these counts were read, in seconds of a monotonic clock.
         """
-        said = self._said.setdefault(whose, deque())
-        if not said or at - said[-1].at >= LEAST_APART:
-            said.append(_Said(at, dict(counts)))
-        while len(said) > 2 and said[1].at <= said[-1].at - self._window:
-            said.popleft()
-        rates = ((name, _rate(said, name)) for name in said[-1].counts)
+        samples = self._samples.setdefault(source, deque())
+        if not samples or at - samples[-1].at >= MIN_APART_SECONDS:
+            samples.append(_Sample(at, dict(counts)))
+        while len(samples) > 2 and samples[1].at <= samples[-1].at - self._window:
+            samples.popleft()
+        rates = ((name, _rate(samples, name)) for name in samples[-1].counts)
         return {name: rate for name, rate in rates if rate is not None}
 
-    def forget_others(self, whose: Collection[str]) -> None:
-        """All but these."""
-        for gone in self._said.keys() - set(whose):
-            del self._said[gone]
+    def keep_only(self, sources: Collection[str]) -> None:
+        """Forget the samples of all other sources."""
+        for source in self._samples.keys() - set(sources):
+            del self._samples[source]
 
 
-def _rate(said: Sequence[_Said], name: str) -> float | None:
-    first, last = next(each for each in said if name in each.counts), said[-1]
+def _rate(samples: Sequence[_Sample], name: str) -> float | None:
+    first, last = next(sample for sample in samples if name in sample.counts), samples[-1]
     if first is last:
         return None
     before, now = first.counts[name], last.counts[name]
-    grown = now - before if now >= before else now  # it began anew
-    return grown / (last.at - first.at)
+    growth = now - before if now >= before else now  # the source has restarted from 0
+    return growth / (last.at - first.at)
 
 
 def make_report(
-    processes: Sequence[Mapping[str, Any]], rates: Rates, calm_rates: Rates, now: float, clock: float
+    processes: Sequence[Mapping[str, Any]], rates: Rates, smooth_rates: Rates, now: float, clock: float
 ) -> dict[str, Any]:
-    """What the page shows of them.
+    """Make the report of these processes.
 
-    :param processes: this process first, then the others as :func:`.check_processes` returns them.
-    :param rates: of this process, from one look to the next.
-    :param calm_rates: of channels, and of processes that are heard of now and then.
+    :param processes: the figures of this process first, then those of others from :func:`.check_processes`.
+    :param rates: of this process, from one report to the next.
+    :param smooth_rates: of channels, and of other processes, which report every few seconds.
     :param now: the time, in seconds since 1970.
-    :param clock: the same by a clock that nobody sets back, for the rates.
+    :param clock: the same moment by a monotonic clock, for the rates.
     """
     here = processes[0]
-    shown = [_process(process, rates if process is here else calm_rates, clock) for process in processes]
+    shown = [_describe_process(process, rates if process is here else smooth_rates, clock) for process in processes]
     totals = add_up(processes)
-    channels = _channels(totals.channels, here["events"], calm_rates, clock)
-    calm_rates.forget_others([_CHANNELS, *(process["id"] for process in processes)])
+    channels = _describe_channels(totals.channels, here["events"], smooth_rates, clock)
+    smooth_rates.keep_only([_CHANNELS, *(process["id"] for process in processes)])
+    at = round(now * 1000)
     return {
-        "at": round(now * 1000),
+        "at": at,
         "point": {
-            "at": round(now * 1000),
+            "at": at,
             "clients": totals.clients,
             "deliveries": round(sum(process["deliveries"] for process in shown), 2),
             "published": round(sum(process["published"] for process in shown), 2),
@@ -112,30 +114,30 @@ def make_report(
     }
 
 
-def _process(process: Mapping[str, Any], rates: Rates, clock: float) -> dict[str, Any]:
+def _describe_process(process: Mapping[str, Any], rates: Rates, clock: float) -> dict[str, Any]:
     counts = {name: process.get(name, 0) for name in ("deliveries", "published")}
-    grown = rates.note(process["id"], clock - process["age"], counts)
+    per_second = rates.add(process["id"], clock - process["age"], counts)
     return {
-        **{name: process.get(name) for name in _OF_PROCESS},
+        **{name: process.get(name) for name in _REPORTED},
         "clients": process.get("clients", 0),
         "broker": process.get("broker", {}),
-        "deliveries": grown.get("deliveries", 0.0),
-        "published": grown.get("published", 0.0),
+        "deliveries": per_second.get("deliveries", 0.0),
+        "published": per_second.get("published", 0.0),
     }
 
 
-def _channels(
+def _describe_channels(
     clients: Mapping[str, int], events: Mapping[str, int], rates: Rates, clock: float
 ) -> list[dict[str, Any]]:
-    most = heapq.nlargest(CHANNELS_SHOWN, clients.items(), key=itemgetter(1))  # of all, which may be very many
+    most = heapq.nlargest(CHANNELS_SHOWN, clients.items(), key=itemgetter(1))  # there may be very many
     most.sort(key=lambda item: (-item[1], item[0]))
-    told = rates.note(_CHANNELS, clock, {name: events[name] for name, _ in most if name in events})
+    per_second = rates.add(_CHANNELS, clock, {name: events[name] for name, _ in most if name in events})
     return [
         {
             "name": name,
             "clients": count,
             "events": events.get(name),  # None: all of its clients are in other processes
-            "rate": None if name not in events else round(told.get(name, 0.0), 2),
+            "rate": None if name not in events else round(per_second.get(name, 0.0), 2),
         }
         for name, count in most
     ]
