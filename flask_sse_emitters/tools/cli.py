@@ -1,4 +1,4 @@
-"""``flask sse``: publish to an app's channels and read them, see who serves them, and check a deployed stream."""
+"""Define ``flask sse``: publish to channels and read them, list the processes that serve them, and check a stream."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from ..config.settings import Settings, checked
 from ..errors import BrokerUnavailable, InvalidChannel, InvalidEvent, SseError
 from ..server.publish_endpoint import parse_json
 from .check import Finding, Plan, Target, check
-from .listen import Listening
+from .listen import ChannelReader
 from .process_table import check_processes, describe, summarize
 from .terminal import escape_block, escape_controls
 
-#: What a shell shows of a process that an interrupt has ended.
+#: The exit code of a process that Ctrl-C has ended, as shells report it.
 INTERRUPTED = 130
 
-_SECONDS_HELP = "So long a silent stream is looked at, at most, for its heartbeat."
+_SECONDS_HELP = "How long to wait for the heartbeat of a silent stream, at most."
 
-commands = AppGroup("sse", help="Channels, through the broker at SSE_BROKER_URL; and whether deployed streams work.")
+commands = AppGroup("sse", help="Use channels, through the broker at SSE_BROKER_URL, and check deployed streams.")
 
 _HEADER = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([^\r\n\0]*)", re.ASCII)
 
@@ -64,42 +64,49 @@ def _check_origin(_context: click.Context, _parameter: click.Parameter, origin: 
 @click.argument("data")
 @click.option("--event", metavar="NAME", help='The event\'s name; without one it is "message".')
 @click.option("--json", "as_json", is_flag=True, help="DATA is JSON: a string in it goes as its text.")
-@click.option("--key", help="Makes another attempt safe: within 5 minutes only one event with it is published.")
-@click.option("--retry", type=click.IntRange(min=0), metavar="MS", help="Until clients reconnect from now on.")
+@click.option("--key", help="Makes a retry safe: only one event with this key is published within 5 minutes.")
+@click.option(
+    "--retry",
+    type=click.IntRange(min=0),
+    metavar="MS",
+    help="How long clients wait before they reconnect, from now on.",
+)
 def publish(channel: str, data: str, event: str | None, as_json: bool, key: str | None, retry: int | None) -> None:
     """Publish DATA, a text, to all clients of CHANNEL, and print the event's id.
 
-    CHANNEL may be "~IDENTITY", which is the private channel of a reader.
+    CHANNEL may be "~IDENTITY", the private channel of a reader.
 
-    "-" reads DATA from stdin, as UTF-8 and without the line end that ends it. After "--" DATA may begin with a dash.
+    "-" reads DATA from stdin, as UTF-8, without its last line end. After "--", DATA may begin with a dash.
     """
     channels, _ = _shared_channels()
     text = _read_stdin() if data == "-" else data
-    value = _parse(text) if as_json else text
-    with _warnings_to(logging.NullHandler()), _clean_errors():
+    value = _parse_json_data(text) if as_json else text
+    with _warnings_to(logging.NullHandler()), _show_errors():
         click.echo(escape_controls(channels.publish(channel, value, event, retry, key)))
-        _say_who_reads(channel, channels)
+        _print_client_count(channel, channels)
 
 
 @commands.command()
 @click.argument("names", metavar="CHANNEL...", callback=_check_names, nargs=-1, required=True)
-@click.option("--last-event-id", metavar="ID", help="Begin after it: an id of a stream of the same channels, in order.")
+@click.option(
+    "--last-event-id", metavar="ID", help="Begin after this id, of a stream of the same channels in the same order."
+)
 @click.pass_context
 def listen(context: click.Context, names: tuple[str, ...], last_event_id: str | None) -> None:
-    """Print what clients of CHANNEL... get, as it comes: each event as on the wire, with a blank line after it.
+    """Print what clients of CHANNEL... get, as it arrives: each event as on the wire, with a blank line after it.
 
-    At first comes an id alone: where the stream begins. An event named "gap" says that some are no longer to be had.
-    A terminal is shown control characters escaped, as Python writes them; a pipe or a file gets every byte as it is.
-    While the broker is away, that is said on stderr, and what was missed comes when it is back.
+    The first block is an id alone: the position where the stream begins. An event named "gap" means that events were
+    lost. On a terminal, control characters are escaped as Python writes them; a pipe or a file gets every byte as it
+    is. While the broker is away, stderr says so; missed events follow when it is back.
 
-    Ctrl-C ends it, with exit code 130. Once nobody reads its output, it ends with 0.
+    Ctrl-C ends it with exit code 130. Once its output has no reader, it ends with 0.
     """
     channels, settings = _shared_channels()
     names = tuple(dict.fromkeys(names))
     if len(names) > MOST_CHANNELS:
         raise click.UsageError(f"{len(names)} channels: one stream carries {MOST_CHANNELS} at most")
     try:
-        with _clean_errors():
+        with _show_errors():
             _print_stream(channels, names, last_event_id, settings.publish_seconds)
     except KeyboardInterrupt:
         context.exit(INTERRUPTED)
@@ -109,16 +116,16 @@ def listen(context: click.Context, names: tuple[str, ...], last_event_id: str | 
 
 @commands.command("check")
 @click.argument("url")
-@click.option("--header", "headers", metavar="'NAME: VALUE'", multiple=True, help="Send this as well; repeatable.")
+@click.option("--header", "headers", metavar="'NAME: VALUE'", multiple=True, help="Also send this header; repeatable.")
 @click.option(
     "--origin",
     metavar="ORIGIN",
     callback=_check_origin,
-    help="Pages of this origin are to read the stream: https://example.com",
+    help="Check that pages of this origin can read the stream: https://example.com",
 )
 @click.option("--seconds", type=click.FloatRange(min=1, max=3600), default=75.0, show_default=True, help=_SECONDS_HELP)
-@click.option("--replay/--no-replay", default=True, help="Whether clients that come back are to get what they missed.")
-@click.option("--insecure", is_flag=True, help="Take any certificate.")
+@click.option("--replay/--no-replay", default=True, help="Check that reconnecting clients can get what they missed.")
+@click.option("--insecure", is_flag=True, help="Accept any certificate.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 @click.pass_context
 def check_stream(
@@ -131,11 +138,11 @@ def check_stream(
     insecure: bool,
     as_json: bool,
 ) -> None:
-    """Connect to the stream at URL as a browser does, and say what is wrong with it, and how to mend it.
+    """Connect to the stream at URL as a browser does, and report what is wrong with it and how to fix it.
 
-    It opens three or four streams for some 20 seconds, and publishes nothing. Exit status 1 says that there is a fault.
+    It opens three or four streams for about 20 seconds, and publishes nothing. It exits with 1 if there is a fault.
     """
-    plan = Plan(_target(url, headers, insecure), origin, seconds, replay)
+    plan = Plan(_parse_target(url, headers, insecure), origin, seconds, replay)
     try:
         findings = check(plan, lambda text: click.echo(f"- {escape_controls(text)}", err=True))
     except KeyboardInterrupt:
@@ -150,37 +157,38 @@ def check_stream(
 
 
 @commands.command()
-@click.option("--json", "as_json", is_flag=True, help="Print it all as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def status(as_json: bool) -> None:
-    """Print which processes serve the app, with how many clients of which channels, as they say through the broker.
+    """Print which processes serve the app, and how many clients of which channels they have.
 
-    A process is there from its first stream of a channel on. What it says is some seconds old; one that was killed is
-    gone within 12, one that ended in order at once.
+    A process appears with its first stream of a channel. Its figures are a few seconds old. A process that was killed
+    disappears within 12 seconds, one that ended in order at once.
     """
     channels, _ = _shared_channels()
-    with _warnings_to(logging.NullHandler()), _clean_errors():
+    with _warnings_to(logging.NullHandler()), _show_errors():
         processes = current_app.extensions[EXTENSION].processes()
-    here = []  # what this command finds: processes cannot say so through a broker that takes no writes
+    warnings_here = []  # processes cannot report this through a broker that accepts no writes
     try:
         channels.broker.check_writable()
     except BrokerUnavailable as error:
-        here.append(f"nothing can be published now: {error}")
+        warnings_here.append(f"nothing can be published now: {error}")
     checked_processes = check_processes(processes)
     if as_json:
         summary = summarize(checked_processes)
-        summary = {**summary, "warnings": summary["warnings"] + here, "processes": processes}
+        summary = {**summary, "warnings": summary["warnings"] + warnings_here, "processes": processes}
         click.echo(json.dumps(summary, indent=2))
     else:
-        click.echo("\n\n".join([describe(checked_processes), *(f"warning: {escape_controls(text)}" for text in here)]))
+        warnings = (f"warning: {escape_controls(text)}" for text in warnings_here)
+        click.echo("\n\n".join([describe(checked_processes), *warnings]))
 
 
-def _target(url: str, headers: Sequence[str], insecure: bool) -> Target:
-    found = [_HEADER.fullmatch(header) for header in headers]
-    if None in found:
-        wrong = headers[found.index(None)]
+def _parse_target(url: str, headers: Sequence[str], insecure: bool) -> Target:
+    matches = [_HEADER.fullmatch(header) for header in headers]
+    if None in matches:
+        wrong = headers[matches.index(None)]
         raise click.BadParameter(f"{wrong!r} is no 'Name: value'", param_hint="'--header'")
     try:
-        return Target.of(url, tuple((each[1], each[2].strip()) for each in found if each), verifies=not insecure)
+        return Target.of(url, tuple((each[1], each[2].strip()) for each in matches if each), verifies=not insecure)
     except ValueError as error:
         raise click.BadParameter(f"{url!r} is no address of a stream: {error}", param_hint="'URL'") from error
 
@@ -219,7 +227,7 @@ def _read_stdin() -> str:
     return text.removesuffix("\n").removesuffix("\r")
 
 
-def _parse(text: str) -> Any:
+def _parse_json_data(text: str) -> Any:
     try:
         return parse_json(text)
     except json.JSONDecodeError as error:
@@ -229,8 +237,8 @@ def _parse(text: str) -> Any:
         raise click.BadParameter(f"no JSON that can be read: {error}", param_hint="'DATA'") from error
 
 
-def _say_who_reads(channel: str, channels: Channels) -> None:
-    if type(channels.broker).clients_elsewhere is Broker.clients_elsewhere:  # it knows of none
+def _print_client_count(channel: str, channels: Channels) -> None:
+    if type(channels.broker).clients_elsewhere is Broker.clients_elsewhere:  # it counts none
         return
     with suppress(BrokerUnavailable):
         count = Channel(channel, lambda: channels).subscribers()
@@ -238,7 +246,7 @@ def _say_who_reads(channel: str, channels: Channels) -> None:
 
 
 @contextmanager
-def _clean_errors() -> Iterator[None]:
+def _show_errors() -> Iterator[None]:
     try:
         yield
     except InvalidEvent as error:
@@ -249,7 +257,7 @@ def _clean_errors() -> Iterator[None]:
 
 @contextmanager
 def _warnings_to(handler: logging.Handler) -> Iterator[None]:
-    """What this package warns of meanwhile goes there alone, whatever the app does with its log."""
+    """Send this package's warnings to this handler alone, whatever the app does with its log."""
     log = logging.getLogger("flask_sse_emitters")
     level, propagate = log.level, log.propagate
     log.setLevel(logging.WARNING)
@@ -263,26 +271,26 @@ def _warnings_to(handler: logging.Handler) -> Iterator[None]:
         log.setLevel(level)
 
 
-class _Escaped(logging.Formatter):
+class _EscapingFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         return escape_controls(super().format(record), keep="\n\t")
 
 
-def _handler() -> logging.Handler:
+def _stderr_handler() -> logging.Handler:
     handler = logging.StreamHandler()
-    handler.setFormatter(_Escaped())
+    handler.setFormatter(_EscapingFormatter())
     return handler
 
 
 def _print_stream(channels: Channels, names: tuple[str, ...], last_event_id: str | None, seconds: float) -> None:
     out: Any = sys.stdout.buffer
     is_terminal, encoding = sys.stdout.isatty(), sys.stdout.encoding
-    out = getattr(out, "raw", out)  # so that nothing is left in a buffer, which Python would write at its end
-    ends = time.monotonic() + seconds
+    out = getattr(out, "raw", out)  # unbuffered: Python would write the rest of a buffer when it exits
+    deadline = time.monotonic() + seconds
     with _warnings_to(logging.NullHandler()):
-        channels.broker.clients_elsewhere(names[0])  # for its error: what listens goes on trying
-    with _warnings_to(_handler()), Listening(channels, names, last_event_id, out, ends) as listening:
-        for block in listening.blocks():
+        channels.broker.clients_elsewhere(names[0])  # to raise an error at once: a subscriber would keep trying
+    with _warnings_to(_stderr_handler()), ChannelReader(channels, names, last_event_id, out, deadline) as reader:
+        for block in reader.read_blocks():
             if is_terminal:
                 block = escape_block(block, encoding)
             while block:

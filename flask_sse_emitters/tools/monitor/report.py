@@ -9,7 +9,7 @@ from operator import itemgetter
 from typing import Any, NamedTuple
 
 from ...errors import CloseReason
-from ..process_table import add_up
+from ..process_table import Totals, add_up
 
 #: How many channels are shown: those with the most clients.
 CHANNELS_SHOWN = 200
@@ -86,6 +86,7 @@ def make_report(
     shown = [_describe_process(process, rates if process is here else smooth_rates, clock) for process in processes]
     totals = add_up(processes)
     channels = _describe_channels(totals.channels, here["events"], smooth_rates, clock)
+    warnings = dict.fromkeys(text for process in processes for text in process.get("warnings", ()))
     smooth_rates.keep_only([_CHANNELS, *(process["id"] for process in processes)])
     at = round(now * 1000)
     return {
@@ -96,12 +97,7 @@ def make_report(
             "deliveries": round(sum(process["deliveries"] for process in shown), 2),
             "published": round(sum(process["published"] for process in shown), 2),
         },
-        "totals": {
-            **totals.numbers,
-            "confirmed": totals.publish.get("count", 0),
-            "seconds": totals.publish.get("seconds", 0.0),
-            "failed": totals.publish.get("failed", 0),
-        },
+        "totals": {**totals.numbers, **_describe_publishing(totals)},
         "outlets": totals.outlets,
         "declined": totals.declined,
         "ends": {reason.name: totals.closed.get(reason.value, 0) for reason in CloseReason},
@@ -110,7 +106,16 @@ def make_report(
         "processes": shown,
         "slow": here["slow"],
         "broker": here["broker"],
-        "warnings": list(dict.fromkeys(text for process in processes for text in process.get("warnings", ()))),
+        "warnings": list(warnings),
+    }
+
+
+def _describe_publishing(totals: Totals) -> dict[str, float]:
+    counts = totals.publish
+    return {
+        "confirmed": counts.get("count", 0),
+        "seconds": counts.get("seconds", 0.0),
+        "failed": counts.get("failed", 0),
     }
 
 
