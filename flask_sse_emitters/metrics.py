@@ -20,11 +20,11 @@ from flask import Flask, request_started, request_tearing_down
 from .config.context import EXTENSION
 from .errors import NotInitialized
 from .extension import SSE
+from .runtime.calls import call_and_log
 from .runtime.fork import reset_after_fork
 from .runtime.gevent_loop import pause
 from .runtime.locks import native_lock
 from .runtime.scheduler import FIGURES, SCHEDULER
-from .runtime.worker_pool import call_and_log
 from .server.app_state import State
 from .signals import broker_changed, emitter_opened, event_published
 from .tools.metric_definitions import COUNTERS, GAUGES, Figure, Stats

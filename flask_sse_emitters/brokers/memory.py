@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..config.settings import DEFAULTS
+from ..runtime.calls import weakly
 from ..runtime.fork import reset_after_fork
 from ..runtime.locks import native_lock
 from ..runtime.scheduler import SCHEDULER, Scheduler
-from ..runtime.worker_pool import weakly
 from ..wire.frame import Frame
 from .base import Broker, Listener, Published, Start
 from .event_ids import Position, new_epoch

@@ -19,7 +19,7 @@ from ..broadcast.delivery import Delivery
 from ..broadcast.member import Member, MemberState
 from ..brokers.event_ids import MAX_ID_LENGTH, read_ids
 from ..brokers.event_log import Log
-from ..runtime.countdown import Countdown
+from ..runtime.calls import Countdown
 from ..runtime.locks import native_lock
 from ..runtime.scheduler import SCHEDULER, Scheduler
 from ..streams.emitter import SseEmitter, stream_of

@@ -20,12 +20,13 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import closing, suppress
 
+from .calls import call_and_log
 from .fork import reset_after_fork
 from .gevent_loop import TIME_SLICE_SECONDS, on_main_loop, unpatched, yield_now
 from .locks import native_lock
 from .selecting import Selector, selector
 from .waiter import make_waiter
-from .worker_pool import Lane, call_and_log
+from .worker_pool import Lane
 
 #: What runs on helper threads, and how much of it at once; more waits for some of it to end. Slow rules hold up no
 #: callbacks, and whoever looks on holds up neither. Jobs of a lane with one helper run in order.

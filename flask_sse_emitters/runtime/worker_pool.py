@@ -7,15 +7,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import TypeVar
-from weakref import WeakMethod
 
+from .calls import call_and_log
 from .gevent_loop import TIME_SLICE_SECONDS, is_green, yield_now
 from .locks import native_lock
 
 log = logging.getLogger("flask_sse_emitters.lanes")
-
-_T = TypeVar("_T")
 
 
 class Lane:
@@ -96,26 +93,3 @@ class Lane:
                 return self._jobs.popleft()
             self.helpers -= 1
             return None
-
-
-def weakly(method: Callable[[], _T]) -> Callable[[], _T | None]:
-    """Make a call of a bound method that does not keep its object alive: it does nothing once that is gone.
-
-    For what a thread or a timer calls, which would else keep an app that was dropped.
-    """
-    reference = WeakMethod(method)
-
-    def call() -> _T | None:
-        found = reference()
-        return None if found is None else found()
-
-    return call
-
-
-def call_and_log(call: Callable[[], object]) -> object:
-    """Call, and log what it raises: also SystemExit, which must not end a thread that serves everybody."""
-    try:
-        return call()
-    except BaseException:
-        log.exception("an error in %r, which was called in the background", call)
-        return None

@@ -33,7 +33,7 @@ from typing import Any
 
 from ..config.settings import Settings
 from ..errors import CloseReason, SseError
-from ..runtime.countdown import Countdown
+from ..runtime.calls import Countdown
 from ..runtime.locks import striped_lock
 from ..runtime.scheduler import Scheduler
 from .deadlines import Deadlines, Due

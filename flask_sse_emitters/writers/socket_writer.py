@@ -15,10 +15,10 @@ from enum import Enum
 from functools import partial
 
 from ..errors import CloseReason
+from ..runtime.calls import call_and_log
 from ..runtime.gevent_loop import TIME_SLICE_SECONDS
 from ..runtime.scheduler import SCHEDULER, Timer
 from ..runtime.socket_monitor import SOCKETS, Watch
-from ..runtime.worker_pool import call_and_log
 from ..streams.ends import ENDS
 from ..streams.interfaces import Client
 from ..streams.stream import Stream

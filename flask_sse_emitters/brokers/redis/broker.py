@@ -16,9 +16,9 @@ from typing import Any
 import redis
 
 from ...errors import BrokerUnavailable, UnsupportedWorker
+from ...runtime.calls import weakly
 from ...runtime.fork import reset_after_fork
 from ...runtime.gevent_loop import is_green
-from ...runtime.worker_pool import weakly
 from ...wire.frame import Frame
 from ..base import Broker, Listener, Published, Start
 from ..event_ids import Position, new_epoch, read_ids

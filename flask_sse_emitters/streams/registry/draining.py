@@ -14,10 +14,10 @@ from functools import cache
 from itertools import islice
 
 from ...errors import CloseReason
+from ...runtime.calls import call_and_log
 from ...runtime.gevent_loop import in_hub, pause
 from ...runtime.scheduler import SCHEDULER
 from ...runtime.socket_monitor import SOCKETS
-from ...runtime.worker_pool import call_and_log
 from ..stream import Stream
 from .open_streams import ALL, StreamRegistry
 

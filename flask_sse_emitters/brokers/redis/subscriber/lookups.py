@@ -9,8 +9,8 @@ from typing import Any
 
 import redis
 
+from ....runtime.calls import call_and_log
 from ....runtime.gevent_loop import TIME_SLICE_SECONDS
-from ....runtime.worker_pool import call_and_log
 from ...event_ids import new_epoch
 from ..client import Client
 from ..errors import KEYS, diagnose

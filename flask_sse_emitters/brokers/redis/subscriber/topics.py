@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
+from ....runtime.calls import call_and_log
 from ....runtime.gevent_loop import yield_now
 from ....runtime.locks import native_lock
-from ....runtime.worker_pool import call_and_log
 from ....wire.frame import BATCH_BYTES, Frame
 from ...base import Listener, Start
 from ...event_log import Log
