@@ -31,7 +31,8 @@ from flask_sse_emitters.brokers.redis.subscriber import thread as redis_thread
 from flask_sse_emitters.brokers.redis.subscriber.liveness import GONE_AFTER_SECONDS, PING_AFTER_SECONDS
 from flask_sse_emitters.brokers.redis.subscriber.presence import COUNT_EVERY
 from flask_sse_emitters.brokers.redis.subscriber.thread import LONGEST_WAIT_SECONDS, SPREAD
-from flask_sse_emitters.runtime.scheduler import SCHEDULER, Bell
+from flask_sse_emitters.runtime.scheduler import SCHEDULER
+from flask_sse_emitters.runtime.waiter import WakeupSocket
 from flask_sse_emitters.testing import OpenStream, decode, published
 from flask_sse_emitters.wire.frame import Frame
 
@@ -938,14 +939,14 @@ def test_a_fork_under_gevent_leaves_its_parents_subscription_alone(server: Redis
 def test_a_thread_that_cannot_start_is_started_later(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
     attempts: list[int] = []
 
-    class FailsOnce(Bell):
+    class FailsOnce(WakeupSocket):
         def __init__(self) -> None:
             attempts.append(1)
             if len(attempts) == 1:
                 raise OSError(24, "Too many open files")
             super().__init__()
 
-    monkeypatch.setattr(redis_thread, "Bell", FailsOnce)
+    monkeypatch.setattr(redis_thread, "WakeupSocket", FailsOnce)
     broker = make_broker(server.url)
     ear = listening(broker, "a")
     publish(broker, "a", "x")

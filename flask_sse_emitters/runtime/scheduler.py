@@ -18,14 +18,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import closing
 
 from .calls import call_and_log
 from .fork import reset_after_fork
-from .gevent_loop import TIME_SLICE_SECONDS, on_main_loop, unpatched, yield_now
+from .gevent_loop import TIME_SLICE_SECONDS, on_main_loop, yield_now
 from .locks import native_lock
 from .selecting import Selector, selector
-from .waiter import make_waiter
+from .waiter import WakeupSocket, make_waiter
 from .worker_pool import Lane
 
 #: What runs on helper threads, and how much of it at once; more waits for some of it to end. Slow rules hold up no
@@ -77,7 +77,7 @@ class Scheduler:
     _count: int  # of timers, and of those that were cancelled
     _cancelled: int
     _readers: list[tuple[int, Callable[[], object]]]
-    _bell: Bell | None = None
+    _wakeup: WakeupSocket | None = None
     _descriptors: Selector | None = None
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -150,8 +150,8 @@ class Scheduler:
     def _reset(self) -> None:
         if self._descriptors is not None:  # before them: gevent's event loop aborts where it looks at what is closed
             self._descriptors.close()
-        if self._bell is not None:
-            self._bell.close()
+        if self._wakeup is not None:
+            self._wakeup.close()
         self._lock = native_lock()
         self._timers = {}
         self._times = []
@@ -162,7 +162,7 @@ class Scheduler:
         self._running = False
         self._in_a_row = 0  # so many timers, since the last call that had been asked for soon
         self._awake = True  # nobody needs to wake the thread: it has not looked yet, or is about to look
-        self._bell = None
+        self._wakeup = None
         self._descriptors = None
 
     def _wake(self) -> None:
@@ -170,8 +170,8 @@ class Scheduler:
             asleep, self._awake = not self._awake, True
         if not self._running:
             self._start()
-        elif asleep and self._bell is not None:
-            self._bell.ring()
+        elif asleep and self._wakeup is not None:
+            self._wakeup.wake()
 
     def _start(self) -> None:
         if not on_main_loop():  # the next call from there starts it
@@ -180,34 +180,34 @@ class Scheduler:
             if self._running:
                 return
             self._running = True
-        bell = descriptors = None
+        wakeup = descriptors = None
         try:
-            self._bell = bell = Bell()
+            self._wakeup = wakeup = WakeupSocket()
             self._descriptors = descriptors = selector()
-            threading.Thread(target=self._loop, args=(bell, descriptors), name="sse-scheduler", daemon=True).start()
+            threading.Thread(target=self._loop, args=(wakeup, descriptors), name="sse-scheduler", daemon=True).start()
         except (OSError, RuntimeError):  # no descriptor, or no thread, to be had now
             self._running = False
-            if bell is not None:
-                bell.close()
+            if wakeup is not None:
+                wakeup.close()
             if descriptors is not None:
                 descriptors.close()
             raise
 
-    def _loop(self, bell: Bell, descriptors: Selector) -> None:
+    def _loop(self, wakeup: WakeupSocket, descriptors: Selector) -> None:
         try:
             with closing(descriptors):
-                descriptors.register(bell.fileno(), bell.hush)
-                self._serve(bell, descriptors)
+                descriptors.register(wakeup.fileno(), wakeup.drain)
+                self._serve(wakeup, descriptors)
         except BaseException:
             self._running = False  # whoever needs it next starts it again
-            bell.close()
+            wakeup.close()
             raise
         # In a forked child gevent goes on with the parent's greenlets. Threads that end there are unknown to threading.
         make_waiter().wait()
 
-    def _serve(self, bell: Bell, descriptors: Selector) -> None:
+    def _serve(self, wakeup: WakeupSocket, descriptors: Selector) -> None:
         registered = 0
-        while self._bell is bell:
+        while self._wakeup is wakeup:
             for descriptor, call in self._readers[registered:]:
                 descriptors.register(descriptor, call)
                 registered += 1
@@ -215,7 +215,7 @@ class Scheduler:
                 if not lane.start_helpers():
                     self.call_at(self.clock() + NO_THREAD_SECONDS, lane.try_again)
             ready = descriptors.select(self._rest(registered))
-            if self._bell is not bell:
+            if self._wakeup is not wakeup:
                 return
             for call in ready:
                 call_and_log(call)
@@ -226,7 +226,7 @@ class Scheduler:
     def _rest(self, registered: int) -> float | None:
         """How long the thread may sleep now, None for as long as nobody wakes it."""
         with self._lock:
-            self._awake = False  # from here on whoever brings something rings
+            self._awake = False  # from here on whoever brings something wakes it
             while self._times and self._timers[self._times[0]].next.call is None:
                 self._remove_first()
             rest = min(max(0.0, self._times[0] - self.clock()), LONGEST_REST) if self._times else None
@@ -291,30 +291,6 @@ class Scheduler:
 def _slice_ends(gave_way: float, came_back: float) -> float:
     """When to give way again: a slice of time is nothing where a turn of the others takes a hundred."""
     return came_back + min(max(TIME_SLICE_SECONDS, SHARE * (came_back - gave_way)), LONGEST_SLICE)
-
-
-class Bell:
-    """Wakes a thread that waits for descriptors. Rung from any thread, also from one that gevent knows nothing of."""
-
-    def __init__(self) -> None:
-        self._inner, self._outer = unpatched("socket", "socketpair")()
-        self._inner.setblocking(False)
-        self._outer.setblocking(False)
-
-    def fileno(self) -> int:
-        return int(self._inner.fileno())
-
-    def ring(self) -> None:
-        with suppress(OSError):  # full of rings not yet heard, or closed
-            self._outer.send(b"\0")
-
-    def hush(self) -> None:
-        with suppress(BlockingIOError):
-            self._inner.recv(4096)
-
-    def close(self) -> None:
-        self._inner.close()
-        self._outer.close()
 
 
 #: The scheduler of this process.

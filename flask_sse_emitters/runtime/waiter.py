@@ -1,11 +1,12 @@
-"""How one thread or greenlet sleeps until another, from any thread, wakes it."""
+"""How one thread or greenlet sleeps until another wakes it, from any thread."""
 
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from typing import Protocol
 
-from .gevent_loop import GreenletWaiter, is_green
+from .gevent_loop import GreenletWaiter, is_green, unpatched
 
 
 class Waiter(Protocol):
@@ -52,3 +53,31 @@ class _ThreadWaiter:
     def wake_with(self, payload: bytes) -> None:
         self._payload = payload
         self._woken.release()
+
+
+class WakeupSocket:
+    """Wakes a thread that waits for descriptors. Any thread may wake it, also one that gevent knows nothing of."""
+
+    def __init__(self) -> None:
+        self._inner, self._outer = unpatched("socket", "socketpair")()
+        self._inner.setblocking(False)
+        self._outer.setblocking(False)
+
+    def fileno(self) -> int:
+        """Return the descriptor to wait for: it can be read once woken, until drained."""
+        return int(self._inner.fileno())
+
+    def wake(self) -> None:
+        """Wake the thread. Never blocks; does nothing once closed."""
+        with suppress(OSError):  # full of wake-ups not drained yet, or closed
+            self._outer.send(b"\0")
+
+    def drain(self) -> None:
+        """Forget all wake-ups so far."""
+        with suppress(BlockingIOError):
+            self._inner.recv(4096)
+
+    def close(self) -> None:
+        """Close both ends."""
+        self._inner.close()
+        self._outer.close()

@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from ..channels.channel import Channels
 from ..errors import BrokerUnavailable
-from ..runtime.scheduler import Bell
+from ..runtime.waiter import WakeupSocket
 from ..streams.emitter import SseEmitter, stream_of
 
 
@@ -30,9 +30,9 @@ class ChannelReader:
         self._names = names
         self._last_event_id = last_event_id
         self._deadline: float | None = deadline
-        self._bell = Bell()
+        self._wakeup = WakeupSocket()
         self._selector = selectors.DefaultSelector()
-        self._selector.register(self._bell.fileno(), selectors.EVENT_READ)
+        self._selector.register(self._wakeup.fileno(), selectors.EVENT_READ)
         self._pipe = _pipe_of(out)
         if self._pipe is not None:
             self._selector.register(self._pipe, selectors.EVENT_READ)  # it becomes readable only where it is broken
@@ -42,7 +42,7 @@ class ChannelReader:
 
     def __exit__(self, *exc_info: object) -> None:
         self._selector.close()
-        self._bell.close()
+        self._wakeup.close()
 
     def read_blocks(self) -> Iterator[bytes]:
         """Yield the blocks of the stream as they arrive, and wait for more.
@@ -56,7 +56,7 @@ class ChannelReader:
         while True:
             emitter = self._channels.subscribe(self._names, 0, self._last_event_id, heartbeat=0, overflow="close")
             try:
-                yield from self._read_stream(ReadingWriter(emitter, self._bell))
+                yield from self._read_stream(ReadingWriter(emitter, self._wakeup))
             finally:
                 emitter.complete()
 
@@ -75,7 +75,7 @@ class ChannelReader:
 
     def _wait(self) -> None:
         ready = self._selector.select(self._seconds_left())
-        self._bell.hush()
+        self._wakeup.drain()
         if any(key.fd == self._pipe for key, _ in ready):
             raise BrokenPipeError
 
@@ -96,21 +96,21 @@ class ChannelReader:
 class ReadingWriter:
     """The writer of an emitter whose stream this process reads itself.
 
-    :param bell: is rung when there is something to read again.
+    :param wakeup: is rung when there is something to read again.
     """
 
     declined: str | None = None
 
-    def __init__(self, emitter: SseEmitter, bell: Bell) -> None:
+    def __init__(self, emitter: SseEmitter, wakeup: WakeupSocket) -> None:
         self._stream = stream_of(emitter)
-        self._bell = bell
+        self._wakeup = wakeup
         self._is_idle = False  # there was nothing to read
         self._is_woken = False  # and now there is
         self._given = b""
         self._stream.begin(self)
 
     def read(self) -> bytes | None:
-        """Return what the stream has; ``b""`` where that is nothing until the bell rings, None at the end."""
+        """Return what the stream has; ``b""`` where that is nothing until the wakeup rings, None at the end."""
         if self._is_idle:
             if not self._is_woken:
                 return b""
@@ -125,7 +125,7 @@ class ReadingWriter:
     def wake(self) -> None:
         """Have the reader read again. From any thread."""
         self._is_woken = True
-        self._bell.ring()
+        self._wakeup.wake()
 
     def wake_with(self, payload: bytes) -> None:
         """Have the reader read this. From any thread."""

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from ....runtime.gevent_loop import TIME_SLICE_SECONDS, is_green, yield_now
-from ....runtime.scheduler import SCHEDULER, Bell
+from ....runtime.scheduler import SCHEDULER
+from ....runtime.waiter import WakeupSocket
 from ..client import Client
 from ..health import Health
 from ..messages import Announcement, KeyNames, read_announcement
@@ -46,7 +47,7 @@ class Session:
         self,
         client: Client,
         connection: Any,
-        wakeup: Bell,
+        wakeup: WakeupSocket,
         topics: Topics,
         presence: Presence,
         names: KeyNames,
@@ -94,7 +95,7 @@ class Session:
                 if self._is_stopping():
                     return
                 if any(key.fileobj is self._wakeup for key, _ in ready):
-                    self._wakeup.hush()
+                    self._wakeup.drain()
                 self._work(time.monotonic())
 
     def _work(self, now: float) -> None:

@@ -14,8 +14,8 @@ import redis
 from ....config.settings import CHANCE
 from ....runtime.gevent_loop import in_hub, pause
 from ....runtime.locks import native_lock
-from ....runtime.scheduler import SCHEDULER, Bell
-from ....runtime.waiter import make_waiter
+from ....runtime.scheduler import SCHEDULER
+from ....runtime.waiter import WakeupSocket, make_waiter
 from ...base import Listener
 from ..client import Client
 from ..connections import within
@@ -78,7 +78,7 @@ class Subscriber:
         self._lock = native_lock()
         self._state = _State.IDLE
         self._stop = _Stop.NO
-        self._wakeup: Bell | None = None
+        self._wakeup: WakeupSocket | None = None
 
     def add(self, channel: str, listener: Listener, *, is_first: bool = False) -> None:
         """Add a listener: it is started once all that Redis has of the channel is known."""
@@ -115,7 +115,7 @@ class Subscriber:
         if self._stop is _Stop.NO:
             self._stop = _Stop.CLOSED
         if self._wakeup is not None and self._stop is not _Stop.ABANDONED:
-            self._wakeup.ring()
+            self._wakeup.wake()
 
     def await_end(self) -> None:
         """Wait until the thread has ended, LEAVE_SECONDS at most. In gevent's event loop itself, do not wait."""
@@ -137,7 +137,7 @@ class Subscriber:
         if starts:
             SCHEDULER.call_soon(self._start)  # where a thread, or a greenlet, lives for as long as the process
         elif self._wakeup is not None:
-            self._wakeup.ring()
+            self._wakeup.wake()
 
     def _start(self) -> None:
         if self._is_stopping():
@@ -145,7 +145,7 @@ class Subscriber:
             return
         wakeup = None
         try:
-            self._wakeup = wakeup = Bell()
+            self._wakeup = wakeup = WakeupSocket()
             threading.Thread(target=self._run, args=(wakeup,), name="sse-redis", daemon=True).start()
         except (OSError, RuntimeError) as error:  # the system gives no descriptor, or no thread, now
             self._health.failed(LISTENING, error)
@@ -155,7 +155,7 @@ class Subscriber:
 
     # On the thread.
 
-    def _run(self, wakeup: Bell) -> None:
+    def _run(self, wakeup: WakeupSocket) -> None:
         try:
             self._listen(wakeup)
         except BaseException as error:  # a greenlet that is killed, or a gevent.Timeout, say
@@ -174,7 +174,7 @@ class Subscriber:
             wakeup.close()
             self._state = _State.ENDED
 
-    def _listen(self, wakeup: Bell) -> None:
+    def _listen(self, wakeup: WakeupSocket) -> None:
         wait, is_logged = FIRST_WAIT_SECONDS, False
         while not self._is_stopping():
             self._topics.drop_idle()
@@ -196,7 +196,7 @@ class Subscriber:
             wait = FIRST_WAIT_SECONDS if is_settled else min(wait * 2, LONGEST_WAIT_SECONDS)
             self._wait(wait * CHANCE.uniform(1 - SPREAD, 1 + SPREAD))
 
-    def _begin_session(self, client: Client, connection: Any, wakeup: Bell) -> Session:
+    def _begin_session(self, client: Client, connection: Any, wakeup: WakeupSocket) -> Session:
         return Session(
             client,
             connection,
