@@ -28,7 +28,7 @@ class ManualScheduler(Scheduler):
         while self.jobs:
             self.jobs.pop(0)()
 
-    def run(self, job: Callable[[], object], lane: str = CALLBACKS) -> None:  # noqa: ARG002 - it has one for all
+    def run(self, job: Callable[[], object], pool: str = CALLBACKS) -> None:  # noqa: ARG002 - it has one for all
         self.jobs.append(job)
 
     def live_timers(self) -> list[Timer]:

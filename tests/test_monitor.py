@@ -593,7 +593,7 @@ def test_events_come_in_order_however_long_it_takes_to_show_the_first(monkeypatc
         sse.publish("orders", "first")
         assert shows.wait(PATIENCE)
         sse.publish("orders", "second")
-        until(lambda: told or SCHEDULER._lanes[FIGURES]._jobs, "the second to be told, or to wait")
+        until(lambda: told or SCHEDULER._pools[FIGURES]._jobs, "the second to be told, or to wait")
     finally:
         goes_on.set()
     until(lambda: len(told) == 2, "both")

@@ -11,7 +11,7 @@ import time
 import psutil
 import pytest
 
-from flask_sse_emitters.runtime import worker_pool as lanes
+from flask_sse_emitters.runtime import thread_pool
 from flask_sse_emitters.runtime.scheduler import CALLBACKS, MAX_HELPERS, NO_THREAD_SECONDS, SCHEDULER, Scheduler
 
 from .clock import ManualScheduler
@@ -123,7 +123,7 @@ def test_blocked_callbacks_delay_no_timer() -> None:
     release.set()
     for _ in range(2 * MAX_HELPERS[CALLBACKS]):
         assert blocked.acquire(timeout=PATIENCE)
-    until(lambda: scheduler._lanes[CALLBACKS].helpers == 0, "the helpers to end")
+    until(lambda: scheduler._pools[CALLBACKS].helpers == 0, "the helpers to end")
 
 
 def test_jobs_that_raise_are_logged_and_stop_no_other(caplog: pytest.LogCaptureFixture) -> None:
@@ -193,7 +193,7 @@ def test_a_job_that_ends_its_thread_ends_no_other(caplog: pytest.LogCaptureFixtu
     done = threading.Event()
     scheduler.run(done.set)
     assert done.wait(PATIENCE)
-    until(lambda: scheduler._lanes[CALLBACKS].helpers == 0, "the helpers to end")
+    until(lambda: scheduler._pools[CALLBACKS].helpers == 0, "the helpers to end")
     assert "SystemExit" in caplog.text
 
 
@@ -380,12 +380,12 @@ def test_what_is_raised_in_a_helper_while_it_gives_way_ends_no_helper(
     def yield_now() -> None:
         raise TimeoutError("left behind")
 
-    monkeypatch.setattr(lanes, "yield_now", yield_now)
-    monkeypatch.setattr(lanes, "is_green", lambda: True)
-    monkeypatch.setattr(lanes, "TIME_SLICE_SECONDS", -1.0)
+    monkeypatch.setattr(thread_pool, "yield_now", yield_now)
+    monkeypatch.setattr(thread_pool, "is_green", lambda: True)
+    monkeypatch.setattr(thread_pool, "TIME_SLICE_SECONDS", -1.0)
     scheduler, called = Scheduler(), list[int]()
     for number in range(MAX_HELPERS[CALLBACKS] + 1):
         scheduler.run(lambda number=number: called.append(number))  # type: ignore[misc]
     until(lambda: len(called) == MAX_HELPERS[CALLBACKS] + 1, "all jobs")
-    until(lambda: scheduler._lanes[CALLBACKS].helpers == 0, "the helpers to end")
+    until(lambda: scheduler._pools[CALLBACKS].helpers == 0, "the helpers to end")
     assert "left behind" in caplog.text

@@ -25,11 +25,11 @@ from .fork import reset_after_fork
 from .gevent_loop import TIME_SLICE_SECONDS, on_main_loop, yield_now
 from .locks import native_lock
 from .selecting import Selector, selector
+from .thread_pool import ThreadPool
 from .waiter import WakeupSocket, make_waiter
-from .worker_pool import Lane
 
 #: What runs on helper threads, and how much of it at once; more waits for some of it to end. Slow rules hold up no
-#: callbacks, and whoever looks on holds up neither. Jobs of a lane with one helper run in order.
+#: callbacks, and whoever looks on holds up neither. Jobs of a pool with one helper run in order.
 CALLBACKS, RULES, FIGURES = "sse-callbacks", "sse-rules", "sse-figures"
 MAX_HELPERS = {CALLBACKS: 8, RULES: 2, FIGURES: 1}
 
@@ -128,18 +128,18 @@ class Scheduler:
                     if other.call is not None:
                         self._insert(other)
 
-    def run(self, job: Callable[[], object], lane: str = CALLBACKS) -> None:
+    def run(self, job: Callable[[], object], pool: str = CALLBACKS) -> None:
         """Run foreign code soon, on a helper thread, where it may block and raise.
 
-        :param lane: one of :data:`MAX_HELPERS`.
+        :param pool: one of :data:`MAX_HELPERS`.
         """
-        self._lanes[lane].put(job)
+        self._pools[pool].put(job)
         self._wake()
 
     @property
     def is_calling(self) -> bool:
         """Whether foreign code waits to be run, or runs."""
-        return any(lane.is_busy for lane in self._lanes.values())
+        return any(pool.is_busy for pool in self._pools.values())
 
     def add_reader(self, descriptor: int, call: Callable[[], object]) -> None:
         """Call on the background thread whenever this descriptor can be read, for as long as the process lives."""
@@ -157,7 +157,7 @@ class Scheduler:
         self._times = []
         self._count = self._cancelled = 0
         self._soon: deque[Callable[[], object]] = deque()
-        self._lanes = {name: Lane(name, most) for name, most in MAX_HELPERS.items()}
+        self._pools = {name: ThreadPool(name, most) for name, most in MAX_HELPERS.items()}
         self._readers = []
         self._running = False
         self._in_a_row = 0  # so many timers, since the last call that had been asked for soon
@@ -211,9 +211,9 @@ class Scheduler:
             for descriptor, call in self._readers[registered:]:
                 descriptors.register(descriptor, call)
                 registered += 1
-            for lane in self._lanes.values():
-                if not lane.start_helpers():
-                    self.call_at(self.clock() + NO_THREAD_SECONDS, lane.try_again)
+            for pool in self._pools.values():
+                if not pool.start_helpers():
+                    self.call_at(self.clock() + NO_THREAD_SECONDS, pool.try_again)
             ready = descriptors.select(self._rest(registered))
             if self._wakeup is not wakeup:
                 return
@@ -230,7 +230,7 @@ class Scheduler:
             while self._times and self._timers[self._times[0]].next.call is None:
                 self._remove_first()
             rest = min(max(0.0, self._times[0] - self.clock()), LONGEST_REST) if self._times else None
-        if self._soon or len(self._readers) > registered or any(lane.wants_helper() for lane in self._lanes.values()):
+        if self._soon or len(self._readers) > registered or any(pool.wants_helper() for pool in self._pools.values()):
             return 0.0
         return rest
 

@@ -15,7 +15,7 @@ from .locks import native_lock
 log = logging.getLogger("flask_sse_emitters.lanes")
 
 
-class Lane:
+class ThreadPool:
     """Jobs that may block. Every method may be called from any thread.
 
     Helpers live while there are jobs. They are started by :meth:`start_helpers` alone, because where threads are
