@@ -15,7 +15,7 @@ from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
 from flask_sse_emitters import SSE, SseEmitter, SseEmitters
 from flask_sse_emitters.runtime.gevent_loop import is_green
-from flask_sse_emitters.runtime.socket_monitor import SOCKETS
+from flask_sse_emitters.runtime.socket_monitor import SOCKET_MONITOR
 from flask_sse_emitters.streams.emitter import stream_of
 from flask_sse_emitters.streams.outgoing import WriterState
 
@@ -243,7 +243,7 @@ def process() -> ResponseReturnValue:
         "threads": me.num_threads(),
         "python_threads": threading.active_count(),
         "descriptors": me.num_fds(),
-        "watched": len(SOCKETS),
+        "watched": len(SOCKET_MONITOR),
     }
 
 

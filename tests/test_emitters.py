@@ -19,7 +19,7 @@ from flask_sse_emitters.broadcast.batch import Batch
 from flask_sse_emitters.broadcast.delivery import CLIENTS_PER_LOOK, HIGH_WATER_BYTES, HIGH_WATER_EVENTS, INLINE_CLIENTS
 from flask_sse_emitters.broadcast.member import Member
 from flask_sse_emitters.config import context
-from flask_sse_emitters.runtime.socket_monitor import SOCKETS
+from flask_sse_emitters.runtime.socket_monitor import SOCKET_MONITOR
 from flask_sse_emitters.streams.emitter import stream_of
 from flask_sse_emitters.streams.stream import Stream
 from flask_sse_emitters.writers.socket_writer import SocketWriter
@@ -340,17 +340,17 @@ def test_a_list_that_nobody_uses_any_more_keeps_nobody_alive() -> None:
 class _Unconcerned:
     """Watches a socket, and makes nothing of it."""
 
-    def hung_up(self) -> None: ...
+    def on_hang_up(self) -> None: ...
 
-    def has_room(self) -> None: ...
+    def on_room(self) -> None: ...
 
-    def forked(self) -> None: ...
+    def on_fork(self) -> None: ...
 
 
 def _handed_off(emitter: SseEmitter) -> None:
     """To a client that is gone, and nobody has noticed yet."""
     server, client = socket.socketpair()
-    outlet = SocketWriter(stream_of(emitter), server, True, SOCKETS.watch(server.fileno(), _Unconcerned()), ())
+    outlet = SocketWriter(stream_of(emitter), server, True, SOCKET_MONITOR.watch(server.fileno(), _Unconcerned()), ())
     stream_of(emitter).begin(outlet)
     stream_of(emitter).take_over(outlet)
     outlet.begin()

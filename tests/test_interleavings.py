@@ -297,7 +297,7 @@ def test_a_client_that_leaves_while_its_stream_begins_is_counted_out_once(
             assert (len(streams), streams.closed) == (0, {reason.value: 1})
             assert stage.background.live_timers() == []
 
-        leaves = {"hangs up": stream.hung_up, "is closed": stream.close, "is completed": emitter.complete}
+        leaves = {"hangs up": stream.on_hang_up, "is closed": stream.close, "is completed": emitter.complete}
         return Scene({"read": read, "leave": leaves[leave]}, check)
 
     every(scene)
@@ -361,7 +361,7 @@ def test_a_client_that_is_handed_over_amid_what_is_sent_gets_all_of_it_in_order(
 ) -> None:
     """The main loop writes to it; a foreign thread sends to its list, and to it."""
     stage.have_one_loop()
-    monkeypatch.setattr(direct, "SOCKETS", Room())
+    monkeypatch.setattr(direct, "SOCKET_MONITOR", Room())
 
     def scene() -> Scene:
         stage.begin()
@@ -379,7 +379,7 @@ def test_a_client_that_is_handed_over_amid_what_is_sent_gets_all_of_it_in_order(
                 stage.explorer.rest(lambda: bool(stage.background._soon) or socket.is_awaited)
                 if socket.is_awaited:
                     socket.is_awaited, socket.room = False, room
-                    outlet.has_room()
+                    outlet.on_room()
                 stage.background._call_one()
 
         def send() -> None:
@@ -402,8 +402,8 @@ def test_client_of_list_that_is_sent_to_while_the_server_writes_the_greeting_get
 ) -> None:
     """The server's write gives way to the event loop, which delivers before it is decided who writes the stream."""
     stage.have_one_loop()
-    monkeypatch.setattr(direct, "SOCKETS", Room())
-    monkeypatch.setattr(wsgi, "SOCKETS", Room())
+    monkeypatch.setattr(direct, "SOCKET_MONITOR", Room())
+    monkeypatch.setattr(wsgi, "SOCKET_MONITOR", Room())
     monkeypatch.setattr(wsgi, "why_not", lambda _facts: None)
     monkeypatch.setattr(wsgi, "_client_socket", lambda environ: environ["socket"])
 

@@ -23,7 +23,7 @@ from flask_sse_emitters.channels.replay import Replay
 from flask_sse_emitters.channels.subscription import Feed
 from flask_sse_emitters.runtime.gevent_loop import TIME_SLICE_SECONDS
 from flask_sse_emitters.runtime.scheduler import SCHEDULER
-from flask_sse_emitters.runtime.socket_monitor import SOCKETS
+from flask_sse_emitters.runtime.socket_monitor import SOCKET_MONITOR
 from flask_sse_emitters.streams.emitter import stream_of
 from flask_sse_emitters.streams.stream import Stream
 from flask_sse_emitters.testing import OpenStream, decode, open_stream
@@ -476,12 +476,12 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> Iterator[SseEmitter]:
 def test_handed_off_client_with_much_to_get_has_others_served_after_a_slice(slow: SseEmitter) -> None:
     server, client = socket.socketpair()
     with server, client:
-        watch = SOCKETS.watch(server.fileno(), ResponseBody(stream_of(slow), b"", {}, "off"))
+        watch = SOCKET_MONITOR.watch(server.fileno(), ResponseBody(stream_of(slow), b"", {}, "off"))
         outlet = SocketWriter(stream_of(slow), server, False, watch, ())
         assert outlet.begin(), "there is more to do"
         assert outlet.begin()
         assert client.recv(100) == b"x"
-        SOCKETS.forget(watch)
+        SOCKET_MONITOR.forget(watch)
 
 
 def test_stream_with_much_to_give_has_others_run_after_a_slice(

@@ -49,18 +49,18 @@ AT_ONCE = 256
 class Watcher(Protocol):
     """Who is told about a socket: in the background, on the scheduler's thread. None of this may block."""
 
-    def hung_up(self) -> None:
+    def on_hang_up(self) -> None:
         """The client has left. Once."""
 
-    def has_room(self) -> None:
-        """The socket takes bytes again. Once after each :meth:`Sockets.await_room`."""
+    def on_room(self) -> None:
+        """The socket takes bytes again. Once after each :meth:`SocketMonitor.await_room`."""
 
-    def forked(self) -> None:
+    def on_fork(self) -> None:
         """This is a forked child, and the client is its parent's."""
 
 
 class Watch:
-    """One client's socket, from :meth:`Sockets.watch` to :meth:`Sockets.forget`."""
+    """One client's socket, from :meth:`SocketMonitor.watch` to :meth:`SocketMonitor.forget`."""
 
     __slots__ = ("descriptor", "is_on", "watcher")
 
@@ -70,7 +70,7 @@ class Watch:
         self.is_on = False  #: the end of what the client sends will be noticed
 
 
-class Sockets:
+class SocketMonitor:
     """The watched sockets of this process. Every method may be called from any thread, and none blocks.
 
     A descriptor's number is used again as soon as it has been closed. So whoever watches one forgets it before it is
@@ -151,9 +151,9 @@ class Sockets:
     def _reset(self) -> None:
         if self._epoll is not None:
             self._epoll.close()  # of the child's descriptor only; the parent watches on
-        _nowhere.clear()
+        _dead_fd.clear()
         for watcher in self.watchers():
-            watcher.forked()
+            watcher.on_fork()
         self._lock = native_lock()
         self._watches = {}
         self._epoll = None
@@ -175,10 +175,10 @@ class Sockets:
                         gone.append(watch)
         for watch in gone:
             if (watcher := watch.watcher) is not None:
-                watcher.hung_up()
+                watcher.on_hang_up()
         for watch in roomy:
             if (watcher := watch.watcher) is not None:
-                watcher.has_room()
+                watcher.on_room()
 
     def _note_unwatched(self, error: OSError | ValueError) -> None:
         """Say each reason once."""
@@ -197,10 +197,10 @@ class Sockets:
                 self._epoll.unregister(descriptor)
 
 
-_nowhere: list[epoll] = []  # what stands for a parent's clients, in a forked child
+_dead_fd: list[epoll] = []  # what stands for a parent's clients, in a forked child
 
 #: The watched sockets of this process.
-SOCKETS = Sockets()
+SOCKET_MONITOR = SocketMonitor()
 
 
 def _new_epoll() -> tuple[epoll | None, OSError | None]:
@@ -232,16 +232,16 @@ def _shut_down(descriptor: int, how: int) -> None:
         handle.detach()
 
 
-def put_out_of_reach(descriptor: int) -> None:
+def replace_with_dead_fd(descriptor: int) -> None:
     """In a forked child: let go of the parent's client, so that nothing here can write to it or keep it connected.
 
     The descriptor is not closed but stands for something that never stirs: under gevent, copies of the parent's
     greenlets may still wait for it, and the event loop aborts where it is gone.
     """
     with suppress(OSError):
-        if not _nowhere:
-            _nowhere.append(unpatched("select", "epoll")())  # it takes one descriptor, and has nothing to wait for
-        os.dup2(_nowhere[0].fileno(), descriptor, inheritable=False)
+        if not _dead_fd:
+            _dead_fd.append(unpatched("select", "epoll")())  # it takes one descriptor, and has nothing to wait for
+        os.dup2(_dead_fd[0].fileno(), descriptor, inheritable=False)
 
 
 def _unsent(descriptor: int) -> int | None:

@@ -12,7 +12,7 @@ from ..config.settings import Handoff
 from ..errors import CloseReason
 from ..runtime.gevent_loop import TIME_SLICE_SECONDS, yield_now
 from ..runtime.scheduler import SCHEDULER
-from ..runtime.socket_monitor import SOCKETS, Watch, put_out_of_reach
+from ..runtime.socket_monitor import SOCKET_MONITOR, Watch, replace_with_dead_fd
 from ..runtime.waiter import make_waiter
 from ..streams.ends import ENDS
 from ..streams.outgoing import WriterState
@@ -104,7 +104,7 @@ class ResponseBody:
     def close(self) -> None:
         """Let go of the stream: the server is done with the response. The one place where it says so."""
         if self._closes and self._watch is not None:  # gthread's main thread would wait for the client to close first
-            SOCKETS.stop_reading(self._watch)
+            SOCKET_MONITOR.stop_reading(self._watch)
         self._forget_client()
         left = "the client left" if self._preamble is None else "the response was closed before its first byte"
         if self._stream is not None:
@@ -124,30 +124,30 @@ class ResponseBody:
         """Shut the client's socket down, where it is known: a write that waits for it ends."""
         watch = self._watch
         if watch is not None:
-            SOCKETS.cut(watch)
+            SOCKET_MONITOR.cut(watch)
 
     def unsent(self) -> int | None:
         """Return how many bytes the client has not acknowledged; None where that is unknown."""
         watch = self._watch
-        return None if watch is None else SOCKETS.unsent(watch)
+        return None if watch is None else SOCKET_MONITOR.unsent(watch)
 
     def acknowledged(self) -> int | None:
         """Return how many bytes the client has acknowledged; None where that is unknown."""
         watch = self._watch
-        return None if watch is None else SOCKETS.acknowledged(watch)
+        return None if watch is None else SOCKET_MONITOR.acknowledged(watch)
 
-    def hung_up(self) -> None:
+    def on_hang_up(self) -> None:
         """End the stream: the client has left."""
         if self._stream is not None:
             self._stream.end(CloseReason.DISCONNECTED, ConnectionResetError(errno.ECONNRESET, "the client left"))
 
-    def has_room(self) -> None:
+    def on_room(self) -> None:
         """Do nothing: the server waits for that."""
 
-    def forked(self) -> None:
+    def on_fork(self) -> None:
         """Let go of the client's socket in a forked child."""
         if self._watch is not None:
-            put_out_of_reach(self._watch.descriptor)
+            replace_with_dead_fd(self._watch.descriptor)
 
     def _next_piece(self) -> bytes:
         """Return the next piece, and wait for it. Raise what tells the server of the end."""
@@ -179,7 +179,7 @@ class ResponseBody:
         stream.count(0, len(preamble))
         client = None if self._environ is None else _client_socket(self._environ)
         if client is not None:
-            self._watch = SOCKETS.watch(client, self)
+            self._watch = SOCKET_MONITOR.watch(client, self)
         # Without sleeping: a hand-off may follow, and what wakes this writer while the server writes would be lost.
         return preamble + (stream.next_output(sleeps=False) or b"")
 
@@ -216,7 +216,7 @@ class ResponseBody:
     def _forget_client(self) -> None:
         watch, self._watch = self._watch, None
         if watch is not None:
-            SOCKETS.forget(watch)
+            SOCKET_MONITOR.forget(watch)
 
 
 class ClosingBody:

@@ -18,7 +18,7 @@ from ..errors import CloseReason
 from ..runtime.calls import call_and_log
 from ..runtime.gevent_loop import TIME_SLICE_SECONDS
 from ..runtime.scheduler import SCHEDULER, Timer
-from ..runtime.socket_monitor import SOCKETS, Watch
+from ..runtime.socket_monitor import SOCKET_MONITOR, Watch
 from ..streams.ends import ENDS
 from ..streams.interfaces import Client
 from ..streams.stream import Stream
@@ -100,7 +100,7 @@ class SocketWriter:
         """Write the rest of the data, beyond what was sent, once the client takes more."""
         self._rest = memoryview(data)[sent:]
         self._stream.stall()
-        SOCKETS.await_room(self._watch)
+        SOCKET_MONITOR.await_room(self._watch)
 
     def lose(self, error: OSError) -> None:
         """End the stream: the client cannot be written to any more."""
@@ -134,7 +134,7 @@ class SocketWriter:
         """Go on writing, soon."""
         SCHEDULER.call_soon(self.begin)
 
-    def has_room(self) -> None:
+    def on_room(self) -> None:
         """Go on writing: the system reports that the client takes more."""
         self._has_room = True
         self.wake()
@@ -151,20 +151,20 @@ class SocketWriter:
 
     def unsent(self) -> int | None:
         """Return how many bytes the client has not acknowledged; None where that is unknown."""
-        return SOCKETS.unsent(self._watch)
+        return SOCKET_MONITOR.unsent(self._watch)
 
     def acknowledged(self) -> int | None:
         """Return how many bytes the client has acknowledged; None where that is unknown."""
-        return SOCKETS.acknowledged(self._watch)
+        return SOCKET_MONITOR.acknowledged(self._watch)
 
-    def hung_up(self) -> None:
+    def on_hang_up(self) -> None:
         """End the stream: the client has left. After the last chunk that is as it should be."""
         if self._state is SocketState.FINISHING:
             self._close()
         else:
             self._stream.end(CloseReason.DISCONNECTED, ConnectionResetError(errno.ECONNRESET, "the client left"))
 
-    def forked(self) -> None:
+    def on_fork(self) -> None:
         """Let go of the socket in a forked child."""
         self._client.close()  # the child's descriptor only
 
@@ -183,9 +183,9 @@ class SocketWriter:
                 had_room = False
         except BlockingIOError:
             if had_room:  # a system that has no memory left for TCP takes nothing, and reports room all the time
-                SCHEDULER.call_at(SCHEDULER.clock() + RETRY_SECONDS, lambda: SOCKETS.await_room(self._watch))
+                SCHEDULER.call_at(SCHEDULER.clock() + RETRY_SECONDS, lambda: SOCKET_MONITOR.await_room(self._watch))
             else:
-                SOCKETS.await_room(self._watch)
+                SOCKET_MONITOR.await_room(self._watch)
             return False
         except OSError as error:
             self.lose(error)
@@ -238,7 +238,7 @@ class SocketWriter:
         self._state = SocketState.CLOSED
         self._call_later(0, None)
         self._rest = b""
-        SOCKETS.forget(self._watch)
+        SOCKET_MONITOR.forget(self._watch)
         if was_finishing:
             _read_what_is_left(self._client)
         with suppress(OSError):  # it is gone; else this reaches the client even if a forked child has the socket

@@ -17,7 +17,7 @@ from ...errors import CloseReason
 from ...runtime.calls import call_and_log
 from ...runtime.gevent_loop import in_hub, pause
 from ...runtime.scheduler import SCHEDULER
-from ...runtime.socket_monitor import SOCKETS
+from ...runtime.socket_monitor import SOCKET_MONITOR
 from ..stream import Stream
 from .open_streams import ALL, StreamRegistry
 
@@ -98,7 +98,7 @@ def _drain_and_wait() -> None:
     registries = list(ALL)
     by = max((registry.drained_by or 0.0 for registry in registries), default=0.0)
     # Only for those whose sockets are known: a stream that no server writes would never end.
-    _wait(lambda: len(SOCKETS) > 0 or any(registry.is_ending for registry in registries), by)
+    _wait(lambda: len(SOCKET_MONITOR) > 0 or any(registry.is_ending for registry in registries), by)
     _wait(lambda: SCHEDULER.is_calling, SCHEDULER.clock() + CALLBACK_SECONDS)
     for registry in registries:
         call_and_log(registry.at_exit)
