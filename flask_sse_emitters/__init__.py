@@ -1,4 +1,4 @@
-"""Server-Sent Events for Flask: an object for each client, which a view returns and anything may send to."""
+"""Server-Sent Events for Flask: an emitter for each client, which a view returns and any code may send to."""
 
 from __future__ import annotations
 

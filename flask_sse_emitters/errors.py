@@ -1,4 +1,4 @@
-"""How a stream can end, and everything this package raises on purpose. Each message names what to change."""
+"""The reasons why streams end, and the errors of this package. Each message names what to change."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import Enum
 
 
 class CloseReason(Enum):
-    """How a stream ended."""
+    """Why a stream ended."""
 
     COMPLETED = "completed"  #: ``complete()`` was called
     TIMEOUT = "timeout"  #: its lifetime was over
@@ -27,10 +27,10 @@ class InvalidEvent(SseError, ValueError):
 class EmitterClosed(SseError):
     """The emitter takes no more events, because its stream has ended."""
 
-    #: How the stream ended.
+    #: Why the stream ended.
     reason: CloseReason
 
-    #: What ended it, where that was an error.
+    #: The error that ended it, if any.
     error: BaseException | None
 
     def __init__(self, reason: CloseReason, error: BaseException | None = None) -> None:
@@ -44,20 +44,20 @@ class EmitterClosed(SseError):
 
 
 class InvalidChannel(SseError, ValueError):
-    """This is no name of a channel. Nothing was published or read."""
+    """The name is not one that a channel can have. Nothing was published or read."""
 
 
 class Denial(SseError):
-    """What :class:`AccessDenied` is. This package answers it, and not that, so that an app's own answer comes first."""
+    """The base of :class:`AccessDenied`, handled by this package, so that an app's own handler of that comes first."""
 
 
 class AccessDenied(Denial):
-    """The client may not do this. Raised by a rule, it says no: as a 401 where there is a challenge, else as a 403.
+    """The client may not do this. A rule may raise it to deny: as a 401 where it has a challenge, else as a 403.
 
-    Its message is for whoever develops the app: clients are shown it in debug mode only.
+    Its message is for the app's developers: clients see it in debug mode only.
     """
 
-    #: How the client could say who it is (RFC 9110, section 11.6.1), such as ``Bearer``; None where nothing would help.
+    #: How the client could authenticate (RFC 9110, section 11.6.1), such as ``Bearer``; None where nothing would help.
     challenge: str | None
 
     def __init__(self, message: str = "denied", *, challenge: str | None = None) -> None:
@@ -68,7 +68,7 @@ class AccessDenied(Denial):
 class BrokerUnavailable(SseError):
     """The broker could not be reached in time, or refused. The message says whether the event may have been published.
 
-    Where it may have been, a ``key`` makes a retry safe.
+    If it may have been, a ``key`` makes a retry safe.
     """
 
     #: False where the event was certainly not published.
@@ -84,7 +84,7 @@ class TooManyClients(SseError):
 
 
 class NotInitialized(SseError, RuntimeError):
-    """There is no app at hand that has an :class:`SSE`, or more than one."""
+    """No current app has an :class:`SSE`, or it is not clear which app is meant."""
 
 
 class UnsupportedWorker(SseError, RuntimeError):

@@ -1,9 +1,11 @@
-"""Hooks for ``gunicorn.conf.py``, so that streams end in order when a worker stops::
+"""Hooks for ``gunicorn.conf.py``, with which streams end in order when a worker stops.
+
+::
 
     from flask_sse_emitters.gunicorn import child_exit, post_worker_init, worker_int
 
-They work without these hooks, too, unless something else has taken the worker's signal handlers. ``child_exit`` is for
-metrics of several workers alone, where a worker may be killed.
+Streams end in order without these hooks, too, unless other code has replaced the worker's signal handlers.
+``child_exit`` matters only for the metrics of several workers, where a worker may be killed.
 """
 
 from __future__ import annotations
@@ -19,24 +21,24 @@ __all__ = ["child_exit", "post_worker_init", "worker_int"]
 
 
 def post_worker_init(worker: Any) -> None:
-    """The worker has loaded the app: once it has a stream, it is watched whether it is told to stop."""
+    """Note the worker, which has loaded the app: from its first stream on, the package notices when it stops."""
     note_worker(worker)
 
 
 def worker_int(_worker: Any) -> None:
-    """The worker was told to stop at once (SIGINT or SIGQUIT): begin to drain. It is awaited when the process exits."""
+    """Begin to drain: the worker stops at once (SIGINT or SIGQUIT). The process waits for the end of it as it exits."""
     drain_all()
 
 
 def child_exit(_server: Any, worker: Any) -> None:
-    """The worker is gone: what it had open no longer counts in the metrics, however it ended.
+    """Remove the worker's open streams from the metrics once it has ended, however it did.
 
-    In gunicorn's own process. Without ``PROMETHEUS_MULTIPROC_DIR`` it does nothing. It sees to all gauges that
-    prometheus_client keeps for live processes, also to those of your own.
+    Runs in gunicorn's own process. It does nothing without ``PROMETHEUS_MULTIPROC_DIR``. It covers all gauges that
+    prometheus_client keeps for live processes, your own included.
     """
     if not os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
         return
-    with suppress(ModuleNotFoundError):  # then nobody has any metrics, and gunicorn must not end over it
+    with suppress(ModuleNotFoundError):  # without it there are no metrics, and gunicorn must not fail
         from prometheus_client.multiprocess import mark_process_dead
 
         mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]

@@ -1,1 +1,1 @@
-"""Settings and their checks, and the current app and request."""
+"""An app's settings, hints at probable mistakes in them, and the current app and request."""

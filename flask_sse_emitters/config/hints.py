@@ -1,4 +1,4 @@
-"""Hints at config that is accepted, and is probably not what was meant."""
+"""Hints at config values that are valid and probably a mistake."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from .settings import DEFAULTS, Settings
 #: The names of all keys, without their ``SSE_``.
 _NAMES = [field.name.upper() for field in fields(Settings) if field.name not in ("dumps", "app_context")]
 
-#: Flask-SSE reads these, the first one first.
+#: Flask-SSE reads these keys, in this order.
 _FLASK_SSE_KEYS = ("SSE_REDIS_URL", "REDIS_URL")
 
-#: A lifetime of so many seconds or more is suspected where it is a multiple of the step. Up to a day, no number of
-#: whole hours is.
-_SUSPECTED_FROM, _SUSPECTED_STEP = 10_000, 5_000
+#: A lifetime of so many seconds or more is suspected if it is a multiple of the step. No number of whole hours is, up
+#: to a day.
+_SUSPECTED_SECONDS, _SUSPECTED_STEP = 10_000, 5_000
 
-_DAY = 86_400
+_DAY_SECONDS = 86_400
 
 
 def config_hints(config: Mapping[str, Any]) -> list[str]:
-    """Return a sentence for each key that is probably a mistake, which says what to change.
+    """Return a sentence for each key that is probably a mistake; it says what to change.
 
-    :param config: of an app, before the defaults of this package are filled in.
+    :param config: an app's, before the defaults of this package are added.
     """
     lifetime = lifetime_hint("SSE_TIMEOUT", config.get("SSE_TIMEOUT"))
     hints = [*_unknown_keys(config), *_broker_url_elsewhere(config), *_too_little_pending(config)]
@@ -35,13 +35,13 @@ def config_hints(config: Mapping[str, Any]) -> list[str]:
 
 
 def lifetime_hint(called: str, value: Any) -> str | None:
-    """Return a sentence where this lifetime was probably meant to be milliseconds, as in Spring; else None.
+    """Return a sentence if this lifetime was probably meant to be milliseconds, as in Spring; else None.
 
-    A number of more than a day is suspected, and one such as 30000 or 60000. A timedelta says what is meant.
+    A number of more than a day is suspected, and one such as 30000 or 60000. A timedelta is unambiguous.
     """
-    if isinstance(value, timedelta) or value is None or value < _SUSPECTED_FROM:
+    if isinstance(value, timedelta) or value is None or value < _SUSPECTED_SECONDS:
         return None
-    if value <= _DAY and value % _SUSPECTED_STEP:
+    if value <= _DAY_SECONDS and value % _SUSPECTED_STEP:
         return None
     return (
         f"{called}={value} is {value / 3600:,.1f} hours: it takes seconds, not milliseconds as in Spring. Write "
@@ -76,9 +76,9 @@ def _too_little_pending(config: Mapping[str, Any]) -> list[str]:
 
 
 def _broker_url_elsewhere(config: Mapping[str, Any]) -> list[str]:
-    """Look for the URL of a broker where this package does not read it.
+    """Return a hint where the URL of a broker is set in a place that this package does not read.
 
-    ``REDIS_URL`` counts in the config alone: hosting services put it into the environment of every app, also for a
+    ``REDIS_URL`` counts only in the config: hosting services put it into the environment of every app, also for a
     cache. ``SSE_BROKER_URL`` has one meaning, and so counts in the environment too.
     """
     if "SSE_BROKER_URL" in config:

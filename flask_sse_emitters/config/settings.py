@@ -18,7 +18,7 @@ Duration: TypeAlias = float | timedelta
 Overflow: TypeAlias = Literal["close", "drop_oldest", "coalesce"]
 Handoff: TypeAlias = Literal["auto", "on", "off"]
 
-#: Not the one of all: whoever has seeded that one counts on what it gives.
+#: A source of its own, because apps may seed the shared one and rely on its numbers.
 CHANCE = random.SystemRandom()
 
 _PREFIX = re.compile(r"[A-Za-z0-9._\-:/]{1,100}", re.ASCII)
@@ -29,7 +29,7 @@ _PORTS = {"http": "80", "https": "443"}
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """One app's values. Each of the config keys ``SSE_...`` is named like the field it fills."""
+    """The values of one app. The config key of each field is its name in capitals, after ``SSE_``."""
 
     timeout: float = 1800.0
     heartbeat: float = 15.0
@@ -52,17 +52,17 @@ class Settings:
     max_clients_per_address: int | None = None
     cors_origins: tuple[str, ...] = ()
 
-    #: Makes JSON of an event's data.
+    #: Encodes an event's data as JSON.
     dumps: Dumps = json.dumps
     #: Pushes the app's context; None where there is no app.
     app_context: Callable[[], AbstractContextManager[Any]] | None = None
 
     def spread_retry(self) -> int:
-        """Milliseconds until a client reconnects, drawn so that those who are sent away do not all come at once."""
+        """Draw the milliseconds until a client reconnects, so that clients sent away do not all come back at once."""
         return CHANCE.randint(self.retry // 2, self.retry * 2)
 
     def context(self) -> AbstractContextManager[Any]:
-        """The app's context, to be entered; without an app, one that does nothing."""
+        """Return the app's context, to be entered; without an app, one that does nothing."""
         return nullcontext() if self.app_context is None else self.app_context()
 
 
@@ -70,9 +70,9 @@ DEFAULTS = Settings()
 
 
 def read_config(config: MutableMapping[str, Any]) -> dict[str, Any]:
-    """The fields that an app's config sets, checked; keys that it lacks are filled in with the defaults.
+    """Return the fields that an app's config sets, checked. Keys that it lacks are added to it with their defaults.
 
-    :raises ValueError: names the key, and what it accepts.
+    :raises ValueError: names the key and the accepted values.
     """
     values = {}
     for field in fields(Settings):
@@ -83,9 +83,10 @@ def read_config(config: MutableMapping[str, Any]) -> dict[str, Any]:
 
 
 def checked(field: str, value: Any, called: str = "") -> Any:
-    """The value in the form of the field, durations as float seconds.
+    """Return the value as the field has it, durations as float seconds.
 
-    :raises ValueError: says what the field, which the user knows as ``called``, accepts.
+    :param called: the name of the field in the error, as the user knows it.
+    :raises ValueError: names the field and the accepted values.
     """
     accepts, convert = _CHECKS[field]
     try:
@@ -148,7 +149,7 @@ def _origins(value: Any) -> tuple[str, ...]:
 
 
 def _origin(value: Any) -> str:
-    """As browsers write it (RFC 6454, section 6.2): in lower case, without the port that its scheme has anyway."""
+    """Return the origin as browsers write it (RFC 6454, section 6.2): in lower case, without its scheme's own port."""
     found = _ORIGIN.fullmatch(value.lower()) if isinstance(value, str) else None
     if found is None:
         raise ValueError

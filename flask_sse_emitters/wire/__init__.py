@@ -1,1 +1,1 @@
-"""Events and their bytes, both ways. Pure."""
+"""Events and their form on the wire, both ways. Pure: no I/O, no clock, no state."""

@@ -1,4 +1,4 @@
-"""What a browser makes of the bytes of a stream: WHATWG HTML, section 9.2.6."""
+"""Decoding a stream as a browser does: WHATWG HTML, section 9.2.6."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .event import Event, split_lines
 
 
 class EventDecoder:
-    """Reads an event stream piece by piece, cut anywhere, and gives back the events that a browser would dispatch.
+    """Decodes an event stream in pieces, cut anywhere, into the events that a browser would dispatch.
 
     An event's name is None for ``"message"``; its id is the last one in force, or None before the first. Comments,
     ``retry``, blocks without data and an unfinished block at the end are no events.
@@ -16,14 +16,14 @@ class EventDecoder:
 
     def __init__(self) -> None:
         self._utf8 = codecs.getincrementaldecoder("utf-8-sig")("replace")
-        self._begun: list[str] = []  # the pieces so far of a line whose end has not come yet
+        self._unfinished: list[str] = []  # the pieces so far of the line whose end has not come yet
         self._after_cr = False  # a CR ended the last line: an LF right after it belongs to that line end
         self._data: list[str] = []
         self._event: str | None = None
         self._id: str | None = None
 
     def feed(self, chunk: bytes) -> list[Event]:
-        """The events that these bytes complete."""
+        """Decode these bytes, and return the events that they complete."""
         text = self._utf8.decode(chunk)
         if self._after_cr and text:
             self._after_cr = False
@@ -32,11 +32,11 @@ class EventDecoder:
             return []
         self._after_cr = text.endswith("\r")
         first, *others = split_lines(text)
-        self._begun.append(first)
+        self._unfinished.append(first)
         if not others:
             return []
-        lines = ["".join(self._begun), *others[:-1]]
-        self._begun = others[-1:]
+        lines = ["".join(self._unfinished), *others[:-1]]
+        self._unfinished = others[-1:]
         return [event for line in lines if (event := self._take(line)) is not None]
 
     def _take(self, line: str) -> Event | None:
@@ -61,5 +61,5 @@ class EventDecoder:
 
 
 def decode(stream: bytes) -> list[Event]:
-    """All events of a whole stream, as :class:`EventDecoder` reads them."""
+    """Decode a whole stream, as :class:`EventDecoder` does."""
     return EventDecoder().feed(stream)

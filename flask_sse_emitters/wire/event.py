@@ -1,4 +1,4 @@
-"""Events, and their form on the wire: WHATWG HTML, sections 9.2.5 and 9.2.6."""
+"""Events and their encoding: WHATWG HTML, sections 9.2.5 and 9.2.6."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ Dumps: TypeAlias = Callable[[Any], str | bytes]
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One event. It never changes, and may be sent any number of times, to any number of clients.
+    """An immutable event, which may be sent any number of times, to any number of clients.
 
     :param data: a ``str`` is sent as it is, None means no data line (browsers then dispatch nothing), anything else
-        is sent as JSON, which knows no NaN and no infinities. Line ends (CR, LF and CRLF) reach the client as LF, and
-        nothing else is changed.
-    :param event: the name that ``addEventListener`` takes, of one line; None is ``"message"``.
-    :param id: what a reconnecting client sends back as ``Last-Event-ID``: an int, or a str of one line without NUL.
-    :param retry: how long a client waits before it reconnects, an int of milliseconds from 0.
-    :param comment: text that clients ignore, of any number of lines.
+        is sent as JSON, which has no NaN and no infinities. Line ends (CR, LF and CRLF) reach the client as LF; nothing
+        else is changed.
+    :param event: the name that ``addEventListener`` takes, one line; None is ``"message"``.
+    :param id: a reconnecting client sends it back as ``Last-Event-ID``: an int, or a str of one line without NUL.
+    :param retry: how long a client waits before it reconnects, an int of milliseconds, 0 or more.
+    :param comment: text that clients ignore, any number of lines.
     :raises InvalidEvent: at once, and names the field, where one of these does not hold.
     """
 
@@ -53,7 +53,7 @@ class Event:
             _check("comment", self.comment)
 
     def encode(self, dumps: Dumps = json.dumps) -> bytes:
-        """The event as it is written to a stream, with the blank line that ends it.
+        """Encode the event as a stream carries it, with the blank line that ends it.
 
         :param dumps: makes JSON, as str or as UTF-8 bytes, of data that is neither str nor None.
         :raises InvalidEvent: where it cannot.
@@ -84,8 +84,8 @@ class Event:
 class EventBuilder:
     """Builds an :class:`Event` step by step: ``SseEmitter.event().name("connect").data("connected!")``.
 
-    May be passed wherever an event may, and sent any number of times. A step raises :class:`InvalidEvent` as
-    :class:`Event` does, and then leaves the builder as it was. One thread at a time may build.
+    A builder may be passed wherever an event may, and sent any number of times. A step raises :class:`InvalidEvent` as
+    :class:`Event` does, and then leaves the builder unchanged. Only one thread at a time may build.
     """
 
     __slots__ = ("_event",)
@@ -94,21 +94,23 @@ class EventBuilder:
         self._event = Event()
 
     def id(self, id: str | int) -> EventBuilder:
-        """Set what a reconnecting client sends back as ``Last-Event-ID``."""
+        """Set the id, which a reconnecting client sends back as ``Last-Event-ID``."""
         self._event = replace(self._event, id=id)
         return self
 
     def name(self, name: str) -> EventBuilder:
-        """Set the event's name, the one that ``addEventListener`` takes."""
+        """Set the event's name, which ``addEventListener`` takes."""
         self._event = replace(self._event, event=name)
         return self
 
     def data(self, data: Any) -> EventBuilder:
-        """Set the data, or add to it on a new line. Data that is no str becomes JSON."""
+        """Set the data, or add to it on a new line. Anything but a str becomes JSON."""
         parts = (*_parts(self._event.data), *_parts(data))
         together: Any = parts[0] if len(parts) == 1 else _DataLines(parts)
         if len(parts) > 1 and all(isinstance(part, str) for part in parts):
-            together = "\n".join(map(_with_lf, parts))  # a CR before the LF that joins them would become one with it
+            together = "\n".join(
+                map(_with_lf, parts)
+            )  # a CR before the LF that joins them would form one line end with it
         self._event = replace(self._event, data=together if parts else None)
         return self
 
@@ -125,18 +127,18 @@ class EventBuilder:
         return self
 
     def build(self) -> Event:
-        """The event as it stands now; further steps do not change it."""
+        """Return the event built so far, which further steps do not change."""
         return self._event
 
 
 def as_event(event: Any) -> Event:
-    """The event that was meant: an event itself, what a builder has built, or plain data made into one."""
+    """Return an event itself, the event of a builder, or a new event with other data."""
     if isinstance(event, Event):
         return event
     return event.build() if isinstance(event, EventBuilder) else Event(event)
 
 
-# What Python's json makes of NaN and the infinities, as the group; strings, which may hold the same, are passed over.
+# The group matches what Python's json writes for NaN and the infinities; strings, which may hold the same, are skipped.
 _NOT_FINITE = re.compile(r'"(?:[^"\\]++|\\.)*+"|(?<![^\s:,\[])(NaN|-?Infinity)(?![^\s,\]}])')
 
 _TOO_LARGE = 10**1000  # Python writes no int of many more digits
@@ -144,9 +146,9 @@ _TOO_LARGE = 10**1000  # Python writes no int of many more digits
 
 @dataclass(frozen=True, slots=True)
 class _DataLines:
-    """Hold the data given to a builder in several parts that are not all text: each is encoded by itself.
+    """Holds several parts of data given to a builder that are not all text: each is encoded on its own.
 
-    No tuple: an event whose data is a tuple is sent as one JSON array, and must not equal an event of several lines.
+    Not a tuple: an event whose data is a tuple is sent as one JSON array, and must not equal an event of several lines.
     """
 
     parts: tuple[Any, ...]
@@ -177,9 +179,9 @@ def _check(field: str, text: object, forbidden: str = "") -> None:
 
 
 def plain_text(text: str) -> str:
-    """Return the text itself, as a str and nothing more.
+    """Return the text as a plain str, not of a subclass.
 
-    A member of an enum that is a str formats as ``Role.ADMIN``, and a ``LocalProxy`` of Werkzeug passes for a str.
+    A member of a str enum formats as ``Role.ADMIN``, and a ``LocalProxy`` of Werkzeug passes for a str.
     """
     return str.__str__(text if issubclass(type(text), str) else text[:])
 
@@ -190,8 +192,8 @@ def _plain(value: str | int) -> str:
 
 def _json(data: Any, dumps: Dumps) -> str:
     try:
-        made = dumps(data)
-        text = made if isinstance(made, str) else str(made, "utf-8")
+        encoded = dumps(data)
+        text = encoded if isinstance(encoded, str) else str(encoded, "utf-8")
     except (TypeError, ValueError, RecursionError) as error:
         kind = type(data).__name__
         raise InvalidEvent(f"data of type {kind} cannot be made JSON ({error}); send a str instead") from error

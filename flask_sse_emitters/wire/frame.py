@@ -1,4 +1,4 @@
-"""Events as they are written: encoded once, for any number of clients."""
+"""Frames: events encoded once, for any number of clients."""
 
 from __future__ import annotations
 
@@ -8,31 +8,32 @@ from typing import Any, NamedTuple
 from ..errors import InvalidEvent
 from .event import Dumps, as_event, plain_text
 
-#: A client is handed so many bytes at once at most. What is under way stays small beside what waits, and a client on a
-#: slow line makes progress that can be seen.
+#: One write to a client has at most so many bytes. So the bytes in flight stay few beside the pending ones, and a
+#: client on a slow line makes visible progress.
 BATCH_BYTES = 65_536
 
 
 class Frame(NamedTuple):
-    """An event as it is written to every client: encoded once, and shared by all of their backlogs."""
+    """An encoded event, shared by the backlogs of all clients."""
 
-    payload: bytes  #: as it is on the wire, with the blank line at its end, and with its id where it has an offset
-    name: str | None  #: by which a newer one may replace it, as browsers know it; None where it has no data
+    payload: bytes  #: as on the wire, with the blank line at its end; begins with the id where it has an offset
+    name: str | None  #: as browsers know it, by which a newer event may replace it; None where it has no data
     offset: int = 0  #: in its channel, from 1; 0 outside of channels
-    body: int = 0  #: where the payload begins after its id
-    at: float = 0.0  #: when it was published, by the clock of its log
+    body: int = 0  #: the index in the payload after the line of the id
+    at: float = 0.0  #: the time of publishing, by the clock of its log
 
 
 def numbered(frame: Frame, epoch: str, offset: int, at: float) -> Frame:
-    """The frame with its id in a channel before it."""
+    """Return the frame with the line of its id in a channel before it."""
     line = b"id: %b-%d\n" % (epoch.encode(), offset)
     return Frame(line + frame.payload, frame.name, offset, len(line), at)
 
 
 def make_frame(event: Any, dumps: Dumps, max_bytes: int) -> Frame:
-    """An event, a builder's or plain data, encoded for any number of clients.
+    """Encode an event, a builder's event, or plain data for any number of clients.
 
-    :raises InvalidEvent: where it cannot be written, or is larger.
+    :param max_bytes: of the encoded event.
+    :raises InvalidEvent: where it cannot be encoded, or is larger.
     """
     event = as_event(event)
     payload = event.encode(dumps)
@@ -45,10 +46,10 @@ def make_frame(event: Any, dumps: Dumps, max_bytes: int) -> Frame:
 
 
 def count_events(frames: Sequence[Frame]) -> int:
-    """How many of them are events, and not comments or the like alone."""
+    """Return how many of the frames are events; frames without data are none."""
     return sum(frame.name is not None for frame in frames)
 
 
 def chunk(payload: bytes) -> bytes:
-    """The payload as a chunk of a chunked body: RFC 9112, section 7.1."""
+    """Return the payload as a chunk of a chunked body: RFC 9112, section 7.1."""
     return b"%X\r\n%b\r\n" % (len(payload), payload)
