@@ -391,6 +391,20 @@ class SSE:
         self.shutdown()
         self._state().channels.close()
 
+    def find_state(self, app: Flask | None = None) -> State:
+        """Return what belongs to this app, or to the current one: for other modules of this package alone.
+
+        :raises NotInitialized: where this SSE does not have the app; or, without one, where it is not clear which.
+
+        :meta private:
+        """
+        if app is None:
+            return self._state()
+        state = app.extensions.get(EXTENSION)
+        if not isinstance(state, State) or state not in self._states:
+            raise NotInitialized(f"this SSE does not have {app!r}: call init_app(app) first")
+        return state
+
     def _channels(self) -> Channels:
         return self._state().channels
 

@@ -18,14 +18,12 @@ from weakref import WeakSet
 from flask import Flask, request_started, request_tearing_down
 
 from .config.context import EXTENSION
-from .errors import NotInitialized
 from .extension import SSE
 from .runtime.calls import call_and_log
 from .runtime.fork import reset_after_fork
 from .runtime.gevent_loop import pause
 from .runtime.locks import native_lock
 from .runtime.scheduler import FIGURES, SCHEDULER
-from .server.app_state import State
 from .signals import broker_changed, emitter_opened, event_published
 from .tools.metric_definitions import COUNTERS, GAUGES, Figure, Stats
 from .tools.metric_files import reserve
@@ -90,7 +88,7 @@ class SseMetrics:
     def __init__(
         self, sse: SSE, app: Flask | None = None, *, registry: CollectorRegistry = REGISTRY, prefix: str = "sse"
     ) -> None:
-        self._state = _state_of(sse, app)
+        self._state = sse.find_state(app)
         self._prefix = prefix
         self._folder = os.environ.get(_FOLDER) or None  # empty: a unit or a Compose file means unset
         if self._folder is not None:
@@ -98,7 +96,7 @@ class SseMetrics:
         self._reset()
         reset_after_fork(self._reset)
         self._register(registry)
-        app = self._state._app
+        app = self._state.app
         app.extensions.setdefault(f"{EXTENSION}_metrics", []).append(self)  # signals know it weakly
         event_published.connect(self._note_published, sender=app)
         if self._folder is not None:
@@ -193,7 +191,7 @@ class SseMetrics:
     def _write_and_go_on(self) -> None:
         self._is_due = False
         if self._write():
-            self._wake(self._state._app)
+            self._wake(self._state.app)
 
     def _write(self) -> bool:
         """Bring this process's files up to date; whether more is to be expected."""
@@ -275,15 +273,6 @@ class _Files:
             gauge = self._gauges[figure.name]
             for label, value in figure.read(stats).items():
                 (gauge.labels(label) if label else gauge).set(value)
-
-
-def _state_of(sse: SSE, app: Flask | None) -> State:
-    if app is None:
-        return sse._state()
-    state = app.extensions.get(EXTENSION)
-    if not isinstance(state, State) or state not in sse._states:
-        raise NotInitialized(f"this SSE does not have {app!r}: call init_app(app) first")
-    return state
 
 
 #: Those of this process that keep files.

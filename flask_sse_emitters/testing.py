@@ -103,7 +103,7 @@ def published(sse: SSE, *channels: str) -> Iterator[list[Event]]:
     """
     if not channels:
         raise TypeError("published() takes the SSE and the names of one channel or more")
-    broker = sse._channels().broker
+    broker = sse.find_state().channels.broker
     events: list[Event] = []
     notes = {name_for_operator(channel): _Notes(events) for channel in channels}
     try:

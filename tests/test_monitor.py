@@ -412,7 +412,7 @@ def test_the_end_of_the_apps_streams_ends_those_of_monitors() -> None:
 
 @contextmanager
 def watching(publisher: MonitorPublisher, channel: str | None = None) -> Iterator[Response]:
-    with publisher._state._app.test_request_context():
+    with publisher._state.app.test_request_context():
         response = publisher.open_stream(channel)
     body = response.iter_encoded()
     next(body)

@@ -58,7 +58,7 @@ class State:
         self.streams.at_exit = self.channels.broker.close
         self.warnings: list[str] = []
         self._lifetime_warned = False
-        self._app = app
+        self.app = app
         self._reset()
         reset_after_fork(self._reset)
         self._response_class = app.response_class
@@ -87,8 +87,8 @@ class State:
                 "SSE_MAX_CLIENTS_PER_ADDRESS is set, but requests come without an address: behind a proxy that speaks "
                 "through a unix socket, put werkzeug.middleware.proxy_fix.ProxyFix around app.wsgi_app"
             )
-        if self._response_class is not self._app.response_class:  # set since
-            self._response_class = self._app.response_class
+        if self._response_class is not self.app.response_class:  # set since
+            self._response_class = self.app.response_class
             self._streaming_class = streaming(self._response_class)
         return respond(emitter, self._streaming_class, self.settings, self.streams, status, headers)
 
@@ -157,8 +157,8 @@ class State:
             state = status["state"]
             if state != self._told:
                 self._told = state
-                with self._app.app_context():
-                    signals.send(signals.broker_changed, self._app, state=state, error=status.get("error"))
+                with self.app.app_context():
+                    signals.send(signals.broker_changed, self.app, state=state, error=status.get("error"))
 
     def _has_news(self, seen: int) -> bool:
         with self._lock:

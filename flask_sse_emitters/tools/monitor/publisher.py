@@ -60,7 +60,7 @@ class MonitorPublisher:
         )
         self.streams = StreamRegistry(self._settings, scheduler)
         self.monitors = MonitorClients()
-        self._response_class = streaming(state._app.response_class)
+        self._response_class = streaming(state.app.response_class)
         self._reset()
         reset_after_fork(self._reset)
 
