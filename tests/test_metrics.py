@@ -341,7 +341,7 @@ def test_one_sse_of_several_apps_is_asked_for_each() -> None:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where metrics would be shared. This process's prometheus_client keeps its values to itself, as it began."""
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
-    monkeypatch.setattr(metrics, "_all", WeakSet())
+    monkeypatch.setattr(metrics, "_writers", WeakSet())
     return tmp_path
 
 
@@ -564,7 +564,7 @@ with suppress(OSError), open(full, "wb", buffering=0) as file:
 with open_stream(app.test_client(), "/events?channel=a") as stream:
     for number in range(20):
         sse.publish("a", number)
-        until(lambda: not made._is_due)  # it tries to write
+        until(lambda: not made._writer._is_due)  # it tries to write
     assert len(stream.ready()) == 20
     until(lambda: files() == ["full"])  # as soon as it has found that there is no room
     [warning] = said

@@ -1,17 +1,19 @@
-"""What is measured of an app's streams: what each figure is called, and where ``sse.stats()`` has it."""
+"""Define the metrics of an app's streams: their names, texts and labels, and where ``sse.stats()`` has their values.
+
+Pure: knows nothing of Prometheus.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from operator import itemgetter
 from typing import Any, Literal, TypeAlias
 
 from ..errors import CloseReason
 
 Stats: TypeAlias = dict[str, Any]
 
-#: The names of all limits: the last one is of a channel.
+#: The names of all limits on streams: config keys, files that the process may open, and the limit of a channel.
 LIMITS = (
     "SSE_MAX_CLIENTS",
     "RLIMIT_NOFILE",
@@ -20,33 +22,38 @@ LIMITS = (
     "max_clients",
 )
 
+#: The histogram of publishing: its name and text.
+PUBLISH_SECONDS = "publish_seconds", "How long publishing an event took, until the broker had it."
+
 
 @dataclass(frozen=True, slots=True)
-class Figure:
-    """One number, or one for each value of a label.
+class MetricDefinition:
+    """One metric, which has one value, or one for each value of its label.
 
-    :param read: gives the numbers by label; where there is no label, one.
-    :param mode: of what goes up and down: how one number is made of those of several live processes. What is only
-        counted has none.
+    :ivar name: without the prefix.
+    :ivar read: returns its value, or its values by label; None reads the key of :meth:`.SSE.stats` with its name.
+    :ivar mode: of a gauge: how prometheus_client combines the values of several live processes. A counter has none.
     """
 
     name: str
     text: str
-    read: Callable[[Stats], Mapping[str, float]]
+    read: Callable[[Stats], float | Mapping[str, float]] | None = None
     label: str = ""
     mode: Literal["livesum", "livemin"] | None = None
 
     @property
     def labels(self) -> list[str]:
+        """The names of its labels."""
         return [self.label] if self.label else []
 
-
-def _only(key: str) -> Callable[[Stats], Mapping[str, float]]:
-    return lambda stats: {"": stats[key]}
+    def values(self, stats: Stats) -> Mapping[str, float]:
+        """Return its values by label; without a label, one value for ``""``."""
+        value = stats[self.name] if self.read is None else self.read(stats)
+        return value if isinstance(value, Mapping) else {"": value}
 
 
 def _closed(stats: Stats) -> Mapping[str, float]:
-    # Also those of which there are none yet: of a first one, only a zero before it shows that something has changed.
+    # All reasons, from 0 on: Prometheus sees an increase only after a sample before it.
     return {reason.value: stats["closed"].get(reason.value, 0) for reason in CloseReason}
 
 
@@ -55,42 +62,47 @@ def _refused(stats: Stats) -> Mapping[str, float]:
 
 
 GAUGES = (
-    Figure("clients", "Open streams, by who writes them.", itemgetter("outlets"), "outlet", "livesum"),
-    Figure(
-        "max_clients",
-        "So many streams there may be: SSE_MAX_CLIENTS, or fewer with too few files.",
-        _only("max_clients"),
-        mode="livesum",
+    MetricDefinition(
+        "clients", "Open streams, by who writes them.", lambda stats: stats["outlets"], "outlet", "livesum"
     ),
-    Figure("pending", "Events that wait for clients.", _only("pending"), mode="livesum"),
-    Figure(
+    MetricDefinition(
+        "max_clients", "So many streams there may be: SSE_MAX_CLIENTS, or fewer with too few files.", mode="livesum"
+    ),
+    MetricDefinition("pending", "Events that wait for clients.", mode="livesum"),
+    MetricDefinition(
         "broker_up",
         "1 while the broker works, else 0.",
-        lambda stats: {"": stats["broker"]["state"] == "ok"},
+        lambda stats: stats["broker"]["state"] == "ok",
         mode="livemin",
     ),
-    Figure("draining", "Processes that end their streams, because they stop.", _only("draining"), mode="livesum"),
-    Figure(
+    MetricDefinition("draining", "Processes that end their streams, because they stop.", mode="livesum"),
+    MetricDefinition(
         "warnings",
         "Settings that should be changed: what sse.stats() warns of.",
-        lambda stats: {"": len(stats["warnings"])},
+        lambda stats: len(stats["warnings"]),
         mode="livesum",
     ),
-    Figure("build_info", "1, with the version.", lambda stats: {stats["version"]: 1}, "version", "livemin"),
+    MetricDefinition("build_info", "1, with the version.", lambda stats: {stats["version"]: 1}, "version", "livemin"),
 )
 
 COUNTERS = (
-    Figure("streams_opened", "Streams that began, without those refused.", _only("opened")),
-    Figure("streams_closed", "Streams that ended, by their close_reason.", _closed, "reason"),
-    Figure("streams_refused", "Streams that were sent away because there were too many.", _refused, "limit"),
-    Figure("requests_denied", "Requests for channels that a rule, or their origin, forbade.", _only("denied")),
-    Figure("events_published", "Events that were published.", _only("published")),
-    Figure(
-        "publish_failures", "Events that the broker did not confirm.", lambda stats: {"": stats["publish"]["failed"]}
+    MetricDefinition("streams_opened", "Streams that began, without those refused.", lambda stats: stats["opened"]),
+    MetricDefinition("streams_closed", "Streams that ended, by their close_reason.", _closed, "reason"),
+    MetricDefinition("streams_refused", "Streams that were sent away because there were too many.", _refused, "limit"),
+    MetricDefinition(
+        "requests_denied",
+        "Requests for channels that a rule, or their origin, forbade.",
+        lambda stats: stats["denied"],
     ),
-    Figure("deliveries", "Events written to clients: each event, times each client.", _only("deliveries")),
-    Figure("delivered_bytes", "Bytes written to clients, heartbeats among them.", _only("bytes")),
-    Figure("replayed", "Deliveries of what a client had missed.", _only("replayed")),
-    Figure("gaps", "Clients that were told of a gap.", _only("gaps")),
-    Figure("dropped", "Events that were dropped because their client was slow.", _only("dropped")),
+    MetricDefinition("events_published", "Events that were published.", lambda stats: stats["published"]),
+    MetricDefinition(
+        "publish_failures", "Events that the broker did not confirm.", lambda stats: stats["publish"]["failed"]
+    ),
+    MetricDefinition("deliveries", "Events written to clients: each event, times each client."),
+    MetricDefinition(
+        "delivered_bytes", "Bytes written to clients, heartbeats among them.", lambda stats: stats["bytes"]
+    ),
+    MetricDefinition("replayed", "Deliveries of what a client had missed."),
+    MetricDefinition("gaps", "Clients that were told of a gap."),
+    MetricDefinition("dropped", "Events that were dropped because their client was slow."),
 )

@@ -31,7 +31,7 @@ def reserve(folder: str) -> None:
 def _kinds() -> Iterator[str]:
     """The names of the files, as prometheus_client calls them, without the process."""
     yield from ("counter", "histogram")
-    yield from sorted({f"gauge_{figure.mode}" for figure in GAUGES})
+    yield from sorted({f"gauge_{metric.mode}" for metric in GAUGES})
 
 
 def _reserve(path: str) -> None:
