@@ -17,7 +17,7 @@ from .extension import SSE
 from .wire.decoder import EventDecoder, decode
 from .wire.event import Event
 from .wire.frame import Frame
-from .writers.response_body import WITNESS, ResponseBody
+from .writers.response_body import TEST_HOOK, ResponseBody
 
 #: How long a shared broker may take to say what there is.
 BROKER_SECONDS = 10.0
@@ -63,7 +63,7 @@ def open_stream(client: FlaskClient, path: str, **options: Any) -> Iterator[Open
     :raises AssertionError: where the answer is no stream.
     """
     witness: list[ResponseBody] = []
-    overrides = {**options.pop("environ_overrides", {}), WITNESS: witness}
+    overrides = {**options.pop("environ_overrides", {}), TEST_HOOK: witness}
     with client.get(path, environ_overrides=overrides, **options) as response:
         if not witness:
             raise AssertionError(f"GET {path} was answered by no stream: {response.status}, {response.content_type}")

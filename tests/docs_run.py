@@ -19,7 +19,7 @@ from flask import Flask
 from werkzeug.routing import Rule
 
 from flask_sse_emitters.testing import OpenStream
-from flask_sse_emitters.writers.response_body import WITNESS, ResponseBody
+from flask_sse_emitters.writers.response_body import TEST_HOOK, ResponseBody
 
 #: What stands for each variable part of a URL.
 PART = "7"
@@ -48,12 +48,12 @@ def ask(app: Flask) -> Iterator[tuple[str, list[Any]]]:
     for rule in app.url_map.iter_rules():
         for method in sorted((rule.methods or set()) & {"GET", "POST", "PUT", "DELETE"}):
             if rule.endpoint != "static" and "sse_" not in rule.endpoint:
-                witness: list[ResponseBody] = []
+                bodies: list[ResponseBody] = []
                 options: Any = {"json": BODY} if method != "GET" else {}
                 with client.open(
-                    _url(rule), method=method, environ_overrides={WITNESS: witness}, **options
+                    _url(rule), method=method, environ_overrides={TEST_HOOK: bodies}, **options
                 ) as response:
-                    events = OpenStream(response, witness[0]).ready() if witness else []
+                    events = OpenStream(response, bodies[0]).ready() if bodies else []
                     begun = [[event.event, event.data] for event in events]
                     yield f"{method} {rule.rule}", [response.status_code, *begun]
 

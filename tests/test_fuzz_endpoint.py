@@ -22,7 +22,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from flask_sse_emitters.runtime.scheduler import CANCELLED_KEPT, SCHEDULER
 from flask_sse_emitters.streams.stream import Stream
-from flask_sse_emitters.writers.response_body import WITNESS, ResponseBody
+from flask_sse_emitters.writers.response_body import TEST_HOOK, ResponseBody
 
 from . import fuzz_app
 from .client import post
@@ -348,7 +348,7 @@ class InProcess:
             "wsgi.multithread": True,
             "wsgi.multiprocess": False,
             "wsgi.run_once": False,
-            WITNESS: witness,
+            TEST_HOOK: witness,
         }
 
         def start_response(status: str, headers: list[tuple[str, str]], _: object = None) -> Callable[[bytes], object]:

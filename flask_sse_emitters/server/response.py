@@ -19,7 +19,7 @@ from ..streams.emitter import SseEmitter, stream_of
 from ..streams.registry.draining import drain_at_exit
 from ..streams.registry.open_streams import StreamRegistry
 from ..wire.event import Event
-from ..writers.response_body import WITNESS, ClosingBody, ResponseBody
+from ..writers.response_body import TEST_HOOK, ClosingBody, ResponseBody
 from . import check_headers as probe
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def respond(
     if any(name in query() for name in _PADDING_WANTED):
         preamble = _PADDING + preamble
     body = ResponseBody(stream, preamble, environ, settings.handoff)
-    environ.get(WITNESS, []).append(body)
+    environ.get(TEST_HOOK, []).append(body)
     own = _PYWSGI_HEADERS if "gunicorn.sock" in environ else HEADERS
     response = response_class(body, status, own, content_type="text/event-stream", direct_passthrough=True)
     Response.call_on_close(response, body.close)  # also where the app puts another body in its place

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 # Where servers show an application its client's socket.
 _SOCKETS = ("gunicorn.socket", "gunicorn.sock", "werkzeug.socket")
 
-#: The key in the environ of a test's request: a list that is given the stream that answers it.
-WITNESS = "flask_sse_emitters.witness"
+#: The key in the environ of a request from a test: a list, to which the stream that answers it is added.
+TEST_HOOK = "flask_sse_emitters.test_hook"
 
 
 class ResponseBody:
