@@ -1,4 +1,4 @@
-"""Publishing from processes that have no app: scripts, workers, other services."""
+"""Publish from processes that have no app: scripts, workers, other services."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ class Publisher:
         publisher = Publisher("redis://localhost:6379/0")
         publisher.publish("orders", {"id": 7}, event="created")
 
-    It connects with the first event, and starts no thread. Every method may be called from any thread, and in a forked
-    child, which gets connections of its own.
+    It connects with the first event, and starts no thread. Any thread may call any method, also in a forked child,
+    which gets its own connections.
 
     :param url: as the app's ``SSE_BROKER_URL``.
     :param prefix: as its ``SSE_BROKER_PREFIX``.
     :param publish_seconds: how long :meth:`publish` may wait, in seconds or a timedelta, more than 0.
-    :raises ValueError: names the parameter, and what to change; also where the broker is one of a single process, such
-        as ``memory://``.
-    :raises ImportError: where what the broker needs is not installed; says what to install.
+    :raises ValueError: names the parameter, and what to change; also where the broker serves a single process, as
+        ``memory://`` does.
+    :raises ImportError: where the broker needs a package that is not installed; names it.
     """
 
     def __init__(
@@ -58,16 +58,17 @@ class Publisher:
     def publish(
         self, channel: str, data: Any, *, event: str | None = None, retry: int | None = None, key: str | None = None
     ) -> str:
-        """Publish an event to all clients of a channel, as :meth:`.SSE.publish` does.
+        """Publish an event to all clients of a channel, as :meth:`.SSE.publish` does. May wait for the broker.
 
-        As much is kept of the channel as its app said last, or as is the default where it has said nothing yet.
+        The channel's history keeps as much as its app set last, or the default where it has set nothing yet.
 
-        :param data: a str goes as it is, anything else as ``json.dumps`` has it; or an :class:`Event` without an id.
+        :param data: a str is sent as it is, anything else as ``json.dumps`` encodes it; or an :class:`Event` without an
+            id.
         :param event: its name; None is ``"message"``. Not ``"gap"``, which tells clients that they have missed events.
-        :param retry: milliseconds until clients reconnect from now on.
-        :param key: makes a retry safe: a second event with the same one within 5 minutes is not published.
-        :return: the event's id, ``<epoch>-<offset>``; with a key that was there before, that of the first one.
-        :raises InvalidChannel: where this is no name of a channel.
+        :param retry: milliseconds that clients wait before they reconnect, from now on.
+        :param key: makes a retry safe: a second event with the same key within 5 minutes is not published.
+        :return: the event's id, ``<epoch>-<offset>``; where the key was used before, the id of that event.
+        :raises InvalidChannel: where this is no channel name.
         :raises InvalidEvent: where the event cannot be written, is named ``gap``, or has more than 1 MiB.
         :raises BrokerUnavailable: where the broker cannot be reached in time, or refuses; says whether the event may
             have been published.
@@ -78,10 +79,10 @@ class Publisher:
     def publish_to(
         self, identity: str, data: Any, *, event: str | None = None, retry: int | None = None, key: str | None = None
     ) -> str:
-        """Publish an event to one reader alone, as :meth:`.SSE.publish_to` does.
+        """Publish an event to one reader alone, as :meth:`.SSE.publish_to` does. May wait for the broker.
 
         :raises TypeError: where the identity is no str.
-        :raises ValueError: where it is none that can be used; else as for :meth:`publish`.
+        :raises ValueError: where it is not valid; other errors are those of :meth:`publish`.
         """
         return self._publish(private_name(identity), data, event, retry, key)
 
@@ -93,7 +94,7 @@ class Publisher:
         return self._broker.publish(channel, frame, None, key).id
 
     def close(self) -> None:
-        """Let go of the connections. Again is nothing."""
+        """Close the connections. Idempotent."""
         self._is_closed = True
         self._broker.close()
 

@@ -1,4 +1,4 @@
-"""For the tests of your own app: what a browser would make of a response, and what your code has published."""
+"""Helpers for the tests of your own app: read streams as a browser does, and see what your code has published."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from .wire.event import Event
 from .wire.frame import Frame
 from .writers.response_body import TEST_HOOK, ResponseBody
 
-#: How long a shared broker may take to say what there is.
+#: How long :func:`published` waits for a shared broker.
 BROKER_SECONDS = 10.0
 
 __all__ = ["EventDecoder", "decode", "open_stream", "published", "read_events"]
 
 
 def read_events(response: Any, n: int) -> list[Event]:
-    """The next events of a response, as a browser would dispatch them.
+    """Return the next events of a response, as a browser would dispatch them.
 
     ::
 
         with client.get("/connect") as response:
             assert read_events(response, 1) == [Event("connected!", event="connect")]
 
-    Waits until there are so many, however long that takes: set ``SSE_TIMEOUT`` in your tests, so that streams end. A
-    further call goes on where this one stopped. Close the response in the end: until then its emitter is open, and in
-    its lists.
+    Waits until there are that many, without a limit: set ``SSE_TIMEOUT`` in your tests, so that streams end. The next
+    call continues where this one stopped. Close the response afterwards: until then its emitter is open, and in its
+    lists.
 
     :param response: of Flask's test client, httpx (``client.stream``), requests (``stream=True``) or ``urllib``; or
         any iterable of bytes.
-    :param n: how many, from 0. Fewer where the stream ends before.
+    :param n: how many events, from 0. There are fewer where the stream ends first.
     :raises BrokenPipeError: from the test client, where the stream was cut because too much was pending.
     """
     reader = _reader(response)
@@ -50,7 +50,7 @@ def read_events(response: Any, n: int) -> list[Event]:
 
 @contextmanager
 def open_stream(client: FlaskClient, path: str, **options: Any) -> Iterator[OpenStream]:
-    """A stream of Flask's test client, to be read without threads or sleeps: what is there is there at once.
+    """Open a stream with Flask's test client, to be read without threads or sleeps.
 
     ::
 
@@ -60,37 +60,37 @@ def open_stream(client: FlaskClient, path: str, **options: Any) -> Iterator[Open
             assert (event.event, event.data) == ("created", '{"id": 7}')
 
     :param options: as for ``client.get``: ``headers={"Last-Event-ID": ...}``, say.
-    :raises AssertionError: where the answer is no stream.
+    :raises AssertionError: where the response is no stream.
     """
-    witness: list[ResponseBody] = []
-    overrides = {**options.pop("environ_overrides", {}), TEST_HOOK: witness}
+    bodies: list[ResponseBody] = []
+    overrides = {**options.pop("environ_overrides", {}), TEST_HOOK: bodies}
     with client.get(path, environ_overrides=overrides, **options) as response:
-        if not witness:
+        if not bodies:
             raise AssertionError(f"GET {path} was answered by no stream: {response.status}, {response.content_type}")
-        yield OpenStream(response, witness[0])
+        yield OpenStream(response, bodies[0])
 
 
 class OpenStream:
-    """An answer that is a stream: see :func:`open_stream`.
+    """An open stream: see :func:`open_stream`.
 
-    :ivar response: of the test client.
+    :ivar response: the test client's.
     """
 
-    def __init__(self, response: Any, stream: ResponseBody) -> None:
+    def __init__(self, response: Any, body: ResponseBody) -> None:
         self.response = response
         self._reader = _reader(response)
-        self._stream = stream
+        self._body = body
 
     def ready(self) -> list[Event]:
-        """All events that are there and have not been read yet."""
-        while (not self._reader.has_begun or self._stream.is_ready()) and self._reader.read():
+        """Return all events that have been sent and not been read yet. Does not wait for more."""
+        while (not self._reader.has_begun or self._body.is_ready()) and self._reader.read():
             pass
         return self._reader.take(len(self._reader.events))
 
 
 @contextmanager
 def published(sse: SSE, *channels: str) -> Iterator[list[Event]]:
-    """What is published to these channels meanwhile, as clients would get it.
+    """Collect what is published to these channels within the block, as clients would get it.
 
     ::
 
@@ -98,40 +98,41 @@ def published(sse: SSE, *channels: str) -> Iterator[list[Event]]:
             client.post("/orders")
         assert [event.event for event in events] == ["created"]
 
-    :param channels: one or more; ``~ann`` is what is published to the identity ``ann``. Their events are in the order
-        in which they were published.
+    The list is complete after the block. It has the events in the order in which they were published.
+
+    :param channels: one or more; ``~ann`` is what is published to the identity ``ann``.
+    :raises BrokerUnavailable: where a shared broker does not answer.
     """
     if not channels:
         raise TypeError("published() takes the SSE and the names of one channel or more")
     broker = sse.find_state().channels.broker
     events: list[Event] = []
-    notes = {name_for_operator(channel): _Notes(events) for channel in channels}
+    collectors = {name_for_operator(channel): _Collector(events) for channel in channels}
     try:
-        for channel, note in notes.items():
-            if broker.subscribe(channel, note) is None:
-                note.await_begin()
+        for channel, collector in collectors.items():
+            if broker.subscribe(channel, collector) is None:
+                _await(collector.is_started)
         yield events
-        for channel in notes:
-            told = threading.Event()
-            broker.look_again(channel, told.set)
-            _await(told)
+        for channel in collectors:
+            is_synced = threading.Event()
+            broker.look_again(channel, is_synced.set)
+            _await(is_synced)
     finally:
-        for channel, note in notes.items():
-            broker.unsubscribe(channel, note)
+        for channel, collector in collectors.items():
+            broker.unsubscribe(channel, collector)
 
 
-class _Notes:
+class _Collector:
+    """A listener that decodes what arrives, and counts as no client."""
+
     clients = 0
 
     def __init__(self, events: list[Event]) -> None:
+        self.is_started = threading.Event()
         self._events = events
-        self._begun = threading.Event()
 
-    def await_begin(self) -> None:
-        _await(self._begun)
-
-    def started(self, start: Start) -> None:  # noqa: ARG002 - all that comes is new
-        self._begun.set()
+    def started(self, start: Start) -> None:  # noqa: ARG002 - only what arrives counts
+        self.is_started.set()
 
     def arrived(self, frames: Sequence[Frame]) -> None:
         for frame in frames:
@@ -144,7 +145,7 @@ def _await(event: threading.Event) -> None:
 
 
 class _Reader:
-    """Reads one response, and keeps what is beyond what was wanted."""
+    """Reads one response, and keeps the events that were not asked for yet."""
 
     def __init__(self, response: Any) -> None:
         self.events: deque[Event] = deque()
@@ -153,7 +154,7 @@ class _Reader:
         self._decoder = EventDecoder()
 
     def read(self) -> bool:
-        """Take the next bytes, and wait for them. False at the end."""
+        """Wait for the next bytes, and decode them; return False at the end."""
         self.has_begun = True
         chunk = next(self._chunks, None)
         if chunk is not None:
@@ -164,16 +165,16 @@ class _Reader:
         return [self.events.popleft() for _ in range(min(n, len(self.events)))]
 
 
-#: The attribute of a response that keeps its reader.
-_KEPT = "_sse_reader"
+#: The attribute of a response that holds its reader.
+_READER = "_sse_reader"
 
 
 def _reader(response: Any) -> _Reader:
-    reader = getattr(response, _KEPT, None)
+    reader = getattr(response, _READER, None)
     if reader is None:
         reader = _Reader(response)
-        with suppress(AttributeError):  # a bare iterable: what is read beyond the last event wanted is lost
-            setattr(response, _KEPT, reader)
+        with suppress(AttributeError):  # a bare iterable: events beyond those asked for are lost
+            setattr(response, _READER, reader)
     return reader
 
 
