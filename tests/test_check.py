@@ -23,8 +23,8 @@ from flask import Flask
 
 from flask_sse_emitters import SSE
 from flask_sse_emitters.tools.check import Finding, Plan, Target, check
+from flask_sse_emitters.tools.check.answer import MAX_BYTES, Answer, speaks_http2
 from flask_sse_emitters.tools.check.connection import Unreachable, connect
-from flask_sse_emitters.tools.check.wire import MOST_BYTES, Answer, speaks_http2
 
 from .conftest import cli_runner
 from .servers import ROOT
@@ -40,8 +40,8 @@ FRESH = "Cache-Control: no-cache"
 @pytest.fixture(autouse=True)
 def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Servers of these tests do at once what they do."""
-    monkeypatch.setattr("flask_sse_emitters.tools.check.LOOK", 0.3)
-    monkeypatch.setattr("flask_sse_emitters.tools.check.REPLAY", 0.3)
+    monkeypatch.setattr("flask_sse_emitters.tools.check.run.OBSERVE_SECONDS", 0.3)
+    monkeypatch.setattr("flask_sse_emitters.tools.check.run.REPLAY_SECONDS", 0.3)
 
 
 def told(request: Request, **said: object) -> str:
@@ -82,7 +82,7 @@ def findings_at(url: str, headers: tuple[tuple[str, str], ...] = (), **plan: Any
     names = [each.name for each in found if each.name != "redirect"]
     assert len(set(names)) == len(names)
     for each in found:
-        assert each.mend or each.level != "fault", "a fault says how it is mended"
+        assert each.fix or each.level != "fault", "a fault says how to fix it"
     return {each.name: each for each in found}
 
 
@@ -117,7 +117,7 @@ def test_a_name_without_an_address_is_said_so(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_server_that_says_nothing_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flask_sse_emitters.tools.check.wire.STEP_SECONDS", 0.2)
+    monkeypatch.setattr("flask_sse_emitters.tools.check.answer.STEP_SECONDS", 0.2)
 
     def silent(request: Request) -> Iterator[bytes]:
         yield request.hold()
@@ -130,9 +130,9 @@ def test_a_server_that_says_nothing_is_not_waited_for_long(monkeypatch: pytest.M
 @pytest.fixture
 def step(monkeypatch: pytest.MonkeyPatch) -> float:
     """So many seconds an answer has until its headers are there. What is late by then may say so at leisure."""
-    monkeypatch.setattr("flask_sse_emitters.tools.check.STEP_SECONDS", 0.3)
-    monkeypatch.setattr("flask_sse_emitters.tools.check.wire.STEP_SECONDS", 0.3)
-    monkeypatch.setattr("flask_sse_emitters.tools.check.wire.GRACE", PATIENCE)
+    monkeypatch.setattr("flask_sse_emitters.tools.check.run.STEP_SECONDS", 0.3)
+    monkeypatch.setattr("flask_sse_emitters.tools.check.answer.STEP_SECONDS", 0.3)
+    monkeypatch.setattr("flask_sse_emitters.tools.check.answer.GRACE_SECONDS", PATIENCE)
     return 0.3
 
 
@@ -177,7 +177,7 @@ def test_a_body_that_says_why_it_is_no_stream_is_read_no_longer_than_said() -> N
 
 def test_a_compressed_body_takes_no_more_memory_than_another() -> None:
     compressor = zlib.compressobj(wbits=zlib.MAX_WBITS + 16)  # gzip
-    blocks = [compressor.compress(bytes(MOST_BYTES)) + compressor.flush(zlib.Z_SYNC_FLUSH) for _ in range(5)]
+    blocks = [compressor.compress(bytes(MAX_BYTES)) + compressor.flush(zlib.Z_SYNC_FLUSH) for _ in range(5)]
 
     def bomb(request: Request) -> Iterator[bytes]:
         yield head(FRESH, "Content-Encoding: gzip")
@@ -188,7 +188,7 @@ def test_a_compressed_body_takes_no_more_memory_than_another() -> None:
         answer = Answer(Target.of(server.url), {}, lambda _: False, lambda _: PATIENCE)
         answer.await_end()
     assert answer.end == "enough"
-    assert len(answer.body) <= 2 * MOST_BYTES
+    assert len(answer.body) <= 2 * MAX_BYTES
 
 
 @pytest.mark.usefixtures("step")
@@ -234,7 +234,7 @@ def test_a_name_that_is_looked_up_for_long_is_not_waited_for(monkeypatch: pytest
         goes_on.wait()
         raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure")
 
-    monkeypatch.setattr("flask_sse_emitters.tools.check.wire.GRACE", 0.0)
+    monkeypatch.setattr("flask_sse_emitters.tools.check.answer.GRACE_SECONDS", 0.0)
     monkeypatch.setattr(socket, "getaddrinfo", no_address)
     try:
         found = findings_at("http://streams.invalid/")
@@ -271,7 +271,7 @@ def test_what_is_no_answer_in_http_is_said_so(answer: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "mend"),
+    ("status", "fix"),
     [
         ("204 No Content", "never comes back"),
         ("401 Unauthorized", "--header 'Authorization: Bearer ...'"),
@@ -283,11 +283,11 @@ def test_what_is_no_answer_in_http_is_said_so(answer: bytes) -> None:
         ("418 I'm a teapot", "Only a 200"),
     ],
 )
-def test_another_status_is_named_with_what_it_means(status: str, mend: str) -> None:
+def test_another_status_is_named_with_what_it_means(status: str, fix: str) -> None:
     found = findings(lambda _: iter([head(status=status, kind="text/plain"), chunk(b"No, thanks\n"), END]))
     assert list(found) == ["status"]
     assert found["status"].seen.startswith(f"The answer is {status}")
-    assert mend in found["status"].mend
+    assert fix in found["status"].fix
     if not status.startswith("204"):
         assert found["status"].seen.endswith(": No, thanks")
 
@@ -356,7 +356,7 @@ def test_a_stream_that_says_nothing_is_named() -> None:
 
 
 def test_lumps_of_another_kind_of_server_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flask_sse_emitters.tools.check.LOOK", 3.5)
+    monkeypatch.setattr("flask_sse_emitters.tools.check.run.OBSERVE_SECONDS", 3.5)
 
     def lumpy(request: Request) -> Iterator[bytes]:
         yield head(FRESH)
@@ -388,7 +388,7 @@ def test_a_process_that_is_checked_by_many_is_asked_no_more() -> None:
 def test_a_stream_that_ends_at_once_is_named() -> None:
     found = findings(lambda request: iter([head(told(request), FRESH), chunk(b"retry: 3000\n\n"), END]))
     assert faults(found) == ["ended"]
-    assert "SSE_MAX_CLIENTS" in found["ended"].mend
+    assert "SSE_MAX_CLIENTS" in found["ended"].fix
 
 
 def test_a_stream_that_is_cut_at_once_is_named() -> None:
@@ -397,8 +397,8 @@ def test_a_stream_that_is_cut_at_once_is_named() -> None:
 
 
 def test_a_heartbeat_that_does_not_come_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flask_sse_emitters.tools.check.SLACK", 0.5)
-    monkeypatch.setattr("flask_sse_emitters.tools.check.times.SLACK", 0.5)
+    monkeypatch.setattr("flask_sse_emitters.tools.check.run.SLACK_SECONDS", 0.5)
+    monkeypatch.setattr("flask_sse_emitters.tools.check.timing.SLACK_SECONDS", 0.5)
 
     def without(request: Request) -> Iterator[bytes]:
         yield head(told(request, heartbeat=0.2), FRESH)
@@ -670,12 +670,12 @@ def test_a_certificate_that_nobody_knows_is_named(context: ssl.SSLContext) -> No
         found = findings_at(server.url)
         assert faults(found) == ["tls"]
         assert "certificate" in found["tls"].seen
-        assert "--insecure" in found["tls"].mend
+        assert "--insecure" in found["tls"].fix
         assert faults(findings_at(server.url, verifies=False)) == []
 
 
 def test_a_server_without_tls_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flask_sse_emitters.tools.check.wire.STEP_SECONDS", 0.3)
+    monkeypatch.setattr("flask_sse_emitters.tools.check.answer.STEP_SECONDS", 0.3)
     with TinyServer(good) as server:
         found = findings_at(server.url.replace("http:", "https:"))
     assert faults(found) == ["tls"]

@@ -64,8 +64,8 @@ CASES: dict[str, tuple[dict[str, str], list[str], list[str]]] = {
     "many at once": ({**BUFFERED, **OLD_HTTP, **COMPRESSED}, [CHANNEL], ["buffered", "compressed", "http-1.0"]),
 }
 
-#: What mends each of the seed's faults.
-MENDS = {
+#: What fixes each of the seed's faults.
+FIXES = {
     "buffering": ("buffered", "proxy_buffering off;"),
     "HTTP/1.0": ("http-1.0", 'proxy_http_version 1.1; and proxy_set_header Connection "";'),
     "Connection: close": ("connection-close", 'proxy_set_header Connection "";'),
@@ -233,14 +233,14 @@ def test_check_says_what_is_well_and_what_it_waits_for(reports: dict[str, Report
         assert report.findings[name]["level"] == "ok"
     assert "- waiting on a silent stream for a heartbeat, every 2 s, 7 s at most\n" in report.progress
     assert reports["no HTTP/2"].findings["http2"]["level"] == "note"
-    assert "six connections" in reports["no HTTP/2"].findings["http2"]["mend"]
+    assert "six connections" in reports["no HTTP/2"].findings["http2"]["fix"]
 
 
 @together
-@pytest.mark.parametrize("case", MENDS)
+@pytest.mark.parametrize("case", FIXES)
 def test_check_says_which_directive_mends_it(case: str, reports: dict[str, Report]) -> None:
-    name, directive = MENDS[case]
-    assert directive in reports[case].findings[name]["mend"]
+    name, directive = FIXES[case]
+    assert directive in reports[case].findings[name]["fix"]
 
 
 def test_check_names_a_read_timeout_that_is_shorter_than_the_default_heartbeat(tmp_path: Path) -> None:
@@ -249,7 +249,7 @@ def test_check_names_a_read_timeout_that_is_shorter_than_the_default_heartbeat(t
     assert (report.code, report.faults) == (1, ["read-timeout"])
     finding = report.findings["read-timeout"]
     assert "s without a byte, while the server writes a heartbeat every 15 s." in finding["seen"]
-    assert "proxy_read_timeout 60s;" in finding["mend"]
+    assert "proxy_read_timeout 60s;" in finding["fix"]
     assert "every 15 s, 20 s at most" in report.progress
 
 

@@ -198,7 +198,7 @@ def _print_findings(findings: Sequence[Finding]) -> None:
     indent = " " * (width + 9)
     for finding in findings:
         level = click.style(f"{finding.level.upper():5}", fg=_COLOURS[finding.level])
-        for number, text in enumerate(filter(None, (finding.seen, finding.mend))):
+        for number, text in enumerate(filter(None, (finding.seen, finding.fix))):
             start = indent if number else f"{level}  {finding.name:{width}}  "
             lines = textwrap.wrap(escape_controls(text), 78, break_long_words=False, break_on_hyphens=False)
             click.echo(start + f"\n{indent}".join(lines))

@@ -1,57 +1,63 @@
-"""What clients can do with a stream: come back to it, read it from another site, and open many."""
+"""Judge what clients can do with a stream: resume it, read it from another site, and open many."""
 
 from __future__ import annotations
 
 import re
 
-from .connection import plain
-from .findings import Finding, Findings, Level, said
+from .answer import Answer
+from .connection import printable
+from .findings import Finding, Findings, Level, read_server_report
 from .target import Target
-from .wire import Answer
 
 
 def judge_replay(first: Answer, back: Answer) -> Findings:
+    """Judge whether clients that reconnect can tell what they have missed.
+
+    :param back: the answer to a Last-Event-ID that was never sent.
     """
-    :param back: was asked for with a Last-Event-ID that nobody ever gave.
-    """
-    told = said(back)
+    report = read_server_report(back)
     has_ids = any(re.search(rb"(?m)^id:", answer.body) for answer in (first, back))
     if back.error is not None or back.status != 200:
-        why = plain(str(back.error)) if back.error else f"{back.status} {plain(back.reason)}"
-        yield Finding("replay", "note", f"Another stream, with a Last-Event-ID, was not to be had: {why}")
+        why = printable(str(back.error)) if back.error else f"{back.status} {printable(back.reason)}"
+        yield Finding("replay", "note", f"Another stream, with a Last-Event-ID, could not be opened: {why}")
     elif re.search(rb"(?m)^event: ?gap\r?$", back.body):
-        yield Finding("replay", "ok", "A Last-Event-ID that is unknown is answered with a gap event.")
-    elif told is not None and not told.had_last_event_id:
-        mend = "Something on the way drops the header. nginx: proxy_pass_request_headers on; A CDN: let it through."
-        yield Finding("last-event-id", "fault", "The header Last-Event-ID did not reach the server.", mend)
+        yield Finding("replay", "ok", "An unknown Last-Event-ID is answered with a gap event.")
+    elif report is not None and not report.had_last_event_id:
+        fix = "Something on the way drops the header. nginx: proxy_pass_request_headers on; A CDN: forward it."
+        yield Finding("last-event-id", "fault", "The header Last-Event-ID did not reach the server.", fix)
     elif has_ids:
-        level: Level = "note" if told is None else "fault"
+        level: Level = "note" if report is None else "fault"
         seen = "Events have ids, but an unknown Last-Event-ID was not answered with a gap event."
-        yield Finding("replay", level, seen, "Whether clients that come back get what they missed, this cannot tell.")
-    elif told is None:
-        seen = "No event with an id came, so that there is nothing to come back to, as far as could be seen."
+        yield Finding(
+            "replay", level, seen, "This check cannot tell whether reconnecting clients get what they missed."
+        )
+    elif report is None:
+        seen = "No event with an id arrived, so there was nothing to resume from."
         yield Finding("replay", "note", seen)
     else:
-        mend = (
-            "Clients that are cut off miss what is sent meanwhile. Publish to a channel (sse.publish) in place of a "
-            "list; or say --no-replay, if only the newest matters."
+        fix = (
+            "Clients that are cut off miss what is sent meanwhile. Publish to a channel (sse.publish) instead of a "
+            "list; or say --no-replay, if only the newest event matters."
         )
-        yield Finding("replay", "fault", "The stream's events have no ids: it has no replay.", mend)
+        yield Finding("replay", "fault", "The stream's events have no ids: it has no replay.", fix)
 
 
 def judge_origin(origin: str, answer: Answer, *, with_cookies: bool) -> Findings:
+    """Judge whether a page of this origin may read the stream."""
     allowed = answer.values("Access-Control-Allow-Origin")
     listed = f'SSE_CORS_ORIGINS = ["{origin}"]'
     if answer.error is not None:
-        yield Finding("cors", "note", f"A stream for a page of {origin} was not to be had: {plain(str(answer.error))}")
+        yield Finding(
+            "cors", "note", f"A stream for a page of {origin} could not be opened: {printable(str(answer.error))}"
+        )
     elif answer.status != 200:
-        seen = f"A page of {origin} gets {answer.status} {plain(answer.reason)}."
-        yield Finding("cors", "fault", seen, f"Allow it: {listed}; and let no proxy answer in the app's place.")
+        seen = f"A page of {origin} gets {answer.status} {printable(answer.reason)}."
+        yield Finding("cors", "fault", seen, f"Allow it: {listed}; and let no proxy answer instead of the app.")
     elif len(allowed) > 1 or "," in "".join(allowed):
-        seen = f"Access-Control-Allow-Origin is there twice: {plain(', '.join(allowed))}."
-        yield Finding("cors", "fault", seen, "Browsers refuse that: let either the app or the proxy send it, not both.")
+        seen = f"Access-Control-Allow-Origin is sent twice: {printable(', '.join(allowed))}."
+        yield Finding("cors", "fault", seen, "Browsers reject that: let either the app or the proxy send it, not both.")
     elif not allowed or allowed[0] not in ("*", origin):
-        seen = f"Access-Control-Allow-Origin is {plain(allowed[0]) if allowed else 'missing'}."
+        seen = f"Access-Control-Allow-Origin is {printable(allowed[0]) if allowed else 'missing'}."
         yield Finding("cors", "fault", seen, f"A page of {origin} may not read the stream: {listed}")
     elif with_cookies and (allowed[0] == "*" or answer.value("Access-Control-Allow-Credentials") != "true"):
         seen = f"A page of {origin} may read the stream, but not with cookies."
@@ -61,8 +67,9 @@ def judge_origin(origin: str, answer: Answer, *, with_cookies: bool) -> Findings
 
 
 def judge_preflight(origin: str, answer: Answer, asked: list[str]) -> Findings:
-    """
-    :param asked: headers that a page would send, which a browser asks about first.
+    """Judge the answer to a browser's preflight.
+
+    :param asked: the headers that a page would send.
     """
     allowed = {each.strip().lower() for each in answer.value("Access-Control-Allow-Headers").split(",")}
     refused = [name for name in asked if name.lower() not in allowed]
@@ -70,16 +77,20 @@ def judge_preflight(origin: str, answer: Answer, asked: list[str]) -> Findings:
     if answer.error is None and 200 <= answer.status < 300 and allowed_origin in ("*", origin) and not refused:
         yield Finding("preflight", "ok", f"The page may send {', '.join(asked)}.")
         return
-    got = plain(str(answer.error)) if answer.error else f"{answer.status} {plain(answer.reason)}"
+    got = printable(str(answer.error)) if answer.error else f"{answer.status} {printable(answer.reason)}"
     lacking = f"; Access-Control-Allow-Headers lacks {', '.join(refused)}" if refused else ""
-    mend = (
-        "A page that sends these headers, by a polyfill, asks first, by OPTIONS and without them: let the app answer "
+    fix = (
+        "For a page that sends these headers, the browser first asks with OPTIONS, without them: let the app answer "
         "that. The package allows Authorization, Cache-Control, Content-Type, Last-Event-ID and X-Requested-With."
     )
-    yield Finding("preflight", "fault", f"A browser's question whether it may send them got {got}{lacking}.", mend)
+    yield Finding("preflight", "fault", f"A browser that asks whether it may send them gets {got}{lacking}.", fix)
 
 
 def judge_http2(target: Target, speaks: bool | None) -> Findings:
+    """Judge whether streams share one connection.
+
+    :param speaks: whether the server accepts HTTP/2; None where that is not known.
+    """
     six = (
         "Over HTTP/1.1 browsers open six connections to an origin, for all tabs: a seventh stream waits for one of "
         "them to end, and so does every other request."
@@ -93,5 +104,5 @@ def judge_http2(target: Target, speaks: bool | None) -> Findings:
     elif speaks:
         yield Finding("http2", "ok", "Over HTTP/2: any number of streams shares one connection.")
     else:
-        mend = f"{six} nginx: listen 443 ssl http2; (from 1.25.1 on: http2 on;)"
-        yield Finding("http2", "note", "The server does not speak HTTP/2.", mend)
+        fix = f"{six} nginx: listen 443 ssl http2; (from 1.25.1 on: http2 on;)"
+        yield Finding("http2", "note", "The server does not speak HTTP/2.", fix)

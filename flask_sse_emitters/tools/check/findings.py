@@ -1,4 +1,4 @@
-"""What a check finds, and what our own server has told it."""
+"""Define what a check finds, and read what a server with this package reports to it."""
 
 from __future__ import annotations
 
@@ -8,31 +8,36 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from .wire import Answer
+from .answer import Answer
 
 Level: TypeAlias = Literal["ok", "note", "fault"]
 Findings: TypeAlias = Iterator["Finding"]
 
-_SAID = re.compile(r"([a-z\-]+)=([^;]*)")
+_FIELD = re.compile(r"([a-z\-]+)=([^;]*)")
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """
-    :ivar name: short, and the same for the same thing each time.
-    :ivar seen: what was seen, with figures.
-    :ivar mend: how to mend it, where it is a fault; what follows, where it is a note.
+    """One result of a check.
+
+    :ivar name: a short name of what was checked, the same each time.
+    :ivar seen: what was seen, with numbers.
+    :ivar fix: of a fault: how to fix it; of a note: what follows from it.
     """
 
     name: str
     level: Level
     seen: str
-    mend: str = ""
+    fix: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """What our own server says of a request: see :mod:`..probe`."""
+class ServerReport:
+    """What a server with this package reports of a request: see :mod:`.server.check_headers`.
+
+    :ivar heartbeat: seconds; 0 where there is none.
+    :ivar comments: how many comments it writes, one every :attr:`every` seconds.
+    """
 
     nonce: str
     protocol: str
@@ -43,12 +48,12 @@ class Said:
     every: float
 
 
-def said(answer: Answer) -> Said | None:
-    """None where no server of ours has answered, or a proxy has kept it from us."""
+def read_server_report(answer: Answer) -> ServerReport | None:
+    """Return the report; None where there is none: from another server, or one whose header a proxy removes."""
     nonce, _, rest = answer.value("Sse-Check").partition(";")
-    values = dict(_SAID.findall(rest))
+    values = dict(_FIELD.findall(rest))
     try:
-        found = Said(
+        found = ServerReport(
             nonce.strip(),
             values["protocol"],
             values["connection"],
@@ -59,6 +64,6 @@ def said(answer: Answer) -> Said | None:
         )
     except (KeyError, ValueError):
         return None
-    # Anybody may answer so; but nobody is waited for as long as he likes.
-    is_ours = 0 <= found.heartbeat < math.inf and 0 <= found.comments <= 20 and 0 < found.every <= 1
-    return found if is_ours else None
+    # Any server may send this header, and must not keep a check waiting.
+    is_valid = 0 <= found.heartbeat < math.inf and 0 <= found.comments <= 20 and 0 < found.every <= 1
+    return found if is_valid else None
