@@ -1,12 +1,12 @@
 import { span } from "./numbers.js";
 
 const SPAN = 300_000;
-const GAP = 4_500; // no monitor was open, or the server was away: no line is drawn across, and the time is marked
+const GAP = 4_500; // a longer time without figures is marked, and no line is drawn across it
 const GUTTER = 46;
 const FOOT = 22;
-const LABEL = 80; // so wide is "not watched"
+const LABEL = 80; // the width of "not watched"
 
-/** Clients, and deliveries a second, over the last five minutes. */
+/** Draws clients, and deliveries per second, over the last five minutes. */
 export class Chart {
   #element;
   #grid = svg("svg", { class: "grid", "aria-hidden": "true" });
@@ -19,18 +19,19 @@ export class Chart {
     new ResizeObserver(() => this.#draw()).observe(element);
   }
 
-  /** Points of the past, of which some may be known. */
+  /** Add points of the past; some may be known already. */
   fill(points) {
     this.#merge(points);
     this.#draw();
   }
 
+  /** Add the newest point. */
   add(point) {
     this.#merge([point]);
     this.#draw();
   }
 
-  /** In words, for who does not see it. */
+  /** Describe the chart in words, for screen readers. */
   summary() {
     const { clients, deliveries } = this.#points.at(-1);
     const [least, most] = [Math.min, Math.max].map((of) => of(...this.#points.map((point) => point.clients)));
@@ -43,7 +44,7 @@ export class Chart {
   }
 
   #merge(points) {
-    // Several processes serve this page in turns, so points of one second may come twice.
+    // After a reconnect another process may serve this page, with points of the same seconds.
     const byTime = new Map([...this.#points, ...points].map((point) => [Math.round(point.at / 1000), point]));
     const sorted = [...byTime.values()].sort((one, other) => one.at - other.at);
     const newest = sorted.at(-1)?.at ?? 0;
@@ -100,7 +101,7 @@ export class Chart {
     return group;
   }
 
-  /** The times without figures: from, to. */
+  /** List the times without figures, each from its start to its end. */
   #unwatched() {
     const end = this.#points.at(-1)?.at;
     if (end === undefined) return [];
@@ -131,7 +132,7 @@ export class Chart {
   }
 }
 
-/** To a number whose half is as round. */
+/** Round up to a number whose half is round as well. */
 function roundUp(number) {
   const power = 10 ** Math.floor(Math.log10(number));
   return [2, 4, 6, 8, 10].map((factor) => factor * power).find((mark) => mark >= number);

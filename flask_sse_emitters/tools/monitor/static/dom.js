@@ -1,6 +1,6 @@
 export const $ = (id) => document.getElementById(id);
 
-/** Everything that comes from outside goes through here, as text: never as markup. */
+/** Make an element. Everything from outside goes through here, as text, never as markup. */
 export function make(name, className = "", text = "") {
   const element = document.createElement(name);
   element.className = className;
@@ -8,25 +8,26 @@ export function make(name, className = "", text = "") {
   return element;
 }
 
-/** Say it only where it has changed: else screen readers and selections are disturbed. */
+/** Set the text of an element only if it has changed: else screen readers and selections are disturbed. */
 export function write(element, text) {
   if (element.textContent !== String(text)) element.textContent = text;
 }
 
-/** Bring the rows of a table to these, and touch no row that stays: focus and selection stay with it. */
-export function rows(body, items, key, makeRow, fill) {
-  const known = new Map([...body.children].map((row) => [row.dataset.key, row]));
+/** Show these items as rows, and move no row that stays: it keeps focus and selection. Several may have the same key. */
+export function rows(body, items, keyOf, makeRow, fill) {
+  const old = new Map([...body.children].map((row) => [row.dataset.key, []]));
+  for (const row of body.children) old.get(row.dataset.key).push(row);
   items.forEach((item, index) => {
-    const row = known.get(key(item)) ?? makeRow(item);
-    row.dataset.key = key(item);
-    known.delete(key(item));
+    const key = String(keyOf(item));
+    const row = old.get(key)?.shift() ?? makeRow(item);
+    row.dataset.key = key;
     fill(row, item);
     if (body.children[index] !== row) body.insertBefore(row, body.children[index] ?? null);
   });
-  known.forEach((row) => row.remove());
+  old.forEach((unused) => unused.forEach((row) => row.remove()));
 }
 
-/** Give each cell the head of its column, which is shown beside it where the table is too wide for the window. */
+/** Give each cell its column's heading, which narrow windows show beside it. */
 export function labelled(body, row) {
   const heads = body.parentElement.tHead.rows[0].cells;
   [...row.cells].forEach((cell, index) => (cell.dataset.head = heads[index].textContent));

@@ -3,14 +3,14 @@ import { bytes, count } from "./numbers.js";
 
 const SHOWN = 50;
 const NAME = /^(~.{1,500}|[A-Za-z0-9._\-:/@]{1,200})$/u;
-let shown = ""; // the channel
+let shown = ""; // the channel whose events are shown
 let events = []; // newest first
 let skipped = 0;
 let isPaused = false;
 
 export const shownChannel = () => shown;
 
-/** Show this channel's events; the document is told by an event of the name "channel". */
+/** Show this channel's events, and dispatch "channel" on the document. */
 export function choose(name) {
   const wanted = name.trim();
   const isName = NAME.test(wanted);
@@ -27,7 +27,7 @@ export function choose(name) {
   document.dispatchEvent(new CustomEvent("channel"));
 }
 
-/** What the channel has kept: what is shown already stays, as it may be newer. */
+/** Add the events of the channel's history. Those shown already stay, as they may be newer. */
 export function keep({ channel, events: kept }) {
   if (channel !== shown) return;
   const known = new Set(kept.map((event) => event.id));
@@ -35,6 +35,7 @@ export function keep({ channel, events: kept }) {
   draw();
 }
 
+/** Add events that have just been published. */
 export function add({ channel, events: fresh, skipped: more }) {
   if (channel !== shown) return;
   const known = new Set(events.map((event) => event.id));
@@ -51,7 +52,7 @@ function draw() {
   rows($("events"), events, (event) => event.id, eventItem, () => {});
   write($("skipped"), skipped ? `${count(skipped)} more came too fast to be shown` : "");
   $("no-events").hidden = events.length > 0;
-  write($("no-events"), shown ? `Nothing is kept of ${shown}. What is published to it shows here.` : "Choose a channel to see what is published to it.");
+  write($("no-events"), shown ? `${shown} keeps no events. New ones will show here.` : "Choose a channel to see what is published to it.");
 }
 
 function eventItem(event) {

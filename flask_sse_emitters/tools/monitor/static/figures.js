@@ -7,8 +7,9 @@ export const chart = new Chart($("chart"));
 
 let report = null;
 
-export function show(news) {
-  report = news;
+/** Show a report of the server. */
+export function show(newest) {
+  report = newest;
   const { point, totals, processes } = report;
   chart.add(point);
   showWhere();
@@ -32,13 +33,13 @@ export function show(news) {
   if (!shownChannel() && report.channels.length) choose(report.channels[0].name);
 }
 
-/** In how many processes the clients are. Monitors are counted in this page's own process, and are no clients. */
+/** Say in how many processes the clients are, and count the monitors of this page's own process, which are no clients. */
 function clientsScope(count) {
   const monitors = many(report.monitors, "monitor");
   return count > 1 ? `in ${count} processes; ${monitors} in this one` : `and ${monitors}`;
 }
 
-/** How many clients read a channel now; null where that is not known here. */
+/** Count the clients that read a channel now; null where this page does not know. */
 export function readers(name) {
   const channel = report?.channels.find((each) => each.name === name);
   if (channel) return channel.clients;
@@ -69,12 +70,12 @@ function showNotes() {
   const { broker, warnings, is_shared: isShared, sees_all: seesAll, processes } = report;
   const notes = warnings.map((text) => ["Warning", text, ""]);
   if (broker.state !== "ok") notes.unshift(["Broker", broker.error ?? "It cannot be reached.", "bad"]);
-  if (isShared && !seesAll) notes.push(["Other processes", "They cannot be seen now: figures are of one process.", ""]);
+  if (isShared && !seesAll) notes.push(["Other processes", "They cannot be reached: the figures are of this process alone.", ""]);
   if (processes.some((process) => process.draining)) notes.push(["Stopping", "A worker stops: its streams end.", ""]);
   const list = $("notes");
-  const said = JSON.stringify(notes);
-  if (list.dataset.said === said) return;
-  list.dataset.said = said;
+  const shown = JSON.stringify(notes);
+  if (list.dataset.shown === shown) return;
+  list.dataset.shown = shown;
   list.hidden = !notes.length;
   list.replaceChildren(
     ...notes.map(([head, text, kind]) => {
@@ -194,18 +195,18 @@ function showProcesses(processes) {
   write($("processes-shown"), many(processes.length, "process", "processes"));
   const columns = ["", "number", "number", "number", "number", "number", "", "number", "number"];
   rows($("processes"), processes, (process) => process.id, () => labelled($("processes"), cells(...columns)), (row, process) => {
-    const said = process === processes[0] ? "now" : `${span(process.age)} ago`;
+    const reported = process === processes[0] ? "now" : `${span(process.age)} ago`;
     const known = (number) => (number === null ? "–" : count(number));
     const runs = process.since ? span(report.at / 1000 - process.since) : "–";
     const texts = [
       count(process.clients), rate(process.deliveries), rate(process.published), known(process.pending),
-      known(process.dropped), process.broker.state ?? "–", runs, said,
+      known(process.dropped), process.broker.state ?? "–", runs, reported,
     ];
     texts.forEach((text, index) => write(row.children[index + 1], text));
     const name = process.pid ? `${process.host}, ${process.pid}` : process.id;
     const tags = [process === processes[0] && "this one", process.draining && "stopping"].filter(Boolean);
-    if (row.dataset.said !== name + tags) {
-      row.dataset.said = name + tags;
+    if (row.dataset.shown !== name + tags) {
+      row.dataset.shown = name + tags;
       row.firstChild.replaceChildren(name, ...tags.map((tag) => make("span", "tag", tag)));
     }
   });

@@ -4,21 +4,21 @@ import { chart, show } from "./figures.js";
 
 /* The stream ------------------------------------------------------------------------------------------------------ */
 
-const SILENCE = 15_000; // figures come every second: after so long the network is gone, though nothing said so
-const QUIET = 3_000; // a stream that comes again within that is no news
-const PAUSES = [300, 1_000, 2_000];
+const SILENCE = 15_000; // figures come every second: after so long without any, the connection is lost
+const QUIET = 3_000; // a stream that is back within this time is not shown as lost
+const PAUSES = [300, 1_000, 2_000]; // before each attempt to reconnect
 
 let source = null;
-let heard = 0; // when, last
+let receivedAt = 0;
 let lostAt = performance.now();
 let tries = 0;
 let retry = 0;
-let isShown = false; // some figures are there
+let isShown = false; // figures have arrived
 
-function listen() {
+function connect() {
   clearTimeout(retry);
   source?.close();
-  heard = performance.now();
+  receivedAt = performance.now();
   const channel = shownChannel();
   const opened = new EventSource(channel ? `stream?channel=${encodeURIComponent(channel)}` : "stream");
   source = opened;
@@ -27,12 +27,12 @@ function listen() {
   on("kept", keep);
   on("events", add);
   // Not left to the browser: it gives up where a proxy answers for a server that restarts.
-  opened.onerror = () => source === opened && lose();
+  opened.onerror = () => source === opened && reconnect();
 }
 
 function on(name, handle) {
   source.addEventListener(name, (event) => {
-    heard = performance.now();
+    receivedAt = performance.now();
     handle(JSON.parse(event.data));
     if (name !== "figures") return;
     isShown = true;
@@ -43,12 +43,12 @@ function on(name, handle) {
   });
 }
 
-async function lose() {
+async function reconnect() {
   source.close();
   lostAt ||= performance.now();
-  const again = PAUSES[Math.min(tries++, PAUSES.length - 1)] * (0.75 + Math.random() / 2);
+  const pause = PAUSES[Math.min(tries++, PAUSES.length - 1)] * (0.75 + Math.random() / 2);
   clearTimeout(retry);
-  retry = setTimeout(listen, again);
+  retry = setTimeout(connect, pause);
   showState();
   if ((await isDenied()) && lostAt) showState("closed");
 }
@@ -62,7 +62,7 @@ async function isDenied() {
   }
 }
 
-const STATES = { live: "Live", connecting: "Connecting…", lost: "Not connected", closed: "Closed to you" };
+const STATES = { live: "Live", connecting: "Connecting…", lost: "Not connected", closed: "Access denied" };
 
 function showState(known) {
   const away = lostAt && (performance.now() - lostAt > QUIET || !isShown);
@@ -74,18 +74,18 @@ function showState(known) {
 }
 
 setInterval(() => {
-  if (!lostAt && performance.now() - heard > SILENCE) lose();
+  if (!lostAt && performance.now() - receivedAt > SILENCE) reconnect();
   if (lostAt) showState();
 }, 500);
 
 addEventListener("pagehide", () => source?.close());
-addEventListener("pageshow", (event) => event.persisted && listen());
+addEventListener("pageshow", (event) => event.persisted && connect());
 
-document.addEventListener("channel", listen);
+document.addEventListener("channel", connect);
 showState();
 addEventListener("hashchange", chooseByHash);
 chooseByHash();
-if (!shownChannel()) listen();
+if (!shownChannel()) connect();
 
 function chooseByHash() {
   try {

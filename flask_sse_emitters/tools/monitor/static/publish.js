@@ -8,36 +8,36 @@ form.addEventListener("submit", async (event) => {
   event.preventDefault();
   const { channel, event: name, text, is_json: isJson } = form.elements;
   const sent = { channel: channel.value.trim(), event: name.value, text: text.value, is_json: isJson.checked };
-  say("", "");
+  showResult("", "");
   if (!sent.channel) {
-    say("", "Say which channel.");
+    showResult("", "Enter a channel.");
     channel.focus();
     return;
   }
-  if (!(await isWanted(sent.channel))) return;
+  if (!(await confirmPublish(sent.channel))) return;
   try {
     const { id, clients } = await publish(sent);
-    say(`Published as ${id}. ${reading(clients)}`, "");
+    showResult(`Published as ${id}. ${describeReaders(clients)}`, "");
   } catch (error) {
-    say("", error.message);
+    showResult("", error.message);
   }
 });
 
-function say(result, error) {
+function showResult(result, error) {
   $("publish-result").textContent = result;
   $("publish-error").textContent = error;
 }
 
-function reading(clients) {
+function describeReaders(clients) {
   if (clients === null) return "";
   return clients ? `${many(clients, "client reads", "clients read")} the channel now.` : "No client reads the channel now.";
 }
 
-/** Have the operator confirm it: real clients get the event. */
-function isWanted(channel) {
+/** Ask the operator to confirm: real clients get the event. */
+function confirmPublish(channel) {
   const dialog = $("confirm");
   $("confirm-title").textContent = `Publish to ${channel}?`;
-  $("confirm-readers").textContent = reading(readers(channel)) || "How many clients read the channel is not known here.";
+  $("confirm-readers").textContent = describeReaders(readers(channel)) || "It is not known here how many clients read the channel.";
   dialog.returnValue = "";
   dialog.showModal();
   return new Promise((resolve) => {
@@ -60,7 +60,7 @@ async function publish(event) {
   } catch {
     throw new Error("The server cannot be reached.");
   }
-  const said = await answer.json().catch(() => ({}));
-  if (!answer.ok) throw new Error(said.error ?? `The server answered ${answer.status}.`);
-  return said;
+  const result = await answer.json().catch(() => ({}));
+  if (!answer.ok) throw new Error(result.error ?? `The server answered ${answer.status}.`);
+  return result;
 }
