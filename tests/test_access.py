@@ -65,7 +65,7 @@ def by_header(_channel: str) -> str:
 
 
 def emitter_of(stream: OpenStream) -> SseEmitter:
-    source = stream._stream._stream
+    source = stream._body._stream
     assert source is not None
     registry = source.registry
     assert isinstance(registry, StreamRegistry)

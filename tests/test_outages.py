@@ -1251,7 +1251,7 @@ def test_a_server_that_takes_the_connection_and_says_nothing_is_given_up_in_time
 def is_over(stream: OpenStream) -> bool:
     """Whether a stream has ended; what it brings before that is of no interest."""
     stream.ready()
-    source = stream._stream._stream
+    source = stream._body._stream
     return source is None or source.close_reason is not None
 
 
