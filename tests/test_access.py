@@ -472,8 +472,8 @@ def test_one_reader_has_so_many_streams_and_others_have_theirs(caplog: pytest.Lo
     with site.open("a", user="ann"), site.open("b", user="ann"), site.open("a", user="bob"):
         for _ in range(3):
             with site.open("a", user="ann") as stream:
-                assert stream._stream._stream is not None
-                ends.append(stream._stream._stream)
+                assert stream._body._stream is not None
+                ends.append(stream._body._stream)
                 assert stream.response.status_code == 200, "an error would stop an EventSource for good"
                 assert ends[-1].close_reason is CloseReason.ERROR
                 assert isinstance(ends[-1].error, TooManyClients)

@@ -19,6 +19,8 @@ from flask import Flask, Response, abort
 from flask.testing import FlaskClient
 
 from flask_sse_emitters import SSE, AccessDenied, BrokerUnavailable, CloseReason, Event
+from flask_sse_emitters.brokers.event_ids import Position
+from flask_sse_emitters.brokers.event_log import with_id
 from flask_sse_emitters.runtime.scheduler import FIGURES, RULES, SCHEDULER
 from flask_sse_emitters.testing import OpenStream, open_stream, published
 from flask_sse_emitters.tools.monitor.clients import MonitorClients
@@ -26,7 +28,7 @@ from flask_sse_emitters.tools.monitor.publisher import MonitorPublisher
 from flask_sse_emitters.tools.monitor.remote import FETCH_SECONDS, RemoteProcesses
 from flask_sse_emitters.tools.monitor.report import CHANNELS_SHOWN, Rates, make_report
 from flask_sse_emitters.tools.monitor.sample import BYTES_SHOWN, EVENTS_SHOWN, ChannelSample
-from flask_sse_emitters.wire.frame import Frame, make_frame, numbered
+from flask_sse_emitters.wire.frame import Frame, make_frame
 
 from .client import Client, connected, new_name, post
 from .clock import ManualScheduler
@@ -660,7 +662,7 @@ def shown(scheduler: ManualScheduler, monkeypatch: pytest.MonkeyPatch, *payloads
     sample.open()
     for offset, each in enumerate(payloads, 1):
         frame = Frame(each, "message") if isinstance(each, bytes) else make_frame(each, json.dumps, 100_000)
-        sample.arrived([numbered(frame, "epoch", offset, 0.0)])
+        sample.arrived([with_id(frame, Position("epoch", offset), 0.0)])
     scheduler.pass_time(1)
     scheduler.run_jobs()
     sample.close()

@@ -75,7 +75,7 @@ class CopyOnWriteList(Sequence[T], Generic[T]):
             return True
 
     def snapshot(self) -> tuple[T, ...]:
-        """The elements as they are now, as a tuple that never changes. From any thread, without a lock."""
+        """Return the elements as they are now, as a tuple that never changes. From any thread, without a lock."""
         shown, elements = self._published
         if shown == self._version:
             return elements

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import Enum
-from typing import TYPE_CHECKING
 
 from ..errors import CloseReason
 from ..streams.emitter import SseEmitter, stream_of
-from ..streams.interfaces import Client
+from ..streams.interfaces import Client, MemberList
 from ..streams.outgoing import WriterState
 from ..wire.frame import Frame
 from .batch import Batch
-
-if TYPE_CHECKING:
-    from .delivery import Delivery
 
 
 class MemberState(Enum):
@@ -41,7 +37,7 @@ class Member:
 
     has_own_ids = False
 
-    def __init__(self, emitter: SseEmitter, list: Delivery, state: MemberState = MemberState.JOINING) -> None:
+    def __init__(self, emitter: SseEmitter, list: MemberList, state: MemberState = MemberState.JOINING) -> None:
         self.emitter = emitter
         self.stream = stream_of(emitter)
         self.lock = self.stream.lock
@@ -111,7 +107,7 @@ class Member:
         if queued := self._queued():
             self._take(queued)
 
-    def _queued(self) -> list[tuple[int, Frame | None]]:
+    def _queued(self) -> Sequence[tuple[int, Frame | None]]:
         return self.list.queued_after(self.delivered_upto) if self.state is MemberState.LIVE else []
 
     def _keep(self, batch: Batch) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from ..runtime.locks import native_lock
-from ..wire.frame import BATCH_BYTES, Frame, numbered
+from ..wire.frame import BATCH_BYTES, Frame
 from .event_ids import Position
 
 #: Dropped entries leave empty places at the front of the list, until they are this many and half of it.
@@ -126,9 +126,9 @@ class Log:
 
     def keep(self, frame: Frame, bounds: Bounds, at: float) -> Frame:
         """Keep an event that was published at this time of the clock: see :meth:`append`."""
-        stamped = numbered(frame, *self.position(self._newest + 1), at)
+        stamped = with_id(frame, self.position(self._newest + 1), at)
         while stamped.offset != self._newest + 1:  # the garbage collector has run a finalizer, which published as well
-            stamped = numbered(frame, *self.position(self._newest + 1), at)
+            stamped = with_id(frame, self.position(self._newest + 1), at)
         if bounds != self._bounds:  # an equal one would be an object more that outlives its event
             self._bounds = bounds
         self._newest, self._last = stamped.offset, at
@@ -158,3 +158,12 @@ class Log:
         if self._empty >= MAX_EMPTY_PLACES and self._empty * 2 >= len(self._frames):
             del self._frames[: self._empty]
             self._empty = 0
+
+
+def with_id(frame: Frame, position: Position, at: float) -> Frame:
+    """Return the frame of an event with the line of its id before it.
+
+    :param at: when it was published, by the clock of its log.
+    """
+    line = b"id: %b-%d\n" % (position.epoch.encode(), position.offset)
+    return Frame(line + frame.payload, frame.name, position.offset, len(line), at)

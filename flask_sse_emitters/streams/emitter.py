@@ -176,7 +176,7 @@ class SseEmitter:
         return call
 
     def response(self, status: int | str = 200, headers: HeadersValue | None = None) -> Response:
-        """The Flask response that carries this stream; a view may as well return the emitter itself.
+        """Make the Flask response that carries this stream; a view may as well return the emitter itself.
 
         :raises NotInitialized: in an app that has no :class:`SSE`, or outside of one.
         :raises SseError: where a response carries it already: each client needs an emitter of its own.

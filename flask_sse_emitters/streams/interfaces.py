@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from ..wire.frame import Frame
 
 if TYPE_CHECKING:
     from .registry.traffic import Traffic
@@ -87,11 +89,19 @@ class ReplaySource(Protocol):
 class MemberList(Protocol):
     """A list that a stream is a member of."""
 
-    name: str | None  #: of its channel, where it has one
-    awaits_broker: bool  #: what was published before may still be on its way from the broker
+    @property
+    def name(self) -> str | None:
+        """The name of its channel, where it has one."""
+
+    @property
+    def awaits_broker(self) -> bool:
+        """Whether what was published before may still be on its way from the broker."""
 
     def leave(self, member: Any) -> None:
         """Take the member out: its stream has ended."""
+
+    def queued_after(self, number: int) -> Sequence[tuple[int, Frame | None]]:
+        """Return what was sent and not delivered after this number: with its numbers, and None for the end."""
 
     def sync(self, done: Callable[[], object]) -> None:
         """Call ``done`` once all that was published before has arrived here. From any thread; never blocks."""

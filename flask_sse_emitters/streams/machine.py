@@ -65,13 +65,13 @@ class Machine:
     :param last_event_id: what the client received last, as it says.
     :ivar reader: whose stream it is; None where that is unknown.
     :ivar limits: what counts it besides its process, identity and address.
+    :ivar registry: counts it; None until a response carries it, or its reader is known.
     """
 
     __slots__ = (
         "__weakref__",
         "_given",
         "_is_attached",
-        "_registry",
         "callbacks",
         "close_reason",
         "deadlines",
@@ -82,6 +82,7 @@ class Machine:
         "outgoing",
         "phase",
         "reader",
+        "registry",
         "scheduler",
         "settings",
     )
@@ -103,7 +104,7 @@ class Machine:
         self.callbacks = Callbacks(scheduler, self.lock)
         self.deadlines = Deadlines(scheduler.clock(), settings)
         self._is_attached = False  # a response carries it
-        self._registry: Registry | None = None
+        self.registry: Registry | None = None
         self.deadlines.set_timer(self)
 
     def __repr__(self) -> str:
@@ -163,8 +164,8 @@ class Machine:
 
     def count(self, events: int, size: int, *, replayed: bool = False) -> None:
         """Count what the client is given: events, and bytes."""
-        if self._registry is not None:
-            self._registry.traffic.count(events, size, replayed=replayed)
+        if self.registry is not None:
+            self.registry.traffic.count(events, size, replayed=replayed)
 
     def next_deadline(self) -> float | None:
         """Return when the next deadline may be due, by the scheduler's clock. Under the lock."""
@@ -314,5 +315,5 @@ class Machine:
             sleeper.wake()
 
     def _leave_registry(self) -> None:
-        if self._registry is not None:
-            self._registry.leave(self)
+        if self.registry is not None:
+            self.registry.leave(self)

@@ -88,8 +88,8 @@ class Stream(Machine):
             return None
         if output.payload:
             self.count(output.events, len(output.payload), replayed=output.is_replay)
-            if output.gap is not None and self._registry is not None:
-                self._registry.note_gap(self, output.gap)
+            if output.gap is not None and self.registry is not None:
+                self.registry.note_gap(self, output.gap)
         return output.payload
 
     def stall(self) -> None:
@@ -108,19 +108,10 @@ class Stream(Machine):
             if self._is_attached:
                 raise SseError(f"a response carries {self!r} already: make an emitter for each request")
             self._is_attached = True
-            self._registry = registry
+            self.registry = registry
             if self.settings.app_context is None:
                 self.settings = self.deadlines.settings = replace(settings, **self._given)
         self.deadlines.set_timer(self)
-
-    def enlist(self, registry: Registry) -> None:
-        """Have this registry told of its end, also where no response ever carries it."""
-        self._registry = registry
-
-    @property
-    def registry(self) -> Registry | None:
-        """What counts it; None until then."""
-        return self._registry
 
     def prepend(self, payload: bytes, gap: str | None) -> None:
         """Have this written before all that was sent; nothing has been taken yet.

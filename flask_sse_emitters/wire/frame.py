@@ -23,12 +23,6 @@ class Frame(NamedTuple):
     at: float = 0.0  #: the time of publishing, by the clock of its log
 
 
-def numbered(frame: Frame, epoch: str, offset: int, at: float) -> Frame:
-    """Return the frame with the line of its id in a channel before it."""
-    line = b"id: %b-%d\n" % (epoch.encode(), offset)
-    return Frame(line + frame.payload, frame.name, offset, len(line), at)
-
-
 def make_frame(event: Any, dumps: Dumps, max_bytes: int) -> Frame:
     """Encode an event, a builder's event, or plain data for any number of clients.
 

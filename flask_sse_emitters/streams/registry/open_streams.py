@@ -106,7 +106,7 @@ class StreamRegistry:
 
     def enlist(self, stream: Stream) -> None:
         """Remember whose a new stream is until it has left."""
-        stream.enlist(self)
+        stream.registry = self
         with self.lock:
             self._own(stream)
 
