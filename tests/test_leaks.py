@@ -79,6 +79,7 @@ def _settled(server: Server) -> dict[str, Any]:
     def found() -> dict[str, Any] | None:
         time.sleep(0.2)  # each look has the server count all of its objects
         now: dict[str, Any] = get(server, "/process")
-        return now if now["objects"]["SseEmitter"] == 0 and now["watched"] == 0 else None
+        is_over = now["objects"]["SseEmitter"] == now["objects"]["Stream"] == now["watched"] == 0
+        return now if is_over else None
 
     return until(found, "the last emitter to be let go") or {}
