@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from flask_sse_emitters import SseEmitter
-from flask_sse_emitters.runtime.scheduler import CALLBACKS, Scheduler, Timer
+from flask_sse_emitters.runtime.scheduler import CALLBACKS, Scheduler
+from flask_sse_emitters.runtime.timers import Timer
 
 
 class ManualScheduler(Scheduler):
@@ -18,8 +19,8 @@ class ManualScheduler(Scheduler):
     def pass_time(self, seconds: float) -> None:
         """Move the clock, stopping at each timer on the way."""
         end = self.now + seconds
-        while self._times and self._times[0] <= end:
-            self.now = max(self.now, self._times[0])
+        while (nearest := self._timers.nearest()) is not None and nearest <= end:
+            self.now = max(self.now, nearest)
             self._call_due()
         self.now = end
 
@@ -32,12 +33,7 @@ class ManualScheduler(Scheduler):
         self.jobs.append(job)
 
     def live_timers(self) -> list[Timer]:
-        timers = []
-        for last in self._timers.values():
-            timers.append(last)
-            while timers[-1].next is not last:
-                timers.append(timers[-1].next)
-        return [timer for timer in timers if timer.call is not None]
+        return list(self._timers)
 
     def _start(self) -> None:
         pass

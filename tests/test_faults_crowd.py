@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import psutil
 import pytest
 
-from flask_sse_emitters.runtime.scheduler import CALLBACKS, IN_A_ROW, MAX_HELPERS, Scheduler
+from flask_sse_emitters.runtime.scheduler import CALLBACKS, MAX_HELPERS, TIMERS_IN_A_ROW, Scheduler
 
 from .client import Client, answer, connected, get, post
 from .faults_crowd_clients import Crowd, Visitor
@@ -209,7 +209,7 @@ def test_calls_wait_for_a_few_timers_and_not_for_all_that_are_due() -> None:
     gate.set()
     assert done.wait(PATIENCE)
     assert [index for index, kind in enumerate(called) if kind == "call"] == [
-        IN_A_ROW + each * (IN_A_ROW + 1) for each in range(3)
+        TIMERS_IN_A_ROW + each * (TIMERS_IN_A_ROW + 1) for each in range(3)
     ]
 
 

@@ -172,3 +172,79 @@ def _priority_calls(hub: Any) -> PriorityCalls:
         calls = PriorityCalls(hub.loop)
         setattr(hub, _PRIORITY_CALLS, calls)
     return calls
+
+
+class GreenletSelector:
+    """Waits for descriptors, as :class:`.waiter.Selector`, and goes on in the turn of the loop that finds one readable.
+
+    gevent's own selector sends its sleeper to the end of the loop's queue, twice. When thousands of clients come at
+    once, the greenlets of all of them stand in that queue, and clients that were connected before would get nothing
+    until each had been served.
+    """
+
+    def __init__(self) -> None:
+        hub = import_module("gevent.hub")
+        self._loop = hub.get_hub().loop
+        self._waiter = hub.Waiter(hub.get_hub())
+        self._watchers: dict[int, tuple[Any, Callable[[], object]]] = {}
+        self._stopped: set[int] = set()  # descriptors whose watchers are stopped: they would fire in each turn
+        self._ready: list[int] = []
+        self._sleeps = False
+        self._process = os.getpid()
+
+    def register(self, descriptor: int, call: Callable[[], object]) -> None:
+        """Wait for this descriptor, too."""
+        watcher = self._loop.io(descriptor, 1)
+        watcher.priority = self._loop.MAXPRI
+        self._watchers[descriptor] = watcher, call
+        self._stopped.add(descriptor)
+
+    def select(self, seconds: float | None) -> list[Callable[[], object]]:
+        """Wait so long at most; return what was registered with the descriptors that can be read."""
+        while self._stopped:
+            descriptor = self._stopped.pop()
+            self._watchers[descriptor][0].start(self._on_readable, descriptor)
+        if not self._ready:
+            self._sleep(seconds)
+        ready, self._ready = self._ready, []
+        return [self._watchers[descriptor][1] for descriptor in ready]
+
+    def close(self) -> None:
+        """Wait for no descriptor any more."""
+        for watcher, _ in self._watchers.values():
+            watcher.stop()
+            watcher.close()
+        self._watchers.clear()
+        self._stopped.clear()
+        self._ready.clear()
+
+    def _sleep(self, seconds: float | None) -> None:
+        if seconds == 0:
+            yield_now()
+            return
+        timer = None if seconds is None else self._loop.timer(max(seconds, 0.001))  # libuv knows no less
+        self._sleeps = True
+        try:
+            if timer is not None:
+                timer.start(self._wake)
+            self._waiter.get()
+            while self._process != os.getpid():  # a copy in a forked child sleeps on
+                self._waiter.clear()
+                self._waiter.get()
+        finally:
+            self._sleeps = False
+            self._waiter.clear()
+            if timer is not None:
+                timer.stop()
+                timer.close()
+
+    def _on_readable(self, descriptor: int) -> None:
+        self._watchers[descriptor][0].stop()
+        self._stopped.add(descriptor)
+        self._ready.append(descriptor)
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._sleeps:
+            self._sleeps = False
+            self._waiter.switch(None)

@@ -1,12 +1,14 @@
-"""How one thread or greenlet sleeps until another wakes it, from any thread."""
+"""How one thread or greenlet sleeps: until another wakes it, or until a descriptor can be read."""
 
 from __future__ import annotations
 
+import selectors
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
 
-from .gevent_loop import GreenletWaiter, is_green, unpatched
+from .gevent_loop import GreenletSelector, GreenletWaiter, is_green, unpatched
 
 
 class Waiter(Protocol):
@@ -81,3 +83,38 @@ class WakeupSocket:
         """Close both ends."""
         self._inner.close()
         self._outer.close()
+
+
+class Selector(Protocol):
+    """Waits until one of some descriptors can be read. Only for the thread or greenlet that made it."""
+
+    def register(self, descriptor: int, call: Callable[[], object]) -> None:
+        """Wait for this descriptor, too."""
+
+    def select(self, seconds: float | None) -> list[Callable[[], object]]:
+        """Wait so long at most, None for as long as it takes.
+
+        :return: what was registered with the descriptors that can be read.
+        """
+
+    def close(self) -> None:
+        """Wait for no descriptor any more."""
+
+
+def make_selector() -> Selector:
+    """Make a selector for the calling thread, or greenlet where threads are greenlets."""
+    return GreenletSelector() if is_green() else _ThreadSelector()
+
+
+class _ThreadSelector:
+    def __init__(self) -> None:
+        self._selector = selectors.DefaultSelector()
+
+    def register(self, descriptor: int, call: Callable[[], object]) -> None:
+        self._selector.register(descriptor, selectors.EVENT_READ, call)
+
+    def select(self, seconds: float | None) -> list[Callable[[], object]]:
+        return [key.data for key, _ in self._selector.select(seconds)]
+
+    def close(self) -> None:
+        self._selector.close()

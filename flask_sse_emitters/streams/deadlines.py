@@ -7,7 +7,8 @@ from typing import Literal, Protocol, TypeAlias
 
 from ..config.settings import CHANCE, Settings
 from ..runtime.locks import Lock
-from ..runtime.scheduler import Scheduler, Timer
+from ..runtime.scheduler import Scheduler
+from ..runtime.timers import Timer
 
 Due: TypeAlias = Literal["timeout", "attach", "write", "heartbeat"]
 

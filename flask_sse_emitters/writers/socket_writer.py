@@ -17,8 +17,9 @@ from functools import partial
 from ..errors import CloseReason
 from ..runtime.calls import call_and_log
 from ..runtime.gevent_loop import TIME_SLICE_SECONDS
-from ..runtime.scheduler import SCHEDULER, Timer
+from ..runtime.scheduler import SCHEDULER
 from ..runtime.socket_monitor import SOCKET_MONITOR, Watch
+from ..runtime.timers import Timer
 from ..streams.ends import ENDS
 from ..streams.interfaces import Client
 from ..streams.stream import Stream
