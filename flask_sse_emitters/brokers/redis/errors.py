@@ -21,7 +21,7 @@ class Trouble(NamedTuple):
 AWAY = Trouble("away", "is {url} right (SSE_BROKER_URL), and does it run?", was_refused=False)
 
 #: The script ran, and found something else in the keys of one channel. Other channels may be fine.
-KEYS = Trouble("keys", "its keys hold something else than this package puts there: {keys}; delete them to begin anew")
+KEYS = Trouble("keys", "its keys hold something else than this package puts there: {keys}; delete them to start over")
 
 #: This user may not run all the commands that are needed.
 RIGHTS = Trouble(

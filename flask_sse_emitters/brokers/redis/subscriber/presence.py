@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from enum import Enum, auto
 from typing import Any
 
 import redis
@@ -25,6 +26,14 @@ COUNT_AFTER, COUNT_EVERY = 0.25, 4.0
 
 #: Seconds until a report that was refused is sent again.
 RETRY_SECONDS = 1.0
+
+
+class Reported(Enum):
+    """How much Redis knows of the clients here, by what was sent since the connection began."""
+
+    NOTHING = auto()
+    INCOMPLETE = auto()  #: the report was refused, or Redis has lost what was reported before
+    ALL = auto()
 
 
 class Presence:
@@ -58,8 +67,7 @@ class Presence:
         self._figures: list[Any] | None = None  # what this process reports of itself, where that is to be sent
         self._is_collecting = False  # a helper thread is about to collect these
         self._is_listed = False  # Redis has had a report
-        self._is_known = False  # Redis knows of all clients here
-        self.is_reported = False  #: a report was sent, and maybe refused, since the connection began
+        self.reported = Reported.NOTHING
         self._report_at = self._confirm_at = self._collect_at = 0.0
 
     def change(self, channel: str) -> bool:
@@ -74,13 +82,13 @@ class Presence:
 
     def reset(self) -> None:
         """Begin again with another connection, perhaps to another server."""
-        self._is_known = self.is_reported = False
+        self.reported = Reported.NOTHING
         self._report_at = self._confirm_at = self._collect_at = 0.0
 
     @property
     def due(self) -> float:
         """The time at which to :meth:`report`, by ``time.monotonic``."""
-        is_new = self._changed or not self._is_known or self._figures is not None
+        is_new = self._changed or self.reported is not Reported.ALL or self._figures is not None
         return self._report_at if is_new else self._confirm_at
 
     def report(self, client: Client, now: float) -> None:
@@ -92,7 +100,8 @@ class Presence:
             return
         self._confirm_at = now + COUNT_EVERY
         figures, self._figures = self._figures or [], None
-        if self._is_known and not (self._changed or len(self._topics) or self._health.is_refused):
+        knows_all = self.reported is Reported.ALL
+        if knows_all and not (self._changed or len(self._topics) or self._health.is_refused):
             return
         if now >= self._collect_at:  # however often clients come and go
             self._collect_at = now + COUNT_EVERY
@@ -100,22 +109,22 @@ class Presence:
         with self._lock:
             changed, self._changed = self._changed, {}
         channels = self._topics.names()
-        names = list(changed) if self._is_known else list(dict.fromkeys([*changed, *channels]))
+        names = list(changed) if knows_all else list(dict.fromkeys([*changed, *channels]))
         try:
-            is_known = self._send(client, names, figures)
+            knows_all = self._send(client, names, figures)
         except (redis.RedisError, OSError) as error:  # it cannot be written to: events may come all the same
             is_away = not isinstance(error, redis.ResponseError)
             if is_away and not client.is_cluster:
                 raise
-            is_known, self._report_at = False, now + (COUNT_EVERY if is_away else RETRY_SECONDS)
+            knows_all, self._report_at = False, now + (COUNT_EVERY if is_away else RETRY_SECONDS)
             self._health.failed(COUNTING, error, self._keys)
         else:
             self._report_at = now + COUNT_AFTER
-            self._collect_at = self._collect_at if is_known else 0.0
+            self._collect_at = self._collect_at if knows_all else 0.0
             self._health.worked(COUNTING)
             if figures or self._has_clients(channels):  # only that is a write that a full Redis refuses
                 self._health.wrote()
-        self._is_known, self.is_reported = is_known or not self._has_clients(channels), True
+        self.reported = Reported.ALL if knows_all or not self._has_clients(channels) else Reported.INCOMPLETE
 
     def leave(self, client: Client) -> None:
         """Take back what this process has reported.
@@ -144,9 +153,9 @@ class Presence:
 
     def _send(self, client: Client, channels: Sequence[str], figures: Sequence[Any]) -> bool:
         """:return: whether Redis knows of all clients here now."""
-        is_known = self._is_listed = True
+        knows_all = self._is_listed = True
         for index in range(0, len(channels) or 1, NAMES_PER_COMMAND):
-            replaces = not self._is_known and not index
+            replaces = self.reported is not Reported.ALL and not index
             counts = [
                 each
                 for name in channels[index : index + NAMES_PER_COMMAND]
@@ -154,6 +163,6 @@ class Presence:
             ]
             arguments = [self._process, round(PRESENCE_SECONDS * 1000), int(replaces)]
             was_there = client.run(COUNT, self._keys, [*arguments, *([] if index else figures), *counts])
-            is_known = is_known and bool(was_there or replaces or index)
+            knows_all = knows_all and bool(was_there or replaces or index)
             self._yield_now()
-        return is_known
+        return knows_all

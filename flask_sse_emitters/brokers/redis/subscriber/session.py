@@ -19,7 +19,7 @@ from .clock import RedisClock
 from .connection import SUBSCRIBED, PubSubConnection
 from .liveness import Liveness, Phase
 from .lookups import Lookups
-from .presence import Presence
+from .presence import Presence, Reported
 from .topics import Topic, Topics
 
 log = logging.getLogger("flask_sse_emitters.brokers.redis_ear")
@@ -121,7 +121,7 @@ class Session:
         self._liveness.received(now)
         if self.is_settled:
             self._health.received()
-        elif self._presence.is_reported and not self._lookups.is_pending:
+        elif self._presence.reported is not Reported.NOTHING and not self._lookups.is_pending:
             self._liveness.phase = Phase.SETTLED
             self._health.connected()
 
