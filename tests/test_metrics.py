@@ -249,7 +249,7 @@ def test_draining_and_warnings_are_shown() -> None:
     board = Measured(SSE_BROKER_URL="memory://")
     before = board.scrape()
     assert before["sse_draining"] == 0
-    board.sse._state()._warn("too few files")
+    board.sse._state().warn("too few files")
     drain(board.sse._state().streams)
     after = board.scrape()
     assert (after["sse_draining"], after["sse_warnings"]) == (1, before["sse_warnings"] + 1)

@@ -10,7 +10,7 @@ from flask import Flask, request
 from flask.typing import ResponseReturnValue
 
 from flask_sse_emitters import SSE, Event, SseEmitter, SseEmitters
-from flask_sse_emitters.server.check_headers import AT_ONCE, COMMENTS, PADDING, PROBES
+from flask_sse_emitters.server.check_headers import COMMENTS, MAX_PROBES, PADDING_BYTES, PROBES
 from flask_sse_emitters.streams.emitter import stream_of
 from flask_sse_emitters.testing import decode, open_stream
 
@@ -62,7 +62,7 @@ def test_comments_come_and_then_a_large_one_and_events_are_as_ever(path: str, ch
         assert get(channels, "/stats")["published"] == before["published"]
         post(channels, "/publish/probed" if path.startswith("/events") else "/send", "between")
         body += read_to(client, b"data: between\n\n")
-        while b"check %d\n: " % COMMENTS not in body or len(body) < PADDING:
+        while b"check %d\n: " % COMMENTS not in body or len(body) < PADDING_BYTES:
             body += client.read_some()
         seen = read_to(other, b"data: between\n\n")
     assert b"check" not in seen
@@ -124,12 +124,12 @@ def test_some_streams_at_a_time_have_comments_and_others_later(scheduler: Manual
 
     until(lambda: PROBES._count == 0, "other tests to end")
     with ExitStack() as stack:
-        assert [comments(stack) for _ in range(AT_ONCE + 1)] == [COMMENTS] * AT_ONCE + [0]
+        assert [comments(stack) for _ in range(MAX_PROBES + 1)] == [COMMENTS] * MAX_PROBES + [0]
         scheduler.pass_time(10)
         assert comments(stack) == COMMENTS
         emitters.complete()
         scheduler.pass_time(10)
-        assert [comments(stack) for _ in range(AT_ONCE)] == [COMMENTS] * AT_ONCE, "those that ended count no more"
+        assert [comments(stack) for _ in range(MAX_PROBES)] == [COMMENTS] * MAX_PROBES, "those that ended count no more"
     scheduler.pass_time(10)
 
 
@@ -155,7 +155,7 @@ def test_no_event_gives_way_to_a_comment(overflow: str, scheduler: ManualSchedul
 
 
 def test_where_little_may_be_pending_there_is_no_large_comment(scheduler: ManualScheduler) -> None:
-    app, emitters = make_app(scheduler, max_pending_bytes=PADDING)
+    app, emitters = make_app(scheduler, max_pending_bytes=PADDING_BYTES)
     with open_stream(app.test_client(), "/connect", headers=COMMENTS_WANTED) as stream:
         body = b""
         for _ in range(COMMENTS):

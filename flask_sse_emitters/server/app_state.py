@@ -1,4 +1,4 @@
-"""What belongs to one app: its settings, streams and channels, and what it is warned of."""
+"""The state of one app: its settings, streams and channels, and its warnings."""
 
 from __future__ import annotations
 
@@ -27,16 +27,17 @@ from ..runtime.scheduler import SCHEDULER
 from ..streams.emitter import SseEmitter
 from ..streams.registry.limits import OTHER_FILES, file_limit
 from ..streams.registry.open_streams import StreamRegistry
-from .response import respond, streaming
+from .response import make_streaming_class, respond
 from .worker import thread_count, watch_worker, worker_count
 
 log = logging.getLogger("flask_sse_emitters.state")
 
 
 class State:
-    """What belongs to one app.
+    """The settings, streams and channels of one app: ``app.extensions["sse_emitters"]``. Any thread may call.
 
-    :param hints: at its config, to be warned of.
+    :param options: of its channels, by name.
+    :param hints: warnings about its config.
     """
 
     def __init__(
@@ -47,35 +48,32 @@ class State:
         rules: Rules,
         hints: Iterable[str] = (),
     ) -> None:
+        self.app = app
         self.settings = settings
         self.streams = StreamRegistry(settings, app=app)
-        ask = partial(recheck, app, rules)
         self.channels = Channels(_make_broker(settings), settings, options, self.streams, app)
-        self.revocations = Revocations(self.channels.broker, self.streams, self.channels.members, ask)
+        broker = self.channels.broker
+        self.revocations = Revocations(broker, self.streams, self.channels.members, partial(recheck, app, rules))
         self.channels.before_subscribing = self.revocations.listen
-        self.channels.broker.changed = self._broker_changed
-        self.channels.broker.about = self._about
-        self.streams.at_exit = self.channels.broker.close
+        broker.changed = _BrokerSignals(app, broker).broker_changed
+        broker.about = self._about
+        self.streams.at_exit = broker.close
         self.warnings: list[str] = []
-        self._lifetime_warned = False
-        self.app = app
+        self._is_warned_of_lifetime = False
         self._reset()
         reset_after_fork(self._reset)
         self._response_class = app.response_class
-        self._streaming_class = streaming(app.response_class)
+        self._streaming_class = make_streaming_class(app.response_class)
         for hint in hints:
-            self._warn(hint)
+            self.warn(hint)
         self._check_workers(worker_count())
 
     def _reset(self) -> None:
-        self._has_begun = False
+        self._has_begun = False  # it has had a stream
         self._since = time.time()
-        self._lock = native_lock()
-        self._changes = 0  # of the broker's state
-        self._told = "ok"  # of it
-        self._telling = False  # somebody tells of it: one at a time, so that the last one told is the last one
 
     def respond(self, emitter: SseEmitter, status: int | str, headers: Any) -> Response:
+        """Return the response to the current request that carries the emitter's stream: see :func:`.respond`."""
         if not self._has_begun:
             self._has_begun = True
             self._check_files()
@@ -83,24 +81,42 @@ class State:
             self._check_threads(thread_count())
             watch_worker()
         if self.settings.max_clients_per_address is not None and not request.remote_addr:
-            self._warn(
+            self.warn(
                 "SSE_MAX_CLIENTS_PER_ADDRESS is set, but requests come without an address: behind a proxy that speaks "
                 "through a unix socket, put werkzeug.middleware.proxy_fix.ProxyFix around app.wsgi_app"
             )
-        if self._response_class is not self.app.response_class:  # set since
+        if self._response_class is not self.app.response_class:  # the app has another one by now
             self._response_class = self.app.response_class
-            self._streaming_class = streaming(self._response_class)
+            self._streaming_class = make_streaming_class(self._response_class)
         return respond(emitter, self._streaming_class, self.settings, self.streams, status, headers)
 
     def check_lifetime(self, timeout: Any) -> None:
-        """Warn of the first emitter's lifetime that is probably meant to be milliseconds. From any thread."""
-        if not self._lifetime_warned and (hint := lifetime_hint("timeout", timeout)):
-            self._lifetime_warned = True
-            self._warn(hint)
+        """Warn of the first emitter's lifetime that is probably meant to be milliseconds."""
+        if not self._is_warned_of_lifetime and (hint := lifetime_hint("timeout", timeout)):
+            self._is_warned_of_lifetime = True
+            self.warn(hint)
+
+    def warn(self, text: str) -> None:
+        """Log a warning, and keep it for :meth:`stats`. Idempotent for the same text."""
+        if text not in self.warnings:
+            self.warnings.append(text)
+            log.warning(text)
 
     def stats(self) -> dict[str, Any]:
-        """See :meth:`.SSE.stats`."""
+        """Return the figures of this process: see :meth:`.SSE.stats`."""
         return {**self._figures(), **self.channels.counts()}
+
+    def processes(self) -> list[dict[str, Any]]:
+        """Return the figures of all processes: see :meth:`.SSE.processes`. May wait for the broker."""
+        others = self.channels.broker.processes()
+        if not self._has_begun:
+            return others
+        return [{**self.stats(), "id": self.channels.broker.process, "age": 0.0}, *others]
+
+    def revoke(self, revocation: Revocation) -> None:
+        """End streams, here and in all other processes: see :meth:`.Revocations.revoke`."""
+        self.channels.check_open()
+        self.revocations.revoke(revocation)
 
     def _figures(self) -> dict[str, Any]:
         streams, channels = self.streams, self.channels
@@ -122,53 +138,16 @@ class State:
             "warnings": list(self.warnings),
         }
 
-    def revoke(self, revocation: Revocation) -> None:
-        """End streams, here and in all other processes: see :meth:`.Revocations.revoke`."""
-        self.channels.check_open()
-        self.revocations.revoke(revocation)
-
-    def processes(self) -> list[dict[str, Any]]:
-        """See :meth:`.SSE.processes`."""
-        others = self.channels.broker.processes()
-        if not self._has_begun:
-            return others
-        return [{**self.stats(), "id": self.channels.broker.process, "age": 0.0}, *others]
-
     def _about(self) -> dict[str, Any] | None:
-        """What other processes are told of this one; their channels they know."""
+        """Return the figures that other processes get of this one; its channels they know from the broker."""
         if not self._has_begun:
             return None
         return {name: value for name, value in self._figures().items() if name != "slow"}
 
-    def _broker_changed(self) -> None:
-        if not signals.broker_changed.receivers:
-            return
-        with self._lock:
-            self._changes += 1
-            begins, self._telling = not self._telling, True
-        if begins:
-            SCHEDULER.run(self._tell_of_broker)
-
-    def _tell_of_broker(self) -> None:
-        seen = 0
-        while self._has_news(seen):
-            seen = self._changes
-            status = self.channels.broker.status()
-            state = status["state"]
-            if state != self._told:
-                self._told = state
-                with self.app.app_context():
-                    signals.send(signals.broker_changed, self.app, state=state, error=status.get("error"))
-
-    def _has_news(self, seen: int) -> bool:
-        with self._lock:
-            self._telling = seen != self._changes
-            return self._telling
-
     def _check_files(self) -> None:
         wanted, room = self.settings.max_clients, self.streams.max_clients
         if room < wanted:
-            self._warn(
+            self.warn(
                 f"SSE_MAX_CLIENTS={wanted}, but this process may open {file_limit()} files, of which each client takes "
                 f"one, and {OTHER_FILES} are kept for others: it takes {room} clients. Raise the limit to "
                 f"{wanted + OTHER_FILES} (ulimit -n, or LimitNOFILE= in systemd), or lower SSE_MAX_CLIENTS"
@@ -176,7 +155,7 @@ class State:
 
     def _check_workers(self, count: int) -> None:
         if count > 1 and not self.channels.broker.is_shared:
-            self._warn(
+            self.warn(
                 f"SSE_BROKER_URL={self.settings.broker_url!r} reaches the clients of one process, and this server runs "
                 "several: events published in one would miss the others' clients. Set SSE_BROKER_URL to a broker that "
                 "reaches them all, such as redis://localhost:6379/0, or run one worker"
@@ -184,22 +163,60 @@ class State:
 
     def _check_threads(self, count: int | None) -> None:
         if count is not None and self.streams.max_clients >= count:
-            self._warn(
+            self.warn(
                 f"SSE_MAX_CLIENTS={self.settings.max_clients}, but this gthread worker has {count} threads, and each "
                 f"stream holds one: {count} streams leave none for any other request, which then waits until one ends. "
                 "Raise --threads above SSE_MAX_CLIENTS, or lower SSE_MAX_CLIENTS below --threads, or use "
                 "--worker-class gevent"
             )
 
-    def _warn(self, text: str) -> None:
-        if text not in self.warnings:
-            self.warnings.append(text)
-            log.warning(text)
+
+class _BrokerSignals:
+    """Sends :data:`.signals.broker_changed`, one at a time, so that the last one sent has the present state."""
+
+    def __init__(self, app: Flask, broker: Broker) -> None:
+        self._app = app
+        self._broker = broker
+        self._reset()
+        reset_after_fork(self._reset)
+
+    def _reset(self) -> None:
+        self._lock = native_lock()
+        self._changes = 0  # of the broker's state, so far
+        self._sent = "ok"  # the state that was last sent
+        self._is_sending = False
+
+    def broker_changed(self) -> None:
+        """Send the broker's state in the background. From any thread; never blocks."""
+        if not signals.broker_changed.receivers:
+            return
+        with self._lock:
+            self._changes += 1
+            begins, self._is_sending = not self._is_sending, True
+        if begins:
+            SCHEDULER.run(self._send)
+
+    def _send(self) -> None:
+        seen = 0
+        while self._claim_change(seen):
+            seen = self._changes
+            status = self._broker.status()
+            state = status["state"]
+            if state != self._sent:
+                self._sent = state
+                with self._app.app_context():
+                    signals.send(signals.broker_changed, self._app, state=state, error=status.get("error"))
+
+    def _claim_change(self, seen: int) -> bool:
+        """Return whether there is a change that was not seen; else sending ends with this."""
+        with self._lock:
+            self._is_sending = seen != self._changes
+            return self._is_sending
 
 
 @cache
 def _version() -> str:
-    """This package's version; "unknown" where it is not installed."""
+    """Return the version of this package; "unknown" where it is not installed."""
     try:
         return metadata.version("flask-sse-emitters")
     except metadata.PackageNotFoundError:

@@ -1,11 +1,10 @@
-"""What a deployed stream tells ``flask sse check`` of the way to it: how the proxy speaks, and whether it passes on at
-once what it gets.
+"""Measurements of the way to a deployed stream for ``flask sse check``: how the proxy asks, and whether it buffers.
 
-A request asks for that in ``Sse-Check: NONCE``. The answer has a header of this name, with the same nonce: another one
-shows that a cache answered. After ``NONCE; comments`` small comments are written at known times, and then a large one,
-which pushes out of a proxy's buffers what it holds back.
+A request asks for them with ``Sse-Check: NONCE``. The response has a header of this name with the same nonce; another
+nonce shows that a cache has answered. After ``NONCE; comments``, small comments are written at known times, and then a
+large one, which pushes out what a proxy still buffers.
 
-Nothing is told of the app's data, nor of its clients.
+Nothing about the app's data or its clients is revealed.
 """
 
 from __future__ import annotations
@@ -26,42 +25,42 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
     from werkzeug.datastructures import Headers
 
-#: In the environ, and on the wire.
-KEY, HEADER = "HTTP_SSE_CHECK", "Sse-Check"
+#: The header's name, and its key in the environ.
+HEADER, ENVIRON_KEY = "Sse-Check", "HTTP_SSE_CHECK"
 
-#: Every so many seconds a comment is written, so many times.
-SECONDS, COMMENTS = 0.5, 6
+#: A comment is written at this interval, so many times.
+INTERVAL_SECONDS, COMMENTS = 0.5, 6
 
-#: Bytes that follow: more than nginx buffers of a response, and too random to be compressed to less than that.
-PADDING = 65_536
+#: The length of the last comment: more than nginx buffers of a response, and too random to compress to less.
+PADDING_BYTES = 65_536
 
-#: So many streams of a process have comments at a time; others have the header alone.
-AT_ONCE = 4
+#: So many streams of a process get comments at a time; others get the header alone.
+MAX_PROBES = 4
 
 _ASKED = re.compile(r"([A-Za-z0-9]{8,64})(; *comments)?", re.ASCII)
 
 _CONNECTION = ("close", "keep-alive", "upgrade")
 
 
-def answer(emitter: SseEmitter, environ: WSGIEnvironment, headers: Headers) -> None:
-    """Say in the headers of a stream's response what this request looks like here; and have its comments written."""
-    asked = _ASKED.fullmatch(environ[KEY])
+def add_check_header(emitter: SseEmitter, environ: WSGIEnvironment, headers: Headers) -> None:
+    """Add a header that describes the request as it arrived here, and begin to write comments, if it asks for them."""
+    asked = _ASKED.fullmatch(environ[ENVIRON_KEY])
     if asked is None:
         return
     comments = COMMENTS if asked[2] and environ["REQUEST_METHOD"] == "GET" and PROBES.begin(emitter) else 0
-    said = {
+    values = {
         "protocol": "HTTP/1.0" if environ.get("SERVER_PROTOCOL") == "HTTP/1.0" else "HTTP/1.1",
         "connection": _connection(environ.get("HTTP_CONNECTION", "")),
         "last-event-id": "yes" if environ.get("HTTP_LAST_EVENT_ID") else "no",
         "heartbeat": f"{stream_of(emitter).settings.heartbeat:g}",
         "comments": str(comments),
-        "every": f"{SECONDS:g}",
+        "every": f"{INTERVAL_SECONDS:g}",
     }
-    headers[HEADER] = "; ".join([asked[1], *(f"{name}={value}" for name, value in said.items())])
+    headers[HEADER] = "; ".join([asked[1], *(f"{name}={value}" for name, value in values.items())])
 
 
 class Probes:
-    """The streams that have comments written now. Any thread may call."""
+    """Writes the comments of streams that are being checked. Any thread may call."""
 
     def __init__(self) -> None:
         self._reset()
@@ -72,9 +71,9 @@ class Probes:
         self._count = 0
 
     def begin(self, emitter: SseEmitter) -> bool:
-        """Have comments written from now on; False where that is done for too many streams."""
+        """Begin to write comments to the stream. Return False where too many others get comments now. Never blocks."""
         with self._lock:
-            if self._count >= AT_ONCE:
+            if self._count >= MAX_PROBES:
                 return False
             self._count += 1
         self._write_later(emitter, 1)
@@ -82,34 +81,34 @@ class Probes:
 
     def _write_later(self, emitter: SseEmitter, number: int) -> None:
         scheduler = stream_of(emitter).scheduler
-        scheduler.call_at(scheduler.clock() + SECONDS, partial(self._write, emitter, number))
+        scheduler.call_at(scheduler.clock() + INTERVAL_SECONDS, partial(self._write, emitter, number))
 
     def _write(self, emitter: SseEmitter, number: int) -> None:
-        last = number == COMMENTS
-        goes_on = False
+        is_last = number == COMMENTS
+        continues = False
         try:
             if emitter.is_open:
-                _remark(emitter, f"check {number}", padded=last)
-            goes_on = not last and emitter.is_open
+                _send_comment(emitter, f"check {number}", is_padded=is_last)
+            continues = not is_last and emitter.is_open
         finally:
-            if not goes_on:
+            if not continues:
                 with self._lock:
                     self._count -= 1
-        if goes_on:
+        if continues:
             self._write_later(emitter, number + 1)
 
 
 PROBES = Probes()
 
 
-def _remark(emitter: SseEmitter, text: str, *, padded: bool) -> None:
-    """Write a comment, unless there is something better to write."""
+def _send_comment(emitter: SseEmitter, text: str, *, is_padded: bool) -> None:
+    """Send a comment, unless the stream has other bytes to write."""
     stream = stream_of(emitter)
     settings = stream.settings
     if stream.outgoing.state is not WriterState.IDLE:
         return
-    if padded and min(settings.max_pending_bytes, settings.max_event_bytes) >= 2 * PADDING:
-        text += "\n" + b64encode(CHANCE.randbytes(PADDING // 4 * 3)).decode()
+    if is_padded and min(settings.max_pending_bytes, settings.max_event_bytes) >= 2 * PADDING_BYTES:
+        text += "\n" + b64encode(CHANCE.randbytes(PADDING_BYTES // 4 * 3)).decode()
     emitter.try_send(Event(comment=text))
 
 

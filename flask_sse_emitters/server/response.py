@@ -1,7 +1,7 @@
-"""An emitter as a Flask response: its headers and its body.
+"""The Flask response that carries an emitter's stream: its headers, its body, and how a view returns it.
 
-The request ends before its stream begins, and gives back its database session and whatever else it holds: nothing here
-keeps a context.
+The request ends before its stream begins, and releases its database session and all other resources: nothing here keeps
+a context.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ from ..streams.registry.draining import drain_at_exit
 from ..streams.registry.open_streams import StreamRegistry
 from ..wire.event import Event
 from ..writers.response_body import TEST_HOOK, ClosingBody, ResponseBody
-from . import check_headers as probe
+from .check_headers import ENVIRON_KEY, add_check_header
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
-#: Of every stream, beside its type.
+#: The headers of every stream, beside its Content-Type.
 HEADERS = {
     "Cache-Control": "no-cache, no-transform",
-    "X-Accel-Buffering": "no",  # has nginx pass on at once what it gets
+    "X-Accel-Buffering": "no",  # keeps nginx from buffering
 }
 
-# gevent's pywsgi takes this from an application, closes the connection after the response, and passes the header on.
+# gevent's pywsgi accepts this header of an application: it closes the connection after the response, and passes it on.
 _PYWSGI_HEADERS = {**HEADERS, "Connection": "close"}
 
-# Servers that answer one request at a time, by what only they put in the environ.
+# What to change on servers that handle one request at a time, by the key that only they put into the environ.
 _BLOCKING = {
     "gunicorn.socket": "start gunicorn with --worker-class gevent (or gthread, and one of --threads for each client)",
     "werkzeug.socket": "run Werkzeug's server with threaded=True",
 }
 
-# Old browsers show a polyfill nothing of a response before 2 kB are there; these query parameters ask for them.
-_PADDING_WANTED = ("padding", "evs_preamble")
+# Old browsers show a polyfill no byte of a response before it has 2 kB; these query parameters ask for padding.
+_PADDING_PARAMETERS = ("padding", "evs_preamble")
 _PADDING = b":" + b" " * 2048 + b"\n"
 
 
@@ -53,10 +53,12 @@ def respond(
     status: int | str,
     headers: Any,
 ) -> Response:
-    """Make the response to the current request, with the emitter's stream for its body.
+    """Return the response to the current request, with the emitter's stream as its body. Never blocks.
 
-    :param response_class: made by :func:`streaming`.
-    :param registry: of the app's streams.
+    :param response_class: made by :func:`make_streaming_class`.
+    :param registry: the open streams of the app.
+    :raises SseError: where another response carries the emitter.
+    :raises UnsupportedWorker: where the server handles one request at a time.
     """
     environ = request.environ
     _refuse_blocking(environ)
@@ -67,22 +69,22 @@ def respond(
         stream.last_event_id = last_event_id()
     retry = registry.admit(emitter, request.remote_addr)
     preamble = Event(retry=retry, comment="stream open" if emitter.is_open else None).encode()
-    if any(name in query() for name in _PADDING_WANTED):
+    if any(name in query() for name in _PADDING_PARAMETERS):
         preamble = _PADDING + preamble
     body = ResponseBody(stream, preamble, environ, settings.handoff)
     environ.get(TEST_HOOK, []).append(body)
-    own = _PYWSGI_HEADERS if "gunicorn.sock" in environ else HEADERS
-    response = response_class(body, status, own, content_type="text/event-stream", direct_passthrough=True)
+    base = _PYWSGI_HEADERS if "gunicorn.sock" in environ else HEADERS
+    response = response_class(body, status, base, content_type="text/event-stream", direct_passthrough=True)
     Response.call_on_close(response, body.close)  # also where the app puts another body in its place
     response.headers.update(headers or {})
     origins.allow_origin(response.headers, settings)
-    if probe.KEY in environ:
-        probe.answer(emitter, environ, response.headers)
+    if ENVIRON_KEY in environ:
+        add_check_header(emitter, environ, response.headers)
     return response
 
 
-def streaming(response_class: type[Response]) -> type[Response]:
-    """Make of the app's own class of responses one that can carry a stream."""
+def make_streaming_class(response_class: type[Response]) -> type[Response]:
+    """Return a subclass of the app's response class that can carry a stream."""
     return type(response_class.__name__, (_StreamingResponse, response_class), {})
 
 

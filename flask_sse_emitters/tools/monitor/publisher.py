@@ -17,7 +17,7 @@ from ...runtime.fork import reset_after_fork
 from ...runtime.locks import native_lock
 from ...runtime.scheduler import FIGURES, SCHEDULER, Scheduler
 from ...server.app_state import State
-from ...server.response import respond, streaming
+from ...server.response import make_streaming_class, respond
 from ...server.worker import watch_worker
 from ...streams.emitter import SseEmitter, stream_of
 from ...streams.registry.draining import drain
@@ -60,7 +60,7 @@ class MonitorPublisher:
         )
         self.streams = StreamRegistry(self._settings, scheduler)
         self.monitors = MonitorClients()
-        self._response_class = streaming(state.app.response_class)
+        self._response_class = make_streaming_class(state.app.response_class)
         self._reset()
         reset_after_fork(self._reset)
 
