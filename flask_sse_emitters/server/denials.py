@@ -1,4 +1,4 @@
-"""What is said to a client that gets no stream: plain text, and no more than it may know."""
+"""Responses to clients that get no stream: plain text that tells no more than the client may know."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from ..errors import AccessDenied, Denial
 log = logging.getLogger("flask_sse_emitters.answers")
 
 
-def plain(text: str, status: int, **headers: str) -> Response:
+def plain_response(text: str, status: int, **headers: str) -> Response:
+    """Return a response of one line of plain text, which nothing caches."""
     return Response(
         f"{text}\n",
         status,
@@ -24,9 +25,9 @@ def plain(text: str, status: int, **headers: str) -> Response:
 
 
 def deny(error: AccessDenied) -> Response:
-    """A 401 or a 403, which says why in debug mode alone."""
+    """Return a 401 or a 403, which tells the reason in debug mode only."""
     status, text = (403, "Forbidden") if error.challenge is None else (401, "Unauthorized")
-    response = plain(str(error) if current_app.debug else text, status)
+    response = plain_response(str(error) if current_app.debug else text, status)
     if error.challenge is not None:
         response.headers["WWW-Authenticate"] = error.challenge
     origins.allow_origin(response.headers, current_app.extensions[EXTENSION].settings)
@@ -34,14 +35,14 @@ def deny(error: AccessDenied) -> Response:
 
 
 def handle_denials(app: Flask) -> None:
-    """Have the app answer so. Flask prefers one of the app's own for :class:`AccessDenied`, whenever that is added."""
+    """Have the app answer denials with :func:`deny`. Flask prefers a handler of the app for :class:`AccessDenied`."""
     app.register_error_handler(Denial, deny)
 
 
 def answer_denied(error: AccessDenied) -> Any:
-    """Answer as the app does, whatever a blueprint around that of the channels does with its errors.
+    """Answer a denial with the app's handler, whatever handlers a blueprint around that of the channels has.
 
-    Flask has no public way to find a handler of the app alone, so this reads where they are, and changes nothing there.
+    Flask has no public way to find a handler of the app alone, so this reads its table of handlers.
     """
     log.debug("%s %r is denied: %s", request.method, request.path, error)
     current_app.extensions[EXTENSION].streams.note_denied()

@@ -14,60 +14,40 @@ from ..config.settings import Settings
 from ..errors import AccessDenied, InvalidChannel
 from ..streams.emitter import stream_of
 from .app_state import State
-from .denials import answer_denied, plain
+from .denials import answer_denied, plain_response
 from .publish_endpoint import Refused, answer_refused, publish_request
 from .response import HEADERS
 
-#: The header that tells the browser module who reads: a tag for each channel that was asked for, in order.
-READER = "SSE-Reader"
+#: Tells the browser module who reads: a tag for each requested channel, in order.
+READER_HEADER = "SSE-Reader"
 
 _METHODS = ["GET", "OPTIONS", "POST"]
 
 
 def make_blueprint(state: Callable[[], State], rules: Rules) -> Blueprint:
-    """``GET <prefix>?channel=a&channel=b`` and ``GET <prefix>/<channel>``; with a rule, ``POST <prefix>/<channel>``.
+    """Make the blueprint of the endpoints of channels.
 
-    ``HEAD`` asks the rule as ``GET`` does, and opens no stream. Both say in ``SSE-Reader`` who reads, for the browser
-    module.
+    ``GET <prefix>?channel=a&channel=b`` and ``GET <prefix>/<channel>`` are streams; ``POST <prefix>/<channel>``
+    publishes, where there is a rule for that. ``HEAD`` asks the rule as ``GET`` does, and opens no stream. ``GET`` and
+    ``HEAD`` name the reader in ``SSE-Reader``, for the browser module.
 
-    Beside them ``GET <prefix>/static/sse-emitters.js``, the browser module, of which no rule is asked: a channel whose
-    name begins with ``static/`` is read by ``?channel=`` alone.
+    ``GET <prefix>/static/sse-emitters.js`` is that module; no rule is asked for it. A channel whose name begins with
+    ``static/`` can only be read with ``?channel=``.
 
-    :param state: of the app that is at hand.
+    :param state: returns that of the current app.
     """
     blueprint = Blueprint(
         "sse_emitters", __name__, url_prefix="/events", static_folder="static", static_url_path="/static"
     )
 
     def endpoint(channel: str | None = None) -> Response:
-        publishes = channel is not None and rules.publisher is not None
-        if request.method == "OPTIONS":
-            return _options(state().settings, publishes)
-        if request.method == "POST" and not publishes:
-            text = "POST /<channel> needs a rule: @sse.publisher" if current_app.debug else "Method Not Allowed"
-            return plain(text, 405, Allow=_allowed(publishes))
-        try:
-            request.args  # noqa: B018 - Werkzeug reads it now
-        except UnicodeDecodeError:
-            return plain("The query is not UTF-8", 400)
-        origins.check_origin(state().settings, is_read=request.method != "POST")
-        if request.method == "POST":
-            assert channel is not None
-            publisher = rules.admit_publisher(check_name(channel))
-            return publish_request(channel, state().channels, state().settings.max_event_bytes, publisher)
-        return _stream(_names_asked(channel), state(), rules)
+        return _answer(channel, state(), rules)
 
-    def allow_origin(response: Response) -> Response:
-        origins.allow_origin(response.headers, state().settings)
-        if READER in response.headers and "Access-Control-Allow-Origin" in response.headers:
-            response.headers.add("Access-Control-Expose-Headers", READER)
-        return response
+    def add_headers(response: Response) -> Response:
+        return _add_cors_headers(response, state().settings)
 
-    def refuse_name(error: InvalidChannel) -> Response:
-        return plain(str(error), 400)
-
-    blueprint.after_request(allow_origin)
-    blueprint.register_error_handler(InvalidChannel, refuse_name)
+    blueprint.after_request(add_headers)
+    blueprint.register_error_handler(InvalidChannel, _answer_invalid_channel)
     blueprint.register_error_handler(Refused, answer_refused)
     blueprint.register_error_handler(AccessDenied, answer_denied)  # before those of a blueprint around this one
     for rule, name, options in (("/", "streams", {"strict_slashes": False}), ("/<path:channel>", "stream", {})):
@@ -77,27 +57,46 @@ def make_blueprint(state: Callable[[], State], rules: Rules) -> Blueprint:
     return blueprint
 
 
-def _stream(asked: list[str], state: State, rules: Rules) -> Response:
+def _answer(channel: str | None, state: State, rules: Rules) -> Response:
+    accepts_events = channel is not None and rules.publisher is not None
+    if request.method == "OPTIONS":
+        return _answer_options(state.settings, accepts_events)
+    if request.method == "POST" and not accepts_events:
+        text = "POST /<channel> needs a rule: @sse.publisher" if current_app.debug else "Method Not Allowed"
+        return plain_response(text, 405, Allow=_allowed_methods(accepts_events))
+    try:
+        request.args  # noqa: B018 - Werkzeug decodes it now
+    except UnicodeDecodeError:
+        return plain_response("The query is not UTF-8", 400)
+    origins.check_origin(state.settings, is_read=request.method != "POST")
+    if request.method == "POST":
+        assert channel is not None
+        publisher = rules.admit_publisher(check_name(channel))
+        return publish_request(channel, state.channels, state.settings.max_event_bytes, publisher)
+    return _answer_stream(_requested_channels(channel), state, rules)
+
+
+def _answer_stream(asked: list[str], state: State, rules: Rules) -> Response:
     with state.revocations.pending_request() as end_if_revoked:
         admission = rules.admit_reader(asked)
         secrets = current_app.secret_key, current_app.config.get("SECRET_KEY_FALLBACKS")
         tags = " ".join(tag_reader(identity, *secrets) for identity in admission.identities)
         if request.method == "HEAD":
-            return _head(tags)
+            return _answer_head(tags)
         emitter = state.channels.subscribe(admission.channels, reader=admission.reader, seconds=admission.seconds)
-        response = emitter.response(headers={READER: tags})
+        response = emitter.response(headers={READER_HEADER: tags})
         end_if_revoked(stream_of(emitter))
     return response
 
 
-def _head(tags: str) -> Response:
-    """Answer as to a GET, without a stream: so tabs ask who reads before they share a connection."""
-    response = Response(headers={**HEADERS, READER: tags}, content_type="text/event-stream")
+def _answer_head(tags: str) -> Response:
+    """Answer as to a GET, without a stream: so browser tabs learn who reads before they share a connection."""
+    response = Response(headers={**HEADERS, READER_HEADER: tags}, content_type="text/event-stream")
     response.automatically_set_content_length = False
     return response
 
 
-def _names_asked(channel: str | None) -> list[str]:
+def _requested_channels(channel: str | None) -> list[str]:
     asked = request.args.getlist("channel")
     names = list(dict.fromkeys(asked if channel is None else [channel, *asked]))
     if not names:
@@ -110,13 +109,24 @@ def _names_asked(channel: str | None) -> list[str]:
     return names
 
 
-def _options(settings: Settings, publishes: bool) -> Response:
-    allowed = _allowed(publishes)
+def _answer_options(settings: Settings, accepts_events: bool) -> Response:
+    allowed = _allowed_methods(accepts_events)
     if not origins.is_preflight():
         return Response(status=200, headers={"Allow": allowed})
     origins.check_origin(settings)
     return Response(status=204, headers=origins.preflight_headers(allowed))
 
 
-def _allowed(publishes: bool) -> str:
-    return "GET, HEAD, OPTIONS, POST" if publishes else "GET, HEAD, OPTIONS"
+def _answer_invalid_channel(error: InvalidChannel) -> Response:
+    return plain_response(str(error), 400)
+
+
+def _allowed_methods(accepts_events: bool) -> str:
+    return "GET, HEAD, OPTIONS, POST" if accepts_events else "GET, HEAD, OPTIONS"
+
+
+def _add_cors_headers(response: Response, settings: Settings) -> Response:
+    origins.allow_origin(response.headers, settings)
+    if READER_HEADER in response.headers and "Access-Control-Allow-Origin" in response.headers:
+        response.headers.add("Access-Control-Expose-Headers", READER_HEADER)
+    return response

@@ -12,8 +12,8 @@ from flask import Blueprint, Response, current_app, jsonify, redirect, request, 
 from ...channels.channel import Channel, name_for_operator
 from ...errors import AccessDenied, BrokerUnavailable, InvalidChannel
 from ...server.app_state import State
-from ...server.denials import deny, plain
-from ...server.publish_endpoint import Refused, parse_json, publish, read_body, read_json
+from ...server.denials import deny, plain_response
+from ...server.publish_endpoint import Refused, parse_json, publish_posted, read_body, read_json
 from .access import MonitorAccess
 from .publisher import MonitorPublisher
 
@@ -66,7 +66,7 @@ def make_monitor(state: Callable[[], State], access: MonitorAccess) -> Blueprint
     blueprint.after_request(_add_headers)
     blueprint.register_error_handler(AccessDenied, deny)
     blueprint.register_error_handler(Refused, _answer_refused)
-    blueprint.register_error_handler(InvalidChannel, lambda error: plain(str(error), 400))
+    blueprint.register_error_handler(InvalidChannel, lambda error: plain_response(str(error), 400))
     return blueprint
 
 
@@ -95,7 +95,7 @@ def _publish(state: State) -> Response:
     except InvalidChannel as error:
         raise Refused(400, str(error)) from error
     data = read_json(form["text"]) if form.get("is_json") else form["text"]
-    event_id = publish(state.channels, channel, data, form["event"] or None)
+    event_id = publish_posted(state.channels, channel, data, form["event"] or None)
     response = jsonify(id=event_id, clients=_count_clients(state, channel))
     response.status_code = 201
     return response
