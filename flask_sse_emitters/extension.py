@@ -12,7 +12,9 @@ from flask import Blueprint, Flask, Response, current_app, has_app_context
 from .access.revocation import Revocation
 from .access.rules import Rule, Rules
 from .broadcast.emitters import SseEmitters
-from .channels.channel import UNSAID, Channel, Channels, Options, check_name, private_name
+from .channels.channel import UNSET, Channel
+from .channels.names import check_name, private_name
+from .channels.registry import ChannelOptions, Channels
 from .config.context import EXTENSION, register_state, take_made_in_request
 from .config.hints import config_hints
 from .config.settings import Settings, checked, read_config
@@ -88,7 +90,7 @@ class SSE:
 
     def __init__(self, app: Flask | None = None) -> None:
         self._states: list[State] = []
-        self._options: dict[str, Options] = {}
+        self._options: dict[str, ChannelOptions] = {}
         self._rules = Rules(self._options)
         self._monitor_access = MonitorAccess()
         if app is not None:
@@ -134,7 +136,7 @@ class SSE:
     ) -> Channel: ...
 
     def channel(
-        self, name: str, *, public: object = UNSAID, history: int | None = None, max_clients: int | None = None
+        self, name: str, *, public: object = UNSET, history: int | None = None, max_clients: int | None = None
     ) -> Channel:
         """A channel, which needs no other beginning than its name. What is said of it here holds for good.
 
@@ -147,17 +149,17 @@ class SSE:
         :raises ValueError: names the parameter, and what it accepts; or what was said before, which it contradicts.
         """
         name = check_name(name)
-        said: dict[str, Any] = {}
-        if public is not UNSAID:
+        given: dict[str, Any] = {}
+        if public is not UNSET:
             if not isinstance(public, bool):
                 raise TypeError(f"public is True or False, not {public!r}")
-            said["public"] = public
+            given["public"] = public
         if history is not None:
-            said["history"] = checked("history", history)
+            given["history"] = checked("history", history)
         if max_clients is not None:
-            said["max_clients"] = checked("max_clients", max_clients)
-        if said:
-            self._options.setdefault(name, Options()).say(name, said)
+            given["max_clients"] = checked("max_clients", max_clients)
+        if given:
+            self._options.setdefault(name, ChannelOptions()).set(name, given)
         return Channel(name, self._channels)
 
     def publish(

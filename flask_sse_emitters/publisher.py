@@ -6,7 +6,8 @@ from types import TracebackType
 from typing import Any
 
 from .brokers import broker_of
-from .channels.channel import check_key, check_name, frame_to_publish, private_name
+from .channels.names import check_name, private_name
+from .channels.publishing import check_key, encode_for_channel
 from .config.settings import DEFAULTS, Duration, Settings, checked
 from .wire.event import plain_text
 
@@ -90,7 +91,7 @@ class Publisher:
         if self._is_closed:
             raise RuntimeError("this Publisher is closed: publish before that, or make another one")
         key = check_key(key)
-        frame = frame_to_publish(data, event, retry, self._settings)
+        frame = encode_for_channel(data, event, retry, self._settings)
         return self._broker.publish(channel, frame, None, key).id
 
     def close(self) -> None:

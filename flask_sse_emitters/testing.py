@@ -11,7 +11,7 @@ from typing import Any
 from flask.testing import FlaskClient
 
 from .brokers import Start
-from .channels.channel import name_for_operator
+from .channels.names import name_for_operator
 from .errors import BrokerUnavailable
 from .extension import SSE
 from .wire.decoder import EventDecoder, decode

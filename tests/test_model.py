@@ -123,7 +123,7 @@ class Stand(RuleBasedStateMachine):
         self.patch.setattr("flask_sse_emitters.streams.ends.log.exception", lambda *_: None)  # some raise
         self.time = ManualScheduler()
         self.later = Later(self.time)
-        for module in ("broadcast.delivery", "channels.replay", "channels.channel"):
+        for module in ("broadcast.delivery", "channels.replay", "channels.registry"):
             self.patch.setattr(f"flask_sse_emitters.{module}.SCHEDULER", self.later)
         self.main = threading.local()
         self.patch.setattr(

@@ -18,7 +18,7 @@ from flask_sse_emitters.brokers import Broker, Listener, Published, Start
 from flask_sse_emitters.brokers.event_ids import read_ids
 from flask_sse_emitters.brokers.event_log import Bounds, Log
 from flask_sse_emitters.brokers.memory import MemoryBroker
-from flask_sse_emitters.channels.channel import Channels
+from flask_sse_emitters.channels.registry import Channels
 from flask_sse_emitters.channels.replay import Replay
 from flask_sse_emitters.channels.subscription import Feed
 from flask_sse_emitters.runtime.gevent_loop import TIME_SLICE_SECONDS

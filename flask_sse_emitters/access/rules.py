@@ -14,7 +14,8 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 from flask import request
 from werkzeug.exceptions import HTTPException
 
-from ..channels.channel import OWN, Options, private_name
+from ..channels.names import OWN_CHANNEL, private_name
+from ..channels.registry import ChannelOptions
 from ..errors import AccessDenied
 from ..streams.registry.identity import Reader
 from .grants import Grant
@@ -42,7 +43,7 @@ class Rules:
     :param options: of its channels, by name: which are public.
     """
 
-    def __init__(self, options: Mapping[str, Options]) -> None:
+    def __init__(self, options: Mapping[str, ChannelOptions]) -> None:
         self.authorizer: Rule | None = None
         self.publisher: Rule | None = None
         self._accepts_cookies = False  # from publishers that send no Authorization
@@ -80,7 +81,7 @@ class Rules:
         :raises AccessDenied: where it may not read one of them.
         """
         grants = {name: self._ask_authorizer(name) for name in asked if not self._is_public(name)}
-        channels = tuple(_own_channel(grants.get(name)) if name == OWN else name for name in asked)
+        channels = tuple(_own_channel(grants.get(name)) if name == OWN_CHANNEL else name for name in asked)
         by_channel = tuple(grants[name].identity if name in grants else None for name in asked)
         identities = tuple(dict.fromkeys(identity for identity in by_channel if identity is not None))
         copy = copy_request(request.environ) if identities else None  # without one, recheck() finds no stream
@@ -116,7 +117,7 @@ class Rules:
     def _ask_authorizer(self, name: str) -> Grant:
         if self.authorizer is not None:
             return _ask_about(self.authorizer, "authorizer", name)
-        if name == OWN:
+        if name == OWN_CHANNEL:
             advice = "it is each reader's own, which no public=True opens: say who reads, with @sse.authorizer"
         else:
             advice = (
@@ -177,5 +178,7 @@ def _as_grant(answer: Any, called: str, name: str) -> Grant:
 
 def _own_channel(grant: Grant | None) -> str:
     if grant is None or grant.identity is None:
-        raise AccessDenied(f"{OWN!r} is the reader's own channel: have the authorizer return who that is, a str")
+        raise AccessDenied(
+            f"{OWN_CHANNEL!r} is the reader's own channel: have the authorizer return who that is, a str"
+        )
     return private_name(grant.identity)

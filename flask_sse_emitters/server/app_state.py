@@ -18,7 +18,7 @@ from ..access.recheck import recheck
 from ..access.revocation import Revocation, Revocations
 from ..access.rules import Rules
 from ..brokers import Broker, broker_of
-from ..channels.channel import Channels, Options
+from ..channels.registry import ChannelOptions, Channels
 from ..config.hints import lifetime_hint
 from ..config.settings import Settings
 from ..runtime.fork import reset_after_fork
@@ -44,7 +44,7 @@ class State:
         self,
         app: Flask,
         settings: Settings,
-        options: dict[str, Options],
+        options: dict[str, ChannelOptions],
         rules: Rules,
         hints: Iterable[str] = (),
     ) -> None:
@@ -53,7 +53,7 @@ class State:
         self.streams = StreamRegistry(settings, app=app)
         self.channels = Channels(_make_broker(settings), settings, options, self.streams, app)
         broker = self.channels.broker
-        self.revocations = Revocations(broker, self.streams, self.channels.members, partial(recheck, app, rules))
+        self.revocations = Revocations(broker, self.streams, self.channels.streams, partial(recheck, app, rules))
         self.channels.before_subscribing = self.revocations.listen
         broker.changed = _BrokerSignals(app, broker).broker_changed
         broker.about = self._about

@@ -9,7 +9,7 @@ from flask import Blueprint, Response, current_app, request
 from ..access import origins
 from ..access.grants import tag_reader
 from ..access.rules import Rules
-from ..channels.channel import MOST_CHANNELS, OWN, check_name
+from ..channels.names import MAX_CHANNELS, OWN_CHANNEL, check_name
 from ..config.settings import Settings
 from ..errors import AccessDenied, InvalidChannel
 from ..streams.emitter import stream_of
@@ -101,10 +101,10 @@ def _requested_channels(channel: str | None) -> list[str]:
     names = list(dict.fromkeys(asked if channel is None else [channel, *asked]))
     if not names:
         raise InvalidChannel(f"no channel: ask for {request.root_path}{request.path}?channel=NAME")
-    if len(names) > MOST_CHANNELS:
-        raise InvalidChannel(f"{len(names)} channels: one stream carries {MOST_CHANNELS} at most")
+    if len(names) > MAX_CHANNELS:
+        raise InvalidChannel(f"{len(names)} channels: one stream carries {MAX_CHANNELS} at most")
     for name in names:
-        if name != OWN:
+        if name != OWN_CHANNEL:
             check_name(name)
     return names
 

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from flask import Response, jsonify, request
 
-from ..channels.channel import Channels
+from ..channels.registry import Channels
 from ..errors import BrokerUnavailable, InvalidEvent
 from .denials import plain_response
 

@@ -18,7 +18,9 @@ from flask import current_app
 from flask.cli import AppGroup
 
 from ..brokers import Broker
-from ..channels.channel import MOST_CHANNELS, Channel, Channels, name_for_operator
+from ..channels.channel import Channel
+from ..channels.names import MAX_CHANNELS, name_for_operator
+from ..channels.registry import Channels
 from ..config.context import EXTENSION
 from ..config.settings import Settings, checked
 from ..errors import BrokerUnavailable, InvalidChannel, InvalidEvent, SseError
@@ -103,8 +105,8 @@ def listen(context: click.Context, names: tuple[str, ...], last_event_id: str | 
     """
     channels, settings = _shared_channels()
     names = tuple(dict.fromkeys(names))
-    if len(names) > MOST_CHANNELS:
-        raise click.UsageError(f"{len(names)} channels: one stream carries {MOST_CHANNELS} at most")
+    if len(names) > MAX_CHANNELS:
+        raise click.UsageError(f"{len(names)} channels: one stream carries {MAX_CHANNELS} at most")
     try:
         with _show_errors():
             _print_stream(channels, names, last_event_id, settings.publish_seconds)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from ..channels.channel import Channels
+from ..channels.registry import Channels
 from ..errors import BrokerUnavailable
 from ..runtime.waiter import WakeupSocket
 from ..streams.emitter import SseEmitter, stream_of

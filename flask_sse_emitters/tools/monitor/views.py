@@ -9,7 +9,8 @@ from typing import Any
 
 from flask import Blueprint, Response, current_app, jsonify, redirect, request, send_file
 
-from ...channels.channel import Channel, name_for_operator
+from ...channels.channel import Channel
+from ...channels.names import name_for_operator
 from ...errors import AccessDenied, BrokerUnavailable, InvalidChannel
 from ...server.app_state import State
 from ...server.denials import deny, plain_response

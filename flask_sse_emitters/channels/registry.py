@@ -1,0 +1,217 @@
+"""The channels of one app in this process: publishing to them, and subscribing clients."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+from weakref import WeakValueDictionary
+
+from .. import signals
+from ..brokers import Broker
+from ..brokers.event_log import Bounds
+from ..config.settings import CHANCE, Duration, Settings
+from ..errors import BrokerUnavailable
+from ..runtime.fork import reset_after_fork
+from ..runtime.gevent_loop import yield_if_due
+from ..runtime.locks import native_lock
+from ..runtime.scheduler import SCHEDULER
+from ..streams.emitter import SseEmitter, stream_of
+from ..streams.registry.identity import Reader
+from ..streams.registry.limits import Limit
+from ..streams.registry.open_streams import StreamRegistry
+from ..streams.stream import Stream
+from .publishing import check_key, encode_for_channel
+from .replay import Pages, Replay
+from .subscription import Feed
+
+#: ``SSE_TIMEOUT`` varies by this part of it, so that clients who came together do not leave together.
+LIFETIME_SPREAD = 0.1
+
+
+class ChannelOptions:
+    """The options of one channel; None where they are not set."""
+
+    def __init__(self) -> None:
+        self.public: bool | None = None  #: anyone may read it
+        self.history: int | None = None  #: events that are kept, from 0
+        self.max_clients: int | None = None  #: clients in each process, from 1
+
+    def set(self, name: str, given: Mapping[str, Any]) -> None:
+        """Set options of the channel of this name, once and for all.
+
+        :raises ValueError: where one has another value already; then none is set.
+        """
+        for option, value in given.items():
+            before = getattr(self, option)
+            if before is not None and before != value:
+                raise ValueError(
+                    f"{option}={value!r} contradicts sse.channel({name!r}, {option}={before!r}), which came before and "
+                    "holds for good: set it in one place"
+                )
+        for option, value in given.items():
+            setattr(self, option, value)
+
+
+class Channels:
+    """The channels of one app, in this process. Every method may be called from any thread.
+
+    :param options: by the names of channels.
+    :param streams: the open streams of the app.
+    :param app: the sender of signals.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        settings: Settings,
+        options: dict[str, ChannelOptions],
+        streams: StreamRegistry,
+        app: Any = None,
+    ) -> None:
+        self._app = app
+        self.broker = broker
+        #: Called before the process subscribes to a channel.
+        self.before_subscribing: Callable[[], object] = lambda: None
+        self._settings = settings
+        self._options = options
+        self._streams = streams
+        self._is_closed = False
+        self._reset()
+        reset_after_fork(self._reset)
+
+    def _reset(self) -> None:
+        for feed in getattr(self, "_feeds", {}).values():
+            feed._reset()
+        self._lock = native_lock()
+        self.published = 0  #: events, by this process
+        self._confirmed = self._failed = 0  # attempts to publish
+        self._seconds = 0.0  # that the confirmed ones took
+        self._pages = Pages()
+        self._feeds: WeakValueDictionary[str, Feed] = WeakValueDictionary()  # while one has clients, or is in use
+        self._limits: dict[str, Limit] = {}
+
+    def feed(self, name: str) -> Feed:
+        """Return the list of a channel's clients in this process."""
+        feed = self._feeds.get(name)
+        if feed is None:
+            new = Feed(name, self.broker, self._settings, lambda: self.before_subscribing())
+            with self._lock:
+                feed = self._feeds.setdefault(name, new)
+        return feed
+
+    def publish(self, name: str, data: Any, event: str | None, retry: int | None, key: str | None) -> str:
+        """Publish an event, and return its id: see :meth:`.SSE.publish`. May wait for the broker, within limits."""
+        self.check_open()
+        settings = self._settings
+        key = check_key(key)
+        frame = encode_for_channel(data, event, retry, settings)
+        options = self._options.get(name)
+        history = settings.history if options is None or options.history is None else options.history
+        began = time.perf_counter()
+        try:
+            event_id, is_new = self.broker.publish(name, frame, Bounds(history, settings.history_seconds), key)
+        except BrokerUnavailable:
+            with self._lock:
+                self._failed += 1
+            raise
+        seconds = time.perf_counter() - began
+        with self._lock:
+            self.published += is_new
+            self._confirmed += 1
+            self._seconds += seconds
+            feed = self._feeds.get(name)
+        if is_new and signals.event_published.receivers:
+            about = {"channel": name, "id": event_id, "event": frame.name, "size": len(frame.payload)}
+            signals.send(signals.event_published, self._app, seconds=seconds, **about)
+        if feed is None:
+            yield_if_due()
+        else:
+            feed.wait_for_room()
+        return event_id
+
+    def close(self) -> None:
+        """Close the broker for good. Idempotent; may wait a second."""
+        self._is_closed = True
+        self.broker.close()
+
+    def check_open(self) -> None:
+        """Check that :meth:`close` has not been called.
+
+        :raises RuntimeError: where it has.
+        """
+        if self._is_closed:
+            raise RuntimeError("this SSE is closed, and publishes nothing any more: do that before sse.close()")
+
+    def subscribe(
+        self,
+        names: Sequence[str],
+        timeout: Duration | None = None,
+        last_event_id: str | None = None,
+        reader: Reader | None = None,
+        seconds: float | None = None,
+        **given: Any,
+    ) -> SseEmitter:
+        """Open a new client's stream of these channels. Never waits for the broker.
+
+        :param last_event_id: None takes what the current request has.
+        :param reader: whose stream it is, where that is known.
+        :param seconds: after so many it ends in any case.
+        :param given: further arguments of its :class:`.SseEmitter`.
+        """
+        if last_event_id is not None and not isinstance(last_event_id, str):
+            raise TypeError(f"last_event_id is a str, as the client sent it, not {last_event_id!r}")
+        emitter = SseEmitter(timeout, **given)
+        stream = stream_of(emitter)
+        if timeout is None:
+            stream.deadlines.lifetime_part = CHANCE.uniform(1 - LIFETIME_SPREAD, 1 + LIFETIME_SPREAD)
+        if last_event_id is not None:
+            stream.last_event_id = last_event_id
+        if seconds is not None:
+            stream.end_by(SCHEDULER.clock() + seconds)
+        if reader is not None:
+            stream.reader = reader
+            self._streams.enlist(stream)
+        feeds = [self.feed(name) for name in names]
+        limits = tuple(limit for name in names if (limit := self._limit(name)) is not None)
+        if limits:
+            stream.limits = limits
+        Replay(emitter, feeds, emitter.last_event_id, self._pages).begin()
+        return emitter
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Return how many clients each channel that has any has here, and how many events it has had for them."""
+        feeds = sorted((feed.name, len(feed.members), feed.told) for feed in self._every_feed() if len(feed.members))
+        return {
+            "channels": {name: clients for name, clients, _ in feeds},
+            "events": {name: told for name, _, told in feeds},
+        }
+
+    def publish_counts(self) -> dict[str, Any]:
+        """Return how many events this process has published, and how long that took."""
+        with self._lock:
+            publish = {"count": self._confirmed, "seconds": self._seconds, "failed": self._failed}
+            return {"published": self.published, "publish": publish}
+
+    def streams(self, name: str | None) -> Iterator[Stream]:
+        """Iterate over the streams of one channel in this process, or of all channels; one may come more than once."""
+        if name is None:
+            feeds = list(self._every_feed())
+        else:
+            feed = self._feeds.get(name)
+            feeds = [] if feed is None else [feed]
+        for feed in feeds:
+            for member in feed.members:
+                yield member.stream
+
+    def _every_feed(self) -> Iterator[Feed]:
+        with self._lock:
+            references = self._feeds.valuerefs()
+        return (feed for reference in references if (feed := reference()) is not None)
+
+    def _limit(self, name: str) -> Limit | None:
+        options = self._options.get(name)
+        if options is None or options.max_clients is None:
+            return None
+        new = Limit(f"max_clients={options.max_clients} of the channel {name!r}", options.max_clients)
+        return self._limits.setdefault(name, new)
