@@ -35,16 +35,16 @@ class Deadlines:
 
     Not thread-safe, but for :meth:`set_timer`: the stream's lock guards it.
 
-    An event moves none of them: it only sets :attr:`written`, and what was due because nothing had been written is set
-    anew when its time has come.
+    An event moves none of them: it only sets :attr:`written`. A heartbeat whose time has come is put off then, if
+    something was written since it was set.
 
-    Whether a client makes progress shows when the next bytes are taken for it, and, long before that where the system's
-    buffer is large, in how many of those written it has not acknowledged yet. That is looked at from time to time while
-    it is busy; where it stays the same for the whole of ``SSE_WRITE_SECONDS``, the client is stuck.
+    A client makes progress when the next bytes are taken for it, and before that, where the system's buffer is large,
+    when the number of unacknowledged bytes changes. That number is read from time to time while the writer writes. A
+    client for which it stays the same for the whole of ``SSE_WRITE_SECONDS`` is stuck.
 
-    A client that vanishes without a word, while it gets little, fills no buffer, and so is never busy. It shows in two
-    looks, ``SSE_WRITE_SECONDS`` apart, at both of which it has something to acknowledge: it has acknowledged no byte
-    between them.
+    A client that vanishes in silence while it gets little fills no buffer, so its writer is never found writing. It is
+    found by two looks, ``SSE_WRITE_SECONDS`` apart: at both something is unacknowledged, and no byte was acknowledged
+    in between.
     """
 
     __slots__ = (
@@ -71,9 +71,9 @@ class Deadlines:
         self.born = now  #: when it was made
         self.timer: Timer | None = None  #: fires no later than the nearest deadline
         self._beat = now
-        self._quiet_since = now  # what self._beat was set by
-        self._look = now
-        self._progress = now  # when the client was last seen to take something
+        self._quiet_since = now  # the time from which self._beat was counted
+        self._look = now  # when to look for a client that has vanished
+        self._progress = now  # when the client last took something, as far as is known
         self._unsent: int | None = None  # bytes, at the last look, while it is busy
         self._acknowledged: int | None = None  # bytes, at the last look, if there were more to acknowledge
         self._streaming = False
@@ -168,7 +168,7 @@ class Deadlines:
         if not busy:
             self._unsent, self._look = None, now + patience
             return before is not None and before == self._acknowledged
-        if unsent is None:  # only the next write could show it
+        if unsent is None:  # only the next write shows progress
             self._progress = max(self._progress, self.written)
         elif unsent == 0 or unsent != self._unsent:
             self._progress = now
@@ -176,8 +176,8 @@ class Deadlines:
         return now >= self._progress + patience
 
     def _set_beat(self, since: float) -> None:
-        # Drawn anew each time, so that clients that all got one event do not all get their next heartbeat at once; but
-        # of few times, so that the background thread wakes a few times a second, and not for each of many clients.
+        # Random, so that clients that all got one event do not all get their next heartbeat at once; but one of few
+        # times, so that the background thread wakes a few times a second, and not for each of many clients.
         step = self.settings.heartbeat / HEARTBEAT_STEPS
         self._quiet_since = since
         self._beat = since + self.settings.heartbeat * CHANCE.uniform(0.85, 1.0)
