@@ -131,7 +131,7 @@ class Deadlines:
             when = min(when, self._look)
         return None if when == math.inf else when
 
-    def looks(self, now: float) -> bool:
+    def is_look_due(self, now: float) -> bool:
         """Return whether it is time to look for a client that has vanished."""
         return self._streaming and self.settings.write_seconds > 0 and now >= self._look
 
@@ -139,16 +139,16 @@ class Deadlines:
         """Return what is due.
 
         :param busy: whether what was taken for the client at :attr:`written` is still being written.
-        :param unsent: how many bytes it has not acknowledged; None where nobody can tell.
+        :param unsent: how many bytes it has not acknowledged; None where that is unknown.
         :param acknowledged: how many it has acknowledged since it came, likewise. Both where it is busy, and where
-            :meth:`looks` says so.
+            :meth:`is_look_due`.
         """
         settings = self.settings
         if now >= self._over and not ended:
             return "timeout"
         if not self._streaming:
             return "attach" if now >= self.born + settings.attach_seconds and not ended else None
-        if settings.write_seconds and now >= self._look and self._is_stuck(now, busy, unsent, acknowledged):
+        if settings.write_seconds and now >= self._look and self._check_progress(now, busy, unsent, acknowledged):
             return "write"
         if settings.heartbeat and now >= self._beat:
             quiet = self.written <= self._quiet_since
@@ -162,7 +162,8 @@ class Deadlines:
         lifetime = self.settings.timeout
         return min(self.ends_by, self.born + lifetime * self.lifetime_part) if lifetime else self.ends_by
 
-    def _is_stuck(self, now: float, busy: bool, unsent: int | None, acknowledged: int | None) -> bool:
+    def _check_progress(self, now: float, busy: bool, unsent: int | None, acknowledged: int | None) -> bool:
+        """Note whether the client has taken anything, and return whether it is stuck or has vanished."""
         patience = self.settings.write_seconds
         before, self._acknowledged = self._acknowledged, acknowledged if unsent and not busy else None
         if not busy:

@@ -181,7 +181,7 @@ class Machine:
         """Do what is due. Only the scheduler calls this."""
         now, outgoing, deadlines = self.scheduler.clock(), self.outgoing, self.deadlines
         writer, unsent, acknowledged = outgoing.writer, None, None
-        if writer is not None and (outgoing.state is WriterState.WRITING or deadlines.looks(now)):
+        if writer is not None and (outgoing.state is WriterState.WRITING or deadlines.is_look_due(now)):
             # In this order: what is acknowledged between the two looks like a client that is there.
             acknowledged, unsent = writer.acknowledged(), writer.unsent()
         direct = sleeper = None
