@@ -69,7 +69,7 @@ def emitter_of(stream: OpenStream) -> SseEmitter:
     assert source is not None
     registry = source.registry
     assert isinstance(registry, StreamRegistry)
-    return registry._open[source].emitter
+    return registry._open[source]
 
 
 def levels(caplog: pytest.LogCaptureFixture) -> list[str]:

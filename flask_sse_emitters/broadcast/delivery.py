@@ -26,7 +26,7 @@ from ..streams.interfaces import DirectWriter, Registry
 from ..wire.frame import BATCH_BYTES, Frame
 from .batch import Batch
 from .copy_on_write import CopyOnWriteList
-from .member import Member, MemberState
+from .member import LIVE, Member
 
 #: A sender serves so many clients by itself, and leaves the others to the scheduler.
 INLINE_CLIENTS = 100
@@ -310,7 +310,7 @@ def deliver(batch: Batch, members: tuple[Member, ...]) -> None:
         client = None
         if member.client is not None and batch.is_small:
             with member.lock:
-                is_next = member.state is MemberState.LIVE and member.delivered_upto < batch.first
+                is_next = member.state is LIVE and member.delivered_upto < batch.first
                 if is_next and (client := member.client) is not None:
                     member.delivered_upto = batch.last
                     member.written_at = batch.when

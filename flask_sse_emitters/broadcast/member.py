@@ -8,7 +8,7 @@ from enum import Enum
 from ..errors import CloseReason
 from ..streams.emitter import SseEmitter, stream_of
 from ..streams.interfaces import Client, MemberList
-from ..streams.outgoing import WriterState
+from ..streams.outgoing import IDLE, WRITING
 from ..wire.frame import Frame
 from .batch import Batch
 
@@ -20,6 +20,9 @@ class MemberState(Enum):
     REPLAYING = "replaying"  #: nothing but an end: its stream reads everything from a log
     LIVE = "live"  #: every event after :attr:`Member.delivered_upto`
     ENDED = "ended"  #: nothing more: the list has ended its stream
+
+
+JOINING, REPLAYING, LIVE, ENDED = MemberState
 
 
 class Member:
@@ -37,7 +40,7 @@ class Member:
 
     has_own_ids = False
 
-    def __init__(self, emitter: SseEmitter, list: MemberList, state: MemberState = MemberState.JOINING) -> None:
+    def __init__(self, emitter: SseEmitter, list: MemberList, state: MemberState = JOINING) -> None:
         self.emitter = emitter
         self.stream = stream_of(emitter)
         self.lock = self.stream.lock
@@ -55,7 +58,7 @@ class Member:
     @property
     def has_ended(self) -> bool:
         """Whether the list has ended the stream."""
-        return self.state is MemberState.ENDED
+        return self.state is ENDED
 
     @property
     def queued_events(self) -> int:
@@ -65,17 +68,17 @@ class Member:
     def go_live(self, delivered_upto: int) -> None:
         """Get every event after this one from the list."""
         self.delivered_upto = delivered_upto
-        self.state = MemberState.LIVE
+        self.state = LIVE
 
     def deliver(self, batch: Batch) -> None:
         """Give the stream what it lacks of a batch: its writer at once, where that is idle. Only on the main loop."""
         stream, sleeper = self.stream, None
         with self.lock:
-            if self.state is not MemberState.LIVE or self.delivered_upto >= batch.last:
+            if self.state is not LIVE or self.delivered_upto >= batch.last:
                 return
             outgoing = stream.outgoing
             fits = batch.is_small and batch.largest <= stream.settings.max_pending_bytes
-            if fits and outgoing.state is WriterState.IDLE:
+            if fits and outgoing.state is IDLE:
                 if self.delivered_upto < batch.first:
                     payload, events = batch.payload_for(self), batch.events
                 else:  # it came amid the batch, or has taken a part of it
@@ -84,7 +87,7 @@ class Member:
                 self.delivered_upto = batch.last
                 self.written_at = batch.when
                 sleeper = outgoing.wake()
-                outgoing.state = WriterState.WRITING
+                outgoing.state = WRITING
         if sleeper is not None:
             sleeper.wake_with(payload)
             stream.count(events, len(payload))
@@ -94,11 +97,9 @@ class Member:
     def end(self, number: int) -> None:
         """End the stream because its list does, with this number, unless that was before it joined."""
         with self.lock:
-            is_concerned = self.state is MemberState.REPLAYING or (
-                self.state is MemberState.LIVE and self.delivered_upto < number
-            )
+            is_concerned = self.state is REPLAYING or (self.state is LIVE and self.delivered_upto < number)
             if is_concerned:
-                self.state = MemberState.ENDED
+                self.state = ENDED
         if is_concerned:
             self.stream.end(CloseReason.COMPLETED, awaits_channels=True)
 
@@ -108,12 +109,12 @@ class Member:
             self._take(queued)
 
     def _queued(self) -> Sequence[tuple[int, Frame | None]]:
-        return self.list.queued_after(self.delivered_upto) if self.state is MemberState.LIVE else []
+        return self.list.queued_after(self.delivered_upto) if self.state is LIVE else []
 
     def _keep(self, batch: Batch) -> None:
         stream, fits = self.stream, True
         with self.lock:
-            if self.state is not MemberState.LIVE or self.delivered_upto >= batch.last:
+            if self.state is not LIVE or self.delivered_upto >= batch.last:
                 return
             batch = batch.rest_for(self)
             self.delivered_upto = batch.last
@@ -133,10 +134,10 @@ class Member:
             if not stream.takes_events:
                 return
             for number, frame in queued:
-                if self.state is MemberState.LIVE and number > self.delivered_upto:
+                if self.state is LIVE and number > self.delivered_upto:
                     self.delivered_upto = number
                     if frame is None:
-                        self.state = MemberState.ENDED
+                        self.state = ENDED
                     else:
                         frames += self.with_ids([frame])
             outgoing = stream.outgoing

@@ -8,6 +8,9 @@ from itertools import accumulate, takewhile
 from ..config.settings import Settings
 from ..wire.frame import BATCH_BYTES, Frame, count_events
 
+#: The frames where there are none: shared, for most clients have nothing pending.
+_NONE: list[Frame] = []
+
 
 class Backlog:
     """Frames in order of arrival. Not thread-safe: its stream's lock guards it."""
@@ -15,7 +18,7 @@ class Backlog:
     __slots__ = ("_begun", "_exempt_bytes", "_frames", "_offset", "_uncounted", "dropped", "size")
 
     def __init__(self) -> None:
-        self._frames: list[Frame] = []
+        self._frames: list[Frame] = _NONE
         self._begun = b""  # a large payload, shared with other clients, that was taken up to an offset
         self._offset = 0
         self._exempt_bytes = 0  # so many of its bytes count for no bound
@@ -47,7 +50,7 @@ class Backlog:
                 self.dropped += 1
                 return True
             self._make_room(needed, settings)
-        self._frames.append(frame)
+        self._keep([frame])
         self.size += len(frame.payload)
         return True
 
@@ -58,7 +61,7 @@ class Backlog:
         """
         count, size = len(self._frames) + len(frames), self.size - self._exempt_bytes + payload_size
         if count <= settings.max_pending and size <= settings.max_pending_bytes and settings.overflow != "coalesce":
-            self._frames.extend(frames)
+            self._keep(frames)
             self.size += payload_size
             return True
         return all(self.push(frame, settings) for frame in frames)
@@ -77,7 +80,7 @@ class Backlog:
 
     def keep_first(self) -> None:
         """Drop all but what was prepended."""
-        self._frames = []
+        self._frames = _NONE
         self.size = self._exempt_bytes
 
     def take(self) -> tuple[bytes, int]:
@@ -103,9 +106,14 @@ class Backlog:
 
     def clear(self) -> None:
         """Drop everything."""
-        self._frames = []
+        self._frames = _NONE
         self._begun, self._offset = b"", 0
         self.size = self._exempt_bytes = self._uncounted = 0
+
+    def _keep(self, frames: Sequence[Frame]) -> None:
+        if self._frames is _NONE:
+            self._frames = []
+        self._frames.extend(frames)
 
     def _next_frames(self) -> list[Frame]:
         """Remove and return as many as fit in one batch; a larger one goes alone."""
@@ -113,7 +121,7 @@ class Backlog:
         if self.size > BATCH_BYTES:
             sizes = accumulate(len(frame.payload) for frame in self._frames)
             count = max(1, sum(1 for _ in takewhile(BATCH_BYTES.__ge__, sizes)))
-        taken, self._frames = self._frames[:count], self._frames[count:]
+        taken, self._frames = self._frames[:count], self._frames[count:] or _NONE
         return taken
 
     def _drop_namesake(self, frame: Frame) -> None:

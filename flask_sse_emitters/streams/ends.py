@@ -52,7 +52,7 @@ class Callbacks:
     def __init__(self, scheduler: Scheduler, lock: Lock) -> None:
         self._lock = lock
         self._scheduler = scheduler
-        self._gathered: list[tuple[Kind, Callable[..., object]]] = []
+        self._gathered: tuple[tuple[Kind, Callable[..., object]], ...] = ()  # mostly empty, and small then
         self._is_calling = False  # a helper thread calls them, or is about to
         self._end: End | None = None
         self._error: BaseException | None = None
@@ -69,7 +69,7 @@ class Callbacks:
             raise TypeError(f"on_{kind} takes a plain function, because a thread calls it, not an async one: {call!r}")
         with self._lock:
             if self._end is None or kind in self._end.callbacks:
-                self._gathered.append((kind, call))
+                self._gathered += ((kind, call),)
         self._begin()
 
     def release(
@@ -79,7 +79,7 @@ class Callbacks:
         end = ENDS[reason]
         with self._lock:
             self._end, self._error, self._context = end, error, context
-            self._gathered = [entry for kind in end.callbacks for entry in self._gathered if entry[0] == kind]
+            self._gathered = tuple(each for kind in end.callbacks for each in self._gathered if each[0] == kind)
         self._begin()
 
     def _begin(self) -> None:
@@ -103,5 +103,6 @@ class Callbacks:
             if not self._gathered:
                 self._is_calling = False
                 return None
-            kind, call = self._gathered.pop(0)
+            (kind, call), *rest = self._gathered
+            self._gathered = tuple(rest)
         return partial(call, self._error) if kind == "error" else call

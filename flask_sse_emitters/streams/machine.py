@@ -39,7 +39,7 @@ from ..runtime.scheduler import Scheduler
 from .deadlines import Deadlines, Due
 from .ends import ENDS, Callbacks, Pending
 from .interfaces import Member, Registry, Writer
-from .outgoing import Outgoing, WriterState
+from .outgoing import IDLE, WRITING, Outgoing
 from .registry.identity import Reader
 
 log = logging.getLogger("flask_sse_emitters.emitter")
@@ -57,6 +57,9 @@ class Phase(IntEnum):
     DRAINED = 4
 
 
+WAITING, STREAMING, ENDING, ENDED, DRAINED = Phase
+
+
 class Machine:
     """The phases of one stream. Every method may be called from any thread, and none blocks.
 
@@ -64,7 +67,7 @@ class Machine:
     :param given: those of them that its view gave, by name: they hold in any app.
     :param last_event_id: what the client received last, as it says.
     :ivar reader: whose stream it is; None where that is unknown.
-    :ivar limits: what counts it besides its process, identity and address.
+    :ivar limits: what counts it: of its channels; once it is open, all of them.
     :ivar registry: counts it; None until a response carries it, or its reader is known.
     """
 
@@ -95,7 +98,7 @@ class Machine:
         self.last_event_id = last_event_id
         self.scheduler = scheduler
         self.lock = striped_lock()
-        self.phase = Phase.WAITING
+        self.phase: Phase = WAITING
         self.close_reason: CloseReason | None = None
         self.error: BaseException | None = None
         self.reader: Reader | None = None
@@ -114,7 +117,7 @@ class Machine:
     @property
     def takes_events(self) -> bool:
         """Whether lists may still give it events."""
-        return self.phase < Phase.ENDED
+        return self.phase < ENDED
 
     @property
     def pending(self) -> int:
@@ -169,7 +172,7 @@ class Machine:
 
     def next_deadline(self) -> float | None:
         """Return when the next deadline may be due, by the scheduler's clock. Under the lock."""
-        is_writing = self.outgoing.state is WriterState.WRITING
+        is_writing = self.outgoing.state is WRITING
         if self.takes_events:
             return self.deadlines.nearest(is_writing, ended=False)
         assert self.close_reason is not None
@@ -181,21 +184,21 @@ class Machine:
         """Do what is due. Only the scheduler calls this."""
         now, outgoing, deadlines = self.scheduler.clock(), self.outgoing, self.deadlines
         writer, unsent, acknowledged = outgoing.writer, None, None
-        if writer is not None and (outgoing.state is WriterState.WRITING or deadlines.is_look_due(now)):
+        if writer is not None and (outgoing.state is WRITING or deadlines.is_look_due(now)):
             # In this order: what is acknowledged between the two looks like a client that is there.
             acknowledged, unsent = writer.acknowledged(), writer.unsent()
         direct = sleeper = None
         with self.lock:
             fired, deadlines.timer = deadlines.timer, None
             deadlines.written = max(deadlines.written, *(member.written_at for member in outgoing.members), 0.0)
-            is_writing = outgoing.state is WriterState.WRITING
+            is_writing = outgoing.state is WRITING
             due = deadlines.due(now, is_writing, unsent, acknowledged, not self.takes_events)
-            if due == "heartbeat" and outgoing.state is WriterState.IDLE:  # a busy one writes something better
+            if due == "heartbeat" and outgoing.state is IDLE:  # a busy one writes something better
                 deadlines.written = now
                 direct = outgoing.direct
                 sleeper = outgoing.wake() if direct is None else None
                 if sleeper is not None:
-                    outgoing.state = WriterState.WRITING
+                    outgoing.state = WRITING
         if direct is not None:
             direct.beat(HEARTBEAT)
         elif sleeper is not None:
@@ -236,7 +239,7 @@ class Machine:
             outgoing.closing = closing
             outgoing.drop(pending or rule.pending)
             writer = outgoing.writer
-            busy = None if outgoing.state is WriterState.IDLE else writer
+            busy = None if outgoing.state is IDLE else writer
             channels = tuple(each for each in outgoing.members if awaits_channels and each.list.awaits_broker)
             awaited = tuple(each for each in channels if not each.has_ended)  # a list that ends it was in time itself
             sleeper, left = self._stop_taking(channels if awaited else (), is_synced=awaits_channels)
@@ -258,7 +261,7 @@ class Machine:
 
     def _begin_ending(self) -> None:
         """Take no more than what was published until now, which has no bounds but the broker's."""
-        self.phase = Phase.ENDING
+        self.phase = ENDING
         self.settings = replace(self.settings, max_pending=sys.maxsize, max_pending_bytes=sys.maxsize)
 
     def _on_synced(self) -> None:
@@ -273,7 +276,7 @@ class Machine:
     def _stop_awaiting(self, pending: Pending, closing: bytes) -> None:
         """Wait no longer, after the end, for what has not arrived here: write what is there, and the end."""
         with self.lock:
-            if self.phase is Phase.ENDING:
+            if self.phase is ENDING:
                 self.outgoing.closing = closing
             self.outgoing.drop(pending)
             sleeper, left = self._stop_taking(())
@@ -284,7 +287,7 @@ class Machine:
         with self.lock:
             _, left = self._stop_taking(())
             self.outgoing.release()
-            self.phase = Phase.DRAINED
+            self.phase = DRAINED
             timer, self.deadlines.timer = self.deadlines.timer, None
         self._part(None, left)
         if timer is not None:
@@ -301,7 +304,7 @@ class Machine:
         """
         sleeper, outgoing = None, self.outgoing
         if not staying:
-            self.phase = max(self.phase, Phase.ENDED)
+            self.phase = max(self.phase, ENDED)
             if outgoing.replay is not None:
                 outgoing.replay.end(is_synced=is_synced)
                 outgoing.replay.has_more = True  # its last answer, that there is nothing, may not have been heeded yet

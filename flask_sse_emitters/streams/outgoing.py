@@ -18,6 +18,8 @@ class WriterState(Enum):
     WRITING = "writing"  #: it has taken an output, and not asked for the next one
 
 
+IDLE, AWAKE, WRITING = WriterState  # as plain names, which Python finds in half the time
+
 #: What a writer is given where there is nothing.
 NOTHING = Output(b"", 0)
 
@@ -38,7 +40,7 @@ class Outgoing:
         self.replay: ReplaySource | None = None
         self.writer: Writer | None = None
         self.direct: DirectWriter | None = None  #: the writer, where lists may write to its client
-        self.state = WriterState.AWAKE
+        self.state: WriterState = AWAKE
         self._gap: str | None = None  # the id that came with what was prepended, where it tells of a gap
         self._lists_may_write = False
 
@@ -63,14 +65,14 @@ class Outgoing:
         """
         if self.writer is None or self.direct is not None:
             raise RuntimeError("illegal step: a client is taken over once, from the writer that has begun")
-        self.state = WriterState.AWAKE
+        self.state = AWAKE
         self.writer = self.direct = writer
         self._lists_may_write = max_pending_bytes >= BATCH_BYTES
 
     def add_member(self, member: Member) -> None:
         """Note one more place in a list, which may write to the client if all others may now."""
         self.members += (member,)
-        if self.state is WriterState.IDLE:
+        if self.state is IDLE:
             self._give_client_to_lists()
 
     def keep_members(self, staying: tuple[Member, ...]) -> tuple[Member, ...]:
@@ -83,9 +85,9 @@ class Outgoing:
 
     def wake(self) -> Writer | None:
         """Return the writer where it is idle, and has to be woken once the lock is left; else None."""
-        if self.state is not WriterState.IDLE:
+        if self.state is not IDLE:
             return None
-        self.state = WriterState.AWAKE
+        self.state = AWAKE
         if self.direct is not None:
             self._take_client_from_lists()
         return self.writer
@@ -96,18 +98,18 @@ class Outgoing:
         :param sleeps: the writer waits to be woken. Else it asks again by itself, and counts as writing until then.
         """
         if not sleeps:
-            self.state = WriterState.WRITING
+            self.state = WRITING
         elif self.writer is None:
-            self.state = WriterState.AWAKE
+            self.state = AWAKE
         else:
-            self.state = WriterState.IDLE
+            self.state = IDLE
             if self.direct is not None:
                 self._give_client_to_lists()
         return NOTHING
 
     def stall(self) -> None:
         """Note that the writer is still at what it was given, though it was idle."""
-        self.state = WriterState.WRITING
+        self.state = WRITING
         self._take_client_from_lists()
 
     def prepend(self, payload: bytes, gap: str | None) -> None:
@@ -122,18 +124,18 @@ class Outgoing:
         """Take what is pending: there is something."""
         gap, self._gap = self._gap, None
         payload, events = self.backlog.take()
-        self.state = WriterState.WRITING
+        self.state = WRITING
         return Output(payload, events, gap)
 
     def take_replayed(self, source: ReplaySource) -> Output:
         """Take what the source has prepared."""
-        self.state = WriterState.WRITING
+        self.state = WRITING
         return source.take()
 
     def take_closing(self) -> Output | None:
         """Take the last thing that is written; None where that was taken, or there is none."""
         closing, self.closing = self.closing, b""
-        self.state = WriterState.WRITING if closing else WriterState.AWAKE
+        self.state = WRITING if closing else AWAKE
         return Output(closing, 0) if closing else None
 
     def drop(self, pending: Pending) -> None:

@@ -9,7 +9,7 @@ from ..errors import CloseReason, SseError
 from ..wire.event import Event
 from ..wire.frame import Frame
 from .interfaces import DirectWriter, Member, Output, Registry, ReplaySource, Writer
-from .machine import Machine, Phase
+from .machine import DRAINED, STREAMING, Machine
 
 
 class Stream(Machine):
@@ -61,10 +61,10 @@ class Stream(Machine):
         """
         now = self.scheduler.clock()
         with self.lock:
-            if self.phase is Phase.DRAINED:
+            if self.phase is DRAINED:
                 return
             self.outgoing.begin(writer)
-            self.phase = max(self.phase, Phase.STREAMING)
+            self.phase = max(self.phase, STREAMING)
             self.deadlines.begin_streaming(now)
         self.deadlines.set_timer(self)
 

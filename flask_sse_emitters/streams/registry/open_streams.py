@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from heapq import nlargest
-from typing import Any, NamedTuple
+from typing import Any
 
 from ... import signals
 from ...config.settings import Settings
@@ -19,7 +19,7 @@ from ...runtime.gevent_loop import yield_if_due
 from ...runtime.locks import native_lock
 from ...runtime.scheduler import SCHEDULER, Scheduler
 from ..emitter import SseEmitter, stream_of
-from ..outgoing import WriterState
+from ..outgoing import IDLE
 from ..stream import Stream
 from .limits import Limit, limit_of_process, limits_of_reader
 from .traffic import Traffic
@@ -34,13 +34,6 @@ REFUSED_LOG_SECONDS = 60.0
 
 #: So many of the slowest clients are shown.
 SLOW_SHOWN = 20
-
-
-class OpenStream(NamedTuple):
-    """An open stream, as it is counted."""
-
-    emitter: SseEmitter
-    limits: tuple[Limit, ...]  #: that count it
 
 
 class StreamRegistry:
@@ -61,9 +54,9 @@ class StreamRegistry:
 
     def _reset(self) -> None:
         self.lock = native_lock()
-        self._open: dict[Stream, OpenStream] = {}
+        self._open: dict[Stream, SseEmitter] = {}
         self._refused: dict[Stream, SseEmitter] = {}  # that are still to be told of a gap
-        self._limit = limit_of_process(self.settings.max_clients)
+        self._limit_of_all = (limit_of_process(self.settings.max_clients),)  # one tuple for most streams
         self._limits: dict[str, Limit] = {}  # of those who have any stream, by their owner
         self._owned: dict[str, dict[Stream, None]] = {}  # by identity
         self._logged: dict[str, float] = {}  # when a refusal was last logged, by the limit
@@ -82,7 +75,7 @@ class StreamRegistry:
     @property
     def max_clients(self) -> int:
         """So many streams there may be in this process: ``SSE_MAX_CLIENTS``, or fewer with too few files."""
-        return self._limit.maximum
+        return self._limit_of_all[0].maximum
 
     @property
     def refused(self) -> int:
@@ -123,11 +116,12 @@ class StreamRegistry:
         own = limits_of_reader(self.settings, identities, address)
         with self.lock:
             own = [self._limits.get(limit.owner, limit) for limit in own]
-            limits = (self._limit, *stream.limits, *own)
+            limits = (*self._limit_of_all, *stream.limits, *own) if stream.limits or own else self._limit_of_all
             full = next((each for each in limits if each.is_reached), None) if emitter.is_open else None
             is_refused = full is not None or (self.is_draining and emitter.is_open)
             if not is_refused:
-                self._open[stream] = OpenStream(emitter, limits)
+                self._open[stream] = emitter
+                stream.limits = limits
                 self._own(stream)  # again: it may have ended, and left, with something to write
                 self.opened += 1
                 for limit in limits:
@@ -150,25 +144,24 @@ class StreamRegistry:
         with self.lock:
             self._disown(stream)
             self._refused.pop(stream, None)
-            entry = self._open.pop(stream, None)
-            if entry is None:
+            emitter = self._open.pop(stream, None)
+            if emitter is None:
                 return
-            for limit in entry.limits:
+            for limit in stream.limits:
                 limit.count -= 1
                 if not limit.count:
                     self._limits.pop(limit.owner, None)
             self._dropped += stream.outgoing.backlog.dropped
             if stream.close_reason is not None:
                 self.closed[stream.close_reason.value] += 1
-        about = {"emitter": entry.emitter, "reason": stream.close_reason, "error": stream.error}
+        about = {"emitter": emitter, "reason": stream.close_reason, "error": stream.error}
         self._signal_later(signals.emitter_closed, **about)
 
     def note_gap(self, stream: Stream, requested: str) -> None:
         """Count that the client, which came with this id, is told that it has missed something for good."""
         self.traffic.count_gap()
         with self.lock:
-            entry = self._open.get(stream)
-            emitter = self._refused.get(stream) if entry is None else entry.emitter
+            emitter = self._open.get(stream) or self._refused.get(stream)
         self._signal_later(signals.gap_sent, emitter=emitter, requested=requested)
 
     def note_denied(self) -> None:
@@ -194,7 +187,7 @@ class StreamRegistry:
             if writer is not None and writer.declined:
                 declined[writer.declined] += 1
             # An idle one has nothing pending but what is just being delivered to it.
-            if outgoing.state is not WriterState.IDLE or outgoing.backlog.dropped:
+            if outgoing.state is not IDLE or outgoing.backlog.dropped:
                 late.append((stream, stream.pending))
         slow = (each for each in nlargest(SLOW_SHOWN, late, key=_lateness) if any(_lateness(each)))
         return {
