@@ -14,7 +14,7 @@ from flask_sse_emitters.brokers import event_log as history
 from flask_sse_emitters.brokers.event_log import Bounds
 from flask_sse_emitters.brokers.memory import MemoryBroker
 from flask_sse_emitters.channels.replay import Pages, Replay
-from flask_sse_emitters.channels.subscription import Feed
+from flask_sse_emitters.channels.subscription import ChannelSubscription
 from flask_sse_emitters.config.settings import DEFAULTS
 from flask_sse_emitters.streams import machine
 from flask_sse_emitters.streams.emitter import stream_of
@@ -115,7 +115,7 @@ class StagedChannel:
         self._stage = stage
         self._broker = broker
         self._pages = Pages(stage.background)
-        self.feed = Feed("a", broker, DEFAULTS, lambda: None)
+        self.feed = ChannelSubscription("a", broker, DEFAULTS, lambda: None)
 
     def publish(self, *texts: str) -> list[str]:
         """The ids of the events."""

@@ -741,7 +741,7 @@ def test_nothing_is_left_of_a_channel_that_nobody_reads(board: Board) -> None:
             board.publish(f"user:{number}", "x")
             assert len(stream.ready()) == 1
     gc.collect()
-    assert dict(channels._feeds) == {}
+    assert dict(channels._subscriptions) == {}
     records = channels.broker._records  # type: ignore[attr-defined]
     assert not any(record._listeners for record in records.values())
 

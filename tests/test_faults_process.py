@@ -428,7 +428,7 @@ def test_nothing_is_lost_where_the_clock_of_redis_is_set(offset: int, monkeypatc
     """By an hour, while events are kept for five minutes. It is its scripts that have another time from then on."""
     with RedisServer() as redis, closing_board(redis.url) as board, board.open("a") as stream:
         stream.ready()
-        feed = board.sse._channels().feed("a")
+        feed = board.sse._channels().subscription("a")
         until(lambda: feed.log is not None, "the channel to be known")
         for script in (PUBLISH, LOOK_UP):
             later = Script(script.text.replace("clock[1] * 1000", f"(clock[1] + {offset}) * 1000"))
@@ -450,7 +450,7 @@ def test_what_comes_late_is_told_all_the_same_though_nothing_of_it_is_kept(monke
     monkeypatch.setattr(redis_clock, "LATE_SECONDS", 0.0)
     with RedisServer() as redis, closing_board(redis.url, SSE_HISTORY=0) as board, board.open("a") as stream:
         stream.ready()
-        feed = board.sse._channels().feed("a")
+        feed = board.sse._channels().subscription("a")
         until(lambda: feed.log is not None, "the channel to be known")
         stream.ready()  # from here on the list serves it
         board.publish("a", *range(200))

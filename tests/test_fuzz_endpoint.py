@@ -522,7 +522,7 @@ def test_a_hundred_thousand_requests_leave_no_fault_no_stream_and_no_secret(faul
         until(lambda: not SCHEDULER.is_calling, "the last callbacks")
         until(lambda: gc.collect() >= 0 and not len(fuzz.emitters), "the last emitter to be let go")
         assert (state.streams._open, state.streams._owned, state.streams._limits) == ({}, {}, {})
-        assert (list(state.channels._feeds), state.revocations._pending) == ([], {})
+        assert (list(state.channels._subscriptions), state.revocations._pending) == ([], {})
         assert len(list(SCHEDULER._timers)) <= timers + 10
         until(lambda: not SCHEDULER._timers.has_many_cancelled, "cancelled timers to be dropped")
         assert faults == []

@@ -648,7 +648,7 @@ def test_a_channel_that_was_asked_for_while_full_leaves_no_trouble(
     monkeypatch.setattr(redis_health, "LOG_SECONDS", 0.0)
     client = client_of(server)
     with board.open("a"):
-        until(lambda: board.sse._channels().feed("a").log, "the channel to be known")
+        until(lambda: board.sse._channels().subscription("a").log, "the channel to be known")
         client.config_set("maxmemory", 1)
         with board.open("new"):
             assert "reading: " in await_state(board, "degraded")["error"]
@@ -1039,7 +1039,7 @@ def test_clients_that_come_and_go_have_a_channel_read_from_redis_once(server: Re
     for _ in range(20):
         with board.open("a") as stream:
             stream.ready()
-            until(lambda: board.sse._channels().feed("a").log is not None, "the channel to be known")
+            until(lambda: board.sse._channels().subscription("a").log is not None, "the channel to be known")
     assert client.info("stats")["total_net_output_bytes"] - before < 2 * 100 * 10_000
 
 
@@ -1202,7 +1202,7 @@ def test_a_gevent_program_whose_sockets_are_not_patched_is_refused(server: Redis
     program = (
         "import gevent\n"
         "from flask_sse_emitters import SseEmitter, UnsupportedWorker\n"
-        "from flask_sse_emitters.channels.subscription import Feed\n"
+        "from flask_sse_emitters.channels.subscription import ChannelSubscription\n"
         "from flask_sse_emitters.config.settings import DEFAULTS\n"
         "from flask_sse_emitters.brokers import make_broker\n"
         "from flask_sse_emitters.wire.frame import Frame\n"
@@ -1219,7 +1219,7 @@ def test_a_gevent_program_whose_sockets_are_not_patched_is_refused(server: Redis
         "    except UnsupportedWorker as error:\n"
         "        print(error)\n"
         "gevent.spawn(publish).join()\n"
-        "feed = Feed('a', broker, DEFAULTS, list)\n"
+        "feed = ChannelSubscription('a', broker, DEFAULTS, list)\n"
         "for _ in range(2):\n"  # the next one is refused as well
         "    gevent.spawn(subscribe).join()\n"
     )

@@ -20,7 +20,7 @@ from flask_sse_emitters.brokers.event_log import Bounds, Log
 from flask_sse_emitters.brokers.memory import MemoryBroker
 from flask_sse_emitters.channels.registry import Channels
 from flask_sse_emitters.channels.replay import Replay
-from flask_sse_emitters.channels.subscription import Feed
+from flask_sse_emitters.channels.subscription import ChannelSubscription
 from flask_sse_emitters.runtime.gevent_loop import TIME_SLICE_SECONDS
 from flask_sse_emitters.runtime.scheduler import SCHEDULER
 from flask_sse_emitters.runtime.socket_monitor import SOCKET_MONITOR
@@ -181,7 +181,7 @@ def test_who_is_put_in_the_list_by_hand_is_served_from_when_the_channel_is_known
 
 
 def test_stream_completed_before_its_channel_is_known_leaves_once_it_is(held: HeldBoard) -> None:
-    feed = held.sse._channels().feed("a")
+    feed = held.sse._channels().subscription("a")
     with held.open("a", last="epoch-0") as stream:
         emitter = next(iter(held.sse.channel("a").emitters))
         held.publish("a", 1)
@@ -334,7 +334,7 @@ def test_what_is_told_twice_is_put_in_once(held: HeldBoard) -> None:
 
 
 def test_one_that_no_longer_listens_is_not_listened_to(held: HeldBoard) -> None:
-    feed = held.sse._channels().feed("a")
+    feed = held.sse._channels().subscription("a")
     with held.open("a"):
         held.broker.start("a")
         [old] = held.broker.listeners["a"]
@@ -645,7 +645,7 @@ def test_the_last_client_and_the_first_may_come_and_go_at_once(board: Board) -> 
             thread.join(PATIENCE)
     assert not faults
     assert isinstance(board.sse._channels(), Channels)
-    assert isinstance(board.sse._channels().feed("a"), Feed)
+    assert isinstance(board.sse._channels().subscription("a"), ChannelSubscription)
 
 
 def test_a_client_hears_of_everything_that_its_own_view_publishes() -> None:

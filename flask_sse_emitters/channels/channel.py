@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import Any, overload
 
 from ..broadcast.emitters import SseEmitters
-from ..config.settings import Duration
+from ..config.settings import Duration, Settings
 from ..streams.emitter import SseEmitter
 from ..streams.registry.identity import Reader, check_identity
 from .registry import Channels
-from .subscription import ChannelEmitters
+from .subscription import ChannelSubscription
 
 #: Stands for an argument that was left out, where None means something else.
 UNSET = object()
@@ -74,7 +74,7 @@ class Channel:
         catching up. An emitter that you add gets what is published once this process knows the channel: over Redis, a
         moment later.
         """
-        return ChannelEmitters(self._channels().feed(self.name))
+        return ChannelEmitters(self._channels().subscription(self.name))
 
     def subscribers(self) -> int:
         """Return how many clients read it, in all processes that share the broker.
@@ -84,7 +84,24 @@ class Channel:
 
         :raises BrokerUnavailable: where the broker cannot be reached in ``SSE_PUBLISH_SECONDS``.
         """
-        return len(self._channels().feed(self.name).members) + self._channels().broker.clients_elsewhere(self.name)
+        return len(self._channels().subscription(self.name).members) + self._channels().broker.clients_elsewhere(
+            self.name
+        )
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}>"
+
+
+class ChannelEmitters(SseEmitters):
+    """The list of a channel's clients, as :attr:`Channel.emitters` gives it."""
+
+    __slots__ = ("_subscription",)
+
+    def __init__(self, subscription: ChannelSubscription) -> None:
+        self._delivery = self._subscription = subscription
+
+    def _settings(self) -> Settings:
+        return self._subscription.settings
+
+    def _dumps(self, data: Any) -> str | bytes:
+        return self._subscription.settings.dumps(data)

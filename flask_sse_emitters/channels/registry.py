@@ -23,7 +23,7 @@ from ..streams.registry.open_streams import StreamRegistry
 from ..streams.stream import Stream
 from .publishing import check_key, encode_for_channel
 from .replay import Pages, Replay
-from .subscription import Feed
+from .subscription import ChannelSubscription
 
 #: ``SSE_TIMEOUT`` varies by this part of it, so that clients who came together do not leave together.
 LIFETIME_SPREAD = 0.1
@@ -81,24 +81,25 @@ class Channels:
         reset_after_fork(self._reset)
 
     def _reset(self) -> None:
-        for feed in getattr(self, "_feeds", {}).values():
-            feed._reset()
+        for subscription in getattr(self, "_subscriptions", {}).values():
+            subscription.reset()
         self._lock = native_lock()
         self.published = 0  #: events, by this process
         self._confirmed = self._failed = 0  # attempts to publish
         self._seconds = 0.0  # that the confirmed ones took
         self._pages = Pages()
-        self._feeds: WeakValueDictionary[str, Feed] = WeakValueDictionary()  # while one has clients, or is in use
+        # Each is kept while it has clients, or is in use.
+        self._subscriptions: WeakValueDictionary[str, ChannelSubscription] = WeakValueDictionary()
         self._limits: dict[str, Limit] = {}
 
-    def feed(self, name: str) -> Feed:
+    def subscription(self, name: str) -> ChannelSubscription:
         """Return the list of a channel's clients in this process."""
-        feed = self._feeds.get(name)
-        if feed is None:
-            new = Feed(name, self.broker, self._settings, lambda: self.before_subscribing())
+        subscription = self._subscriptions.get(name)
+        if subscription is None:
+            new = ChannelSubscription(name, self.broker, self._settings, lambda: self.before_subscribing())
             with self._lock:
-                feed = self._feeds.setdefault(name, new)
-        return feed
+                subscription = self._subscriptions.setdefault(name, new)
+        return subscription
 
     def publish(self, name: str, data: Any, event: str | None, retry: int | None, key: str | None) -> str:
         """Publish an event, and return its id: see :meth:`.SSE.publish`. May wait for the broker, within limits."""
@@ -120,14 +121,14 @@ class Channels:
             self.published += is_new
             self._confirmed += 1
             self._seconds += seconds
-            feed = self._feeds.get(name)
+            subscription = self._subscriptions.get(name)
         if is_new and signals.event_published.receivers:
             about = {"channel": name, "id": event_id, "event": frame.name, "size": len(frame.payload)}
             signals.send(signals.event_published, self._app, seconds=seconds, **about)
-        if feed is None:
+        if subscription is None:
             yield_if_due()
         else:
-            feed.wait_for_room()
+            subscription.wait_for_room()
         return event_id
 
     def close(self) -> None:
@@ -172,19 +173,20 @@ class Channels:
         if reader is not None:
             stream.reader = reader
             self._streams.enlist(stream)
-        feeds = [self.feed(name) for name in names]
+        subscriptions = [self.subscription(name) for name in names]
         limits = tuple(limit for name in names if (limit := self._limit(name)) is not None)
         if limits:
             stream.limits = limits
-        Replay(emitter, feeds, emitter.last_event_id, self._pages).begin()
+        Replay(emitter, subscriptions, emitter.last_event_id, self._pages).begin()
         return emitter
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Return how many clients each channel that has any has here, and how many events it has had for them."""
-        feeds = sorted((feed.name, len(feed.members), feed.told) for feed in self._every_feed() if len(feed.members))
+        every = self._all_subscriptions()
+        found = sorted((each.name, len(each.members), each.delivered) for each in every if len(each.members))
         return {
-            "channels": {name: clients for name, clients, _ in feeds},
-            "events": {name: told for name, _, told in feeds},
+            "channels": {name: clients for name, clients, _ in found},
+            "events": {name: events for name, _, events in found},
         }
 
     def publish_counts(self) -> dict[str, Any]:
@@ -196,18 +198,18 @@ class Channels:
     def streams(self, name: str | None) -> Iterator[Stream]:
         """Iterate over the streams of one channel in this process, or of all channels; one may come more than once."""
         if name is None:
-            feeds = list(self._every_feed())
+            subscriptions = list(self._all_subscriptions())
         else:
-            feed = self._feeds.get(name)
-            feeds = [] if feed is None else [feed]
-        for feed in feeds:
-            for member in feed.members:
+            subscription = self._subscriptions.get(name)
+            subscriptions = [] if subscription is None else [subscription]
+        for subscription in subscriptions:
+            for member in subscription.members:
                 yield member.stream
 
-    def _every_feed(self) -> Iterator[Feed]:
+    def _all_subscriptions(self) -> Iterator[ChannelSubscription]:
         with self._lock:
-            references = self._feeds.valuerefs()
-        return (feed for reference in references if (feed := reference()) is not None)
+            references = self._subscriptions.valuerefs()
+        return (found for reference in references if (found := reference()) is not None)
 
     def _limit(self, name: str) -> Limit | None:
         options = self._options.get(name)

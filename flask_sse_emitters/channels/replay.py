@@ -26,7 +26,7 @@ from ..streams.emitter import SseEmitter, stream_of
 from ..streams.interfaces import Output
 from ..wire.event import Event
 from ..wire.frame import BATCH_BYTES, Frame, count_events
-from .subscription import Feed
+from .subscription import ChannelSubscription
 
 #: A page that nobody has asked for in so many seconds is let go.
 PAGE_SECONDS = 5.0
@@ -169,7 +169,9 @@ class Replay:
         "has_more",
     )
 
-    def __init__(self, emitter: SseEmitter, feeds: Sequence[Feed], requested: str | None, pages: Pages) -> None:
+    def __init__(
+        self, emitter: SseEmitter, feeds: Sequence[ChannelSubscription], requested: str | None, pages: Pages
+    ) -> None:
         self.has_more = False
         self._emitter = emitter
         self._stream = stream_of(emitter)
@@ -258,7 +260,7 @@ class Replay:
 
     def _find(self) -> list[_Found]:
         """What this process knows of the channels; nothing where it does not know all of them."""
-        found = [_Found(feed.log, feed.offset, feed.first) for feed in self._feeds if feed.log is not None]
+        found = [_Found(feed.log, feed.offset, feed.start_offset) for feed in self._feeds if feed.log is not None]
         return found if len(found) == len(self._feeds) else []
 
     def _is_asking(self, found: Sequence[_Found]) -> bool:

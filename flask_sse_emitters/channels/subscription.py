@@ -1,4 +1,4 @@
-"""One channel's clients in this process, and what they are told of the channel.
+"""One channel's clients in this process, and what the broker delivers to them.
 
 The process listens to the broker for as long as it has a client of the channel, once for all of them.
 """
@@ -6,10 +6,9 @@ The process listens to the broker for as long as it has a client of the channel,
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from enum import Enum
 
 from ..broadcast.delivery import Delivery
-from ..broadcast.emitters import SseEmitters
 from ..broadcast.member import Member, MemberState
 from ..brokers import Broker, Start
 from ..brokers.event_log import Log
@@ -19,48 +18,74 @@ from ..streams.emitter import SseEmitter
 from ..streams.stream import Stream
 from ..wire.frame import Frame
 
-#: So many clients are sent back in one go: then others get the processor for a moment.
-SENT_BACK_AT_ONCE = 20
+#: After ending this many streams in one go, a thread lets others have the processor for a moment.
+ENDS_PER_YIELD = 20
 
 
-class Feed(Delivery):
-    """The list of a channel's clients. What is put in by hand gets what is published from then on.
+class SubscriptionState(Enum):
+    """What a process does with the events of a channel."""
+
+    UNSUBSCRIBED = "unsubscribed"  #: it receives none: it has no client of the channel
+    BUFFERING = "buffering"  #: it keeps them: the start is not known yet, or what arrived before is being delivered
+    LIVE = "live"  #: it delivers them to its clients
+
+
+class ChannelSubscription(Delivery):
+    """The clients of one channel in this process, as a list to which the broker delivers.
+
+    It is a :class:`.Delivery` that subscribes to the broker for its first client, and unsubscribes after the last.
+    Every method may be called from any thread; none waits for the broker.
 
     :param name: of the channel.
     :param settings: of the app.
-    :param before: is called before it begins to listen.
+    :param before_subscribing: called each time before it subscribes.
+    :ivar state: guarded by the lock, as all of it.
+    :ivar log: the events that are kept of the channel, while it is live; else None.
+    :ivar start_offset: the offset of the newest event as it subscribed: it receives those after it.
     """
 
-    __slots__ = ("_before", "_broker", "_coming", "_ear", "_early", "_waiting", "first", "log", "name", "settings")
+    __slots__ = (
+        "_before_subscribing",
+        "_broker",
+        "_buffered",
+        "_joining",
+        "_listener",
+        "_waiting",
+        "log",
+        "name",
+        "settings",
+        "start_offset",
+        "state",
+    )
 
     name: str
     awaits_broker = True
 
-    def __init__(self, name: str, broker: Broker, settings: Settings, before: Callable[[], object]) -> None:
+    def __init__(self, name: str, broker: Broker, settings: Settings, before_subscribing: Callable[[], object]) -> None:
         self.name = name
         self._broker = broker
         self.settings = settings
-        self._before = before
-        self._reset()  # in a forked child as well: its channels see to that
+        self._before_subscribing = before_subscribing
+        self.reset()  # not Delivery.__init__: in a forked child the channels of the app reset it
 
-    def _reset(self) -> None:
+    def reset(self) -> None:
+        """Forget all clients, in a forked child: it has none of its parent's."""
         super()._reset()
-        #: What is kept of the channel; None until it is known.
         self.log: Log | None = None
-        #: Of the newest event when this was known.
-        self.first = 0
-        self._ear: _Ear | None = None
-        self._early: list[Frame] = []  # what was told before that
-        self._coming: list[Member] = []  # are to be served from then on
-        self._waiting: dict[Stream, None] = {}  # their replay is notified when there is news
+        self.start_offset = 0
+        self.state = SubscriptionState.UNSUBSCRIBED
+        self._listener: ChannelListener | None = None
+        self._buffered: list[Frame] = []
+        self._joining: list[Member] = []  # get every event once it is live
+        self._waiting: dict[Stream, None] = {}  # have their replay notified of the next arrival
 
     @property
-    def told(self) -> int:
+    def delivered(self) -> int:
         """How many events it has had for clients, since the first of them came."""
         return self.number
 
     def newest(self) -> int | None:
-        """Where whoever comes now begins, as far as that is known: also while another thread begins to listen."""
+        """Return the offset after which a new client begins, where that is known, also while it is subscribing."""
         return self._broker.newest(self.name) if self.log is None else self.offset
 
     def add(self, emitter: SseEmitter) -> None:
@@ -68,10 +93,10 @@ class Feed(Delivery):
         member = Member(emitter, self, MemberState.REPLAYING)
         if self.enlist(member):
             with self.lock:
-                if self.log is None:
-                    self._coming.append(member)
-                else:
+                if self.state is SubscriptionState.LIVE:
                     member.go_live(self.number)
+                else:
+                    self._joining.append(member)
 
     def complete(self) -> None:
         """End every stream of the list, after all that was published before, in any process. The list can be used on.
@@ -83,101 +108,121 @@ class Feed(Delivery):
         self.wait_for_room()
 
     def sync(self, done: Callable[[], object]) -> None:
-        """Call ``done`` once all that was published before, anywhere, has arrived here."""
+        """Call ``done`` once all that was published before, in any process, has arrived here. Never blocks."""
         self._broker.look_again(self.name, done)
 
     def notify_later(self, stream: Stream) -> None:
-        """Notify the stream's replay when something has arrived."""
+        """Notify the stream's replay once, when something arrives."""
         with self.lock:
             self._waiting[stream] = None
 
     def enlist(self, member: Member) -> bool:
-        """Put a member in the list, and listen to the channel."""
+        """Put a member in the list, and subscribe for the first. Return False where its stream has ended, or is here.
+
+        :raises UnsupportedWorker: where the broker cannot be listened to in this process.
+        """
         enlisted = super().enlist(member)
-        self._listen_or_not()
+        self._subscribe_or_unsubscribe()
         return enlisted
 
     def leave(self, member: Member) -> None:
-        """Take out a member, and listen no more after the last."""
+        """Take out a member, and unsubscribe after the last. Idempotent."""
         super().leave(member)
         if self._waiting:
             with self.lock:
                 self._waiting.pop(member.stream, None)
-        self._listen_or_not()
+        self._subscribe_or_unsubscribe()
 
-    def _listen_or_not(self) -> None:
-        begins = ends = None
+    def begin(self, listener: ChannelListener, start: Start) -> None:
+        """Begin at this start. With another log than before, begin again: the broker has lost track.
+
+        Ignored unless it comes from the present listener.
+        """
         with self.lock:
-            if len(self.members) and self._ear is None:
-                begins = self._ear = _Ear(self)
-            elif not len(self.members):
-                ends, self._ear, self.log = self._ear, None, None
-                self._early = []
-        if begins is not None:
-            start = self._subscribe(begins)
-            if start is not None:
-                self._started(begins, start)
-            if begins is not self._ear:  # all have left meanwhile
-                ends = begins
-        if ends is not None:
-            self._broker.unsubscribe(self.name, ends)
-        self._broker.count_again(self.name)
-
-    def _subscribe(self, ear: _Ear) -> Start | None:
-        try:
-            self._before()
-            return self._broker.subscribe(self.name, ear)
-        except BaseException:
-            with self.lock:
-                self._ear = None if self._ear is ear else self._ear  # whoever comes next tries again
-            raise
-
-    def _started(self, ear: _Ear, start: Start) -> None:
-        with self.lock:
-            if ear is not self._ear or self.log is start.log:
+            if listener is not self._listener or self.log is start.log:
                 return
             lost, self.log = self.log, None
-            self.offset = self.first = start.newest
+            self.state = SubscriptionState.BUFFERING
+            self.offset = self.start_offset = start.newest
             members = () if lost is None else self.members.snapshot()
-            self._serve_coming()
-        # Their positions are of a log that is no more. They come back with them, and are told of the gap.
+            self._serve_joining()
+        # Their positions are in a log that is no more. They come back with them, and are told of the gap.
         for count, member in enumerate(members, 1):
             member.stream.end_with_retry()
-            if not count % SENT_BACK_AT_ONCE:
+            if not count % ENDS_PER_YIELD:
                 yield_now()
-        while early := self._take_early(ear, start):
-            self.put(early)
-        self._wake_waiting()
+        while buffered := self._take_buffered(listener, start):
+            self.put(buffered)
+        self._notify_waiting()
 
-    def _take_early(self, ear: _Ear, start: Start) -> list[Frame]:
-        """What was told before it was known from where on. Once there is none, all is put in as it comes."""
+    def receive(self, listener: ChannelListener, frames: Sequence[Frame]) -> float:
+        """Deliver what has arrived, as far as it is new, or buffer it.
+
+        Ignored unless it comes from the present listener.
+
+        :return: the seconds for which the broker is to pause.
+        """
         with self.lock:
-            early = [frame for frame in self._early if frame.offset > self.offset and ear is self._ear]
-            self._early = []
-            if not early and ear is self._ear:
-                self.log = start.log
-                self._serve_coming()
-            return early
-
-    def _serve_coming(self) -> None:
-        coming, self._coming = self._coming, []
-        for member in coming:
-            member.go_live(self.number)
-
-    def _arrived(self, ear: _Ear, frames: Sequence[Frame]) -> float:
-        with self.lock:
-            if ear is not self._ear:
+            if listener is not self._listener:
                 return 0.0
-            if self.log is None:
-                self._early += frames
+            if self.state is SubscriptionState.BUFFERING:
+                self._buffered += frames
                 return 0.0
             new = [frame for frame in frames if frame.offset > self.offset]
         if new:
             self.put(new)
-        self._wake_waiting()
+        self._notify_waiting()
         return self.back_pressure()
 
-    def _wake_waiting(self) -> None:
+    def _subscribe_or_unsubscribe(self) -> None:
+        new = old = None
+        with self.lock:
+            if len(self.members) and self.state is SubscriptionState.UNSUBSCRIBED:
+                new = self._listener = ChannelListener(self)
+                self.state = SubscriptionState.BUFFERING
+            elif not len(self.members):
+                old, self._listener, self.log = self._listener, None, None
+                self.state = SubscriptionState.UNSUBSCRIBED
+                self._buffered = []
+        if new is not None:
+            start = self._subscribe(new)
+            if start is not None:
+                self.begin(new, start)
+            if new is not self._listener:  # all have left meanwhile
+                old = new
+        if old is not None:
+            self._broker.unsubscribe(self.name, old)
+        self._broker.count_again(self.name)
+
+    def _subscribe(self, listener: ChannelListener) -> Start | None:
+        try:
+            self._before_subscribing()
+            return self._broker.subscribe(self.name, listener)
+        except BaseException:
+            with self.lock:
+                if self._listener is listener:  # the next client tries again
+                    self._listener = None
+                    self.state = SubscriptionState.UNSUBSCRIBED
+            raise
+
+    def _take_buffered(self, listener: ChannelListener, start: Start) -> list[Frame]:
+        """Take what arrived before it was live. Once there is none, it is."""
+        with self.lock:
+            is_present = listener is self._listener
+            buffered = [frame for frame in self._buffered if frame.offset > self.offset and is_present]
+            self._buffered = []
+            if not buffered and is_present:
+                self.log = start.log
+                self.state = SubscriptionState.LIVE
+                self._serve_joining()
+            return buffered
+
+    def _serve_joining(self) -> None:
+        joining, self._joining = self._joining, []
+        for member in joining:
+            member.go_live(self.number)
+
+    def _notify_waiting(self) -> None:
         if self._waiting:
             with self.lock:
                 waiting, self._waiting = self._waiting, {}
@@ -185,35 +230,23 @@ class Feed(Delivery):
                 stream.notify_replay()
 
 
-class _Ear:
-    """What a feed listens with, from its first client to its last."""
+class ChannelListener:
+    """What the broker calls for a subscription, from its first client to its last: each time a new one."""
 
-    __slots__ = ("_feed",)
+    __slots__ = ("_subscription",)
 
-    def __init__(self, feed: Feed) -> None:
-        self._feed = feed
+    def __init__(self, subscription: ChannelSubscription) -> None:
+        self._subscription = subscription
 
     def started(self, start: Start) -> None:
-        self._feed._started(self, start)
+        """Begin the subscription."""
+        self._subscription.begin(self, start)
 
     def arrived(self, frames: Sequence[Frame]) -> float:
-        return self._feed._arrived(self, frames)
+        """Deliver these events to the subscription."""
+        return self._subscription.receive(self, frames)
 
     @property
     def clients(self) -> int:
-        return len(self._feed.members)
-
-
-class ChannelEmitters(SseEmitters):
-    """The list of a channel's clients, as :attr:`.Channel.emitters` gives it."""
-
-    __slots__ = ("_feed",)
-
-    def __init__(self, feed: Feed) -> None:
-        self._delivery = self._feed = feed
-
-    def _settings(self) -> Settings:
-        return self._feed.settings
-
-    def _dumps(self, data: Any) -> str | bytes:
-        return self._feed.settings.dumps(data)
+        """The number of the channel's clients in this process."""
+        return len(self._subscription.members)

@@ -83,7 +83,7 @@ class ChannelReader:
         """Return the seconds until the deadline; None once the broker has answered for every channel."""
         if self._deadline is None:
             return None
-        if all(self._channels.feed(name).log is not None for name in self._names):
+        if all(self._channels.subscription(name).log is not None for name in self._names):
             self._deadline = None
             return None
         left = self._deadline - time.monotonic()
