@@ -41,7 +41,7 @@ RESULTS = Path(__file__).parent / "results" / "redis.json"
 PAGE = ROOT / "docs" / "scaling.rst"
 
 #: Around what is written into the page.
-BEGIN, END = ".. what follows is printed by python -m benchmarks.scaling", ".. so far"
+BEGIN, END = ".. what follows is printed by python -m benchmarks.scaling", ".. end of what is printed"
 
 SUBJECT = "ours-redis"
 
@@ -80,7 +80,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Assumed:
-    """What nobody measured, and everybody should put their own in place of."""
+    """Assumptions, which were not measured: replace them with your own figures."""
 
     per_worker: int = 15_000
     share: float = 0.6
@@ -257,7 +257,7 @@ def _costs(costs: Measured) -> str:
         ("memory of Redis per channel", _bytes(costs.redis_channel_bytes), USERS_MEMORY_REDIS.name),
         ("memory of Redis per kept event", _bytes(costs.redis_kept_bytes), USERS_KEPT_REDIS.name),
         ("worker, to deliver an event to one more client", _micro(costs.delivery), SHARED_CPU.name),
-        ("worker, to take an event in", _micro(costs.taken_in), f"{USERS_CPU.name} - {SHARED_CPU.name}"),
+        ("worker, to receive an event", _micro(costs.taken_in), f"{USERS_CPU.name} - {SHARED_CPU.name}"),
         ("worker, for a new client", _micro(costs.connect), USERS_CONNECT.name),
         ("worker, for an idle client, each second", _micro(costs.idle), USERS_IDLE.name),
         ("the process that publishes, per event", _micro(costs.publisher), USERS_PUBLISHER.name),
@@ -269,7 +269,7 @@ def _costs(costs: Measured) -> str:
         ),
         ("Redis, for a new client", _micro(costs.redis_connect), USERS_CONNECT_REDIS.name),
     ]
-    return _titled("Measured, each for one", _table(["what", "cost", "figure in redis.json"], rows))
+    return _titled("Measured, for one of each", _table(["what", "cost", "figure in redis.json"], rows))
 
 
 def _assumed(given: Assumed, uses: Sequence[Use]) -> str:
@@ -293,9 +293,9 @@ def _needs(clients: int, uses: Sequence[Use], costs: Measured, given: Assumed) -
         "events published per second": [_count(each.events) for each in needs],
         "deliveries per second": [_count(each.deliveries) for each in needs],
         "workers, to hold the connections": [f"{each.workers_to_hold:,}" for each in needs],
-        "workers, with what they have to do": [f"{each.workers:,}" for each in needs],
+        "workers, for all their work": [f"{each.workers:,}" for each in needs],
         "cores that they keep busy": [_count(each.cores) for each in needs],
-        "cores of whoever publishes": [_count(each.publisher_cores) for each in needs],
+        "cores of the publishers": [_count(each.publisher_cores) for each in needs],
         "ms for an event to all its clients of a worker": [_count(each.walk * 1e3) for each in needs],
         "events that are kept": [_count(each.kept) for each in needs],
         "memory of the workers": [_bytes(each.memory) for each in needs],
@@ -308,8 +308,8 @@ def _needs(clients: int, uses: Sequence[Use], costs: Measured, given: Assumed) -
         "Redis: counts of clients per second": [_count(each.counts) for each in needs],
         "Redis: announcements per second": [_count(each.announcements) for each in needs],
         "Redis: Mbit/s to the workers": [_count(each.redis_output / 1e6) for each in needs],
-        "Redis: cores, where one server can use one": [_count(each.redis_cores) for each in needs],
-        "Redis: servers, where each may be that busy": [f"{each.redis_servers:,}" for each in needs],
+        "Redis: cores, of which a server uses one": [_count(each.redis_cores) for each in needs],
+        "Redis: servers, each at that share": [f"{each.redis_servers:,}" for each in needs],
         "Redis: seconds of CPU when all channels are looked up": [_count(each.redis_again) for each in needs],
         "Mbit/s to the clients": [_count(each.output / 1e6) for each in needs],
     }
@@ -324,12 +324,12 @@ def _storms(clients: int, uses: Sequence[Use], costs: Measured, given: Assumed) 
     work = [each * costs.connect / 1e6 for each in held]
     lines = {
         "clients that come back to a worker": [f"{each:,.0f}" for each in held],
-        f"of them each second, in the {span:g} s of SSE_RETRY={given.retry * 1000:g}": [
+        f"per second, in the {span:g} s of SSE_RETRY={given.retry * 1000:g}": [
             f"{each / span:,.0f}" for each in held
         ],
-        "that a worker can take each second": [f"{1e6 / costs.connect:,.0f}" for _ in held],
+        "clients that a worker can accept per second": [f"{1e6 / costs.connect:,.0f}" for _ in held],
         "seconds of CPU until all are back": [f"{each:,.1f}" for each in work],
-        f"SSE_RETRY with which that is {given.share:.0%} of a core": [
+        f"SSE_RETRY at which that is {given.share:.0%} of a core": [
             f"{_up(each / given.share / 1.5 * 1000):,}" for each in work
         ],
     }
