@@ -393,24 +393,15 @@ class SSE:
         self.shutdown()
         self._state().channels.close()
 
-    def find_state(self, app: Flask | None = None) -> State:
-        """Return what belongs to this app, or to the current one: for other modules of this package alone.
-
-        :raises NotInitialized: where this SSE does not have the app; or, without one, where it is not clear which.
-
-        :meta private:
-        """
-        if app is None:
-            return self._state()
-        state = app.extensions.get(EXTENSION)
-        if not isinstance(state, State) or state not in self._states:
-            raise NotInitialized(f"this SSE does not have {app!r}: call init_app(app) first")
-        return state
-
     def _channels(self) -> Channels:
         return self._state().channels
 
-    def _state(self) -> State:
+    def _state(self, app: Flask | None = None) -> State:
+        if app is not None:
+            state = app.extensions.get(EXTENSION)
+            if isinstance(state, State) and state in self._states:
+                return state
+            raise NotInitialized(f"this SSE does not have {app!r}: call init_app(app) first")
         if has_app_context():
             here = current_app.extensions.get(EXTENSION)
             if isinstance(here, State) and here in self._states:
@@ -420,6 +411,15 @@ class SSE:
         if not self._states:
             raise NotInitialized("this SSE has no app: call init_app(app) first")
         raise NotInitialized(f"this SSE has {len(self._states)} apps: say which, with app.app_context()")
+
+
+def state_of(sse: SSE, app: Flask | None = None) -> State:
+    """Return what belongs to one app of an SSE: for metrics and test helpers.
+
+    :param app: None is the current app, or the only one.
+    :raises NotInitialized: where the SSE does not have the app; or, without one, where it is not clear which.
+    """
+    return sse._state(app)
 
 
 def _end_failed(error: BaseException | None) -> None:

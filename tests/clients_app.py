@@ -95,7 +95,7 @@ def cut(how: str) -> dict[str, Any]:
 
 def next_id(channel: str) -> str:
     """Give the id of the event that is published next."""
-    log = sse.find_state().channels.subscription(channel).log
+    log = sse._channels().subscription(channel).log
     assert log is not None
     return f"{log.epoch}-{log.newest + 1}"
 
