@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property, partial
-from inspect import iscoroutinefunction
 from typing import Any, NoReturn, TypeVar, overload
 
 from flask import Blueprint, Flask, Response, current_app, has_app_context
@@ -326,13 +325,7 @@ class SSE:
 
         :raises RuntimeError: where there is another one already.
         """
-        if self._monitor_access.rule is not None and self._monitor_access.rule is not rule:
-            raise RuntimeError("this SSE has a monitor_access already: let one function ask both")
-        if not callable(rule) or iscoroutinefunction(rule):
-            raise TypeError(
-                f"monitor_access() takes a function without arguments, and none that is async, not {rule!r}"
-            )
-        self._monitor_access.rule = rule
+        self._monitor_access.set_rule(rule)
         return rule
 
     def stats(self) -> dict[str, Any]:

@@ -96,7 +96,7 @@ class ChannelReader:
 class ReadingWriter:
     """The writer of an emitter whose stream this process reads itself.
 
-    :param wakeup: is rung when there is something to read again.
+    :param wakeup: is woken when there is something to read again.
     """
 
     declined: str | None = None
@@ -110,7 +110,7 @@ class ReadingWriter:
         self._stream.begin(self)
 
     def read(self) -> bytes | None:
-        """Return what the stream has; ``b""`` where that is nothing until the wakeup rings, None at the end."""
+        """Return what the stream has; ``b""`` where there is nothing until the wakeup, None at the end."""
         if self._is_idle:
             if not self._is_woken:
                 return b""

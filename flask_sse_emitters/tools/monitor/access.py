@@ -6,6 +6,7 @@ import ipaddress
 import logging
 import re
 from collections.abc import Callable
+from inspect import iscoroutinefunction
 from typing import Any, TypeAlias
 
 from flask import Response, current_app, request
@@ -51,14 +52,27 @@ _NOT_LOCAL = (
 class MonitorAccess:
     """The access rule for the monitor of one :class:`.SSE`.
 
-    :ivar rule: returns whether the current request may use the monitor. Where it is None, only debug mode opens the
-        monitor, to requests that come from a loopback address, name this machine as their host, and show no sign of a
-        proxy.
+    Without a rule, only debug mode opens the monitor, to requests that come from a loopback address, name this machine
+    as their host, and show no sign of a proxy.
     """
 
     def __init__(self) -> None:
-        self.rule: MonitorRule | None = None
+        self._rule: MonitorRule | None = None
         self._is_closed_logged = False
+
+    def set_rule(self, rule: MonitorRule) -> None:
+        """Set the rule, which returns whether the current request may use the monitor.
+
+        :raises TypeError: where it is no function, or an async one.
+        :raises RuntimeError: where another one is set already.
+        """
+        if self._rule is not None and self._rule is not rule:
+            raise RuntimeError("this SSE has a monitor_access already: let one function ask both")
+        if not callable(rule) or iscoroutinefunction(rule):
+            raise TypeError(
+                f"monitor_access() takes a function without arguments, and none that is async, not {rule!r}"
+            )
+        self._rule = rule
 
     def check(self) -> Response | None:
         """Check the current request. May block, as the rule may.
@@ -74,10 +88,10 @@ class MonitorAccess:
         return None
 
     def _check_rule(self) -> None:
-        if self.rule is None:
+        if self._rule is None:
             self._check_debug_mode()
             return
-        answer: Any = ask_rule(self.rule, "rule of the monitor")
+        answer: Any = ask_rule(self._rule, "rule of the monitor")
         if answer is not True:
             if answer not in (False, None):
                 log.error("the rule of the monitor must return True or False, not %r, which denies", answer)
