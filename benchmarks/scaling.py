@@ -324,9 +324,7 @@ def _storms(clients: int, uses: Sequence[Use], costs: Measured, given: Assumed) 
     work = [each * costs.connect / 1e6 for each in held]
     lines = {
         "clients that come back to a worker": [f"{each:,.0f}" for each in held],
-        f"per second, in the {span:g} s of SSE_RETRY={given.retry * 1000:g}": [
-            f"{each / span:,.0f}" for each in held
-        ],
+        f"per second, in the {span:g} s of SSE_RETRY={given.retry * 1000:g}": [f"{each / span:,.0f}" for each in held],
         "clients that a worker can accept per second": [f"{1e6 / costs.connect:,.0f}" for _ in held],
         "seconds of CPU until all are back": [f"{each:,.1f}" for each in work],
         f"SSE_RETRY at which that is {given.share:.0%} of a core": [

@@ -21,7 +21,7 @@ from .config.context import EXTENSION
 from .extension import SSE, state_of
 from .runtime.calls import call_and_log
 from .runtime.fork import reset_after_fork
-from .runtime.gevent_loop import pause
+from .runtime.gevent_loop import wait_while
 from .runtime.locks import native_lock
 from .runtime.scheduler import FIGURES, SCHEDULER
 from .server.app_state import State
@@ -324,9 +324,8 @@ def _write_at_exit() -> None:
 
 
 def _write_last() -> None:
-    deadline = SCHEDULER.clock() + EXIT_SECONDS
-    while SCHEDULER.is_calling and SCHEDULER.clock() < deadline:  # an update may be under way
-        pause(0.01)
+    # An update may be under way.
+    wait_while(lambda: SCHEDULER.is_calling, SCHEDULER.clock() + EXIT_SECONDS, SCHEDULER.clock)
     begun = [writer for writer in _writers if writer.has_begun]
     for writer in begun:
         call_and_log(writer.write)

@@ -83,7 +83,7 @@ class OpenStream:
 
     def ready(self) -> list[Event]:
         """Return all events that have been sent and not been read yet. Does not wait for more."""
-        while (not self._reader.has_begun or self._body.is_ready()) and self._reader.read():
+        while (not self._reader.has_begun or self._body.try_fetch()) and self._reader.read():
             pass
         return self._reader.take(len(self._reader.events))
 

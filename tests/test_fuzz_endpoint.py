@@ -380,7 +380,7 @@ class InProcess:
 
     def _read(self, held: Held) -> None:
         for _ in range(5):
-            if not held.stream.is_ready():
+            if not held.stream.try_fetch():
                 return
             try:
                 piece = next(held.body, b"")

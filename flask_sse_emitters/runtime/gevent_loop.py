@@ -20,6 +20,9 @@ TIME_SLICE_SECONDS = 0.001
 #: Threads sleep so long to yield.
 YIELD_SECONDS = 0.0005
 
+#: Between two looks at whether something is over.
+LOOK_SECONDS = 0.01
+
 #: The most priority calls in a row; then the event loop moves on.
 CALLS_IN_A_ROW = 100
 
@@ -90,6 +93,15 @@ def pause(seconds: float) -> None:
     """Sleep, but not in gevent's event loop itself, which everything else waits for."""
     if not in_hub():
         time.sleep(seconds)
+
+
+def wait_while(is_busy: Callable[[], bool], until: float, clock: Callable[[], float] = time.monotonic) -> None:
+    """Wait until something is over, or for the time to be: it is looked at every 10 ms.
+
+    In gevent's event loop itself, do not wait.
+    """
+    while not in_hub() and is_busy() and clock() < until:
+        pause(LOOK_SECONDS)
 
 
 def _wait_one_turn() -> None:

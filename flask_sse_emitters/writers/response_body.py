@@ -84,8 +84,8 @@ class ResponseBody:
             raise StopIteration
         return self._next_piece()
 
-    def is_ready(self) -> bool:
-        """Return whether the next piece is there, or the end, so that iterating does not wait. For tests of apps."""
+    def try_fetch(self) -> bool:
+        """Fetch the next piece without waiting; return whether there is one, or the end. For tests of apps."""
         if self._preamble is not None or self._stream is None:
             return True
         if self._asleep and self._stream.outgoing.state is not WriterState.IDLE:

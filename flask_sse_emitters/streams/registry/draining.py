@@ -15,7 +15,7 @@ from itertools import islice
 
 from ...errors import CloseReason
 from ...runtime.calls import call_and_log
-from ...runtime.gevent_loop import in_hub, pause
+from ...runtime.gevent_loop import wait_while
 from ...runtime.scheduler import SCHEDULER
 from ...runtime.socket_monitor import SOCKET_MONITOR
 from ..stream import Stream
@@ -28,9 +28,6 @@ ENDED_AT_ONCE = 32
 
 #: Seconds that the last callbacks have when all streams are over.
 CALLBACK_SECONDS = 1.0
-
-#: Seconds between two looks at whether all streams are over.
-LOOK_SECONDS = 0.01
 
 
 def drain(registry: StreamRegistry, grace: float = 0.0) -> None:
@@ -55,8 +52,7 @@ def drain(registry: StreamRegistry, grace: float = 0.0) -> None:
 def await_drained(registry: StreamRegistry) -> None:
     """Wait until all streams are over, or the time for it is. In gevent's event loop itself, do not wait."""
     by = (registry.drained_by or 0.0) + CALLBACK_SECONDS  # those that are cut then let go right after
-    while len(registry) and not in_hub() and registry.scheduler.clock() < by:
-        pause(LOOK_SECONDS)
+    wait_while(lambda: len(registry) > 0, by, registry.scheduler.clock)
 
 
 def drain_all(grace: float = 0.0) -> None:
@@ -98,12 +94,9 @@ def _drain_and_wait() -> None:
     registries = list(ALL)
     by = max((registry.drained_by or 0.0 for registry in registries), default=0.0)
     # Only for those whose sockets are known: a stream that no server writes would never end.
-    _wait(lambda: len(SOCKET_MONITOR) > 0 or any(registry.is_ending for registry in registries), by)
-    _wait(lambda: SCHEDULER.is_calling, SCHEDULER.clock() + CALLBACK_SECONDS)
+    wait_while(
+        lambda: len(SOCKET_MONITOR) > 0 or any(registry.is_ending for registry in registries), by, SCHEDULER.clock
+    )
+    wait_while(lambda: SCHEDULER.is_calling, SCHEDULER.clock() + CALLBACK_SECONDS, SCHEDULER.clock)
     for registry in registries:
         call_and_log(registry.at_exit)
-
-
-def _wait(is_busy: Callable[[], bool], until: float) -> None:
-    while is_busy() and SCHEDULER.clock() < until:
-        pause(LOOK_SECONDS)

@@ -12,7 +12,7 @@ from typing import Any
 import redis
 
 from ....config.settings import CHANCE
-from ....runtime.gevent_loop import in_hub, pause
+from ....runtime.gevent_loop import wait_while
 from ....runtime.locks import native_lock
 from ....runtime.scheduler import SCHEDULER
 from ....runtime.waiter import WakeupSocket, make_waiter
@@ -119,9 +119,7 @@ class Subscriber:
 
     def await_end(self) -> None:
         """Wait until the thread has ended, LEAVE_SECONDS at most. In gevent's event loop itself, do not wait."""
-        by = time.monotonic() + LEAVE_SECONDS
-        while self._state is _State.RUNNING and not in_hub() and time.monotonic() < by:
-            pause(0.01)
+        wait_while(lambda: self._state is _State.RUNNING, time.monotonic() + LEAVE_SECONDS)
 
     def abandon(self) -> None:
         """Let go in a forked child, where gevent may go on with the parent's greenlets, and touch nothing."""
