@@ -18,7 +18,7 @@ from weakref import WeakSet
 from flask import Flask, request_started, request_tearing_down
 
 from .config.context import EXTENSION
-from .extension import SSE, state_of
+from .extension import SSE
 from .runtime.calls import call_and_log
 from .runtime.fork import reset_after_fork
 from .runtime.gevent_loop import wait_while
@@ -88,7 +88,7 @@ class SseMetrics:
     def __init__(
         self, sse: SSE, app: Flask | None = None, *, registry: CollectorRegistry = REGISTRY, prefix: str = "sse"
     ) -> None:
-        self._state = state_of(sse, app)
+        self._state = sse.find_state(app)
         self._prefix = prefix
         self._latencies = _Latencies()
         folder = os.environ.get(_FOLDER) or None  # empty: a unit or a Compose file means unset

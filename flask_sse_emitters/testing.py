@@ -13,7 +13,7 @@ from flask.testing import FlaskClient
 from .brokers import Start
 from .channels.names import name_for_operator
 from .errors import BrokerUnavailable
-from .extension import SSE, state_of
+from .extension import SSE
 from .wire.decoder import EventDecoder, decode
 from .wire.event import Event
 from .wire.frame import Frame
@@ -105,7 +105,7 @@ def published(sse: SSE, *channels: str) -> Iterator[list[Event]]:
     """
     if not channels:
         raise TypeError("published() takes the SSE and the names of one channel or more")
-    broker = state_of(sse).channels.broker
+    broker = sse.find_state().channels.broker
     events: list[Event] = []
     collectors = {name_for_operator(channel): _Collector(events) for channel in channels}
     try:

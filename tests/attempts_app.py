@@ -87,7 +87,7 @@ class Site:
         return {}
 
     def stats(self) -> dict[str, Any]:
-        return {**self.sse.stats(), "owned": len(self.sse._state().streams._owned)}
+        return {**self.sse.stats(), "owned": len(self.sse.find_state().streams._owned)}
 
 
 def of_tokens(key: str, algorithm: str, **options: Any) -> Site:

@@ -54,7 +54,7 @@ def use(url: str, how: str) -> weakref.ref[Any]:
         until(lambda: list(stream.ready()), "the event")
     if how == "close":
         board.sse.close()
-    return weakref.ref(board.sse._state())
+    return weakref.ref(board.sse.find_state())
 
 
 def at_most(now: dict[str, int], before: dict[str, int]) -> bool:

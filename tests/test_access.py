@@ -56,7 +56,7 @@ class Site:
 
     def counts(self) -> tuple[int, int, int]:
         """Clients, readers that are known, and limits that are counted."""
-        streams = self.sse._state().streams
+        streams = self.sse.find_state().streams
         return len(streams), len(streams._owned), len(streams._limits)
 
 

@@ -35,7 +35,7 @@ def test_a_dropped_app_that_has_published_is_freed() -> None:
         board = Board()
         with board.open("a"):
             board.publish("a", 1)
-        return weakref.ref(board.sse._state())
+        return weakref.ref(board.sse.find_state())
 
     state = use()
     until(lambda: gc.collect() is not None and state() is None, "it to be freed")

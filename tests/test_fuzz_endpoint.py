@@ -506,7 +506,7 @@ def seeded() -> Iterator[random.Random]:
 @pytest.mark.timeout(600)
 def test_a_hundred_thousand_requests_leave_no_fault_no_stream_and_no_secret(faults: list[str]) -> None:
     sse = fuzz_app.sse
-    state = sse._state()
+    state = sse.find_state()
     timers = len(list(SCHEDULER._timers))
     with seeded() as dice:
         fuzz = InProcess(dice)

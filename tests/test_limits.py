@@ -65,7 +65,7 @@ def test_that_there_is_no_room_is_said_once_a_minute(
 ) -> None:
     app = Flask(__name__)
     app.config["SSE_MAX_CLIENTS"] = 1
-    streams = StreamRegistry(SSE(app)._state().settings, scheduler)
+    streams = StreamRegistry(SSE(app).find_state().settings, scheduler)
     streams.admit(SseEmitter())
     for _ in range(61):
         streams.admit(SseEmitter())
@@ -186,7 +186,7 @@ def test_a_server_of_several_processes_is_warned_of_with_the_first_stream(multip
 def test_a_stop_keeps_streams_open_for_a_grace_and_cuts_them_at_the_end(scheduler: ManualScheduler) -> None:
     app = Flask(__name__)
     app.config.update(SSE_DRAIN_SECONDS=4, SSE_ATTACH_SECONDS=1000)
-    settings = SSE(app)._state().settings
+    settings = SSE(app).find_state().settings
     streams = StreamRegistry(settings, scheduler)
     emitters = [emitter_at(scheduler, 0) for _ in range(100)]
     outlets = [Outlet() for _ in emitters]
@@ -277,7 +277,11 @@ def test_stats_may_be_asked_for_while_channels_come_and_go() -> None:
 def test_a_forked_child_counts_its_own_streams() -> None:
     board = Board(SSE_MAX_CLIENTS=2)
     reader, writer = os.pipe()
-    with board.open("a") as stream, board.open("a"), board.sse._state().streams.lock:  # held by somebody at the fork
+    with (
+        board.open("a") as stream,
+        board.open("a"),
+        board.sse.find_state().streams.lock,
+    ):  # held by somebody at the fork
         child = os.fork()
         if child == 0:
             try:

@@ -147,7 +147,7 @@ def test_every_end_of_a_stream_is_counted_under_its_reason() -> None:
         for _ in range(5):
             stack.enter_context(open_stream(board.client, "/shutdown"))
         assert board.scrape()['sse_clients{outlet="server"}'] == 5
-        drain(board.sse._state().streams)
+        drain(board.sse.find_state().streams)
         until(lambda: all(not emitter.is_open for emitter in emitters), "the ends")
     samples = board.scrape()
     assert closed(samples) == {
@@ -249,8 +249,8 @@ def test_draining_and_warnings_are_shown() -> None:
     board = Measured(SSE_BROKER_URL="memory://")
     before = board.scrape()
     assert before["sse_draining"] == 0
-    board.sse._state().warn("too few files")
-    drain(board.sse._state().streams)
+    board.sse.find_state().warn("too few files")
+    drain(board.sse.find_state().streams)
     after = board.scrape()
     assert (after["sse_draining"], after["sse_warnings"]) == (1, before["sse_warnings"] + 1)
 
@@ -470,8 +470,8 @@ def test_files_are_written_on_a_thread_that_nobody_waits_for(tmp_path: Path) -> 
     run(
         """
 threads = []
-stats = sse._state().stats
-sse._state().stats = lambda: threads.append(threading.current_thread().name) or stats()
+stats = sse.find_state().stats
+sse.find_state().stats = lambda: threads.append(threading.current_thread().name) or stats()
 sse.publish("a", 1)
 until(lambda: values().get("sse_events_published_total") == "1.0")
 assert set(threads) == {"sse-figures"}, threads

@@ -424,7 +424,7 @@ def watching(publisher: MonitorPublisher, channel: str | None = None) -> Iterato
 
 def test_one_timer_feeds_any_number_of_monitors_and_none_runs_when_they_have_left(scheduler: ManualScheduler) -> None:
     _, sse = open_app()
-    publisher = MonitorPublisher(sse._state(), scheduler)
+    publisher = MonitorPublisher(sse.find_state(), scheduler)
     assert (scheduler.live_timers(), scheduler.jobs) == ([], [])
     with watching(publisher), watching(publisher), watching(publisher):
         for _ in range(3):
@@ -443,7 +443,7 @@ def test_one_timer_feeds_any_number_of_monitors_and_none_runs_when_they_have_lef
 
 def test_a_beat_that_fails_is_not_the_last(scheduler: ManualScheduler, monkeypatch: pytest.MonkeyPatch) -> None:
     _, sse = open_app()
-    publisher = MonitorPublisher(sse._state(), scheduler)
+    publisher = MonitorPublisher(sse.find_state(), scheduler)
     with watching(publisher):
         with monkeypatch.context() as patched:
             patched.setattr(publisher._state, "stats", fail)
@@ -465,7 +465,7 @@ def test_other_processes_are_asked_now_and_then_and_grow_older_in_between(
         return [process("there", 2, age=0.5)]
 
     monkeypatch.setattr(sse._channels().broker, "processes", processes)
-    publisher = MonitorPublisher(sse._state(), scheduler)
+    publisher = MonitorPublisher(sse.find_state(), scheduler)
     ages = []
     with watching(publisher):
         for _ in range(2 * int(FETCH_SECONDS)):
@@ -490,7 +490,7 @@ def test_a_broker_that_fails_to_tell_of_others_leaves_this_process_and_is_logged
 ) -> None:
     _, sse = open_app()
     monkeypatch.setattr(sse._channels().broker, "processes", fail)
-    publisher = MonitorPublisher(sse._state(), scheduler)
+    publisher = MonitorPublisher(sse.find_state(), scheduler)
     with watching(publisher):
         for _ in range(10):
             scheduler.run_jobs()
@@ -512,7 +512,7 @@ def test_what_another_version_says_otherwise_is_left_out(
     there = {**dict.fromkeys([*sse.stats(), *process("", 0)], wrong), "id": "there", "channels": {"orders": 2}}
     found = [there, {"id": 7}, wrong, {"pid": 5}, process("beyond", 3, closed={"timeout": 1, "error": wrong})]
     monkeypatch.setattr(sse._channels().broker, "processes", lambda: found)
-    report = MonitorPublisher(sse._state(), scheduler)._report()
+    report = MonitorPublisher(sse.find_state(), scheduler)._report()
     assert [each["id"] for each in report["processes"]] == ["here", "there", "beyond"]
     assert report["sees_all"]
     assert report["point"]["clients"] == 3
@@ -523,7 +523,7 @@ def test_what_another_version_says_otherwise_is_left_out(
 
 def test_a_clock_that_is_set_back_stops_no_figure(scheduler: ManualScheduler, monkeypatch: pytest.MonkeyPatch) -> None:
     _, sse = open_app()
-    publisher = MonitorPublisher(sse._state(), scheduler)
+    publisher = MonitorPublisher(sse.find_state(), scheduler)
     drift = 0.0
     clock = SimpleNamespace(time=lambda: 1e9 + scheduler.now + drift)
     monkeypatch.setattr("flask_sse_emitters.tools.monitor.publisher.time", clock)
@@ -541,7 +541,7 @@ def test_a_monitor_whose_channel_cannot_be_listened_to_leaves_nothing_behind(
     scheduler: ManualScheduler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, sse = open_app()
-    publisher = MonitorPublisher(sse._state(), scheduler)
+    publisher = MonitorPublisher(sse.find_state(), scheduler)
     with monkeypatch.context() as patched:
         patched.setattr(sse._channels().broker, "subscribe", lambda *_: fail())
         with pytest.raises(ZeroDivisionError), watching(publisher, "orders"):
@@ -567,7 +567,7 @@ def test_a_beat_that_waits_for_the_broker_holds_up_no_rule(monkeypatch: pytest.M
 
     monkeypatch.setattr(sse._channels().broker, "processes", processes)
     both = Barrier(3)
-    with watching(MonitorPublisher(sse._state())):
+    with watching(MonitorPublisher(sse.find_state())):
         try:
             assert waits.wait(PATIENCE)
             for _ in range(2):
@@ -605,7 +605,7 @@ def test_events_come_in_order_however_long_it_takes_to_show_the_first(monkeypatc
 
 def test_a_broker_that_is_away_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     _, sse = open_app()
-    publisher = MonitorPublisher(sse._state())
+    publisher = MonitorPublisher(sse.find_state())
     broker = sse._channels().broker
     monkeypatch.setattr(broker, "status", lambda: {"state": "degraded", "error": "away"})
     monkeypatch.setattr(broker, "processes", fail)

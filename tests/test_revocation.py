@@ -304,7 +304,7 @@ def test_an_event_of_which_a_part_was_written_is_not_mistaken_for_a_whole_one() 
 
 def test_a_part_of_an_event_is_none_though_the_stream_was_to_end_anyway() -> None:
     with amid_an_event() as (site, emitter, read_all):
-        drain(site.sse._state().streams)
+        drain(site.sse.find_state().streams)
         until(lambda: not emitter.is_open, "its end")
         site.sse.disconnect("ann")
         read = read_all()
@@ -547,7 +547,7 @@ def test_who_has_no_streams_listens_to_nothing(server: RedisServer) -> None:
         site.sse.disconnect("ann")
         site.sse.channel("a").subscribers()
         assert client_of(server).pubsub_channels("*revoked*") == []
-        assert site.sse._state().revocations._listener is None
+        assert site.sse.find_state().revocations._listener is None
 
 
 def test_ten_thousand_streams_end_and_others_have_their_turn() -> None:

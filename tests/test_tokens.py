@@ -88,7 +88,7 @@ def test_another_claim_may_be_the_identity(said: Any, identities: tuple[str, ...
     site = site_with(identity="user", claim="channels")
     sent = jwt.encode({"user": said, "channels": ["news"]}, SECRET)
     with site.get("/events/news", Authorization=f"bearer  {sent}"):
-        assert tuple(site.sse._state().streams._owned) == identities
+        assert tuple(site.sse.find_state().streams._owned) == identities
 
 
 @pytest.mark.parametrize("said", [[], {"a": 1}, 1.5, True, "", "x" * 501])
@@ -212,7 +212,7 @@ def test_a_stream_ends_when_its_token_does() -> None:
     expires = int(time.time()) + 2
     sent = token(exp=expires)
     with site.get("/events/news", Authorization=f"Bearer {sent}") as response:
-        [stream] = site.sse._state().streams.streams_of("ann")
+        [stream] = site.sse.find_state().streams.streams_of("ann")
         site.sse.publish("news", "early")
         until(lambda: stream.close_reason is not None, "its end")
         assert time.time() >= expires
@@ -237,7 +237,7 @@ def test_a_token_is_verified_once_for_all_channels() -> None:
 def test_a_number_is_a_subject_too() -> None:
     site = site_with()
     with site.get("/events/news", Authorization="Bearer " + signed(b'{"sse": ["news"], "sub": 7}')):
-        assert list(site.sse._state().streams._owned) == ["7"]
+        assert list(site.sse.find_state().streams._owned) == ["7"]
 
 
 @pytest.mark.parametrize("name", ["a head that is deep", "garbage", "dots"])

@@ -23,12 +23,14 @@ from typing import NamedTuple
 from ..brokers import Broker, Start
 from ..brokers.event_ids import new_epoch
 from ..brokers.event_log import Bounds, Log
+from ..channels.names import check_name
 from ..config.settings import DEFAULTS
 from ..errors import BrokerUnavailable
 from ..runtime.fork import reset_after_fork
 from ..runtime.gevent_loop import yield_now
 from ..runtime.locks import native_lock
 from ..runtime.scheduler import RULES, SCHEDULER
+from ..streams.registry.identity import check_identity
 from ..streams.registry.open_streams import StreamRegistry
 from ..streams.stream import Stream
 from ..wire.decoder import decode
@@ -76,6 +78,19 @@ class Revocation(NamedTuple):
 
 
 EVERYTHING = Revocation(None, None)
+
+
+def make_revocation(identity: str | None, channel: str | None = None, *, is_recheck: bool = False) -> Revocation:
+    """Return the revocation of what these name, checked.
+
+    :raises TypeError: where the identity is not a str.
+    :raises ValueError: where the identity, or the name of the channel, is invalid.
+    """
+    return Revocation(
+        None if identity is None else check_identity(identity),
+        None if channel is None else check_name(channel),
+        is_recheck,
+    )
 
 
 class Revocations:

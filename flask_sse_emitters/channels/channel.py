@@ -9,11 +9,8 @@ from ..broadcast.emitters import SseEmitters
 from ..config.settings import Duration, Settings
 from ..streams.emitter import SseEmitter
 from ..streams.registry.identity import Reader, check_identity
-from .registry import Channels
+from .registry import UNSET, Channels
 from .subscription import ChannelSubscription
-
-#: Stands for an argument that was left out, where None means something else.
-UNSET = object()
 
 
 class Channel:

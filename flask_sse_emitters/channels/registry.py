@@ -10,7 +10,7 @@ from weakref import WeakValueDictionary
 from .. import signals
 from ..brokers import Broker
 from ..brokers.event_log import Bounds
-from ..config.settings import CHANCE, Duration, Settings
+from ..config.settings import CHANCE, Duration, Settings, checked
 from ..errors import BrokerUnavailable
 from ..runtime.fork import reset_after_fork
 from ..runtime.gevent_loop import yield_if_due
@@ -24,6 +24,9 @@ from ..streams.stream import Stream
 from .publishing import check_key, encode_for_channel
 from .replay import Pages, Replay
 from .subscription import ChannelSubscription
+
+#: Stands for an argument that was left out, where None means something else.
+UNSET: Any = object()
 
 #: ``SSE_TIMEOUT`` varies by this part of it, so that clients who came together do not leave together.
 LIFETIME_SPREAD = 0.1
@@ -51,6 +54,24 @@ class ChannelOptions:
                 )
         for option, value in given.items():
             setattr(self, option, value)
+
+
+def check_options(public: object, history: int | None, max_clients: int | None) -> dict[str, Any]:
+    """Return the options of a channel that are given, checked: all but :data:`UNSET` and None.
+
+    :raises TypeError: where ``public`` is not a bool.
+    :raises ValueError: names the option and the accepted values.
+    """
+    options: dict[str, Any] = {}
+    if public is not UNSET:
+        if not isinstance(public, bool):
+            raise TypeError(f"public is True or False, not {public!r}")
+        options["public"] = public
+    if history is not None:
+        options["history"] = checked("history", history)
+    if max_clients is not None:
+        options["max_clients"] = checked("max_clients", max_clients)
+    return options
 
 
 class Channels:

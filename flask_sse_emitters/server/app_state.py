@@ -6,12 +6,12 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache, partial
 from importlib import metadata
 from typing import Any
 
-from flask import Flask, Response, request
+from flask import Flask, Response, current_app, has_app_context, request
 
 from .. import signals
 from ..access.recheck import recheck
@@ -19,8 +19,10 @@ from ..access.revocation import Revocation, Revocations
 from ..access.rules import Rules
 from ..brokers import Broker, broker_of
 from ..channels.registry import ChannelOptions, Channels
+from ..config.context import EXTENSION
 from ..config.hints import lifetime_hint
 from ..config.settings import Settings
+from ..errors import NotInitialized
 from ..runtime.fork import reset_after_fork
 from ..runtime.locks import native_lock
 from ..runtime.scheduler import SCHEDULER
@@ -212,6 +214,25 @@ class _BrokerSignals:
         with self._lock:
             self._is_sending = seen != self._changes
             return self._is_sending
+
+
+def find_state(states: Sequence[State], app: Flask | None = None) -> State:
+    """Return the state of this app, or of the current one, among those of one :class:`.SSE`.
+
+    :param states: which are all the apps of that SSE.
+    :raises NotInitialized: where the app is not among them; or, without one, where it is not clear which is meant.
+    """
+    if app is not None or has_app_context():
+        found = (current_app if app is None else app).extensions.get(EXTENSION)
+        if isinstance(found, State) and found in states:
+            return found
+    if app is not None:
+        raise NotInitialized(f"this SSE does not have {app!r}: call init_app(app) first")
+    if len(states) == 1:
+        return states[0]
+    if not states:
+        raise NotInitialized("this SSE has no app: call init_app(app) first")
+    raise NotInitialized(f"this SSE has {len(states)} apps: say which, with app.app_context()")
 
 
 @cache

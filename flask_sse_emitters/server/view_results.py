@@ -1,0 +1,44 @@
+"""Emitters as results of views: the response that a returned emitter becomes, and the end of those never returned."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Flask, Response
+
+from ..broadcast.emitters import SseEmitters
+from ..channels.channel import Channel
+from ..config.context import take_made_in_request
+from ..streams.emitter import SseEmitter
+
+
+def accept_emitters(app: Flask) -> None:
+    """Let the app's views return emitters, which Flask has no hook for: this replaces ``app.make_response``."""
+    make_response = app.make_response
+
+    def make_response_of_emitter(rv: Any) -> Response:
+        return make_response(_respond_for(rv))
+
+    app.make_response = make_response_of_emitter  # type: ignore[method-assign]
+    app.teardown_request(_end_failed)
+
+
+def _respond_for(rv: Any) -> Any:
+    """Return a view's result, with the response of an emitter in its place: bare, or the first of a tuple."""
+    if isinstance(rv, Channel):
+        raise TypeError(f"a view returns sse.channel({rv.name!r}).subscribe(), a stream of the channel, and not {rv!r}")
+    if isinstance(rv, SseEmitters):
+        raise TypeError("a view returns the emitter that it has added to the list, as add() does, and not the list")
+    if isinstance(rv, SseEmitter):
+        return rv.response()
+    if isinstance(rv, tuple) and rv and isinstance(rv[0], SseEmitter):
+        return (rv[0].response(), *rv[1:])
+    return rv
+
+
+def _end_failed(error: BaseException | None) -> None:
+    """End the emitters of a request that failed: no client will get them."""
+    emitters = take_made_in_request()
+    if error is not None:
+        for emitter in emitters:
+            emitter.complete_with_error(error)
