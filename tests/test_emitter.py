@@ -22,8 +22,8 @@ from flask_sse_emitters.wire.frame import make_frame
 from .clock import ManualScheduler, emitter_at
 
 
-class FakeOutlet:
-    """Takes when it is told to, and remembers what it was told."""
+class FakeWriter:
+    """Takes when a test calls it, and records the calls it gets."""
 
     declined: str | None = None
 
@@ -79,23 +79,23 @@ def journal_of(emitter: SseEmitter) -> list[Any]:
     return journal
 
 
-def test_what_was_sent_before_there_was_a_client_comes_first_and_in_order(make: Make) -> None:
+def test_emitter_events_sent_before_the_client_are_delivered_first_in_order(make: Make) -> None:
     emitter = make()
     for number in range(3):
         emitter.send(number)
     assert emitter.pending == 3
-    outlet = FakeOutlet(emitter)
+    writer = FakeWriter(emitter)
     emitter.send("late")
-    assert [event.data for event in decode(b"".join(outlet.take_all()))] == ["0", "1", "2", "late"]
+    assert [event.data for event in decode(b"".join(writer.take_all()))] == ["0", "1", "2", "late"]
     assert emitter.pending == 0
 
 
-def test_it_takes_an_event_a_builder_and_plain_data(make: Make) -> None:
+def test_emitter_sends_events_builders_and_plain_data(make: Make) -> None:
     emitter = make()
     builder = SseEmitter.event().name("connect").data("connected!")
     for event in (Event("a", id="1"), builder, builder, "text", {"a": 1}, 0, ""):
         emitter.send(event)
-    wire = FakeOutlet(emitter).take()
+    wire = FakeWriter(emitter).take()
     assert wire == (
         b"id: 1\ndata: a\n\n"
         b"event: connect\ndata: connected!\n\n"
@@ -104,29 +104,30 @@ def test_it_takes_an_event_a_builder_and_plain_data(make: Make) -> None:
     )
 
 
-def test_the_outlet_is_woken_once_after_each_time_there_was_nothing(make: Make) -> None:
+def test_emitter_wakes_an_idle_writer_once(make: Make) -> None:
+    """The writer is idle after it took nothing; one wake serves all that is sent until it takes."""
     emitter = make()
-    outlet = FakeOutlet(emitter)
+    writer = FakeWriter(emitter)
     emitter.send("before it took")
-    assert outlet.wakes == 0
-    assert outlet.take()
-    assert outlet.take() == b""
+    assert writer.wakes == 0
+    assert writer.take()
+    assert writer.take() == b""
     emitter.send("a")
     emitter.send("b")
-    assert outlet.wakes == 1
-    assert outlet.take() == b"data: a\n\ndata: b\n\n"
-    assert outlet.take() == b""
+    assert writer.wakes == 1
+    assert writer.take() == b"data: a\n\ndata: b\n\n"
+    assert writer.take() == b""
     emitter.complete()
-    assert outlet.wakes == 2
-    assert outlet.take() is None
+    assert writer.wakes == 2
+    assert writer.take() is None
 
 
-def test_much_that_is_pending_leaves_in_several_writes(make: Make) -> None:
+def test_emitter_large_backlog_leaves_in_several_writes(make: Make) -> None:
     emitter = make()
     payload = "x" * 20_000
     for _ in range(10):
         emitter.send(payload)
-    taken = FakeOutlet(emitter).take_all()
+    taken = FakeWriter(emitter).take_all()
     assert [len(decode(chunk)) for chunk in taken] == [3, 3, 3, 1]
 
 
@@ -145,16 +146,17 @@ ENDS: list[tuple[CloseReason, Callable[[SseEmitter, ManualScheduler], object], l
 
 
 @pytest.mark.parametrize(("reason", "end", "calls"), ENDS, ids=[reason.name for reason, _, _ in ENDS])
-def test_each_end_has_its_reason_and_its_callbacks(
+def test_emitter_end_sets_its_close_reason_and_runs_its_callbacks(
     reason: CloseReason,
     end: Callable[[SseEmitter, ManualScheduler], object],
     calls: list[str],
     make: Make,
     scheduler: ManualScheduler,
 ) -> None:
+    """The first end counts. Callbacks run on the scheduler, also those registered after the end. No timer is left."""
     emitter = make(timeout=60, heartbeat=0)
-    outlet = FakeOutlet(emitter)
-    outlet.take()
+    writer = FakeWriter(emitter)
+    writer.take()
     journal = journal_of(emitter)
     late: list[Any] = []
 
@@ -168,7 +170,7 @@ def test_each_end_has_its_reason_and_its_callbacks(
     assert (emitter.is_open, emitter.close_reason, emitter.error) == (True, None, None)
     end(emitter, scheduler)
     assert (emitter.is_open, emitter.close_reason) == (False, reason)
-    assert journal == [], "never on the thread of the one who ends it"
+    assert journal == [], "never on the thread that ends the stream"
     scheduler.run_jobs()
     names = [call if isinstance(call, str) else type(call).__name__ for call in journal]
     assert names == calls
@@ -181,11 +183,11 @@ def test_each_end_has_its_reason_and_its_callbacks(
     scheduler.run_jobs()
     assert emitter.close_reason is reason
     assert len(journal) == len(calls)
-    outlet.take_all()
+    writer.take_all()
     assert scheduler.live_timers() == []
 
 
-def test_callbacks_keep_the_order_of_their_registration_within_a_kind(make: Make, scheduler: ManualScheduler) -> None:
+def test_callbacks_of_one_kind_run_in_the_order_of_registration(make: Make, scheduler: ManualScheduler) -> None:
     emitter = make(timeout=1)
     calls: list[str] = []
     for name in ("c1", "c2"):
@@ -198,7 +200,7 @@ def test_callbacks_keep_the_order_of_their_registration_within_a_kind(make: Make
 
 
 @pytest.mark.parametrize("error", [ValueError("mine"), SystemExit(3), KeyboardInterrupt()])
-def test_a_callback_that_raises_is_logged_and_stops_no_other(
+def test_callback_that_raises_is_logged_and_the_others_run(
     error: BaseException, make: Make, scheduler: ManualScheduler, caplog: pytest.LogCaptureFixture
 ) -> None:
     emitter = make()
@@ -218,19 +220,19 @@ def test_a_callback_that_raises_is_logged_and_stops_no_other(
     assert calls == ["the next one", "a late one"]
 
 
-def test_an_error_that_is_no_exception_becomes_one(make: Make) -> None:
+def test_complete_with_error_wraps_what_is_no_exception(make: Make) -> None:
     emitter = make()
     emitter.complete_with_error("text")  # type: ignore[arg-type]
     assert isinstance(emitter.error, SseError)
     assert "'text', which is no exception" in str(emitter.error)
 
 
-def test_what_is_not_callable_is_refused(make: Make) -> None:
+def test_callback_that_is_not_callable_is_rejected(make: Make) -> None:
     with pytest.raises(TypeError, match="on_timeout takes something to call, not 'x'"):
         make().on_timeout("x")  # type: ignore[type-var]
 
 
-def test_sending_after_the_end_raises_with_the_reason(make: Make) -> None:
+def test_send_after_the_end_raises_with_the_reason(make: Make) -> None:
     emitter = make()
     error = KeyError("why")
     emitter.complete_with_error(error)
@@ -241,18 +243,19 @@ def test_sending_after_the_end_raises_with_the_reason(make: Make) -> None:
 
 
 @pytest.mark.parametrize("event", [b"bytes", {1, 2}, "\ud800", object()])
-def test_an_invalid_event_is_refused_and_the_emitter_still_works(event: Any, make: Make) -> None:
+def test_emitter_invalid_event_is_rejected_and_the_stream_works_on(event: Any, make: Make) -> None:
     emitter = make()
-    outlet = FakeOutlet(emitter)
+    writer = FakeWriter(emitter)
     with pytest.raises(InvalidEvent):
         emitter.send(event)
     with pytest.raises(InvalidEvent):
         emitter.try_send(event)
     emitter.send("fine")
-    assert outlet.take() == b"data: fine\n\n"
+    assert writer.take() == b"data: fine\n\n"
 
 
-def test_after_an_end_the_client_gets_what_was_pending(make: Make) -> None:
+def test_emitter_pending_events_are_delivered_after_completion(make: Make) -> None:
+    """Also after ``complete_with_error``."""
     ends: list[Callable[[SseEmitter], None]] = [
         lambda emitter: emitter.complete(),
         lambda emitter: emitter.complete_with_error(ValueError()),
@@ -261,23 +264,23 @@ def test_after_an_end_the_client_gets_what_was_pending(make: Make) -> None:
         emitter = make()
         emitter.send("last words")
         end(emitter)
-        outlet = FakeOutlet(emitter)
-        assert [outlet.take(), outlet.take(), outlet.take()] == [b"data: last words\n\n", None, None]
+        writer = FakeWriter(emitter)
+        assert [writer.take(), writer.take(), writer.take()] == [b"data: last words\n\n", None, None]
 
 
-def test_a_client_that_left_gets_nothing_and_its_events_are_let_go(make: Make) -> None:
+def test_emitter_disconnect_discards_pending_events(make: Make) -> None:
     emitter = make()
-    outlet = FakeOutlet(emitter)
+    writer = FakeWriter(emitter)
     emitter.send("x")
     stream_of(emitter).end(CloseReason.DISCONNECTED, ConnectionResetError("the client left"))
     assert emitter.pending == 0
-    assert outlet.take() is None
+    assert writer.take() is None
 
 
-# The lifetime, the attach deadline, and heartbeats.
+# The timeout, the attach deadline, and heartbeats.
 
 
-def test_the_lifetime_runs_from_the_beginning_without_any_client(make: Make, scheduler: ManualScheduler) -> None:
+def test_timeout_runs_from_creation_without_a_client(make: Make, scheduler: ManualScheduler) -> None:
     emitter = make(timeout=timedelta(seconds=10))
     scheduler.pass_time(9.9)
     assert emitter.is_open
@@ -285,14 +288,14 @@ def test_the_lifetime_runs_from_the_beginning_without_any_client(make: Make, sch
     assert emitter.close_reason is CloseReason.TIMEOUT
 
 
-def test_a_lifetime_of_zero_never_ends(make: Make, scheduler: ManualScheduler) -> None:
+def test_timeout_of_zero_never_ends_the_stream(make: Make, scheduler: ManualScheduler) -> None:
     emitter = make(timeout=0, heartbeat=0)
-    FakeOutlet(emitter).take()
+    FakeWriter(emitter).take()
     scheduler.pass_time(10**5)
     assert emitter.is_open
 
 
-def test_an_emitter_that_no_view_returns_ends_with_an_error(make: Make, scheduler: ManualScheduler) -> None:
+def test_emitter_that_no_view_returns_ends_with_an_error(make: Make, scheduler: ManualScheduler) -> None:
     emitter = make(timeout=0)
     journal = journal_of(emitter)
     scheduler.pass_time(29.9)
@@ -304,35 +307,35 @@ def test_an_emitter_that_no_view_returns_ends_with_an_error(make: Make, schedule
     assert journal == [emitter.error, "completion"]
 
 
-def test_a_heartbeat_comes_only_when_nothing_else_did(make: Make, scheduler: ManualScheduler) -> None:
+def test_heartbeat_is_sent_only_after_silence(make: Make, scheduler: ManualScheduler) -> None:
     emitter = make(timeout=0, heartbeat=10)
-    outlet = FakeOutlet(emitter)
-    assert outlet.take() == b""
+    writer = FakeWriter(emitter)
+    assert writer.take() == b""
     for _ in range(20):
         scheduler.pass_time(5)
         emitter.send("busy")
-        assert outlet.take() == b"data: busy\n\n"
-        assert outlet.take() == b""
+        assert writer.take() == b"data: busy\n\n"
+        assert writer.take() == b""
     scheduler.pass_time(10)
-    assert outlet.take() == HEARTBEAT
-    assert outlet.take() == b""
+    assert writer.take() == HEARTBEAT
+    assert writer.take() == b""
 
 
-def test_heartbeats_keep_coming_within_their_time(make: Make, scheduler: ManualScheduler) -> None:
+def test_heartbeats_keep_their_interval(make: Make, scheduler: ManualScheduler) -> None:
     emitter = make(timeout=0, heartbeat=10)
-    outlet = FakeOutlet(emitter)
-    outlet.take()
+    writer = FakeWriter(emitter)
+    writer.take()
     beats = 0
     for _ in range(100):
         scheduler.pass_time(1)
-        if outlet.take():
+        if writer.take():
             beats += 1
-            outlet.take()
+            writer.take()
     assert 9 <= beats <= 13
 
 
-class FakeDirectOutlet(FakeOutlet):
-    """One that lists write to themselves."""
+class FakeDirectWriter(FakeWriter):
+    """A writer to which lists write directly."""
 
     def __init__(self, emitter: SseEmitter) -> None:
         self.client = None
@@ -363,153 +366,151 @@ class FakeMember:
     def take_queued(self) -> None: ...
 
 
-def test_what_a_list_wrote_by_itself_takes_the_place_of_a_heartbeat(make: Make, scheduler: ManualScheduler) -> None:
+def test_heartbeat_is_left_out_after_a_direct_write_of_a_list(make: Make, scheduler: ManualScheduler) -> None:
     emitter, member = make(timeout=0, heartbeat=10), FakeMember()
-    outlet = FakeDirectOutlet(emitter)
+    writer = FakeDirectWriter(emitter)
     assert stream_of(emitter).join(member)
     for _ in range(10):
         member.written_at = scheduler.now
         scheduler.pass_time(5)
-    assert outlet.beats == 0
+    assert writer.beats == 0
     scheduler.pass_time(20)
-    assert outlet.beats in (2, 3)
-    assert stream_of(emitter).outgoing.state is WriterState.IDLE, "it need not be woken for that"
+    assert writer.beats in (2, 3)
+    assert stream_of(emitter).outgoing.state is WriterState.IDLE, "the writer need not be woken for that"
 
 
-def test_an_outlet_that_is_busy_gets_no_heartbeat(make: Make, scheduler: ManualScheduler) -> None:
+def test_heartbeat_is_not_sent_to_a_busy_writer(make: Make, scheduler: ManualScheduler) -> None:
     emitter = make(timeout=0, heartbeat=10)
-    outlet = FakeOutlet(emitter)
+    writer = FakeWriter(emitter)
     emitter.send("x")
-    assert outlet.take() == b"data: x\n\n"
-    scheduler.pass_time(25)  # so long does this one write take
-    assert outlet.take() == b""
-    assert outlet.wakes == 0
+    assert writer.take() == b"data: x\n\n"
+    scheduler.pass_time(25)  # this one write takes that long
+    assert writer.take() == b""
+    assert writer.wakes == 0
 
 
-def test_heartbeats_of_clients_that_got_one_event_together_are_spread(make: Make, scheduler: ManualScheduler) -> None:
-    outlets = [FakeOutlet(make(timeout=0, heartbeat=10)) for _ in range(200)]
-    for outlet in outlets:
-        outlet.take()
+def test_heartbeats_after_a_common_event_are_spread(make: Make, scheduler: ManualScheduler) -> None:
+    writers = [FakeWriter(make(timeout=0, heartbeat=10)) for _ in range(200)]
+    for writer in writers:
+        writer.take()
     for _ in range(10):
         scheduler.pass_time(1)
-        woken = sum(outlet.wakes for outlet in outlets)
+        woken = sum(writer.wakes for writer in writers)
         if 0 < woken < 200:
             break
     assert 0 < woken < 200, "not all in one second"
 
 
-def test_one_timer_an_emitter_and_none_after_its_end(make: Make, scheduler: ManualScheduler) -> None:
+def test_emitter_has_one_timer_and_none_after_its_end(make: Make, scheduler: ManualScheduler) -> None:
     emitter = make(timeout=60)
     assert len(scheduler.live_timers()) == 1
-    outlet = FakeOutlet(emitter)
-    outlet.take()
+    writer = FakeWriter(emitter)
+    writer.take()
     assert len(scheduler.live_timers()) == 1
     scheduler.pass_time(20)
     assert len(scheduler.live_timers()) == 1
     emitter.complete()
-    outlet.take_all()
+    writer.take_all()
     assert scheduler.live_timers() == []
 
 
-# A client that takes nothing.
+# A client that takes nothing: the write timeout.
 
 
-def test_a_client_that_takes_nothing_for_too_long_counts_as_gone(make: Make, scheduler: ManualScheduler) -> None:
+def test_write_timeout_disconnects_a_client_that_takes_nothing(make: Make, scheduler: ManualScheduler) -> None:
     emitter = make(timeout=0, heartbeat=0)
-    outlet = FakeOutlet(emitter)
-    assert outlet.take() == b""
+    writer = FakeWriter(emitter)
+    assert writer.take() == b""
     scheduler.pass_time(100)
     emitter.send("x")
-    outlet.take()
+    writer.take()
     scheduler.pass_time(29)
     assert emitter.is_open
     scheduler.pass_time(20)
     assert emitter.close_reason is CloseReason.DISCONNECTED
     assert "the client took nothing for SSE_WRITE_SECONDS=30" in str(emitter.error)
-    assert outlet.cuts == 1
+    assert writer.cuts == 1
 
 
-def test_a_client_that_takes_slowly_is_not_gone(make: Make, scheduler: ManualScheduler) -> None:
+def test_write_timeout_spares_a_slow_client(make: Make, scheduler: ManualScheduler) -> None:
     """One large event leaves in pieces, so that progress shows."""
     emitter = make(timeout=0)
-    outlet = FakeOutlet(emitter)
+    writer = FakeWriter(emitter)
     text = "x" * 400_000
     emitter.send(text)
     emitter.send("after it")
     emitter.complete()
     pieces = []
-    while piece := outlet.take():
+    while piece := writer.take():
         pieces.append(piece)
         scheduler.pass_time(25)
     assert [event.data for event in decode(b"".join(pieces))] == [text, "after it"]
     assert len(pieces) == 8
     assert max(map(len, pieces)) == 65_536
-    assert (emitter.close_reason, outlet.cuts) == (CloseReason.COMPLETED, 0)
+    assert (emitter.close_reason, writer.cuts) == (CloseReason.COMPLETED, 0)
 
 
-def test_a_client_whose_unsent_bytes_shrink_is_not_gone(make: Make, scheduler: ManualScheduler) -> None:
+def test_write_timeout_spares_a_client_whose_unsent_bytes_shrink(make: Make, scheduler: ManualScheduler) -> None:
     """Though one write takes minutes: the system's buffer is large, and the line slow."""
     emitter = make(timeout=0)
-    outlet = FakeOutlet(emitter)
+    writer = FakeWriter(emitter)
     emitter.send("x")
-    outlet.take()
+    writer.take()
     for unsent in range(4_000_000, 2_000_000, -100_000):
-        outlet.in_flight = unsent
+        writer.in_flight = unsent
         scheduler.pass_time(5)
     assert emitter.is_open
     scheduler.pass_time(60)
     assert emitter.close_reason is CloseReason.DISCONNECTED, "the same bytes for a minute"
 
 
-def test_a_client_that_acknowledges_nothing_has_vanished_though_nothing_is_being_written(
-    make: Make, scheduler: ManualScheduler
-) -> None:
-    """What it is sent fits the system's buffer: no write would ever show it."""
+def test_vanished_client_that_acknowledges_nothing_is_disconnected(make: Make, scheduler: ManualScheduler) -> None:
+    """No write is under way: what it is sent fits the system's buffer, and no write would ever show it."""
     emitter = make(timeout=0)
-    outlet = FakeOutlet(emitter)
-    outlet.in_flight, outlet.has_taken = 3, 500
-    for _ in range(100):  # it is on its way each time that somebody looks, and arrives
-        outlet.has_taken += 3
-        assert pass_and_take(emitter, outlet, scheduler)
-    outlet.in_flight = 0
+    writer = FakeWriter(emitter)
+    writer.in_flight, writer.has_taken = 3, 500
+    for _ in range(100):  # it is on its way at each check, and arrives
+        writer.has_taken += 3
+        assert pass_and_take(emitter, writer, scheduler)
+    writer.in_flight = 0
     for _ in range(100):
-        assert pass_and_take(emitter, outlet, scheduler)
-    outlet.in_flight = 3
-    lasted = sum(pass_and_take(emitter, outlet, scheduler) for _ in range(100))
+        assert pass_and_take(emitter, writer, scheduler)
+    writer.in_flight = 3
+    lasted = sum(pass_and_take(emitter, writer, scheduler) for _ in range(100))
     assert 30 <= lasted * 5 <= 2 * (30 + 15)
-    assert (emitter.close_reason, outlet.take()) == (CloseReason.DISCONNECTED, None)
+    assert (emitter.close_reason, writer.take()) == (CloseReason.DISCONNECTED, None)
 
 
-def pass_and_take(emitter: SseEmitter, outlet: FakeOutlet, scheduler: ManualScheduler) -> bool:
-    """Five seconds, in which a client that takes what comes is sent an event or a heartbeat. Whether it is there."""
+def pass_and_take(emitter: SseEmitter, writer: FakeWriter, scheduler: ManualScheduler) -> bool:
+    """Pass five seconds, in which the client takes what comes. Return whether the stream is still open."""
     scheduler.pass_time(5)
-    outlet.take_all()
+    writer.take_all()
     return emitter.is_open
 
 
-def test_a_client_that_has_taken_all_is_not_gone_though_the_process_is_late(
+def test_write_timeout_spares_a_client_that_took_all_while_the_process_is_late(
     make: Make, scheduler: ManualScheduler
 ) -> None:
     emitter = make(timeout=0)
-    outlet = FakeOutlet(emitter)
+    writer = FakeWriter(emitter)
     emitter.send("x")
-    outlet.take()
-    outlet.in_flight = 0
+    writer.take()
+    writer.in_flight = 0
     scheduler.pass_time(300)
     assert emitter.is_open
 
 
-def test_an_outlet_that_was_woken_and_has_not_run_yet_is_not_stuck(make: Make, scheduler: ManualScheduler) -> None:
+def test_write_timeout_spares_a_writer_that_was_woken_and_has_not_run(make: Make, scheduler: ManualScheduler) -> None:
     emitter = make(timeout=0)
-    outlet = FakeOutlet(emitter)
-    outlet.take()
+    writer = FakeWriter(emitter)
+    writer.take()
     emitter.send("x")
     scheduler.pass_time(300)
     assert emitter.is_open
-    assert outlet.take() == b"data: x\n\n"
+    assert writer.take() == b"data: x\n\n"
 
 
-def test_a_large_event_is_pending_until_its_last_byte_is_taken_and_shared_by_all(make: Make) -> None:
+def test_large_event_is_pending_until_its_last_byte_and_shared_by_all(make: Make) -> None:
     frame = make_frame("x" * 200_000, lambda _: "", 1_000_000)
     emitters = [make() for _ in range(3)]
     for emitter in emitters:
@@ -517,40 +518,40 @@ def test_a_large_event_is_pending_until_its_last_byte_is_taken_and_shared_by_all
         stream_of(emitter).next_output()
     assert all(stream_of(emitter).outgoing.backlog._begun is frame.payload for emitter in emitters)
     assert [stream_of(emitter).outgoing.backlog.size for emitter in emitters] == [len(frame.payload) - 65_536] * 3
-    got = b"".join(FakeOutlet(emitters[0]).take_all())
+    got = b"".join(FakeWriter(emitters[0]).take_all())
     assert frame.payload.endswith(got)
     assert stream_of(emitters[0]).outgoing.backlog.size == 0
 
 
-def test_after_the_end_a_client_that_takes_nothing_is_cut(make: Make, scheduler: ManualScheduler) -> None:
+def test_ended_stream_of_a_client_that_takes_nothing_is_cut(make: Make, scheduler: ManualScheduler) -> None:
     emitter = make(timeout=10)
-    outlet = FakeOutlet(emitter)
+    writer = FakeWriter(emitter)
     for number in range(10):
         emitter.send(f"{number}" * 20_000)
-    outlet.take()
+    writer.take()
     scheduler.pass_time(11)
     assert emitter.close_reason is CloseReason.TIMEOUT
-    assert outlet.cuts == 0
+    assert writer.cuts == 0
     scheduler.pass_time(40)
     assert emitter.close_reason is CloseReason.TIMEOUT
-    assert outlet.cuts >= 1
-    stream_of(emitter).release(OSError("the server let go of it"))
+    assert writer.cuts >= 1
+    stream_of(emitter).release(OSError("the server released it"))
     assert scheduler.live_timers() == []
 
 
-def test_after_the_end_a_client_that_leaves_is_cut(make: Make) -> None:
+def test_ended_stream_of_a_client_that_leaves_is_cut(make: Make) -> None:
     emitter = make()
-    outlet = FakeOutlet(emitter)
+    writer = FakeWriter(emitter)
     emitter.complete()
     stream_of(emitter).end(CloseReason.DISCONNECTED, ConnectionResetError("the client left"))
-    assert (emitter.close_reason, outlet.cuts) == (CloseReason.COMPLETED, 1)
+    assert (emitter.close_reason, writer.cuts) == (CloseReason.COMPLETED, 1)
 
 
 # A stream of a channel that has been completed, and whose broker does not answer.
 
 
 class SilentChannel(SseEmitters):
-    """A channel's list, whose broker does not say whether all has been told."""
+    """A channel's list, whose broker does not answer whether all events have arrived."""
 
     def __init__(self) -> None:
         self._delivery = SilentDelivery()
@@ -562,53 +563,51 @@ class SilentDelivery(Delivery):
     def sync(self, done: Callable[[], object]) -> None: ...
 
 
-def awaiting(emitter: SseEmitter) -> tuple[FakeOutlet, SilentChannel]:
-    """Complete an emitter that awaits this channel from now on."""
-    outlet, channel = FakeOutlet(emitter), SilentChannel()
+def awaiting(emitter: SseEmitter) -> tuple[FakeWriter, SilentChannel]:
+    """Complete an emitter, so that it awaits the broker of its channel."""
+    writer, channel = FakeWriter(emitter), SilentChannel()
     channel.add(emitter)
-    assert outlet.take() == b""
+    assert writer.take() == b""
     emitter.complete()
-    assert (emitter in channel, outlet.wakes) == (True, 0)
-    return outlet, channel
+    assert (emitter in channel, writer.wakes) == (True, 0)
+    return writer, channel
 
 
-def test_completed_stream_that_awaits_its_channel_goes_on_with_heartbeats(
-    make: Make, scheduler: ManualScheduler
-) -> None:
-    outlet, _ = awaiting(make(timeout=0, heartbeat=10))
+def test_completed_stream_that_awaits_its_broker_sends_heartbeats(make: Make, scheduler: ManualScheduler) -> None:
+    writer, _ = awaiting(make(timeout=0, heartbeat=10))
     for _ in range(10):
         scheduler.pass_time(10)
-        assert outlet.take_all() == [HEARTBEAT]
+        assert writer.take_all() == [HEARTBEAT]
 
 
-def test_completed_stream_that_awaits_its_channel_ends_with_its_lifetime(
-    make: Make, scheduler: ManualScheduler
-) -> None:
+def test_completed_stream_that_awaits_its_broker_ends_at_its_timeout(make: Make, scheduler: ManualScheduler) -> None:
     emitter = make(timeout=60, heartbeat=0)
-    outlet, channel = awaiting(emitter)
+    writer, channel = awaiting(emitter)
     scheduler.pass_time(59)
     assert emitter in channel
     scheduler.pass_time(2)
-    assert (outlet.wakes, outlet.take(), len(channel)) == (1, None, 0)
+    assert (writer.wakes, writer.take(), len(channel)) == (1, None, 0)
     assert emitter.close_reason is CloseReason.COMPLETED
     assert scheduler.live_timers() == []
 
 
-def test_client_that_leaves_while_its_completed_stream_awaits_is_let_go(make: Make) -> None:
+def test_completed_stream_that_awaits_its_broker_ends_at_a_disconnect(make: Make) -> None:
     emitter = make()
-    outlet, channel = awaiting(emitter)
+    writer, channel = awaiting(emitter)
     stream_of(emitter).end(CloseReason.DISCONNECTED, ConnectionResetError("the client left"))
-    assert (outlet.wakes, outlet.cuts, outlet.take(), len(channel)) == (1, 1, None, 0)
+    assert (writer.wakes, writer.cuts, writer.take(), len(channel)) == (1, 1, None, 0)
 
 
-def test_completed_stream_that_awaits_its_channel_ends_in_order_at_shutdown(make: Make) -> None:
+def test_completed_stream_that_awaits_its_broker_sends_its_closing_at_shutdown(make: Make) -> None:
     emitter = make()
-    outlet, channel = awaiting(emitter)
+    writer, channel = awaiting(emitter)
     stream_of(emitter).end(CloseReason.SHUTDOWN, closing=b"retry: 5\n\n")
-    assert (outlet.wakes, outlet.take(), outlet.take(), len(channel)) == (1, b"retry: 5\n\n", None, 0)
+    assert (writer.wakes, writer.take(), writer.take(), len(channel)) == (1, b"retry: 5\n\n", None, 0)
 
 
-def test_completed_stream_that_no_view_returns_awaits_no_longer(make: Make, scheduler: ManualScheduler) -> None:
+def test_completed_stream_that_no_view_returns_stops_awaiting_its_broker(
+    make: Make, scheduler: ManualScheduler
+) -> None:
     emitter, channel = make(), SilentChannel()
     channel.add(emitter)
     emitter.complete()
@@ -618,10 +617,10 @@ def test_completed_stream_that_no_view_returns_awaits_no_longer(make: Make, sche
     assert (len(channel), scheduler.live_timers()) == (0, [])
 
 
-# Bounds for what waits.
+# Overflow: bounds for pending events.
 
 
-def test_close_ends_the_stream_at_the_event_that_is_one_too_many(make: Make) -> None:
+def test_overflow_close_ends_the_stream_at_the_first_event_too_many(make: Make) -> None:
     emitter = make(max_pending=2)
     emitter.send(1)
     emitter.send(2)
@@ -632,12 +631,12 @@ def test_close_ends_the_stream_at_the_event_that_is_one_too_many(make: Make) -> 
     assert emitter.try_send(4) is False
 
 
-def test_try_send_gives_false_at_the_event_that_is_one_too_many(make: Make) -> None:
+def test_overflow_makes_try_send_return_false(make: Make) -> None:
     emitter = make(max_pending=1)
     assert [emitter.try_send(1), emitter.try_send(2), emitter.try_send(3)] == [True, False, False]
 
 
-def test_bytes_are_bounded_too(make: Make) -> None:
+def test_overflow_happens_beyond_max_pending_bytes_too(make: Make) -> None:
     size = len(Event("x" * 100).encode())
     emitter = make(max_pending_bytes=2 * size)
     emitter.send("x" * 100)
@@ -645,30 +644,30 @@ def test_bytes_are_bounded_too(make: Make) -> None:
     assert emitter.try_send("") is False
 
 
-def test_what_the_outlet_has_taken_no_longer_counts(make: Make) -> None:
+def test_overflow_does_not_count_what_the_writer_took(make: Make) -> None:
     emitter = make(max_pending=2)
-    outlet = FakeOutlet(emitter)
+    writer = FakeWriter(emitter)
     for number in range(10):
         emitter.send(number)
         emitter.send(number)
-        assert outlet.take()
+        assert writer.take()
     assert emitter.is_open
 
 
-def test_overflow_cuts_the_connection_of_a_busy_outlet(make: Make) -> None:
+def test_overflow_cuts_the_connection_of_a_busy_writer(make: Make) -> None:
     emitter = make(max_pending=1)
-    outlet = FakeOutlet(emitter)
+    writer = FakeWriter(emitter)
     emitter.try_send(1)
     emitter.try_send(2)
-    assert (outlet.cuts, outlet.take()) == (1, None)
+    assert (writer.cuts, writer.take()) == (1, None)
 
 
-def test_drop_oldest_keeps_the_newest_and_counts(make: Make) -> None:
+def test_drop_oldest_keeps_the_newest_and_counts_the_dropped(make: Make) -> None:
     emitter = make(max_pending=3, overflow="drop_oldest")
     for number in range(10):
         emitter.send(number)
     assert (emitter.pending, emitter.dropped, emitter.is_open) == (3, 7, True)
-    assert FakeOutlet(emitter).take() == b"data: 7\n\ndata: 8\n\ndata: 9\n\n"
+    assert FakeWriter(emitter).take() == b"data: 7\n\ndata: 8\n\ndata: 9\n\n"
 
 
 def test_drop_oldest_makes_room_in_bytes(make: Make) -> None:
@@ -682,19 +681,19 @@ def test_drop_oldest_makes_room_in_bytes(make: Make) -> None:
 
 def test_drop_oldest_keeps_the_newest_behind_a_large_event_under_way(make: Make) -> None:
     emitter = make(max_pending_bytes=200_100, overflow="drop_oldest")
-    outlet = FakeOutlet(emitter)
+    writer = FakeWriter(emitter)
     emitter.send("a" * 200_000)
-    begun = outlet.take()
+    begun = writer.take()
     assert begun
     for text in ("b", "c" * 150_000, "d" * 150_000):
         emitter.send(text)
     assert (emitter.pending, emitter.dropped, emitter.is_open) == (1, 2, True)
-    events = decode(begun + b"".join(outlet.take_all()))
+    events = decode(begun + b"".join(writer.take_all()))
     assert [event.data for event in events] == ["a" * 200_000, "d" * 150_000]
     assert stream_of(emitter).outgoing.backlog.size == 0
 
 
-def test_coalesce_puts_the_newest_of_each_name_last(make: Make) -> None:
+def test_coalesce_keeps_the_newest_of_each_name_and_overflows_at_a_name_too_many(make: Make) -> None:
     emitter = make(max_pending=3, overflow="coalesce")
     for name, data in (("a", 1), ("b", 1), ("a", 2), (None, 1), ("a", 3), (None, 2)):
         emitter.send(Event(data, event=name))
@@ -703,11 +702,11 @@ def test_coalesce_puts_the_newest_of_each_name_last(make: Make) -> None:
     assert emitter.close_reason is CloseReason.OVERFLOW
 
 
-def test_coalesced_events_come_in_the_order_of_their_last(make: Make) -> None:
+def test_coalesced_events_come_in_the_order_of_their_newest(make: Make) -> None:
     emitter = make(overflow="coalesce")
     for name, data in (("a", 1), ("b", 1), ("a", 2)):
         emitter.send(Event(data, event=name))
-    taken = FakeOutlet(emitter).take()
+    taken = FakeWriter(emitter).take()
     assert taken is not None
     assert decode(taken) == [Event("1", event="b"), Event("2", event="a")]
 
@@ -740,15 +739,15 @@ def test_coalesce_replaces_only_events_that_are_alike(make: Make) -> None:
         ({"overflow": ["close"]}, "overflow must be"),
     ],
 )
-def test_wrong_arguments_are_named(arguments: dict[str, Any], message: str) -> None:
+def test_emitter_argument_that_is_wrong_is_named(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         SseEmitter(**arguments)
 
 
-# What surrounds it.
+# The app, the log, repr and pickle.
 
 
-def test_callbacks_run_in_the_context_of_the_app_it_belongs_to(scheduler: ManualScheduler) -> None:
+def test_callbacks_run_in_the_context_of_the_emitters_app(scheduler: ManualScheduler) -> None:
     app = Flask("mine")
     SSE(app)
     popped: list[str] = []
@@ -770,7 +769,7 @@ def test_callbacks_run_in_the_context_of_the_app_it_belongs_to(scheduler: Manual
     assert (seen, popped) == (["mine"], ["callback"])
 
 
-def test_a_teardown_that_raises_stops_no_callback(scheduler: ManualScheduler, caplog: pytest.LogCaptureFixture) -> None:
+def test_callbacks_run_though_a_teardown_raises(scheduler: ManualScheduler, caplog: pytest.LogCaptureFixture) -> None:
     app = Flask(__name__)
     SSE(app)
 
@@ -795,7 +794,8 @@ def test_a_teardown_that_raises_stops_no_callback(scheduler: ManualScheduler, ca
     assert "no database" in caplog.text
 
 
-def test_json_is_made_by_the_app_where_there_is_one(scheduler: ManualScheduler) -> None:
+def test_emitter_json_is_made_by_its_app_or_the_senders(scheduler: ManualScheduler) -> None:
+    """An emitter made outside an app uses the app of the context in which it sends."""
     app = Flask(__name__)
     SSE(app)
     app.json.ensure_ascii = False  # type: ignore[attr-defined]
@@ -805,10 +805,10 @@ def test_json_is_made_by_the_app_where_there_is_one(scheduler: ManualScheduler) 
         outside.send(["é"])
     inside.send(["é"])
     for emitter in (inside, outside):
-        assert FakeOutlet(emitter).take() == 'data: ["é"]\n\n'.encode()
+        assert FakeWriter(emitter).take() == 'data: ["é"]\n\n'.encode()
 
 
-def test_an_end_is_one_line_for_debugging(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+def test_emitter_end_is_one_debug_log_line(make: Make, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "flask_sse_emitters")
     emitter = make()
     stream_of(emitter).end(CloseReason.DISCONNECTED, ConnectionResetError("the client left"))
@@ -818,7 +818,7 @@ def test_an_end_is_one_line_for_debugging(make: Make, caplog: pytest.LogCaptureF
     assert "Traceback" not in caplog.text
 
 
-def test_it_tells_its_state(make: Make) -> None:
+def test_emitter_repr_shows_its_state(make: Make) -> None:
     emitter = make()
     emitter.send(1)
     assert "open, 1 pending" in repr(emitter)
@@ -826,6 +826,6 @@ def test_it_tells_its_state(make: Make) -> None:
     assert "COMPLETED, 1 pending" in repr(emitter)
 
 
-def test_the_error_of_a_closed_emitter_can_be_pickled() -> None:
+def test_emitter_closed_error_can_be_pickled() -> None:
     error = pickle.loads(pickle.dumps(EmitterClosed(CloseReason.TIMEOUT)))
     assert (error.reason, error.error) == (CloseReason.TIMEOUT, None)

@@ -29,7 +29,7 @@ from .stress import texts_of
 from .waiting import PATIENCE, until
 
 
-def test_an_event_reaches_every_emitter_and_send_counts_them() -> None:
+def test_list_send_reaches_every_emitter_and_returns_their_count() -> None:
     emitters = SseEmitters()
     members = [emitters.add(SseEmitter()) for _ in range(3)]
     assert emitters.send("a") == 3
@@ -37,7 +37,7 @@ def test_an_event_reaches_every_emitter_and_send_counts_them() -> None:
     assert [texts_of(member) for member in members] == [["a", "b"]] * 3
 
 
-def test_an_event_is_encoded_once_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_list_event_is_encoded_once_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
     batches: list[Batch] = []
     original = Member.deliver
 
@@ -54,7 +54,7 @@ def test_an_event_is_encoded_once_for_all(monkeypatch: pytest.MonkeyPatch) -> No
     assert len({id(batch) for batch in batches}) == 1
 
 
-def test_an_emitter_is_in_the_list_once_until_it_ends() -> None:
+def test_list_holds_an_emitter_once_until_it_ends() -> None:
     emitters = SseEmitters()
     emitter = SseEmitter()
     assert emitters.add(emitter) is emitters.add(emitter) is emitter
@@ -64,7 +64,7 @@ def test_an_emitter_is_in_the_list_once_until_it_ends() -> None:
     assert emitters.send("x") == 0
 
 
-def test_an_emitter_that_has_ended_does_not_enter() -> None:
+def test_list_ignores_an_emitter_that_has_ended() -> None:
     emitters = SseEmitters()
     emitter = SseEmitter()
     emitter.complete()
@@ -72,7 +72,7 @@ def test_an_emitter_that_has_ended_does_not_enter() -> None:
     assert len(emitters) == 0
 
 
-def test_one_may_be_in_several_lists() -> None:
+def test_lists_can_share_an_emitter() -> None:
     lists = [SseEmitters() for _ in range(3)]
     emitter = SseEmitter()
     for emitters in lists:
@@ -83,7 +83,7 @@ def test_one_may_be_in_several_lists() -> None:
     assert texts_of(emitter) == ["x", "x", "x"]
 
 
-def test_removing_leaves_the_stream_open() -> None:
+def test_list_remove_leaves_the_stream_open() -> None:
     emitters = SseEmitters()
     emitter = emitters.add(SseEmitter())
     emitters.remove(emitter)
@@ -92,7 +92,7 @@ def test_removing_leaves_the_stream_open() -> None:
     assert emitters.send("x") == 0
 
 
-def test_emitters_may_be_told_apart_by_attributes_of_ones_own() -> None:
+def test_list_emitters_can_be_chosen_by_attributes_of_the_app() -> None:
     emitters = SseEmitters()
     for user in ("ada", "grace", "ada"):
         emitter = emitters.add(SseEmitter())
@@ -103,12 +103,12 @@ def test_emitters_may_be_told_apart_by_attributes_of_ones_own() -> None:
     assert [emitter.pending for emitter in emitters] == [1, 0, 1]
 
 
-def test_only_emitters_enter() -> None:
+def test_list_add_rejects_what_is_no_emitter() -> None:
     with pytest.raises(TypeError, match=r"add\(\) takes an SseEmitter, not 'x'"):
         SseEmitters().add("x")  # type: ignore[type-var]
 
 
-def test_an_invalid_event_reaches_nobody_and_the_list_still_works() -> None:
+def test_list_invalid_event_reaches_no_client_and_the_list_works_on() -> None:
     emitters = SseEmitters()
     emitter = emitters.add(SseEmitter())
     with pytest.raises(InvalidEvent):
@@ -117,7 +117,7 @@ def test_an_invalid_event_reaches_nobody_and_the_list_still_works() -> None:
     assert texts_of(emitter) == ["fine"]
 
 
-def test_one_that_overflows_leaves_and_the_others_get_it() -> None:
+def test_list_overflow_of_one_client_leaves_the_others_delivered() -> None:
     emitters = SseEmitters()
     slow, fast = emitters.add(SseEmitter(max_pending=1)), emitters.add(SseEmitter())
     emitters.send(1)
@@ -127,7 +127,7 @@ def test_one_that_overflows_leaves_and_the_others_get_it() -> None:
     assert texts_of(fast) == ["1", "2"]
 
 
-def test_complete_ends_all_after_what_was_sent_and_the_list_can_be_used_on() -> None:
+def test_list_complete_ends_all_after_what_was_sent_and_the_list_works_on() -> None:
     emitters = SseEmitters()
     emitter = emitters.add(SseEmitter())
     emitters.send("last words")
@@ -135,11 +135,11 @@ def test_complete_ends_all_after_what_was_sent_and_the_list_can_be_used_on() -> 
     assert emitter.close_reason is CloseReason.COMPLETED
     assert texts_of(emitter) == ["last words"]
     later = emitters.add(SseEmitter())
-    emitters.send("again")
-    assert texts_of(later) == ["again"]
+    emitters.send("more")
+    assert texts_of(later) == ["more"]
 
 
-def test_json_is_made_by_the_app_of_the_emitters_where_no_context_is_pushed(scheduler: ManualScheduler) -> None:
+def test_list_json_is_made_by_the_emitters_app_outside_a_context(scheduler: ManualScheduler) -> None:
     app = Flask(__name__)
     SSE(app)
     app.json.ensure_ascii = False  # type: ignore[attr-defined]
@@ -151,7 +151,7 @@ def test_json_is_made_by_the_app_of_the_emitters_where_no_context_is_pushed(sche
     assert texts_of(emitter) == ['["é"]']
 
 
-def test_json_is_made_by_the_only_app_also_while_nobody_is_in_the_list(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_list_json_is_made_by_the_only_app_also_while_the_list_is_empty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(context, "_states", WeakSet())
     app = Flask(__name__)
     SSE(app)
@@ -165,7 +165,7 @@ def test_json_is_made_by_the_only_app_also_while_nobody_is_in_the_list(monkeypat
 
 
 class _Gate(SseEmitter):
-    """Stops whoever hands it an event, until it is let through."""
+    """Holds up the thread that delivers to it, until the test lets it through."""
 
     __slots__ = ("let", "reached")
 
@@ -191,8 +191,8 @@ def gates(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Member, "deliver", deliver)
 
 
-def test_a_second_sender_neither_overtakes_nor_waits() -> None:
-    """While one is at work in the list, others leave their events to it, and return."""
+def test_list_second_sender_neither_overtakes_nor_waits() -> None:
+    """While one thread delivers, others leave their events to it, and return."""
     emitters = SseEmitters()
     first, gate, last = emitters.add(SseEmitter()), _Gate(), SseEmitter()
     emitters.add(gate)
@@ -213,7 +213,7 @@ def test_a_second_sender_neither_overtakes_nor_waits() -> None:
 
 
 def held_up(emitters: SseEmitters, *others: SseEmitter) -> tuple[_Gate, threading.Thread]:
-    """A walker that stands at the first emitter of the list with ``"before"``, and has not come to the others."""
+    """Start a delivery pass of ``"before"`` that waits at the list's first emitter and has not reached the others."""
     gate = emitters.add(_Gate())
     for other in others:
         emitters.add(other)
@@ -223,7 +223,8 @@ def held_up(emitters: SseEmitters, *others: SseEmitter) -> tuple[_Gate, threadin
     return gate, sender
 
 
-def test_whatever_is_done_with_one_emitter_comes_after_what_its_list_was_given_before() -> None:
+def test_list_events_come_before_later_calls_on_one_of_its_emitters() -> None:
+    """Its send, end, removal and ``pending`` come after all events that were sent to the list before."""
     emitters = SseEmitters()
     sent_to, completed, failed, removed, looked_at = others = [SseEmitter() for _ in range(5)]
     gate, sender = held_up(emitters, *others)
@@ -239,17 +240,17 @@ def test_whatever_is_done_with_one_emitter_comes_after_what_its_list_was_given_b
         assert texts_of(emitter) == ["before", "to all"]
     gate.let.set()
     sender.join(PATIENCE)
-    until(lambda: not emitters._delivery._is_passing, "the walk")
+    until(lambda: not emitters._delivery._is_passing, "the delivery pass")
     assert texts_of(sent_to) == ["to those who stayed"], "what it had caught up with does not come again"
     assert texts_of(looked_at) == ["before", "to all", "to those who stayed"]
     assert texts_of(removed) == []
 
 
-def test_looking_at_an_emitter_and_catching_up_end_nobody_who_waits_for_events() -> None:
-    """What a list sends to an idle client is no backlog, though the walk has not come there yet."""
+def test_list_events_sent_to_an_idle_client_do_not_overflow_it() -> None:
+    """They are no backlog of an idle client, though the delivery pass has not reached it and its state is read."""
     emitters, other = SseEmitters(), SseEmitter(max_pending=2)
     wakes: list[str] = []
-    stream_of(other).begin(_Sleeper(wakes))
+    stream_of(other).begin(_IdleWriter(wakes))
     assert stream_of(other).next_output() == b""
     gate, sender = held_up(emitters, other)
     for number in range(10):
@@ -263,20 +264,20 @@ def test_looking_at_an_emitter_and_catching_up_end_nobody_who_waits_for_events()
     sender.join(PATIENCE)
 
 
-class _Sleeper:
+class _IdleWriter:
     declined: str | None = None
 
-    def __init__(self, told: list[str]) -> None:
-        self._told = told
+    def __init__(self, calls: list[str]) -> None:
+        self._calls = calls
 
     def wake(self) -> None:
-        self._told.append("wake")
+        self._calls.append("wake")
 
     def wake_with(self, payload: bytes) -> None:
-        self._told.append(payload.decode())
+        self._calls.append(payload.decode())
 
     def cut(self) -> None:
-        self._told.append("cut")
+        self._calls.append("cut")
 
     def unsent(self) -> int | None:
         return None
@@ -285,7 +286,7 @@ class _Sleeper:
         return None
 
 
-def test_nothing_that_was_sent_after_the_end_of_a_list_is_delivered() -> None:
+def test_list_events_sent_after_its_complete_are_not_delivered() -> None:
     emitters, others, both = SseEmitters(), SseEmitters(), SseEmitter()
     gate, sender = held_up(emitters, both)
     other_gate, other_sender = held_up(others, both)
@@ -300,8 +301,8 @@ def test_nothing_that_was_sent_after_the_end_of_a_list_is_delivered() -> None:
         thread.join(PATIENCE)
 
 
-def test_one_who_joins_while_others_send_gets_all_or_nothing_of_what_comes_before_its_own() -> None:
-    """Sends between the steps of ``add``: it has them all, or none, but never the first and not the second."""
+def test_list_client_that_joins_during_sends_gets_no_hole_in_the_events() -> None:
+    """The test sends between the steps of ``add``: the client gets all, or the later events alone."""
     emitters, emitter = SseEmitters(), SseEmitter()
     gate, sender = held_up(emitters)
     members = emitters._delivery.members
@@ -320,25 +321,25 @@ def test_one_who_joins_while_others_send_gets_all_or_nothing_of_what_comes_befor
     emitters.send("three")
     gate.let.set()
     sender.join(PATIENCE)
-    until(lambda: not emitters._delivery._is_passing, "the walk")
+    until(lambda: not emitters._delivery._is_passing, "the delivery pass")
     assert texts_of(emitter) in (["own", "two", "three"], ["own", "three"])
 
 
-def test_a_list_that_nobody_uses_any_more_keeps_nobody_alive() -> None:
+def test_list_keeps_no_ended_emitter_alive() -> None:
     emitters = SseEmitters()
     gone = [weakref.ref(emitters.add(SseEmitter())) for _ in range(100)]
     emitters.send("x" * 1_000)
-    until(lambda: not emitters._delivery._is_passing, "the walk")
+    until(lambda: not emitters._delivery._is_passing, "the delivery pass")
     for emitter in emitters:
         emitter.complete()
     del emitter
     gc.collect()
-    until(lambda: gc.collect() is not None and not any(each() for each in gone), "all to be let go")
+    until(lambda: gc.collect() is not None and not any(each() for each in gone), "all to be freed")
     assert emitters._delivery._batch.payload == b""
 
 
-class _Unconcerned:
-    """Watches a socket, and makes nothing of it."""
+class _IgnoredWatch:
+    """Watches a socket, and ignores what it reports."""
 
     def on_hang_up(self) -> None: ...
 
@@ -347,33 +348,33 @@ class _Unconcerned:
     def on_fork(self) -> None: ...
 
 
-def _handed_off(emitter: SseEmitter) -> None:
-    """To a client that is gone, and nobody has noticed yet."""
+def _hand_off_to_gone_client(emitter: SseEmitter) -> None:
+    """Hand an emitter off to a socket whose client has left unnoticed."""
     server, client = socket.socketpair()
-    outlet = SocketWriter(stream_of(emitter), server, True, SOCKET_MONITOR.watch(server.fileno(), _Unconcerned()), ())
-    stream_of(emitter).begin(outlet)
-    stream_of(emitter).take_over(outlet)
-    outlet.begin()
+    writer = SocketWriter(stream_of(emitter), server, True, SOCKET_MONITOR.watch(server.fileno(), _IgnoredWatch()), ())
+    stream_of(emitter).begin(writer)
+    stream_of(emitter).take_over(writer)
+    writer.begin()
     client.close()
 
 
-def test_clients_that_turn_out_to_be_gone_are_let_go_without_the_garbage_collector() -> None:
-    """Where hundreds leave in a second, it would have to look at everything for them again and again."""
+def test_list_clients_found_gone_are_freed_without_the_garbage_collector() -> None:
+    """Where hundreds leave in a second, the garbage collector would have to look at everything for them each time."""
     emitters = SseEmitters()
     gone = [weakref.ref(emitters.add(SseEmitter())) for _ in range(2 * CLIENTS_PER_LOOK)]
     for emitter in emitters:
-        _handed_off(emitter)
+        _hand_off_to_gone_client(emitter)
     del emitter
     gc.collect()
     gc.disable()
     try:
         emitters.send("x")
-        until(lambda: not any(each() for each in gone), "all to be let go")
+        until(lambda: not any(each() for each in gone), "all to be freed")
     finally:
         gc.enable()
 
 
-def test_an_end_of_the_list_that_is_under_way_is_the_end_for_who_catches_up() -> None:
+def test_list_complete_under_way_ends_a_client_that_catches_up() -> None:
     emitters, elsewhere, other = SseEmitters(), SseEmitters(), SseEmitter()
     gate, sender = held_up(emitters, other)
     other_gate, other_sender = held_up(elsewhere, other)
@@ -385,12 +386,12 @@ def test_an_end_of_the_list_that_is_under_way_is_the_end_for_who_catches_up() ->
         each.let.set()
     for thread in (sender, other_sender):
         thread.join(PATIENCE)
-    until(lambda: not emitters._delivery._is_passing and not elsewhere._delivery._is_passing, "the walks")
+    until(lambda: not emitters._delivery._is_passing and not elsewhere._delivery._is_passing, "the delivery passes")
     assert texts_of(other) == []
     assert other.close_reason is CloseReason.COMPLETED
 
 
-def test_one_who_catches_up_beyond_its_bound_overflows() -> None:
+def test_list_client_that_catches_up_beyond_its_bound_overflows() -> None:
     emitters, other = SseEmitters(), SseEmitter(max_pending=2)
     gate, sender = held_up(emitters, other)
     emitters.send("second")
@@ -401,7 +402,7 @@ def test_one_who_catches_up_beyond_its_bound_overflows() -> None:
     sender.join(PATIENCE)
 
 
-def test_one_who_has_caught_up_with_a_part_of_a_batch_gets_the_rest_of_it() -> None:
+def test_list_client_that_caught_up_amid_a_batch_gets_the_rest_once() -> None:
     emitters, other = SseEmitters(), SseEmitter()
     gate, sender = held_up(emitters, other)
     emitters.send("1")
@@ -410,12 +411,12 @@ def test_one_who_has_caught_up_with_a_part_of_a_batch_gets_the_rest_of_it() -> N
     emitters.send("3")
     gate.let.set()
     sender.join(PATIENCE)
-    until(lambda: not emitters._delivery._is_passing, "the walk")
+    until(lambda: not emitters._delivery._is_passing, "the delivery pass")
     assert texts_of(other) == ["before", "1", "own", "2", "3"]
     assert texts_of(gate) == ["before", "1", "2", "3"]
 
 
-def test_what_waits_goes_on_one_walk(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_list_delivers_what_waits_in_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     batches: list[int] = []
     original = Member.deliver
 
@@ -432,13 +433,13 @@ def test_what_waits_goes_on_one_walk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Member, "deliver", deliver)
     gate.let.set()
     sender.join(PATIENCE)
-    until(lambda: not emitters._delivery._is_passing, "the walk")
-    assert [count for count in batches if count > 1] == [21, 21], "and no more at once than makes a good write"
+    until(lambda: not emitters._delivery._is_passing, "the delivery pass")
+    assert [count for count in batches if count > 1] == [21, 21], "and no more in one batch than makes a good write"
     assert len(texts_of(other)) == 24
 
 
-def test_what_waits_goes_on_one_walk_though_clients_come_and_go_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else a list that is behind, and whose clients come and go, could not gather what waits, and would stay behind."""
+def test_list_delivers_what_waits_in_one_pass_though_clients_come_and_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a list that is behind, and whose clients come and go, could not batch what waits, and would stay behind."""
     batches: list[int] = []
     original = Member.deliver
 
@@ -457,7 +458,7 @@ def test_what_waits_goes_on_one_walk_though_clients_come_and_go_meanwhile(monkey
     monkeypatch.setattr(Member, "deliver", deliver)
     gate.let.set()
     sender.join(PATIENCE)
-    until(lambda: not emitters._delivery._is_passing, "the walk")
+    until(lambda: not emitters._delivery._is_passing, "the delivery pass")
     assert {count for count in batches if count > 1} == {4}
     assert texts_of(stays) == texts_of(gate) == ["before", "1", "2", "3", "4"]
     assert texts_of(comes) == ["2", "3", "4"]
@@ -465,7 +466,7 @@ def test_what_waits_goes_on_one_walk_though_clients_come_and_go_meanwhile(monkey
 
 
 class _Interlude:
-    """A lock after which, once the walker has let go, another begins and is held up, before the first goes on."""
+    """A lock that, once the first delivery pass has ended, starts a second and holds it up before the first returns."""
 
     def __init__(self, emitters: SseEmitters, gate: _Gate) -> None:
         self._emitters, self._gate, self._lock = emitters, gate, emitters._delivery.lock
@@ -484,7 +485,7 @@ class _Interlude:
             assert self._gate.reached.wait(PATIENCE)
 
 
-def test_a_walker_that_has_let_go_leaves_the_next_one_alone() -> None:
+def test_list_delivery_pass_that_has_ended_leaves_the_next_alone() -> None:
     emitters, gate = SseEmitters(), _Gate()
     members = [emitters.add(gate), *(emitters.add(SseEmitter()) for _ in range(2 * CLIENTS_PER_LOOK))]
     gate.let.set()
@@ -495,12 +496,12 @@ def test_a_walker_that_has_let_go_leaves_the_next_one_alone() -> None:
     interlude.sender.join(PATIENCE)
     until(
         lambda: not emitters._delivery._is_passing,
-        "the rest, which the background serves where the sender's slice is over",
+        "the rest, which the background delivers where the sender's slice of time is over",
     )
     assert all(texts_of(member) == ["first", "second"] for member in members)
 
 
-def test_a_sender_serves_the_first_clients_and_leaves_the_others_to_the_background(
+def test_list_sender_delivers_to_the_first_clients_and_the_background_to_the_rest(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(
@@ -510,13 +511,13 @@ def test_a_sender_serves_the_first_clients_and_leaves_the_others_to_the_backgrou
     members = [emitters.add(SseEmitter()) for _ in range(1_000)]
     assert emitters.send("x") == 1_000
     assert all(len(stream_of(member).outgoing.backlog) for member in members[:INLINE_CLIENTS])
-    assert members[-1].pending == 1, "whoever looks sees no difference"
-    until(lambda: not emitters._delivery._is_passing, "the walk")
+    assert members[-1].pending == 1, "pending shows no difference"
+    until(lambda: not emitters._delivery._is_passing, "the delivery pass")
     assert all(texts_of(member) == ["x"] for member in members)
 
 
 def send_while_held_up(count: int) -> _Gate:
-    """Send so many, all but the first while the emitter that this gives back holds the sender of the first up."""
+    """Send ``count`` events: the emitter returned holds up the sender of the first while the others are sent."""
     emitters, gate = SseEmitters(), _Gate()
     emitters.add(gate)
     sender = threading.Thread(target=emitters.send, args=(0,))
@@ -529,13 +530,13 @@ def send_while_held_up(count: int) -> _Gate:
     return gate
 
 
-def test_nobody_is_kept_at_work_for_others_without_end() -> None:
+def test_list_sender_does_not_deliver_for_others_without_end() -> None:
     gate = send_while_held_up(500)
-    until(lambda: len(stream_of(gate).outgoing.backlog) == 500, "the background to do the rest")
+    until(lambda: len(stream_of(gate).outgoing.backlog) == 500, "the background to deliver the rest")
     assert texts_of(gate) == [str(number) for number in range(500)]
 
 
-def test_an_interrupted_sender_leaves_the_rest_to_the_background(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_list_sender_that_is_interrupted_leaves_the_rest_to_the_background(monkeypatch: pytest.MonkeyPatch) -> None:
     interrupts = [KeyboardInterrupt]
     original = Member.deliver
 
@@ -555,7 +556,7 @@ def test_an_interrupted_sender_leaves_the_rest_to_the_background(monkeypatch: py
     assert texts_of(before) == texts_of(after) == ["x"]
 
 
-def test_removing_takes_back_what_adding_left_with_the_emitter() -> None:
+def test_list_remove_leaves_no_membership_with_the_emitter() -> None:
     emitters = SseEmitters()
     emitter = SseEmitter()
     for _ in range(100):
@@ -567,18 +568,18 @@ def test_removing_takes_back_what_adding_left_with_the_emitter() -> None:
     assert len(emitters) == 0
 
 
-def test_callbacks_that_block_hold_no_event_up() -> None:
+def test_list_delivery_is_not_held_up_by_blocking_callbacks() -> None:
     release = threading.Event()
     for _ in range(16):
         blocking = SseEmitter()
         blocking.on_completion(lambda: release.wait(PATIENCE))
         blocking.complete()
     gate = send_while_held_up(200)
-    until(lambda: len(stream_of(gate).outgoing.backlog) == 200, "the background to do the rest")
+    until(lambda: len(stream_of(gate).outgoing.backlog) == 200, "the background to deliver the rest")
     release.set()
 
 
-def test_senders_give_way_where_events_are_sent_faster_than_handed_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_list_back_pressure_pauses_senders_beyond_the_high_water_of_events(monkeypatch: pytest.MonkeyPatch) -> None:
     naps: list[float] = []
     monkeypatch.setattr("flask_sse_emitters.broadcast.delivery.pause", naps.append)
     emitters, gate = SseEmitters(), _Gate()
@@ -593,7 +594,7 @@ def test_senders_give_way_where_events_are_sent_faster_than_handed_out(monkeypat
     sender.join(PATIENCE)
 
 
-def test_list_waits_where_a_few_large_events_are_to_be_delivered(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_list_back_pressure_pauses_senders_beyond_the_high_water_of_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     naps: list[float] = []
     monkeypatch.setattr("flask_sse_emitters.broadcast.delivery.pause", naps.append)
     emitters, gate = SseEmitters(), _Gate()
@@ -615,8 +616,8 @@ def test_list_waits_where_a_few_large_events_are_to_be_delivered(monkeypatch: py
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
-def test_a_forked_child_has_lists_of_its_own() -> None:
-    """Also where another thread of the parent was handing out events at the time."""
+def test_list_after_fork_belongs_to_the_child_alone() -> None:
+    """Also where another thread of the parent was delivering events at the time."""
     emitters, gate = SseEmitters(), _Gate()
     emitters.add(gate)
     sender = threading.Thread(target=emitters.send, args=("of the parent",))
@@ -638,15 +639,15 @@ def test_a_forked_child_has_lists_of_its_own() -> None:
     assert texts_of(gate) == ["of the parent"]
 
 
-def test_it_tells_how_many_there_are() -> None:
+def test_list_repr_shows_the_number_of_emitters() -> None:
     emitters = SseEmitters()
     emitters.add(SseEmitter())
     assert repr(emitters) == "<SseEmitters of 1>"
     assert Event("x") not in emitters
 
 
-def test_a_finalizer_that_the_garbage_collector_runs_in_the_middle_of_a_send_may_send_as_well() -> None:
-    """It runs wherever memory is asked for, also under a lock."""
+def test_list_send_from_a_finalizer_during_a_send_does_not_deadlock() -> None:
+    """The garbage collector runs finalizers wherever memory is allocated, also under a lock."""
     emitters, sent, finalizers = SseEmitters(), threading.Event(), ["one"]
 
     class Members(CopyOnWriteList[Any]):
@@ -667,42 +668,42 @@ def test_a_finalizer_that_the_garbage_collector_runs_in_the_middle_of_a_send_may
     assert (emitter.pending, finalizers) == (2, [])
 
 
-def test_who_is_removed_gets_what_was_sent_meanwhile_though_more_is_sent_before_it_is_carried(
+def test_list_remove_still_delivers_what_was_sent_before_it_took_effect(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The count of ``send`` has said so."""
+    """``send`` has counted the client. More is sent before the delivery pass reaches it."""
     emitters, leaves, stays = SseEmitters(), SseEmitter(), SseEmitter()
     gate, sender = held_up(emitters, leaves, stays)
     original, reached = Stream.leave, []
 
-    def part(stream: Stream, member: Any) -> None:
+    def leave(stream: Stream, member: Any) -> None:
         reached.append(emitters.send("1"))
         original(stream, member)
 
-    monkeypatch.setattr(Stream, "leave", part)
+    monkeypatch.setattr(Stream, "leave", leave)
     emitters.remove(leaves)
     monkeypatch.undo()
     reached.append(emitters.send("2"))
     gate.let.set()
     sender.join(PATIENCE)
-    until(lambda: not emitters._delivery._is_passing, "the walk")
+    until(lambda: not emitters._delivery._is_passing, "the delivery pass")
     assert reached == [3, 2]
     assert texts_of(leaves) == ["before", "1"]
     assert texts_of(stays) == texts_of(gate) == ["before", "1", "2"]
 
 
-def test_who_comes_amid_a_batch_and_waits_for_it_is_bound_by_nothing() -> None:
-    """As those who were there for all of it are."""
+def test_list_idle_client_that_joins_amid_a_batch_does_not_overflow() -> None:
+    """Its bounds do not apply, as for the clients that were there for all of the batch."""
     emitters, first = SseEmitters(), SseEmitter()
     gate, sender = held_up(emitters, first)
     emitters.send("1")
-    comes, told = emitters.add(SseEmitter(max_pending=2)), list[str]()
-    stream_of(comes).begin(_Sleeper(told))
+    comes, calls = emitters.add(SseEmitter(max_pending=2)), list[str]()
+    stream_of(comes).begin(_IdleWriter(calls))
     assert stream_of(comes).next_output() == b""
     for number in range(2, 7):
         emitters.send(str(number))
     gate.let.set()
     sender.join(PATIENCE)
-    until(lambda: not emitters._delivery._is_passing, "the walk")
-    assert told == ["".join(f"data: {number}\n\n" for number in range(2, 7))]
+    until(lambda: not emitters._delivery._is_passing, "the delivery pass")
+    assert calls == ["".join(f"data: {number}\n\n" for number in range(2, 7))]
     assert (comes.is_open, comes.dropped) == (True, 0)
