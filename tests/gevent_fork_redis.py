@@ -10,24 +10,24 @@ import time  # noqa: E402
 
 from flask_sse_emitters.brokers import make_broker  # noqa: E402
 
-from .test_brokers import Ear, listening, publish  # noqa: E402
+from .test_brokers import RecordingListener, listening, publish  # noqa: E402
 from .waiting import until  # noqa: E402
 
 if __name__ == "__main__":
     broker = make_broker(sys.argv[1])
-    ear: Ear = listening(broker, "a")
+    listener: RecordingListener = listening(broker, "a")
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(writer)
         time.sleep(0.5)  # the parent's greenlets go on here, if nothing stops them
-        own: Ear = listening(broker, "a")
+        own: RecordingListener = listening(broker, "a")
         publish(broker, "a", "of the child")
         until(lambda: own.frames, "its own event")
         os.read(reader, 1)
-        os._exit(len(ear.frames))
+        os._exit(len(listener.frames))
     os.close(reader)
     publish(broker, "a", *range(20))
-    until(lambda: len(ear.frames) == 21, "all events, and the child's")
+    until(lambda: len(listener.frames) == 21, "all events, and the child's")
     os.close(writer)
     print("heard by the child:", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))  # noqa: T201

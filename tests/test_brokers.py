@@ -58,8 +58,8 @@ def broker(request: pytest.FixtureRequest) -> Iterator[Broker]:
         yield broker
 
 
-class Ear:
-    """Remembers what it is told."""
+class RecordingListener:
+    """Records what the broker delivers to it."""
 
     clients = 1
 
@@ -81,17 +81,17 @@ class Ear:
         return [frame.payload[frame.body :] for frame in self.frames]
 
 
-def listening(broker: Broker, channel: str) -> Ear:
-    ear = Ear()
-    subscribed(broker, channel, ear)
-    return ear
+def listening(broker: Broker, channel: str) -> RecordingListener:
+    listener = RecordingListener()
+    subscribed(broker, channel, listener)
+    return listener
 
 
-def subscribed(broker: Broker, channel: str, ear: Ear) -> None:
-    start = broker.subscribe(channel, ear)
+def subscribed(broker: Broker, channel: str, listener: RecordingListener) -> None:
+    start = broker.subscribe(channel, listener)
     if start is not None:
-        ear.started(start)
-    until(lambda: ear.starts, "the beginning")
+        listener.started(start)
+    until(lambda: listener.starts, "the answer of the broker")
 
 
 def frame(text: object) -> Frame:
@@ -102,7 +102,7 @@ def publish(broker: Broker, channel: str, *texts: object, bounds: Bounds = KEPT)
     return [broker.publish(channel, frame(text), bounds).id for text in texts]
 
 
-def test_ids_count_a_channels_events_from_where_it_is(broker: Broker) -> None:
+def test_broker_ids_count_the_events_of_a_channel(broker: Broker) -> None:
     channel = new_name()
     ids = publish(broker, channel, "a", "b", "c")
     epochs, offsets = zip(*(event_id.split("-") for event_id in ids), strict=True)
@@ -110,108 +110,108 @@ def test_ids_count_a_channels_events_from_where_it_is(broker: Broker) -> None:
     assert [int(offset) for offset in offsets] == list(range(int(offsets[0]), int(offsets[0]) + 3))
 
 
-def test_who_listens_is_told_what_is_published_from_then_on(broker: Broker) -> None:
+def test_broker_listener_receives_what_is_published_after_it_subscribed(broker: Broker) -> None:
     channel = new_name()
     before = publish(broker, channel, "before")
-    ear = listening(broker, channel)
+    listener = listening(broker, channel)
     ids = publish(broker, channel, "a", "b")
-    until(lambda: len(ear.frames) == 2, "two events")
-    assert ear.texts == [b"data: a\n\n", b"data: b\n\n"]
-    assert [frame.payload for frame in ear.frames] == [
+    until(lambda: len(listener.frames) == 2, "two events")
+    assert listener.texts == [b"data: a\n\n", b"data: b\n\n"]
+    assert [frame.payload for frame in listener.frames] == [
         b"id: %b\ndata: %b\n\n" % (event_id.encode(), text) for event_id, text in zip(ids, (b"a", b"b"), strict=True)
     ]
-    assert ear.log is not None
-    assert before == [f"{ear.log.epoch}-{ear.newest}"]
-    assert [frame.offset for frame in ear.frames] == [ear.newest + 1, ear.newest + 2]
+    assert listener.log is not None
+    assert before == [f"{listener.log.epoch}-{listener.newest}"]
+    assert [frame.offset for frame in listener.frames] == [listener.newest + 1, listener.newest + 2]
 
 
-def test_what_was_published_before_is_in_the_log(broker: Broker) -> None:
+def test_broker_log_has_what_was_published_before_the_subscription(broker: Broker) -> None:
     channel = new_name()
     publish(broker, channel, "a", "b")
-    ear = listening(broker, channel)
-    assert ear.log is not None
-    assert ear.newest == ear.log.newest
-    log = ear.log
-    found = until(lambda: log.after(ear.newest - 2, ear.newest), "the log")
+    listener = listening(broker, channel)
+    assert listener.log is not None
+    assert listener.newest == listener.log.newest
+    log = listener.log
+    found = until(lambda: log.after(listener.newest - 2, listener.newest), "the log")
     assert [frame.payload[frame.body :] for frame in found] == [b"data: a\n\n", b"data: b\n\n"]
 
 
-def test_what_is_told_is_in_the_log_already(broker: Broker) -> None:
+def test_broker_event_is_in_the_log_before_it_is_delivered(broker: Broker) -> None:
     channel = new_name()
     missing: list[Frame] = []
 
-    class Looking(Ear):
+    class Looking(RecordingListener):
         def arrived(self, frames: Sequence[Frame]) -> None:
             super().arrived(frames)
             log = self.log
             assert log is not None
             missing.extend(each for each in frames if log.after(each.offset - 1, each.offset) != [each])
 
-    ear = Looking()
-    subscribed(broker, channel, ear)
+    listener = Looking()
+    subscribed(broker, channel, listener)
     publish(broker, channel, *range(100))
-    until(lambda: len(ear.frames) == 100, "all events")
+    until(lambda: len(listener.frames) == 100, "all events")
     assert not missing
 
 
-def test_channels_know_nothing_of_each_other(broker: Broker) -> None:
+def test_broker_channels_are_independent(broker: Broker) -> None:
     here, there = new_name(), new_name()
-    ear, other = listening(broker, here), listening(broker, there)
+    listener, other = listening(broker, here), listening(broker, there)
     publish(broker, there, "x")
     publish(broker, here, "y")
-    until(lambda: ear.frames and other.frames, "both")
-    assert (ear.texts, other.texts) == ([b"data: y\n\n"], [b"data: x\n\n"])
+    until(lambda: listener.frames and other.frames, "both")
+    assert (listener.texts, other.texts) == ([b"data: y\n\n"], [b"data: x\n\n"])
 
 
-def test_many_may_listen_and_each_until_it_stops(broker: Broker) -> None:
+def test_broker_delivers_to_each_listener_until_it_unsubscribes(broker: Broker) -> None:
     channel = new_name()
-    ears = [listening(broker, channel) for _ in range(3)]
+    listeners = [listening(broker, channel) for _ in range(3)]
     publish(broker, channel, "a")
-    until(lambda: all(ear.frames for ear in ears), "the first event")
-    broker.unsubscribe(channel, ears[1])
-    broker.unsubscribe(channel, ears[1])
+    until(lambda: all(listener.frames for listener in listeners), "the first event")
+    broker.unsubscribe(channel, listeners[1])
+    broker.unsubscribe(channel, listeners[1])
     publish(broker, channel, "b")
-    until(lambda: len(ears[0].frames) == len(ears[2].frames) == 2, "the second event")
-    assert [len(ear.frames) for ear in ears] == [2, 1, 2]
+    until(lambda: len(listeners[0].frames) == len(listeners[2].frames) == 2, "the second event")
+    assert [len(listener.frames) for listener in listeners] == [2, 1, 2]
 
 
-def test_who_never_listened_may_stop(broker: Broker) -> None:
-    broker.unsubscribe(new_name(), Ear())
+def test_broker_unsubscribe_without_a_subscription_is_harmless(broker: Broker) -> None:
+    broker.unsubscribe(new_name(), RecordingListener())
 
 
-def test_whoever_listens_again_begins_with_what_is_new(broker: Broker) -> None:
+def test_broker_new_subscription_begins_with_new_events(broker: Broker) -> None:
     channel = new_name()
     broker.unsubscribe(channel, listening(broker, channel))
     publish(broker, channel, "missed")
-    ear = listening(broker, channel)
+    listener = listening(broker, channel)
     publish(broker, channel, "new")
-    until(lambda: ear.frames, "an event")
-    assert ear.texts == [b"data: new\n\n"]
+    until(lambda: listener.frames, "an event")
+    assert listener.texts == [b"data: new\n\n"]
 
 
-def test_a_key_makes_one_event_of_many_attempts(broker: Broker) -> None:
+def test_broker_key_makes_one_event_of_many_attempts(broker: Broker) -> None:
     channel = new_name()
-    ear = listening(broker, channel)
+    listener = listening(broker, channel)
     first = broker.publish(channel, frame("once"), KEPT, key="k")
     assert first.is_new
     assert broker.publish(channel, frame("again"), KEPT, key="k") == (first.id, False)
     other = broker.publish(channel, frame("other"), KEPT, key="l")
     assert other.id != first.id
-    until(lambda: len(ear.frames) == 2, "both events")
-    assert ear.texts == [b"data: once\n\n", b"data: other\n\n"]
+    until(lambda: len(listener.frames) == 2, "both events")
+    assert listener.texts == [b"data: once\n\n", b"data: other\n\n"]
 
 
-def test_a_key_is_one_of_its_channel(broker: Broker) -> None:
+def test_broker_key_belongs_to_one_channel(broker: Broker) -> None:
     here, there = new_name(), new_name()
-    ears = [listening(broker, here), listening(broker, there)]
+    listeners = [listening(broker, here), listening(broker, there)]
     for channel in (here, there):
         broker.publish(channel, frame(channel), KEPT, key="k")
-    until(lambda: all(ear.frames for ear in ears), "both events")
+    until(lambda: all(listener.frames for listener in listeners), "both events")
 
 
-def test_a_key_holds_whoever_comes_first(broker: Broker) -> None:
+def test_broker_key_makes_one_event_of_concurrent_attempts(broker: Broker) -> None:
     channel, ids = new_name(), []
-    ear = listening(broker, channel)
+    listener = listening(broker, channel)
     begin = threading.Barrier(8)
 
     def attempt() -> None:
@@ -220,11 +220,11 @@ def test_a_key_holds_whoever_comes_first(broker: Broker) -> None:
 
     in_threads([attempt] * 8)
     publish(broker, channel, "end")
-    until(lambda: ear.texts[-1:] == [b"data: end\n\n"], "the end")
-    assert (len(ids), len(set(ids)), len(ear.frames)) == (8, 1, 2)
+    until(lambda: listener.texts[-1:] == [b"data: end\n\n"], "the end")
+    assert (len(ids), len(set(ids)), len(listener.frames)) == (8, 1, 2)
 
 
-def test_close_disturbs_no_thread_that_publishes(broker: Broker) -> None:
+def test_broker_close_disturbs_no_thread_that_publishes(broker: Broker) -> None:
     ids: list[str] = []
     errors: list[Exception] = []
     is_over = threading.Event()
@@ -253,39 +253,39 @@ def test_close_disturbs_no_thread_that_publishes(broker: Broker) -> None:
     assert len({*ids}) == len(ids)
 
 
-def test_no_more_is_kept_than_the_bounds_say(broker: Broker) -> None:
+def test_broker_keeps_no_more_events_than_the_bounds_allow(broker: Broker) -> None:
     channel = new_name()
     publish(broker, channel, *range(10), bounds=Bounds(3, 60.0))
-    ear = listening(broker, channel)
-    assert ear.log is not None
-    assert ear.log.oldest == ear.newest - 2
-    assert len(ear.log.after(0, ear.newest)) == 3
+    listener = listening(broker, channel)
+    assert listener.log is not None
+    assert listener.log.oldest == listener.newest - 2
+    assert len(listener.log.after(0, listener.newest)) == 3
 
 
-def test_nothing_may_be_kept_and_all_is_told(broker: Broker) -> None:
+def test_broker_that_keeps_no_events_still_delivers_all(broker: Broker) -> None:
     channel = new_name()
-    ear = listening(broker, channel)
+    listener = listening(broker, channel)
     publish(broker, channel, *range(10), bounds=Bounds(0, 60.0))
-    until(lambda: len(ear.frames) == 10, "all events")
-    assert ear.log is not None
-    assert (ear.log.oldest, ear.log.after(0, ear.log.newest)) == (ear.log.newest + 1, [])
+    until(lambda: len(listener.frames) == 10, "all events")
+    assert listener.log is not None
+    assert (listener.log.oldest, listener.log.after(0, listener.log.newest)) == (listener.log.newest + 1, [])
 
 
-def test_nothing_is_kept_for_longer_than_the_bounds_say(broker: Broker) -> None:
+def test_broker_keeps_no_event_longer_than_the_bounds_allow(broker: Broker) -> None:
     channel = new_name()
     publish(broker, channel, "a", bounds=Bounds(10, 0.05))
-    ear = listening(broker, channel)
-    log = ear.log
+    listener = listening(broker, channel)
+    log = listener.log
     assert log is not None
     until(lambda: log.oldest == log.newest + 1, "the end of its time")
     assert log.after(0, log.newest) == []
 
 
-@pytest.mark.parametrize("late", [False, True], ids=["who was there", "who comes meanwhile"])
-def test_all_hear_the_same_in_one_order_without_a_hole(broker: Broker, late: bool) -> None:
-    """Four threads publish; others begin to listen before, or at any moment between."""
+@pytest.mark.parametrize("late", [False, True], ids=["subscribed before", "subscribed meanwhile"])
+def test_broker_listeners_receive_the_same_events_in_one_order_without_a_hole(broker: Broker, late: bool) -> None:
+    """Four threads publish; listeners subscribe before, or at any moment meanwhile."""
     channel = new_name()
-    ears = [] if late else [listening(broker, channel) for _ in range(3)]
+    listeners = [] if late else [listening(broker, channel) for _ in range(3)]
     running = threading.Event()
 
     def publisher(number: int) -> None:
@@ -296,25 +296,25 @@ def test_all_hear_the_same_in_one_order_without_a_hole(broker: Broker, late: boo
 
     def come() -> None:
         assert running.wait(PATIENCE)
-        ears.extend(listening(broker, channel) for _ in range(10))
+        listeners.extend(listening(broker, channel) for _ in range(10))
 
     in_threads([*(partial(publisher, number) for number in range(4)), come])
     newest = int(publish(broker, channel, "end")[0].split("-")[1])
 
-    def ended(ear: Ear) -> bool:
-        return bool(ear.frames) and ear.frames[-1].offset == newest
+    def ended(listener: RecordingListener) -> bool:
+        return bool(listener.frames) and listener.frames[-1].offset == newest
 
-    for ear in ears:
-        until(partial(ended, ear), "the end")
-        # Some may come early, before it was known from where on.
-        offsets = [each.offset for each in ear.frames if each.offset > ear.newest]
-        assert offsets == list(range(ear.newest + 1, newest + 1))
+    for listener in listeners:
+        until(partial(ended, listener), "the end")
+        # Some may arrive early, before the broker has answered where the channel is.
+        offsets = [each.offset for each in listener.frames if each.offset > listener.newest]
+        assert offsets == list(range(listener.newest + 1, newest + 1))
     by_offset: dict[int, bytes] = {}
-    for ear in ears:
-        for each in ear.frames:
+    for listener in listeners:
+        for each in listener.frames:
             assert by_offset.setdefault(each.offset, each.payload) == each.payload
     for number in range(4):
-        mine = [text for each in ears[:1] for text in each.texts if text.startswith(b"data: %d " % number)]
+        mine = [text for each in listeners[:1] for text in each.texts if text.startswith(b"data: %d " % number)]
         counts = [int(text.split()[2]) for text in mine]
         assert counts == sorted(counts), "one publisher's events keep their order"
 
@@ -322,14 +322,14 @@ def test_all_hear_the_same_in_one_order_without_a_hole(broker: Broker, late: boo
 # memory:// alone
 
 
-def test_an_interrupt_of_the_publisher_loses_nothing() -> None:
-    """Its own thread tells those who listen."""
+def test_memory_broker_loses_no_event_when_the_publisher_is_interrupted() -> None:
+    """The publisher's own thread delivers to the listeners."""
     broker = MemoryBroker()
     channel = new_name()
-    ear = listening(broker, channel)
+    listener = listening(broker, channel)
     interrupts = [KeyboardInterrupt()]
 
-    class Interrupted(Ear):
+    class Interrupted(RecordingListener):
         def arrived(self, frames: Sequence[Frame]) -> None:
             if interrupts:
                 raise interrupts.pop()
@@ -341,38 +341,38 @@ def test_an_interrupt_of_the_publisher_loses_nothing() -> None:
         publish(broker, channel, "a")
     publish(broker, channel, "b")
     until(lambda: len(second.frames) == 2, "both events")
-    until(lambda: len(set(ear.frames)) == 2, "both events for the other one, perhaps told twice")
+    until(lambda: len(set(listener.frames)) == 2, "both events for the other one, perhaps delivered twice")
 
 
-def test_each_brokers_epoch_is_its_own() -> None:
+def test_memory_broker_epochs_differ() -> None:
     with memory() as one, memory() as other:
         assert publish(one, "x", "a")[0].split("-")[0] != publish(other, "x", "a")[0].split("-")[0]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize("make", [memory, own], ids=lambda make: make.__name__)
-def test_a_forked_child_has_an_epoch_of_its_own_and_none_of_the_clients(
+def test_broker_after_fork_has_its_own_epoch_and_no_listeners(
     make: Callable[[], AbstractContextManager[Broker]],
 ) -> None:
     with make() as broker:
-        ear = listening(broker, "x")
+        listener = listening(broker, "x")
         [mine] = publish(broker, "x", "a")
         reader, writer = os.pipe()
         child = os.fork()
         if child == 0:
             try:
-                os.write(writer, publish(broker, "x", "b")[0].encode() + b" %d" % len(ear.frames))
+                os.write(writer, publish(broker, "x", "b")[0].encode() + b" %d" % len(listener.frames))
             finally:
                 os._exit(0)
         os.waitpid(child, 0)
-        theirs, told = os.read(reader, 100).decode().split()
+        theirs, received = os.read(reader, 100).decode().split()
         os.close(reader)
         os.close(writer)
         assert theirs.split("-")[0] != mine.split("-")[0]
-        assert (theirs.split("-")[1], told) == ("1", "1")
+        assert (theirs.split("-")[1], received) == ("1", "1")
 
 
-def test_a_key_is_forgotten_after_five_minutes(scheduler: ManualScheduler) -> None:
+def test_memory_broker_forgets_a_key_after_five_minutes(scheduler: ManualScheduler) -> None:
     broker = MemoryBroker(scheduler=scheduler)
     first = broker.publish("x", frame("a"), KEPT, key="k")
     scheduler.pass_time(KEY_SECONDS - 1)
@@ -381,7 +381,7 @@ def test_a_key_is_forgotten_after_five_minutes(scheduler: ManualScheduler) -> No
     assert broker.publish("x", frame("a"), KEPT, key="k").is_new
 
 
-def test_what_is_too_old_is_let_go_without_anybody_asking(scheduler: ManualScheduler) -> None:
+def test_memory_broker_drops_expired_events_without_a_request(scheduler: ManualScheduler) -> None:
     broker = MemoryBroker(scheduler=scheduler)
     publish(broker, "x", *range(100), bounds=Bounds(1000, 10.0))
     log = broker._records["x"].log
@@ -389,38 +389,38 @@ def test_what_is_too_old_is_let_go_without_anybody_asking(scheduler: ManualSched
     assert all(each is None for each in log._frames)
 
 
-def test_idle_channels_are_forgotten_where_they_are_many_and_none_of_their_ids_comes_again(
+def test_memory_broker_forgets_many_idle_channels_and_repeats_no_id(
     scheduler: ManualScheduler,
 ) -> None:
     broker = MemoryBroker(scheduler=scheduler)
-    heard = Ear()
-    broker.subscribe("heard", heard)
+    listener = RecordingListener()
+    broker.subscribe("subscribed", listener)
     ids = set(publish(broker, "first", *range(5), bounds=Bounds(1, 10.0)))
-    publish(broker, "heard", "a", bounds=Bounds(1, 10.0))
+    publish(broker, "subscribed", "a", bounds=Bounds(1, 10.0))
     for number in range(MAX_IDLE_CHANNELS + 500):
         publish(broker, f"user:{number}", "x", bounds=Bounds(1, 10.0))
     scheduler.pass_time(SWEEP_SECONDS * 2)
     assert len(broker._records) <= MAX_IDLE_CHANNELS
     assert "first" not in broker._records
     assert publish(broker, "first", "again")[0] not in ids
-    publish(broker, "heard", "b")
-    assert heard.texts == [b"data: a\n\n", b"data: b\n\n"]
+    publish(broker, "subscribed", "b")
+    assert listener.texts == [b"data: a\n\n", b"data: b\n\n"]
 
 
-# which broker it is
+# the choice of a broker
 
 
-def test_a_scheme_picks_the_broker() -> None:
+def test_broker_is_chosen_by_the_scheme_of_the_url() -> None:
     assert isinstance(make_broker("memory://"), MemoryBroker)
 
 
 @pytest.mark.parametrize("url", ["memory://x", "memory:///1"])
-def test_memory_takes_nothing_more(url: str) -> None:
+def test_broker_url_memory_rejects_a_host_or_path(url: str) -> None:
     with pytest.raises(ValueError, match="memory:// takes nothing more"):
         make_broker(url)
 
 
-def test_an_unknown_scheme_is_an_error_that_names_those_that_are_known() -> None:
+def test_broker_url_with_an_unknown_scheme_names_the_known_ones() -> None:
     with pytest.raises(ValueError, match=f"no broker is known for 'kafka': known schemes are memory.*{GROUP}"):
         make_broker("kafka://localhost")
     app = Flask(__name__)
@@ -429,7 +429,7 @@ def test_an_unknown_scheme_is_an_error_that_names_those_that_are_known() -> None
         SSE(app)
 
 
-def test_a_third_party_offers_a_broker_by_an_entry_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_broker_of_a_third_party_is_found_by_its_entry_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name = f"broker_{new_name()}"
     (tmp_path / f"{name}.py").write_text(
         "from flask_sse_emitters.brokers.memory import MemoryBroker\n"
@@ -469,15 +469,16 @@ def in_threads(calls: Sequence[Callable[[], object]]) -> None:
     assert not any(thread.is_alive() for thread in threads)
 
 
-def test_a_channel_that_was_only_ever_asked_for_leaves_nothing() -> None:
+def test_memory_broker_keeps_nothing_of_a_channel_without_events() -> None:
     broker = MemoryBroker()
     for number in range(100):
-        ear = listening(broker, f"asked:{number}")
-        broker.unsubscribe(f"asked:{number}", ear)
+        listener = listening(broker, f"asked:{number}")
+        broker.unsubscribe(f"asked:{number}", listener)
     assert broker._records == {}
 
 
-def test_a_finalizer_that_the_garbage_collector_runs_while_an_event_is_numbered_may_publish() -> None:
+def test_memory_broker_publish_from_a_finalizer_during_a_publish_does_not_deadlock() -> None:
+    """The garbage collector runs it while an event gets its number."""
     broker = MemoryBroker()
     finalizers = ["finalized"]
 
@@ -487,7 +488,7 @@ def test_a_finalizer_that_the_garbage_collector_runs_while_an_event_is_numbered_
                 publish(broker, "x", finalizers.pop())
             return 0.0
 
-    ear = listening(broker, "x")
+    listener = listening(broker, "x")
     broker._records["x"].log._clock = Clock()
     done = threading.Event()
 
@@ -497,4 +498,4 @@ def test_a_finalizer_that_the_garbage_collector_runs_while_an_event_is_numbered_
 
     threading.Thread(target=publishing, daemon=True).start()
     assert done.wait(PATIENCE), "no deadlock"
-    assert [each.offset for each in ear.frames] == [1, 2]
+    assert [each.offset for each in listener.frames] == [1, 2]

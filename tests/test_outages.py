@@ -39,7 +39,7 @@ from flask_sse_emitters.wire.frame import Frame
 from .client import connected, get, post
 from .redis_server import RedisServer
 from .servers import ROOT, Server
-from .test_brokers import KEPT, Ear, frame, in_threads, listening, publish, subscribed
+from .test_brokers import KEPT, RecordingListener, frame, in_threads, listening, publish, subscribed
 from .test_channels import Board, gap_of, moved, texts
 from .waiting import PATIENCE, until
 from .wire import Wire
@@ -474,9 +474,9 @@ def test_times_are_right_where_the_last_of_the_channels_that_are_looked_up_toget
     client_of(server).set("sse:{bad}:at", "something else")
     broker = make_broker(server.url)
     publish(broker, "good", "x")
-    good = Ear()
+    good = RecordingListener()
     broker.subscribe("good", good)
-    broker.subscribe("bad", Ear())
+    broker.subscribe("bad", RecordingListener())
     until(lambda: good.log, "the channel to be known")
     assert good.log is not None
     [kept] = good.log.after(0, 1)
@@ -975,7 +975,7 @@ def test_a_listening_thread_that_ends_is_followed_by_another(server: RedisServer
 
 
 def test_a_listener_that_fails_holds_up_no_other_one(server: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
-    class Failing(Ear):
+    class Failing(RecordingListener):
         def arrived(self, frames: Sequence[Frame]) -> None:  # noqa: ARG002 - it fails
             raise RuntimeError("this one fails")
 
@@ -989,7 +989,7 @@ def test_a_listener_that_fails_holds_up_no_other_one(server: RedisServer, caplog
     broker.close()
 
 
-def has_two(ear: Ear) -> bool:
+def has_two(ear: RecordingListener) -> bool:
     return len(ear.frames) >= 2
 
 
@@ -1096,7 +1096,7 @@ def test_many_changes_after_redis_has_forgotten_all_leave_the_count_right(server
     broker, other = make_broker(server.url), make_broker(server.url)
     channels = [f"c{number}" for number in range(600)]
     for channel in channels:
-        broker.subscribe(channel, Ear())
+        broker.subscribe(channel, RecordingListener())
         broker.count_again(channel)
     until(lambda: all(other.clients_elsewhere(channel) == 1 for channel in channels[-1:]), "them to be counted")
     client_of(server).flushall()
