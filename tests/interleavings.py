@@ -1,16 +1,16 @@
-"""Every order in which a few threads can get the processor: one after the other, and each the same whenever it is run.
+"""Run a few threads in every order that they can get the processor in, each order reproducibly.
 
-The operations of a :class:`Scene` run on threads of which one at a time goes on. It stops at yield points: where it
-takes a lock, where it has let go of one, and, where that is wanted, before every line of the package. There the
-explorer decides who goes on: first it lets each thread run to its end, then it goes back to the last point where there
-was another way, as a depth-first search does.
+The operations of a :class:`Scene` run on threads, one at a time. A thread stops at yield points: where it takes a lock,
+where it has released one, and, if asked for, before every line of the package. There the explorer decides which thread
+runs next: first it lets each thread run to its end, then it returns to the last point that had another choice, as a
+depth-first search does.
 
-How much is searched is said by two things. The *grain*: ``TAKES`` stops where locks are taken, ``EDGES`` also where
-they have been let go, ``LINES`` at every line besides. And *preemptions*: how often a thread may lose the processor
-that could go on (None: as often as you like, which is every interleaving of that grain). Nothing else is pruned.
+Two parameters bound the search. The *grain*: ``TAKES`` stops where locks are taken, ``EDGES`` also where they have been
+released, ``LINES`` also at every line. And *preemptions*: how often a thread that could continue may lose the processor
+(None: any number, which is every interleaving of that grain). Nothing else is pruned.
 
-A thread that waits for a lock, or sleeps, cannot be picked. Where none can, that is a deadlock, or a wake-up that was
-lost; so no run waits for anything, and there is no timeout in it.
+A thread that waits for a lock, or sleeps, cannot be picked. If no thread can be picked, that is a deadlock or a lost
+wake-up. So no run waits for anything, and needs no timeout.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ TAKES, EDGES, LINES = "takes", "edges", "lines"
 
 AT_REST = "rests"
 
-#: More steps than any run here needs: one that takes more does not end.
-MOST_STEPS = 20_000
+#: More steps than any run here needs: a run that takes more does not end.
+MAX_STEPS = 20_000
 
 
 @dataclass
 class Scene:
-    """What is done at the same time, and what must hold afterwards, whatever the order was.
+    """Operations that run at the same time, and what must hold afterwards in any order.
 
-    :param operations: by their names, in the order in which they run where nothing comes between.
+    :param operations: by name, in the order in which they run without preemption.
     :param check: raises AssertionError.
-    :param background: operations that go on for as long as they have something to do: see :meth:`Explorer.rest`.
+    :param background: operations that run while they have something to do: see :meth:`Explorer.rest`.
     """
 
     operations: Mapping[str, Callable[[], object]]
@@ -52,7 +52,7 @@ class Scene:
 
 
 class Failed(AssertionError):
-    """A schedule under which something does not hold."""
+    """A schedule under which the check fails."""
 
     def __init__(self, cause: BaseException, schedule: Mapping[int, int], story: Sequence[tuple[str, str]]) -> None:
         self.cause = cause
@@ -64,63 +64,65 @@ class Failed(AssertionError):
 
 
 class Deadlock(AssertionError):
-    """Nobody can go on, and not all are done."""
+    """No thread can run, and not all are done."""
 
 
 class Explorer:
-    """Runs scenes.
+    """Run scenes under every schedule.
 
     :param grain: where threads may lose the processor.
-    :param preemptions: how often, in one run; None for any number.
-    :param lines_of: the modules of the package whose lines count, by name, where the grain is ``LINES``.
+    :param preemptions: how often in one run; None for any number.
+    :param lines_of: names of the package's modules in which each line is a yield point, if the grain is ``LINES``.
     """
 
     def __init__(self, grain: str = EDGES, preemptions: int | None = None, lines_of: Sequence[str] = ()) -> None:
         self.grain = grain
         self.preemptions = preemptions
         self.files = frozenset(f"{PACKAGE}/{name}.py" for name in lines_of)
-        assert all(Path(file).is_file() for file in self.files), "a module was moved, and its lines no longer count"
+        assert all(Path(file).is_file() for file in self.files), (
+            "a module was moved, and its lines are no longer traced"
+        )
         self._run: _Run | None = None
         self._crew: list[_Worker] = []
 
     def crew(self, count: int) -> list[_Worker]:
-        """So many threads, for one run."""
+        """Return ``count`` threads for one run."""
         while len(self._crew) < count:
             self._crew.append(_Worker())
         return self._crew[:count]
 
     def lock(self) -> ControlledLock:
-        """What takes the place of :func:`flask_sse_emitters.runtime.locks.native_lock`."""
+        """Return a replacement for :func:`flask_sse_emitters.runtime.locks.native_lock`."""
         return ControlledLock(self)
 
     def quiet_lock(self) -> ControlledLock:
-        """A lock that is no yield point, but where somebody holds it."""
+        """Return a lock that is a yield point only if another thread holds it."""
         return ControlledLock(self, is_quiet=True)
 
     def make_waiter(self) -> ControlledWaiter:
-        """What takes the place of :func:`flask_sse_emitters.runtime.waiter.make_waiter`."""
+        """Return a replacement for :func:`flask_sse_emitters.runtime.waiter.make_waiter`."""
         return ControlledWaiter(self)
 
     def rest(self, condition: Callable[[], bool]) -> None:
-        """Have a background operation go on no sooner than this holds; a run may end while it rests."""
+        """Suspend a background operation until the condition holds; a run may end meanwhile."""
         self.pause(AT_REST, condition)
 
     def name(self) -> str | None:
-        """Of the operation whose thread calls this."""
+        """Return the name of the operation that runs on the calling thread."""
         thread = None if self._run is None else self._run.here()
         return None if thread is None else thread.name
 
     def pause(self, what: str, ready: Callable[[], bool] = lambda: True) -> None:
-        """A yield point."""
+        """Mark a yield point."""
         if self._run is not None and (thread := self._run.here()) is not None:
             self._run.pause(thread, what, ready)
 
     def explore(self, scene: Callable[[], Scene], most: int | None = None) -> int:
-        """Run the scene, made anew each time, under every schedule.
+        """Run the scene, made afresh each time, under every schedule.
 
-        :param most: fail where there are more, rather than take for ever.
-        :return: how many schedules there were.
-        :raises Failed: for the first under which something did not hold.
+        :param most: fail if there are more schedules, rather than run forever.
+        :return: the number of schedules.
+        :raises Failed: for the first schedule under which the check failed.
         """
         schedule: Mapping[int, int] | None = {}
         count = 0
@@ -134,7 +136,7 @@ class Explorer:
         return count
 
     def find(self, scene: Callable[[], Scene], most: int | None = None) -> Failed:
-        """The first schedule that fails; AssertionError where there is none."""
+        """Return the first schedule that fails; raise AssertionError if there is none."""
         try:
             count = self.explore(scene, most)
         except Failed as failed:
@@ -142,14 +144,14 @@ class Explorer:
         raise AssertionError(f"each of {count} schedules held")
 
     def replay(self, scene: Callable[[], Scene], schedule: Mapping[int, int]) -> Failed | None:
-        """Run the scene under this schedule, as a failure has printed it."""
+        """Run the scene under a schedule that a failure has printed."""
         run = self._once(scene, schedule)
         return None if run.error is None else self._failed(scene, run)
 
-    def _once(self, scene: Callable[[], Scene], schedule: Mapping[int, int], *, tells: bool = False) -> _Run:
-        self._run = None  # what is made for the scene is nobody's step
+    def _once(self, scene: Callable[[], Scene], schedule: Mapping[int, int], *, traces_story: bool = False) -> _Run:
+        self._run = None  # making the scene is no step of a thread
         made = scene()
-        run = self._run = _Run(self, made, schedule, tells)
+        run = self._run = _Run(self, made, schedule, traces_story)
         run.go()
         self._run = None
         if run.error is None:
@@ -160,17 +162,17 @@ class Explorer:
         return run
 
     def _failed(self, scene: Callable[[], Scene], run: _Run) -> Failed:
-        told = self._once(scene, run.schedule, tells=True)
+        replayed = self._once(scene, run.schedule, traces_story=True)
         assert run.error is not None
-        return Failed(run.error, run.schedule, told.story)
+        return Failed(run.error, run.schedule, replayed.story)
 
 
 class _Abandoned(BaseException):
-    """This run is over: leave it."""
+    """Raised in a thread of a run that is over."""
 
 
 class _Worker:
-    """A thread of the operating system, which runs one operation after the other: to start one takes long."""
+    """A thread of the operating system, reused for one operation after the other, as starting one is slow."""
 
     def __init__(self) -> None:
         self.turn = threading.Lock()
@@ -185,7 +187,7 @@ class _Worker:
 
 
 class _Thread:
-    """One of those that take turns in a run."""
+    """One of the threads that take turns in a run."""
 
     def __init__(self, run: _Run, worker: _Worker, index: int, name: str, call: Callable[[], object]) -> None:
         self.index = index
@@ -200,21 +202,21 @@ class _Thread:
 
 
 class _Run:
-    """The scene once, under one schedule.
+    """One run of a scene, under one schedule.
 
-    :param schedule: which thread goes on where there are several that could, by the number of that choice. Left out:
-        the one that runs, or else the first.
+    :param schedule: which thread runs next, by the number of the choice. A choice that it leaves out goes to the
+        running thread, or else to the first.
     """
 
-    def __init__(self, explorer: Explorer, scene: Scene, schedule: Mapping[int, int], tells: bool) -> None:
+    def __init__(self, explorer: Explorer, scene: Scene, schedule: Mapping[int, int], traces_story: bool) -> None:
         self.error: BaseException | None = None
-        self.story: list[tuple[str, str]] = []  # who went on, and from where
+        self.story: list[tuple[str, str]] = []  # which thread ran, and from where
         self.schedule = dict(schedule)
         self._choices: list[
             tuple[list[int], bool, int]
-        ] = []  # who could go on, whether the first of them ran, and who did
+        ] = []  # runnable threads, whether the first was running, and the choice
         self._files = explorer.files if explorer.grain == LINES else frozenset()
-        self._tells = tells
+        self._traces_story = traces_story
         self._steps = 0
         self._is_over = False
         self._done = threading.Lock()
@@ -231,10 +233,10 @@ class _Run:
 
     def go(self) -> None:
         self._done.acquire()
-        self._go_on(None)
+        self._resume_next(None)
         self._done.acquire()
         self._is_over = True
-        for thread in self._threads:  # those in the background, and those that are stuck
+        for thread in self._threads:  # threads in the background, and stuck ones
             if thread.has_begun and not thread.is_over:
                 thread.turn.release()
                 self._done.acquire()
@@ -255,22 +257,22 @@ class _Run:
         if self._is_over:
             self._done.release()
         else:
-            self._go_on(thread)
+            self._resume_next(thread)
 
     def pause(self, thread: _Thread, what: str, ready: Callable[[], bool]) -> None:
         if self._is_over:
             raise _Abandoned
         thread.at, thread.ready = what, ready
         self._steps += 1
-        if self._go_on(thread) is not thread:
+        if self._resume_next(thread) is not thread:
             thread.turn.acquire()
             if self._is_over:
                 raise _Abandoned
-        if self._tells:
+        if self._traces_story:
             self.story.append((thread.name, f"{what}{_place()}"))
 
-    def _go_on(self, running: _Thread | None) -> _Thread | None:
-        """Let somebody go on; nobody, where this run is over."""
+    def _resume_next(self, running: _Thread | None) -> _Thread | None:
+        """Resume the next thread; none if this run is over."""
         following = self._pick(running)
         if following is None:
             self._done.release()
@@ -279,35 +281,35 @@ class _Run:
         return following
 
     def _pick(self, running: _Thread | None) -> _Thread | None:
-        able = [each for each in self._threads if not each.is_over and each.ready()]
-        if self.error is not None or not able or self._steps > MOST_STEPS:
-            self._conclude(able)
+        runnable = [each for each in self._threads if not each.is_over and each.ready()]
+        if self.error is not None or not runnable or self._steps > MAX_STEPS:
+            self._conclude(runnable)
             return None
-        if len(able) == 1:
-            return able[0]
-        able.sort(key=lambda each: each is not running)
-        following = self._threads[self.schedule.get(len(self._choices), able[0].index)]
-        assert following in able, "this scene is not the same each time"
-        self._choices.append(([each.index for each in able], able[0] is running, following.index))
+        if len(runnable) == 1:
+            return runnable[0]
+        runnable.sort(key=lambda each: each is not running)
+        following = self._threads[self.schedule.get(len(self._choices), runnable[0].index)]
+        assert following in runnable, "this scene is not the same each time"
+        self._choices.append(([each.index for each in runnable], runnable[0] is running, following.index))
         return following
 
-    def _conclude(self, able: list[_Thread]) -> None:
+    def _conclude(self, runnable: list[_Thread]) -> None:
         stuck = [each for each in self._threads if not each.is_over and each.at is not AT_REST]
-        if self.error is None and able:
-            self.error = AssertionError(f"no end after {MOST_STEPS} steps")
+        if self.error is None and runnable:
+            self.error = AssertionError(f"no end after {MAX_STEPS} steps")
         elif self.error is None and stuck:
             self.error = Deadlock("; ".join(f"{each.name} waits: {each.at}" for each in stuck))
 
     def next_schedule(self, preemptions: int | None) -> dict[int, int] | None:
-        """The one after this in the search; None after the last."""
+        """Return the next schedule of the search; None after the last."""
         used = [0]
-        for able, runs, chosen in self._choices:
-            used.append(used[-1] + (runs and chosen != able[0]))
+        for runnable, runs, chosen in self._choices:
+            used.append(used[-1] + (runs and chosen != runnable[0]))
         for position in range(len(self._choices) - 1, -1, -1):
-            able, runs, chosen = self._choices[position]
-            rest = able[able.index(chosen) + 1 :]
+            runnable, runs, chosen = self._choices[position]
+            rest = runnable[runnable.index(chosen) + 1 :]
             if rest and not (runs and used[position] == preemptions):
-                return {each: who for each, who in self.schedule.items() if each < position} | {position: rest[0]}
+                return {at: index for at, index in self.schedule.items() if at < position} | {position: rest[0]}
         return None
 
     def _trace(self, frame: FrameType, _event: str, _argument: Any) -> Any:
@@ -320,7 +322,7 @@ class _Run:
 
 
 class ControlledLock:
-    """A reentrant lock. Where it is taken, and left, others may go on."""
+    """A reentrant lock that is a yield point where it is taken and released."""
 
     def __init__(self, explorer: Explorer, *, is_quiet: bool = False) -> None:
         self._explorer = explorer
@@ -333,7 +335,7 @@ class ControlledLock:
         if self._owner != mine:
             if not self._is_quiet or self._owner is not None:
                 self._explorer.pause("takes a lock", self._is_free)
-            assert self._owner is None, "a thread that nobody controls holds it"
+            assert self._owner is None, "a thread outside the explorer's control holds it"
             self._owner = mine
         self._depth += 1
         return True
@@ -344,7 +346,7 @@ class ControlledLock:
             return
         self._owner = None
         if not self._is_quiet and self._explorer.grain != TAKES and exc_info[0] is None:
-            self._explorer.pause("has left a lock")
+            self._explorer.pause("has released a lock")
 
     def is_held_here(self) -> bool:
         return self._owner == threading.get_ident()
@@ -354,7 +356,7 @@ class ControlledLock:
 
 
 class NoLock:
-    """What is left of a lock where somebody has removed it: it keeps nobody out."""
+    """A lock that excludes no thread, for mutants with a lock removed."""
 
     def __enter__(self) -> bool:
         return True
@@ -363,7 +365,7 @@ class NoLock:
 
 
 class ControlledWaiter:
-    """Lets its one sleeper sleep until it is woken; to wake it twice for one sleep is an error, as it is in earnest."""
+    """A waiter under the explorer's control. Waking it twice for one sleep is an error, as with the real one."""
 
     def __init__(self, explorer: Explorer) -> None:
         self._explorer = explorer
@@ -379,7 +381,7 @@ class ControlledWaiter:
     def wake(self) -> None:
         assert not self._is_woken, "woken twice"
         self._is_woken = True
-        self._explorer.pause("has woken somebody")
+        self._explorer.pause("has woken a thread")
 
     def wake_with(self, payload: bytes) -> None:
         self._given = payload
@@ -387,7 +389,7 @@ class ControlledWaiter:
 
 
 def _place() -> str:
-    """Where in the package the calling thread is, for whoever reads of a failure."""
+    """Return where in the package the calling thread is, for the report of a failure."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and not frame.f_code.co_filename.startswith(PACKAGE):
         frame = frame.f_back

@@ -1,4 +1,4 @@
-"""What emitters and lists are to do, said as simply as that can be: one thread, no locks, and no bytes."""
+"""Model emitters and lists as simply as possible: one thread, no locks, no bytes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .model_stage import FOLLOWING
 
 ATTACH_SECONDS = 30.0
 
-#: A client that takes nothing is looked at now and then: so late it is found at the latest.
+#: A client that takes nothing is checked now and then: when it is noticed, at the earliest and at the latest.
 WRITE_SECONDS, AT_THE_LATEST = 30.0, 37.5
 
 CUT = (CloseReason.DISCONNECTED, CloseReason.OVERFLOW)
@@ -23,8 +23,8 @@ class ModelEmitter:
     max_pending: int
     overflow: str
     reason: CloseReason | None = None
-    queue: list[tuple[str, str]] = field(default_factory=list)  # names and texts that are pending
-    handed: list[str] = field(default_factory=list)  # is taken first, and not pending
+    queue: list[tuple[str, str]] = field(default_factory=list)  # pending names and texts
+    in_flight: list[str] = field(default_factory=list)  # taken first, and not pending
     got: list[str] = field(default_factory=list)
     dropped: int = 0
     is_attached: bool = False
@@ -37,11 +37,11 @@ class ModelEmitter:
     busy_since: float | None = None
     callbacks: list[tuple[str, int]] = field(default_factory=list)
     called: list[tuple[str, int]] = field(default_factory=list)  # in the end
-    served: dict[ModelList, int] = field(default_factory=dict)
+    delivered_upto: dict[ModelList, int] = field(default_factory=dict)
 
     @property
     def pending(self) -> int:
-        return len(self.queue) + sum(len(frames(each.outstanding(self))) for each in self.served)
+        return len(self.queue) + sum(len(frames(each.undelivered(self))) for each in self.delivered_upto)
 
     def send(self, name: str, text: str) -> bool:
         self.catch_up()
@@ -58,8 +58,8 @@ class ModelEmitter:
         self.is_idle = False
         self.called += [each for kind in FOLLOWING[reason] for each in self.callbacks if each[0] == kind]
         if reason in CUT:
-            self.queue, self.handed = [], []
-        for each in list(self.served):
+            self.queue, self.in_flight = [], []
+        for each in list(self.delivered_upto):
             each.remove(self)
         if not self.is_streaming:
             self.is_counted = False
@@ -71,11 +71,11 @@ class ModelEmitter:
             self.called.append((kind, number))
 
     def take(self, now: float) -> list[str] | None:
-        """What its outlet gets; nothing where it is to sleep; None at the end."""
-        if self.handed or self.queue:
-            taken = self.handed or [text for _, text in self.queue]
-            if self.handed:
-                self.handed = []
+        """Return what its writer gets: an empty list if it is to sleep, None at the end."""
+        if self.in_flight or self.queue:
+            taken = self.in_flight or [text for _, text in self.queue]
+            if self.in_flight:
+                self.in_flight = []
             else:
                 self.queue = []
             self.busy_since = now
@@ -86,26 +86,26 @@ class ModelEmitter:
         return [] if self.is_idle else None
 
     def catch_up(self, besides: ModelList | None = None) -> None:
-        """Have what its lists were given before anything else."""
+        """Take what its lists have queued before anything else."""
         ends = False
-        for each in [each for each in self.served if each is not besides]:
-            if each not in self.served:  # what another one brought was too much
+        for each in [each for each in self.delivered_upto if each is not besides]:
+            if each not in self.delivered_upto:  # another list's events overflowed it
                 return
-            errands = each.outstanding(self)
-            before_end = errands[: errands.index(None)] if None in errands else errands
-            ends = ends or None in errands
-            self.served[each] = each.number
+            queued = each.undelivered(self)
+            before_end = queued[: queued.index(None)] if None in queued else queued
+            ends = ends or None in queued
+            self.delivered_upto[each] = each.number
             events = frames(before_end)
             if events and self.reason is None:
                 if self.is_idle:
-                    self.handed, self.is_idle = [text for _, text in events], False
+                    self.in_flight, self.is_idle = [text for _, text in events], False
                 else:
                     self._push(events)
         if ends:
             self.end(CloseReason.COMPLETED)
 
     def deliver(self, events: list[tuple[str, str]], now: float, *, is_whole: bool) -> None:
-        """What somebody walks up with: a batch, or what of it is still missing."""
+        """Receive a batch from a delivery pass, or the part of it that is still missing."""
         texts = [text for _, text in events]
         if self.reason is not None or not events:
             return
@@ -117,13 +117,13 @@ class ModelEmitter:
             self.got += texts
             self.is_idle, self.busy_since = False, now
 
-    def let_go(self) -> None:
+    def disconnect(self) -> None:
         self.end(CloseReason.DISCONNECTED)
-        self.queue, self.handed = [], []
+        self.queue, self.in_flight = [], []
         self.is_streaming = self.is_counted = False
 
     def ends_at(self) -> tuple[float, CloseReason] | None:
-        """What time brings for certain."""
+        """Return when and why it ends by time, if nothing else ends it."""
         deadlines = []
         if self.timeout:
             deadlines.append((self.born + self.timeout, 0, CloseReason.TIMEOUT))
@@ -149,47 +149,47 @@ class ModelEmitter:
         return True
 
 
-Errand = tuple[str, str] | None  # None ends the streams
+Queued = tuple[str, str] | None  # None ends the streams
 
 
-def frames(errands: list[Errand]) -> list[tuple[str, str]]:
-    return [errand for errand in errands if errand is not None]
+def frames(queued: list[Queued]) -> list[tuple[str, str]]:
+    return [event for event in queued if event is not None]
 
 
 class ModelList:
     def __init__(self) -> None:
         self.members: list[ModelEmitter] = []
         self.number = 0
-        self.outbox: list[tuple[int, Errand, tuple[ModelEmitter, ...]]] = []
-        self.is_carried = False  # in the background, soon
+        self.outbox: list[tuple[int, Queued, tuple[ModelEmitter, ...]]] = []
+        self.is_pass_due = False  # in the background, soon
 
     def add(self, emitter: ModelEmitter) -> None:
         if emitter.reason is None and emitter not in self.members:
             self.members.append(emitter)
-            emitter.served[self] = self.number
+            emitter.delivered_upto[self] = self.number
 
     def remove(self, emitter: ModelEmitter) -> None:
         if emitter in self.members:
             self.members.remove(emitter)
-            del emitter.served[self]
+            del emitter.delivered_upto[self]
 
-    def put(self, errand: Errand, now: float, on_main_loop: bool) -> int:
+    def put(self, event: Queued, now: float, on_main_loop: bool) -> int:
         if not self.members:
             return 0
         count = len(self.members)
         self.number += 1
-        self.outbox.append((self.number, errand, tuple(self.members)))
-        if not self.is_carried and on_main_loop:
-            self.walk(now)
+        self.outbox.append((self.number, event, tuple(self.members)))
+        if not self.is_pass_due and on_main_loop:
+            self.deliver_all(now)
         else:
-            self.is_carried = True
+            self.is_pass_due = True
         return count
 
-    def outstanding(self, emitter: ModelEmitter) -> list[Errand]:
-        return [errand for number, errand, _ in self.outbox if number > emitter.served[self]]
+    def undelivered(self, emitter: ModelEmitter) -> list[Queued]:
+        return [event for number, event, _ in self.outbox if number > emitter.delivered_upto[self]]
 
-    def walk(self, now: float) -> None:
-        """Carry all that there is, in batches that go to the clients of the last."""
+    def deliver_all(self, now: float) -> None:
+        """Deliver all queued events, in batches that go to the clients of the last event."""
         while self.outbox:
             first = self.outbox[0]
             batch = [first]
@@ -198,19 +198,19 @@ class ModelList:
                     break
                 batch.append(other)
             for emitter in batch[-1][2]:
-                self._serve(emitter, batch, now)
+                self._deliver_batch(emitter, batch, now)
             del self.outbox[: len(batch)]
-        self.is_carried = False
+        self.is_pass_due = False
 
-    def _serve(
-        self, emitter: ModelEmitter, batch: list[tuple[int, Errand, tuple[ModelEmitter, ...]]], now: float
+    def _deliver_batch(
+        self, emitter: ModelEmitter, batch: list[tuple[int, Queued, tuple[ModelEmitter, ...]]], now: float
     ) -> None:
-        if self not in emitter.served or emitter.served[self] >= batch[-1][0]:
+        if self not in emitter.delivered_upto or emitter.delivered_upto[self] >= batch[-1][0]:
             return
-        served, emitter.served[self] = emitter.served[self], batch[-1][0]
+        delivered_upto, emitter.delivered_upto[self] = emitter.delivered_upto[self], batch[-1][0]
         if batch[0][1] is None:
             emitter.catch_up(besides=self)
             emitter.end(CloseReason.COMPLETED)
         else:
-            missing = frames([errand for number, errand, _ in batch if number > served])
+            missing = frames([event for number, event, _ in batch if number > delivered_upto])
             emitter.deliver(missing, now, is_whole=len(missing) == len(batch))

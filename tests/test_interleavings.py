@@ -1,4 +1,4 @@
-"""What must hold whichever of two or three threads gets the processor when: see ``interleavings.py`` for how."""
+"""Check invariants under every interleaving of two or three threads. See ``interleavings.py`` for the method."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from .interleavings import EDGES, LINES, TAKES, Deadlock, Explorer, NoLock, Scen
 from .model_stage import FOLLOWING, LOOP, TRACED, Journal, Sleeper, Stage, read_rest, rest_of
 from .test_replay import HeldBroker
 
-#: By hand: so many preemptions more than in make test. One takes many minutes.
+#: Preemptions added for a run by hand. One more takes many minutes.
 MORE = int(os.environ.get("MORE_PREEMPTIONS", "0"))
 
 
@@ -52,7 +52,7 @@ Every = Callable[..., None]
 
 @pytest.fixture
 def every(stage: Stage, request: pytest.FixtureRequest) -> Every:
-    """Has a scene played in every way: between sections, and then between lines."""
+    """Run a scene under every schedule: switch at locks first, then at lines."""
 
     def play(
         scene: Callable[[], Scene], takes: int | None = None, edges: int | None = 2, lines: int | None = 1
@@ -71,9 +71,9 @@ def every(stage: Stage, request: pytest.FixtureRequest) -> Every:
 # One emitter.
 
 
-def test_an_event_that_was_taken_is_written_though_the_stream_is_completed_meanwhile(
-    stage: Stage, every: Every
-) -> None:
+def test_accepted_event_is_delivered_when_complete_races_send(stage: Stage, every: Every) -> None:
+    """An event that ``try_send`` accepted is written, even if the stream is completed at the same time."""
+
     def scene() -> Scene:
         stage.begin()
         emitter = stage.emitter()
@@ -90,7 +90,9 @@ def test_an_event_that_was_taken_is_written_though_the_stream_is_completed_meanw
     every(scene)
 
 
-def test_an_event_that_was_taken_is_written_though_the_time_is_over_meanwhile(stage: Stage, every: Every) -> None:
+def test_accepted_event_is_delivered_when_timeout_races_send(stage: Stage, every: Every) -> None:
+    """An event that ``try_send`` accepted is written, even if the stream times out at the same time."""
+
     def scene() -> Scene:
         stage.begin()
         emitter = stage.emitter(timeout=10)
@@ -129,7 +131,7 @@ def _ends(stage: Stage, names: tuple[str, ...]) -> Callable[[], Scene]:
         def check() -> None:
             stage.background.finish()
             reason = emitter.close_reason
-            assert set(seen) == {reason}, "an end that was there was changed"
+            assert set(seen) == {reason}, "a close reason has changed"
             assert reason is not None
             assert journal.calls == FOLLOWING[reason]
             assert (emitter.error is None) is ("error" not in journal.calls)
@@ -145,16 +147,16 @@ def _ends(stage: Stage, names: tuple[str, ...]) -> Callable[[], Scene]:
 
 
 @pytest.mark.parametrize("names", [*combinations(ENDS, 2)], ids="-".join)
-def test_of_two_ends_the_first_counts(names: tuple[str, ...], stage: Stage, every: Every) -> None:
+def test_first_of_two_concurrent_ends_sets_close_reason(names: tuple[str, ...], stage: Stage, every: Every) -> None:
     every(_ends(stage, names))
 
 
 @pytest.mark.parametrize("names", [("complete", "error", "time"), ("disconnect", "time", "overflow")], ids="-".join)
-def test_of_three_ends_the_first_counts(names: tuple[str, ...], stage: Stage, every: Every) -> None:
+def test_first_of_three_concurrent_ends_sets_close_reason(names: tuple[str, ...], stage: Stage, every: Every) -> None:
     every(_ends(stage, names), takes=3, edges=1, lines=None)
 
 
-def _register(stage: Stage, helpers: int) -> Callable[[], Scene]:
+def _register(stage: Stage, workers: int) -> Callable[[], Scene]:
     def scene() -> Scene:
         stage.begin()
         emitter = stage.emitter()
@@ -169,20 +171,20 @@ def _register(stage: Stage, helpers: int) -> Callable[[], Scene]:
             stage.background.finish()
             assert calls == ["first", "second"]
 
-        background = {f"helper {number}": stage.background.help for number in range(helpers)}
+        background = {f"worker {number}": stage.background.help for number in range(workers)}
         return Scene({"register": register, "complete": emitter.complete}, check, background)
 
     return scene
 
 
-@pytest.mark.parametrize(("helpers", "takes", "edges"), [(0, None, 3), (1, 3, 2), (2, 1, 1)])
-def test_a_callback_that_is_registered_amid_the_end_runs_once(
-    helpers: int, takes: int | None, edges: int, stage: Stage, every: Every
+@pytest.mark.parametrize(("workers", "takes", "edges"), [(0, None, 3), (1, 3, 2), (2, 1, 1)])
+def test_callback_registered_while_stream_ends_runs_once(
+    workers: int, takes: int | None, edges: int, stage: Stage, every: Every
 ) -> None:
-    every(_register(stage, helpers), takes=takes, edges=edges, lines=None if helpers else 1)
+    every(_register(stage, workers), takes=takes, edges=edges, lines=None if workers else 1)
 
 
-# An emitter and what writes it to its client.
+# An emitter and its writer.
 
 
 def _read_and_send(stage: Stage, end: str) -> Callable[[], Scene]:
@@ -218,18 +220,14 @@ def _read_and_send(stage: Stage, end: str) -> Callable[[], Scene]:
 
 
 @pytest.mark.parametrize("end", ["nothing", "complete", "shut down"])
-def test_no_wake_up_is_lost_when_something_is_sent_while_the_last_is_taken(
-    end: str, stage: Stage, every: Every
-) -> None:
-    """Where one is, the reader sleeps for ever."""
+def test_send_while_reader_takes_last_event_loses_no_wake_up(end: str, stage: Stage, every: Every) -> None:
+    """If a wake-up is lost, the reader sleeps forever."""
     every(_read_and_send(stage, end), takes=3)
 
 
 @pytest.mark.parametrize("end", ["shut down", "lifetime over"])
-def test_reader_whose_stream_ends_while_its_channel_is_looked_up_reads_the_end(
-    end: str, stage: Stage, every: Every
-) -> None:
-    """The reader is about to sleep until the channel is known. Where the end does not wake it, it never returns."""
+def test_stream_end_during_channel_lookup_wakes_reader(end: str, stage: Stage, every: Every) -> None:
+    """The reader is about to sleep until the channel is located. If the end does not wake it, it never returns."""
 
     def scene() -> Scene:
         stage.begin()
@@ -250,7 +248,7 @@ def test_reader_whose_stream_ends_while_its_channel_is_looked_up_reads_the_end(
     every(scene, takes=3)
 
 
-def test_a_list_loses_no_wake_up_either(stage: Stage, every: Every) -> None:
+def test_list_send_while_reader_goes_to_sleep_loses_no_wake_up(stage: Stage, every: Every) -> None:
     def scene() -> Scene:
         stage.begin()
         clients = SseEmitters()
@@ -271,10 +269,8 @@ def test_a_list_loses_no_wake_up_either(stage: Stage, every: Every) -> None:
     every(scene, takes=2, edges=1)
 
 
-@pytest.mark.parametrize("leave", ["hangs up", "is closed", "is completed"])
-def test_a_client_that_leaves_while_its_stream_begins_is_counted_out_once(
-    leave: str, stage: Stage, every: Every
-) -> None:
+@pytest.mark.parametrize("leave", ["disconnects", "is closed", "is completed"])
+def test_disconnect_while_stream_begins_is_counted_once(leave: str, stage: Stage, every: Every) -> None:
     def scene() -> Scene:
         stage.begin()
         streams = StreamRegistry(DEFAULTS, stage.background)
@@ -297,14 +293,14 @@ def test_a_client_that_leaves_while_its_stream_begins_is_counted_out_once(
             assert (len(streams), streams.closed) == (0, {reason.value: 1})
             assert stage.background.live_timers() == []
 
-        leaves = {"hangs up": stream.on_hang_up, "is closed": stream.close, "is completed": emitter.complete}
+        leaves = {"disconnects": stream.on_hang_up, "is closed": stream.close, "is completed": emitter.complete}
         return Scene({"read": read, "leave": leaves[leave]}, check)
 
     every(scene)
 
 
 class Socket:
-    """Takes so many bytes, and then no more until it has room again."""
+    """A socket that takes ``room`` bytes, and then no more until it has room again."""
 
     def __init__(self, room: int) -> None:
         self.room = room
@@ -327,7 +323,7 @@ class Socket:
         return b""
 
     def body(self) -> bytes:
-        """Without the lengths of its chunks."""
+        """Return what was sent, without the chunk lengths."""
         rest, body = self.got, b""
         while rest:
             size, _, rest = rest.partition(b"\r\n")
@@ -336,8 +332,8 @@ class Socket:
         return body
 
 
-class Room:
-    """Stands for the one epoll."""
+class FakeMonitor:
+    """A stand-in for the process's one epoll."""
 
     def watch(self, client: Any, watcher: Any) -> Any:
         client.is_on, client.watcher = True, watcher
@@ -356,12 +352,12 @@ class Room:
 
 
 @pytest.mark.parametrize("room", [10_000, 20])
-def test_a_client_that_is_handed_over_amid_what_is_sent_gets_all_of_it_in_order(
+def test_handoff_during_sends_keeps_all_events_in_order(
     room: int, stage: Stage, every: Every, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The main loop writes to it; a foreign thread sends to its list, and to it."""
+    """The main loop writes to the client while a foreign thread sends to its list and to its emitter."""
     stage.have_one_loop()
-    monkeypatch.setattr(direct, "SOCKET_MONITOR", Room())
+    monkeypatch.setattr(direct, "SOCKET_MONITOR", FakeMonitor())
 
     def scene() -> Scene:
         stage.begin()
@@ -370,16 +366,16 @@ def test_a_client_that_is_handed_over_amid_what_is_sent_gets_all_of_it_in_order(
         socket: Any = Socket(room)
         before = Sleeper(emitter)
 
-        def hand_over() -> None:
+        def write_directly() -> None:
             before.take_all()
-            outlet = SocketWriter(stream_of(emitter), socket, True, socket, ())
-            stream_of(emitter).take_over(outlet)
-            outlet.begin()
+            writer = SocketWriter(stream_of(emitter), socket, True, socket, ())
+            stream_of(emitter).take_over(writer)
+            writer.begin()
             while True:
                 stage.explorer.rest(lambda: bool(stage.background._soon) or socket.is_awaited)
                 if socket.is_awaited:
                     socket.is_awaited, socket.room = False, room
-                    outlet.on_room()
+                    writer.on_room()
                 stage.background._call_one()
 
         def send() -> None:
@@ -392,25 +388,25 @@ def test_a_client_that_is_handed_over_amid_what_is_sent_gets_all_of_it_in_order(
             assert [event.data for event in decode(b"".join(before.got) + socket.body())] == ["a", "b", "c"]
             assert socket.got.endswith(b"0\r\n\r\n")
 
-        return Scene({"send": send}, check, {LOOP: hand_over})
+        return Scene({"send": send}, check, {LOOP: write_directly})
 
     every(scene, takes=3)
 
 
-def test_client_of_list_that_is_sent_to_while_the_server_writes_the_greeting_gets_it(
+def test_list_send_while_server_writes_preamble_is_delivered(
     stage: Stage, every: Every, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The server's write gives way to the event loop, which delivers before it is decided who writes the stream."""
+    """The server's write yields to the event loop, which delivers before the stream's writer is decided."""
     stage.have_one_loop()
-    monkeypatch.setattr(direct, "SOCKET_MONITOR", Room())
-    monkeypatch.setattr(wsgi, "SOCKET_MONITOR", Room())
+    monkeypatch.setattr(direct, "SOCKET_MONITOR", FakeMonitor())
+    monkeypatch.setattr(wsgi, "SOCKET_MONITOR", FakeMonitor())
     monkeypatch.setattr(wsgi, "why_not", lambda _facts: None)
     monkeypatch.setattr(wsgi, "_client_socket", lambda environ: environ["socket"])
 
     def hand_off(stream: Stream, call: Any, watch: Any, when_over: Any) -> None:
-        outlet = SocketWriter(stream, call.environ["socket"], True, watch, when_over)
-        stream.take_over(outlet)
-        outlet.begin()
+        writer = SocketWriter(stream, call.environ["socket"], True, watch, when_over)
+        stream.take_over(writer)
+        writer.begin()
 
     monkeypatch.setattr(wsgi, "hand_off", hand_off)
 
@@ -447,7 +443,7 @@ def test_client_of_list_that_is_sent_to_while_the_server_writes_the_greeting_get
 # A list.
 
 
-def test_who_is_added_while_the_list_is_completed_ends_or_is_in_it(stage: Stage, every: Every) -> None:
+def test_emitter_added_while_list_completes_ends_or_stays_a_member(stage: Stage, every: Every) -> None:
     def scene() -> Scene:
         stage.begin()
         clients = SseEmitters()
@@ -465,7 +461,7 @@ def test_who_is_added_while_the_list_is_completed_ends_or_is_in_it(stage: Stage,
     every(scene)
 
 
-def test_who_is_added_twice_at_once_is_in_the_list_once(stage: Stage, every: Every) -> None:
+def test_emitter_added_twice_concurrently_is_a_member_once(stage: Stage, every: Every) -> None:
     def scene() -> Scene:
         stage.begin()
         clients, emitter = SseEmitters(), stage.emitter()
@@ -479,7 +475,7 @@ def test_who_is_added_twice_at_once_is_in_the_list_once(stage: Stage, every: Eve
     every(scene)
 
 
-def test_who_ends_while_it_is_added_is_not_left_in_the_list(stage: Stage, every: Every) -> None:
+def test_emitter_that_ends_while_added_is_no_member_of_list(stage: Stage, every: Every) -> None:
     def scene() -> Scene:
         stage.begin()
         clients, emitter = SseEmitters(), stage.emitter()
@@ -492,7 +488,7 @@ def test_who_ends_while_it_is_added_is_not_left_in_the_list(stage: Stage, every:
     every(scene)
 
 
-def test_who_completes_amid_what_is_sent_to_its_list_has_the_first_of_it(stage: Stage, every: Every) -> None:
+def test_emitter_completed_during_list_sends_has_a_prefix_of_events(stage: Stage, every: Every) -> None:
     def scene() -> Scene:
         stage.begin()
         clients = SseEmitters()
@@ -534,11 +530,11 @@ def _send_twice(stage: Stage) -> Callable[[], Scene]:
     return scene
 
 
-def test_all_clients_get_what_several_send_in_one_order(stage: Stage, every: Every) -> None:
+def test_two_concurrent_list_sends_reach_all_clients_in_one_order(stage: Stage, every: Every) -> None:
     every(_send_twice(stage))
 
 
-def test_all_clients_get_what_three_send_in_one_order(stage: Stage, every: Every) -> None:
+def test_three_concurrent_list_sends_reach_all_clients_in_one_order(stage: Stage, every: Every) -> None:
     def scene() -> Scene:
         stage.begin()
         clients = SseEmitters()
@@ -556,7 +552,9 @@ def test_all_clients_get_what_three_send_in_one_order(stage: Stage, every: Every
     every(scene, takes=2, edges=1, lines=None)
 
 
-def test_what_is_sent_before_the_list_is_completed_comes_before_its_end(stage: Stage, every: Every) -> None:
+def test_list_completed_during_send_delivers_to_all_clients_or_none(stage: Stage, every: Every) -> None:
+    """An event is delivered before the end of the list to every client, or to none of them."""
+
     def scene() -> Scene:
         stage.begin()
         clients = SseEmitters()
@@ -574,7 +572,7 @@ def test_what_is_sent_before_the_list_is_completed_comes_before_its_end(stage: S
     every(scene)
 
 
-def _walk_and_remove(stage: Stage) -> Callable[[], Scene]:
+def _send_and_remove(stage: Stage) -> Callable[[], Scene]:
     def scene() -> Scene:
         stage.begin()
         clients = SseEmitters()
@@ -596,14 +594,14 @@ def _walk_and_remove(stage: Stage) -> Callable[[], Scene]:
     return scene
 
 
-def test_who_is_removed_amid_a_walk_costs_no_other_anything(
+def test_emitter_removed_during_delivery_pass_costs_others_no_event(
     stage: Stage, every: Every, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(delivery, "CLIENTS_PER_LOOK", 1)
-    every(_walk_and_remove(stage), takes=2)
+    every(_send_and_remove(stage), takes=2)
 
 
-def test_no_reader_of_a_list_sees_it_amid_a_change(stage: Stage, every: Every) -> None:
+def test_list_snapshot_during_changes_shows_whole_states_in_order(stage: Stage, every: Every) -> None:
     def scene() -> Scene:
         subject = CopyOnWriteList("ab")
         seen: list[tuple[str, ...]] = []
@@ -630,8 +628,8 @@ def test_no_reader_of_a_list_sees_it_amid_a_change(stage: Stage, every: Every) -
 # A channel.
 
 
-def _subscribe(stage: Stage, published: int, *, late: bool) -> Callable[[], Scene]:
-    """Somebody comes back, or for the first time, while events are published, each by another thread."""
+def _subscribe(stage: Stage, published: int, *, reconnects: bool) -> Callable[[], Scene]:
+    """Subscribe, for the first time or again, while each of several threads publishes an event."""
 
     def scene() -> Scene:
         stage.begin()
@@ -640,13 +638,13 @@ def _subscribe(stage: Stage, published: int, *, late: bool) -> Callable[[], Scen
         ids = channel.publish("0", "1")
         begun: list[str] = []
         done: list[str] = []
-        missed: list[str] = []  # was published before it came, and it has no id
-        coming: list[str] = []  # is published once it is there
+        missed: list[str] = []  # published before it subscribed, and it has no id
+        coming: list[str] = []  # published once it has subscribed
         clients: list[Sleeper] = []
 
         def subscribe() -> None:
             missed.extend(done)
-            emitter = channel.subscribe(ids[0] if late else None)
+            emitter = channel.subscribe(ids[0] if reconnects else None)
             coming.extend(set(texts) - set(begun))
             clients.append(Sleeper(emitter))
             clients[0].take_all()
@@ -664,7 +662,7 @@ def _subscribe(stage: Stage, published: int, *, late: bool) -> Callable[[], Scen
             assert sorted(everything) == ["0", "1", *texts]
             assert got == everything[-len(got) :] if got else not coming
             assert set(coming) <= set(got)
-            if late:
+            if reconnects:
                 assert got == everything[1:]
             else:
                 assert not {"0", "1", *missed} & set(got)
@@ -677,15 +675,14 @@ def _subscribe(stage: Stage, published: int, *, late: bool) -> Callable[[], Scen
     return scene
 
 
-@pytest.mark.parametrize("late", [True, False], ids=["comes back", "comes first"])
-def test_who_comes_while_an_event_is_published_loses_none_and_gets_none_twice(
-    late: bool, stage: Stage, every: Every
-) -> None:
-    every(_subscribe(stage, 1, late=late), takes=2, edges=1)
+@pytest.mark.parametrize("reconnects", [True, False], ids=["reconnect", "first connect"])
+def test_subscribe_during_publish_delivers_each_event_once(reconnects: bool, stage: Stage, every: Every) -> None:
+    """A subscriber that connects, or reconnects, during a publish loses no event and gets none twice."""
+    every(_subscribe(stage, 1, reconnects=reconnects), takes=2, edges=1)
 
 
-def test_who_comes_back_while_two_publish_loses_none_and_gets_none_twice(stage: Stage, every: Every) -> None:
-    every(_subscribe(stage, 2, late=True), takes=1, edges=1, lines=None)
+def test_reconnect_during_two_publishes_delivers_each_event_once(stage: Stage, every: Every) -> None:
+    every(_subscribe(stage, 2, reconnects=True), takes=1, edges=1, lines=None)
 
 
 def _publish_twice(stage: Stage) -> Callable[[], Scene]:
@@ -708,12 +705,12 @@ def _publish_twice(stage: Stage) -> Callable[[], Scene]:
     return scene
 
 
-def test_what_two_publish_reaches_all_in_one_order(stage: Stage, every: Every) -> None:
+def test_two_concurrent_publishes_reach_all_subscribers_in_one_order(stage: Stage, every: Every) -> None:
     every(_publish_twice(stage), takes=3)
 
 
-def test_who_comes_back_as_the_last_one_leaves_loses_nothing(stage: Stage, every: Every) -> None:
-    """The process lets go of the channel, and takes it up again."""
+def test_reconnect_while_last_subscriber_leaves_loses_no_event(stage: Stage, every: Every) -> None:
+    """The process releases the channel and subscribes to it again."""
 
     def scene() -> Scene:
         stage.begin()
@@ -734,7 +731,7 @@ def test_who_comes_back_as_the_last_one_leaves_loses_nothing(stage: Stage, every
     every(scene, takes=3)
 
 
-def test_who_comes_back_as_the_last_one_leaves_and_another_publishes_loses_nothing(stage: Stage, every: Every) -> None:
+def test_reconnect_while_last_leaves_and_another_publishes_loses_no_event(stage: Stage, every: Every) -> None:
     def scene() -> Scene:
         stage.begin()
         channel = stage.channel()
@@ -753,8 +750,8 @@ def test_who_comes_back_as_the_last_one_leaves_and_another_publishes_loses_nothi
     every(scene, takes=1, edges=1, lines=None)
 
 
-def test_event_published_while_its_channel_is_swept_and_left_is_kept(stage: Stage, every: Every) -> None:
-    """The channel is forgotten when its last client leaves; nothing may use the forgotten record again."""
+def test_publish_while_channel_is_swept_and_left_keeps_the_event(stage: Stage, every: Every) -> None:
+    """The channel is forgotten when its last client leaves. Nothing may use the forgotten record afterwards."""
 
     def scene() -> Scene:
         stage.begin()
@@ -779,8 +776,8 @@ def test_event_published_while_its_channel_is_swept_and_left_is_kept(stage: Stag
     every(scene, takes=2, edges=1)
 
 
-def test_who_comes_before_the_broker_has_said_where_the_channel_is_loses_nothing(stage: Stage, every: Every) -> None:
-    """As over Redis: one thread listens, and says so some time after it was asked to."""
+def test_reconnect_before_broker_locates_channel_loses_no_event(stage: Stage, every: Every) -> None:
+    """As with Redis: one thread listens, and reports the channel's position some time after it was asked."""
 
     def scene() -> Scene:
         stage.begin()
@@ -805,7 +802,7 @@ def test_who_comes_before_the_broker_has_said_where_the_channel_is_loses_nothing
     every(scene, takes=2, edges=1, lines=None)
 
 
-def test_stream_completed_while_its_broker_tells_gets_all_that_was_published(stage: Stage, every: Every) -> None:
+def test_stream_completed_during_broker_delivery_gets_all_published(stage: Stage, every: Every) -> None:
     def scene() -> Scene:
         stage.begin()
         broker = HeldBroker()
@@ -833,14 +830,14 @@ def test_stream_completed_while_its_broker_tells_gets_all_that_was_published(sta
     every(scene, takes=2, edges=1, lines=None)
 
 
-# Mutants: each is found, and where it is, is printed.
+# Mutants: each is found, and the schedule that finds it is printed.
 
 
 def _without_locks(module: ModuleType, name: str = "native_lock") -> Callable[[pytest.MonkeyPatch], None]:
     return lambda patch: patch.setattr(module, name, NoLock)
 
 
-def _calls_under_the_lock(patch: pytest.MonkeyPatch) -> None:
+def _call_under_the_lock(patch: pytest.MonkeyPatch) -> None:
     release = Callbacks.release
 
     def call_all(self: Callbacks, *given: Any) -> None:
@@ -851,7 +848,7 @@ def _calls_under_the_lock(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Callbacks, "release", call_all)
 
 
-def _changes_the_snapshot(patch: pytest.MonkeyPatch) -> None:
+def _return_a_live_snapshot(patch: pytest.MonkeyPatch) -> None:
     def live(self: CopyOnWriteList[Any]) -> Any:
         return self._listed()
 
@@ -859,7 +856,7 @@ def _changes_the_snapshot(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(delivery, "CLIENTS_PER_LOOK", 1)
 
 
-def _takes_no_last_look(patch: pytest.MonkeyPatch) -> None:
+def _end_pass_without_recheck(patch: pytest.MonkeyPatch) -> None:
     begin_pass = Delivery._begin_pass
 
     def begin_or_sleep(self: Delivery) -> bool:
@@ -875,7 +872,7 @@ def _takes_no_last_look(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Delivery, "_begin_pass", begin_or_sleep)
 
 
-def _sleeps_without_a_last_look(patch: pytest.MonkeyPatch) -> None:
+def _sleep_without_recheck(patch: pytest.MonkeyPatch) -> None:
     take = Stream._take
 
     def take_or_sleep(self: Stream, sleeps: bool) -> Any:
@@ -889,7 +886,7 @@ def _sleeps_without_a_last_look(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Stream, "_take", take_or_sleep)
 
 
-def _goes_live_without_asking(patch: pytest.MonkeyPatch) -> None:
+def _go_live_without_recheck(patch: pytest.MonkeyPatch) -> None:
     def go_live(self: Delivery, member: Any, offset: int) -> bool:
         if offset != self.offset:
             return False
@@ -900,7 +897,7 @@ def _goes_live_without_asking(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Delivery, "go_live", go_live)
 
 
-def _has_two_helpers_at_it(patch: pytest.MonkeyPatch) -> None:
+def _call_on_two_workers(patch: pytest.MonkeyPatch) -> None:
     begin = Callbacks._begin
 
     def begin_again(self: Callbacks) -> None:
@@ -910,7 +907,7 @@ def _has_two_helpers_at_it(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Callbacks, "_begin", begin_again)
 
 
-def _calls_that_end_each_other(stage: Stage) -> Callable[[], Scene]:
+def _callbacks_that_end_each_other(stage: Stage) -> Callable[[], Scene]:
     def scene() -> Scene:
         stage.begin()
         one, other = stage.emitter(), stage.emitter()
@@ -949,21 +946,21 @@ MUTANTS: dict[str, Mutant] = {
     "lock removed from lists": (_without_locks(delivery), _send_twice, LINES, AssertionError),
     "lock removed from copy-on-write lists": (_without_locks(copy_on_write), _remove_twice, LINES, KeyError),
     "lock removed from logs": (_without_locks(history), _publish_twice, LINES, AssertionError),
-    "callback under the lock": (_calls_under_the_lock, _calls_that_end_each_other, TAKES, Deadlock),
-    "snapshot not replaced": (_changes_the_snapshot, _walk_and_remove, TAKES, AssertionError),
-    "outbox not re-checked": (_takes_no_last_look, _send_twice, TAKES, AssertionError),
+    "callback under the lock": (_call_under_the_lock, _callbacks_that_end_each_other, TAKES, Deadlock),
+    "snapshot not replaced": (_return_a_live_snapshot, _send_and_remove, TAKES, AssertionError),
+    "outbox not re-checked": (_end_pass_without_recheck, _send_twice, TAKES, AssertionError),
     "backlog not re-checked": (
-        _sleeps_without_a_last_look, lambda stage: _read_and_send(stage, "nothing"), TAKES, Deadlock
+        _sleep_without_recheck, lambda stage: _read_and_send(stage, "nothing"), TAKES, Deadlock
     ),
-    "live without the list's word": (
-        _goes_live_without_asking, lambda stage: _subscribe(stage, 1, late=True), TAKES, AssertionError
+    "live without a re-check": (
+        _go_live_without_recheck, lambda stage: _subscribe(stage, 1, reconnects=True), TAKES, AssertionError
     ),
-    "two helpers for one emitter": (_has_two_helpers_at_it, lambda stage: _register(stage, 2), EDGES, AssertionError),
+    "two workers for one emitter": (_call_on_two_workers, lambda stage: _register(stage, 2), EDGES, AssertionError),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("mutant", MUTANTS)
-def test_each_mutant_is_found_and_its_schedule_can_be_played_again(
+def test_mutant_is_found_and_its_schedule_replays_the_failure(
     mutant: str, explorer: Explorer, stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mutate, scene_on, explorer.grain, cause = MUTANTS[mutant]
@@ -981,7 +978,7 @@ def test_each_mutant_is_found_and_its_schedule_can_be_played_again(
     assert (str(again), type(again.cause)) == (str(found), type(found.cause))
 
 
-def test_a_deadlock_is_told_with_who_waits_and_how_it_came_about(explorer: Explorer) -> None:
+def test_deadlock_report_names_waiting_threads_and_schedule(explorer: Explorer) -> None:
     def scene() -> Scene:
         one, other = explorer.lock(), explorer.lock()
 
@@ -1001,8 +998,8 @@ def test_a_deadlock_is_told_with_who_waits_and_how_it_came_about(explorer: Explo
 
 
 @pytest.mark.parametrize(("steps", "orders"), [((1, 1), 2), ((2, 2), 6), ((3, 4), 35), ((2, 2, 2), 90)])
-def test_every_order_is_played_once(steps: tuple[int, ...], orders: int, explorer: Explorer) -> None:
-    """As many as there are: for two, the ways to choose which of all steps are the first one's."""
+def test_explorer_runs_every_order_once(steps: tuple[int, ...], orders: int, explorer: Explorer) -> None:
+    """There are as many orders as ways to merge the threads' steps: for two threads, a binomial coefficient."""
     played: list[str] = []
 
     def scene() -> Scene:

@@ -1,6 +1,6 @@
-"""Emitters, lists and channels beside a simple model of them, step by step, in any order and on any thread.
+"""Compare emitters, lists and channels with a simple model, step by step, in any order and on any thread.
 
-A longer run by hand: ``MODEL_EXAMPLES=20000``. What fails is made as short as it can be and printed as a program.
+A longer run by hand: ``MODEL_EXAMPLES=20000``. A failure is shrunk and printed as a program.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ QUICK = settings(
     suppress_health_check=list(HealthCheck),
 )
 
-#: Whoever does a step: the first is the one on whose thread lists may be walked over.
+#: Threads that do the steps. Only on the first one may lists run delivery passes.
 WORKERS = 3
 workers = st.integers(0, WORKERS - 1)
 picks = st.integers(0, 11)
 names = st.sampled_from("ab")
-seldom = st.integers(0, 3).map(lambda number: number == 0)  # what ends a stream leaves nothing to be seen of it
+rarely = st.integers(0, 3).map(lambda number: number == 0)  # an ended stream shows nothing more
 KINDS = ("completion", "timeout", "error")
 
 
-class Later(ManualScheduler):
-    """Calls nothing before it is told to, and goes by another's clock."""
+class DeferringScheduler(ManualScheduler):
+    """A scheduler that calls nothing before ``finish`` and shares another's clock."""
 
     def __init__(self, time: ManualScheduler) -> None:
         super().__init__()
@@ -64,8 +64,8 @@ class Later(ManualScheduler):
                 self._soon.append(call)
 
 
-class TakesWhenTold:
-    """An outlet whose client takes when a step says so; a direct one is written to by lists while it sleeps."""
+class SteppedWriter:
+    """A writer that takes output in a step; lists write straight to a direct one while it sleeps."""
 
     declined: str | None = None
 
@@ -114,15 +114,15 @@ class TakesWhenTold:
         return None
 
 
-class Stand(RuleBasedStateMachine):
-    """What both machines stand on: an app, a clock that a step moves, and threads that do one step each."""
+class BaseMachine(RuleBasedStateMachine):
+    """The base of both machines: an app, a clock that a step moves, and threads that do one step each."""
 
     def __init__(self) -> None:
         super().__init__()
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr("flask_sse_emitters.streams.ends.log.exception", lambda *_: None)  # some raise
         self.time = ManualScheduler()
-        self.later = Later(self.time)
+        self.later = DeferringScheduler(self.time)
         for module in ("broadcast.delivery", "channels.replay", "channels.registry"):
             self.patch.setattr(f"flask_sse_emitters.{module}.SCHEDULER", self.later)
         self.main = threading.local()
@@ -151,24 +151,24 @@ class Stand(RuleBasedStateMachine):
         return self.counter
 
     def respond(self, emitter: SseEmitter) -> None:
-        """What a view's response does with it."""
+        """Do what a view's response does with an emitter."""
         with self.app.app_context():
             stream_of(emitter).attach(self.state.settings, self.state.streams)
         self.state.streams.admit(emitter)
 
 
 class Pair:
-    """An emitter, and its model."""
+    """An emitter and its model."""
 
     def __init__(self, emitter: SseEmitter, model: ModelEmitter) -> None:
         self.emitter = emitter
         self.model = model
-        self.outlet: TakesWhenTold | None = None
+        self.writer: SteppedWriter | None = None
         self.called: list[tuple[str, int]] = []
         self.wrong: list[str] = []
 
 
-class Streams(Stand):
+class Streams(BaseMachine):
     """Emitters and lists."""
 
     def __init__(self) -> None:
@@ -183,7 +183,7 @@ class Streams(Stand):
 
     @initialize(worker=workers, timeout=st.sampled_from([0.0, 45.0]), takes=st.booleans())
     def begin(self, worker: int, timeout: float, takes: bool) -> None:
-        """Most of what can go wrong takes streams that run: so some do, and all have callbacks."""
+        """Start some streams and register callbacks, as most failures need running streams."""
         for pick, overflow in enumerate(["close", "drop_oldest", "coalesce", "drop_oldest"]):
             self.make(worker, 2, overflow, timeout)
             for kind in (*KINDS, *KINDS):
@@ -222,7 +222,7 @@ class Streams(Stand):
             assert (caught.value.reason, caught.value.error) == (pair.model.reason, pair.emitter.error)
 
     @rule(
-        worker=workers, pick=picks, how=st.sampled_from(["complete", "error", "disconnect", "shut down"]), does=seldom
+        worker=workers, pick=picks, how=st.sampled_from(["complete", "error", "disconnect", "shut down"]), does=rarely
     )
     def end(self, worker: int, pick: int, how: str, does: bool = True) -> None:
         if not does:
@@ -289,20 +289,20 @@ class Streams(Stand):
 
     @rule(worker=workers, pick=picks, direct=st.booleans())
     def stream(self, worker: int, pick: int, direct: bool) -> None:
-        """The server begins with the response, if there is one."""
+        """Begin the response, if there is one."""
         pair = self.pair(pick)
-        if not pair.model.is_attached or pair.outlet is not None:
+        if not pair.model.is_attached or pair.writer is not None:
             return
-        pair.outlet = self.on(worker, lambda: TakesWhenTold(pair.emitter, direct=direct))
+        pair.writer = self.on(worker, lambda: SteppedWriter(pair.emitter, direct=direct))
         pair.model.is_streaming, pair.model.is_direct = True, direct
 
     @rule(worker=workers, pick=picks, most=st.integers(1, 4))
     def take(self, worker: int, pick: int, most: int) -> None:
         pair = self.pair(pick)
-        if pair.outlet is None or not pair.outlet.is_awake:
+        if pair.writer is None or not pair.writer.is_awake:
             return
         for _ in range(most):
-            payload = self.on(worker, pair.outlet.take)
+            payload = self.on(worker, pair.writer.take)
             taken = pair.model.take(self.time.now)
             assert (payload is None) is (taken is None)
             if payload is None:
@@ -323,14 +323,14 @@ class Streams(Stand):
             if takes:
                 self.all_take(worker)
 
-    @rule(worker=workers, pick=picks, does=seldom)
+    @rule(worker=workers, pick=picks, does=rarely)
     def close(self, worker: int, pick: int, does: bool = True) -> None:
-        """The server is done with the response."""
+        """Close the response, as the server does at its end."""
         pair = self.pair(pick)
-        if pair.outlet is not None and does:
+        if pair.writer is not None and does:
             self.on(worker, lambda: stream_of(pair.emitter).release(ConnectionAbortedError("closed")))
-            pair.model.let_go()
-            pair.outlet.is_awake = False
+            pair.model.disconnect()
+            pair.writer.is_awake = False
 
     @rule(worker=workers, pick=picks, which=st.integers(0, 1))
     def add(self, worker: int, pick: int, which: int) -> None:
@@ -352,7 +352,7 @@ class Streams(Stand):
         reached = self.on(worker, lambda: real.send(Event(text, event=name)))
         assert reached == model.put((name, text), self.time.now, worker == 0)
 
-    @rule(worker=workers, which=st.integers(0, 1), does=seldom)
+    @rule(worker=workers, which=st.integers(0, 1), does=rarely)
     def complete_list(self, worker: int, which: int, does: bool) -> None:
         if not does:
             return
@@ -362,14 +362,14 @@ class Streams(Stand):
 
     @rule()
     def background(self) -> None:
-        """The background carries what it was left with."""
+        """Run the delivery passes that were left to the background."""
         order = [call.__self__ for call in self.later._soon]  # type: ignore[attr-defined]
         self.on(0, self.later.finish)
         for real, model in sorted(
             self.lists, key=lambda pair: order.index(pair[0]._delivery) if pair[0]._delivery in order else -1
         ):
             if real._delivery in order:
-                model.walk(self.time.now)
+                model.deliver_all(self.time.now)
 
     @rule(seconds=st.sampled_from([0.5, 1.0, 2.0, 5.0, 29.0, 40.0]))
     def pass_time(self, seconds: float) -> None:
@@ -416,9 +416,9 @@ class Streams(Stand):
             assert pair.called == model.called[: len(pair.called)]
             assert self.time.jobs or pair.called == model.called, "a callback has not run"
             assert pair.wrong == []
-            if pair.outlet is not None:
-                assert [event.data for event in decode(b"".join(pair.outlet.got))] == model.got
-                assert pair.outlet.is_awake is not model.is_idle or not model.is_streaming
+            if pair.writer is not None:
+                assert [event.data for event in decode(b"".join(pair.writer.got))] == model.got
+                assert pair.writer.is_awake is not model.is_idle or not model.is_streaming
         for real, model_list in self.lists:
             assert list(real) == [self.real(member) for member in model_list.members]
 
@@ -431,8 +431,8 @@ class Streams(Stand):
         gone = [model for model in models if model.is_attached and not model.is_counted]
         assert stats["closed"] == dict(Counter(model.reason.value for model in gone if model.reason))
         assert stats["deliveries"] == sum(len(model.got) for model in models)
-        outlets = [pair.outlet for pair in self.pairs if pair.outlet is not None]
-        assert stats["bytes"] == sum(len(b"".join(outlet.got)) for outlet in outlets)
+        writers = [pair.writer for pair in self.pairs if pair.writer is not None]
+        assert stats["bytes"] == sum(len(b"".join(writer.got)) for writer in writers)
         assert stats["dropped"] == sum(model.dropped for model in models if model.is_attached)
         late = [model for model in counted if not model.is_idle or model.dropped]
         assert stats["pending"] == sum(model.pending for model in late)
@@ -442,19 +442,19 @@ class Streams(Stand):
 
 
 class Reader:
-    """Who reads a channel, over one stream after the other, and what it knows."""
+    """A reader of a channel over one stream after the other, and what it knows."""
 
     def __init__(self, last: str | None, at: int) -> None:
-        self.last = last  # what it comes with
+        self.last = last  # its Last-Event-ID
         self.at = at  # the offset of the newest event that it has
-        self.is_lost = False  # it comes with what leads nowhere, and must be told of a gap
+        self.needs_gap = False  # its id is unknown or too old: it must get a gap
         self.emitter: SseEmitter | None = None
-        self.outlet: TakesWhenTold | None = None
+        self.writer: SteppedWriter | None = None
         self.seen = 0
         self.ended_at = 0
 
 
-class Readers(Stand):
+class Readers(BaseMachine):
     """A channel that keeps four events, and readers that come and go."""
 
     KEPT = 4
@@ -468,11 +468,11 @@ class Readers(Stand):
         self.texts: list[str] = []
         self.readers: list[Reader] = []
         self.epoch = ""
-        self.delivered = self.told_of_gaps = 0
+        self.delivered = self.gaps = 0
 
     def teardown(self) -> None:
         for reader in self.readers:
-            self.let_go(0, reader)
+            self.disconnect(0, reader)
         super().teardown()
 
     def reader(self, pick: int) -> Reader | None:
@@ -484,49 +484,52 @@ class Readers(Stand):
             self.texts.append(str(self.new()))
             event_id = self.on(worker, lambda: self.channel.publish(self.texts[-1]))
             self.epoch, _, offset = event_id.partition("-")
-            assert int(offset) == len(self.texts), "numbered without a hole"
+            assert int(offset) == len(self.texts), "offsets have no hole"
 
     @precondition(lambda self: len(self.readers) < 4)
     @rule(
-        worker=workers, direct=st.booleans(), come=st.sampled_from(["first", "knows", "stranger", "garbage"]), at=picks
+        worker=workers,
+        direct=st.booleans(),
+        come=st.sampled_from(["first", "known id", "other epoch", "bad id"]),
+        at=picks,
     )
     def come(self, worker: int, direct: bool, come: str, at: int) -> None:
         at = at % (len(self.texts) + 1)
-        if come == "first" or (come == "knows" and not self.epoch):
+        if come == "first" or (come == "known id" and not self.epoch):
             reader = Reader(None, len(self.texts))
         else:
-            last = {"knows": f"{self.epoch}-{at}", "stranger": f"other-{at}", "garbage": "no id"}[come]
-            reader = Reader(last, at if come == "knows" else -1)
+            last = {"known id": f"{self.epoch}-{at}", "other epoch": f"other-{at}", "bad id": "no id"}[come]
+            reader = Reader(last, at if come == "known id" else -1)
         self.readers.append(reader)
         self.connect(worker, reader, direct)
 
     @rule(worker=workers, pick=picks, direct=st.booleans())
-    def come_again(self, worker: int, pick: int, direct: bool) -> None:
-        """With the newest id that it has seen."""
+    def reconnect(self, worker: int, pick: int, direct: bool) -> None:
+        """Connect with the newest id that it has seen."""
         reader = self.reader(pick)
         if reader is not None and (reader.emitter is None or not reader.emitter.is_open) and reader.last is not None:
-            self.let_go(worker, reader)
+            self.disconnect(worker, reader)
             self.connect(worker, reader, direct)
 
     def connect(self, worker: int, reader: Reader, direct: bool) -> None:
         oldest = max(1, len(self.texts) + 1 - self.KEPT)
-        reader.is_lost = reader.last is not None and reader.at < oldest - 1
+        reader.needs_gap = reader.last is not None and reader.at < oldest - 1
         emitter = self.on(worker, lambda: self.channel.subscribe(last_event_id=reader.last or ""))
         self.respond(emitter)
         reader.emitter, reader.seen = emitter, 0
-        reader.outlet = self.on(worker, lambda: TakesWhenTold(emitter, direct=direct))
+        reader.writer = self.on(worker, lambda: SteppedWriter(emitter, direct=direct))
 
     @rule(worker=workers, pick=picks, most=st.integers(1, 4))
     def take(self, worker: int, pick: int, most: int) -> None:
         reader = self.reader(pick)
         for _ in range(most):
-            if reader is None or reader.outlet is None or not reader.outlet.is_awake:
+            if reader is None or reader.writer is None or not reader.writer.is_awake:
                 return
-            payload = self.on(worker, reader.outlet.take)
+            payload = self.on(worker, reader.writer.take)
             self.read(reader)
             if payload is None:
-                assert reader.at == reader.ended_at, "it has not had all that was published before its end"
-                self.let_go(worker, reader)
+                assert reader.at == reader.ended_at, "events published before its end are missing"
+                self.disconnect(worker, reader)
 
     @rule(worker=workers, pick=picks)
     def complete(self, worker: int, pick: int) -> None:
@@ -539,62 +542,62 @@ class Readers(Stand):
     def leave(self, worker: int, pick: int) -> None:
         reader = self.reader(pick)
         if reader is not None:
-            self.let_go(worker, reader)
+            self.disconnect(worker, reader)
 
     @rule()
     def background(self) -> None:
         self.on(0, self.later.finish)
 
-    def let_go(self, worker: int, reader: Reader) -> None:
+    def disconnect(self, worker: int, reader: Reader) -> None:
         if reader.emitter is not None:
             emitter = reader.emitter
             self.on(worker, lambda: stream_of(emitter).release(ConnectionAbortedError("closed")))
             self.read(reader)
-            reader.emitter = reader.outlet = None
+            reader.emitter = reader.writer = None
 
     def read(self, reader: Reader) -> None:
-        """Look at what its stream has brought: each event once, in order, and a gap for those that are gone."""
-        assert reader.outlet is not None
-        wire = b"".join(reader.outlet.got)
+        """Check what its stream has brought: each event once, in order, and a gap for lost ones."""
+        assert reader.writer is not None
+        wire = b"".join(reader.writer.got)
         events = decode(wire)
         for event in events[reader.seen :]:
             if event.event == "gap":
                 self.read_gap(reader, json.loads(event.data))
                 continue
-            assert not reader.is_lost, "no gap was announced"
+            assert not reader.needs_gap, "no gap was announced"
             assert event.id == f"{self.epoch}-{reader.at + 1}"
             assert event.data == self.texts[reader.at]
             reader.at, reader.last = reader.at + 1, str(event.id)
             self.delivered += 1
         reader.seen = len(events)
         if reader.last is None and (lines := [line for line in wire.split(b"\n") if line.startswith(b"id: ")]):
-            assert lines[0] == f"id: {lines[0][4:9].decode()}-{reader.at - len(events)}".encode(), "where it began"
+            assert lines[0] == f"id: {lines[0][4:9].decode()}-{reader.at - len(events)}".encode(), "the id of its start"
             reader.last = lines[-1][4:].decode()
 
     def read_gap(self, reader: Reader, gap: dict[str, str]) -> None:
         oldest = int(gap["oldest"].partition("-")[2])
         assert gap["requested"] == reader.last
-        assert reader.is_lost or oldest > reader.at + 1, "a gap though nothing is missing"
-        assert oldest - 1 <= max(0, len(self.texts) - self.KEPT), "a gap where something is kept"
-        reader.at, reader.is_lost = oldest - 1, False
+        assert reader.needs_gap or oldest > reader.at + 1, "a gap, though no event is missing"
+        assert oldest - 1 <= max(0, len(self.texts) - self.KEPT), "a gap that covers kept events"
+        reader.at, reader.needs_gap = oldest - 1, False
         reader.last = f"{gap['oldest'].partition('-')[0]}-{oldest - 1}"
-        self.told_of_gaps += 1
+        self.gaps += 1
 
     @invariant()
-    def all_have_what_there_is(self) -> None:
+    def no_event_is_missing(self) -> None:
         for reader in self.readers:
-            if reader.outlet is not None:
+            if reader.writer is not None:
                 self.read(reader)
         for reader in self.readers:
-            if reader.outlet is not None and reader.emitter is not None and reader.emitter.is_open:
+            if reader.writer is not None and reader.emitter is not None and reader.emitter.is_open:
                 missing = len(self.texts) - reader.at
-                if not (reader.outlet.is_awake or self.later._soon):
-                    assert (missing, reader.is_lost, reader.emitter.pending) == (0, False, 0)
+                if not (reader.writer.is_awake or self.later._soon):
+                    assert (missing, reader.needs_gap, reader.emitter.pending) == (0, False, 0)
 
     @invariant()
     def counts_agree(self) -> None:
         stats = self.sse.stats()
-        assert (stats["deliveries"], stats["gaps"]) == (self.delivered, self.told_of_gaps)
+        assert (stats["deliveries"], stats["gaps"]) == (self.delivered, self.gaps)
         there = [reader for reader in self.readers if reader.emitter is not None and reader.emitter.is_open]
         assert stats["channels"] == ({"news": len(there)} if there else {})
         assert stats["published"] == stats["publish"]["count"] == len(self.texts)
@@ -609,7 +612,7 @@ TestChannels = Readers.TestCase
 
 
 class Played:
-    """An emitter, and what several threads do with it."""
+    """An emitter, and the steps that several threads do with it."""
 
     def __init__(self, overflow: Any) -> None:
         self.time = ManualScheduler()
@@ -623,11 +626,11 @@ class Played:
             self.late += 1
 
     def outcome(self) -> tuple[Any, ...]:
-        """All that anybody can tell afterwards."""
+        """Return everything observable afterwards."""
         self.time.run_jobs()
         emitter = self.emitter
-        told = (tuple(self.journal.calls), self.late, emitter.pending, emitter.dropped, tuple(rest_of(emitter)))
-        return (emitter.close_reason, type(emitter.error), *told)
+        observed = (tuple(self.journal.calls), self.late, emitter.pending, emitter.dropped, tuple(rest_of(emitter)))
+        return (emitter.close_reason, type(emitter.error), *observed)
 
 
 STEPS: dict[str, Callable[[Played], object]] = {
@@ -642,7 +645,7 @@ STEPS: dict[str, Callable[[Played], object]] = {
 
 
 def _play(steps: list[str], overflow: Any, order: Sequence[int] | None) -> tuple[Any, ...]:
-    """What comes of these steps, in this order; in none, all at once."""
+    """Return the outcome of the steps in an order, or of all at once without one."""
     played = Played(overflow)
     calls = [partial(STEPS[name], played) for name in steps]
     if order is not None:
@@ -659,43 +662,42 @@ def _play(steps: list[str], overflow: Any, order: Sequence[int] | None) -> tuple
     st.lists(st.sampled_from(sorted(STEPS)), min_size=2, max_size=4).filter(lambda steps: steps.count("time") < 2),
     st.sampled_from(["close", "drop_oldest"]),
 )
-def test_what_several_threads_do_at_once_is_as_if_one_had_done_it_after_the_other(
-    steps: list[str], overflow: Any
-) -> None:
+def test_concurrent_steps_have_the_outcome_of_some_serial_order(steps: list[str], overflow: Any) -> None:
     allowed = {_play(steps, overflow, order) for order in permutations(range(len(steps)))}
     for _ in range(10):
         assert _play(steps, overflow, None) in allowed
 
 
 @pytest.mark.parametrize("direct", [False, True])
-def test_what_a_sleeper_is_handed_is_counted_when_it_takes_it(direct: bool) -> None:
-    """A list was given it; before somebody carried it, something else was done with the emitter."""
-    stand = Streams()
+def test_event_queued_by_list_is_counted_when_idle_writer_takes_it(direct: bool) -> None:
+    """A list queues an event; before a delivery pass, another event is sent to the emitter."""
+    machine = Streams()
     try:
         clients = SseEmitters()
-        emitter = clients.add(emitter_at(stand.time))
-        stand.respond(emitter)
-        outlet = TakesWhenTold(emitter, direct=direct)
-        assert outlet.take() == b""
-        stand.on(1, lambda: clients.send("a"))
+        emitter = clients.add(emitter_at(machine.time))
+        machine.respond(emitter)
+        writer = SteppedWriter(emitter, direct=direct)
+        assert writer.take() == b""
+        machine.on(1, lambda: clients.send("a"))
         emitter.send("b")
-        assert (outlet.take(), outlet.take()) == (b"data: a\n\n", b"data: b\n\n")
-        assert stand.sse.stats()["deliveries"] == 2
+        assert (writer.take(), writer.take()) == (b"data: a\n\n", b"data: b\n\n")
+        assert machine.sse.stats()["deliveries"] == 2
     finally:
-        stand.teardown()
+        machine.teardown()
 
 
-def test_a_client_has_its_whole_time_for_what_a_list_gave_it_though_it_leaves_that_list() -> None:
-    stand = Streams()
+def test_write_timeout_starts_at_list_delivery_though_emitter_leaves_list() -> None:
+    """A client has its full write time for an event of a list, even if it leaves the list meanwhile."""
+    machine = Streams()
     try:
         clients = SseEmitters()
-        emitter = clients.add(emitter_at(stand.time, 0, heartbeat=0))
-        stand.respond(emitter)
-        assert TakesWhenTold(emitter, direct=False).take() == b""
-        stand.time.pass_time(20)
-        stand.on(0, lambda: clients.send("a"))
+        emitter = clients.add(emitter_at(machine.time, 0, heartbeat=0))
+        machine.respond(emitter)
+        assert SteppedWriter(emitter, direct=False).take() == b""
+        machine.time.pass_time(20)
+        machine.on(0, lambda: clients.send("a"))
         clients.remove(emitter)
-        stand.time.pass_time(20)
+        machine.time.pass_time(20)
         assert emitter.is_open, "it has had the event for 20 s of its 30"
     finally:
-        stand.teardown()
+        machine.teardown()
