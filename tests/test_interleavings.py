@@ -336,7 +336,7 @@ class FakeMonitor:
     """A stand-in for the process's one epoll."""
 
     def watch(self, client: Any, watcher: Any) -> Any:
-        client.is_on, client.watcher = True, watcher
+        client.is_registered, client.watcher = True, watcher
         return client
 
     def await_room(self, watch: Any) -> None:

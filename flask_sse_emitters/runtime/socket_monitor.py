@@ -1,9 +1,9 @@
-"""Watches the sockets of all clients: who has left, though nothing was sent, and who can take more.
+"""Watches the sockets of all clients: which have left, though nothing was sent, and which can take more.
 
-One epoll instance stands for all of them, and the scheduler's one thread watches that. A client has left when what it
-sends has ended: with a FIN or a reset (RFC 9293). Unlike a peek at the socket, this sees an end that stands behind
-bytes that nobody reads, of a client that pipelines, or of TLS. On systems without epoll a client that left is noticed
-at its next heartbeat.
+One epoll instance stands for all of them, and the scheduler's one thread waits for that. A client has left when what it
+sends has ended: with a FIN or a reset (RFC 9293). Unlike a peek at the socket, this sees an end behind bytes that are
+never read, of a client that pipelines, or of TLS. On systems without epoll a client that left is noticed at its next
+heartbeat.
 """
 
 from __future__ import annotations
@@ -42,51 +42,51 @@ _RDHUP = 0x2000
 #: (curl: 56, not 18), and Unix sockets refuse it (EOPNOTSUPP), so the timer and ``unsent`` would have to stay anyway.
 _BYTES_ACKED = slice(120, 128)
 
-#: So many sockets are seen to in one go; then others get the processor.
-AT_ONCE = 256
+#: After so many sockets others get the processor.
+SOCKETS_PER_POLL = 256
 
 
 class Watcher(Protocol):
-    """Who is told about a socket: in the background, on the scheduler's thread. None of this may block."""
+    """Is notified about a socket, in the background, on the scheduler's thread. None of this may block."""
 
     def on_hang_up(self) -> None:
-        """The client has left. Once."""
+        """Note that the client has left. Called once."""
 
     def on_room(self) -> None:
-        """The socket takes bytes again. Once after each :meth:`SocketMonitor.await_room`."""
+        """Note that the socket takes bytes again. Called once after each :meth:`SocketMonitor.await_room`."""
 
     def on_fork(self) -> None:
-        """This is a forked child, and the client is its parent's."""
+        """Release the client in a forked child: it is the parent's."""
 
 
 class Watch:
     """One client's socket, from :meth:`SocketMonitor.watch` to :meth:`SocketMonitor.forget`."""
 
-    __slots__ = ("descriptor", "is_on", "watcher")
+    __slots__ = ("descriptor", "is_registered", "watcher")
 
     def __init__(self, descriptor: int, watcher: Watcher) -> None:
         self.descriptor = descriptor
         self.watcher: Watcher | None = watcher  #: None once forgotten
-        self.is_on = False  #: the end of what the client sends will be noticed
+        self.is_registered = False  #: with epoll: that the client leaves will be noticed
 
 
 class SocketMonitor:
-    """The watched sockets of this process. Every method may be called from any thread, and none blocks.
+    """The watched sockets of this process. Any thread may call any method, and none blocks.
 
-    A descriptor's number is used again as soon as it has been closed. So whoever watches one forgets it before it is
-    closed, and all that is done to it is done under the lock.
+    A descriptor's number is used again as soon as it has been closed. So a watch is forgotten before its descriptor is
+    closed, and all that is done to a descriptor is done under the lock. Nothing is done to one that is forgotten.
     """
 
     _epoll: epoll | None = None
 
     def __init__(self) -> None:
         self._watches: dict[int, Watch] = {}  # by descriptor
-        self._said: set[str] = set()  # why some cannot be watched
+        self._reported: set[str] = set()  # reasons why sockets cannot be watched
         self._reset()
         reset_after_fork(self._reset)
 
     def watch(self, descriptor: int, watcher: Watcher) -> Watch:
-        """Tell the watcher when the client at this socket has left."""
+        """Notify the watcher when the client at this socket has left."""
         watch = Watch(descriptor, watcher)
         with self._lock:
             opened, missing = self._epoll is None, None
@@ -94,63 +94,64 @@ class SocketMonitor:
                 self._epoll, missing = _new_epoll()
             self._watches[descriptor] = watch
             error = missing or _register(self._epoll, descriptor)
-            watch.is_on = self._epoll is not None and error is None
+            watch.is_registered = self._epoll is not None and error is None
         if opened and self._epoll is not None:
-            SCHEDULER.add_reader(self._epoll.fileno(), self._notice)
+            SCHEDULER.add_reader(self._epoll.fileno(), self._poll)
         if error is not None:
-            self._note_unwatched(error)
+            self._report_unwatched(error)
         return watch
 
     def await_room(self, watch: Watch) -> None:
-        """Tell the watcher, too, when this socket, which is full, takes bytes again."""
+        """Notify the watcher, too, when this socket, which is full, takes bytes again."""
         with self._lock:
-            if self._epoll is not None and watch.is_on:
+            if self._epoll is not None and watch.is_registered:
                 self._epoll.modify(watch.descriptor, _RDHUP | _OUT)
 
     def forget(self, watch: Watch) -> None:
-        """Look no more. Again is nothing."""
+        """Stop watching. Idempotent."""
         with self._lock:
             if self._watches.get(watch.descriptor) is watch:
                 del self._watches[watch.descriptor]
-                self._stop(watch)
-                watch.watcher = None  # which knows the watch: neither is to wait for the garbage collector
+                self._unwatch(watch)
+                watch.watcher = None  # which refers to the watch: neither shall wait for the garbage collector
 
     def cut(self, watch: Watch) -> None:
-        """Shut the connection down, so that a write that waits for the client fails now. Nothing, once forgotten."""
+        """Shut the connection down, so that a write that waits for the client fails now."""
         with self._lock:
             if self._watches.get(watch.descriptor) is watch:
                 _shut_down(watch.descriptor, socket.SHUT_RDWR)
 
     def stop_reading(self, watch: Watch) -> None:
-        """Have a server that reads from this socket find its end at once. Does nothing, once forgotten."""
+        """Have a server that reads from this socket find its end at once."""
         with self._lock:
             if self._watches.get(watch.descriptor) is watch:
                 _shut_down(watch.descriptor, socket.SHUT_RD)
 
     def unsent(self, watch: Watch) -> int | None:
-        """How many bytes written to this socket its client has not acknowledged yet; None where nobody can tell."""
+        """Return how many bytes written to this socket its client has not acknowledged; None where that is unknown."""
         with self._lock:
             if self._watches.get(watch.descriptor) is watch:
                 return _unsent(watch.descriptor)
         return None
 
     def acknowledged(self, watch: Watch) -> int | None:
-        """How many bytes written to this socket its client has acknowledged; None where nobody can tell."""
+        """Return how many bytes written to this socket its client has acknowledged; None where that is unknown."""
         with self._lock:
             if self._watches.get(watch.descriptor) is watch:
                 return _acknowledged(watch.descriptor)
         return None
 
     def watchers(self) -> list[Watcher]:
-        """All of them."""
+        """Return the watchers of all sockets."""
         return [watcher for watch in list(self._watches.values()) if (watcher := watch.watcher) is not None]
 
     def __len__(self) -> int:
+        """Return how many sockets are watched."""
         return len(self._watches)
 
     def _reset(self) -> None:
         if self._epoll is not None:
-            self._epoll.close()  # of the child's descriptor only; the parent watches on
+            self._epoll.close()  # only the child's descriptor; the parent's stays open
         _dead_fd.clear()
         for watcher in self.watchers():
             watcher.on_fork()
@@ -158,37 +159,37 @@ class SocketMonitor:
         self._watches = {}
         self._epoll = None
 
-    def _notice(self) -> None:
+    def _poll(self) -> None:
         gone: list[Watch] = []
-        roomy: list[Watch] = []
+        with_room: list[Watch] = []
         with self._lock:
             if self._epoll is not None:
-                for descriptor, events in self._epoll.poll(0, AT_ONCE):
+                for descriptor, events in self._epoll.poll(0, SOCKETS_PER_POLL):
                     watch = self._watches.get(descriptor)
                     if watch is None:
                         self._unregister(descriptor)
                     elif events == _OUT:
                         self._epoll.modify(descriptor, _RDHUP)
-                        roomy.append(watch)
+                        with_room.append(watch)
                     else:
-                        self._stop(watch)
+                        self._unwatch(watch)
                         gone.append(watch)
         for watch in gone:
             if (watcher := watch.watcher) is not None:
                 watcher.on_hang_up()
-        for watch in roomy:
+        for watch in with_room:
             if (watcher := watch.watcher) is not None:
                 watcher.on_room()
 
-    def _note_unwatched(self, error: OSError | ValueError) -> None:
-        """Say each reason once."""
-        if str(error) not in self._said:
-            self._said.add(str(error))
+    def _report_unwatched(self, error: OSError | ValueError) -> None:
+        """Log each reason once."""
+        if str(error) not in self._reported:
+            self._reported.add(str(error))
             log.warning("clients that leave are noticed at their next heartbeat only: %s; this is said once", error)
 
-    def _stop(self, watch: Watch) -> None:
-        if watch.is_on:
-            watch.is_on = False
+    def _unwatch(self, watch: Watch) -> None:
+        if watch.is_registered:
+            watch.is_registered = False
             self._unregister(watch.descriptor)
 
     def _unregister(self, descriptor: int) -> None:
@@ -197,7 +198,7 @@ class SocketMonitor:
                 self._epoll.unregister(descriptor)
 
 
-_dead_fd: list[epoll] = []  # what stands for a parent's clients, in a forked child
+_dead_fd: list[epoll] = []  # in a forked child: stands for the parent's clients
 
 #: The watched sockets of this process.
 SOCKET_MONITOR = SocketMonitor()
@@ -223,7 +224,7 @@ def _register(epoll: epoll | None, descriptor: int) -> OSError | ValueError | No
 
 
 def _shut_down(descriptor: int, how: int) -> None:
-    # Not through the server's socket object: that of TLS would first throw its keys away.
+    # Not through the server's socket object: one of TLS would first drop its keys.
     handle = _socket.socket(fileno=descriptor)
     try:
         with suppress(OSError):  # it is no longer connected
@@ -233,14 +234,14 @@ def _shut_down(descriptor: int, how: int) -> None:
 
 
 def replace_with_dead_fd(descriptor: int) -> None:
-    """In a forked child: let go of the parent's client, so that nothing here can write to it or keep it connected.
+    """Release the parent's client in a forked child, so that nothing here can write to it or keep it connected.
 
-    The descriptor is not closed but stands for something that never stirs: under gevent, copies of the parent's
-    greenlets may still wait for it, and the event loop aborts where it is gone.
+    The descriptor is not closed but made to stand for something that never becomes ready: under gevent, copies of the
+    parent's greenlets may still wait for it, and the event loop aborts where it is gone.
     """
     with suppress(OSError):
         if not _dead_fd:
-            _dead_fd.append(unpatched("select", "epoll")())  # it takes one descriptor, and has nothing to wait for
+            _dead_fd.append(unpatched("select", "epoll")())  # one descriptor for all, with nothing to wait for
         os.dup2(_dead_fd[0].fileno(), descriptor, inheritable=False)
 
 
@@ -264,7 +265,7 @@ def _acknowledged(descriptor: int) -> int | None:
         return None
     try:
         info = handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_ACKED.stop)
-    except OSError:  # it is no TCP
+    except OSError:  # it is not TCP
         return None
     finally:
         handle.detach()

@@ -110,7 +110,7 @@ class Call:
             has_tls=isinstance(self.client, ssl.SSLSocket),
             is_http2=self.environ.get("HTTP_VERSION") == "2",
             is_uwsgi="gunicorn.uwsgi.parser" in sys.modules,
-            hangups_show=watch is not None and watch.is_on,
+            hangups_show=watch is not None and watch.is_registered,
             is_own_body=self.start_response is not None,
             # Its name in the worker's code, because a wrapper that is written in C has no frame of its own.
             is_own_iteration=is_worker and getattr(caller.f_locals.get("respiter"), "pieces", None) is self.body,
