@@ -185,7 +185,7 @@ class SocketMonitor:
         """Log each reason once."""
         if str(error) not in self._reported:
             self._reported.add(str(error))
-            log.warning("clients that leave are noticed at their next heartbeat only: %s; this is said once", error)
+            log.warning("clients that leave are noticed at their next heartbeat only: %s; this is logged once", error)
 
     def _unwatch(self, watch: Watch) -> None:
         if watch.is_registered:

@@ -67,7 +67,9 @@ class ThreadPool:
                     self._is_refused = True
                 if not self._is_reported:
                     self._is_reported = True
-                    log.exception("cannot start a thread for %s; it is tried again, and this is said once", self._name)
+                    log.exception(
+                        "cannot start a thread for %s; it is tried again, and this is logged once", self._name
+                    )
                 return False
             self._is_reported = False
         return True
