@@ -13,7 +13,8 @@ from flask_sse_emitters.brokers import Broker, memory
 from flask_sse_emitters.brokers import event_log as history
 from flask_sse_emitters.brokers.event_log import Bounds
 from flask_sse_emitters.brokers.memory import MemoryBroker
-from flask_sse_emitters.channels.replay import Pages, Replay
+from flask_sse_emitters.channels.replay.machine import Replay
+from flask_sse_emitters.channels.replay.pages import PageCache
 from flask_sse_emitters.channels.subscription import ChannelSubscription
 from flask_sse_emitters.config.settings import DEFAULTS
 from flask_sse_emitters.streams import machine
@@ -32,7 +33,8 @@ from .interleavings import Explorer
 TRACED = (
     *("streams/emitter", "streams/machine", "streams/stream", "streams/outgoing", "streams/ends", "streams/backlog"),
     *("broadcast/emitters", "broadcast/delivery", "broadcast/member", "broadcast/batch", "broadcast/copy_on_write"),
-    *("channels/subscription", "channels/replay", "brokers/event_log", "brokers/memory"),
+    *("channels/subscription", "channels/replay/machine", "channels/replay/locating", "channels/replay/reading"),
+    *("channels/replay/cursor", "channels/replay/gap", "channels/replay/pages", "brokers/event_log", "brokers/memory"),
 )
 
 #: The thread that stands for the main loop, in a background that has one.
@@ -85,10 +87,10 @@ class Stage:
         patch.setattr(machine, "striped_lock", explorer.lock)
         for module in (memory, streams):
             patch.setattr(module, "native_lock", explorer.quiet_lock)
-        patch.setattr("flask_sse_emitters.channels.replay.native_lock", explorer.quiet_lock)
+        patch.setattr("flask_sse_emitters.channels.replay.pages.native_lock", explorer.quiet_lock)
         for module in (delivery, direct):
             patch.setattr(module, "SCHEDULER", self.background)
-        patch.setattr("flask_sse_emitters.channels.replay.SCHEDULER", self.background)
+        patch.setattr("flask_sse_emitters.channels.replay.machine.SCHEDULER", self.background)
         patch.setattr(delivery, "monotonic", lambda: 0.0)  # no walk takes longer than its slice
         patch.setattr(wsgi, "make_waiter", explorer.make_waiter)
         self._patch = patch
@@ -114,7 +116,7 @@ class StagedChannel:
     def __init__(self, stage: Stage, broker: Broker) -> None:
         self._stage = stage
         self._broker = broker
-        self._pages = Pages(stage.background)
+        self._pages = PageCache(stage.background)
         self.feed = ChannelSubscription("a", broker, DEFAULTS, lambda: None)
 
     def publish(self, *texts: str) -> list[str]:

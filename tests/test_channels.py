@@ -27,7 +27,7 @@ from flask_sse_emitters import (
     SseEmitters,
     TooManyClients,
 )
-from flask_sse_emitters.channels.replay import PAGE_SECONDS, PAGES_KEPT, Page, Pages
+from flask_sse_emitters.channels.replay.pages import MAX_PAGES, PAGE_SECONDS, Page, PageCache
 from flask_sse_emitters.streams.emitter import stream_of
 from flask_sse_emitters.streams.interfaces import Output
 from flask_sse_emitters.testing import OpenStream, decode, open_stream, published
@@ -585,7 +585,7 @@ def test_a_page_that_was_too_short_for_what_came_since_is_made_anew(board: Board
 
 
 def test_pages_are_let_go_when_nobody_asks_for_them_any_more(scheduler: ManualScheduler) -> None:
-    pages = Pages(scheduler)
+    pages = PageCache(scheduler)
     page = Page(Output(b"x", 1), (1,), (1,))
     pages.put("old", page)
     scheduler.pass_time(PAGE_SECONDS * 0.6)
@@ -595,10 +595,10 @@ def test_pages_are_let_go_when_nobody_asks_for_them_any_more(scheduler: ManualSc
     assert len(pages) == 2
     scheduler.pass_time(PAGE_SECONDS * 2)
     assert (len(pages), scheduler.live_timers()) == (0, [])
-    for number in range(PAGES_KEPT * 2):
+    for number in range(MAX_PAGES * 2):
         pages.put(number, page)
-    assert len(pages) == PAGES_KEPT
-    assert pages.get(PAGES_KEPT * 2 - 1, (1,)) is page
+    assert len(pages) == MAX_PAGES
+    assert pages.get(MAX_PAGES * 2 - 1, (1,)) is page
 
 
 def test_publishing_while_clients_catch_up_loses_nothing_and_repeats_nothing() -> None:

@@ -123,7 +123,7 @@ class BaseMachine(RuleBasedStateMachine):
         self.patch.setattr("flask_sse_emitters.streams.ends.log.exception", lambda *_: None)  # some raise
         self.time = ManualScheduler()
         self.later = DeferringScheduler(self.time)
-        for module in ("broadcast.delivery", "channels.replay", "channels.registry"):
+        for module in ("broadcast.delivery", "channels.replay.machine", "channels.registry"):
             self.patch.setattr(f"flask_sse_emitters.{module}.SCHEDULER", self.later)
         self.main = threading.local()
         self.patch.setattr(

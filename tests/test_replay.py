@@ -19,7 +19,7 @@ from flask_sse_emitters.brokers.event_ids import read_ids
 from flask_sse_emitters.brokers.event_log import Bounds, Log
 from flask_sse_emitters.brokers.memory import MemoryBroker
 from flask_sse_emitters.channels.registry import Channels
-from flask_sse_emitters.channels.replay import Replay
+from flask_sse_emitters.channels.replay.machine import Replay
 from flask_sse_emitters.channels.subscription import ChannelSubscription
 from flask_sse_emitters.runtime.gevent_loop import TIME_SLICE_SECONDS
 from flask_sse_emitters.runtime.scheduler import SCHEDULER

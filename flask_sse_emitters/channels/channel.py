@@ -53,7 +53,7 @@ class Channel:
         It begins after the event that the client received last, if it comes back, and else with the next one.
 
         :param timeout: the whole lifetime, seconds or a timedelta. None takes ``SSE_TIMEOUT``, spread by 10 %.
-        :param last_event_id: None takes what the request says; ``""`` is none.
+        :param last_event_id: None takes the ``Last-Event-ID`` of the request; ``""`` is none.
         :param identity: the reader of the stream, for :meth:`SSE.disconnect` and the limit of each identity; 1 to 500
             characters. Left out, it is unknown, but for a stream of :meth:`SSE.private`, which is that reader's.
         :raises TypeError: where the identity is not a str: None, say, because the user is not logged in.

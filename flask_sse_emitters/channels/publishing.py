@@ -8,7 +8,7 @@ from ..config.settings import Settings
 from ..errors import InvalidEvent
 from ..wire.event import Event, EventBuilder, as_event, plain_text
 from ..wire.frame import Frame, make_frame
-from .replay import GAP
+from .replay.gap import GAP
 
 
 def check_key(key: object) -> str | None:

@@ -22,7 +22,8 @@ from ..streams.registry.limits import Limit
 from ..streams.registry.open_streams import StreamRegistry
 from ..streams.stream import Stream
 from .publishing import check_key, encode_for_channel
-from .replay import Pages, Replay
+from .replay.machine import Replay
+from .replay.pages import PageCache
 from .subscription import ChannelSubscription
 
 #: Stands for an argument that was left out, where None means something else.
@@ -108,7 +109,7 @@ class Channels:
         self.published = 0  #: events, by this process
         self._confirmed = self._failed = 0  # attempts to publish
         self._seconds = 0.0  # that the confirmed ones took
-        self._pages = Pages()
+        self._pages = PageCache()
         # Each is kept while it has clients, or is in use.
         self._subscriptions: WeakValueDictionary[str, ChannelSubscription] = WeakValueDictionary()
         self._limits: dict[str, Limit] = {}
@@ -177,7 +178,7 @@ class Channels:
         """Open a new client's stream of these channels. Never waits for the broker.
 
         :param last_event_id: None takes what the current request has.
-        :param reader: whose stream it is, where that is known.
+        :param reader: the reader of the stream, where that is known.
         :param seconds: after so many it ends in any case.
         :param given: further arguments of its :class:`.SseEmitter`.
         """

@@ -146,7 +146,7 @@ class ChannelSubscription(Delivery):
             self.offset = self.start_offset = start.newest
             members = () if lost is None else self.members.snapshot()
             self._serve_joining()
-        # Their positions are in a log that is no more. They come back with them, and are told of the gap.
+        # Their positions are in a log that is no more. Clients come back with them, and get a gap event.
         for count, member in enumerate(members, 1):
             member.stream.end_with_retry()
             if not count % ENDS_PER_YIELD:

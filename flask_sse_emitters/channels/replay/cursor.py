@@ -1,0 +1,77 @@
+"""The position of a stream in its channels, as its client has it: the ids of events."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ...broadcast.delivery import Delivery
+from ...broadcast.member import Member, MemberState
+from ...brokers.event_log import Log
+from ...streams.emitter import SseEmitter
+from ...wire.frame import Frame
+
+
+class Cursor:
+    """How far one client is in each channel of its stream. Not thread-safe: the lock of the stream guards it.
+
+    :ivar ids: the id that the client has of each channel.
+    """
+
+    __slots__ = ("ids",)
+
+    def __init__(self, channels: int) -> None:
+        self.ids = [b""] * channels
+
+    @property
+    def line_bytes(self) -> int:
+        """The size of the line that holds all ids, which each event of several channels comes with."""
+        return len(b"id: \n") + sum(map(len, self.ids)) + len(self.ids) - 1
+
+    def move(self, index: int, log: Log, offset: int) -> None:
+        """Move to this offset in one channel.
+
+        :param index: of the channel in the stream.
+        :param log: of the channel.
+        """
+        self.ids[index] = str(log.position(offset)).encode()
+
+    def with_ids(self, index: int, frame: Frame) -> Frame:
+        """Move to an event of one channel, and return it with the ids of all channels.
+
+        What has no id, as it is not of the channel, is returned as it is.
+
+        :param index: of the channel in the stream.
+        """
+        if not frame.offset:
+            return frame
+        self.ids[index] = frame.payload[len(b"id: ") : frame.body - 1]
+        line = b"id: %b\n" % b",".join(self.ids)
+        return Frame(line + frame.payload[frame.body :], frame.name, frame.offset, len(line), frame.at)
+
+    def text(self) -> str:
+        """Return the ids as the client will send them back."""
+        return b",".join(self.ids).decode()
+
+    def encode(self) -> bytes:
+        """Encode the ids alone.
+
+        That is no event, but a client remembers it: so it comes back to this position even if it gets no event.
+        """
+        return b"id: %b\n\n" % b",".join(self.ids)
+
+
+class MultiChannelMember(Member):
+    """The place of a stream of several channels in the list of one of them."""
+
+    __slots__ = ("_cursor", "_index")
+
+    has_own_ids = True
+
+    def __init__(self, emitter: SseEmitter, list: Delivery, cursor: Cursor, index: int) -> None:
+        super().__init__(emitter, list, MemberState.REPLAYING)
+        self._cursor = cursor
+        self._index = index
+
+    def with_ids(self, frames: Sequence[Frame]) -> Sequence[Frame]:
+        """Return the frames with the ids of all channels, in the order in which they are written to this client."""
+        return [self._cursor.with_ids(self._index, frame) for frame in frames]

@@ -1,0 +1,73 @@
+"""Finding the position of a client in the logs of its channels. Pure: it waits for nothing, and asks no broker."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ...brokers.event_ids import Position
+from ...brokers.event_log import Log
+
+#: Stands for an offset that is not known yet.
+UNKNOWN = -1
+
+#: The times of events that come from another machine's clock may be wrong by this much.
+CLOCK_ERROR_SECONDS = 0.002
+
+
+class KnownChannel(NamedTuple):
+    """What a process knows of a channel at one moment."""
+
+    log: Log
+    newest: int  #: the offset of the newest event that the channel's list has been given
+    start: int  #: the offset of the newest event as the process subscribed
+
+
+class Location(NamedTuple):
+    """Where a client begins to read."""
+
+    offsets: list[int]  #: by channel: it reads what comes after
+    has_gap: bool  #: it has missed something before these, for good
+
+
+def find_foreign(positions: Sequence[Position], channels: Sequence[KnownChannel]) -> list[int]:
+    """Return the indexes of the channels in which the log does not know the client's position.
+
+    The client may know more than this process does, as it comes from another one.
+    """
+    return [
+        index
+        for index, (channel, position) in enumerate(zip(channels, positions, strict=True))
+        if channel.log.find(position) is None
+    ]
+
+
+def locate_returning(positions: Sequence[Position] | None, channels: Sequence[KnownChannel]) -> Location:
+    """Find where a client begins that comes back: after the events that it has, if all that followed is kept.
+
+    :param positions: in its channels; None where it sent what is no id.
+    """
+    offsets, has_gap = [], False
+    for index, channel in enumerate(channels):
+        offset = None if positions is None else channel.log.find(positions[index])
+        earliest = min(channel.log.oldest - 1, channel.newest)  # what comes after the newest, the list brings
+        if offset is None or offset < earliest:
+            offset, has_gap = earliest, True
+        offsets.append(offset)
+    return Location(offsets, has_gap)
+
+
+def locate_new(came_at: float, newest: Sequence[int], channels: Sequence[KnownChannel]) -> Location:
+    """Find where a client begins that comes without an id: it shall get all that is published after it came.
+
+    :param came_at: when it came, by the clock of the logs.
+    :param newest: the offset of the newest event in each channel as it came, or :data:`UNKNOWN`.
+    """
+    offsets, has_gap = [], False
+    for offset, channel in zip(newest, channels, strict=True):
+        if offset == UNKNOWN:
+            before, is_known = channel.log.before(came_at - CLOCK_ERROR_SECONDS)
+            offset = min(before, channel.start)
+            has_gap = has_gap or not is_known
+        offsets.append(offset)
+    return Location(offsets, has_gap)
