@@ -263,7 +263,10 @@ class SSE:  # with more methods than other classes: it is the public face of the
         return make_monitor(self.find_state, self._monitor_access)
 
     def register(self, *_: object) -> NoReturn:
-        # app.register_blueprint(sse) calls this: Flask-SSE's object is a blueprint itself.
+        """Say what to register: ``app.register_blueprint(sse)`` calls this, as Flask-SSE's object is a blueprint.
+
+        :meta private:
+        """
         raise TypeError("register its blueprint: app.register_blueprint(sse.blueprint, url_prefix=...), or sse.monitor")
 
     def monitor_access(self, rule: _MonitorRule) -> _MonitorRule:

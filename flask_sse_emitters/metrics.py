@@ -302,7 +302,7 @@ class _Files:
         if name == PUBLISH_SECONDS[0]:
             # A Histogram has no public way to add many observations at once.
             values = self._latency
-            (values._sum if label == "sum" else values._buckets[int(label)]).inc(count)
+            (values._sum if label == "sum" else values._buckets[int(label)]).inc(count)  # noqa: SLF001 - no public way to add to a histogram
         else:
             counter = self._counters[name]
             (counter.labels(label) if label else counter).inc(count)

@@ -56,7 +56,7 @@ class SseEmitter:
 
     __slots__ = ("__dict__", "__weakref__", "_stream")
 
-    #: Keeps the time of new ones: tests have a subclass with one that holds it still.
+    #: Keeps the time of new emitters: tests have a subclass whose scheduler holds it still.
     _new_ones_scheduler: ClassVar[Scheduler] = SCHEDULER
 
     def __init__(
@@ -187,7 +187,7 @@ class SseEmitter:
         return state.respond(self, status, headers)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        # Flask takes a callable for a WSGI application, which makes an emitter a valid view result for type checkers.
+        """Answer as a WSGI application, which makes an emitter a valid view result for type checkers."""
         return self.response()(environ, start_response)
 
     if not TYPE_CHECKING:  # type checkers say it better where there is none
@@ -207,4 +207,4 @@ class SseEmitter:
 
 def stream_of(emitter: SseEmitter) -> Stream:
     """Return the stream behind an emitter: for lists, writers and what belongs to the app."""
-    return emitter._stream
+    return emitter._stream  # noqa: SLF001 - the one way to it for others

@@ -254,7 +254,7 @@ class ClosingBody:
 
 def _caller() -> FrameType:
     """Return the frame that iterates over the body that calls this."""
-    caller = sys._getframe(2)
+    caller = sys._getframe(2)  # noqa: SLF001 - there is no other way to a frame
     if caller.f_code is ClosingBody.__next__.__code__ and caller.f_back is not None:
         caller = caller.f_back
     return caller
