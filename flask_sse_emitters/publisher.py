@@ -6,8 +6,8 @@ from types import TracebackType
 from typing import Any
 
 from .brokers import broker_of
-from .channels.names import check_name, private_name
-from .channels.publishing import check_key, encode_for_channel
+from .channels.names import check_key, check_name, private_name
+from .channels.registry import encode_for_channel
 from .config.settings import DEFAULTS, Duration, Settings, checked
 from .wire.event import plain_text
 

@@ -6,7 +6,7 @@ import re
 from hashlib import sha256
 from urllib.parse import quote
 
-from ..errors import InvalidChannel
+from ..errors import InvalidChannel, InvalidEvent
 from ..streams.registry.identity import check_identity
 from ..wire.event import plain_text
 
@@ -59,3 +59,19 @@ def name_for_operator(text: str) -> str:
         return private_name(text.removeprefix(OWN_CHANNEL))
     except ValueError as error:
         raise InvalidChannel(str(error)) from error
+
+
+def check_key(key: object) -> str | None:
+    """Return the key of an event as a plain str; None where there is none.
+
+    :raises TypeError: where it is not a str.
+    :raises InvalidEvent: where it cannot be written as UTF-8.
+    """
+    if key is None:
+        return None
+    if not isinstance(key, str):
+        raise TypeError(f"key is a str, not {key!r}")
+    text = plain_text(key)
+    if any("\ud800" <= each <= "\udfff" for each in text):
+        raise InvalidEvent(f"key holds a lone surrogate, which cannot be written as UTF-8: {text!r}")
+    return text

@@ -11,7 +11,7 @@ from .. import signals
 from ..brokers import Broker
 from ..brokers.event_log import Bounds
 from ..config.settings import CHANCE, Duration, Settings, checked
-from ..errors import BrokerUnavailable
+from ..errors import BrokerUnavailable, InvalidEvent
 from ..runtime.fork import reset_after_fork
 from ..runtime.gevent_loop import yield_if_due
 from ..runtime.locks import native_lock
@@ -21,7 +21,10 @@ from ..streams.registry.identity import Reader
 from ..streams.registry.limits import Limit
 from ..streams.registry.open_streams import StreamRegistry
 from ..streams.stream import Stream
-from .publishing import check_key, encode_for_channel
+from ..wire.event import Event, EventBuilder, as_event
+from ..wire.frame import Frame, make_frame
+from .names import check_key
+from .replay.gap import GAP
 from .replay.machine import Replay
 from .replay.pages import PageCache
 from .subscription import ChannelSubscription
@@ -239,3 +242,26 @@ class Channels:
             return None
         new = Limit(f"max_clients={options.max_clients} of the channel {name!r}", options.max_clients)
         return self._limits.setdefault(name, new)
+
+
+def encode_for_channel(data: Any, event: str | None, retry: int | None, settings: Settings) -> Frame:
+    """Encode an event for the broker, which gives it its id.
+
+    :param data: an :class:`Event` or a builder's, without an id; or the data of one.
+    :param event: its name; None is ``"message"``.
+    :param retry: milliseconds until clients reconnect from now on.
+    :raises InvalidEvent: where the event cannot be written, has an id of its own, or has the name of a gap.
+    """
+    if isinstance(data, Event | EventBuilder):
+        given = as_event(data)
+        if (given.id, event, retry) != (None, None, None):
+            raise InvalidEvent(
+                "an Event goes into a channel as it is, and gets its id there: give no id, event or retry with it"
+            )
+    else:
+        given = Event(data, event=event, retry=retry)
+    if given.event == GAP:
+        raise InvalidEvent(
+            f"the name {GAP!r} is kept for the event that tells clients that they have missed some: take another one"
+        )
+    return make_frame(given, settings.dumps, settings.max_event_bytes)
