@@ -1,4 +1,4 @@
-"""Who may read a channel: what rules say, and how they are asked."""
+"""Access to channels: rules, grants, private channels, limits, origins, and publishing over HTTP."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from .waiting import until
 
 
 class Site:
-    """An app with a rule, and clients that say who they are."""
+    """An app with a rule, and clients that give their name in a header."""
 
     def __init__(self, rule: Rule | None = None, debug: bool = False, **config: Any) -> None:
         self.app = Flask(__name__)
@@ -55,7 +55,7 @@ class Site:
         return open_stream(self.client, f"/events?{query}", headers={"User": user}, **options)
 
     def counts(self) -> tuple[int, int, int]:
-        """Clients, readers that are known, and limits that are counted."""
+        """Return the number of clients, of identities, and of limits that are counted."""
         streams = self.sse.find_state().streams
         return len(streams), len(streams._owned), len(streams._limits)
 
@@ -76,13 +76,13 @@ def levels(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.levelname for record in caplog.records]
 
 
-# closed, public, or open to whom the rule lets
+# closed, public, or open if the rule allows it
 
 
 @pytest.mark.parametrize(
     "path", ["/events/a", "/events?channel=a", "/events?channel=news&channel=a", "/events?channel=~"]
 )
-def test_a_channel_that_nobody_has_opened_is_closed(path: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_channel_without_rule_or_public_is_denied_and_logged_once(path: str, caplog: pytest.LogCaptureFixture) -> None:
     site = Site()
     site.sse.channel("news", public=True)
     for _ in range(3):
@@ -93,74 +93,74 @@ def test_a_channel_that_nobody_has_opened_is_closed(path: str, caplog: pytest.Lo
             "text/plain; charset=utf-8",
         )
         assert (answer.headers["Cache-Control"], "WWW-Authenticate" in answer.headers) == ("no-store", False)
-    assert levels(caplog) == ["WARNING"], "which call to add is said once"
+    assert levels(caplog) == ["WARNING"], "the call to add is logged once"
     assert "public=True" in caplog.text
     assert "@sse.authorizer" in caplog.text
     assert site.sse.stats()["denied"] == 3
     assert (site.counts(), site.sse.stats()["opened"], site.sse.stats()["channels"]) == ((0, 0, 0), 0, {})
 
 
-def test_in_debug_mode_the_answer_says_which_call_to_add() -> None:
+def test_denial_in_debug_mode_names_the_call_to_add() -> None:
     answer = Site(debug=True).get("/events/orders/7")
     assert answer.status_code == 403
     assert "sse.channel('orders/7', public=True)" in answer.text
     assert "@sse.authorizer" in answer.text
 
 
-def test_without_a_rule_a_readers_own_channel_asks_for_one(caplog: pytest.LogCaptureFixture) -> None:
+def test_private_channel_without_a_rule_is_denied_and_asks_for_an_authorizer(caplog: pytest.LogCaptureFixture) -> None:
     answer = Site(debug=True).get("/events/~")
     assert (answer.status_code, "sse.channel(" in answer.text) == (403, False)
     assert "say who reads, with @sse.authorizer" in answer.text
     assert "say who reads, with @sse.authorizer; this is said once" in caplog.text
 
 
-def test_anybody_reads_a_public_channel_and_no_rule_is_asked() -> None:
-    asked: list[str] = []
+def test_public_channel_is_readable_without_a_call_of_the_rule() -> None:
+    calls: list[str] = []
     site = Site()
-    site.sse.authorizer(asked.append)
+    site.sse.authorizer(calls.append)
     site.sse.channel("news", public=True)
     with site.open("news") as stream:
         site.sse.publish("news", "x")
         assert texts(stream.ready()) == ["x"]
-        assert stream_of(emitter_of(stream)).reader is None, "nothing is kept of its request"
-    assert asked == []
+        assert stream_of(emitter_of(stream)).reader is None, "nothing of its request is kept"
+    assert calls == []
 
 
-def test_the_rule_is_asked_once_for_each_channel_before_anything_is_registered() -> None:
-    asked: list[tuple[str, tuple[int, int, int], dict[str, int]]] = []
+def test_authorizer_is_called_once_per_channel_before_anything_is_registered() -> None:
+    calls: list[tuple[str, tuple[int, int, int], dict[str, int]]] = []
     site = Site()
     site.sse.channel("b", public=True)
 
     @site.sse.authorizer
     def may_read(channel: str) -> bool:
-        asked.append((channel, site.counts(), site.sse.stats()["channels"]))
+        calls.append((channel, site.counts(), site.sse.stats()["channels"]))
         return channel != "c"
 
     nothing: tuple[Any, ...] = ((0, 0, 0), {})
     assert site.get("/events?channel=a&channel=b&channel=a&channel=c&channel=d").status_code == 403
-    assert asked == [("a", *nothing), ("c", *nothing)]
+    assert calls == [("a", *nothing), ("c", *nothing)]
 
 
 @pytest.mark.parametrize(
-    "said", [True, "ann", Grant(), Grant("ann"), Grant(seconds=60), Grant(seconds=timedelta(days=1))]
+    "result", [True, "ann", Grant(), Grant("ann"), Grant(seconds=60), Grant(seconds=timedelta(days=1))]
 )
-def test_what_a_rule_says_for_yes(said: Any) -> None:
-    site = Site(lambda _: said)
+def test_authorizer_result_that_allows_opens_the_stream(result: Any) -> None:
+    site = Site(lambda _: result)
     with site.open("a") as stream:
         site.sse.publish("a", "x")
         assert texts(stream.ready()) == ["x"]
 
 
-@pytest.mark.parametrize("said", [False, None, "", Grant(seconds=0), Grant("ann", seconds=-5)])
-def test_what_a_rule_says_for_no(said: Any, caplog: pytest.LogCaptureFixture) -> None:
-    site = Site(lambda _: said)
+@pytest.mark.parametrize("result", [False, None, "", Grant(seconds=0), Grant("ann", seconds=-5)])
+def test_authorizer_result_that_denies_is_a_403_without_a_log(result: Any, caplog: pytest.LogCaptureFixture) -> None:
+    site = Site(lambda _: result)
     assert site.get("/events/a").status_code == 403
     assert levels(caplog) == []
 
 
-@pytest.mark.parametrize("said", [7, 1, [], ["ann"], b"ann", "x" * 501, "\ud800", object()])
-def test_a_rule_that_says_something_else_denies_and_that_is_logged(said: Any, caplog: pytest.LogCaptureFixture) -> None:
-    site = Site(lambda _: said)
+@pytest.mark.parametrize("result", [7, 1, [], ["ann"], b"ann", "x" * 501, "\ud800", object()])
+def test_authorizer_result_of_another_type_denies_and_is_logged(result: Any, caplog: pytest.LogCaptureFixture) -> None:
+    site = Site(lambda _: result)
     assert (site.get("/events/a").status_code, levels(caplog)) == (403, ["ERROR"])
     assert "the authorizer failed for channel 'a', which denies" in caplog.text
     assert site.counts() == (0, 0, 0)
@@ -171,7 +171,7 @@ def test_a_rule_that_says_something_else_denies_and_that_is_logged(said: Any, ca
     [(RuntimeError("boom"), "ERROR"), (KeyError("user"), "ERROR"), (TypeError(), "ERROR")],
     ids=["RuntimeError", "KeyError", "TypeError"],
 )
-def test_a_rule_that_raises_denies_and_is_logged(
+def test_authorizer_that_raises_denies_and_is_logged(
     error: Exception, level: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     site = Site(debug=False)
@@ -186,13 +186,13 @@ def test_a_rule_that_raises_denies_and_is_logged(
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 500])
-def test_a_rule_that_aborts_denies(status: int, caplog: pytest.LogCaptureFixture) -> None:
+def test_authorizer_that_aborts_denies(status: int, caplog: pytest.LogCaptureFixture) -> None:
     site = Site(lambda _: abort(status))
     assert (site.get("/events/a").status_code, site.get("/events/a").text) == (403, "Forbidden\n")
     assert levels(caplog) == []
 
 
-def test_a_rule_can_ask_for_credentials() -> None:
+def test_authorizer_challenge_is_a_401_with_www_authenticate() -> None:
     def may_read(_channel: str) -> bool:
         raise AccessDenied("no seal", challenge='Seal realm="a"')
 
@@ -202,7 +202,7 @@ def test_a_rule_can_ask_for_credentials() -> None:
     assert "no seal" in Site(may_read, debug=True).get("/events/a").text
 
 
-def test_the_rule_sees_the_request_the_session_and_g() -> None:
+def test_authorizer_can_read_the_request_the_session_and_g() -> None:
     site = Site()
 
     @site.app.before_request
@@ -225,10 +225,10 @@ def test_the_rule_sees_the_request_the_session_and_g() -> None:
     assert site.get("/events/acme/ann", Tenant="other").status_code == 403
 
 
-def test_there_is_one_rule_of_each_kind() -> None:
+def test_authorizer_and_publisher_take_one_function_each() -> None:
     sse = SSE()
     assert sse.authorizer(by_header) is by_header
-    assert sse.authorizer(by_header) is by_header, "again is nothing"
+    assert sse.authorizer(by_header) is by_header, "registering it twice is harmless"
     with pytest.raises(RuntimeError, match="has an authorizer already"):
         sse.authorizer(lambda _: True)
     with pytest.raises(TypeError, match="takes a function"):
@@ -245,7 +245,7 @@ def test_there_is_one_rule_of_each_kind() -> None:
 
 
 @pytest.mark.parametrize(("handled", "status"), [(Exception, 403), (403, 403), (AccessDenied, 418)])
-def test_the_app_may_have_an_answer_of_its_own_for_who_is_denied(handled: Any, status: int) -> None:
+def test_denial_answer_is_replaced_by_a_handler_of_access_denied_alone(handled: Any, status: int) -> None:
     site = Site()
 
     def teapot(_error: Exception) -> tuple[str, int]:
@@ -255,7 +255,7 @@ def test_the_app_may_have_an_answer_of_its_own_for_who_is_denied(handled: Any, s
     assert site.get("/events/a").status_code == status
 
 
-def test_it_may_have_it_before_there_are_channels_and_around_them() -> None:
+def test_denial_handler_of_the_app_wins_over_a_blueprints_exception_handler() -> None:
     app, outer = Flask(__name__), Blueprint("outer", __name__)
     app.register_error_handler(AccessDenied, lambda _: ("teapot", 418))
     outer.register_error_handler(Exception, lambda _: ("not for this", 500))
@@ -266,7 +266,7 @@ def test_it_may_have_it_before_there_are_channels_and_around_them() -> None:
 
 
 @pytest.mark.parametrize("comes_first", [True, False])
-def test_the_apps_own_answer_may_be_for_a_denial_of_its_own(comes_first: bool) -> None:
+def test_denial_handler_can_be_for_a_subclass_of_access_denied(comes_first: bool) -> None:
     class Expired(AccessDenied):
         pass
 
@@ -289,13 +289,13 @@ def test_the_apps_own_answer_may_be_for_a_denial_of_its_own(comes_first: bool) -
 
 
 @pytest.mark.parametrize("public", ["false", 1, None, "yes"])
-def test_whether_a_channel_is_public_is_said_clearly(public: Any) -> None:
+def test_channel_public_that_is_no_bool_is_rejected(public: Any) -> None:
     with pytest.raises(TypeError, match="public is True or False"):
         Site().sse.channel("news", public=public)
 
 
 @pytest.mark.parametrize("public", [True, False])
-def test_whether_a_channel_is_public_is_not_said_twice_otherwise(public: bool) -> None:
+def test_channel_public_that_contradicts_the_earlier_value_is_rejected(public: bool) -> None:
     site = Site(by_header)
     for _ in range(2):
         site.sse.channel("news", public=public)
@@ -307,7 +307,7 @@ def test_whether_a_channel_is_public_is_not_said_twice_otherwise(public: bool) -
     answer.close()
 
 
-def test_a_rule_may_end_the_readers_other_streams() -> None:
+def test_authorizer_can_disconnect_the_readers_other_streams() -> None:
     site = Site()
 
     @site.sse.authorizer
@@ -319,7 +319,7 @@ def test_a_rule_may_end_the_readers_other_streams() -> None:
         assert (emitter_of(one).is_open, emitter_of(two).is_open) == (False, True)
 
 
-def test_a_view_decides_for_itself_and_may_deny() -> None:
+def test_view_that_subscribes_decides_on_access_and_can_deny() -> None:
     site = Site()
 
     @site.app.get("/mine")
@@ -336,8 +336,8 @@ def test_a_view_decides_for_itself_and_may_deny() -> None:
         assert emitter_of(stream).close_reason is CloseReason.COMPLETED
 
 
-def test_a_view_says_who_reads_or_leaves_it_out() -> None:
-    """For somebody who is not logged in, Flask-Login's get_id() is None: that must open nothing."""
+def test_subscribe_identity_that_is_none_or_empty_is_rejected() -> None:
+    """For a user who is not logged in, Flask-Login's get_id() is None: that must open nothing."""
     site = Site()
     for given in ({"identity": None}, {"identity": ""}, {"identity": 7}):
         with site.app.test_request_context(), pytest.raises((TypeError, ValueError), match="an identity"):
@@ -346,17 +346,17 @@ def test_a_view_says_who_reads_or_leaves_it_out() -> None:
         assert stream_of(site.sse.channel("a").subscribe()).reader is None
 
 
-def test_the_log_says_at_debug_why_somebody_was_denied(caplog: pytest.LogCaptureFixture) -> None:
+def test_denial_reason_is_logged_at_debug_without_the_query(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "flask_sse_emitters")
     Site(lambda _: False).get("/events/a?token=secret")
     assert "GET '/events/a' is denied: the authorizer returned False for channel 'a'" in caplog.messages
     assert "secret" not in caplog.text
 
 
-# for how long
+# grants: access for a limited time
 
 
-def test_a_grant_ends_its_stream_as_one_whose_lifetime_is_over() -> None:
+def test_grant_expiry_ends_the_stream_as_a_timeout() -> None:
     site = Site(lambda channel: Grant("ann", seconds=0.05 if channel == "b" else 3600))
     with site.open("a", "b") as stream:
         emitter = emitter_of(stream)
@@ -370,15 +370,15 @@ def test_a_grant_ends_its_stream_as_one_whose_lifetime_is_over() -> None:
     ("seconds", "error"),
     [("60", TypeError), (True, TypeError), (float("inf"), ValueError), (float("nan"), ValueError)],
 )
-def test_a_grant_is_for_a_finite_time(seconds: Any, error: type[Exception]) -> None:
+def test_grant_seconds_must_be_finite(seconds: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match="seconds"):
         Grant(seconds=seconds)
 
 
-# everyone's own channel
+# private channels
 
 
-def test_what_is_published_to_one_reader_reaches_all_their_streams_and_nobody_elses() -> None:
+def test_publish_to_reaches_all_streams_of_one_reader_and_no_others() -> None:
     site = Site(by_header)
     with (
         site.open("~", user="ann") as one,
@@ -392,10 +392,10 @@ def test_what_is_published_to_one_reader_reaches_all_their_streams_and_nobody_el
         assert site.sse.private("ann").subscribers() == 2
     with open_stream(site.client, "/events/~", headers={"User": "bob", "Last-Event-ID": event_id}) as bob:
         [gap] = bob.ready()
-        assert (gap.event, "hello" in gap.data) == ("gap", False), "another's id shows nothing of theirs"
+        assert (gap.event, "hello" in gap.data) == ("gap", False), "another reader's id shows none of their events"
 
 
-def test_a_readers_own_channel_is_replayed_like_any_other() -> None:
+def test_private_channel_replays_missed_events_at_a_reconnect() -> None:
     site = Site(by_header)
     first, *_ = [site.sse.publish_to("ann", number) for number in range(3)]
     with open_stream(site.client, "/events/~", headers={"User": "ann", "Last-Event-ID": first}) as stream:
@@ -405,7 +405,7 @@ def test_a_readers_own_channel_is_replayed_like_any_other() -> None:
 @pytest.mark.parametrize(
     "identity", ["ann", "~", "!revoked", "a b", "안녕", "{x}", "a/../b", "x" * 500, "é" * 500, "a\nb"]
 )
-def test_any_text_is_an_identity_with_a_channel_of_its_own(identity: str) -> None:
+def test_private_channel_of_any_identity_is_its_own(identity: str) -> None:
     site = Site(lambda _: identity)
     with site.open("~") as stream:
         for other in ("ann", "~", "!revoked", "a b", "x" * 499, identity + "x" if len(identity) < 500 else "y" * 500):
@@ -420,7 +420,7 @@ def test_any_text_is_an_identity_with_a_channel_of_its_own(identity: str) -> Non
 
 
 @pytest.mark.parametrize("identity", ["", "x" * 501, "\ud800"])
-def test_an_identity_that_cannot_be_used_is_refused(identity: str) -> None:
+def test_identity_that_is_invalid_is_rejected(identity: str) -> None:
     sse = Site().sse
     for call in (sse.private, sse.disconnect, sse.recheck, lambda who: sse.publish_to(who, "x")):
         with pytest.raises(ValueError, match="identity"):
@@ -430,7 +430,7 @@ def test_an_identity_that_cannot_be_used_is_refused(identity: str) -> None:
             sse.publish_to(number, "x")  # type: ignore[arg-type]
 
 
-def test_nobody_has_an_own_channel_without_an_identity() -> None:
+def test_private_channel_without_an_identity_is_denied() -> None:
     site = Site(lambda _: True, debug=True)
     answer = site.get("/events/~")
     assert answer.status_code == 403
@@ -438,7 +438,7 @@ def test_nobody_has_an_own_channel_without_an_identity() -> None:
 
 
 @pytest.mark.parametrize("name", ["~", "~ann", "~bob", "!revoked", "~~"])
-def test_own_channels_have_no_other_name(name: str) -> None:
+def test_private_channel_names_are_rejected_as_channel_names(name: str) -> None:
     site = Site(by_header)
     for call in (site.sse.channel, lambda channel: site.sse.publish(channel, "x")):
         with pytest.raises(InvalidChannel, match="publish_to" if name.startswith("~") else "ASCII"):
@@ -448,7 +448,7 @@ def test_own_channels_have_no_other_name(name: str) -> None:
     assert site.client.post(f"/events/{name}", json=1).status_code == 405
 
 
-def test_a_test_sees_what_is_published_to_one_reader() -> None:
+def test_published_records_events_of_a_private_channel() -> None:
     site = Site()
     with published(site.sse, "~ann", "news") as events:
         site.sse.publish_to("ann", 1)
@@ -457,7 +457,7 @@ def test_a_test_sees_what_is_published_to_one_reader() -> None:
     assert texts(events) == ["1", "3"]
 
 
-def test_the_names_of_private_channels_are_the_same_for_who_has_no_app() -> None:
+def test_publisher_with_memory_broker_is_rejected() -> None:
     with pytest.raises(ValueError, match="reaches this process alone"):
         Publisher("memory://")
 
@@ -465,7 +465,7 @@ def test_the_names_of_private_channels_are_the_same_for_who_has_no_app() -> None
 # limits
 
 
-def test_one_reader_has_so_many_streams_and_others_have_theirs(caplog: pytest.LogCaptureFixture) -> None:
+def test_max_clients_per_identity_refuses_further_streams_of_one_reader(caplog: pytest.LogCaptureFixture) -> None:
     site = Site(by_header, SSE_MAX_CLIENTS_PER_IDENTITY=2)
     site.sse.channel("news", public=True)
     ends: list[Stream] = []
@@ -478,7 +478,7 @@ def test_one_reader_has_so_many_streams_and_others_have_theirs(caplog: pytest.Lo
                 assert ends[-1].close_reason is CloseReason.ERROR
                 assert isinstance(ends[-1].error, TooManyClients)
         with site.open("news", user="ann") as stream:
-            assert emitter_of(stream).is_open, "who reads it is not known"
+            assert emitter_of(stream).is_open, "a public channel knows no identity"
         assert (site.sse.stats()["refused"], site.counts()) == (3, (3, 2, 2))
     assert "of the identity 'ann'" in str(ends[0].error)
     assert levels(caplog) == ["WARNING"]
@@ -488,7 +488,7 @@ def test_one_reader_has_so_many_streams_and_others_have_theirs(caplog: pytest.Lo
         assert emitter_of(stream).is_open
 
 
-def test_a_flood_from_one_address_leaves_room_for_others() -> None:
+def test_max_clients_per_address_leaves_room_for_other_addresses() -> None:
     site = Site(lambda _: True, SSE_MAX_CLIENTS=10, SSE_MAX_CLIENTS_PER_ADDRESS=4)
 
     def connect(address: str) -> bool:
@@ -499,7 +499,7 @@ def test_a_flood_from_one_address_leaves_room_for_others() -> None:
     responses: list[Any] = []
     assert [connect("192.0.2.1") for _ in range(50)].count(True) == 4
     assert connect("192.0.2.2")
-    assert not connect("::ffff:192.0.2.1"), "the same, as an IPv6 socket shows it"
+    assert not connect("::ffff:192.0.2.1"), "the same address, as an IPv6 socket shows it"
     assert [connect(f"2001:db8::{number:x}") for number in range(10)].count(True) == 4, "one customer has all of a /64"
     assert connect("2001:db8:0:1::1")
     assert site.counts() == (10, 0, 4)
@@ -508,7 +508,7 @@ def test_a_flood_from_one_address_leaves_room_for_others() -> None:
     assert site.counts() == (0, 0, 0)
 
 
-def test_the_address_is_what_proxy_fix_leaves() -> None:
+def test_max_clients_per_address_counts_the_address_from_proxy_fix() -> None:
     site = Site(lambda _: True, SSE_MAX_CLIENTS_PER_ADDRESS=1)
 
     def refused(forwarded: str) -> bool:
@@ -517,15 +517,15 @@ def test_the_address_is_what_proxy_fix_leaves() -> None:
         return b"stream open" not in next(response.iter_encoded())
 
     responses: list[Any] = []
-    assert [refused("192.0.2.1"), refused("192.0.2.2")] == [False, True], "anybody can say that"
+    assert [refused("192.0.2.1"), refused("192.0.2.2")] == [False, True], "any client can send that header"
     site.app.wsgi_app = ProxyFix(site.app.wsgi_app)  # type: ignore[method-assign]
     assert [refused("192.0.2.3"), refused("192.0.2.4"), refused("192.0.2.4")] == [False, False, True]
-    assert [refused("192.0.2.9, 192.0.2.3")] == [True], "only the proxy's own word counts"
+    assert [refused("192.0.2.9, 192.0.2.3")] == [True], "only what the proxy has added counts"
     for response in responses:
         response.close()
 
 
-def test_that_addresses_do_not_show_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+def test_max_clients_per_address_without_an_address_warns_once(caplog: pytest.LogCaptureFixture) -> None:
     site = Site(lambda _: True, SSE_MAX_CLIENTS_PER_ADDRESS=1)
     for _ in range(2):
         with site.open("a", environ_overrides={"REMOTE_ADDR": ""}):
@@ -535,7 +535,7 @@ def test_that_addresses_do_not_show_is_warned_of(caplog: pytest.LogCaptureFixtur
     assert site.sse.stats()["warnings"] == caplog.messages
 
 
-def test_a_stream_that_ended_before_a_response_that_nobody_closes_is_forgotten() -> None:
+def test_limits_forget_an_ended_stream_with_a_response_never_closed() -> None:
     site = Site(SSE_MAX_CLIENTS_PER_IDENTITY=5, SSE_MAX_CLIENTS_PER_ADDRESS=5, SSE_ATTACH_SECONDS=0.05)
 
     @site.app.get("/mine")
@@ -550,11 +550,11 @@ def test_a_stream_that_ended_before_a_response_that_nobody_closes_is_forgotten()
 
     for _ in range(3):
         assert site.get("/mine").status_code == 500
-    until(lambda: site.counts() == (0, 0, 0), "nobody to be counted")
+    until(lambda: site.counts() == (0, 0, 0), "no client to be counted")
 
 
 @pytest.mark.parametrize("ends", ["HEAD", "a view that fails", "after_request", "never returned"])
-def test_who_never_got_a_stream_is_not_counted(ends: str) -> None:
+def test_limits_do_not_count_clients_that_never_got_a_stream(ends: str) -> None:
     site = Site(by_header, SSE_MAX_CLIENTS_PER_IDENTITY=5, SSE_MAX_CLIENTS_PER_ADDRESS=5, SSE_ATTACH_SECONDS=0.05)
 
     @site.app.get("/mine")
@@ -573,10 +573,10 @@ def test_who_never_got_a_stream_is_not_counted(ends: str) -> None:
     for path in ("/mine", "/events/a"):
         response = site.client.open(path, method="HEAD" if ends == "HEAD" else "GET", headers={"User": "ann"})
         response.close()
-    until(lambda: site.counts() == (0, 0, 0), "nobody to be counted")
+    until(lambda: site.counts() == (0, 0, 0), "no client to be counted")
 
 
-# other sites' pages
+# pages of other origins
 
 OWN, LISTED, FOREIGN = "http://localhost", "https://app.example", "https://evil.example"
 
@@ -618,7 +618,7 @@ OWN, LISTED, FOREIGN = "http://localhost", "https://app.example", "https://evil.
         ("*", {"Origin": OWN, "Cookie": "a=b"}, 200, "*", None),
     ],
 )
-def test_which_pages_may_read(
+def test_cors_origins_decide_which_pages_may_read(
     origins: Any, headers: dict[str, str], status: int, allowed: str | None, credentials: str | None
 ) -> None:
     site = Site(lambda _: True, SSE_CORS_ORIGINS=origins)
@@ -633,7 +633,7 @@ def test_which_pages_may_read(
 @pytest.mark.parametrize(
     ("origins", "origin", "status"), [((LISTED,), LISTED, 204), ("*", FOREIGN, 204), ((), FOREIGN, 403)]
 )
-def test_a_preflight_says_what_may_be_sent(origins: Any, origin: str, status: int) -> None:
+def test_cors_preflight_lists_allowed_methods_and_headers(origins: Any, origin: str, status: int) -> None:
     site = Site(SSE_CORS_ORIGINS=origins)
     asks = {"Origin": origin, "Access-Control-Request-Method": "GET", "Access-Control-Request-Headers": "authorization"}
     for publishes in (False, True):
@@ -648,17 +648,17 @@ def test_a_preflight_says_what_may_be_sent(origins: Any, origin: str, status: in
     assert (response.status_code, response.headers["Allow"]) == (200, "GET, HEAD, OPTIONS, POST")
 
 
-def test_streams_of_your_own_views_are_open_to_the_same_pages_unless_they_say_otherwise() -> None:
+def test_cors_headers_of_a_views_stream_can_be_replaced_by_the_view() -> None:
     site = Site(SSE_CORS_ORIGINS=[LISTED])
-    said: dict[str, str] = {}
+    custom: dict[str, str] = {}
 
     @site.app.get("/mine")
     def mine() -> Response:
-        return SseEmitter().response(headers=said)
+        return SseEmitter().response(headers=custom)
 
     with site.get("/mine", Origin=LISTED) as response:
         assert response.headers["Access-Control-Allow-Origin"] == LISTED
-    said["Access-Control-Allow-Origin"] = "https://other.example"
+    custom["Access-Control-Allow-Origin"] = "https://other.example"
     with site.get("/mine", Origin=LISTED) as response:
         assert response.headers.getlist("Access-Control-Allow-Origin") == ["https://other.example"]
         assert "Access-Control-Allow-Credentials" not in response.headers
@@ -668,12 +668,12 @@ def test_streams_of_your_own_views_are_open_to_the_same_pages_unless_they_say_ot
     "origins",
     [["*", LISTED], ["app.example"], ["https://app.example/"], ["https://a b"], [7], 7, "", ["null"], ["https://*"]],
 )
-def test_what_is_no_origin_is_refused(origins: Any) -> None:
+def test_cors_origins_setting_that_is_invalid_is_rejected(origins: Any) -> None:
     with pytest.raises(ValueError, match="SSE_CORS_ORIGINS must be"):
         Site(SSE_CORS_ORIGINS=origins)
 
 
-def test_a_page_of_http_is_none_of_https() -> None:
+def test_cors_treats_http_and_https_as_different_origins() -> None:
     client = Site(lambda _: True).app.test_client()
     for origin, status in (("http://localhost", 403), ("https://localhost", 200)):
         with client.get("/events/a", base_url="https://localhost", headers={"Origin": origin}) as response:
@@ -685,7 +685,7 @@ def test_a_page_of_http_is_none_of_https() -> None:
 
 @pytest.fixture
 def press() -> Site:
-    """Whoever has the token may publish to what begins with "open"."""
+    """A site where a client with the token may publish to channels that begin with "open"."""
     site = Site(lambda _: True)
 
     @site.sse.publisher
@@ -711,7 +711,7 @@ def send(site: Site, path: str = "/events/open", headers: dict[str, str] | None 
         ({"json": 1, "query_string": {"event": "created"}}, Event("1", event="created")),
     ],
 )
-def test_what_is_posted_is_published(press: Site, options: dict[str, Any], event: Event) -> None:
+def test_publish_endpoint_publishes_json_and_text(press: Site, options: dict[str, Any], event: Event) -> None:
     with published(press.sse, "open") as events:
         answer = send(press, **options)
     assert answer.status_code == 201
@@ -719,13 +719,13 @@ def test_what_is_posted_is_published(press: Site, options: dict[str, Any], event
     assert answer.json == {"id": events[0].id}
 
 
-def test_a_post_that_is_tried_again_with_its_key_is_published_once(press: Site) -> None:
+def test_publish_endpoint_retry_with_the_same_key_is_published_once(press: Site) -> None:
     with published(press.sse, "open") as events:
         answers = [send(press, json=1, query_string={"key": "k"}).json for _ in range(3)]
     assert (len(events), len({answer["id"] for answer in answers})) == (1, 1)
 
 
-def test_a_key_over_http_swallows_no_event_of_the_app(press: Site) -> None:
+def test_publish_endpoint_key_is_apart_from_the_apps_keys(press: Site) -> None:
     with published(press.sse, "open") as events:
         theirs = send(press, json="theirs", query_string={"key": "paid-8"}).json["id"]
         assert press.sse.publish("open", "the app's", key="paid-8") != theirs
@@ -735,7 +735,7 @@ def test_a_key_over_http_swallows_no_event_of_the_app(press: Site) -> None:
 
 
 @pytest.mark.parametrize("rule", [by_header, lambda _: Grant(request.headers["User"])], ids=["str", "Grant"])
-def test_a_key_over_http_is_of_who_publishes(rule: Rule) -> None:
+def test_publish_endpoint_key_belongs_to_the_publishing_identity(rule: Rule) -> None:
     site = Site(lambda _: True)
     site.sse.publisher(rule)
     with published(site.sse, "a") as events:
@@ -779,14 +779,16 @@ def test_a_key_over_http_is_of_who_publishes(rule: Rule) -> None:
     ],
     ids=str,
 )
-def test_what_cannot_be_published_is_refused(press: Site, options: dict[str, Any], status: int) -> None:
+def test_publish_endpoint_rejects_invalid_requests_without_publishing(
+    press: Site, options: dict[str, Any], status: int
+) -> None:
     with published(press.sse, "open", "closed") as events:
         answer = send(press, **options)
     assert (answer.status_code, events) == (status, [])
     assert "Traceback" not in answer.text
 
 
-def test_a_brokers_error_is_not_blamed_on_the_body(press: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_publish_endpoint_broker_error_is_not_blamed_on_the_body(press: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_args: object) -> None:
         raise errors.pop()
 
@@ -799,14 +801,17 @@ def test_a_brokers_error_is_not_blamed_on_the_body(press: Site, monkeypatch: pyt
 
 
 @pytest.mark.parametrize(
-    ("body", "says"), [(b"{", "no JSON: Expecting"), (b"NaN", "NaN is no JSON"), (b"\xff", "not UTF-8: invalid start")]
+    ("body", "expected"),
+    [(b"{", "no JSON: Expecting"), (b"NaN", "NaN is no JSON"), (b"\xff", "not UTF-8: invalid start")],
 )
-def test_a_body_that_cannot_be_read_is_refused_with_why(press: Site, body: bytes, says: str) -> None:
+def test_publish_endpoint_body_that_cannot_be_parsed_is_a_400_with_the_reason(
+    press: Site, body: bytes, expected: str
+) -> None:
     answer = send(press, data=body, content_type="application/json")
-    assert (answer.status_code, says in answer.text) == (400, True)
+    assert (answer.status_code, expected in answer.text) == (400, True)
 
 
-def test_a_cookie_alone_does_not_publish_unless_the_app_says_so() -> None:
+def test_publish_endpoint_with_a_cookie_alone_is_denied_unless_enabled() -> None:
     def by_session(_channel: str) -> bool:
         return "user" in session
 
@@ -828,17 +833,17 @@ def test_a_cookie_alone_does_not_publish_unless_the_app_says_so() -> None:
     site = site_with(lambda site: site.sse.publisher(cookies=True)(by_session))
     assert site.client.post("/events/a", json=1).status_code == 201
     assert site.client.post("/events/a", json=1, headers={"Origin": FOREIGN}).status_code == 403
-    for told, status in (("cross-site", 403), ("same-site", 403), ("same-origin", 201), ("none", 201)):
-        assert site.client.post("/events/a", json=1, headers={"Sec-Fetch-Site": told}).status_code == status
+    for value, status in (("cross-site", 403), ("same-site", 403), ("same-origin", 201), ("none", 201)):
+        assert site.client.post("/events/a", json=1, headers={"Sec-Fetch-Site": value}).status_code == status
 
 
-def test_the_log_names_no_origin_that_was_not_sent(caplog: pytest.LogCaptureFixture) -> None:
+def test_denial_log_names_no_origin_that_was_not_sent(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "flask_sse_emitters")
     Site(lambda _: True).get("/events/a", **{"Sec-Fetch-Site": "cross-site"})
     assert "a page of another site has opened this" in caplog.text
 
 
-def test_what_anybody_may_read_not_every_page_may_publish_to() -> None:
+def test_publish_endpoint_denies_foreign_pages_though_every_page_may_read() -> None:
     site = Site(lambda _: True, SSE_CORS_ORIGINS="*")
     site.sse.publisher(lambda _: True)
     headers = {"Authorization": "Basic YTpi", "Origin": FOREIGN}
@@ -848,26 +853,26 @@ def test_what_anybody_may_read_not_every_page_may_publish_to() -> None:
     assert site.client.post("/events/a", **options).status_code == 201
 
 
-def test_a_rule_may_look_at_the_body() -> None:
+def test_publisher_rule_can_read_the_body() -> None:
     site = Site()
     site.sse.publisher(lambda _: request.get_json()["from"] == "ann")
     assert [site.client.post("/events/a", json={"from": who}).status_code for who in ("ann", "bob")] == [201, 403]
 
 
-def test_the_apps_own_limit_of_bodies_holds() -> None:
+def test_publish_endpoint_respects_max_content_length() -> None:
     site = Site(MAX_CONTENT_LENGTH=10)
     site.sse.publisher(lambda _: True)
     assert site.client.post("/events/a", json="x" * 50).status_code == 413
 
 
-def test_nobody_publishes_where_there_is_no_rule() -> None:
+def test_publish_endpoint_without_a_rule_is_a_405() -> None:
     site = Site(lambda _: True)
     for method in ("POST", "PUT", "DELETE", "PATCH"):
         assert site.client.open("/events/a", method=method, json=1).status_code == 405
     assert "POST" not in site.client.post("/events/a").headers["Allow"]
 
 
-def test_a_rule_is_of_no_use_without_an_app() -> None:
+def test_disconnect_without_an_app_or_arguments_is_an_error() -> None:
     with pytest.raises(NotInitialized):
         SSE().disconnect("ann")
     with pytest.raises(TypeError, match="an identity, a channel, or both"):

@@ -1,4 +1,4 @@
-"""Channels from inside one process: what is published, what a client that comes back gets, and what it is told."""
+"""Channels inside one process: publishing, replay at a reconnect, gaps, limits, and the helpers for tests."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def moved(event_id: str, by: int) -> str:
 
 @pytest.mark.parametrize("overflow", ["close", "drop_oldest", "coalesce"])
 @pytest.mark.parametrize("channels", [1, 8])
-def test_event_of_the_largest_size_allowed_reaches_live_clients(overflow: str, channels: int) -> None:
+def test_publish_event_of_the_largest_size_reaches_live_clients(overflow: str, channels: int) -> None:
     """Its id is not counted: as much may be pending as one event may have."""
     board = Board(SSE_OVERFLOW=overflow)
     names = [f"c{number}" for number in range(channels)]
@@ -104,19 +104,19 @@ def test_event_of_the_largest_size_allowed_reaches_live_clients(overflow: str, c
             board.publish(names[-1], largest + "x")
 
 
-def test_a_key_that_cannot_be_written_is_refused(board: Board) -> None:
+def test_publish_key_that_cannot_be_encoded_is_rejected(board: Board) -> None:
     with pytest.raises(InvalidEvent, match="key holds a lone surrogate"):
         board.sse.publish("a", "x", key="\ud800")
 
 
-def test_an_event_reaches_the_clients_of_its_channel_with_its_id_name_and_data(board: Board) -> None:
+def test_publish_reaches_the_clients_of_its_channel_with_id_name_and_data(board: Board) -> None:
     with board.open("orders") as stream, board.open("other") as other:
         event_id = board.sse.publish("orders", {"id": 7}, event="created", retry=100)
         assert stream.ready() == [Event('{"id": 7}', event="created", id=event_id)]
         assert other.ready() == []
 
 
-def test_a_stream_of_many_channels_gets_the_events_of_all(board: Board) -> None:
+def test_stream_of_many_channels_gets_the_events_of_all(board: Board) -> None:
     with board.open("a", "b") as stream:
         board.publish("a", 1)
         board.publish("c", 2)
@@ -127,14 +127,14 @@ def test_a_stream_of_many_channels_gets_the_events_of_all(board: Board) -> None:
 @pytest.mark.parametrize(
     "path", ["/events/a", "/events?channel=a", "/events?channel=a&channel=a", "/events/a?channel=a"]
 )
-def test_every_way_to_ask_for_a_channel(board: Board, path: str) -> None:
+def test_channel_can_be_requested_in_the_path_and_in_the_query(board: Board, path: str) -> None:
     with open_stream(board.client, path) as stream:
         [event_id] = board.publish("a", "x")
         assert stream.ready() == [Event("x", id=event_id)]
 
 
 @pytest.mark.parametrize("name", ["a/b", "user:7@example.org", "A.b-c_d", "a//b", "a/", "x" * 200, "..", "a:b/c"])
-def test_names_may_have_all_of_their_characters_in_the_path_and_in_the_query(board: Board, name: str) -> None:
+def test_channel_name_with_every_allowed_character_works_in_path_and_query(board: Board, name: str) -> None:
     with open_stream(board.client, f"/events/{name}") as stream, board.open(name) as other:
         board.publish(name, "x")
         assert texts(stream.ready()) == texts(other.ready()) == ["x"]
@@ -143,7 +143,7 @@ def test_names_may_have_all_of_their_characters_in_the_path_and_in_the_query(boa
 @pytest.mark.parametrize(
     "name", ["", "a b", "x" * 201, "ä", "a\n", "a,b", "a\0", "a?", None, 7, "\N{FULLWIDTH LATIN SMALL LETTER A}"]
 )
-def test_what_is_no_name_is_refused_wherever_it_is_used(board: Board, name: Any) -> None:
+def test_channel_name_that_is_invalid_is_rejected_by_publish_and_channel(board: Board, name: Any) -> None:
     for use in (lambda: board.sse.publish(name, "x"), lambda: board.sse.channel(name)):
         with pytest.raises(InvalidChannel, match=re.escape("1 to 200 ASCII letters, digits and . _ - : / @")):
             use()
@@ -151,7 +151,7 @@ def test_what_is_no_name_is_refused_wherever_it_is_used(board: Board, name: Any)
 
 
 @pytest.mark.parametrize(
-    ("query", "says"),
+    ("query", "expected"),
     [
         ("", "no channel: ask for /events?channel=NAME"),
         ("?channel=", "a channel's name has 1 to 200"),
@@ -161,13 +161,15 @@ def test_what_is_no_name_is_refused_wherever_it_is_used(board: Board, name: Any)
         ("?" + "&".join(f"channel={number}" for number in range(51)), "51 channels: one stream carries 50 at most"),
     ],
 )
-def test_over_http_that_is_a_400_which_says_what_to_change(board: Board, query: str, says: str) -> None:
+def test_channel_name_that_is_invalid_is_a_400_that_says_what_to_change(
+    board: Board, query: str, expected: str
+) -> None:
     answer = board.client.get(f"/events{query}")
     assert (answer.status_code, answer.mimetype) == (400, "text/plain")
-    assert says in answer.text
+    assert expected in answer.text
 
 
-def test_one_stream_carries_fifty_channels(board: Board) -> None:
+def test_stream_of_fifty_channels_gets_and_replays_their_events(board: Board) -> None:
     names = [f"channel-{number}" for number in range(50)]
     with board.open(*names) as stream:
         for name in names:
@@ -178,7 +180,7 @@ def test_one_stream_carries_fifty_channels(board: Board) -> None:
     assert texts(board.replayed(*names, last=str(events[-1].id))) == ["missed"]
 
 
-def test_an_event_may_be_given_whole(board: Board) -> None:
+def test_publish_takes_a_whole_event_or_builder(board: Board) -> None:
     with board.open("a") as stream:
         board.sse.publish("a", Event({"x": 1}, event="named"))
         board.sse.publish("a", SseEmitter.event().name("built").data("y"))
@@ -196,7 +198,7 @@ def test_an_event_may_be_given_whole(board: Board) -> None:
         ("x" * 2_000_000, {}),
     ],
 )
-def test_what_cannot_be_published_is_refused_and_nobody_gets_anything(
+def test_publish_invalid_event_is_rejected_reaches_no_client_and_wastes_no_id(
     board: Board, data: Any, options: dict[str, Any]
 ) -> None:
     with board.open("a") as stream:
@@ -208,7 +210,7 @@ def test_what_cannot_be_published_is_refused_and_nobody_gets_anything(
 
 
 @pytest.mark.parametrize("whole", [Event("x", event="gap"), SseEmitter.event().name("gap").data("x")])
-def test_an_event_of_a_channel_is_not_named_gap(board: Board, whole: Any) -> None:
+def test_publish_event_named_gap_is_rejected(board: Board, whole: Any) -> None:
     channel = board.sse.channel("a")
     with published(board.sse, "a") as events:
         for call in (channel.publish, partial(board.sse.publish, "a"), partial(board.sse.publish_to, "ann")):
@@ -224,14 +226,14 @@ def test_an_event_of_a_channel_is_not_named_gap(board: Board, whole: Any) -> Non
     assert gap_of(board.replayed("a", last="long-ago"))["requested"] == "long-ago"
 
 
-def test_data_becomes_json_by_the_apps_own_provider(board: Board) -> None:
+def test_publish_data_becomes_json_by_the_apps_provider(board: Board) -> None:
     board.app.json.ensure_ascii = False  # type: ignore[attr-defined]
     with board.open("a") as stream:
         board.sse.publish("a", {"ä": 1})
         assert texts(stream.ready()) == ['{"ä": 1}']
 
 
-def test_data_nan_is_refused_unless_the_provider_writes_null(board: Board) -> None:
+def test_publish_data_nan_is_rejected_unless_the_provider_writes_null(board: Board) -> None:
     with board.open("a") as stream:
         with pytest.raises(InvalidEvent, match="data holds NaN, which is no JSON"):
             board.sse.publish("a", {"mean": math.nan})
@@ -240,7 +242,7 @@ def test_data_nan_is_refused_unless_the_provider_writes_null(board: Board) -> No
         assert texts(stream.ready()) == ['{"mean": null}']
 
 
-def test_a_key_makes_a_retry_safe(board: Board) -> None:
+def test_publish_retry_with_the_same_key_is_published_once(board: Board) -> None:
     with board.open("a") as stream:
         first = board.sse.publish("a", "x", key="order-7")
         assert board.sse.publish("a", "x", key="order-7") == first
@@ -248,17 +250,17 @@ def test_a_key_makes_a_retry_safe(board: Board) -> None:
         assert texts(stream.ready()) == ["x", "y"]
 
 
-def test_a_channel_publishes_and_counts_its_subscribers(board: Board) -> None:
+def test_channel_publishes_and_counts_its_subscribers(board: Board) -> None:
     news = board.sse.channel("news")
     assert (news.name, repr(news), news.subscribers()) == ("news", "<Channel 'news'>", 0)
     with board.open("news", "other") as stream, board.open("news"):
         assert news.subscribers() == 2
         news.publish("x", event="e")
         assert [(event.event, event.data) for event in stream.ready()] == [("e", "x")]
-    until(lambda: news.subscribers() == 0, "their end")
+    until(lambda: news.subscribers() == 0, "both to unsubscribe")
 
 
-def test_a_view_may_return_a_subscription(board: Board) -> None:
+def test_channel_subscription_can_be_returned_by_a_view(board: Board) -> None:
     @board.app.get("/mine")
     def mine() -> Any:
         emitter = board.sse.channel("a").subscribe(timeout=60)
@@ -270,7 +272,7 @@ def test_a_view_may_return_a_subscription(board: Board) -> None:
         assert texts(stream.ready()) == ["hello", "x"]
 
 
-def test_the_position_may_be_given_by_hand(board: Board) -> None:
+def test_subscribe_last_event_id_replaces_that_of_the_request(board: Board) -> None:
     first, _ = board.publish("a", 1, 2)
     positions: Iterator[str] = iter([first, ""])
 
@@ -283,7 +285,7 @@ def test_the_position_may_be_given_by_hand(board: Board) -> None:
             assert texts(stream.ready()) == expected
 
 
-def test_an_emitter_may_be_put_in_a_channels_list_by_hand(board: Board) -> None:
+def test_channel_emitters_takes_an_emitter_of_a_view(board: Board) -> None:
     news = board.sse.channel("news")
     assert isinstance(news.emitters, SseEmitters)
 
@@ -300,7 +302,7 @@ def test_an_emitter_may_be_put_in_a_channels_list_by_hand(board: Board) -> None:
         news.emitters.add("x")  # type: ignore[type-var]
 
 
-def test_ending_a_channels_list_ends_its_streams_after_all_that_was_published(board: Board) -> None:
+def test_channel_emitters_complete_ends_streams_after_all_published_events(board: Board) -> None:
     with board.open("a") as stream, board.open("a", "b") as other:
         board.publish("a", 1, 2)
         board.sse.channel("a").emitters.complete()
@@ -308,7 +310,7 @@ def test_ending_a_channels_list_ends_its_streams_after_all_that_was_published(bo
     assert board.sse.stats()["closed"] == {"completed": 2}
 
 
-def test_ending_a_channels_list_ends_streams_that_are_still_catching_up(board: Board) -> None:
+def test_channel_emitters_complete_ends_streams_during_their_replay(board: Board) -> None:
     first, *_ = board.publish("a", *range(10))
     with board.open("a", last=first) as stream, board.open("a", "b", last=f"{first},{moved(first, -1)}") as other:
         board.sse.channel("a").emitters.complete()
@@ -320,13 +322,13 @@ def test_ending_a_channels_list_ends_streams_that_are_still_catching_up(board: B
 # outside an app context
 
 
-def test_outside_an_app_context_it_is_the_one_app(board: Board) -> None:
+def test_publish_outside_an_app_context_uses_the_only_app(board: Board) -> None:
     with board.open("a") as stream:
         in_thread(lambda: board.sse.publish("a", "x"))
         assert texts(stream.ready()) == ["x"]
 
 
-def test_without_an_app_or_with_several_it_says_what_to_do() -> None:
+def test_publish_without_an_app_or_with_several_says_what_to_do() -> None:
     sse = SSE()
     news = sse.channel("news", public=True)
     with pytest.raises(NotInitialized, match=r"call init_app\(app\) first"):
@@ -344,7 +346,7 @@ def test_without_an_app_or_with_several_it_says_what_to_do() -> None:
         assert sse.stats()["published"] == 0
 
 
-def test_another_apps_context_is_not_in_the_way(board: Board) -> None:
+def test_publish_in_the_context_of_another_app_uses_its_own_app(board: Board) -> None:
     other = Board()
     with other.app.app_context():
         event_id = board.sse.publish("a", "x")
@@ -352,10 +354,10 @@ def test_another_apps_context_is_not_in_the_way(board: Board) -> None:
     assert (other.sse.stats()["published"], event_id[-2:]) == (0, "-1")
 
 
-# coming back
+# reconnect and replay
 
 
-def test_who_comes_back_gets_exactly_what_came_after_and_then_what_is_new(board: Board) -> None:
+def test_reconnect_replays_exactly_what_was_missed_and_then_live_events(board: Board) -> None:
     ids = board.publish("a", 1, 2, 3, 4)
     with board.open("a", last=ids[1]) as stream:
         ids += board.publish("a", 5)
@@ -364,7 +366,7 @@ def test_who_comes_back_gets_exactly_what_came_after_and_then_what_is_new(board:
         assert [event.id for event in stream.ready()] == ids[5:]
 
 
-def test_who_has_everything_gets_nothing_twice(board: Board) -> None:
+def test_reconnect_with_the_newest_id_replays_nothing(board: Board) -> None:
     *_, last = board.publish("a", 1, 2)
     with board.open("a", last=last) as stream:
         assert stream.ready() == []
@@ -372,14 +374,14 @@ def test_who_has_everything_gets_nothing_twice(board: Board) -> None:
         assert texts(stream.ready()) == ["3"]
 
 
-def test_who_comes_without_an_id_begins_with_what_is_new(board: Board) -> None:
+def test_connect_without_an_id_gets_new_events_alone(board: Board) -> None:
     board.publish("a", 1, 2)
     with board.open("a") as stream:
         assert stream.ready() == []
     assert board.replayed("a", last="") == []
 
 
-def test_who_had_no_event_yet_misses_none_either(board: Board) -> None:
+def test_reconnect_before_the_first_event_replays_what_was_missed(board: Board) -> None:
     """The stream begins with a block that has an id alone: WHATWG HTML, 9.2.6, has clients remember it."""
     board.publish("a", 1)
     board.publish("b", 1, 2)
@@ -393,7 +395,7 @@ def test_who_had_no_event_yet_misses_none_either(board: Board) -> None:
     assert texts(board.replayed("a", "b", last=block.removeprefix("id: "))) == ["2", "3"]
 
 
-def test_positions_in_many_channels_are_joined_in_the_order_of_the_request(board: Board) -> None:
+def test_ids_of_many_channels_are_joined_in_the_order_of_the_request(board: Board) -> None:
     with board.open("b", "a") as stream:
         [a1], [b1] = board.publish("a", 1), board.publish("b", 1)
         [b2] = board.publish("b", 2)
@@ -406,7 +408,7 @@ def test_positions_in_many_channels_are_joined_in_the_order_of_the_request(board
     assert [event.id for event in events] == [f"{b2},{a1}", f"{b2},{moved(a1, 1)}", f"{moved(b2, 1)},{moved(a1, 1)}"]
 
 
-def test_every_id_of_a_stream_leads_to_exactly_what_comes_after_it(board: Board) -> None:
+def test_reconnect_with_any_id_of_a_stream_replays_exactly_what_follows(board: Board) -> None:
     names = ["a", "b", "c"]
     with board.open(*names) as stream:
         for number in range(30):
@@ -418,7 +420,7 @@ def test_every_id_of_a_stream_leads_to_exactly_what_comes_after_it(board: Board)
 
 
 @pytest.mark.parametrize("parameter", ["last_event_id", "lastEventId", "evs_last_event_id"])
-def test_the_id_may_come_as_a_query_parameter_and_the_header_wins(board: Board, parameter: str) -> None:
+def test_last_event_id_can_be_a_query_parameter_and_the_header_wins(board: Board, parameter: str) -> None:
     ids = board.publish("a", 1, 2, 3)
     path = f"/events?channel=a&{parameter}={ids[0]}"
     with open_stream(board.client, path) as stream:
@@ -445,19 +447,21 @@ BAD_IDS: list[tuple[str, Callable[[str], str]]] = [
 
 
 @pytest.mark.parametrize("bad", [bad for _, bad in BAD_IDS], ids=[name for name, _ in BAD_IDS])
-def test_a_bad_id_is_one_gap_and_then_everything_that_is_held(board: Board, bad: Callable[[str], str]) -> None:
+def test_reconnect_with_an_invalid_id_gets_one_gap_and_then_all_kept_events(
+    board: Board, bad: Callable[[str], str]
+) -> None:
     ids = board.publish("a", 1, 2)
-    asked = bad(ids[-1])
-    sent = asked.encode().decode("latin-1")  # as servers hand over what a browser sends as UTF-8
+    requested = bad(ids[-1])
+    sent = requested.encode().decode("latin-1")  # as servers pass on what a browser sends as UTF-8
     with board.open("a", last=sent) as stream:
         board.publish("a", 3)
         events = stream.ready()
-        assert gap_of(events) == {"requested": asked[:2048], "oldest": ids[0], "newest": ids[-1]}
+        assert gap_of(events) == {"requested": requested[:2048], "oldest": ids[0], "newest": ids[-1]}
         assert texts(events[1:]) == ["1", "2", "3"]
         assert [event.id for event in events[1:]] == [*ids, moved(ids[-1], 1)]
 
 
-def test_after_a_gap_a_client_has_its_position_and_no_second_gap(board: Board) -> None:
+def test_gap_is_followed_by_a_position_so_that_no_second_gap_comes(board: Board) -> None:
     with board.client.get("/events/empty", headers={"Last-Event-ID": "foreign"}) as response:
         text = next(response.iter_encoded()).decode()
     gap, position = text.split("\n\n")[1:3]
@@ -468,7 +472,7 @@ def test_after_a_gap_a_client_has_its_position_and_no_second_gap(board: Board) -
     assert texts(board.replayed("empty", last=position.removeprefix("id: "))) == ["1"]
 
 
-def test_where_events_were_evicted_that_is_one_gap_and_then_what_is_held() -> None:
+def test_reconnect_after_eviction_gets_one_gap_and_then_the_kept_events() -> None:
     board = Board(SSE_HISTORY=3)
     ids = board.publish("a", *range(10))
     events = board.replayed("a", last=ids[2])
@@ -476,17 +480,17 @@ def test_where_events_were_evicted_that_is_one_gap_and_then_what_is_held() -> No
     assert [event.id for event in events[1:]] == ids[7:]
 
 
-def test_an_evicted_id_after_which_nothing_was_lost_is_no_gap() -> None:
+def test_reconnect_with_an_evicted_id_and_no_lost_event_gets_no_gap() -> None:
     board = Board(SSE_HISTORY=3)
     ids = board.publish("a", *range(10))
     assert [event.id for event in board.replayed("a", last=ids[6])] == ids[7:]
 
 
-def test_events_that_are_too_old_are_gone(scheduler: ManualScheduler) -> None:
+def test_reconnect_after_expiry_gets_a_gap_unless_nothing_was_lost(scheduler: ManualScheduler) -> None:
     board = Board(SSE_HISTORY_SECONDS=0.05)
     ids = board.publish("a", 1, 2)
     log = board.sse._channels().broker._records["a"].log  # type: ignore[attr-defined]
-    until(lambda: log.oldest > 2, "their end")
+    until(lambda: log.oldest > 2, "their expiry")
     assert gap_of(board.replayed("a", last=ids[0])) == {
         "requested": ids[0],
         "oldest": moved(ids[1], 1),
@@ -495,7 +499,7 @@ def test_events_that_are_too_old_are_gone(scheduler: ManualScheduler) -> None:
     assert board.replayed("a", last=ids[1]) == [], "nothing was lost after the last one"
 
 
-def test_a_channel_may_keep_none_of_its_events(board: Board) -> None:
+def test_channel_without_history_delivers_live_events_and_a_gap_for_missed_ones(board: Board) -> None:
     board.sse.channel("live", history=0)
     with board.open("live") as stream:
         [first] = board.publish("live", 1)
@@ -507,13 +511,13 @@ def test_a_channel_may_keep_none_of_its_events(board: Board) -> None:
     assert events[1:] == []
 
 
-def test_a_channel_may_keep_more_or_less_than_others(board: Board) -> None:
+def test_channel_history_option_bounds_its_replay(board: Board) -> None:
     board.sse.channel("a", history=2)
     ids = board.publish("a", *range(10))
     assert len(board.replayed("a", last=ids[0])[1:]) == 2
 
 
-def test_a_hole_in_one_of_many_channels_is_one_gap() -> None:
+def test_reconnect_with_a_hole_in_one_of_many_channels_gets_one_gap() -> None:
     board = Board(SSE_HISTORY=2)
     a, b = board.publish("a", *range(5)), board.publish("b", 1, 2)
     events = board.replayed("a", "b", last=f"{a[0]},{b[0]}")
@@ -521,7 +525,7 @@ def test_a_hole_in_one_of_many_channels_is_one_gap() -> None:
     assert texts(events[1:]) == ["3", "4", "2"]
 
 
-def test_a_replay_of_any_length_neither_overflows_nor_is_it_held_for_the_client() -> None:
+def test_replay_of_any_length_neither_overflows_nor_fills_the_backlog() -> None:
     board = Board(SSE_HISTORY=100_000, SSE_MAX_PENDING=5, SSE_MAX_PENDING_BYTES=10_000)
     ids = board.publish("a", *("x" * 1000 + str(number) for number in range(5000)))
     with board.open("a", last=ids[0]) as stream:
@@ -533,7 +537,7 @@ def test_a_replay_of_any_length_neither_overflows_nor_is_it_held_for_the_client(
     assert [event.id for event in events] == [*ids[1:], moved(ids[-1], 1)]
 
 
-def test_what_is_evicted_while_a_slow_client_reads_is_one_more_gap() -> None:
+def test_replay_evicted_while_a_slow_client_reads_brings_one_gap() -> None:
     board = Board(SSE_HISTORY=100)
     ids = board.publish("a", *("x" * 1000 + str(number) for number in range(100)))
     with board.client.get("/events/a", headers={"Last-Event-ID": ids[0]}) as response:
@@ -548,7 +552,7 @@ def test_what_is_evicted_while_a_slow_client_reads_is_one_more_gap() -> None:
 
 
 @pytest.mark.parametrize("channels", [["a"], ["a", "b"]])
-def test_what_is_evicted_whole_while_a_slow_client_reads_is_announced_too(channels: list[str]) -> None:
+def test_replay_evicted_whole_while_a_slow_client_reads_brings_one_gap(channels: list[str]) -> None:
     board = Board(SSE_HISTORY=100)
     ids = board.publish("a", *("x" * 1000 for _ in range(100)))
     last = ",".join([ids[0], moved(ids[0], -1)][: len(channels)])
@@ -565,7 +569,7 @@ def test_what_is_evicted_whole_while_a_slow_client_reads_is_announced_too(channe
     assert rest[1:] == []
 
 
-def test_clients_that_come_back_to_one_position_share_the_bytes(board: Board) -> None:
+def test_replay_from_one_position_shares_its_page_between_clients(board: Board) -> None:
     ids = board.publish("a", *range(500))
     b = board.publish("b", 1)
     pages = board.sse._channels()._pages
@@ -577,14 +581,14 @@ def test_clients_that_come_back_to_one_position_share_the_bytes(board: Board) ->
     assert pages.built == 2
 
 
-def test_a_page_that_was_too_short_for_what_came_since_is_made_anew(board: Board) -> None:
+def test_replay_page_is_rebuilt_after_a_newer_event(board: Board) -> None:
     ids = board.publish("a", 1, 2)
     assert texts(board.replayed("a", last=ids[0])) == ["2"]
     board.publish("a", 3)
     assert texts(board.replayed("a", last=ids[0])) == ["2", "3"]
 
 
-def test_pages_are_let_go_when_nobody_asks_for_them_any_more(scheduler: ManualScheduler) -> None:
+def test_replay_pages_unused_for_a_while_are_freed_and_their_number_is_bounded(scheduler: ManualScheduler) -> None:
     pages = PageCache(scheduler)
     page = Page(Output(b"x", 1), (1,), (1,))
     pages.put("old", page)
@@ -601,8 +605,8 @@ def test_pages_are_let_go_when_nobody_asks_for_them_any_more(scheduler: ManualSc
     assert pages.get(MAX_PAGES * 2 - 1, (1,)) is page
 
 
-def test_publishing_while_clients_catch_up_loses_nothing_and_repeats_nothing() -> None:
-    """Four threads publish to two channels; clients come from some position at any moment, and read to the end."""
+def test_replay_during_concurrent_publishing_loses_and_repeats_nothing() -> None:
+    """Four threads publish to two channels; clients reconnect at any moment, and read to the end."""
     board = Board(SSE_HISTORY=10_000, SSE_MAX_PENDING=10_000)
     start = [board.publish(name, "start")[0] for name in ("a", "b")]
     newest = ",".join(moved(position, by=3_000) for position in start)
@@ -628,7 +632,7 @@ def test_publishing_while_clients_catch_up_loses_nothing_and_repeats_nothing() -
                     seen += stream.ready()
             last = str(seen[-1].id) if seen else last
         with board.open("a", "b", last=last) as stream:
-            until(lambda: has_all(seen, stream), "all of it")  # another thread may still ask where the channels are
+            until(lambda: has_all(seen, stream), "all of it")  # another thread may still locate the channels
         found.append(seen)
 
     readers = [threading.Thread(target=read, args=(seed,)) for seed in range(4)]
@@ -649,10 +653,10 @@ def test_publishing_while_clients_catch_up_loses_nothing_and_repeats_nothing() -
         assert pairs[-1] == (3001, 3001)
 
 
-# what belongs to a channel
+# options and limits of a channel
 
 
-def test_what_was_said_of_a_channel_holds_for_good(board: Board) -> None:
+def test_channel_options_hold_for_later_calls(board: Board) -> None:
     board.sse.channel("a", history=1, max_clients=2)
     board.sse.channel("a", public=True)
     board.sse.channel("a")
@@ -661,27 +665,25 @@ def test_what_was_said_of_a_channel_holds_for_good(board: Board) -> None:
 
 
 @pytest.mark.parametrize("option", ["history", "max_clients"])
-def test_options_that_contradict_what_was_said_are_refused(board: Board, option: str) -> None:
-    said: dict[str, Any] = {option: 3}
-    board.sse.channel("a", **said)
-    board.sse.channel("a", **said)
+def test_channel_options_that_contradict_earlier_ones_are_rejected(board: Board, option: str) -> None:
+    given: dict[str, Any] = {option: 3}
+    board.sse.channel("a", **given)
+    board.sse.channel("a", **given)
     with pytest.raises(ValueError, match=rf"{option}=4 contradicts sse.channel\('a', {option}=3\)"):
-        board.sse.channel("a", public=True, **{**said, option: 4})
-    assert vars(board.sse._options["a"]) == {"public": None, "history": None, "max_clients": None, **said}
+        board.sse.channel("a", public=True, **{**given, option: 4})
+    assert vars(board.sse._options["a"]) == {"public": None, "history": None, "max_clients": None, **given}
 
 
 @pytest.mark.parametrize(
-    ("options", "says"),
+    ("options", "expected"),
     [({"history": -1}, "history must be an int, 0 or more"), ({"max_clients": 0}, "max_clients must be an int, 1 or")],
 )
-def test_wrong_options_are_refused(board: Board, options: dict[str, Any], says: str) -> None:
-    with pytest.raises(ValueError, match=says):
+def test_channel_options_that_are_invalid_are_rejected(board: Board, options: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ValueError, match=expected):
         board.sse.channel("a", **options)
 
 
-def test_more_clients_than_a_channel_takes_are_sent_away_to_come_again(
-    board: Board, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_max_clients_ends_further_streams_with_a_retry(board: Board, caplog: pytest.LogCaptureFixture) -> None:
     board.sse.channel("a", max_clients=2)
     with board.open("a"), board.open("a", "b"):
         answers = [board.client.get("/events/a") for _ in range(20)]
@@ -692,7 +694,7 @@ def test_more_clients_than_a_channel_takes_are_sent_away_to_come_again(
     assert len({answer.data for answer in answers}) > 5, "at different times"
     for answer in answers:
         match = re.fullmatch(rb"retry: (\d+)\n\nid: \S+-0\n\n", answer.data)
-        assert match is not None, "with its position: what comes before its next attempt is not lost"
+        assert match is not None, "with its position: what is published before its next attempt is not lost"
         assert 1500 <= int(match[1]) <= 6000
     assert board.sse.stats()["refused"] == 20
     assert [record.levelno for record in caplog.records if "max_clients=2" in record.message] == [logging.WARNING]
@@ -700,8 +702,8 @@ def test_more_clients_than_a_channel_takes_are_sent_away_to_come_again(
         assert board.sse.channel("a").subscribers() == 1
 
 
-def test_one_who_was_sent_away_learns_why(board: Board) -> None:
-    """Also where the view has sent it something already, as it may always do."""
+def test_max_clients_rejection_is_the_error_of_the_emitter(board: Board) -> None:
+    """Also where the view has sent an event to it already, as it may always do."""
     board.sse.channel("a", max_clients=1)
     made: list[SseEmitter] = []
 
@@ -720,7 +722,8 @@ def test_one_who_was_sent_away_learns_why(board: Board) -> None:
     assert "max_clients=1 of the channel 'a'" in str(emitter.error)
 
 
-def test_lifetimes_are_spread_so_that_those_who_came_together_do_not_leave_together() -> None:
+def test_timeout_of_subscriptions_is_spread() -> None:
+    """Clients that connected together do not reconnect together. A timeout given to ``subscribe`` is exact."""
     board = Board(SSE_TIMEOUT=1000)
     with board.app.app_context():
         deadlines = [stream_of(board.sse.channel("a").subscribe()).deadlines for _ in range(200)]
@@ -734,7 +737,7 @@ def test_lifetimes_are_spread_so_that_those_who_came_together_do_not_leave_toget
         assert stream_of(board.sse.channel("a").subscribe()).settings.timeout == 0
 
 
-def test_nothing_is_left_of_a_channel_that_nobody_reads(board: Board) -> None:
+def test_channel_without_subscribers_leaves_no_subscription(board: Board) -> None:
     channels = board.sse._channels()
     for number in range(50):
         with board.open(f"user:{number}", "all") as stream:
@@ -746,14 +749,14 @@ def test_nothing_is_left_of_a_channel_that_nobody_reads(board: Board) -> None:
     assert not any(record._listeners for record in records.values())
 
 
-def test_a_head_request_leaves_nothing_behind(board: Board) -> None:
+def test_head_request_leaves_no_subscriber(board: Board) -> None:
     with board.client.head("/events/a") as answer:
         assert (answer.status_code, answer.data, answer.content_type) == (200, b"", "text/event-stream")
     assert (board.sse.channel("a").subscribers(), board.sse.stats()["clients"]) == (0, 0)
 
 
-def test_a_replay_ends_with_its_stream(board: Board) -> None:
-    """What was published before the end is delivered; what comes after it is not waited for."""
+def test_replay_ends_with_its_stream(board: Board) -> None:
+    """What was published before the end is delivered; later events are not awaited."""
     ids = board.publish("a", *("x" * 1000 + str(number) for number in range(300)))
     with board.client.get("/events/a", headers={"Last-Event-ID": ids[0]}) as response:
         pieces = response.iter_encoded()
@@ -767,17 +770,17 @@ def test_a_replay_ends_with_its_stream(board: Board) -> None:
     assert len(begun + rest) <= len(ids) + 1
 
 
-# for tests of one's own
+# helpers for tests of apps
 
 
-def test_published_shows_what_code_publishes_without_any_stream(board: Board) -> None:
+def test_published_records_events_without_any_stream(board: Board) -> None:
     @board.app.post("/orders")
     def create() -> Any:
         return {"event": board.sse.publish("orders", {"id": 7}, event="created")}
 
     with published(board.sse, "orders", "other") as events:
         answer = board.client.post("/orders")
-        board.publish("unheard", 1)
+        board.publish("unrecorded", 1)
         board.publish("other", 2)
     board.publish("orders", 3)
     assert events[0] == Event('{"id": 7}', event="created", id=answer.json["event"])  # type: ignore[index]
@@ -786,13 +789,13 @@ def test_published_shows_what_code_publishes_without_any_stream(board: Board) ->
         pass
 
 
-def test_open_stream_says_what_came_in_place_of_a_stream(board: Board) -> None:
+def test_open_stream_error_shows_the_answer_that_is_no_stream(board: Board) -> None:
     with pytest.raises(AssertionError, match="GET /events was answered by no stream: 400 BAD REQUEST, text/plain"):
         with open_stream(board.client, "/events"):
             pass
 
 
-def test_ready_waits_for_nothing_and_knows_the_end(board: Board) -> None:
+def test_ready_returns_at_once_and_ends_with_the_stream(board: Board) -> None:
     emitters = SseEmitters()
 
     @board.app.get("/mine")
