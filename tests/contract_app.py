@@ -125,7 +125,7 @@ def state(name: str) -> ResponseReturnValue:
         "open": emitter.is_open,
         "reason": emitter.close_reason and emitter.close_reason.name,
         "error": emitter.error and str(emitter.error),
-        "outlet": type(stream_of(emitter).outgoing.writer).__name__,
+        "writer": type(stream_of(emitter).outgoing.writer).__name__,
         "pending": emitter.pending,
         "idle": stream_of(emitter).outgoing.state is WriterState.IDLE,
         "last_event_id": emitter.last_event_id,

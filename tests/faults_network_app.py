@@ -51,7 +51,7 @@ def look(name: str) -> ResponseReturnValue:
         "open": emitter.is_open,
         "idle": stream_of(emitter).outgoing.state is WriterState.IDLE,
         "pending": emitter.pending,
-        "outlet": type(stream_of(emitter).outgoing.writer).__name__,
+        "writer": type(stream_of(emitter).outgoing.writer).__name__,
         "descriptor": watch and watch.descriptor,
     }
 

@@ -1,6 +1,6 @@
-"""Thousands come at once, and leave at once; workers and publishers are killed amid their work; callbacks misbehave.
+"""Thousands connect at once and disconnect at once; workers and publishers are killed; callbacks misbehave.
 
-``CROWD=2000 pytest tests/test_faults_crowd.py`` has another number come. What was measured is printed: ``pytest -s``.
+``CROWD=2000 pytest tests/test_faults_crowd.py`` changes the number of clients; ``pytest -s`` prints the measurements.
 """
 
 from __future__ import annotations
@@ -34,39 +34,38 @@ from .swarm import new_seed
 from .waiting import PATIENCE, until
 from .workers_server import WorkersServer
 
-#: So many come within one second to a worker whose streams are handed off, and to one that writes them on greenlets.
+#: Clients that connect within one second to a worker that hands streams off, and to one that writes on greenlets.
 CROWD = int(os.environ.get("CROWD", 10_000))
 CROWD_ON_GREENLETS = CROWD // 5
 
-#: Seconds that a machine may take over it which has other things to do.
-AGES = 150.0
+#: Seconds that a busy machine may take.
+SLOW_SECONDS = 150.0
 
-#: Descriptors that a process has besides those of the crowd.
+#: Descriptors of a process besides those of the crowd.
 OTHERS = 200
 
 
 class Watched(NamedTuple):
-    """What the streams got that were there before the crowd."""
+    """Events of the streams that were open before the crowd."""
 
-    ticks: list[list[tuple[float, int, float]]]  #: of each: when it came, its number, and when it was sent
-    beats: list[float]  #: when heartbeats came of a stream that gets nothing else
+    ticks: list[list[tuple[float, int, float]]]  #: of each stream: when a tick came, its number, and when it was sent
+    beats: list[float]  #: when heartbeats came on a stream without events
 
     def longest_pause(self, begin: float, end: float) -> float:
-        """Of any of the streams that events are sent to all the time."""
+        """Return the longest pause of any stream that is sent events all the time."""
         return max(_longest_pause([when for when, _, _ in ticks], begin, end) for ticks in self.ticks)
 
 
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize(("kind", "wanted"), [("gevent", CROWD), ("gevent_off", CROWD_ON_GREENLETS)])
-def test_thousands_come_in_a_second_and_leave_in_a_second_and_who_was_there_before_is_served_all_the_while(
-    kind: str, wanted: int
-) -> None:
+def test_crowd_connects_and_disconnects_within_a_second_and_old_clients_are_served(kind: str, wanted: int) -> None:
+    """Thousands connect, get an event, and disconnect; streams that were open before get their events all the while."""
     number = _as_many_as_fit(wanted)
     with _crowded(kind) as server, _watching(server) as watched, Crowd(server.port) as crowd:
         before = get(server, "/state")
         post(server, "/tick/old?every=0.02")
         spread = crowd.come(number, "/connect/crowd?heartbeat=3", within=0.8)
-        crowd.read_until(lambda: crowd.answered == number, "all to be answered", AGES)
+        crowd.read_until(lambda: crowd.answered == number, "all to be answered", SLOW_SECONDS)
         began = min(visitor.began for visitor in crowd.visitors)
         waits = sorted(visitor.answered - visitor.began for visitor in crowd.visitors)
         came = max(visitor.answered for visitor in crowd.visitors)
@@ -75,7 +74,7 @@ def test_thousands_come_in_a_second_and_leave_in_a_second_and_who_was_there_befo
 
         sent = time.monotonic()
         assert post(server, "/send/crowd", "to all") == {"reached": number}
-        crowd.read_until(lambda: all(b"to all" in each.received for each in crowd.visitors), "the event", AGES)
+        crowd.read_until(lambda: all(b"to all" in each.received for each in crowd.visitors), "the event", SLOW_SECONDS)
         reached = time.monotonic()
         assert Counter(map(_texts, crowd.visitors)) == {("welcome", "to all"): number}
 
@@ -85,14 +84,18 @@ def test_thousands_come_in_a_second_and_leave_in_a_second_and_who_was_there_befo
         amid = post(server, "/send/crowd", "amid")["reached"]
         crowd.leave(crowd.visitors[half:], ["close", "reset"])
         all_left = time.monotonic()
-        until(lambda: _are_counted_out(server, crowd, 20, number - 20), "all to be counted out", AGES)
+        until(
+            lambda: _disconnects_are_counted(server, crowd, 20, number - 20),
+            "all disconnects to be counted",
+            SLOW_SECONDS,
+        )
         left = time.monotonic()
         assert 20 <= amid <= number
-        crowd.read_until(lambda: all(b"amid" in each.received for each in stay), "the event amid the leaving")
+        crowd.read_until(lambda: all(b"amid" in each.received for each in stay), "the event amid the disconnects")
         assert {_texts(each) for each in stay} == {("welcome", "to all", "amid")}
         crowd.leave(stay, ["reset"])
-        until(lambda: _are_counted_out(server, crowd, 0, number), "the last to be counted out")
-        until(lambda: _settled(server, before), "the descriptors to be let go")
+        until(lambda: _disconnects_are_counted(server, crowd, 0, number), "the last disconnects to be counted")
+        until(lambda: _settled(server, before), "the descriptors to be closed")
         ends = get(server, "/state")["ends"]["crowd"]
         assert number <= ends.pop("DISCONNECTED") <= number + crowd.refused
         assert not ends
@@ -105,13 +108,13 @@ def test_thousands_come_in_a_second_and_leave_in_a_second_and_who_was_there_befo
         "with the event": watched.longest_pause(sent, reached),
         "while they left": watched.longest_pause(leaving, left),
     }
-    print(  # noqa: T201 - what was measured
+    print(  # noqa: T201 - measurements
         f"\n{kind}: {number} asked within {spread:.2f} s; head after {waits[number // 2]:.2f} s (median), "
         f"{waits[-1]:.2f} s (last); {crowd.refused} connections reset and made anew;",
         f"\n{(there['uss'] - before['uss']) / number / 1000:.1f} kB a client, {there['greenlets']} greenlets; "
         f"event at all of them after {reached - sent:.2f} s; left within {all_left - leaving:.2f} s, "
         f"counted out after {left - leaving:.2f} s;",
-        "\nlongest pause of who was there before:",
+        "\nlongest pause of a client that was there before:",
         ", ".join(f"{seconds:.2f} s {when}" for when, seconds in pauses.items()),
         f"; of heartbeats every 0.2 s: {_longest_pause(watched.beats, began, came):.2f} s while they came",
     )
@@ -133,7 +136,7 @@ def _crowded(kind: str) -> Iterator[Server]:
 
 @contextmanager
 def _watching(server: Server) -> Iterator[Watched]:
-    """What a process of its own has read of some streams is there at the end."""
+    """Read some streams in another process; its record is there at the end."""
     watched = Watched([], [])
     paths = ["/connect/old", "/connect/old", "/connect/quiet?heartbeat=0.2"]
     command = [sys.executable, "-m", "tests.faults_crowd_watcher", str(server.port), *paths]
@@ -153,7 +156,7 @@ def _watching(server: Server) -> Iterator[Watched]:
 
 
 def _as_many_as_fit(wanted: int) -> int:
-    """Each takes a descriptor here, and one in the server."""
+    """Lower ``wanted`` to the descriptors allowed: each client takes one here and one in the server."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < wanted + OTHERS:
         print(f"\nno more than {hard} descriptors: {hard - OTHERS} come in place of {wanted}")  # noqa: T201
@@ -166,8 +169,8 @@ def _texts(visitor: Visitor) -> tuple[str, ...]:
     return tuple(event.data for event in visitor.events())
 
 
-def _are_counted_out(server: Server, crowd: Crowd, there: int, ended: int) -> bool:
-    """Whose connection was reset, and made anew, may have had a stream before that."""
+def _disconnects_are_counted(server: Server, crowd: Crowd, there: int, ended: int) -> bool:
+    """A client whose connection was reset and made again may have had a stream before."""
     found = get(server, "/counts/crowd")
     in_time = ended <= found["ended"] <= ended + crowd.refused
     return in_time and (found["clients"], found["listed"]) == (there + 3, there)
@@ -178,20 +181,20 @@ def _settled(server: Server, before: dict[str, Any]) -> bool:
 
 
 def _longest_pause(times: list[float], begin: float, end: float) -> float:
-    """The part of it that lies within this time counts."""
+    """Return the longest pause between ``times``, as far as it lies within ``begin`` and ``end``."""
     inner = [begin, *(when for when in times if begin < when < end), end]
     return max(after - before for before, after in itertools.pairwise(inner))
 
 
 def _busy_for(pid: int, seconds: float) -> float:
-    """How many seconds of processor time it takes meanwhile."""
+    """Return the seconds of processor time that a process takes meanwhile."""
     process = psutil.Process(pid)
     began = sum(process.cpu_times()[:2])
     time.sleep(seconds)
     return float(sum(process.cpu_times()[:2]) - began)
 
 
-def test_calls_wait_for_a_few_timers_and_not_for_all_that_are_due() -> None:
+def test_scheduler_calls_wait_for_a_few_timers_and_not_for_all_due() -> None:
     scheduler, called = Scheduler(), []
     busy, gate, done = threading.Event(), threading.Event(), threading.Event()
 
@@ -240,8 +243,8 @@ print(*found)
         pytest.param("for _ in range(5_000): SCHEDULER.run(handle)", id="callbacks"),
     ],
 )
-def test_the_background_waits_for_no_queue_of_greenlets_or_callbacks(many: str) -> None:
-    """The event loop looks at its descriptors after a thousand greenlets: so long it may take, and not much longer."""
+def test_scheduler_under_gevent_does_not_wait_for_queued_greenlets_or_callbacks(many: str) -> None:
+    """The event loop looks at its descriptors every thousand greenlets; the call may take little longer than that."""
     program = [sys.executable, "-c", GREENLETS.format(many=many)]
     done = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, check=True)
     assert 100 <= int(done.stdout) <= 3_000
@@ -257,7 +260,7 @@ def careless(request: pytest.FixtureRequest) -> Iterator[Server]:
         yield server
 
 
-def test_callbacks_that_raise_block_or_recurse_harm_nobody(careless: Server) -> None:
+def test_callbacks_that_raise_block_or_recurse_harm_no_stream(careless: Server) -> None:
     with connected(careless, "/connect/a/witness?heartbeat=0.1") as witness:
         assert witness.texts(1) == ["welcome"]
         _callbacks_raise(careless, witness)
@@ -269,7 +272,7 @@ def test_callbacks_that_raise_block_or_recurse_harm_nobody(careless: Server) -> 
 
 
 def _callbacks_raise(server: Server, witness: Client) -> None:
-    """Each is logged once with where it came from, and the next one runs: also where one would end its thread."""
+    """Each is logged once with its traceback, and the next one runs, also where one would end its thread."""
     with connected(server, "/connect/a/raiser?habit=raise") as client:
         client.texts(1)
         client.reset()
@@ -282,7 +285,7 @@ def _callbacks_raise(server: Server, witness: Client) -> None:
 
 
 def _callbacks_recurse(server: Server) -> None:
-    """One sends to the list it was in, ends itself and another, adds to the list and takes out of it."""
+    """One sends to the list it was in, ends itself and another, adds to the list and removes from it."""
     with ExitStack() as stack:
         recursing, other, removed, following = (
             stack.enter_context(connected(server, f"/connect/b/{path}"))
@@ -304,7 +307,7 @@ def _callbacks_recurse(server: Server) -> None:
 
 
 def _callbacks_make_a_chain(server: Server) -> None:
-    """The end of each ends the next one: so deep that nothing of it may be on a stack."""
+    """The end of each ends the next one: too deep for recursion."""
     with connected(server, "/connect/c/last") as client:
         client.texts(1)
         assert post(server, "/chain/last?length=10000") == {"length": 10_000}
@@ -313,17 +316,17 @@ def _callbacks_make_a_chain(server: Server) -> None:
 
 
 def _callbacks_block(server: Server, witness: Client) -> None:
-    """As many as ever run at once: streams go on, ends are noticed, and the callbacks that wait run when they can."""
+    """Block all threads for callbacks: streams go on, ends are noticed, and the waiting callbacks run later."""
     most = MAX_HELPERS[CALLBACKS]
     names = [f"blocker{number}" for number in range(most + 4)]
     with ExitStack() as stack:
         clients = [stack.enter_context(connected(server, f"/connect/d/{name}?habit=block")) for name in names]
         for client in clients:
             client.texts(1)
-    until(lambda: len(_blocked(server)) == most, "as many callbacks to begin as may")
+    until(lambda: len(_blocked(server)) == most, "as many callbacks to begin as may run at once")
     until(lambda: get(server, "/state/d")["count"] == 0, "all to leave their list")
     now = get(server, "/state/d")
-    assert now["clients"] == 1, "whose callbacks wait has left all the same"
+    assert now["clients"] == 1, "a client with waiting callbacks has left all the same"
     assert post(server, "/send/a", "while they block") == {"reached": 1}
     assert witness.texts(1) == ["while they block"]
     beats = b""
@@ -349,15 +352,15 @@ def _journal_has(server: Server, line: str) -> bool:
     return line in get(server, "/state/a")["journal"]
 
 
-# killed amid
+# killed amid their work
 
 
 class PublishingProcess:
-    """Publishes numbers to a channel, from the next one that is not confirmed; may be killed, and begun again."""
+    """Publishes numbers to a channel, from the first that is not confirmed; can be killed and restarted."""
 
     def __init__(self, url: str, last: int, pause: float) -> None:
         self.begun = self.confirmed = 0
-        self.failures: list[float] = []  #: how long it took to learn of each
+        self.failures: list[float] = []  #: seconds until each failure was reported
         self._to, self._rest = [url, "a"], [str(last), str(pause)]
 
     def start(self) -> None:
@@ -416,7 +419,7 @@ def _numbers(visitor: Visitor) -> list[int]:
 
 
 def _read_to(crowd: Crowd, last: int) -> None:
-    """Until each has the last number; who was cut off comes back."""
+    """Read until each client has the last number; clients that were cut reconnect."""
     end = f"data: {last}\n".encode()
 
     def all_have_it() -> bool:
@@ -426,7 +429,8 @@ def _read_to(crowd: Crowd, last: int) -> None:
     crowd.read_until(all_have_it, f"number {last} at all of them")
 
 
-def test_a_worker_and_a_publisher_that_are_killed_amid_their_work_cost_nobody_an_event() -> None:
+def test_killed_worker_and_killed_publisher_lose_no_event() -> None:
+    """Both are killed amid their work; the clients of the worker reconnect, and the publisher retries."""
     dice = random.Random(seed := new_seed())
     number, last = 400, 150
     with RedisServer() as redis, _shared(redis) as server, Crowd(server.port) as crowd:
@@ -434,7 +438,7 @@ def test_a_worker_and_a_publisher_that_are_killed_amid_their_work_cost_nobody_an
         crowd.read_until(lambda: crowd.answered == number, "all to be answered")
         with _publishing(redis.url, last, pause=0.01) as publisher:
             crowd.read_until(lambda: publisher.confirmed > 20, "the first events")
-            victim, its = _kill_amid_a_walk(server, crowd)
+            victim, its = _kill_amid_a_delivery_pass(server, crowd)
             crowd.read_until(lambda: publisher.confirmed >= dice.randrange(50, 80), "a moment to kill the publisher")
             unconfirmed = _kill_amid_a_publish(redis, publisher)
             publisher.start()
@@ -443,16 +447,16 @@ def test_a_worker_and_a_publisher_that_are_killed_amid_their_work_cost_nobody_an
         until(lambda: victim not in (pids := {each.pid for each in server.workers}) and len(pids) == 2, "a new worker")
         assert {tuple(_numbers(visitor)) for visitor in crowd.visitors} == {tuple(range(1, last + 1))}
     newest = Counter(int(visitor.at_cut) for visitor in its)
-    print(  # noqa: T201 - what was measured
-        f"\nseed {seed}: worker killed amid a walk: so many of its {len(its)} clients had as newest {dict(newest)};"
+    print(  # noqa: T201 - measurements
+        f"\nseed {seed}: worker killed amid a delivery pass: newest events of its {len(its)} clients: {dict(newest)};"
         f" publisher killed amid publishing {unconfirmed}"
     )
     assert len(newest) > 1, "some of its clients had an event that others had not"
     assert crowd.returns == len(its)
 
 
-def _kill_amid_a_walk(server: WorkersServer, crowd: Crowd) -> tuple[int, list[Visitor]]:
-    """Stop a worker at one moment after the other, until some of its clients lack what others have; kill it there."""
+def _kill_amid_a_delivery_pass(server: WorkersServer, crowd: Crowd) -> tuple[int, list[Visitor]]:
+    """Stop a worker at one moment after another, until some of its clients lack what others have; kill it there."""
     victim = server.workers[0]
     peers = {(each.raddr.ip, each.raddr.port) for each in victim.net_connections("tcp4") if each.raddr}
     its = [visitor for visitor in crowd.visitors if visitor.socket.getsockname() in peers]
@@ -468,14 +472,14 @@ def _kill_amid_a_walk(server: WorkersServer, crowd: Crowd) -> tuple[int, list[Vi
         victim.resume()
         return False
 
-    until(is_amid, "a moment amid a walk")
+    until(is_amid, "a moment amid a delivery pass")
     victim.kill()
-    crowd.read_until(lambda: all(visitor.ended for visitor in its), "its clients to be cut off")
+    crowd.read_until(lambda: all(visitor.ended for visitor in its), "its clients to be cut")
     return victim.pid, its
 
 
 def _kill_amid_a_publish(redis: RedisServer, publisher: PublishingProcess) -> int:
-    """Kill it while what it publishes is on the way; Redis takes it all the same, and nobody is told."""
+    """Kill it while an event is on the way; Redis takes the event all the same, and confirms it to no one."""
     redis.signal(signal.SIGSTOP)
     try:
         failures = len(publisher.failures)  # what is begun may have been confirmed just before
@@ -487,7 +491,7 @@ def _kill_amid_a_publish(redis: RedisServer, publisher: PublishingProcess) -> in
     return publisher.begun
 
 
-def test_a_redis_that_is_stopped_amid_a_broadcast_loses_nothing_and_streams_live_on() -> None:
+def test_stopped_redis_loses_no_event_and_streams_stay_open() -> None:
     number, last = 100, 150
     with RedisServer() as redis, _shared(redis, SSE_HEARTBEAT=0.2) as server, Crowd(server.port) as crowd:
         crowd.come(number, "/events?channel=a")
@@ -497,9 +501,9 @@ def test_a_redis_that_is_stopped_amid_a_broadcast_loses_nothing_and_streams_live
             redis.signal(signal.SIGSTOP)
             try:
                 began = time.monotonic()
-                status, said = answer(server, "POST", "/publish/b", "1", {"Content-Type": "application/json"})
+                status, text = answer(server, "POST", "/publish/b", "1", {"Content-Type": "application/json"})
                 refused = time.monotonic() - began
-                assert (status, b"may have been published" in said) == (503, True)
+                assert (status, b"may have been published" in text) == (503, True)
                 until(lambda: get(server, "/state")["stats"]["broker"]["state"] == "degraded", "the worker to know")
                 beats = [visitor.received.count(b"\n:\n\n") for visitor in crowd.visitors]
                 crowd.read_until(
@@ -509,7 +513,7 @@ def test_a_redis_that_is_stopped_amid_a_broadcast_loses_nothing_and_streams_live
                     ),
                     "three heartbeats of each",
                 )
-                until(lambda: publisher.failures, "the publisher to be told")
+                until(lambda: publisher.failures, "the publisher to get an error")
                 assert publisher.confirmed < last, "it was amid its work"
             finally:
                 redis.signal(signal.SIGCONT)
@@ -519,7 +523,7 @@ def test_a_redis_that_is_stopped_amid_a_broadcast_loses_nothing_and_streams_live
         until(lambda: get(server, "/state")["stats"]["broker"]["state"] == "ok", "Redis to be back")
         assert {tuple(_numbers(visitor)) for visitor in crowd.visitors} == {tuple(range(1, last + 1))}
         assert crowd.returns == 0, "no stream was cut"
-    print(  # noqa: T201 - what was measured
-        f"\nwhile Redis was stopped: 503 after {refused:.2f} s, the publisher told after {publisher.failures[0]:.2f} s "
+    print(  # noqa: T201 - measurements
+        f"\nwhile Redis was stopped: 503 after {refused:.2f} s, publisher's error after {publisher.failures[0]:.2f} s "
         f"(SSE_PUBLISH_SECONDS=0.5); all at the end {resumed:.2f} s after it went on"
     )

@@ -1,4 +1,4 @@
-"""What a network does to clients, done for real: each shows to the one whom it befalls, and to nobody else."""
+"""Faults of the network, made for real: each affects its own client and no other."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
         server.kill()  # an orderly stop takes seconds
 
 
-# what tests look at
+# helpers
 
 
 class Room:
-    """A channel of its own, its healthy readers, and all that was published there."""
+    """A channel, its healthy readers, and all that was published there."""
 
     def __init__(self, server: Server, readers: int = 3) -> None:
         self.server = server
@@ -74,7 +74,7 @@ class Room:
         return f"/events/{self.channel}?name={name}"
 
     def publish(self, text: str) -> None:
-        """Which all healthy readers get before anything else is done."""
+        """Publish to the channel, and read it with all healthy readers."""
         begin = time.monotonic()
         self.publish_only(text)
         for reader in self._readers:
@@ -86,7 +86,7 @@ class Room:
         post(self.server, f"/publish/{self.channel}", text)
 
     def come_back(self, got: list[Event]) -> list[str]:
-        """What a client has in the end that comes back after these."""
+        """Return the texts that a client has after it got these events and reconnected."""
         headers = {"Last-Event-ID": str(got[-1].id)}
         missed = self.sent[len(got) :]
         with connected(self.server, self.path(""), headers=headers) as client:
@@ -99,12 +99,12 @@ def stream(server: Server, name: str) -> dict[str, Any]:
 
 
 def await_stream(server: Server, name: str) -> dict[str, Any]:
-    """Once it waits for events; then it is decided who writes it."""
+    """Return the state of a stream once it waits for events; its writer is decided then."""
     return until(lambda: (found := stream(server, name)).get("idle") and found, "the stream to wait") or {}
 
 
 def await_end(server: Server, name: str, reason: str) -> str:
-    """Each callback once, the right reason, and its client let go of; gives the error."""
+    """Check each callback once, the reason, and the release of the client. Return the error."""
     until(lambda: len(get(server, "/ends").get(name, [])) >= 3, f"the end of {name}")
     (first, error), *others = get(server, "/ends")[name]
     assert (first, others) == ("error", [["completion", f"CloseReason.{reason}"], ["gone", reason]])
@@ -121,7 +121,7 @@ def ask(raw: socket.socket, path: str) -> None:
 
 
 class ByteByByte:
-    """What ``http.client`` takes for a socket: each read asks the kernel for one byte."""
+    """A socket for ``http.client`` that reads one byte from the kernel each time."""
 
     def __init__(self, raw: socket.socket) -> None:
         self._raw = raw
@@ -131,7 +131,7 @@ class ByteByByte:
 
 
 class Reading:
-    """What a client has got, as a browser would have it."""
+    """The events that a client has received, as a browser would have them."""
 
     def __init__(self, raw: Any) -> None:
         self._response = http.client.HTTPResponse(raw)
@@ -141,19 +141,19 @@ class Reading:
         self.events: list[Event] = []
 
     def texts(self, n: int) -> list[str]:
-        """Of the first events, once there are so many."""
+        """Return the texts of the first ``n`` events, once they are there."""
         while len(self.events) < n:
             assert self._read(self._size), "the end"
         return [event.data for event in self.events[:n]]
 
     def to_the_cut(self) -> list[Event]:
-        """All whole events up to an end that is not clean: a clean one would say that nothing is missing."""
+        """Return all whole events up to an end that is not clean: a clean one would mean that nothing is missing."""
         with pytest.raises((http.client.IncompleteRead, ConnectionResetError)):
             self._read_on()
         return self.events
 
     def to_the_end(self) -> list[Event]:
-        """All whole events, up to an end of any kind."""
+        """Return all whole events, up to an end of any kind."""
         with suppress(http.client.IncompleteRead, ConnectionResetError):
             self._read_on()
         return self.events
@@ -196,13 +196,12 @@ class Curl:
         self.process.wait(PATIENCE)
 
     def events(self) -> list[Event]:
-        """Those that it has got whole."""
+        """Return the events that it has received whole."""
         return [event for event in decode(self._file.read_bytes()) if event.data is not None]
 
 
-def test_a_client_that_is_stopped_disturbs_nobody_and_misses_nothing_whenever_it_goes_on(
-    server: Server, tmp_path: Path
-) -> None:
+def test_stopped_client_disturbs_no_other_and_misses_nothing_when_it_continues(server: Server, tmp_path: Path) -> None:
+    """One continues within its bounds; another overflows, is cut, and reconnects."""
     late, soon = new_name(), new_name()
     before = settled(server)["closed"].get("overflow", 0)
     with (
@@ -241,7 +240,7 @@ def connection_of(server: Server, descriptor: int) -> str:
     return os.readlink(f"/proc/{get(server, '/process')['pid']}/fd/{descriptor}")
 
 
-def test_a_client_that_is_stopped_for_longer_than_the_time_for_a_write_is_cut_and_misses_nothing(
+def test_stopped_client_is_cut_at_the_write_timeout_and_replays_what_it_missed(
     tmp_path: Path,
 ) -> None:
     name = new_name()
@@ -264,7 +263,7 @@ def test_a_client_that_is_stopped_for_longer_than_the_time_for_a_write_is_cut_an
         assert room.come_back(curl.events()) == room.sent
 
 
-# a client that takes as little as it can
+# a client that reads as little as it can
 
 
 AWKWARD = [
@@ -279,7 +278,7 @@ AWKWARD = [
 ]
 
 
-def test_a_client_with_the_smallest_buffers_that_reads_a_byte_at_a_time_gets_every_event_whole(server: Server) -> None:
+def test_slow_client_with_tiny_buffers_and_one_byte_reads_gets_every_event(server: Server) -> None:
     name = new_name()
     with Room(server) as room, socket.socket() as raw:
         raw.settimeout(PATIENCE)
@@ -301,7 +300,7 @@ def test_a_client_with_the_smallest_buffers_that_reads_a_byte_at_a_time_gets_eve
 
 @pytest.fixture(scope="module", params=["gevent", "gevent_off"])
 def far(request: pytest.FixtureRequest) -> Iterator[tuple[Server, Wire]]:
-    """A server at the far end of a wire, to whom clients are gone after a second or two."""
+    """A server at the far end of a wire, which takes clients for gone after a second or two."""
     env = settings(SSE_HEARTBEAT=0.4, SSE_WRITE_SECONDS=1, SSE_MAX_PENDING_BYTES=10**9)
     with Wire() as wire, FarServer(request.param, APP, wire.listener, env) as server:
         yield server, wire
@@ -309,8 +308,8 @@ def far(request: pytest.FixtureRequest) -> Iterator[tuple[Server, Wire]]:
 
 
 @pytest.mark.parametrize("far", ["gevent"], indirect=True)
-def test_a_client_with_a_window_of_one_byte_is_no_client_that_takes_nothing(far: tuple[Server, Wire]) -> None:
-    """A fifth of a second for each byte: one event takes several times ``SSE_WRITE_SECONDS``."""
+def test_write_timeout_spares_a_client_with_a_window_of_one_byte(far: tuple[Server, Wire]) -> None:
+    """A byte takes a fifth of a second: one event takes several times ``SSE_WRITE_SECONDS``."""
     server, wire = far
     name = new_name()
     with Room(server) as room, wire.connect() as raw:
@@ -329,13 +328,13 @@ def test_a_client_with_a_window_of_one_byte_is_no_client_that_takes_nothing(far:
         assert reading.texts(3) == room.sent
 
 
-# a client that is gone without a word
+# a client that vanishes
 
 
-def test_a_client_that_vanishes_is_noticed_soon_and_when_its_network_is_back_misses_nothing(
+def test_vanished_client_is_disconnected_soon_and_replays_what_it_missed(
     far: tuple[Server, Wire],
 ) -> None:
-    """Half-open: neither FIN nor RST reaches the server, nor an answer; one is idle, and one is being written to."""
+    """Half-open: neither FIN nor RST reaches the server, nor an answer. One client is idle, one is being written to."""
     server, wire = far
     idle, busy, healthy = new_name(), new_name(), new_name()
     before = settled(server)["closed"].get("disconnected", 0)
@@ -355,7 +354,7 @@ def test_a_client_that_vanishes_is_noticed_soon_and_when_its_network_is_back_mis
         wire.dead |= {raw.getsockname()[1] for raw in (gone, quiet)}
         while stream(server, busy)["open"]:
             room.publish(f"{len(room.sent)} " + "x" * 100_000)
-            assert reading.texts(len(room.sent)) == room.sent, "its way is the same, and it lives"
+            assert reading.texts(len(room.sent)) == room.sent, "it is on the same network, and connected"
             time.sleep(0.02)
         for name in vanished:
             await_end(server, name, "DISCONNECTED")
@@ -369,7 +368,7 @@ def test_a_client_that_vanishes_is_noticed_soon_and_when_its_network_is_back_mis
         assert room.come_back(Reading(gone).to_the_cut()) == room.sent
 
 
-def test_a_network_that_is_away_for_a_moment_costs_nobody_anything(far: tuple[Server, Wire]) -> None:
+def test_short_network_outage_neither_ends_a_stream_nor_loses_an_event(far: tuple[Server, Wire]) -> None:
     server, wire = far
     name = new_name()
     with Room(server) as room, wire.connect() as raw:
@@ -387,11 +386,11 @@ def test_a_network_that_is_away_for_a_moment_costs_nobody_anything(far: tuple[Se
 # resets
 
 
-def test_clients_that_reset_at_any_moment_of_their_beginning_leave_nothing_behind(server: Server) -> None:
+def test_reset_at_any_moment_of_a_connect_leaves_nothing_behind(server: Server) -> None:
     """Before they are accepted, amid the request, before the answer, amid its first bytes."""
     seed = int(os.environ.get("SEED", 0)) or random.SystemRandom().randrange(1, 10**6)
     print(f"SEED={seed}")  # noqa: T201
-    with Room(server, 1) as room:  # for what is made once, and kept
+    with Room(server, 1) as room:  # for objects that are made once, and kept
         room.publish("first")
     quiet = settled(server)
     begun = len(server.log)
@@ -427,7 +426,7 @@ def storm(dice: random.Random, room: Room) -> None:
 
 
 def reset_before_they_are_accepted(room: Room) -> None:
-    """Their server is stopped meanwhile: to find them in its queue, with a request, and gone."""
+    """Reset while the server is stopped, which then finds them in its queue, with a request, and gone."""
     worker = get(room.server, "/process")["pid"]
     os.kill(worker, signal.SIGSTOP)
     try:
@@ -440,7 +439,7 @@ def reset_before_they_are_accepted(room: Room) -> None:
 
 
 def settled(server: Server) -> dict[str, Any]:
-    """The figures of a server whose streams are all over."""
+    """Return the figures of a server once all its streams are over."""
 
     def found() -> dict[str, Any] | None:
         process, stats = get(server, "/process"), get(server, "/stats")
@@ -453,12 +452,12 @@ def settled(server: Server) -> dict[str, Any]:
     return until(found, "all streams to be over") or {}
 
 
-# a kernel that lets nobody write
+# a kernel that refuses to write
 
 
 @pytest.fixture(scope="module", params=["gevent", "gevent_off"])
 def judged(request: pytest.FixtureRequest) -> Iterator[tuple[Server, Syscalls]]:
-    """A worker whose kernel asks this test what becomes of each send."""
+    """A worker where the test decides the result of each ``send()``."""
     with Syscalls() as syscalls, Server(request.param, APP, env={**settings(), "SYSCALLS": syscalls.path}) as server:
         syscalls.await_worker()
         yield server, syscalls
@@ -467,7 +466,7 @@ def judged(request: pytest.FixtureRequest) -> Iterator[tuple[Server, Syscalls]]:
 
 
 class Victim:
-    """One client's connection, as its worker has it: other ones get its number once it is closed."""
+    """One client's connection in its worker; others get its descriptor number once it is closed."""
 
     def __init__(self, server: Server, name: str) -> None:
         self.descriptor = await_stream(server, name)["descriptor"]
@@ -481,17 +480,17 @@ class Victim:
         return judge
 
 
-def test_a_reset_amid_the_first_write_leaves_nothing_behind(judged: tuple[Server, Syscalls]) -> None:
-    """The worker is in its very first ``send()`` to the client, which has asked and is gone when that goes on."""
+def test_reset_amid_the_first_write_leaves_nothing_behind(judged: tuple[Server, Syscalls]) -> None:
+    """The worker is in its very first ``send()`` to the client, which is gone when that returns."""
     server, syscalls = judged
     settled(server)
     opened, begun = get(server, "/stats")["opened"], len(server.log)
     for _ in range(20):
-        name, held, let_go = new_name(), threading.Event(), threading.Event()
+        name, held, released = new_name(), threading.Event(), threading.Event()
 
-        def hold(_send: Send, held: threading.Event = held, let_go: threading.Event = let_go) -> int:
+        def hold(_send: Send, held: threading.Event = held, released: threading.Event = released) -> int:
             held.set()
-            assert let_go.wait(PATIENCE)
+            assert released.wait(PATIENCE)
             return 0
 
         with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE) as raw:
@@ -500,14 +499,14 @@ def test_a_reset_amid_the_first_write_leaves_nothing_behind(judged: tuple[Server
             ask(raw, f"/events/{new_name()}?name={name}")
             assert held.wait(PATIENCE)
         syscalls.judge = lambda _: 0
-        let_go.set()
+        released.set()
         await_end(server, name, "DISCONNECTED")
     assert settled(server)["opened"] == opened + 20
     assert "Traceback" not in server.log[begun:]
 
 
 @pytest.mark.parametrize("code", [errno.ENOBUFS, errno.ENOMEM])
-def test_a_write_for_which_there_is_no_memory_ends_that_stream_alone_and_its_client_misses_nothing(
+def test_write_error_for_want_of_memory_ends_that_stream_alone_and_is_replayed(
     code: int, judged: tuple[Server, Syscalls]
 ) -> None:
     server, syscalls = judged
@@ -533,7 +532,7 @@ def test_a_write_for_which_there_is_no_memory_ends_that_stream_alone_and_its_cli
         assert room.come_back(got) == room.sent
 
 
-def test_an_event_whose_rest_cannot_be_written_is_the_last_thing_that_its_client_gets(
+def test_write_error_amid_an_event_cuts_the_client_before_any_later_event(
     judged: tuple[Server, Syscalls],
 ) -> None:
     server, syscalls = judged
@@ -557,7 +556,7 @@ def test_an_event_whose_rest_cannot_be_written_is_the_last_thing_that_its_client
         assert room.come_back(got) == room.sent
 
 
-def test_a_kernel_that_takes_nothing_though_there_is_room_is_asked_again_now_and_then(
+def test_write_refused_though_there_is_room_is_retried_now_and_then(
     judged: tuple[Server, Syscalls],
 ) -> None:
     """EAGAIN with nothing in the socket's buffer, as where the memory for all of TCP is used up."""

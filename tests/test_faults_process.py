@@ -1,4 +1,4 @@
-"""Faults of a process and its machine: forks, no descriptors, no log, clocks that are set, names that are not found."""
+"""Faults of a process and its machine: forks, no descriptors, no log, changed clocks, names that are not found."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def config(**settings: Any) -> dict[str, str]:
 
 @contextmanager
 def killed(server: S) -> Iterator[S]:
-    """The server, which is killed in the end: how it stops is the matter of other tests."""
+    """Run a server, and kill it at the end: other tests cover how it stops."""
     with server:
         try:
             yield server
@@ -66,7 +66,7 @@ def worker_of(server: Server) -> psutil.Process:
 
 
 def await_heartbeats(client: Client, count: int = 3) -> None:
-    """So many of them come."""
+    """Read until ``count`` heartbeats have come."""
     seen = 0
     while seen < count:
         got = client.read_some()
@@ -78,10 +78,10 @@ def await_heartbeats(client: Client, count: int = 3) -> None:
 
 
 @pytest.mark.parametrize(("kind", "forks"), [("gevent", 25), ("gevent_off", 25), ("gthread", 5)])
-def test_forks_in_the_middle_of_a_broadcast_disturb_none_of_a_hundred_clients(kind: str, forks: int) -> None:
-    """Each child has its own of all there is; what the parent was at is not gone on with there.
+def test_forks_amid_a_broadcast_disturb_none_of_a_hundred_clients(kind: str, forks: int) -> None:
+    """A child has its own state, and does not go on with what its parent was doing.
 
-    The last one lives while a client reads whose socket was full: under gevent, who writes there has a copy in it.
+    The last child lives while a client with a full socket reads: under gevent, the child has a copy of its writer.
     """
     settings = config(SSE_MAX_PENDING_BYTES=10**9)
     with ExitStack() as stack:
@@ -106,8 +106,8 @@ def test_forks_in_the_middle_of_a_broadcast_disturb_none_of_a_hundred_clients(ki
         assert "completion after" not in server.log, "of a stream that a child took for its own"
 
 
-def test_a_child_lets_go_of_clients_that_the_server_writes_to() -> None:
-    """Else one that waits for the end of its connection, as HTTP/1.0 has it, would wait for that of the child, too."""
+def test_fork_child_closes_connections_that_the_server_writes_to() -> None:
+    """Else an HTTP/1.0 client, which waits for the end of its connection, would wait for that of the child as well."""
     name = new_name()
     with killed(Server("gevent_off", "tests.handoff_app:app")) as server:
         with connected(server, f"/silent/{name}", version=10) as client:
@@ -119,8 +119,8 @@ def test_a_child_lets_go_of_clients_that_the_server_writes_to() -> None:
                 os.kill(child, signal.SIGKILL)
 
 
-def test_an_emitter_made_before_the_fork_of_a_worker_is_none_of_its_clients() -> None:
-    """It has the background thread start in gunicorn's own process; the worker starts another."""
+def test_fork_of_a_worker_leaves_emitters_made_before_it_behind() -> None:
+    """The early emitter starts the background thread in gunicorn's own process; the worker starts another."""
     settings = {**config(SSE_HEARTBEAT=0.1), "MADE_EARLY": "1"}
     with serving("gevent", env=settings, arguments=["--preload"]) as server, connected(server, "/connect") as client:
         assert post(server, "/send", "x") == {"reached": 1}
@@ -134,7 +134,7 @@ def test_an_emitter_made_before_the_fork_of_a_worker_is_none_of_its_clients() ->
 
 @contextmanager
 def no_descriptors(process: psutil.Process) -> Iterator[None]:
-    """Whatever the process has open stays so, but it gets no more: EMFILE, as it is where all are in use."""
+    """Let the process open no more descriptors: EMFILE, as if all were in use. Those that are open stay open."""
     before = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
     resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (3, before[1]))
     try:
@@ -146,7 +146,7 @@ def no_descriptors(process: psutil.Process) -> Iterator[None]:
 
 @contextmanager
 def knocking(server: Server, path: str, last_event_id: str) -> Iterator[socket.socket]:
-    """A client that has connected and asked, whether or not anybody lets it in."""
+    """A client that has connected and sent its request, accepted or not."""
     with closing(socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE)) as client:
         client.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nLast-Event-ID: {last_event_id}\r\n\r\n".encode())
         yield client
@@ -161,8 +161,8 @@ def read_until(client: socket.socket, end: bytes) -> bytes:
     return received
 
 
-def test_without_a_descriptor_streams_go_on_and_newcomers_wait() -> None:
-    """Meanwhile the connection to Redis is lost, too, and cannot be made again: what was missed comes when it can."""
+def test_no_descriptors_open_streams_go_on_and_new_clients_wait() -> None:
+    """Meanwhile the connection to Redis is lost as well, and cannot be made again: missed events come when it can."""
     with RedisServer() as redis, closing(Publisher(redis.url)) as publisher, ExitStack() as stack:
         settings = config(SSE_BROKER_URL=redis.url, SSE_HEARTBEAT=0.2)
         server = stack.enter_context(serving("gevent", env=settings))
@@ -176,22 +176,22 @@ def test_without_a_descriptor_streams_go_on_and_newcomers_wait() -> None:
             publisher.publish("a", "meanwhile")
             assert all(client.texts(1) == ["meanwhile"] for client in clients)
             redis.run("CLIENT KILL TYPE pubsub")
-            publisher.publish("a", "unheard")
-            until(lambda: "degraded" in server.log, "it to say that Redis is out of reach")
+            publisher.publish("a", "undelivered")
+            until(lambda: "degraded" in server.log, "the log to report that Redis is out of reach")
             for client in clients:
                 await_heartbeats(client)
             until(lambda: server.log.count("[Errno 24]") > 6, "some attempts to accept")
             # gevent waits for a hundredth of a second, then for twice as long each time, up to one second.
             attempts, seconds = server.log.count("[Errno 24]"), time.monotonic() - began
             assert attempts < 20 + 2 * seconds, "Redis is tried once a second, too"
-        assert all(client.texts(1) == ["unheard"] for client in clients)
-        received = read_until(newcomer, b"unheard")
-        assert received.index(b"meanwhile") < received.index(b"unheard")
+        assert all(client.texts(1) == ["undelivered"] for client in clients)
+        received = read_until(newcomer, b"undelivered")
+        assert received.index(b"meanwhile") < received.index(b"undelivered")
         assert get(server, "/stats")["clients"] == 21
 
 
-def test_a_worker_of_threads_that_cannot_accept_is_replaced_and_its_clients_come_back() -> None:
-    """gunicorn's gthread worker ends where it has no descriptor for a client; its threads do not, so it is killed."""
+def test_no_descriptors_gthread_worker_is_replaced_and_its_clients_reconnect() -> None:
+    """gunicorn's gthread worker ends if it has no descriptor for a client; its threads do not, so it is killed."""
     with RedisServer() as redis, closing(Publisher(redis.url)) as publisher, ExitStack() as stack:
         settings = config(SSE_BROKER_URL=redis.url, SSE_HEARTBEAT=0.2)
         server = stack.enter_context(serving("gthread", env=settings, arguments=["--timeout", "2"]))
@@ -208,8 +208,8 @@ def test_a_worker_of_threads_that_cannot_accept_is_replaced_and_its_clients_come
             assert again.texts(1) == ["meanwhile"]
 
 
-def test_a_first_stream_without_a_descriptor_is_refused_and_leaves_nothing_behind() -> None:
-    """The background thread needs some. The one who asks has a connection already, so nobody has to be accepted."""
+def test_no_descriptors_first_stream_fails_and_leaves_nothing_behind() -> None:
+    """The background thread needs some. The client has a connection already, so none has to be accepted."""
     with serving("gevent") as server:
         with closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)) as connection:
             for path, status in (("/time", 200), ("/connect", 500)):
@@ -228,8 +228,8 @@ def test_a_first_stream_without_a_descriptor_is_refused_and_leaves_nothing_behin
             assert (stats["clients"], stats["outlets"]) == (1, {"handed_off": 1, "server": 0})
 
 
-def test_a_stream_that_cannot_be_watched_for_want_of_a_descriptor_is_served_and_said_so() -> None:
-    """That its client leaves is noticed by a heartbeat; whoever comes when there are some again is watched."""
+def test_no_descriptors_unwatched_stream_is_served_and_logged() -> None:
+    """A heartbeat notices that its client leaves; later clients, when there are descriptors, are watched."""
     settings = {**config(SSE_HEARTBEAT=0.1), "MADE_EARLY": "1"}
     with serving("gevent", env=settings) as server:
         with closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)) as connection:
@@ -254,9 +254,9 @@ def test_a_stream_that_cannot_be_watched_for_want_of_a_descriptor_is_served_and_
 
 
 class Redirected(Server):
-    """What it writes to stdout and stderr goes where a shell sends it.
+    """A server with stdout and stderr redirected by a shell.
 
-    :param redirection: as a shell has it.
+    :param redirection: in a shell's notation.
     """
 
     def __init__(self, kind: str, redirection: str, **options: Any) -> None:
@@ -266,7 +266,7 @@ class Redirected(Server):
 
 @pytest.fixture
 def pipe(tmp_path: Path) -> Iterator[tuple[str, int]]:
-    """A pipe in the file system, which holds a page, and the end that is to be read from."""
+    """A pipe in the file system, which holds a page, and its end for reading."""
     path = str(tmp_path / "pipe")
     os.mkfifo(path)
     end = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
@@ -277,7 +277,7 @@ def pipe(tmp_path: Path) -> Iterator[tuple[str, int]]:
 
 
 @pytest.mark.parametrize(("kind", "log"), [("gthread", "full"), ("gevent", "closed"), ("gevent", "abandoned")])
-def test_a_log_that_cannot_be_written_stops_nothing(kind: str, log: str, pipe: tuple[str, int]) -> None:
+def test_log_that_cannot_be_written_stops_nothing(kind: str, log: str, pipe: tuple[str, int]) -> None:
     path, end = pipe
     redirection = {"full": ">/dev/full 2>&1", "closed": ">&- 2>&-", "abandoned": f">{path} 2>&1"}[log]
     with killed(Redirected(kind, redirection, env=config(SSE_HEARTBEAT=0.2))) as server:
@@ -299,8 +299,8 @@ def drain(end: int, over: threading.Event) -> None:
 
 
 @pytest.mark.parametrize("kind", ["gevent", "gthread"])
-def test_a_log_that_nobody_reads_holds_up_who_writes_to_it(kind: str, pipe: tuple[str, int]) -> None:
-    """Under gevent that is everybody, as for whatever blocks: nothing is lost, and all goes on when it is read."""
+def test_log_that_is_not_read_blocks_its_writer_and_loses_no_event(kind: str, pipe: tuple[str, int]) -> None:
+    """Under gevent it blocks the whole worker, as all that blocks does; all goes on when the log is read."""
     path, end = pipe
     over = threading.Event()
     with (
@@ -331,7 +331,7 @@ def test_a_log_that_nobody_reads_holds_up_who_writes_to_it(kind: str, pipe: tupl
                 os.close(end)
 
 
-def test_a_log_that_loses_lines_rather_than_wait_stops_nobody_under_gevent(pipe: tuple[str, int]) -> None:
+def test_log_that_drops_lines_does_not_block_a_gevent_worker(pipe: tuple[str, int]) -> None:
     path, _ = pipe
     settings = {**config(SSE_HEARTBEAT=0.2), "LOSE_LINES": "1"}
     with (
@@ -345,7 +345,7 @@ def test_a_log_that_loses_lines_rather_than_wait_stops_nobody_under_gevent(pipe:
 
 
 def await_blocked_writer(process: psutil.Process) -> None:
-    """One of its threads waits in ``write``: 1 on Intel's and AMD's machines, 64 on ARM's."""
+    """Wait until one of its threads waits in ``write``: 1 on Intel's and AMD's machines, 64 on ARM's."""
 
     def is_writing() -> bool:
         calls = [Path(f"/proc/{process.pid}/task/{thread.id}/syscall").read_text() for thread in process.threads()]
@@ -354,11 +354,11 @@ def await_blocked_writer(process: psutil.Process) -> None:
     until(is_writing, "the pipe to be full")
 
 
-# Clocks that are set.
+# Changed clocks.
 
 
 class Clock:
-    """What processes that are started with :attr:`env` take for the time of day; their monotonic clock is the real one.
+    """The time of day of processes started with :attr:`env`; their monotonic clock is the real one.
 
     libfaketime stands between them and the system, and reads this file each time.
     """
@@ -376,7 +376,7 @@ class Clock:
         self.set(0)
 
     def set(self, seconds: int) -> None:
-        """So many seconds away from the true time."""
+        """Set the time of day this many seconds away from the true time."""
         new = self._path.with_suffix(".new")
         new.write_text(f"{seconds:+d}")
         new.replace(self._path)
@@ -392,8 +392,8 @@ HOUR, YEARS = 3600, 10 * 365 * 86_400
 
 
 @pytest.mark.parametrize(("kind", "broker"), [("gevent", "memory"), ("gthread", "redis")])
-def test_streams_go_by_a_clock_that_nobody_sets(kind: str, broker: str, clock: Clock) -> None:
-    """Lifetimes, heartbeats, ids and what is kept: the time of day is put ten years on and back, and an hour."""
+def test_changed_clock_of_the_server_does_not_affect_streams(kind: str, broker: str, clock: Clock) -> None:
+    """Timeouts, heartbeats, ids and history hold while the time of day is set ten years and an hour ahead and back."""
     with ExitStack() as stack:
         url = "memory://" if broker == "memory" else stack.enter_context(RedisServer()).url
         settings = {**config(SSE_HEARTBEAT=0.2, SSE_BROKER_URL=url), **clock.env}
@@ -424,12 +424,12 @@ def test_streams_go_by_a_clock_that_nobody_sets(kind: str, broker: str, clock: C
 
 
 @pytest.mark.parametrize("offset", [HOUR, -HOUR])
-def test_nothing_is_lost_where_the_clock_of_redis_is_set(offset: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By an hour, while events are kept for five minutes. It is its scripts that have another time from then on."""
+def test_changed_clock_of_redis_loses_no_event(offset: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is set by an hour, while events are kept for five minutes: the scripts have another time from then on."""
     with RedisServer() as redis, closing_board(redis.url) as board, board.open("a") as stream:
         stream.ready()
-        feed = board.sse._channels().subscription("a")
-        until(lambda: feed.log is not None, "the channel to be known")
+        subscription = board.sse._channels().subscription("a")
+        until(lambda: subscription.log is not None, "the channel to be known")
         for script in (PUBLISH, LOOK_UP):
             later = Script(script.text.replace("clock[1] * 1000", f"(clock[1] + {offset}) * 1000"))
             assert later.text != script.text
@@ -439,20 +439,20 @@ def test_nothing_is_lost_where_the_clock_of_redis_is_set(offset: int, monkeypatc
         assert texts(read(stream, 4)) == list("0123")
         with board.open("a", last=first) as again:
             assert texts(read(again, 3)) == list("123")
-        assert feed.log is not None
-        kept = [frame.at - SCHEDULER.clock() for frame in feed.log.after(0, 4)]
+        assert subscription.log is not None
+        kept = [frame.at - SCHEDULER.clock() for frame in subscription.log.after(0, 4)]
         assert len(kept) == 4
-        assert all(-PATIENCE < age <= 0 for age in kept), "when they were published, by the clock of this process"
+        assert all(-PATIENCE < age <= 0 for age in kept), "their times of publishing, by the clock of this process"
 
 
-def test_what_comes_late_is_told_all_the_same_though_nothing_of_it_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The process stood still, say: it cannot tell whether the clock of Redis was set."""
+def test_late_events_without_history_are_still_delivered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process stood still, for example: it cannot tell whether the clock of Redis was changed."""
     monkeypatch.setattr(redis_clock, "LATE_SECONDS", 0.0)
     with RedisServer() as redis, closing_board(redis.url, SSE_HISTORY=0) as board, board.open("a") as stream:
         stream.ready()
-        feed = board.sse._channels().subscription("a")
-        until(lambda: feed.log is not None, "the channel to be known")
-        stream.ready()  # from here on the list serves it
+        subscription = board.sse._channels().subscription("a")
+        until(lambda: subscription.log is not None, "the channel to be known")
+        stream.ready()  # from here on the list delivers to it
         board.publish("a", *range(200))
         assert texts(read(stream, 200)) == [str(number) for number in range(200)]
 
@@ -461,7 +461,7 @@ def test_what_comes_late_is_told_all_the_same_though_nothing_of_it_is_kept(monke
 
 
 class NameServer:
-    """A DNS server (RFC 1035) to which every name is this machine's; or it says nothing, while it is :attr:`silent`."""
+    """A DNS server (RFC 1035) that answers every name with this machine, or not at all while it is :attr:`silent`."""
 
     def __init__(self) -> None:
         self.silent = False
@@ -509,7 +509,7 @@ class NameServer:
 
 
 class WithNames(Server):
-    """It looks names up with this server, in a name space of its own where it finds another ``/etc/resolv.conf``."""
+    """A server that looks names up with this DNS server, in a name space with another ``/etc/resolv.conf``."""
 
     def __init__(self, kind: str, names: NameServer, folder: Path, **options: Any) -> None:
         super().__init__(kind, APP, **options)
@@ -529,8 +529,8 @@ class WithNames(Server):
 
 
 @pytest.mark.parametrize("kind", ["gevent", "gthread"])
-def test_a_name_that_is_not_found_holds_up_only_who_publishes(kind: str, tmp_path: Path) -> None:
-    """And they wait no longer than the lookup takes, of which there are few at once; streams go on."""
+def test_name_lookup_that_hangs_blocks_publishers_alone(kind: str, tmp_path: Path) -> None:
+    """They wait no longer than the lookup takes, of which there are few at once; streams go on."""
     kept = RedisServer("--appendonly", "yes", "--appendfsync", "always")
     with kept as redis, NameServer() as names, ThreadPoolExecutor(20) as pool, ExitStack() as stack:
         settings = config(SSE_BROKER_URL=f"redis://redis.test:{redis.port}", SSE_HEARTBEAT=0.1, SSE_PUBLISH_SECONDS=0.5)

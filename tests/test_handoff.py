@@ -1,4 +1,4 @@
-"""Which streams are handed off, which are not, and what only those meet that are. The contract holds for all."""
+"""Hand-off: which streams are handed off, and what happens to those. ``test_contract.py`` covers all streams."""
 
 from __future__ import annotations
 
@@ -59,20 +59,20 @@ MIDDLEWARE: dict[str, dict[str, Any]] = {
 }
 
 
-def test_a_stream_is_handed_off_where_nothing_speaks_against_it() -> None:
+def test_handoff_happens_where_no_obstacle_is_found() -> None:
     assert why_not(YES) is None
     assert why_not(replace(YES, mode="on")) is None
 
 
 @pytest.mark.parametrize("reason", OBSTACLES)
-def test_what_nobody_can_vouch_for(reason: str) -> None:
+def test_handoff_obstacle_of_the_server_holds_in_mode_on_too(reason: str) -> None:
     facts = replace(YES, **OBSTACLES[reason])
     assert why_not(facts) == reason
     assert why_not(facts if facts.mode == "off" else replace(facts, mode="on")) == reason
 
 
 @pytest.mark.parametrize("reason", MIDDLEWARE)
-def test_what_the_user_can_vouch_for(reason: str) -> None:
+def test_handoff_obstacle_of_a_middleware_is_overruled_by_mode_on(reason: str) -> None:
     facts = replace(YES, **MIDDLEWARE[reason])
     assert why_not(facts) == reason
     assert why_not(replace(facts, mode="on")) is None
@@ -83,10 +83,10 @@ def serving(kind: str = "gevent", middleware: str = "", mode: str = "", argument
     return Server(kind, "tests.handoff_app:app", env=env, arguments=arguments)
 
 
-def outlet(server: Server, name: str) -> str:
-    """Once it is decided: a client may read its first bytes before the server comes back for more."""
+def writer_of(server: Server, name: str) -> str:
+    """Return who writes a stream, once that is decided: its client may read the first bytes before."""
     until(lambda: state(server, name)["idle"], "the stream to wait for events")
-    found: str = state(server, name)["outlet"]
+    found: str = state(server, name)["writer"]
     return found
 
 
@@ -99,22 +99,22 @@ def outlet(server: Server, name: str) -> str:
         ("gevent", "off", "SSE_HANDOFF is off"),
     ],
 )
-def test_another_server_writes_its_streams_itself(kind: str, mode: str, reason: str) -> None:
+def test_handoff_is_refused_on_other_servers_or_if_off_and_logged_once(kind: str, mode: str, reason: str) -> None:
     with serving(kind, mode=mode) as server:
         for _ in range(2):
             name = new_name()
             with connected(server, f"/greeting/{name}") as client:
                 assert len(client.events(3)) == 3
-                assert outlet(server, name) == "ResponseBody"
-        assert server.log.count(reason) == 1, "it is said once"
+                assert writer_of(server, name) == "ResponseBody"
+        assert server.log.count(reason) == 1, "the reason is logged once"
 
 
-def test_a_content_length_is_left_to_the_server() -> None:
+def test_handoff_is_refused_for_a_response_with_a_content_length() -> None:
     with serving() as server:
         name = new_name()
         with connected(server, f"/promising/{name}") as client:
             assert client.response.getheader("Content-Length") == "1000"
-            assert outlet(server, name) == "ResponseBody"
+            assert writer_of(server, name) == "ResponseBody"
 
 
 @pytest.mark.parametrize(
@@ -124,13 +124,13 @@ def test_a_content_length_is_left_to_the_server() -> None:
         ("compressing", "the app has put another body around the stream"),
     ],
 )
-def test_with_a_compressing_middleware_the_client_still_decodes_every_event(middleware: str, reason: str) -> None:
+def test_handoff_is_refused_behind_compression_and_every_event_is_decoded(middleware: str, reason: str) -> None:
     with serving(middleware=middleware) as server:
         name = new_name()
         with connected(server, f"/greeting/{name}", headers={"Accept-Encoding": "gzip"}) as client:
             assert client.response.getheader("Content-Encoding") == "gzip"
             assert client.response.getheader("Connection") == "close"
-            until(lambda: "outlet" in state(server, name), "the stream")
+            until(lambda: "writer" in state(server, name), "the stream")
             post(server, f"/send/{name}", "more")
             post(server, f"/complete/{name}")
             texts = [event.data for event in decode(gzip.decompress(client.rest()))]
@@ -139,13 +139,13 @@ def test_with_a_compressing_middleware_the_client_still_decodes_every_event(midd
 
 
 @pytest.mark.parametrize("middleware", ["shouting", "shouting in C"])
-def test_a_middleware_that_wraps_the_iterable_alone_gets_every_byte(middleware: str) -> None:
+def test_handoff_is_refused_behind_a_middleware_that_changes_the_bytes(middleware: str) -> None:
     with serving(middleware=middleware) as server:
         name = new_name()
         with connected(server, f"/greeting/{name}") as client:
             client.read_some()
             assert client.response.getheader("Connection") == "close"
-            assert outlet(server, name) == "ResponseBody"
+            assert writer_of(server, name) == "ResponseBody"
             post(server, f"/send/{name}", "louder")
             post(server, f"/complete/{name}")
             assert b"DATA: LOUDER\n\n" in client.rest()
@@ -153,13 +153,13 @@ def test_a_middleware_that_wraps_the_iterable_alone_gets_every_byte(middleware: 
 
 
 @pytest.mark.parametrize(("middleware", "saw"), [("tracing", "GET"), ("reporting", "transaction")])
-def test_on_hands_off_behind_a_middleware_that_only_looks_on(middleware: str, saw: str) -> None:
+def test_handoff_on_hands_off_behind_a_middleware_that_only_observes(middleware: str, saw: str) -> None:
     with serving(middleware=middleware, mode="on") as server:
         name = new_name()
         with connected(server, f"/greeting/{name}?list=all") as client:
             assert len(client.events(3)) == 3
             assert client.response.getheader("Connection") == "close"
-            assert outlet(server, name) == "SocketWriter"
+            assert writer_of(server, name) == "SocketWriter"
             post(server, f"/send/{name}", "to one")
             post(server, "/lists/all/send", "to all")
             assert client.texts(2) == ["to one", "to all"]
@@ -172,19 +172,19 @@ def test_on_hands_off_behind_a_middleware_that_only_looks_on(middleware: str, sa
 
 
 @pytest.mark.parametrize("middleware", ["tracing", "reporting"])
-def test_auto_leaves_a_middleware_that_only_looks_on_where_it_is(middleware: str) -> None:
+def test_handoff_auto_is_refused_behind_a_middleware_that_only_observes(middleware: str) -> None:
     with serving(middleware=middleware) as server:
         name = new_name()
         with connected(server, f"/greeting/{name}") as client:
             assert len(client.events(3)) == 3
-            assert outlet(server, name) == "ResponseBody"
+            assert writer_of(server, name) == "ResponseBody"
             post(server, f"/send/{name}", "more")
             assert client.texts(1) == ["more"]
 
 
 @pytest.mark.parametrize("kind", ["gthread", "gevent_pywsgi"])
-def test_a_replaced_start_response_does_not_keep_the_connection(kind: str) -> None:
-    """The worker's own response object is not to be had from what the app was called with."""
+def test_connection_is_closed_behind_a_replaced_start_response(kind: str) -> None:
+    """The worker's own response object cannot be found from what the app was called with."""
     with serving(kind, "tracing") as server:
         head, body = answer_to_the_end(server, f"/greeting/{new_name()}?timeout=0.1")
         assert head.count(b"\r\nConnection: close") == 1
@@ -192,7 +192,7 @@ def test_a_replaced_start_response_does_not_keep_the_connection(kind: str) -> No
 
 
 @pytest.mark.parametrize("kind", ["gevent", "gthread", "gevent_pywsgi", "werkzeug"])
-def test_a_middleware_that_forgets_close_keeps_no_client(kind: str) -> None:
+def test_middleware_that_never_calls_close_leaks_no_client(kind: str) -> None:
     with serving(kind, "forgetful") as server:
         leaving = [Client(server, f"/greeting/{new_name()}") for _ in range(4)]
         ending = Client(server, f"/greeting/{new_name()}?timeout=0.1")
@@ -208,7 +208,7 @@ def test_a_middleware_that_forgets_close_keeps_no_client(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["gevent", "gthread"])
-def test_a_middleware_that_drops_a_stream_amid_ends_it(kind: str) -> None:
+def test_middleware_that_drops_a_stream_ends_it_as_a_disconnect(kind: str) -> None:
     with serving(kind, "hasty") as server:
         for _ in range(2):
             name = new_name()
@@ -219,7 +219,7 @@ def test_a_middleware_that_drops_a_stream_amid_ends_it(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["gevent", "gthread"])
-def test_a_worker_that_stops_waits_for_no_forgotten_close(kind: str) -> None:
+def test_shutdown_does_not_wait_for_a_close_that_never_comes(kind: str) -> None:
     """The time to drain is longer than this test waits."""
     env = {"MIDDLEWARE": "forgetful", "SSE_DRAIN_SECONDS": "300"}
     with Server(kind, "tests.handoff_app:app", env=env, arguments=["--graceful-timeout", "120"]) as server:
@@ -255,7 +255,7 @@ def certificate(folder: Path) -> Iterator[tuple[ssl.SSLContext, list[str]]]:
         pytest.param(["--http-protocols", "h2,h1"], "HTTP/2", marks=needs_gunicorn("25")),
     ],
 )
-def test_tls_and_http2_are_left_to_the_server(protocols: list[str], version: str, tmp_path: Path) -> None:
+def test_handoff_is_refused_for_tls_and_http2(protocols: list[str], version: str, tmp_path: Path) -> None:
     name = new_name()
     with (
         certificate(tmp_path) as (context, arguments),
@@ -277,7 +277,7 @@ def test_tls_and_http2_are_left_to_the_server(protocols: list[str], version: str
 
 
 @needs_gunicorn("26.2")
-def test_cleartext_http2_is_left_to_the_server() -> None:
+def test_handoff_is_refused_for_cleartext_http2() -> None:
     name = new_name()
     with (
         serving(arguments=["--http-protocols", "h2,h1", "--http2-cleartext", "prior-knowledge"]) as server,
@@ -295,27 +295,27 @@ def server() -> Iterator[Server]:
         yield server
 
 
-def test_a_client_that_was_handed_off_has_neither_greenlet_nor_place_in_the_worker(server: Server) -> None:
+def test_handoff_frees_the_greenlet_and_the_workers_place_of_the_request(server: Server) -> None:
     names = [new_name() for _ in range(30)]
     before = get(server, "/process")["greenlets"]
     clients = [Client(server, f"/greeting/{name}") for name in names]
-    assert {outlet(server, name) for name in names} == {"SocketWriter"}
+    assert {writer_of(server, name) for name in names} == {"SocketWriter"}
     until(lambda: get(server, "/process")["greenlets"] <= before + 2, "the greenlets of the requests to end")
     for client in clients:
         assert len(client.events(3)) == 3
         client.close()
 
 
-def test_what_the_response_does_on_close_waits_for_the_end_of_the_stream(server: Server) -> None:
+def test_handoff_runs_response_close_callbacks_at_the_end_of_the_stream(server: Server) -> None:
     name = new_name()
     with connected(server, f"/noted/{name}"):
-        assert outlet(server, name) == "SocketWriter"
+        assert writer_of(server, name) == "SocketWriter"
         assert state(server, name)["journal"] == []
     assert "closed" in ended(server, name, 3)["journal"]
 
 
 def slow_client(server: Server, path: str) -> socket.socket:
-    """It has asked, and reads nothing yet."""
+    """Return the socket of a client that has sent its request and reads nothing yet."""
     raw = socket.socket()
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     raw.settimeout(PATIENCE)
@@ -325,7 +325,7 @@ def slow_client(server: Server, path: str) -> socket.socket:
 
 
 def whole_response(raw: socket.socket) -> list[Any]:
-    """The texts of all events up to a clean end of the body, and of the connection."""
+    """Return the texts of all events up to a clean end of the body and of the connection."""
     response = http.client.HTTPResponse(raw)
     response.begin()
     texts = [event.data for event in decode(response.read())]
@@ -334,9 +334,7 @@ def whole_response(raw: socket.socket) -> list[Any]:
 
 
 @pytest.mark.parametrize("by_list", [True, False])
-def test_a_slow_client_gets_every_byte_though_its_socket_is_full_most_of_the_time(
-    by_list: bool, server: Server
-) -> None:
+def test_handoff_slow_client_with_a_full_socket_gets_every_byte(by_list: bool, server: Server) -> None:
     name = new_name()
     with slow_client(server, f"/silent/{name}?max_pending=100000") as raw:
         until(lambda: "open" in state(server, name), "the emitter")
@@ -349,8 +347,8 @@ def test_a_slow_client_gets_every_byte_though_its_socket_is_full_most_of_the_tim
     assert ended(server, name, 1)["reason"] == "COMPLETED"
 
 
-def test_a_client_that_is_stopped_delays_no_other_and_is_cut_at_its_bound(server: Server, tmp_path: Path) -> None:
-    """A process that was stopped, as on a laptop that was closed."""
+def test_handoff_stopped_client_overflows_and_delays_no_other(server: Server, tmp_path: Path) -> None:
+    """The client process is stopped, as on a laptop that was closed."""
     stuck, room = new_name(), new_name()
     program = (
         "import socket, sys, time\n"
@@ -382,10 +380,10 @@ def test_a_client_that_is_stopped_delays_no_other_and_is_cut_at_its_bound(server
 
 
 @pytest.mark.parametrize("pause", [0, LINGER_SECONDS + 0.5])
-def test_a_request_behind_the_stream_destroys_nothing_of_it(pause: float, server: Server) -> None:
-    """A client that pipelines: what it sends would make the kernel reset the connection, were it just closed.
+def test_handoff_pipelined_request_destroys_no_byte_of_the_stream(pause: float, server: Server) -> None:
+    """What a pipelining client sends would make the kernel reset the connection, were it just closed.
 
-    Also where it reads on only after the time in which others close their side.
+    Also where the client reads on only after the time in which others close their side.
     """
     name = new_name()
     with slow_client(server, f"/silent/{name}?max_pending=100000") as raw:
@@ -402,7 +400,7 @@ def test_a_request_behind_the_stream_destroys_nothing_of_it(pause: float, server
 
 
 @pytest.mark.parametrize("last", ["complete", "reset"])
-def test_a_client_that_does_not_close_its_side_is_closed_from_here(last: str, server: Server) -> None:
+def test_handoff_ended_stream_is_closed_though_the_client_keeps_it_open(last: str, server: Server) -> None:
     name = new_name()
     with slow_client(server, f"/silent/{name}") as raw:
         until(lambda: state(server, name).get("idle"), "the stream")
@@ -411,10 +409,10 @@ def test_a_client_that_does_not_close_its_side_is_closed_from_here(last: str, se
         if last == "reset":
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
             raw.close()
-        until(lambda: get(server, "/process")["watched"] < watched, "the server to let go of it")
+        until(lambda: get(server, "/process")["watched"] < watched, "the server to release the socket")
 
 
-def test_a_stream_that_has_ended_is_written_to_the_end_though_its_worker_stops() -> None:
+def test_shutdown_writes_an_ended_handed_off_stream_to_its_end() -> None:
     name = new_name()
     with (
         serving(arguments=["--graceful-timeout", "25"]) as server,
@@ -440,25 +438,25 @@ def accepts(server: Server) -> bool:
     return True
 
 
-def test_where_descriptors_are_short_the_server_goes_on_with_the_stream() -> None:
-    """Behind a middleware the server is left another socket in place of the client's. Here there is none to be had."""
+def test_handoff_without_a_descriptor_leaves_the_stream_to_the_server() -> None:
+    """Behind a middleware the server gets another socket for the client's; here no descriptor is left for it."""
     with serving(middleware="tracing", mode="on") as server:
         first, second = new_name(), new_name()
         with connected(server, f"/greeting/{first}"):
-            assert outlet(server, first) == "SocketWriter"
+            assert writer_of(server, first) == "SocketWriter"
         post(server, "/exhaust-descriptors")
         with connected(server, f"/greeting/{second}?heartbeat=0.05") as client:
             assert len(client.events(3)) == 3
             until(lambda: "greenlet for each: [Errno 24]" in server.log, "the reason")
             assert [client.read_some() for _ in range(3)] == [b":\n\n"] * 3
-            assert "/flask_sse_emitters/" not in server.log, "the server says that it accepts nobody; that is all"
+            assert "/flask_sse_emitters/" not in server.log, "the server logs that it accepts no client; that is all"
 
 
-def test_an_emitter_that_is_sent_to_without_end_does_not_hold_the_worker(server: Server) -> None:
+def test_handoff_endless_sends_to_one_emitter_do_not_block_the_worker(server: Server) -> None:
     """A real thread sends as fast as its client reads: other requests are served meanwhile."""
     name = new_name()
     with connected(server, f"/silent/{name}?max_pending=100000&overflow=drop_oldest") as client:
-        assert outlet(server, name) == "SocketWriter"
+        assert writer_of(server, name) == "SocketWriter"
         post(server, f"/flood/{name}")
         reader = threading.Thread(target=lambda: [None for _ in iter(client.read_some, b"")])
         reader.start()
@@ -469,10 +467,10 @@ def test_an_emitter_that_is_sent_to_without_end_does_not_hold_the_worker(server:
         reader.join(PATIENCE)
 
 
-def test_the_event_loop_itself_may_send(server: Server) -> None:
+def test_handoff_events_sent_from_the_event_loop_are_delivered(server: Server) -> None:
     name = new_name()
     with connected(server, f"/silent/{name}?max_pending=10000") as client:
-        assert outlet(server, name) == "SocketWriter"
+        assert writer_of(server, name) == "SocketWriter"
         post(server, f"/from-loop/{name}?count=1500")
         texts = client.texts(3_000)
         assert [text for text in texts if "all" in text] == [f"to all {number}" for number in range(1_500)]
@@ -480,11 +478,11 @@ def test_the_event_loop_itself_may_send(server: Server) -> None:
 
 
 @pytest.mark.parametrize("version", [10, 11])
-def test_a_forked_child_keeps_no_client_waiting(version: int, server: Server) -> None:
+def test_handoff_after_fork_the_child_keeps_no_connection_open(version: int, server: Server) -> None:
     """It has a copy of each descriptor; an HTTP/1.0 client waits for the connection to end."""
     name = new_name()
     with connected(server, f"/greeting/{name}", version=version) as client:
-        assert outlet(server, name) == "SocketWriter"
+        assert writer_of(server, name) == "SocketWriter"
         connection = _servers_end(client)
         child = post(server, "/fork")["pid"]
         try:
@@ -492,7 +490,7 @@ def test_a_forked_child_keeps_no_client_waiting(version: int, server: Server) ->
             post(server, f"/complete/{name}")
             assert [event.data for event in decode(client.rest())] == ["0", "1", "2", "more"]
             assert version == 10 or client.socket.recv(1) == b""
-            until(lambda: connection not in _descriptors(child), "it to let go of its copy")
+            until(lambda: connection not in _descriptors(child), "the child to close its copy")
         finally:
             os.kill(child, signal.SIGKILL)
 
@@ -507,18 +505,18 @@ def _servers_end(client: Client) -> str:
     return next(f"socket:[{line[9]}]" for line in lines if line[2].endswith(f":{port:04X}"))
 
 
-def test_an_app_that_is_loaded_before_the_fork_hands_off_too() -> None:
+def test_handoff_works_for_an_app_loaded_before_the_fork() -> None:
     with serving(arguments=["--preload"]) as server:
         name = new_name()
         with connected(server, f"/greeting/{name}?list=all&heartbeat=0.05") as client:
             assert len(client.events(3)) == 3
-            assert outlet(server, name) == "SocketWriter"
+            assert writer_of(server, name) == "SocketWriter"
             post(server, "/lists/all/send", "x")
             assert client.texts(1) == ["x"]
         assert ended(server, name, 2)["reason"] == "DISCONNECTED"
 
 
-def test_a_client_of_a_unix_socket_is_handed_off_too(tmp_path: Path) -> None:
+def test_handoff_works_for_a_client_of_a_unix_socket(tmp_path: Path) -> None:
     path, name = str(tmp_path / "socket"), new_name()
     with serving(arguments=["--bind", f"unix:{path}"]), closing(socket.socket(socket.AF_UNIX)) as raw:
 
@@ -531,23 +529,23 @@ def test_a_client_of_a_unix_socket_is_handed_off_too(tmp_path: Path) -> None:
                 )
                 return b"".join(iter(lambda: other.recv(65536), b""))
 
-        until(lambda: raw.connect_ex(path) == 0, "the socket")  # which is there before anybody listens
+        until(lambda: raw.connect_ex(path) == 0, "the socket")  # the file exists before the server listens
         raw.settimeout(PATIENCE)
         raw.sendall(f"GET /greeting/{name} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-        until(lambda: b'"outlet":"SocketWriter"' in steer(f"GET /state/{name}"), "the hand-off")
+        until(lambda: b'"writer":"SocketWriter"' in steer(f"GET /state/{name}"), "the hand-off")
         steer(f"POST /complete/{name}")
         assert whole_response(raw) == ["0", "1", "2"]
 
 
-def test_a_worker_that_has_served_its_requests_ends_and_its_clients_come_back() -> None:
-    """``max_requests``: the streams it has handed off end, and the next worker has their clients."""
+def test_handoff_max_requests_ends_streams_with_a_retry_and_clients_reconnect() -> None:
+    """``max_requests``: the worker's streams end in order, and the next worker serves their clients."""
     with serving(arguments=["--max-requests", "3"]) as server:
         first, second = new_name(), new_name()
         with connected(server, f"/greeting/{first}") as client:
             assert len(client.events(3)) == 3
             pid = get(server, "/process")["pid"]
             get(server, "/requests")
-            assert client.rest().startswith(b"retry: "), "the worker goes, and its streams end in order"
+            assert client.rest().startswith(b"retry: "), "the worker stops, and its streams end in order"
         with connected(server, f"/greeting/{second}") as client:
             assert len(client.events(3)) == 3
             assert get(server, "/process")["pid"] != pid
