@@ -1,4 +1,4 @@
-"""``flask sse check``, of streams that are wrong in ways in which nginx is not. For those see ``test_nginx.py``."""
+"""``flask sse check`` of streams with faults that nginx does not make. ``test_nginx.py`` covers those of nginx."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ FRESH = "Cache-Control: no-cache"
 
 @pytest.fixture(autouse=True)
 def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Servers of these tests do at once what they do."""
+    """Shorten the waits: the servers of these tests answer at once."""
     monkeypatch.setattr("flask_sse_emitters.tools.check.run.OBSERVE_SECONDS", 0.3)
     monkeypatch.setattr("flask_sse_emitters.tools.check.run.REPLAY_SECONDS", 0.3)
 
 
-def told(request: Request, **said: object) -> str:
-    """The header by which a server of ours answers, with what it says of itself."""
+def header_for(request: Request, **claims: object) -> str:
+    """Return the header with which this package's server describes itself."""
     values = {
         "protocol": "HTTP/1.1",
         "connection": "",
@@ -56,13 +56,13 @@ def told(request: Request, **said: object) -> str:
     }
     if "last-event-id" in request.headers:
         values["last-event-id"] = "yes"
-    values.update({name.replace("_", "-"): value for name, value in said.items()})
+    values.update({name.replace("_", "-"): value for name, value in claims.items()})
     return f"Sse-Check: {request.nonce}; " + "; ".join(f"{name}={value}" for name, value in values.items())
 
 
-def good(request: Request, *lines: str, **said: object) -> Iterator[bytes]:
-    """A stream with which all is well; or not, by what else it says."""
-    yield head(told(request, **said), FRESH, *lines)
+def good(request: Request, *lines: str, **claims: object) -> Iterator[bytes]:
+    """A stream without faults, unless ``lines`` or ``claims`` make some."""
+    yield head(header_for(request, **claims), FRESH, *lines)
     yield GAP if "last-event-id" in request.headers else EVENT
     while not request.hold(0.1):
         yield BEAT
@@ -74,7 +74,7 @@ def findings(answering: Answering, path: str = "/", **plan: Any) -> dict[str, Fi
 
 
 def findings_at(url: str, headers: tuple[tuple[str, str], ...] = (), **plan: Any) -> dict[str, Finding]:
-    """By name; the whole takes no longer than tests wait."""
+    """Return the findings by name; the check takes no longer than tests wait."""
     verifies = plan.pop("verifies", True)
     began = time.monotonic()
     found = check(Plan(Target.of(url, headers, verifies=verifies), **{"seconds": 1.0, **plan}), lambda _: None)
@@ -82,7 +82,7 @@ def findings_at(url: str, headers: tuple[tuple[str, str], ...] = (), **plan: Any
     names = [each.name for each in found if each.name != "redirect"]
     assert len(set(names)) == len(names)
     for each in found:
-        assert each.fix or each.level != "fault", "a fault says how to fix it"
+        assert each.fix or each.level != "fault", "a fault has a fix"
     return {each.name: each for each in found}
 
 
@@ -99,15 +99,15 @@ def invoked(*arguments: str) -> Result:
 # no answer
 
 
-def test_a_server_that_is_not_there_is_said_so() -> None:
-    with socket.socket() as nobody:
-        nobody.bind(("127.0.0.1", 0))
-        found = findings_at(f"http://127.0.0.1:{nobody.getsockname()[1]}/")
+def test_check_reports_a_refused_connection() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        found = findings_at(f"http://127.0.0.1:{unused.getsockname()[1]}/")
     assert faults(found) == ["unreachable"]
     assert "Connection refused" in found["unreachable"].seen
 
 
-def test_a_name_without_an_address_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_reports_a_name_without_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_address(*_: object, **__: object) -> None:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
@@ -116,7 +116,7 @@ def test_a_name_without_an_address_is_said_so(monkeypatch: pytest.MonkeyPatch) -
     assert found["unreachable"].seen == "No address is known of streams.invalid: Name or service not known."
 
 
-def test_a_server_that_says_nothing_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_timeout_for_a_server_that_sends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flask_sse_emitters.tools.check.answer.STEP_SECONDS", 0.2)
 
     def silent(request: Request) -> Iterator[bytes]:
@@ -129,7 +129,7 @@ def test_a_server_that_says_nothing_is_not_waited_for_long(monkeypatch: pytest.M
 
 @pytest.fixture
 def step(monkeypatch: pytest.MonkeyPatch) -> float:
-    """So many seconds an answer has until its headers are there. What is late by then may say so at leisure."""
+    """Return the seconds an answer has for its headers, shortened; what is late then has long to report it."""
     monkeypatch.setattr("flask_sse_emitters.tools.check.run.STEP_SECONDS", 0.3)
     monkeypatch.setattr("flask_sse_emitters.tools.check.answer.STEP_SECONDS", 0.3)
     monkeypatch.setattr("flask_sse_emitters.tools.check.answer.GRACE_SECONDS", PATIENCE)
@@ -137,7 +137,7 @@ def step(monkeypatch: pytest.MonkeyPatch) -> float:
 
 
 def drip(request: Request, begin: bytes, drop: bytes) -> Iterator[bytes]:
-    """Each drop comes in time, so that what waits for one of them alone would wait for ever."""
+    """Send a drop in time each time: a check that waits for each drop alone would wait for ever."""
     yield begin
     while not request.hold(0.05):
         yield drop
@@ -147,9 +147,9 @@ def drip(request: Request, begin: bytes, drop: bytes) -> Iterator[bytes]:
 @pytest.mark.parametrize(
     ("begin", "drop"),
     [(b"HTTP/1.1 200 OK\r\nX: ", b"x"), (b"HT", b"T"), (b"", b"HTTP/1.1 100 Continue\r\n\r\n")],
-    ids=["a header", "the status", "many that are not the last"],
+    ids=["a header", "the status", "many interim answers"],
 )
-def test_an_answer_whose_head_drips_is_waited_for_once(begin: bytes, drop: bytes) -> None:
+def test_check_timeout_for_headers_that_drip(begin: bytes, drop: bytes) -> None:
     found = findings(lambda request: drip(request, begin, drop))
     assert faults(found) == ["unreachable"]
     assert found["unreachable"].seen == "The headers did not end within 0.3 s."
@@ -159,23 +159,23 @@ def test_an_answer_whose_head_drips_is_waited_for_once(begin: bytes, drop: bytes
 @pytest.mark.parametrize(
     ("begin", "drop"),
     [(b"", b"0"), (EVENT, b"0"), (b"0\r\nX: y\r\n", b"X: y\r\n"), (b"ffffff\r\n", b"\n")],
-    ids=["the first size", "the second size", "what follows the last", "a chunk"],
+    ids=["the first size", "the second size", "the trailers", "a chunk"],
 )
-def test_an_answer_whose_body_drips_ends_with_its_time(begin: bytes, drop: bytes) -> None:
+def test_check_timeout_for_a_body_that_drips(begin: bytes, drop: bytes) -> None:
     findings(lambda request: drip(request, head(FRESH) + begin, drop))
     assert not [thread for thread in threading.enumerate() if thread.name == "sse-check"], "each has seen its deadline"
 
 
 @pytest.mark.usefixtures("step")
-def test_a_body_that_says_why_it_is_no_stream_is_read_no_longer_than_said() -> None:
-    said: list[str] = []
+def test_check_reads_an_error_body_no_longer_than_it_reports() -> None:
+    progress: list[str] = []
     with TinyServer(lambda request: drip(request, head(status="403 Forbidden", kind="text/plain"), b"0")) as server:
-        found = check(Plan(Target.of(server.url)), said.append)
+        found = check(Plan(Target.of(server.url)), progress.append)
     assert [each.name for each in found] == ["status"]
-    assert said[1:] == ["reading why it is 403, 1 s at most"]
+    assert progress[1:] == ["reading why it is 403, 1 s at most"]
 
 
-def test_a_compressed_body_takes_no_more_memory_than_another() -> None:
+def test_check_bounds_the_memory_for_a_compressed_body() -> None:
     compressor = zlib.compressobj(wbits=zlib.MAX_WBITS + 16)  # gzip
     blocks = [compressor.compress(bytes(MAX_BYTES)) + compressor.flush(zlib.Z_SYNC_FLUSH) for _ in range(5)]
 
@@ -192,7 +192,7 @@ def test_a_compressed_body_takes_no_more_memory_than_another() -> None:
 
 
 @pytest.mark.usefixtures("step")
-def test_redirects_share_the_time_of_one_answer() -> None:
+def test_check_redirects_share_the_timeout_of_one_answer() -> None:
     def slow(request: Request) -> Iterator[bytes]:
         request.hold(0.2)
         yield head("Location: /", status="302 Found")
@@ -203,7 +203,7 @@ def test_redirects_share_the_time_of_one_answer() -> None:
     assert found[-1].level == "fault"
 
 
-def test_tls_that_drips_is_not_waited_for_long(step: float) -> None:
+def test_check_timeout_for_a_tls_handshake_that_drips(step: float) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"https://127.0.0.1:{listener.getsockname()[1]}/"
         stopped = threading.Event()
@@ -211,7 +211,7 @@ def test_tls_that_drips_is_not_waited_for_long(step: float) -> None:
         def answer() -> None:
             connection, _ = listener.accept()
             with connection, suppress(OSError):
-                connection.sendall(b"\x16\x03\x03\x40\x00")  # a record that is long in coming
+                connection.sendall(b"\x16\x03\x03\x40\x00")  # a record that comes slowly
                 while not stopped.wait(0.2 * step):
                     connection.sendall(b"x")
 
@@ -226,8 +226,8 @@ def test_tls_that_drips_is_not_waited_for_long(step: float) -> None:
     assert found["tls"].seen.endswith(" failed: nothing came back in time.")
 
 
-def test_a_name_that_is_looked_up_for_long_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, step: float) -> None:
-    """The system may take minutes."""
+def test_check_timeout_for_a_slow_name_lookup(monkeypatch: pytest.MonkeyPatch, step: float) -> None:
+    """The system's own lookup may take minutes."""
     goes_on = threading.Event()
 
     def no_address(*_: object, **__: object) -> None:
@@ -245,14 +245,14 @@ def test_a_name_that_is_looked_up_for_long_is_not_waited_for(monkeypatch: pytest
     assert found["unreachable"].seen == f"No address of streams.invalid was found in {step:g} s."
 
 
-def test_an_address_that_is_deaf_leaves_time_for_the_next_one() -> None:
-    with socket.create_server(("127.0.0.1", 0), backlog=0) as deaf, socket.create_server(("127.0.0.1", 0)) as good:
+def test_check_silent_address_leaves_time_for_the_next_one() -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as silent, socket.create_server(("127.0.0.1", 0)) as good:
         fill = [socket.socket() for _ in range(8)]
         try:
             for each in fill:  # its queue is full then, and it does not answer
                 each.setblocking(False)
-                each.connect_ex(deaf.getsockname())
-            names = [listener.getsockname() for listener in (deaf, good)]
+                each.connect_ex(silent.getsockname())
+            names = [listener.getsockname() for listener in (silent, good)]
             addresses = [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", name) for name in names]
             with connect(Target.of("http://streams.invalid/"), addresses, time.monotonic() + 2) as connected:
                 assert connected.getpeername() == good.getsockname()
@@ -262,7 +262,7 @@ def test_an_address_that_is_deaf_leaves_time_for_the_next_one() -> None:
 
 
 @pytest.mark.parametrize("answer", [b"SSH-2.0-x\r\n", b""], ids=["not HTTP", "nothing"])
-def test_what_is_no_answer_in_http_is_said_so(answer: bytes) -> None:
+def test_check_reports_an_answer_that_is_no_http(answer: bytes) -> None:
     found = findings(lambda _: iter([answer]))
     assert faults(found) == ["unreachable"]
 
@@ -283,7 +283,7 @@ def test_what_is_no_answer_in_http_is_said_so(answer: bytes) -> None:
         ("418 I'm a teapot", "Only a 200"),
     ],
 )
-def test_another_status_is_named_with_what_it_means(status: str, fix: str) -> None:
+def test_check_reports_another_status_with_its_meaning(status: str, fix: str) -> None:
     found = findings(lambda _: iter([head(status=status, kind="text/plain"), chunk(b"No, thanks\n"), END]))
     assert list(found) == ["status"]
     assert found["status"].seen.startswith(f"The answer is {status}")
@@ -293,13 +293,13 @@ def test_another_status_is_named_with_what_it_means(status: str, fix: str) -> No
 
 
 @pytest.mark.parametrize("kind", ["text/html; charset=utf-8", "application/json", "text/plain", None])
-def test_another_content_type_is_named(kind: str | None) -> None:
+def test_check_reports_another_content_type(kind: str | None) -> None:
     found = findings(lambda _: iter([head(kind=kind), chunk(b"<!doctype html>"), END]))
     assert faults(found) == ["content-type"]
     assert found["content-type"].seen == f"The Content-Type is {kind or 'missing'}."
 
 
-def test_a_content_type_with_parameters_is_one_of_a_stream() -> None:
+def test_check_accepts_a_content_type_with_parameters_in_any_case() -> None:
     def shouting(request: Request) -> Iterator[bytes]:
         for piece in good(request):
             yield piece.replace(b"text/event-stream", b"Text/Event-Stream;charset=UTF-8")
@@ -307,7 +307,7 @@ def test_a_content_type_with_parameters_is_one_of_a_stream() -> None:
     assert findings(shouting)["status"].seen == "200, Text/Event-Stream;charset=UTF-8"
 
 
-def test_what_a_server_says_cannot_write_to_the_terminal() -> None:
+def test_check_escapes_control_characters_of_status_and_body() -> None:
     with TinyServer(
         lambda _: iter([head(status="404 \x1b[31mred", kind="text/plain"), chunk(b"\x1b]0;owned\x07"), END])
     ) as server:
@@ -319,13 +319,13 @@ def test_what_a_server_says_cannot_write_to_the_terminal() -> None:
 # streams
 
 
-def test_nothing_is_wrong_with_a_good_stream() -> None:
+def test_check_finds_no_fault_in_a_good_stream() -> None:
     found = findings(good)
     assert faults(found) == []
     assert found["read-timeout"].level == found["replay"].level == "ok"
 
 
-def test_a_stream_of_another_kind_of_server_is_looked_at_from_outside() -> None:
+def test_check_notes_what_it_cannot_see_of_another_kind_of_server() -> None:
     def other(request: Request) -> Iterator[bytes]:
         yield head(FRESH)
         yield EVENT
@@ -337,17 +337,17 @@ def test_a_stream_of_another_kind_of_server_is_looked_at_from_outside() -> None:
 
 
 @pytest.mark.parametrize(
-    "said",
+    "claims",
     [{"comments": 10**9}, {"every": 1e9}, {"heartbeat": "nan"}, {"heartbeat": "inf"}, {"comments": "x"}],
     ids=str,
 )
-def test_what_makes_no_sense_is_not_believed_nor_waited_for(said: dict[str, object]) -> None:
-    found = findings(lambda request: good(request, **said))
+def test_check_ignores_absurd_claims_of_a_server(claims: dict[str, object]) -> None:
+    found = findings(lambda request: good(request, **claims))
     assert faults(found) == []
     assert "server" in found
 
 
-def test_a_stream_that_says_nothing_is_named() -> None:
+def test_check_reports_a_stream_without_a_byte() -> None:
     def mute(request: Request) -> Iterator[bytes]:
         yield head(FRESH)
         yield request.hold()
@@ -355,7 +355,7 @@ def test_a_stream_that_says_nothing_is_named() -> None:
     assert faults(findings(mute)) == ["no-byte"]
 
 
-def test_lumps_of_another_kind_of_server_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_reports_buffered_lumps_of_another_kind_of_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flask_sse_emitters.tools.check.run.OBSERVE_SECONDS", 3.5)
 
     def lumpy(request: Request) -> Iterator[bytes]:
@@ -371,9 +371,9 @@ def test_lumps_of_another_kind_of_server_are_named(monkeypatch: pytest.MonkeyPat
     assert found["buffered"].seen.startswith("Bytes come in lumps: 2 times")
 
 
-def test_where_a_proxy_never_lets_go_of_anything_that_is_named() -> None:
+def test_check_reports_a_proxy_that_buffers_everything() -> None:
     def hoarding(request: Request) -> Iterator[bytes]:
-        yield head(told(request, comments=6), FRESH)
+        yield head(header_for(request, comments=6), FRESH)
         yield request.hold()
 
     found = findings(hoarding)
@@ -381,27 +381,27 @@ def test_where_a_proxy_never_lets_go_of_anything_that_is_named() -> None:
     assert found["buffered"].seen.startswith("Of 6 comments, written over 0.6 s, nothing came in ")
 
 
-def test_a_process_that_is_checked_by_many_is_asked_no_more() -> None:
+def test_check_does_not_test_buffering_of_a_process_checked_by_many() -> None:
     assert findings(good)["buffered"].seen.startswith("Others are checking this process now")
 
 
-def test_a_stream_that_ends_at_once_is_named() -> None:
-    found = findings(lambda request: iter([head(told(request), FRESH), chunk(b"retry: 3000\n\n"), END]))
+def test_check_reports_a_stream_that_ends_at_once() -> None:
+    found = findings(lambda request: iter([head(header_for(request), FRESH), chunk(b"retry: 3000\n\n"), END]))
     assert faults(found) == ["ended"]
     assert "SSE_MAX_CLIENTS" in found["ended"].fix
 
 
-def test_a_stream_that_is_cut_at_once_is_named() -> None:
-    found = findings(lambda request: iter([head(told(request), FRESH), EVENT]))
+def test_check_reports_a_stream_that_is_cut_at_once() -> None:
+    found = findings(lambda request: iter([head(header_for(request), FRESH), EVENT]))
     assert faults(found) == ["cut"]
 
 
-def test_a_heartbeat_that_does_not_come_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_reports_a_missing_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flask_sse_emitters.tools.check.run.SLACK_SECONDS", 0.5)
     monkeypatch.setattr("flask_sse_emitters.tools.check.timing.SLACK_SECONDS", 0.5)
 
     def without(request: Request) -> Iterator[bytes]:
-        yield head(told(request, heartbeat=0.2), FRESH)
+        yield head(header_for(request, heartbeat=0.2), FRESH)
         yield GAP if "last-event-id" in request.headers else EVENT
         yield request.hold()
 
@@ -410,9 +410,9 @@ def test_a_heartbeat_that_does_not_come_is_named(monkeypatch: pytest.MonkeyPatch
     assert "though the server writes one every 0.2 s" in found["heartbeat"].seen
 
 
-def test_a_stream_without_heartbeats_is_noted() -> None:
+def test_check_notes_a_stream_without_heartbeats() -> None:
     def without(request: Request) -> Iterator[bytes]:
-        yield head(told(request, heartbeat=0), FRESH)
+        yield head(header_for(request, heartbeat=0), FRESH)
         yield GAP if "last-event-id" in request.headers else EVENT
         yield request.hold()
 
@@ -421,11 +421,11 @@ def test_a_stream_without_heartbeats_is_noted() -> None:
     assert found["heartbeat"].level == "note"
 
 
-def test_a_silent_stream_that_ends_in_order_is_noted() -> None:
-    """Its lifetime may be that short; a proxy's read timeout cuts."""
+def test_check_notes_a_silent_stream_that_ends_in_order() -> None:
+    """Its timeout may be that short; a proxy's read timeout cuts."""
 
     def brief(request: Request) -> Iterator[bytes]:
-        yield head(told(request, heartbeat=9), FRESH)
+        yield head(header_for(request, heartbeat=9), FRESH)
         yield GAP if "last-event-id" in request.headers else EVENT
         yield request.hold(None if request.is_first else 0.5)
         yield END
@@ -435,9 +435,9 @@ def test_a_silent_stream_that_ends_in_order_is_noted() -> None:
     assert found["read-timeout"].seen.startswith("The silent stream ended, in order, after ")
 
 
-def test_a_silent_stream_that_is_cut_is_named_also_without_chunks() -> None:
+def test_check_reports_a_silent_stream_that_is_cut_without_chunks() -> None:
     def cut(request: Request) -> Iterator[bytes]:
-        yield head(told(request, heartbeat=9), FRESH).replace(
+        yield head(header_for(request, heartbeat=9), FRESH).replace(
             b"Transfer-Encoding: chunked\r\n", b"Connection: close\r\n"
         )
         yield b"event: gap\ndata: {}\n\n" if "last-event-id" in request.headers else b"id: 1\ndata: x\n\n"
@@ -449,7 +449,7 @@ def test_a_silent_stream_that_is_cut_is_named_also_without_chunks() -> None:
 
 
 @pytest.mark.parametrize(
-    ("first", "back", "said", "expected"),
+    ("first", "back", "claims", "expected"),
     [
         (EVENT, EVENT, {}, "replay"),
         (chunk(b"data: x\n\n"), chunk(b"data: x\n\n"), {}, "replay"),
@@ -458,9 +458,11 @@ def test_a_silent_stream_that_is_cut_is_named_also_without_chunks() -> None:
     ],
     ids=["ids without a gap", "no ids", "the header is lost", "a gap"],
 )
-def test_clients_that_come_back(first: bytes, back: bytes, said: dict[str, str], expected: str | None) -> None:
+def test_check_reconnect_finds_missing_gaps_and_a_lost_last_event_id(
+    first: bytes, back: bytes, claims: dict[str, str], expected: str | None
+) -> None:
     def answering(request: Request) -> Iterator[bytes]:
-        yield head(told(request, **said), FRESH)
+        yield head(header_for(request, **claims), FRESH)
         yield back if "last-event-id" in request.headers else first
         while not request.hold(0.1):
             yield BEAT
@@ -469,7 +471,7 @@ def test_clients_that_come_back(first: bytes, back: bytes, said: dict[str, str],
     assert faults(findings(answering, replay=False)) == []
 
 
-def test_the_second_and_third_stream_may_be_refused() -> None:
+def test_check_tolerates_a_refused_second_and_third_stream() -> None:
     def one_alone(request: Request) -> Iterator[bytes]:
         if request.is_first:
             yield from good(request)
@@ -495,7 +497,7 @@ def test_the_second_and_third_stream_may_be_refused() -> None:
         (["Cache-Control: public, max-age=60"], "max-age=60"),
     ],
 )
-def test_a_cache_is_named(lines: list[str], seen: str) -> None:
+def test_check_reports_a_cache(lines: list[str], seen: str) -> None:
     def cached(request: Request) -> Iterator[bytes]:
         yield from (
             piece.replace(f"{FRESH}\r\n".encode(), b"") if lines[0].startswith("Cache") else piece
@@ -508,11 +510,11 @@ def test_a_cache_is_named(lines: list[str], seen: str) -> None:
 
 
 @pytest.mark.parametrize("line", ["Age: 0", "X-Cache: Miss from cloudfront", "CF-Cache-Status: DYNAMIC"])
-def test_a_cache_that_was_asked_and_had_nothing_is_none(line: str) -> None:
+def test_check_accepts_a_cache_miss(line: str) -> None:
     assert faults(findings(lambda request: good(request, line))) == []
 
 
-def test_an_answer_to_somebody_else_is_named() -> None:
+def test_check_reports_a_cached_answer_to_another_request() -> None:
     """What a cache has kept has the nonce of another request."""
 
     def kept(request: Request) -> Iterator[bytes]:
@@ -524,7 +526,7 @@ def test_an_answer_to_somebody_else_is_named() -> None:
     assert "somebody else" in found["cached"].seen
 
 
-def test_a_missing_cache_control_is_noted() -> None:
+def test_check_notes_a_missing_cache_control() -> None:
     def without(request: Request) -> Iterator[bytes]:
         for piece in good(request):
             yield piece.replace(f"{FRESH}\r\n".encode(), b"")
@@ -533,14 +535,14 @@ def test_a_missing_cache_control_is_noted() -> None:
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "br"])
-def test_a_compressor_is_named_also_where_it_cannot_be_read(encoding: str) -> None:
+def test_check_reports_compression_also_in_an_unreadable_encoding(encoding: str) -> None:
     found = findings(lambda request: good(request, f"Content-Encoding: {encoding}"))
     assert "compressed" in faults(found)
     assert encoding in found["compressed"].seen
 
 
 @pytest.mark.parametrize(
-    ("said", "expected"),
+    ("claims", "expected"),
     [
         ({"protocol": "HTTP/1.0", "connection": "close"}, ["http-1.0"]),
         ({"protocol": "HTTP/1.0"}, ["http-1.0"]),
@@ -549,11 +551,11 @@ def test_a_compressor_is_named_also_where_it_cannot_be_read(encoding: str) -> No
         ({"connection": "upgrade"}, []),
     ],
 )
-def test_how_the_proxy_speaks_to_the_worker_is_named(said: dict[str, str], expected: list[str]) -> None:
-    assert faults(findings(lambda request: good(request, **said))) == expected
+def test_check_reports_http_1_0_and_connection_close_of_a_proxy(claims: dict[str, str], expected: list[str]) -> None:
+    assert faults(findings(lambda request: good(request, **claims))) == expected
 
 
-# pages of other sites
+# pages of other origins
 
 PAGE = "https://app.example.com"
 COOKIE = ("Cookie", "session=1")
@@ -566,7 +568,7 @@ def cors(*lines: str, preflight: tuple[str, ...] = (), status: str = "200 OK") -
             assert "authorization" not in request.headers, "browsers ask before they send it"
             yield head(*preflight, status="204 No Content", kind=None)
         elif "origin" in request.headers:
-            yield head(told(request), FRESH, *lines, status=status)
+            yield head(header_for(request), FRESH, *lines, status=status)
             yield EVENT
         else:
             yield from good(request)
@@ -619,7 +621,7 @@ def cors(*lines: str, preflight: tuple[str, ...] = (), status: str = "200 OK") -
         "a token",
     ],
 )
-def test_what_pages_of_another_origin_may_do(
+def test_check_reports_cors_and_preflight_faults(
     answering: Answering, headers: tuple[tuple[str, str], ...], expected: list[str]
 ) -> None:
     found = findings(answering, headers=headers, origin=PAGE)
@@ -630,7 +632,7 @@ def test_what_pages_of_another_origin_may_do(
 # redirects
 
 
-def test_a_redirect_is_followed_and_another_origin_gets_no_secrets() -> None:
+def test_check_follows_redirects_and_sends_no_credentials_to_another_origin() -> None:
     with TinyServer(good) as other:
 
         def answering(request: Request) -> Iterator[bytes]:
@@ -647,7 +649,7 @@ def test_a_redirect_is_followed_and_another_origin_gets_no_secrets() -> None:
     assert found["status"].level == "ok"
 
 
-def test_redirects_in_a_circle_end() -> None:
+def test_check_redirects_in_a_circle_end() -> None:
     with TinyServer(lambda _: iter([head("Location: /", status="302 Found"), END])) as server:
         found = check(Plan(Target.of(server.url)), lambda _: None)
         assert len(server.requests) == 6
@@ -665,7 +667,7 @@ def context() -> ssl.SSLContext:
     return context
 
 
-def test_a_certificate_that_nobody_knows_is_named(context: ssl.SSLContext) -> None:
+def test_check_reports_an_unknown_certificate_unless_insecure(context: ssl.SSLContext) -> None:
     with TinyServer(good, context) as server:
         found = findings_at(server.url)
         assert faults(found) == ["tls"]
@@ -674,7 +676,7 @@ def test_a_certificate_that_nobody_knows_is_named(context: ssl.SSLContext) -> No
         assert faults(findings_at(server.url, verifies=False)) == []
 
 
-def test_a_server_without_tls_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_reports_a_server_without_tls(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flask_sse_emitters.tools.check.answer.STEP_SECONDS", 0.3)
     with TinyServer(good) as server:
         found = findings_at(server.url.replace("http:", "https:"))
@@ -684,7 +686,7 @@ def test_a_server_without_tls_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 # the command
 
 
-def test_it_prints_what_it_found_and_how_to_mend_it() -> None:
+def test_check_prints_faults_and_fixes_and_exits_with_1() -> None:
     with TinyServer(lambda request: good(request, "Content-Encoding: br")) as server:
         result = invoked(server.url, "--no-replay")
     assert result.exit_code == 1
@@ -696,7 +698,7 @@ def test_it_prints_what_it_found_and_how_to_mend_it() -> None:
     )
 
 
-def test_it_says_that_all_is_well_and_exits_with_0() -> None:
+def test_check_prints_all_is_well_and_exits_with_0() -> None:
     with TinyServer(good) as server:
         result = invoked(server.url, "--header", "X-Mine: a: b", "--header", "Accept:text/event-stream, */*")
         sent = server.requests[0].headers
@@ -705,7 +707,7 @@ def test_it_says_that_all_is_well_and_exits_with_0() -> None:
     assert sent["host"] == f"127.0.0.1:{server.port}"
 
 
-def test_it_prints_json() -> None:
+def test_check_prints_json() -> None:
     with TinyServer(lambda _: iter([head(status="404 Not Found"), END])) as server:
         result = invoked(server.url, "--json")
     printed = json.loads(result.stdout)
@@ -714,7 +716,7 @@ def test_it_prints_json() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "expected"),
     [
         (["example.com/events"], "http:// or https://"),
         (["ftp://example.com/"], "http:// or https://"),
@@ -729,19 +731,19 @@ def test_it_prints_json() -> None:
         ([], "URL"),
     ],
 )
-def test_what_cannot_be_checked_is_a_usage_error(arguments: list[str], said: str) -> None:
+def test_check_invalid_argument_is_a_usage_error(arguments: list[str], expected: str) -> None:
     result = invoked(*arguments)
     assert (result.exit_code, result.stdout) == (2, "")
-    assert said in result.stderr
+    assert expected in result.stderr
 
 
-def test_an_address_is_sent_as_it_may_be_written() -> None:
+def test_check_encodes_the_address_of_the_request() -> None:
     with TinyServer(lambda _: iter([head(status="404 Not Found"), END])) as server:
         findings_at(f"{server.url}/é vents?channel=a b&x=%20é#part")
         assert server.requests[0].path == "/%C3%A9%20vents?channel=a%20b&x=%20%C3%A9"
 
 
-def test_an_interrupt_ends_it_with_130_and_no_trace() -> None:
+def test_check_interrupt_exits_with_130_and_no_traceback() -> None:
     def silent(request: Request) -> Iterator[bytes]:
         yield request.hold()
 
@@ -766,7 +768,7 @@ def test_an_interrupt_ends_it_with_130_and_no_trace() -> None:
     assert errors.startswith("- connecting to ")
 
 
-def test_what_a_server_says_reaches_no_terminal_as_control_characters() -> None:
+def test_check_escapes_control_characters_of_a_redirect() -> None:
     def answering(request: Request) -> Iterator[bytes]:
         location = "http://\x9b2J\x1bc.invalid/"
         yield f"HTTP/1.1 302 F\x1bound\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n".encode("latin-1")

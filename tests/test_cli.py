@@ -1,4 +1,4 @@
-"""``flask sse``: in processes of its own, with real signals, pipes and Redis."""
+"""``flask sse publish`` and ``listen``, in real processes, with signals, pipes and Redis."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def environment(redis: RedisServer, **config: object) -> dict[str, str]:
 
 
 def run(*arguments: str, env: dict[str, str], data: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    """``flask sse`` to its end."""
+    """Run ``flask sse`` to its end."""
     command = [*FLASK, *arguments]
     return subprocess.run(command, cwd=ROOT, env=env, input=data, capture_output=True, timeout=PATIENCE, check=False)
 
@@ -63,8 +63,8 @@ def run(*arguments: str, env: dict[str, str], data: bytes = b"") -> subprocess.C
 class Listening:
     """``flask sse listen``, from ``with`` to its end.
 
-    :param to: a shell's command that reads what it prints.
-    :param log: the level of the app's log, which then goes to stderr.
+    :param to: a shell's command that reads its output.
+    :param log: the level of the app's log, which goes to stderr.
     """
 
     def __init__(self, redis: RedisServer, *arguments: str, to: str = "", log: str = "", **config: object) -> None:
@@ -103,7 +103,7 @@ class Listening:
         return decode(self.out)
 
     def position(self) -> str:
-        """The id that it begins with, once it is there."""
+        """Return the id that the output begins with, once it is there."""
         until(lambda: b"\n\n" in self.out or self._process.poll() is not None, "the position")
         assert self.out.startswith(b"id: "), self.errors
         return self.out[len(b"id: ") : self.out.index(b"\n")].decode()
@@ -123,7 +123,7 @@ def _content(file: Any) -> bytes:
     return os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0)
 
 
-# without a process of its own
+# in this process
 
 
 def invoked(*arguments: str, data: bytes | None = None, **config: object) -> Result:
@@ -139,7 +139,7 @@ BOTH = pytest.mark.parametrize(
 
 
 @BOTH
-def test_without_a_shared_broker_it_fails_at_once_and_says_what_to_set(arguments: tuple[str, ...]) -> None:
+def test_cli_without_a_shared_broker_fails_and_names_the_setting(arguments: tuple[str, ...]) -> None:
     result = invoked(*arguments, SSE_BROKER_URL="memory://")
     assert result.exit_code == 1
     assert result.stdout == ""
@@ -148,7 +148,7 @@ def test_without_a_shared_broker_it_fails_at_once_and_says_what_to_set(arguments
 
 
 @BOTH
-def test_a_redis_that_does_not_answer_is_waited_for_no_longer_than_to_publish(arguments: tuple[str, ...]) -> None:
+def test_cli_waits_for_a_silent_redis_no_longer_than_sse_publish_seconds(arguments: tuple[str, ...]) -> None:
     with RedisServer() as server:
         server.signal(signal.SIGSTOP)
         url = f"{server.url}?socket_timeout=60&socket_connect_timeout=60"
@@ -160,8 +160,8 @@ def test_a_redis_that_does_not_answer_is_waited_for_no_longer_than_to_publish(ar
 
 
 @BOTH
-def test_where_the_broker_cannot_be_reached_it_fails_with_one_error(arguments: tuple[str, ...]) -> None:
-    """And not with what the package logs besides, which Python shows where nothing is said of logs."""
+def test_cli_with_an_unreachable_broker_fails_with_one_error(arguments: tuple[str, ...]) -> None:
+    """Without the package's own log lines, which Python prints where logging is not configured."""
     config = {"SSE_BROKER_URL": "redis://127.0.0.1:1"}
     found = run(*arguments, env={**os.environ, "CONFIG": json.dumps(config)})
     assert (found.returncode, found.stdout) == (1, b"")
@@ -171,29 +171,29 @@ def test_where_the_broker_cannot_be_reached_it_fails_with_one_error(arguments: t
 
 
 class Elsewhere(MemoryBroker):
-    """A broker of a third party, which counts no clients. It may be deaf."""
+    """A broker of a third party, which counts no clients. It may never answer a subscription."""
 
     is_shared = True
-    is_deaf = False
+    is_silent = False
 
     def subscribe(self, *_arguments: Any) -> Any:
-        assert self.is_deaf
+        assert self.is_silent
         return None
 
 
-def test_a_broker_that_publishes_and_does_not_listen_is_an_error_as_well() -> None:
+def test_listen_with_a_broker_that_does_not_subscribe_is_an_error() -> None:
     app = Flask(__name__)
     app.config["SSE_PUBLISH_SECONDS"] = 0.1
     sse = SSE(app)
     broker = sse._channels().broker = Elsewhere()
-    broker.is_deaf = True
+    broker.is_silent = True
     result = cli_runner(app).invoke(args=["sse", "listen", "orders"])
     assert (result.exit_code, result.stdout) == (1, "")
     assert "Error: the broker does not let us listen: no answer in SSE_PUBLISH_SECONDS" in result.stderr
     assert sse.stats()["channels"] == {}
 
 
-def test_nothing_is_said_of_clients_where_the_broker_does_not_count_them() -> None:
+def test_cli_publish_prints_no_count_where_the_broker_counts_no_clients() -> None:
     app = Flask(__name__)
     SSE(app)._channels().broker = Elsewhere()
     result = cli_runner(app).invoke(args=["sse", "publish", "orders", "x"])
@@ -209,14 +209,14 @@ def test_nothing_is_said_of_clients_where_the_broker_does_not_count_them() -> No
         ("listen", "x" * 201),
     ],
 )
-def test_a_wrong_name_of_a_channel_is_a_usage_error(arguments: tuple[str, ...]) -> None:
+def test_cli_invalid_channel_name_is_a_usage_error(arguments: tuple[str, ...]) -> None:
     result = invoked(*arguments)
     assert result.exit_code == 2
     assert "Error: Invalid value for 'CHANNEL" in result.stderr
     assert "a channel's name has 1 to 200 ASCII letters, digits and . _ - : / @, unlike " in result.stderr
 
 
-def test_more_channels_than_a_stream_carries_are_a_usage_error() -> None:
+def test_listen_to_more_than_fifty_channels_is_a_usage_error() -> None:
     result = invoked("listen", *(f"channel-{number}" for number in range(51)))
     assert result.exit_code == 2
     assert "51 channels: one stream carries 50 at most" in result.stderr
@@ -233,7 +233,7 @@ def test_more_channels_than_a_stream_carries_are_a_usage_error() -> None:
         ("[" * 200_000, "no JSON that can be read: maximum recursion depth exceeded"),
     ],
 )
-def test_invalid_json_is_a_usage_error_that_says_where(text: str, where: str) -> None:
+def test_cli_publish_invalid_json_is_a_usage_error_with_its_position(text: str, where: str) -> None:
     result = invoked("publish", "orders", "--json", "--", text)
     assert result.exit_code == 2
     assert f"Error: Invalid value for 'DATA': {where}" in result.stderr or f": {where}" in result.stderr
@@ -253,13 +253,13 @@ def test_invalid_json_is_a_usage_error_that_says_where(text: str, where: str) ->
         ([], None, "Missing argument 'DATA'"),
     ],
 )
-def test_what_is_no_event_is_a_usage_error(arguments: list[str], data: bytes | None, wrong: str) -> None:
+def test_cli_publish_invalid_event_is_a_usage_error(arguments: list[str], data: bytes | None, wrong: str) -> None:
     result = invoked("publish", "orders", *arguments, data=data, SSE_MAX_EVENT_BYTES=100)
     assert (result.exit_code, result.stdout) == (2, "")
     assert wrong in result.stderr
 
 
-def test_a_command_of_the_apps_own_stays() -> None:
+def test_cli_command_sse_of_the_app_is_kept() -> None:
     app = Flask(__name__)
 
     @app.cli.command("sse")
@@ -270,7 +270,7 @@ def test_a_command_of_the_apps_own_stays() -> None:
     assert cli_runner(app).invoke(args=["sse"]).stdout == "the app's own\n"
 
 
-def test_one_extension_serves_several_apps() -> None:
+def test_cli_serves_several_apps_of_one_extension() -> None:
     sse = SSE()
     for name in ("one", "other"):
         app = Flask(name)
@@ -283,7 +283,7 @@ def test_one_extension_serves_several_apps() -> None:
 # publish
 
 
-def test_it_publishes_and_prints_the_id_and_how_many_read_it(redis: RedisServer) -> None:
+def test_cli_publish_prints_the_id_and_the_number_of_readers(redis: RedisServer) -> None:
     channel = new_name()
     app = Flask(__name__)
     app.config.update(SSE_BROKER_URL=redis.url, SSE_PUBLISH_SECONDS=PATIENCE)
@@ -296,7 +296,7 @@ def test_it_publishes_and_prints_the_id_and_how_many_read_it(redis: RedisServer)
     assert events == [Event("ein Täg", event="day", id=ids[0]), Event("über\nzwei Zeilen", id=ids[1])]
 
 
-def test_its_data_may_be_json_and_begin_with_a_dash(redis: RedisServer) -> None:
+def test_cli_publish_data_can_be_json_or_stdin_or_begin_with_a_dash(redis: RedisServer) -> None:
     channel = new_name()
     app = Flask(__name__)
     app.config.update(SSE_BROKER_URL=redis.url, SSE_PUBLISH_SECONDS=PATIENCE)
@@ -313,7 +313,7 @@ def test_its_data_may_be_json_and_begin_with_a_dash(redis: RedisServer) -> None:
     assert [event.event for event in events] == [None, "made", None, None]
 
 
-def test_with_a_key_it_publishes_once(redis: RedisServer, publisher: Publisher) -> None:
+def test_cli_publish_with_a_key_publishes_once(redis: RedisServer, publisher: Publisher) -> None:
     channel = new_name()
     ids = [invoked("publish", channel, "x", "--key", "k", SSE_BROKER_URL=redis.url).stdout.strip() for _ in range(2)]
     ids.append(publisher.publish(channel, "x", key="k"))
@@ -324,7 +324,7 @@ def test_with_a_key_it_publishes_once(redis: RedisServer, publisher: Publisher) 
 # listen
 
 
-def test_it_prints_events_as_they_are_on_the_wire_and_nothing_else(redis: RedisServer, publisher: Publisher) -> None:
+def test_listen_prints_events_as_on_the_wire_and_nothing_else(redis: RedisServer, publisher: Publisher) -> None:
     one, other = new_name(), new_name()
     with Listening(redis, one, other, one, SSE_HEARTBEAT=0.01, SSE_TIMEOUT=0.2) as listening:
         begin = listening.position()
@@ -342,18 +342,18 @@ def test_it_prints_events_as_they_are_on_the_wire_and_nothing_else(redis: RedisS
         assert listening.errors == []
 
 
-def test_it_counts_as_a_client(redis: RedisServer) -> None:
+def test_listen_counts_as_a_client(redis: RedisServer) -> None:
     channel = new_name()
     with Listening(redis, channel) as listening:
         listening.position()
 
-        def said() -> str:
+        def stderr() -> str:
             return invoked("publish", channel, "x", SSE_BROKER_URL=redis.url).stderr
 
-        until(lambda: said() == "1 client reads it\n", "the count")
+        until(lambda: stderr() == "1 client reads it\n", "the count")
 
 
-def test_it_resumes_after_the_event_with_this_id_and_goes_on(redis: RedisServer, publisher: Publisher) -> None:
+def test_listen_with_last_event_id_replays_and_goes_on_live(redis: RedisServer, publisher: Publisher) -> None:
     channel = new_name()
     ids = [publisher.publish(channel, number) for number in range(300)]
     with Listening(redis, channel, "--last-event-id", ids[99]) as listening:
@@ -362,7 +362,7 @@ def test_it_resumes_after_the_event_with_this_id_and_goes_on(redis: RedisServer,
         listening.await_texts([*(str(number) for number in range(100, 300)), "new"])
 
 
-def test_what_is_no_longer_to_be_had_shows_as_a_gap(redis: RedisServer, publisher: Publisher) -> None:
+def test_listen_with_an_unknown_last_event_id_prints_a_gap(redis: RedisServer, publisher: Publisher) -> None:
     channel = new_name()
     last = publisher.publish(channel, "x")
     with Listening(redis, channel, "--last-event-id", "other-7") as listening:
@@ -372,11 +372,11 @@ def test_what_is_no_longer_to_be_had_shows_as_a_gap(redis: RedisServer, publishe
         assert (event.data, event.id) == ("x", last)
 
 
-#: It clears the screen by C0 and by C1, goes back to the line's begin, and shows the rest from right to left.
+#: Clears the screen by C0 and by C1, returns to the line's begin, and shows the rest from right to left.
 HOSTILE = "\x1b[2J \x9b2J \b\r \u202e \u2066 \u2028 \x7f\ttab, Täg"
 
 
-def test_listen_at_a_terminal_shows_control_characters_escaped(redis: RedisServer, publisher: Publisher) -> None:
+def test_listen_at_a_terminal_escapes_control_characters(redis: RedisServer, publisher: Publisher) -> None:
     channel = new_name()
     terminal, side = pty.openpty()
     env = {**environment(redis), "PYTHONUTF8": "1"}
@@ -397,7 +397,7 @@ def test_listen_at_a_terminal_shows_control_characters_escaped(redis: RedisServe
     )
 
 
-def test_listen_into_a_file_writes_every_byte_as_it_is(redis: RedisServer, publisher: Publisher) -> None:
+def test_listen_into_a_file_writes_every_byte_unchanged(redis: RedisServer, publisher: Publisher) -> None:
     channel = new_name()
     with Listening(redis, channel) as listening:
         listening.position()
@@ -406,7 +406,7 @@ def test_listen_into_a_file_writes_every_byte_as_it_is(redis: RedisServer, publi
         listening.await_texts([text])
 
 
-def test_an_error_of_the_broker_is_shown_with_its_control_characters_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cli_broker_error_escapes_control_characters(monkeypatch: pytest.MonkeyPatch) -> None:
     app = Flask(__name__)
     sse = SSE(app)
     broker = sse._channels().broker = Elsewhere()
@@ -419,7 +419,7 @@ def test_an_error_of_the_broker_is_shown_with_its_control_characters_escaped(mon
     assert result.stderr == r"Error: Redis said \x1b[2J \x9b2J \x08\r \u202e \u2066 \u2028 \x7f\ttab, Täg" + "\n"
 
 
-def test_status_escapes_control_characters_of_its_own_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_status_warning_escapes_control_characters(monkeypatch: pytest.MonkeyPatch) -> None:
     app = Flask(__name__)
     sse = SSE(app)
     broker = sse._channels().broker = Elsewhere()
@@ -432,15 +432,15 @@ def test_status_escapes_control_characters_of_its_own_warning(monkeypatch: pytes
     assert result.stdout.endswith("warning: nothing can be published now: Redis said \\x1b[2J\n")
 
 
-def test_ctrl_c_ends_it_with_130_and_without_a_word(redis: RedisServer) -> None:
+def test_listen_interrupt_exits_with_130_and_without_a_message(redis: RedisServer) -> None:
     with Listening(redis, new_name()) as listening:
         listening.position()
         assert listening.interrupt() == 130
         assert listening.errors == []
 
 
-def test_ctrl_c_ends_it_though_nobody_takes_its_output(redis: RedisServer, publisher: Publisher) -> None:
-    """It waits for a full pipe then."""
+def test_listen_interrupt_exits_though_its_pipe_is_full(redis: RedisServer, publisher: Publisher) -> None:
+    """Nothing reads its output: it waits to write."""
     channel = new_name()
     reader, writer = os.pipe()
     process = subprocess.Popen([*FLASK, "listen", channel], cwd=ROOT, env=environment(redis), stdout=writer)
@@ -464,8 +464,8 @@ def unread(pipe: int) -> int:
     return size[0]
 
 
-def test_what_its_reader_leaves_for_long_is_not_lost(redis: RedisServer, publisher: Publisher) -> None:
-    """More is pending than may be, again and again, and the app would have events dropped then."""
+def test_listen_slow_reader_loses_no_event_despite_overflow_settings(redis: RedisServer, publisher: Publisher) -> None:
+    """More is pending than ``SSE_MAX_PENDING`` time and again; the app would drop events of a client then."""
     channel = new_name()
     reader, writer = os.pipe()
     env = environment(redis, SSE_MAX_PENDING=10, SSE_OVERFLOW="drop_oldest")
@@ -486,8 +486,8 @@ def test_what_its_reader_leaves_for_long_is_not_lost(redis: RedisServer, publish
         process.wait(PATIENCE)
 
 
-def test_it_ends_quietly_once_the_pipe_has_no_reader(redis: RedisServer) -> None:
-    """At once, though there is nothing to write: its shell waits for it."""
+def test_listen_exits_quietly_once_its_pipe_has_no_reader(redis: RedisServer) -> None:
+    """At once, though it has nothing to write: its shell waits for it."""
     with Listening(redis, new_name(), to="head -n 1") as listening:
         assert listening.exit_code() == 0
         assert listening.out.startswith(b"id: ")
@@ -495,7 +495,7 @@ def test_it_ends_quietly_once_the_pipe_has_no_reader(redis: RedisServer) -> None
         assert listening.errors == []
 
 
-def test_it_ends_quietly_where_its_reader_leaves_while_it_writes(redis: RedisServer, publisher: Publisher) -> None:
+def test_listen_exits_quietly_if_its_reader_leaves_during_a_write(redis: RedisServer, publisher: Publisher) -> None:
     channel = new_name()
     first = publisher.publish(channel, "first")
     for _ in range(20):
@@ -509,9 +509,10 @@ def test_it_ends_quietly_where_its_reader_leaves_while_it_writes(redis: RedisSer
 @pytest.mark.parametrize(
     ("options", "log"),
     [(("--appendonly", "yes", "--appendfsync", "always"), "INFO"), ((), "ERROR")],
-    ids=["what is published is kept", "it is lost"],
+    ids=["redis keeps its data", "redis loses its data"],
 )
-def test_it_stays_while_redis_is_away_and_says_so_once_whatever_is_logged(options: tuple[str, ...], log: str) -> None:
+def test_listen_reconnects_after_a_redis_outage_and_reports_it_once(options: tuple[str, ...], log: str) -> None:
+    """At any log level. Where Redis lost its data, a gap comes."""
     channel = new_name()
     with RedisServer(*options) as server, Publisher(server.url, publish_seconds=PATIENCE) as publisher:
         with Listening(server, channel, log=log) as listening:
@@ -519,7 +520,7 @@ def test_it_stays_while_redis_is_away_and_says_so_once_whatever_is_logged(option
             before = publisher.publish(channel, "before")
             listening.await_texts(["before"])
             server.kill()
-            until(lambda: listening.errors, "a word of it")
+            until(lambda: listening.errors, "its report of the outage")
             with pytest.raises(BrokerUnavailable):
                 publisher.publish(channel, "away")
             server.start()
@@ -534,15 +535,15 @@ def test_it_stays_while_redis_is_away_and_says_so_once_whatever_is_logged(option
             assert texts == ["before", "after", "new"]
             gaps = [json.loads(event.data)["requested"] for event in listening.events if event.event == "gap"]
             assert gaps == ([] if options else [before])
-            assert b"retry" not in listening.out, "what is between a server and its clients"
+            assert b"retry" not in listening.out, "a field between a server and its clients"
             assert position != before
             assert listening.interrupt() == 130
 
 
-def test_redis_may_be_away_when_it_is_interrupted() -> None:
+def test_listen_interrupt_during_a_redis_outage_exits_with_130() -> None:
     with RedisServer() as server, Listening(server, new_name()) as listening:
         listening.position()
         server.kill()
-        until(lambda: listening.errors, "a word of it")
+        until(lambda: listening.errors, "its report of the outage")
         assert listening.interrupt() == 130
         assert len(listening.errors) == 1
