@@ -1,7 +1,7 @@
 """A notice board and a live chart of this machine's load, both fed by events: ``gunicorn example_app:app``.
 
-One process serves it, and keeps the notices in a file; or many, on any number of machines, where ``SSE_BROKER_URL``
-names a Redis that they share.
+One process serves it and keeps the notices in a file. With ``SSE_BROKER_URL`` set to a shared Redis, any number of
+processes on any number of machines can serve it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Notice(TypedDict):
     id: str
     author: str
     text: str
-    at: int  # milliseconds since 1970, as JavaScript counts
+    at: int  # milliseconds since 1970, as in JavaScript
 
 
 class Load(TypedDict):
@@ -43,8 +43,8 @@ class Load(TypedDict):
 views = Blueprint("example", __name__, static_folder="example", static_url_path="/example")
 
 sse = SSE()
-board = sse.channel("notices", public=True)  # nobody may miss a notice: a channel replays what a client has missed
-charts = SseEmitters()  # of the load only the newest sample matters: a plain list of who is there now
+board = sse.channel("notices", public=True)  # a channel replays what a client has missed, so no notice is lost
+charts = SseEmitters()  # only the newest sample of the load matters, so a plain list is enough
 connected = SseEmitters()
 
 samples: deque[Load] = deque(maxlen=120)
@@ -71,7 +71,7 @@ def post_notice() -> ResponseReturnValue:
     if not isinstance(text, str) or not 1 <= len(text := text.strip()) <= 500:
         return {"error": "The text must have 1 to 500 characters."}, 400
     notice = Notice(id=uuid.uuid4().hex, author=author or "Anonymous", text=text, at=now())
-    # Kept first, then published: a page listens first, then fetches what is kept, and so misses none between the two.
+    # Keep first, then publish: a page listens first, then fetches what is kept, so it misses no notice in between.
     notices.keep(notice)
     board.publish(notice, event="notice", key=notice["id"])
     return notice, 201
@@ -88,8 +88,8 @@ def refuse(error: Exception) -> ResponseReturnValue:
 def stream_load() -> SseEmitter:
     emitter = charts.add(SseEmitter())
     emitter.send(SseEmitter.event().name("samples").data(list(samples.copy())))
-    emitter.on_completion(pulse.quicken)
-    pulse.quicken()
+    emitter.on_completion(load_publisher.wake)
+    load_publisher.wake()
     return emitter
 
 
@@ -102,9 +102,9 @@ def connect() -> Response:
 
 
 class Notices:
-    """Keeps the newest notices: in a file, which outlives this process, or in the Redis that many processes share.
+    """The newest notices: in a file, which outlives this process, or in the Redis that many processes share.
 
-    :raises OSError: from each method, where file or Redis cannot be reached.
+    :raises OSError: from each method, if the file or Redis cannot be reached.
     """
 
     KEPT, KEY = 50, "example:notices"
@@ -117,12 +117,12 @@ class Notices:
         if self._redis is None:
             self._keep_in_file(notice)
         else:
-            self._ask(("LPUSH", self.KEY, json.dumps(notice)), ("LTRIM", self.KEY, 0, self.KEPT - 1))
+            self._run(("LPUSH", self.KEY, json.dumps(notice)), ("LTRIM", self.KEY, 0, self.KEPT - 1))
 
     def newest(self) -> list[Notice]:
         if self._redis is None:
             return self._read_file()
-        return [json.loads(notice) for notice in self._ask(("LRANGE", self.KEY, 0, -1))[0]]
+        return [json.loads(notice) for notice in self._run(("LRANGE", self.KEY, 0, -1))[0]]
 
     def _read_file(self) -> list[Notice]:
         try:
@@ -141,7 +141,7 @@ class Notices:
             written.write_text(json.dumps([*self._read_file(), notice][-self.KEPT :]))
             written.replace(self._file)
 
-    def _ask(self, *commands: tuple[Any, ...]) -> list[Any]:
+    def _run(self, *commands: tuple[Any, ...]) -> list[Any]:
         try:
             with self._redis.pipeline() as pipeline:
                 for command in commands:
@@ -151,37 +151,37 @@ class Notices:
             raise ConnectionError(f"Redis does not answer: {error}") from error
 
 
-class Pulse:
-    """Tells all charts the load once a second, and at once when one comes or leaves.
+class LoadPublisher:
+    """Sends the load to all charts once a second, and at once when a chart connects or leaves.
 
-    One thread does it all, so that no number of clients is overtaken by an older one. It lives while there are charts.
+    One thread sends everything, so that no count of clients overtakes an older one. It runs while there are charts.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._running = False
-        self._moved = threading.Event()
+        self._changed = threading.Event()
         self._processor = Processor()
 
-    def quicken(self) -> None:
-        """A chart has come or left."""
-        self._moved.set()
+    def wake(self) -> None:
+        """Report at once that a chart has connected or left."""
+        self._changed.set()
         with self._lock:
             start = not self._running and len(charts) > 0
             self._running = self._running or start
         if start:
-            threading.Thread(target=self._run, name="pulse", daemon=True).start()
+            threading.Thread(target=self._run, name="load-publisher", daemon=True).start()
 
-    def _is_wanted(self) -> bool:
+    def _should_continue(self) -> bool:
         with self._lock:
             self._running = len(charts) > 0
             return self._running
 
     def _run(self) -> None:
         cpu, due = 0.0, time.monotonic()
-        while self._is_wanted():
-            time.sleep(0.05)  # one report for all who come or leave together
-            self._moved.clear()
+        while self._should_continue():
+            time.sleep(0.05)  # one report for all charts that connect or leave together
+            self._changed.clear()
             sampled = time.monotonic() >= due
             if sampled:
                 cpu, due = self._processor.percent(), max(due + 1, time.monotonic())
@@ -189,11 +189,11 @@ class Pulse:
             if sampled:
                 samples.append(load)
             charts.send(SseEmitter.event().name("load").data(load))
-            self._moved.wait(due - time.monotonic())
+            self._changed.wait(due - time.monotonic())
 
 
 class Processor:
-    """How busy all of this machine's processors were since they were last asked."""
+    """The load of all processors of this machine since the last call."""
 
     def __init__(self) -> None:
         self._total = self._idle = 0
@@ -212,7 +212,7 @@ class Processor:
 
 
 def count_clients() -> int:
-    """Of all processes, as far as that can be told now."""
+    """Count the clients of all processes, or of this one if Redis is down."""
     try:
         return board.subscribers() if IS_SHARED else len(charts)
     except BrokerUnavailable:
@@ -224,7 +224,7 @@ def now() -> int:
 
 
 notices = Notices()
-pulse = Pulse()
+load_publisher = LoadPublisher()
 
 app = Flask(__name__, static_folder=None)
 app.config["SSE_BROKER_URL"] = BROKER_URL

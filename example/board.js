@@ -3,24 +3,24 @@ const calm = matchMedia("(prefers-reduced-motion: reduce)");
 
 /* The streams ----------------------------------------------------------------------------------------------------- */
 
-const SILENCE = 5_000; // the load comes every second: after so long the network is gone, though nothing said so
-const QUIET = 3_000; // a server that reloads is mostly back within that, at the first try
+const SILENCE = 5_000; // the load comes every second: after this time the network is down, even without an error
+const QUIET = 3_000; // a server that reloads is usually back within this time, at the first attempt
 const PAUSE = 2_000;
 
 let sources = [];
-let heard = 0; // when, last
+let lastEventAt = 0;
 let lostAt = 0;
-let isAway = false; // it could not be reached again: that is no reload
+let isAway = false; // a reconnect has failed, so this is more than a reload
 let retryAt = 0;
 
 function listen() {
   retryAt = 0;
-  heard = performance.now();
+  lastEventAt = performance.now();
   const notices = connect("events/notices", {
     notice: (notice) => addNotice(notice, true) && announce(notice),
-    gap: catchUp, // more was missed than the server can replay
+    gap: catchUp, // the server can no longer replay what was missed
   });
-  // A new stream begins with what comes next. What was before is fetched once it is open, so that none is missed.
+  // A new stream begins with the next notice. Fetch the earlier ones once it is open, so that none is missed.
   notices.addEventListener("open", catchUp, { once: true });
   const load = connect("load", { samples: (samples) => chart.fill(samples), load: showLoad });
   sources = [notices, load];
@@ -32,7 +32,7 @@ function connect(url, handlers) {
   let failures = 0; // in a row
   source.onopen = () => {
     failures = 0;
-    heard = performance.now();
+    lastEventAt = performance.now();
     if (isLive()) comeBack();
     showState();
   };
@@ -40,18 +40,18 @@ function connect(url, handlers) {
     failures += 1;
     isAway ||= failures > 1 || source.readyState === EventSource.CLOSED;
     lose();
-    if (source.readyState === EventSource.CLOSED) retryLater(); // else the browser tries again by itself
+    if (source.readyState === EventSource.CLOSED) retryLater(); // otherwise the browser retries by itself
   };
   for (const [name, handle] of Object.entries(handlers)) {
     source.addEventListener(name, (event) => {
-      heard = performance.now();
+      lastEventAt = performance.now();
       handle(JSON.parse(event.data));
     });
   }
   return source;
 }
 
-/** Merge what the server has with what is shown: a notice that is known stays as it is. */
+/** Merge the server's notices into the page; known ones stay as they are. */
 async function catchUp() {
   try {
     const response = await fetch("notices", { cache: "no-store" });
@@ -91,7 +91,7 @@ function showState() {
     element.dataset.state = document.documentElement.dataset.state = state;
     element.setAttribute("aria-live", "polite");
   } else if (state === "lost") {
-    element.setAttribute("aria-live", "off"); // the change was said; each second of it need not be
+    element.setAttribute("aria-live", "off"); // announce the change once, not each second
   }
   const text = { live: "Live", connecting: "Connecting…", lost: reconnecting() }[state];
   if (element.textContent !== text) element.textContent = text;
@@ -105,9 +105,9 @@ function reconnecting() {
 setInterval(() => {
   const time = performance.now();
   if (retryAt && time >= retryAt) listen();
-  else if (isLive() && time - heard > SILENCE) {
+  else if (isLive() && time - lastEventAt > SILENCE) {
     retryLater();
-    lose(heard);
+    lose(lastEventAt);
   }
   if (lostAt) showState();
 }, 500);
@@ -119,12 +119,12 @@ addEventListener("pageshow", (event) => {
 
 /* Notices --------------------------------------------------------------------------------------------------------- */
 
-const KEPT = 50; // as the server does: a page that has long been open shows what a new one does
-const known = new Set(); // ids: a notice may come by its stream, be fetched, and be the answer to the form
+const KEPT = 50; // the same as the server, so that old and new pages show the same
+const known = new Set(); // ids: a notice may arrive by stream, by fetch, and as the answer to the form
 const title = document.title;
 let unseen = 0;
 
-/** Whether it was new. */
+/** Add a notice. Returns whether it was new. */
 function addNotice(notice, fresh = false) {
   if (known.has(notice.id)) return false;
   known.add(notice.id);
@@ -161,7 +161,7 @@ function make(name, className, text = "") {
 }
 
 function announce(notice) {
-  $("heard").textContent = `${notice.author}: ${notice.text}`;
+  $("latest").textContent = `${notice.author}: ${notice.text}`;
   if (document.hidden) document.title = `(${++unseen}) ${title}`;
 }
 
@@ -177,7 +177,7 @@ const { author, text } = form.elements;
 const button = form.querySelector("button");
 const keys = $("hint").firstElementChild;
 let sending = false;
-let isUnreached = false; // so says what is shown in red
+let isUnreached = false; // the error shown says that the server cannot be reached
 
 function showError(message, unreached = false) {
   $("error").textContent = message;
@@ -252,7 +252,7 @@ author.addEventListener("keydown", (event) => {
 let remembered = {};
 try {
   remembered = localStorage;
-} catch {} // the browser keeps nothing for this page
+} catch {} // the browser stores nothing for this page
 author.value = remembered.author ?? "";
 author.addEventListener("change", () => (remembered.author = author.value));
 
@@ -267,16 +267,16 @@ function showLoad(load) {
   element.setAttribute("aria-label", `The last two minutes. Now: processor load ${Math.round(load.cpu)} percent, clients ${load.clients}.`);
 }
 
-/** Two curves over the last two minutes. What is new slides in within the second until more comes. */
+/** Two curves over the last two minutes. New samples slide in during the second before the next. */
 class Chart {
   static SPAN = 120_000;
-  static GAP = 3_500; // the server was away: no line is drawn across
+  static GAP = 3_500; // the server was down: draw no line across
   static SLIDE = 1_000;
 
   #element;
   #grid = svg("svg", { class: "grid", "aria-hidden": "true" });
   #curves = svg("svg", { class: "curves", "aria-hidden": "true" });
-  #view = make("div", "window"); // beside it there is room for the labels
+  #view = make("div", "window"); // leaves room for the labels
   #samples = [];
   #slide = { from: 0, to: 0, since: 0 }; // the time at the right edge
 
@@ -287,7 +287,7 @@ class Chart {
     new ResizeObserver(() => this.#draw()).observe(element);
   }
 
-  /** Samples of the past, of which some may be known. */
+  /** Add past samples; some may be known already. */
   fill(samples) {
     this.#merge(samples);
     this.#slide = { from: this.#end, to: this.#end, since: 0 };
