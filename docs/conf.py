@@ -1,4 +1,4 @@
-"""How the documentation is built: ``make docs``."""
+"""Sphinx configuration of the documentation: ``make docs``."""
 
 from importlib.metadata import version as version_of
 
@@ -8,7 +8,7 @@ release = version = version_of("flask-sse-emitters")
 
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
 exclude_patterns = ["_build"]
-highlight_language = "none"  # of blocks that say none: they are commands
+highlight_language = "none"  # blocks without a language are commands
 nitpicky = True
 
 html_theme = "furo"
@@ -24,7 +24,7 @@ autodoc_preserve_defaults = True
 autodoc_typehints_format = "short"
 python_maximum_signature_line_length = 88
 
-# What others document, and what is no part of the API, has no page here to lead to.
+# Names that other projects document, or that are not part of the API, have no page here.
 nitpick_ignore_regex = [
     ("py:.*", r"(blinker|collections|datetime|flask|gevent|prometheus_client|types|typing|werkzeug)\..*"),
     ("py:.*", r"HeadersValue|Response|flask_sse_emitters(\.\w+)+\.(_\w+|T)"),
