@@ -1,5 +1,5 @@
 /**
- * What tabs say to each other through a BroadcastChannel.
+ * The messages that tabs send each other through a BroadcastChannel.
  *
  * @module
  */
@@ -7,7 +7,7 @@
 import { ID } from "./stream.js";
 
 /** @typedef {import("./sse-emitters.js").Refusal} Refusal */
-/** @typedef {{ channel: string, id: string, after: string, name: string, data: string }} Told an event under way. */
+/** @typedef {{ channel: string, id: string, after: string, name: string, data: string }} EventMessage one event. */
 /** @typedef {[channel: string, id: string][]} Ids */
 /** @typedef {[channel: string, tag: string][]} Tags */
 /**
@@ -15,11 +15,11 @@ import { ID } from "./stream.js";
  */
 /** @typedef {{ type: "leave", tab: string }} Leave */
 /** @typedef {{ type: "hello", term: number }} Hello */
-/** @typedef {{ type: "at", term: number, to?: string, heads: Ids, cursors: Ids, live: string[] }} At */
-/** @typedef {{ type: "events", term: number, events: Told[] }} Events */
-/** @typedef {{ type: "gap", term: number, at: Ids, newest: Ids }} Skip */
-/** @typedef {{ type: "refused", term: number } & Refusal} GivenUp */
-/** @typedef {Hello | At | Events | Skip | GivenUp} OfLeader */
+/** @typedef {{ type: "at", term: number, to?: string, heads: Ids, cursors: Ids, live: string[] }} PositionMessage */
+/** @typedef {{ type: "events", term: number, events: EventMessage[] }} Events */
+/** @typedef {{ type: "gap", term: number, at: Ids, newest: Ids }} GapMessage */
+/** @typedef {{ type: "refused", term: number } & Refusal} RefusedMessage */
+/** @typedef {Hello | PositionMessage | Events | GapMessage | RefusedMessage} LeaderMessage */
 
 /** @param {unknown} value */
 const isText = (value) => typeof value === "string";
@@ -30,11 +30,11 @@ const isIds = (value) => Array.isArray(value) && value.every((pair) => isTexts(p
 /** @param {unknown} value */
 const isTags = (value) => Array.isArray(value) && value.every((pair) => isTexts(pair) && pair.length === 2);
 /** @param {unknown} value */
-const isEvents = (value) => Array.isArray(value) && value.every((each) => fits(each, TOLD));
+const isEvents = (value) => Array.isArray(value) && value.every((each) => fits(each, EVENT));
 /** @type {Record<string, (value: any) => boolean>} */
-const TOLD = { channel: isText, id: (id) => ID.test(id), after: (id) => ID.test(id), name: isText, data: isText };
+const EVENT = { channel: isText, id: (id) => ID.test(id), after: (id) => ID.test(id), name: isText, data: isText };
 
-/** What tabs say to each other. @type {Record<string, typeof TOLD>} */
+/** The fields of each message. @type {Record<string, typeof EVENT>} */
 const MESSAGES = {
   join: { tab: isText, term: Number.isFinite, channels: isTexts, tags: isTags, since: isIds, claims: isIds },
   leave: { tab: isText },
@@ -45,16 +45,16 @@ const MESSAGES = {
   refused: { term: Number.isFinite, channel: isText, status: Number.isFinite, message: isText },
 };
 
-/** Whether it has what it must. @param {any} value @param {typeof TOLD} shape */
+/** Return whether a value has all fields of a shape. @param {any} value @param {typeof EVENT} shape */
 function fits(value, shape) {
   return !!value && Object.entries(shape).every(([name, check]) => check(value[name]));
 }
 
 /**
- * Whether it is one of them: any script of this origin can say something.
+ * Return whether this is a message of a tab: any script of this origin can send something else.
  *
  * @param {any} data
- * @returns {data is Join | Leave | OfLeader}
+ * @returns {data is Join | Leave | LeaderMessage}
  */
 export function isMessage(data) {
   return Object.hasOwn(MESSAGES, data?.type) && fits(data, MESSAGES[data.type]);

@@ -1,17 +1,17 @@
 /**
- * Channels in the browser, over one connection for all tabs of the same reader: what pages call.
+ * Channels in the browser, over one connection for all tabs of the same reader: the functions that pages call.
  *
- * How tabs share is in `hub.js`.
+ * `tabs.js` describes how tabs share it.
  *
  * @module
  */
 
-import { Hub } from "./hub.js";
-import "./leader.js"; // this and what follows is fetched at once, rather than when hub.js has come
+import { TabGroup } from "./tabs.js";
+import "./leader.js"; // this and the others are fetched at once, rather than after tabs.js
 import "./messages.js";
-import { asker } from "./stream.js";
+import { makeRequester } from "./stream.js";
 import { ChannelEvent, Subscription } from "./subscription.js";
-import "./whose.js";
+import "./reader.js";
 
 export { ChannelEvent };
 
@@ -22,33 +22,33 @@ export { ChannelEvent };
 /**
  * @typedef {object} Options
  * @property {(event: ChannelEvent) => void} [onEvent] gets every event, whatever its name.
- * @property {(gap: Gap) => void} [onGap] something of these channels was missed and is gone: fetch their state anew.
- * @property {(refusal: Refusal) => void} [onError] the server refuses a channel, with 401, 403 or 404, say. It is given
- *   up, and the others go on. A server that is away is no error: the state is "connecting".
- * @property {(state: State) => void} [onState] "open": whatever is published from now on comes.
- * @property {() => void} [onReaderChange] somebody else is logged in than when this page subscribed, or no known
- *   reader is. The subscription is closed: load the page anew.
- * @property {Record<string, string>} [since] by channel, the id after which to begin; else with what comes next.
+ * @property {(gap: Gap) => void} [onGap] events of these channels were missed and are gone: fetch their state again.
+ * @property {(refusal: Refusal) => void} [onError] the server refuses a channel, with 401, 403 or 404, say. It is
+ *   dropped, and the others continue. A server that cannot be reached is no error: the state is "connecting".
+ * @property {(state: State) => void} [onState] "open": all events published from now on arrive.
+ * @property {() => void} [onReaderChange] another reader is logged in than when this page subscribed, or none is. The
+ *   subscription is closed: reload the page.
+ * @property {Record<string, string>} [since] by channel, the id after which to begin; by default with the next event.
  * @property {boolean} [withCredentials] send cookies to another origin, too.
  * @property {HeadersInit | (() => HeadersInit | Promise<HeadersInit>)} [headers] sent with this tab's requests.
- * @property {string | false} [share] tabs that say the same here share a connection; with false this one has its own.
+ * @property {string | false} [share] tabs with the same value share a connection; with false this one has its own.
  * @property {number} [silence] seconds without a byte after which the connection counts as dead, more than
  *   SSE_HEARTBEAT; 0 is never. 45 if left out.
  */
 
 /** @typedef {(event: ChannelEvent) => void} Handler */
 
-/** @type {Map<string, Hub>} */
-const hubs = new Map();
+/** @type {Map<string, TabGroup>} */
+const groups = new Map();
 
 /**
- * Read channels; every tab of the same reader that does so at this address shares one connection.
+ * Subscribe to channels. All tabs of the same reader that subscribe at this address share one connection.
  *
  * @example
  * const orders = subscribe("/events", ["orders", "news"], { onGap: () => location.reload() });
  * orders.on("created", (event) => add(event.json()), { channel: "orders" });
  *
- * @param {string | URL} url where the blueprint of the channels is.
+ * @param {string | URL} url the address of the blueprint of the channels.
  * @param {string | string[]} channels names, one or more; "~" is the reader's own.
  * @param {Options} [options]
  */
@@ -60,34 +60,34 @@ export function subscribe(url, channels, options = {}) {
   const { withCredentials = false, share = "", silence = 45 } = options;
   const key = ["sse-emitters", address.href, withCredentials, share];
   const name = JSON.stringify(key);
-  const ask = asker(address, options);
-  const hub = (share !== false && hubs.get(name)) || new Hub(key, share, ask, silence);
-  if (share !== false) hubs.set(name, hub);
+  const ask = makeRequester(address, options);
+  const group = (share !== false && groups.get(name)) || new TabGroup(key, share, ask, silence);
+  if (share !== false) groups.set(name, group);
   const subscription = new Subscription(names, options);
-  hub.add(subscription, options.headers ? ask : undefined);
+  group.add(subscription, options.headers ? ask : undefined);
   return {
     /**
-     * Have a function called with each event of this name, "message" where it has none.
+     * Call a function with each event of this name; "message" is for events without one.
      *
      * @param {string} name
      * @param {Handler} handler
-     * @param {{ channel?: string }} [only] of this channel, and not of all.
-     * @returns {() => void} ends that.
+     * @param {{ channel?: string }} [only] limits it to this channel.
+     * @returns {() => void} a function that ends this.
      */
     on(name, handler, { channel } = {}) {
       const entry = { name, handler, channel };
       subscription.handlers.add(entry);
       return () => void subscription.handlers.delete(entry);
     },
-    /** End it; and the connection, where nobody else reads. Nothing is called any more. */
+    /** End the subscription, and the connection if it was the last one. No callback is called afterwards. */
     close() {
-      hub.remove(subscription);
+      group.remove(subscription);
     },
     /** @returns {State} */
     get state() {
       return subscription.state;
     },
-    /** Those that were not refused. */
+    /** The channels that were not refused. */
     get channels() {
       return [...subscription.channels];
     },

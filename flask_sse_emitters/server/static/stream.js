@@ -1,8 +1,8 @@
 /**
- * One stream of the server: its ids, how it is asked for, and what its bytes say.
+ * One stream of the server: its ids, its request, and its decoder.
  *
- * It is fetched rather than left to an EventSource, which says neither why it was refused nor which event had no id,
- * begins where it likes, and sends no headers of yours.
+ * It uses fetch, since an EventSource reports neither why it was refused nor which event had no id, cannot begin after
+ * a given id, and sends no headers of yours.
  *
  * @module
  */
@@ -10,60 +10,60 @@
 /** One channel's part of an id: the epoch, and the offset in it. */
 export const ID = /^[0-9A-Za-z]{1,32}-(0|[1-9][0-9]{0,14})$/;
 
-/** Of no channel: the server answers it with a gap, and with all that it keeps. */
-export const UNKNOWN = "0-0";
+/** An id of no channel: the server answers it with a gap, and with all events that it keeps. */
+export const UNKNOWN_ID = "0-0";
 
 /**
- * How far one id is after another; NaN where the channel began anew between them.
+ * Return how many events one id is after another; NaN where the channel has another epoch.
  *
  * @param {string} id
  * @param {string} other
  */
-export function ahead(id, other) {
+export function distance(id, other) {
   const [epoch, offset] = id.split("-");
   const [otherEpoch, otherOffset] = other.split("-");
   return epoch === otherEpoch ? Number(offset) - Number(otherOffset) : NaN;
 }
 
 /**
- * Whether somebody who is here misses nothing of what follows after the other id.
+ * Return whether a subscription at this id has all events up to the other id.
  *
  * @param {string} id
  * @param {string} start
  */
 export function reaches(id, start) {
-  return start === UNKNOWN || ahead(id, start) >= 0;
+  return start === UNKNOWN_ID || distance(id, start) >= 0;
 }
 
 /**
- * Note that somebody is only here: the farthest back remains, and {@link UNKNOWN} where that cannot be told.
+ * Keep the earlier of this id and the known one; {@link UNKNOWN_ID} where their order is unknown.
  *
  * @param {Map<string, string>} ids by channel.
  * @param {string} channel
  * @param {string} id
  */
-export function lower(ids, channel, id) {
+export function keepEarliest(ids, channel, id) {
   const known = ids.get(channel) ?? id;
-  const distance = ahead(id, known);
-  ids.set(channel, Number.isNaN(distance) ? UNKNOWN : distance < 0 ? id : known);
+  const ahead = distance(id, known);
+  ids.set(channel, Number.isNaN(ahead) ? UNKNOWN_ID : ahead < 0 ? id : known);
 }
 
 /**
- * What stood between two blank lines. Without `data` it is no event, and an id without an event is a position.
+ * The fields between two blank lines. Without `data` it is no event; an id without an event is a position.
  *
  * @typedef {{ name: string, data?: string, id?: string, retry?: number, comment?: string }} Block
  */
 
-/** Reads an event stream piece by piece, cut anywhere: WHATWG HTML, section 9.2.6. */
+/** Decodes an event stream in pieces, cut anywhere: WHATWG HTML, section 9.2.6. */
 export class StreamDecoder {
   #utf8 = new TextDecoder();
-  #begun = "";
+  #unfinished = ""; // the line whose end has not come yet
   #isAfterCr = false;
   /** @type {Block | null} */
   #block = null;
 
   /**
-   * The blocks that these bytes complete.
+   * Decode these bytes, and return the blocks that they complete.
    *
    * @param {Uint8Array} bytes
    */
@@ -72,8 +72,8 @@ export class StreamDecoder {
     if (!text) return [];
     if (this.#isAfterCr && text.startsWith("\n")) text = text.slice(1); // it belongs to that line end
     this.#isAfterCr = text.endsWith("\r");
-    const lines = (this.#begun + text).split(/\r\n|\r|\n/);
-    this.#begun = lines.pop() ?? "";
+    const lines = (this.#unfinished + text).split(/\r\n|\r|\n/);
+    this.#unfinished = lines.pop() ?? "";
     const blocks = [];
     for (const line of lines) {
       if (line) this.#take(line);
@@ -97,7 +97,7 @@ export class StreamDecoder {
   }
 }
 
-/** The server says no, and to ask again is of no use. */
+/** The server refuses, and asking again would not help. */
 export class Refused extends Error {
   /**
    * @param {number} status
@@ -113,26 +113,26 @@ export class Refused extends Error {
 /** @typedef {(channels: string[], lastEventId: string, signal: AbortSignal) => Promise<Body>} Open */
 
 /**
- * What the server answers: for each channel in order a tag of the reader, null from a server that knows no tags. To a
- * HEAD there is no body.
+ * The server's answer: for each channel in order a tag of the reader; null from a server without tags. A HEAD gets no
+ * body.
  *
  * @typedef {{ body: Body | null, tags: string[] | null }} Answer
  */
 
 /** @typedef {(channels: string[], lastEventId: string, signal: AbortSignal, method?: string) => Promise<Answer>} Ask */
 
-/** Milliseconds: so much is added at most to the server's `retry`, by chance. */
-const MOST_JITTER = 30_000;
+/** The random delay beyond the server's `retry` is at most so long. */
+const MAX_JITTER_MS = 30_000;
 
 /**
- * Make the function that asks for a stream of some channels. It rejects with {@link Refused}, or because of something
- * that may pass.
+ * Make the function that requests a stream of some channels. It rejects with {@link Refused}, or with an error that may
+ * be temporary.
  *
  * @param {URL} url
  * @param {import("./sse-emitters.js").Options} options
  * @returns {Ask}
  */
-export function asker(url, { withCredentials = false, headers }) {
+export function makeRequester(url, { withCredentials = false, headers }) {
   const credentials = withCredentials ? "include" : "same-origin";
   return async (channels, lastEventId, signal, method = "GET") => {
     const asked = new URL(url);
@@ -150,22 +150,22 @@ export function asker(url, { withCredentials = false, headers }) {
     }
     if (isHead && [405, 501].includes(status)) return { body: null, tags: null };
     if (status === 200) throw body?.cancel(), new Refused(status, `${asked} is no event stream`);
-    const said = (await response.text()).slice(0, 500).trim() || statusText;
-    if (status >= 500 || [408, 425, 429].includes(status)) throw new Error(`${status} ${said}`);
-    throw new Refused(status, said);
+    const reason = (await response.text()).slice(0, 500).trim() || statusText;
+    if (status >= 500 || [408, 425, 429].includes(status)) throw new Error(`${status} ${reason}`);
+    throw new Refused(status, reason);
   };
 }
 
 /**
- * Wait for some milliseconds, and by chance up to as long again, twice that after a failure, and so on; or until the
+ * Wait for some milliseconds plus a random time, at most as long again, which doubles with each failure; or until the
  * network is back.
  *
  * @param {number} retry
  * @param {number} failures in a row.
- * @param {AbortSignal} signal ends it.
+ * @param {AbortSignal} signal ends the wait.
  */
 export function pause(retry, failures, signal) {
-  const jitter = Math.random() * Math.min(MOST_JITTER, Math.max(retry, 100) * 2 ** failures);
+  const jitter = Math.random() * Math.min(MAX_JITTER_MS, Math.max(retry, 100) * 2 ** failures);
   return new Promise((resolve) => {
     const waiting = new AbortController();
     const end = () => {
@@ -180,22 +180,22 @@ export function pause(retry, failures, signal) {
 }
 
 /**
- * Take the pieces of a stream as they come, until it ends or nobody wants more.
+ * Pass the pieces of a stream on as they come, until it ends or `take` returns false.
  *
  * @param {Body} body
- * @param {number} silence after so many seconds without a byte it counts as ended; 0 is never.
- * @param {(bytes: Uint8Array) => boolean} take false where it wants no more.
+ * @param {number} silence seconds without a byte after which the stream counts as ended; 0 is never.
+ * @param {(bytes: Uint8Array) => boolean} take returns false to end.
  */
 export async function pump(body, silence, take) {
   const reader = body.getReader();
   const end = () => void reader.cancel().catch(() => {}); // it may have broken already
-  let heard = performance.now();
-  const check = () => performance.now() - heard > silence * 1000 && end();
+  let received = performance.now();
+  const check = () => performance.now() - received > silence * 1000 && end();
   const watch = silence ? setInterval(check, silence * 250) : undefined;
   try {
     for (;;) {
       const { done, value } = await reader.read();
-      heard = performance.now();
+      received = performance.now();
       if (done || !take(value)) return;
     }
   } finally {

@@ -1,22 +1,22 @@
 /**
- * One subscription: what it wants, how far it is, and what its owner is told.
+ * One subscription: its channels, its positions in them, and the callbacks of its owner.
  *
  * @module
  */
 
-import { ahead, ID, reaches, UNKNOWN } from "./stream.js";
-import { isSameReader } from "./whose.js";
+import { distance, ID, reaches, UNKNOWN_ID } from "./stream.js";
+import { isSameReader } from "./reader.js";
 
-/** @typedef {import("./messages.js").At} At */
-/** @typedef {import("./messages.js").OfLeader} OfLeader */
-/** @typedef {import("./messages.js").Skip} Skip */
-/** @typedef {import("./messages.js").Told} Told */
+/** @typedef {import("./messages.js").PositionMessage} PositionMessage */
+/** @typedef {import("./messages.js").LeaderMessage} LeaderMessage */
+/** @typedef {import("./messages.js").GapMessage} GapMessage */
+/** @typedef {import("./messages.js").EventMessage} EventMessage */
 /** @typedef {import("./sse-emitters.js").Handler} Handler */
 /** @typedef {import("./sse-emitters.js").Options} Options */
 /** @typedef {import("./sse-emitters.js").State} State */
 
 /**
- * Call a function of the page: what it throws is reported, and keeps no other from being called.
+ * Call a function of the page. An error in it is reported, and does not keep others from being called.
  *
  * @template T
  * @param {((value: T) => void) | undefined} listener
@@ -32,15 +32,15 @@ function call(listener, value) {
   }
 }
 
-/** What was published. */
+/** An event that was published. */
 export class ChannelEvent {
-  /** @param {Told} told */
+  /** @param {EventMessage} event */
   constructor({ channel, name, data, id }) {
     this.channel = channel;
     /** "message" where it was published without a name. */
     this.name = name;
     this.data = data;
-    /** The one that publishing it returned. */
+    /** The id that publishing it returned. */
     this.id = id;
   }
 
@@ -53,11 +53,11 @@ export class ChannelEvent {
 export class Subscription {
   /** @type {State} */
   state = "connecting";
-  /** Of the channels that have begun. @type {Map<string, string>} */
+  /** By channel, once it has begun: the id of the last event. @type {Map<string, string>} */
   positions = new Map();
-  /** Those whose position is what the page says: no event has come since. @type {Set<string>} */
+  /** Channels at the position that the page gave: no event has come since. @type {Set<string>} */
   claims = new Set();
-  /** Who reads the page: by channel, the tag that the server gave last. @type {Map<string, string>} */
+  /** By channel, the last tag of the reader from the server. @type {Map<string, string>} */
   tags = new Map();
   /** @type {Set<{ name: string, handler: Handler, channel: string | undefined }>} */
   handlers = new Set();
@@ -68,7 +68,7 @@ export class Subscription {
     this.options = options;
     for (const [channel, id] of Object.entries(options.since ?? {})) {
       if (!id || !this.channels.has(channel)) continue;
-      this.positions.set(channel, ID.test(id) ? id : UNKNOWN);
+      this.positions.set(channel, ID.test(id) ? id : UNKNOWN_ID);
       if (ID.test(id)) this.claims.add(channel);
     }
   }
@@ -80,7 +80,7 @@ export class Subscription {
     call(this.options.onState, state);
   }
 
-  /** End it: nothing is called any more. */
+  /** End it: no callback is called afterwards. */
   close() {
     this.enter("closed");
     this.channels.clear();
@@ -88,12 +88,12 @@ export class Subscription {
   }
 
   /**
-   * Note who reads this page.
+   * Note who reads this page now.
    *
    * @param {Map<string, string>} tags
-   * @returns {boolean} false where it is somebody else than before.
+   * @returns {boolean} false if it is another reader than before.
    */
-  adopt(tags) {
+  confirmReader(tags) {
     for (const channel of this.channels) {
       const [known, tag] = [this.tags.get(channel), tags.get(channel)];
       if (known !== undefined && tag !== undefined && !isSameReader(known, tag)) return false;
@@ -102,27 +102,27 @@ export class Subscription {
     return true;
   }
 
-  /** Tell the page that it was closed because somebody else reads now. */
-  tellReaderChange() {
+  /** Tell the page that this was closed because another reader is logged in now. */
+  reportReaderChange() {
     call(this.options.onReaderChange, undefined);
   }
 
   /**
-   * Take what the leader tells.
+   * Receive a message of the leader.
    *
-   * @param {OfLeader} message
-   * @returns {boolean} false where something before it is missing.
+   * @param {LeaderMessage} message
+   * @returns {boolean} false if events before it are missing.
    */
-  hear(message) {
-    if (message.type === "at") return this.#begin(message);
-    if (message.type === "events") return message.events.every((told) => this.#take(told));
-    if (message.type === "gap") this.#skip(message);
+  receive(message) {
+    if (message.type === "at") return this.#applyPosition(message);
+    if (message.type === "events") return message.events.every((event) => this.#take(event));
+    if (message.type === "gap") this.#applyGap(message);
     if (message.type === "refused") this.giveUp(message);
     return true;
   }
 
-  /** @param {At} at */
-  #begin({ heads, cursors, live }) {
+  /** @param {PositionMessage} at */
+  #applyPosition({ heads, cursors, live }) {
     for (const [channel, id] of heads) {
       if (this.channels.has(channel) && !this.positions.has(channel)) this.positions.set(channel, id);
     }
@@ -131,31 +131,31 @@ export class Subscription {
     return cursors.every(([channel, id]) => reaches(this.positions.get(channel) ?? id, id));
   }
 
-  /** @param {Told} told */
-  #take(told) {
-    const position = this.positions.get(told.channel);
+  /** @param {EventMessage} event */
+  #take(event) {
+    const position = this.positions.get(event.channel);
     if (position === undefined) return true;
-    if (!reaches(position, told.after)) return false;
-    if (ahead(told.id, position) <= 0) return true; // not where the epoch changes: it goes on after a position we have
-    this.positions.set(told.channel, told.id);
-    this.claims.delete(told.channel);
-    const event = new ChannelEvent(told);
-    call(this.options.onEvent, event);
-    for (const { name, handler, channel = told.channel } of [...this.handlers]) {
-      if (name === told.name && channel === told.channel && this.state !== "closed") call(handler, event);
+    if (!reaches(position, event.after)) return false;
+    if (distance(event.id, position) <= 0) return true; // a duplicate; in another epoch the distance is NaN
+    this.positions.set(event.channel, event.id);
+    this.claims.delete(event.channel);
+    const received = new ChannelEvent(event);
+    call(this.options.onEvent, received);
+    for (const { name, handler, channel = event.channel } of [...this.handlers]) {
+      if (name === event.name && channel === event.channel && this.state !== "closed") call(handler, received);
     }
     return true;
   }
 
-  /** @param {Skip} skip */
-  #skip({ at, newest }) {
+  /** @param {GapMessage} gap */
+  #applyGap({ at, newest }) {
     const channels = [];
     const ends = new Map(newest);
     for (const [channel, id] of at) {
       const position = this.positions.get(channel);
       if (position === undefined) continue;
-      const isBeyond = ahead(position, ends.get(channel) ?? position) > 0; // where there is nothing, or no longer
-      if (ahead(position, id) >= 0 && !isBeyond) continue;
+      const isBeyond = distance(position, ends.get(channel) ?? position) > 0; // beyond the newest event
+      if (distance(position, id) >= 0 && !isBeyond) continue;
       this.positions.set(channel, id);
       this.claims.delete(channel);
       channels.push(channel);
@@ -163,7 +163,7 @@ export class Subscription {
     if (channels.length) call(this.options.onGap, { channels });
   }
 
-  /** Go on without a channel. @param {import("./sse-emitters.js").Refusal} refusal */
+  /** Continue without a channel that was refused. @param {import("./sse-emitters.js").Refusal} refusal */
   giveUp({ channel, status, message }) {
     if (!this.channels.delete(channel)) return;
     this.positions.delete(channel);
