@@ -1,4 +1,4 @@
-"""Pages of another origin read closed channels in a real browser, and learn when they may not."""
+"""Pages of another origin read private channels in a real browser, and get an error when that is denied."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ from .waiting import until
 
 pytestmark = [pytest.mark.xdist_group("browser"), pytest.mark.timeout(300)]
 
-#: What a page is told with an error: the state that its stream is in then, and the status, where a client tells it.
-Told: TypeAlias = list[int | None]
-ENDED: Told = [0, None]
-GONE: Told = [2, None]
-DENIED: Told = [2, 403]
-UNKNOWN: Told = [2, 401]
-RENEWS: Told = [0, 401]
+#: The error that a page gets: the state of its stream then, and the status if the client reports it.
+PageError: TypeAlias = list[int | None]
+ENDED: PageError = [0, None]
+GONE: PageError = [2, None]
+DENIED: PageError = [2, 403]
+UNKNOWN: PageError = [2, 401]
+RENEWS: PageError = [0, 401]
 
-#: How a page is told that its reader is denied for good.
+#: The error that a page gets when its reader is denied for good.
 KINDS = {"native with cookies": GONE, "polyfill": DENIED, "fetch": DENIED}
 
-#: For which headers a page asks first. Where the address stays the same, the answer lets it send Last-Event-ID as well.
+#: The headers of preflights. While the address stays the same, one answer allows Last-Event-ID as well.
 PREFLIGHTS = {"native with cookies": [], "polyfill": ["authorization"] * 2, "fetch": ["authorization"]}
 
 
 @pytest.fixture(scope="module")
 def pages() -> Iterator[Server]:
-    """Serves the page that reads: its origin has another port, and may have another host as well."""
+    """Serve the page that reads: its origin has another port, and may have another host as well."""
     with Server("werkzeug", "tests.clients_app:app") as pages:
         yield pages
 
 
 @pytest.fixture(scope="module")
 def strangers() -> Iterator[Server]:
-    """Serves the same page, and is not listed: of the same site, so that cookies are sent for its pages, too."""
+    """Serve the same page from an origin that is not listed, of the same site: cookies are sent for its pages, too."""
     with Server("werkzeug", "tests.clients_app:app") as strangers:
         yield strangers
 
@@ -70,7 +70,7 @@ def browser() -> Iterator[Browser]:
 
 
 class Visitor:
-    """Somebody with a browser of their own, whose pages come from another server than the streams."""
+    """A user with a browser; the pages come from another server than the streams."""
 
     def __init__(self, context: BrowserContext, pages: Server, site: Server) -> None:
         self.identity = new_name()
@@ -96,13 +96,13 @@ class Visitor:
     def follow(self, page: Page, kind: str, *channels: str, tokens: tuple[str, ...] = ()) -> Reader:
         name = new_name()
         query = urlencode([("reader", name), *(("channel", channel) for channel in channels)])
-        said = {"name": name, "kind": kind, "url": f"{self._site.url}/events?{query}", "tokens": tokens}
-        page.evaluate("said => follow(said)", said)
+        options = {"name": name, "kind": kind, "url": f"{self._site.url}/events?{query}", "tokens": tokens}
+        page.evaluate("options => follow(options)", options)
         return Reader(name, page, self._site)
 
 
 class Reader:
-    """One that is at work in a page."""
+    """A client that reads in a page."""
 
     def __init__(self, name: str, page: Page, site: Server) -> None:
         self.name = name
@@ -110,7 +110,7 @@ class Reader:
         self._site = site
 
     def __getitem__(self, what: str) -> Any:
-        """What the page has ``received``, has been ``told`` of errors, and how often its stream was ``opened``."""
+        """Return the texts ``received``, the ``errors``, or how often the stream was ``opened``."""
         return self._page.evaluate("([name, what]) => readers[name][what]", [self.name, what])
 
     def visits(self, method: str = "GET") -> list[dict[str, Any]]:
@@ -122,9 +122,9 @@ class Reader:
     def await_received(self, last: str) -> list[str]:
         return until(lambda: found if last in (found := self["received"]) else [], last)
 
-    def await_told(self, *errors: Told) -> None:
-        until(lambda: len(self["told"]) >= len(errors), "the page to be told")
-        assert self["told"][: len(errors)] == list(errors)
+    def await_errors(self, *errors: PageError) -> None:
+        until(lambda: len(self["errors"]) >= len(errors), "the errors in the page")
+        assert self["errors"][: len(errors)] == list(errors)
 
 
 @pytest.fixture
@@ -134,8 +134,8 @@ def visitor(browser: Browser, pages: Server, site: Server) -> Iterator[Visitor]:
     context.close()
 
 
-def publish(site: Server, *said: dict[str, Any]) -> None:
-    post(site, "/publish", said)
+def publish(site: Server, *events: dict[str, Any]) -> None:
+    post(site, "/publish", events)
 
 
 def event(channel: str, data: str, **options: Any) -> dict[str, Any]:
@@ -143,37 +143,35 @@ def event(channel: str, data: str, **options: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_page_reads_what_its_reader_may_and_misses_nothing_when_it_is_cut(
-    kind: str, visitor: Visitor, site: Server
-) -> None:
+def test_page_reads_allowed_channels_and_replays_after_a_cut(kind: str, visitor: Visitor, site: Server) -> None:
     channel = f"mine/{new_name()}"
     visitor.log_in()
     reader = visitor.follow(visitor.open_page(), kind, channel, "~", tokens=(visitor.token(),))
     reader.await_opened()
-    publish(site, {"identity": new_name(), "data": "for somebody else"}, event(channel, "1"))
+    publish(site, {"identity": new_name(), "data": "for another reader"}, event(channel, "1"))
     publish(site, {"identity": visitor.identity, "data": "2"})
     reader.await_received("2")
     publish(site, {"channel": channel, "cuts": True}, event(channel, "3"))
     reader.await_received("3")
     publish(site, event(channel, "4"))
     assert reader.await_received("4") == ["1", "2", "3", "4"]
-    assert reader["told"] == [ENDED]
+    assert reader["errors"] == [ENDED]
     first, second = reader.visits()
     assert first["header"] is None
-    assert second["query" if kind == "polyfill" else "header"], "it says what it has"
+    assert second["query" if kind == "polyfill" else "header"], "it sends its last id"
     assert [visit["wanted_headers"] for visit in reader.visits("OPTIONS")] == PREFLIGHTS[kind]
 
 
 @pytest.mark.parametrize(
-    ("kind", "told"),
+    ("kind", "errors"),
     [
         ("polyfill", [ENDED, UNKNOWN]),
         ("polyfill that is ahead", [ENDED]),
         ("fetch", [ENDED, RENEWS]),
     ],
 )
-def test_a_page_learns_that_its_token_is_over_and_goes_on_with_a_new_one(
-    kind: str, told: list[Told], visitor: Visitor, site: Server
+def test_page_with_an_expired_token_gets_an_error_and_goes_on_with_a_new_one(
+    kind: str, errors: list[PageError], visitor: Visitor, site: Server
 ) -> None:
     channel = f"mine/{new_name()}"
     page = visitor.open_page()
@@ -181,24 +179,25 @@ def test_a_page_learns_that_its_token_is_over_and_goes_on_with_a_new_one(
     reader.await_opened()
     publish(site, event(channel, "1"))
     reader.await_received("1")
-    until(lambda: reader["told"], "the end of the token")
+    until(lambda: reader["errors"], "the end of the token")
     publish(site, event(channel, "2"))
     reader.await_opened(2)
     publish(site, event(channel, "3"))
     assert reader.await_received("3") == ["1", "2", "3"]
-    assert reader["told"] == told
+    assert reader["errors"] == errors
 
 
-def test_a_page_that_is_refused_learns_so_and_does_not_come_back_unlike_one_whose_stream_ends(
+def test_page_that_is_denied_gets_an_error_and_does_not_reconnect(
     visitor: Visitor, site: Server, strangers: Server
 ) -> None:
+    """A page whose stream ends does reconnect."""
     channel, elsewhere = f"mine/{new_name()}", f"theirs/{new_name()}"
     visitor.log_in()
     listed, stranger = visitor.open_page(), visitor.open_page(strangers)
     neighbour = visitor.follow(listed, "native", "public")
     neighbour.await_opened()
     token = visitor.token()
-    cases: list[tuple[Page, str, str, tuple[str, ...], int, Told]] = [
+    cases: list[tuple[Page, str, str, tuple[str, ...], int, PageError]] = [
         (listed, "native", channel, (), 401, GONE),  # it sends no cookie
         (listed, "native with cookies", elsewhere, (), 403, GONE),
         (stranger, "native", "public", (), 403, GONE),
@@ -210,18 +209,18 @@ def test_a_page_that_is_refused_learns_so_and_does_not_come_back_unlike_one_whos
         (listed, "fetch", elsewhere, (token,), 403, DENIED),
     ]
     refused = [visitor.follow(page, kind, name, tokens=tokens) for page, kind, name, tokens, *_ in cases]
-    for reader, (*_, told) in zip(refused, cases, strict=True):
-        reader.await_told(told)
-    # The neighbour stays away longer than any browser does that was not told how long.
+    for reader, (*_, errors) in zip(refused, cases, strict=True):
+        reader.await_errors(errors)
+    # The neighbour stays away longer than any browser does without a retry field.
     publish(site, event("public", "1", retry=4000))
     neighbour.await_received("1")
     publish(site, {"channel": "public", "cuts": True})
     neighbour.await_opened(2)
-    assert neighbour["told"] == [ENDED]
+    assert neighbour["errors"] == [ENDED]
     assert [[(visit["has_cookie"], visit["status"]) for visit in reader.visits()] for reader in refused] == [
         [("with cookies" in kind, status)] for _, kind, _, _, status, _ in cases
     ]
-    assert [reader["told"] for reader in refused] == [[told] for *_, told in cases]
+    assert [reader["errors"] for reader in refused] == [[errors] for *_, errors in cases]
     assert [reader["opened"] for reader in refused] == [0] * len(cases)
 
 
@@ -236,8 +235,8 @@ OPENED = """([url, names]) => {
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-def test_a_page_opens_no_stream_in_a_window_or_a_frame(host: str, visitor: Visitor, site: Server) -> None:
-    """Of another port, which is the same site, and of another one: whatever the reader's cookie would open."""
+def test_page_opens_no_stream_in_a_window_or_a_frame(host: str, visitor: Visitor, site: Server) -> None:
+    """From another port, which is the same site, and from another site: whatever the reader's cookie would open."""
     visitor.log_in()
     names = [new_name() for _ in range(4)]
     visitor.open_page(host=host).evaluate(OPENED, [f"{site.url}/events?channel=~&channel=public", names])
@@ -247,16 +246,16 @@ def test_a_page_opens_no_stream_in_a_window_or_a_frame(host: str, visitor: Visit
     assert found[0][0]["has_cookie"], "Lax cookies go along where a window is opened"
 
 
-def test_a_page_whose_origin_is_not_listed_cannot_send_a_token(visitor: Visitor, strangers: Server) -> None:
+def test_page_of_an_unlisted_origin_cannot_send_a_token(visitor: Visitor, strangers: Server) -> None:
     stranger = visitor.open_page(strangers)
     for kind in ("polyfill", "fetch"):
         reader = visitor.follow(stranger, kind, f"mine/{new_name()}", tokens=(visitor.token(),))
-        reader.await_told(ENDED, ENDED)  # it takes this for a bad line
+        reader.await_errors(ENDED, ENDED)  # the client takes this for a bad connection
         assert (reader["opened"], reader.visits(), len(reader.visits("OPTIONS")) > 1) == (0, [], True)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_page_whose_reader_loses_the_right_is_told_and_does_not_come_back(
+def test_page_after_a_revocation_gets_an_error_and_does_not_reconnect(
     kind: str, visitor: Visitor, site: Server
 ) -> None:
     channel = f"mine/{new_name()}"
@@ -267,22 +266,20 @@ def test_a_page_whose_reader_loses_the_right_is_told_and_does_not_come_back(
     for each in (reader, neighbour):
         each.await_opened()
     post(site, f"/ban/{visitor.identity}")
-    reader.await_told(ENDED, KINDS[kind])
+    reader.await_errors(ENDED, KINDS[kind])
     for number in (2, 3, 4):
         publish(site, {"channel": "public", "cuts": True})
         neighbour.await_opened(number)
-    assert (len(reader.visits()), reader["told"]) == (2, [ENDED, KINDS[kind]])
+    assert (len(reader.visits()), reader["errors"]) == (2, [ENDED, KINDS[kind]])
 
 
 @pytest.mark.parametrize("attributes", ["", "SameSite=Lax", "SameSite=Strict"])
-def test_a_cookie_comes_with_pages_of_all_ports_of_its_host_and_not_of_another_host(
-    attributes: str, visitor: Visitor
-) -> None:
+def test_cookie_is_sent_for_pages_of_all_ports_of_its_host_alone(attributes: str, visitor: Visitor) -> None:
     visitor.log_in(attributes)
     neighbour, other = (
         visitor.follow(visitor.open_page(host=host), "native with cookies", f"mine/{new_name()}")
         for host in ("127.0.0.1", "localhost")
     )
     neighbour.await_opened()
-    other.await_told(GONE)
+    other.await_errors(GONE)
     assert [reader.visits()[0]["has_cookie"] for reader in (neighbour, other)] == [True, False]

@@ -29,7 +29,7 @@ FLAGS = [
     "--disable-sync",
 ]
 
-#: What the article on Spring's SseEmitter has its readers run, as it stands there, but for what it does with the data.
+#: The script of the article on Spring's SseEmitter, unchanged but for what it does with the data.
 SEED = """() => new Promise(resolve => {
     const sse = new EventSource("http://localhost:8080/connect");
 
@@ -39,10 +39,10 @@ SEED = """() => new Promise(resolve => {
     });
 })"""
 
-#: Has a page note what it shows of its connection and of errors from now on, and how often it fetches the notices.
+#: Makes a page record what it shows of its connection and of errors, and how often it fetches the notices.
 WATCH = """() => {
     const now = performance.now();
-    performance.now = () => now; // however slow this machine is: for the page, all takes no time
+    performance.now = () => now; // for the page, no time passes, however slow this machine is
     window.seen = { shown: [], fetched: 0 };
     for (const id of ["state", "error"]) {
         const element = document.getElementById(id);
@@ -100,7 +100,7 @@ def notices(page: Page, text: str) -> Locator:
 
 
 def shown(page: Page) -> list[str]:
-    """The ids of all notices, newest first."""
+    """Return the ids of all notices, newest first."""
     ids: list[str] = page.evaluate("[...document.querySelectorAll('#notices li')].map(({ dataset }) => dataset.id)")
     return ids
 
@@ -109,7 +109,7 @@ def samples(page: Page) -> int:
     return int(page.locator("#chart").get_attribute("data-samples") or 0)
 
 
-def test_a_notice_that_one_posts_all_see(pages: list[Page]) -> None:
+def test_example_notice_is_shown_on_all_pages(pages: list[Page]) -> None:
     write(pages[0], "<b>Lunch</b> at noon")
     for page in pages:
         expect(notices(page, "<b>Lunch</b> at noon")).to_have_count(1)
@@ -119,7 +119,7 @@ def test_a_notice_that_one_posts_all_see(pages: list[Page]) -> None:
         expect(notices(page, "I come along")).to_have_count(1)
 
 
-def test_the_chart_moves_and_clients_are_counted(pages: list[Page]) -> None:
+def test_example_chart_moves_and_clients_are_counted(pages: list[Page]) -> None:
     for page in pages:
         expect(page.locator("#clients")).to_have_text("2")
     before = [samples(page) for page in pages]
@@ -128,7 +128,7 @@ def test_the_chart_moves_and_clients_are_counted(pages: list[Page]) -> None:
     expect(pages[0].locator("#clients")).to_have_text("1")
 
 
-def test_a_restart_of_the_server_is_survived(pages: list[Page], example: Server) -> None:
+def test_example_pages_reconnect_after_a_server_restart(pages: list[Page], example: Server) -> None:
     write(pages[0], "before the restart")
     for page in pages:
         expect(notices(page, "before the restart")).to_have_count(1)
@@ -144,7 +144,7 @@ def test_a_restart_of_the_server_is_survived(pages: list[Page], example: Server)
         expect(notices(page, "before the restart")).to_have_count(1)
 
 
-def test_a_page_that_opens_misses_no_notice_and_shows_none_twice(browser: Browser, example: Server) -> None:
+def test_example_new_page_misses_no_notice_and_shows_none_twice(browser: Browser, example: Server) -> None:
     answered: list[str] = []
     listened: list[bool] = []
 
@@ -169,7 +169,7 @@ def test_a_page_that_opens_misses_no_notice_and_shows_none_twice(browser: Browse
     page.close()
 
 
-def test_a_reload_costs_no_notice_and_shows_no_error(pages: list[Page], example: Server) -> None:
+def test_example_reload_of_the_server_loses_no_notice_and_shows_no_error(pages: list[Page], example: Server) -> None:
     errors: list[str] = []
     for page in pages:
         page.evaluate(WATCH)
@@ -181,7 +181,7 @@ def test_a_reload_costs_no_notice_and_shows_no_error(pages: list[Page], example:
         example.signal(signal.SIGHUP)
         post(example, "/notices", {"text": "as the reload begins"})
     post(example, "/notices", {"text": "while pages are away"})
-    until(lambda: all(page.evaluate("seen.fetched") for page in pages), "the pages to fetch the notices anew")
+    until(lambda: all(page.evaluate("seen.fetched") for page in pages), "the pages to fetch the notices again")
     post(example, "/notices", {"text": "once they are back"})
     for page in pages:
         for text in ["ahead of the reload", "as the reload begins", "while pages are away", "once they are back"]:
@@ -189,11 +189,11 @@ def test_a_reload_costs_no_notice_and_shows_no_error(pages: list[Page], example:
         assert page.evaluate("seen") == {"shown": [], "fetched": 1}
     assert errors == []
     assert "ahead of the reload" in [notice["text"] for notice in get(example, "/notices")]
-    until(lambda: example.log.count("Worker exiting") > exited, "the old worker to be gone")
+    until(lambda: example.log.count("Worker exiting") > exited, "the old worker to exit")
     assert "graceful timeout" not in example.log
 
 
-def test_a_page_shows_the_notices_that_a_new_one_does_after_a_reload(browser: Browser, example: Server) -> None:
+def test_example_reload_leaves_old_and_new_pages_with_the_same_notices(browser: Browser, example: Server) -> None:
     for number in range(60):
         post(example, "/notices", {"text": f"notice {number}"})
     old, new = browser.new_page(), browser.new_page()
@@ -201,7 +201,7 @@ def test_a_page_shows_the_notices_that_a_new_one_does_after_a_reload(browser: Br
     expect(notices(old, "notice 59")).to_have_count(1)
     exited = example.log.count("Worker exiting")
     example.signal(signal.SIGHUP)
-    until(lambda: example.log.count("Worker exiting") > exited, "the old worker to be gone")
+    until(lambda: example.log.count("Worker exiting") > exited, "the old worker to exit")
     for number in range(60, 65):
         post(example, "/notices", {"text": f"notice {number}"})
     new.goto(example.url)
@@ -214,7 +214,7 @@ def test_a_page_shows_the_notices_that_a_new_one_does_after_a_reload(browser: Br
         page.close()
 
 
-def test_a_lost_server_is_shown_when_the_first_retry_fails(pages: list[Page], example: Server) -> None:
+def test_example_lost_server_is_shown_when_the_first_retry_fails(pages: list[Page], example: Server) -> None:
     page = pages[0]
     page.evaluate(WATCH)  # no time passes: only what the page learns can show it
     example.kill()
@@ -226,7 +226,7 @@ def test_a_lost_server_is_shown_when_the_first_retry_fails(pages: list[Page], ex
     expect(page.locator("#state")).to_have_attribute("data-state", "live")
 
 
-def test_a_silent_server_is_shown_as_lost_after_five_seconds(pages: list[Page], example: Server) -> None:
+def test_example_silent_server_is_shown_as_lost_after_five_seconds(pages: list[Page], example: Server) -> None:
     page = pages[0]
     assert example._process is not None
     workers = psutil.Process(example._process.pid).children()
@@ -240,7 +240,7 @@ def test_a_silent_server_is_shown_as_lost_after_five_seconds(pages: list[Page], 
             worker.resume()
 
 
-def test_an_error_of_the_connection_goes_when_the_page_is_live_again(pages: list[Page], example: Server) -> None:
+def test_example_connection_error_goes_after_the_reconnect(pages: list[Page], example: Server) -> None:
     page = pages[0]
     example.kill()
     try:
@@ -255,7 +255,7 @@ def test_an_error_of_the_connection_goes_when_the_page_is_live_again(pages: list
 
 @pytest.mark.parametrize("size", [12, 16, 24])
 @pytest.mark.parametrize("width", [1280, 390])
-def test_the_labels_of_the_chart_are_shown_whole(width: int, size: int, browser: Browser, example: Server) -> None:
+def test_example_chart_labels_are_shown_whole(width: int, size: int, browser: Browser, example: Server) -> None:
     page = browser.new_page(viewport={"width": width, "height": 800})
     page.goto(example.url)
     page.add_style_tag(content=f":root {{ font-size: {size}px }}")
@@ -270,7 +270,7 @@ def test_the_labels_of_the_chart_are_shown_whole(width: int, size: int, browser:
     page.close()
 
 
-def test_a_phone_shows_what_comes_above_the_form_and_both_at_once(browser: Browser, example: Server) -> None:
+def test_example_phone_shows_new_notices_above_the_form(browser: Browser, example: Server) -> None:
     for number in range(5):
         post(example, "/notices", {"text": f"read on a phone {number}"})
     page = browser.new_page(viewport={"width": 390, "height": 844})
@@ -284,12 +284,12 @@ def test_a_phone_shows_what_comes_above_the_form_and_both_at_once(browser: Brows
     page.close()
 
 
-def test_the_seeds_javascript_runs_as_it_stands(pages: list[Page]) -> None:
+def test_example_runs_the_spring_articles_javascript_unchanged(pages: list[Page]) -> None:
     assert pages[0].evaluate(SEED) == "connected!"
 
 
 @pytest.mark.parametrize("width", [1280, 390])
-def test_the_page_fits_its_window(width: int, browser: Browser, example: Server, tmp_path: Path) -> None:
+def test_example_page_fits_its_window(width: int, browser: Browser, example: Server, tmp_path: Path) -> None:
     errors: list[str] = []
     page = browser.new_page(viewport={"width": width, "height": 800})
     page.on("pageerror", lambda error: errors.append(str(error)))
@@ -311,7 +311,7 @@ def test_the_page_fits_its_window(width: int, browser: Browser, example: Server,
         ({"author": "x" * 41, "text": "x"}, "at most 40 characters"),
     ],
 )
-def test_a_wrong_notice_is_refused_with_what_is_wrong(notice: object, message: str, example: Server) -> None:
+def test_example_invalid_notice_is_a_400_that_says_what_is_wrong(notice: object, message: str, example: Server) -> None:
     status, body = answer(example, "POST", "/notices", json.dumps(notice), {"Content-Type": "application/json"})
     assert status == 400
     assert message in json.loads(body)["error"]

@@ -36,7 +36,7 @@ pytestmark = [pytest.mark.xdist_group("browser"), pytest.mark.timeout(300)]
 #: Where the module is.
 STATIC = ROOT / "flask_sse_emitters" / "server" / "static"
 
-#: Has a page note how long it waits, and chance give a half.
+#: Makes a page record how long it waits, and fixes chance at a half.
 WATCH_CLOCK = """
     Math.random = () => 0.5;
     window.waits = [];
@@ -44,58 +44,59 @@ WATCH_CLOCK = """
     window.setTimeout = (callback, wait) => (waits.push(wait), set(callback, wait));
 """
 
-#: Has a page lose its patience with a leader at once.
+#: Makes a page give a leader up after 0.2 s.
 IMPATIENT = """
     const set = window.setTimeout;
     window.setTimeout = (callback, wait) => set(callback, wait === 10_000 ? 200 : wait);
 """
 
-#: One stream in a page, of servers that are made up: what it asks for, what it tells. The second argument says what the
-#: first stream brings, before it goes on for ever.
+#: Runs a leader against a fake server, and returns its requests and its messages. The second argument is the text of
+#: the first stream, which then stays open.
 LEAD = """async ([id, text]) => {
     const { Leader } = await import("./events/static/leader.js");
-    const asked = [], told = [];
+    const requests = [], messages = [];
     const open = async (channels, id) => {
-        asked.push(id);
-        return new ReadableStream({ start: (c) => asked.length < 2 && c.enqueue(new TextEncoder().encode(text)) });
+        requests.push(id);
+        return new ReadableStream({ start: (c) => requests.length < 2 && c.enqueue(new TextEncoder().encode(text)) });
     };
-    const leader = new Leader(1, open, 0, (message) => told.push(message));
+    const leader = new Leader(1, open, 0, (message) => messages.push(message));
     const since = [["a", "e-1"], ["b", "f-1"]];
     leader.join({ type: "join", tab: "t", term: 1, channels: ["a", "b"], since, claims: [] });
     const until = async (found) => { while (!found()) await new Promise((resolve) => setTimeout(resolve, 5)); };
-    await until(() => asked.length > 1 || told.some(({ events }) => events?.at(-1).data === "last"));
+    await until(() => requests.length > 1 || messages.some(({ events }) => events?.at(-1).data === "last"));
     leader.stop();
-    return [asked, told.flatMap(({ events = [] }) => events.map(({ channel, id, data }) => [channel, id, data]))];
+    const events = messages.flatMap(({ events = [] }) => events);
+    return [requests, events.map(({ channel, id, data }) => [channel, id, data])];
 }"""
 
 
-#: A leader whose stream is at 5 while the server is at 6, and a tab that comes and says that it is further.
+#: A leader whose stream is at 5 while the server is at 6, and a new tab that claims to be further.
 CLAIM = """async (claim) => {
     const { Leader } = await import("./events/static/leader.js");
-    const asked = [], told = [];
+    const requests = [], messages = [];
     const gap = 'event: gap\\ndata: {"requested":"0-0","oldest":"e-3","newest":"e-6"}\\n\\n';
     const open = async (channels, id) => {
-        asked.push(id);
+        requests.push(id);
         const text = id === "0-0" ? gap : ": here\\n\\n";
         return new ReadableStream({ start: (c) => c.enqueue(new TextEncoder().encode(text)) });
     };
     const until = async (found) => { while (!found()) await new Promise((resolve) => setTimeout(resolve, 5)); };
-    const leader = new Leader(1, open, 0, (message) => told.push(message));
+    const leader = new Leader(1, open, 0, (message) => messages.push(message));
     const join = { type: "join", term: 1, channels: ["a"] };
     leader.join({ ...join, tab: "one", since: [["a", "e-5"]], claims: [] });
-    await until(() => told.some(({ live }) => live?.length));
+    await until(() => messages.some(({ live }) => live?.length));
     leader.join({ ...join, tab: "two", since: [], claims: [["a", claim]] });
-    await until(() => asked.length > (claim === "e-6" ? 1 : 2));
-    const begin = () => { // where a tab does that comes now
+    await until(() => requests.length > (claim === "e-6" ? 1 : 2));
+    const begin = () => { // where a tab begins that joins now
         leader.join({ ...join, tab: "three", since: [], claims: [] });
-        return told.findLast(({ type }) => type === "at").heads[0][1];
+        return messages.findLast(({ type }) => type === "at").heads[0][1];
     };
     await until(() => begin() === "e-6");
     leader.stop();
-    return { asked, gaps: told.filter(({ type }) => type === "gap") };
+    return { requests, gaps: messages.filter(({ type }) => type === "gap") };
 }"""
 
-#: Streams of a server that is made up: what the first brings, which goes on until it is ended, and what all others do.
+#: A fake server: the text of its first stream, which stays open until it is ended, and that of all later ones.
 MADE_UP = """([first, later]) => {
     let streams = 0;
     const headers = { "Content-Type": "text/event-stream", "SSE-Reader": "-" };
@@ -111,7 +112,7 @@ MADE_UP = """([first, later]) => {
 }"""
 
 
-#: A server that is made up: it refuses to join more channels than so many, so many times.
+#: A fake server that refuses requests for more than ``most`` channels, ``times`` times.
 REFUSING = """([most, times]) => {
     window.fetch = async (url, { method }) => {
         const { length } = url.searchParams.getAll("channel");
@@ -137,7 +138,7 @@ OUTSIDE = """
 def browser() -> Iterator[Browser]:
     executable = program("chromium", "chromium")
     with sync_playwright() as playwright:
-        kept = ["--disable-back-forward-cache"]  # pages that were left come back as they were, for people as well
+        kept = ["--disable-back-forward-cache"]  # users' browsers restore pages from it as well
         browser = playwright.chromium.launch(executable_path=executable, args=FLAGS, ignore_default_args=kept)
         yield browser
         browser.close()
@@ -160,7 +161,7 @@ def tabs(browser: Browser, site: Server) -> Iterator[Tabs]:
 
 
 class Publisher(threading.Thread):
-    """Publishes numbers to channels in turns, until it is told to stop, and so many at least."""
+    """Publishes numbers to channels in turns, until it is stopped, and at least ``least`` of them."""
 
     def __init__(self, site: Server, channels: Sequence[str], least: int) -> None:
         super().__init__()
@@ -192,14 +193,14 @@ def publishing(site: Server, channels: Sequence[str], least: int = 300) -> Itera
 
 
 def await_all(tabs: Iterable[Tab], sent: Sequence[tuple[str, str]], wanted: Sequence[str]) -> None:
-    """Each of these tabs has had each event of these channels once, in order."""
+    """Wait until each of these tabs has received each event of these channels once, in order."""
     expected = [data for channel, data in sent if channel in wanted]
     for tab in tabs:
         until(lambda: len(tab.data()) >= len(expected), f"{len(expected)} events")  # noqa: B023 - called at once
         assert (tab.data(), tab["gaps"]) == (expected, [])
 
 
-def test_eight_tabs_have_one_connection_and_each_gets_all_events_once_in_order(tabs: Tabs, site: Server) -> None:
+def test_module_eight_tabs_share_one_connection_and_each_gets_all_events_once(tabs: Tabs, site: Server) -> None:
     channel = new_name()
     for _ in range(8):
         tabs.open().follow(channel)
@@ -211,7 +212,7 @@ def test_eight_tabs_have_one_connection_and_each_gets_all_events_once_in_order(t
 
 
 @pytest.mark.parametrize("how", ["closed", "crashed"])
-def test_the_leading_tab_is_gone_and_the_others_miss_nothing(how: str, tabs: Tabs, site: Server) -> None:
+def test_module_leader_that_closes_or_crashes_costs_other_tabs_no_event(how: str, tabs: Tabs, site: Server) -> None:
     channels = [new_name(), new_name()]
     for _ in range(8 if how == "closed" else 3):
         tabs.open().follow(*channels)
@@ -229,9 +230,7 @@ def test_the_leading_tab_is_gone_and_the_others_miss_nothing(how: str, tabs: Tab
     until(lambda: connections(site, channels[0]) == 1, "one connection")
 
 
-def test_tabs_with_different_channels_share_the_connection_and_each_gets_its_own_alone(
-    tabs: Tabs, site: Server
-) -> None:
+def test_module_tabs_with_different_channels_share_one_connection(tabs: Tabs, site: Server) -> None:
     first, second, both = new_name(), new_name(), new_name()
     wanted = [[first], [second], [first, second, both]]
     for channels in wanted:
@@ -240,15 +239,13 @@ def test_tabs_with_different_channels_share_the_connection_and_each_gets_its_own
         pass
     for tab, channels in zip(tabs.all, wanted, strict=True):
         await_all([tab], publisher.sent, channels)
-    asked = [visit for visit in visits(site, first) if visit["id"] is not None]
-    assert {len(visit["channels"]) for visit in asked} == {2, 3}
-    assert all(visit["id"].count(",") == len(visit["channels"]) - 1 for visit in asked), "else all would be replayed"
+    requests = [visit for visit in visits(site, first) if visit["id"] is not None]
+    assert {len(visit["channels"]) for visit in requests} == {2, 3}
+    assert all(visit["id"].count(",") == len(visit["channels"]) - 1 for visit in requests), "else all would be replayed"
     until(lambda: {connections(site, channel) for channel in (first, second, both)} == {1}, "one connection")
 
 
-def test_tabs_that_come_and_go_amid_events_with_channels_of_their_own_cost_the_others_none(
-    tabs: Tabs, site: Server
-) -> None:
+def test_module_tabs_that_come_and_go_cost_other_tabs_no_event(tabs: Tabs, site: Server) -> None:
     channels = [new_name() for _ in range(4)]
     came: dict[str, list[str]] = {}
     stays = [tabs.open(), tabs.open()]
@@ -267,9 +264,7 @@ def test_tabs_that_come_and_go_amid_events_with_channels_of_their_own_cost_the_o
         assert found == expected[expected.index(found[0]) :][: len(found)]
 
 
-def test_a_subscription_begins_after_the_id_that_is_given_and_costs_nobody_an_event_or_brings_it_twice(
-    tabs: Tabs, site: Server
-) -> None:
+def test_module_since_replays_after_its_id_and_disturbs_no_other_tab(tabs: Tabs, site: Server) -> None:
     channel = new_name()
     ids = publish(site, *((channel, str(number)) for number in range(5)))
     tab, other = tabs.open(), tabs.open()
@@ -286,7 +281,7 @@ def test_a_subscription_begins_after_the_id_that_is_given_and_costs_nobody_an_ev
 
 
 @pytest.mark.parametrize("since", ["nonsense", "aaaaa-7"])
-def test_an_id_that_leads_nowhere_is_a_gap_for_who_gave_it_alone(since: str, tabs: Tabs, site: Server) -> None:
+def test_module_unknown_since_is_a_gap_for_its_subscription_alone(since: str, tabs: Tabs, site: Server) -> None:
     channel = new_name()
     tab, other = tabs.open(), tabs.open()
     tab.follow(channel)
@@ -300,9 +295,7 @@ def test_an_id_that_leads_nowhere_is_a_gap_for_who_gave_it_alone(since: str, tab
 
 
 @pytest.mark.parametrize("order", ["alone", "before another", "after another", "beside another in one tab"])
-def test_an_id_beyond_the_newest_event_is_a_gap_for_who_gave_it_and_costs_nobody_an_event(
-    order: str, tabs: Tabs, site: Server
-) -> None:
+def test_module_since_beyond_the_newest_event_is_a_gap_for_it_alone(order: str, tabs: Tabs, site: Server) -> None:
     channel = new_name()
     ids = publish(site, (channel, "0"), (channel, "1"))
     wrong = {channel: ids[1].replace("-2", "-999")}
@@ -322,17 +315,17 @@ def test_an_id_beyond_the_newest_event_is_a_gap_for_who_gave_it_and_costs_nobody
     assert [each[3] for each in tab["received", mine]][:2] == ids
 
 
-def test_an_id_beyond_what_the_stream_has_brought_is_no_gap_where_the_event_is_there_already(tabs: Tabs) -> None:
-    """It was published just now, and what the page says of it was faster than the stream."""
+def test_module_since_ahead_of_the_stream_is_no_gap_if_the_server_has_the_event(tabs: Tabs) -> None:
+    """The event was published just now, and the page got its id before the stream brought it."""
     page = tabs.open().page
     found = page.evaluate(CLAIM, "e-6")
-    assert found == {"asked": ["e-5", "0-0"], "gaps": []}
+    assert found == {"requests": ["e-5", "0-0"], "gaps": []}
     found = page.evaluate(CLAIM, "e-7")
     assert found["gaps"] == [{"type": "gap", "term": 1, "at": [["a", "e-2"]], "newest": [["a", "e-6"]]}]
-    assert found["asked"] == ["e-5", "0-0", "e-2"], "the stream begins anew where the gap says"
+    assert found["requests"] == ["e-5", "0-0", "e-2"], "the stream begins again where the gap points"
 
 
-def test_where_the_server_has_gone_back_all_tabs_are_told_of_a_gap_and_go_on_with_what_there_is(tabs: Tabs) -> None:
+def test_module_server_that_went_back_brings_a_gap_and_its_events_to_all_tabs(tabs: Tabs) -> None:
     made = "id: e-41\ndata: x\n\n"
     gap = 'event: gap\ndata: {"requested":"e-100","oldest":"e-%d","newest":"e-40"}\n\nid: e-%d\n\n'
     leader, other = tabs.open(), tabs.open()
@@ -345,7 +338,7 @@ def test_where_the_server_has_gone_back_all_tabs_are_told_of_a_gap_and_go_on_wit
         assert (tab.await_data("x"), tab["gaps"]) == (["39", "40", "x"], [["a"]])
 
 
-def test_events_that_go_on_under_another_epoch_reach_all_tabs_without_a_gap(tabs: Tabs) -> None:
+def test_module_change_of_epoch_within_a_stream_brings_no_gap(tabs: Tabs) -> None:
     leader, other = tabs.open(), tabs.open()
     for number, tab in enumerate(tabs.all):
         stream = "id: e-1\n\n" if not number else "never"
@@ -356,20 +349,20 @@ def test_events_that_go_on_under_another_epoch_reach_all_tabs_without_a_gap(tabs
         assert (tab.await_data("4"), tab["gaps"]) == (["2", "3", "4"], [])
 
 
-def test_a_gap_is_told_once_in_each_tab_and_names_the_channels_that_have_one(browser: Browser) -> None:
+def test_module_gap_is_reported_once_per_tab_with_its_channels(browser: Browser) -> None:
     with Server("gevent", "tests.browser_module_app:app", env={"CONFIG": '{"SSE_HISTORY": 5}'}) as site:
         tabs = Tabs(browser.new_context(), site)
         busy, quiet = new_name(), new_name()
         for _ in range(3):
             tabs.open().follow(busy, quiet)
-        said = [{"channel": busy, "data": str(number)} for number in range(10)]
-        post(site, f"/cut/{busy}", [*said, {"channel": quiet, "data": "quiet"}])
+        sent = [{"channel": busy, "data": str(number)} for number in range(10)]
+        post(site, f"/cut/{busy}", [*sent, {"channel": quiet, "data": "quiet"}])
         for tab in tabs.all:
             assert sorted(tab.await_data("quiet")) == ["5", "6", "7", "8", "9", "quiet"]
             assert tab["gaps"] == [[busy]]
         site.kill()
         site.start()
-        until(lambda: get(site, "/state")["channels"] == {busy: 1, quiet: 1}, "the tabs to be back")
+        until(lambda: get(site, "/state")["channels"] == {busy: 1, quiet: 1}, "the tabs to reconnect")
         publish(site, (busy, "new"))
         for tab in tabs.all:
             assert tab.await_data("new")[-1] == "new"
@@ -379,9 +372,7 @@ def test_a_gap_is_told_once_in_each_tab_and_names_the_channels_that_have_one(bro
         tabs.context.close()
 
 
-def test_a_channel_that_is_refused_is_an_error_in_the_tab_that_wants_it_and_costs_the_others_nothing(
-    tabs: Tabs, site: Server
-) -> None:
+def test_module_denied_channel_is_an_error_in_its_tab_and_disturbs_no_other(tabs: Tabs, site: Server) -> None:
     channels = [new_name(), new_name()]
     closed = [f"closed-{new_name()}", f"closed-{new_name()}"]
     stays = tabs.open()
@@ -403,7 +394,7 @@ def test_a_channel_that_is_refused_is_an_error_in_the_tab_that_wants_it_and_cost
     until(lambda: other.data()[-1] in [data for name, data in publisher.sent[-2:] if name == channels[0]], "all of it")
 
 
-def test_a_channel_that_is_closed_later_is_given_up_in_all_tabs_and_the_others_go_on(tabs: Tabs, site: Server) -> None:
+def test_module_channel_denied_later_ends_in_all_tabs_and_other_channels_go_on(tabs: Tabs, site: Server) -> None:
     one, two, three = (new_name() for _ in range(3))
     for channels in ([one, two], [two, three], [one, three], [two]):
         tabs.open().follow(*channels)
@@ -418,9 +409,7 @@ def test_a_channel_that_is_closed_later_is_given_up_in_all_tabs_and_the_others_g
     until(lambda: [data for name, _, data, _ in tabs.all[0]["received"] if name == one] == expected, "all of one")
 
 
-def test_channels_for_which_the_line_of_a_request_is_too_short_are_refused_and_the_others_go_on(
-    tabs: Tabs, site: Server
-) -> None:
+def test_module_channels_beyond_the_request_line_are_refused_and_the_others_go_on(tabs: Tabs, site: Server) -> None:
     channels = [f"{new_name()}-{number}-{'x' * 140}" for number in range(30)]
     stays, tab = tabs.open(), tabs.open()
     stays.follow(channels[29])
@@ -435,7 +424,7 @@ def test_channels_for_which_the_line_of_a_request_is_too_short_are_refused_and_t
     assert (stays.await_data("1"), stays["errors"]) == (["1"], [])
 
 
-def test_where_only_the_channels_together_are_refused_the_last_of_them_are_given_up(tabs: Tabs) -> None:
+def test_module_refusal_of_too_many_channels_drops_the_last_ones(tabs: Tabs) -> None:
     tab = tabs.open()
     tab.page.evaluate(REFUSING, [2, 10_000])
     tab.follow("a", "b", "c", "d")
@@ -443,15 +432,15 @@ def test_where_only_the_channels_together_are_refused_the_last_of_them_are_given
     assert tab["channels"] == ["a", "b"]
 
 
-def test_where_they_are_refused_together_but_not_once_more_none_is_given_up(tabs: Tabs) -> None:
-    """A token was too old, say, and has been renewed meanwhile."""
+def test_module_refusal_that_does_not_repeat_drops_no_channel(tabs: Tabs) -> None:
+    """A token had expired, for example, and has been renewed meanwhile."""
     tab = tabs.open()
     tab.page.evaluate(REFUSING, [2, 1])
     tab.follow("a", "b", "c", "d")
     assert (tab["errors"], len(tab["channels"])) == ([], 4)
 
 
-def test_what_is_sent_by_hand_has_no_id_and_is_left_out(tabs: Tabs, site: Server) -> None:
+def test_module_events_without_an_id_are_left_out(tabs: Tabs, site: Server) -> None:
     channel = new_name()
     tab = tabs.open()
     tab.follow(channel)
@@ -460,7 +449,7 @@ def test_what_is_sent_by_hand_has_no_id_and_is_left_out(tabs: Tabs, site: Server
     assert (tab.await_data("yours"), tab["gaps"]) == (["yours"], [])
 
 
-def test_handlers_get_events_of_their_name_and_channel_until_they_are_taken_off(tabs: Tabs, site: Server) -> None:
+def test_module_handlers_get_events_of_their_name_until_removed(tabs: Tabs, site: Server) -> None:
     one, two = new_name(), new_name()
     tab = tabs.open()
     tab.follow(one, two)
@@ -475,7 +464,7 @@ def test_handlers_get_events_of_their_name_and_channel_until_they_are_taken_off(
     assert len(tab["created"]) == 2
 
 
-def test_what_a_handler_throws_is_reported_and_stops_nobody(tabs: Tabs, site: Server) -> None:
+def test_module_handler_that_throws_is_reported_and_stops_no_other(tabs: Tabs, site: Server) -> None:
     channel = new_name()
     tab = tabs.open()
     tab.follow(channel)
@@ -488,7 +477,7 @@ def test_what_a_handler_throws_is_reported_and_stops_nobody(tabs: Tabs, site: Se
     tab.errors.clear()
 
 
-def test_the_last_to_close_closes_the_connection(tabs: Tabs, site: Server) -> None:
+def test_module_last_subscription_to_close_closes_the_connection(tabs: Tabs, site: Server) -> None:
     channel = new_name()
     one, two = tabs.open(), tabs.open()
     one.follow(channel)
@@ -502,14 +491,15 @@ def test_the_last_to_close_closes_the_connection(tabs: Tabs, site: Server) -> No
     until(lambda: channel not in get(site, "/state")["channels"], "the end of the connection")
 
 
-def test_a_tab_that_closes_at_once_holds_no_lock_that_would_keep_it_out_of_the_memory_of_pages(tabs: Tabs) -> None:
+def test_module_tab_that_closes_at_once_holds_no_lock(tabs: Tabs) -> None:
+    """A lock would keep it out of the browser's back-forward cache."""
     held = "async () => (await navigator.locks.query()).held.map(({ name }) => name)"
     page = tabs.open().page
-    page.evaluate("said => { follow(said); readers.first.subscription.close(); }", {"name": "first", "channels": ["a"]})
+    page.evaluate("sent => { follow(sent); readers.first.subscription.close(); }", {"name": "first", "channels": ["a"]})
     until(lambda: page.evaluate(held) == [], "no lock to be held")
 
 
-def test_it_reads_where_there_is_no_browser_and_comes_back(site: Server, tmp_path: Path) -> None:
+def test_module_reads_and_reconnects_in_node(site: Server, tmp_path: Path) -> None:
     (tmp_path / "package.json").write_text('{"type": "module"}')
     for file in STATIC.glob("*.js"):
         shutil.copy(file, tmp_path)
@@ -519,17 +509,17 @@ def test_it_reads_where_there_is_no_browser_and_comes_back(site: Server, tmp_pat
         assert reader.stdout is not None
         assert reader.stderr is not None
         try:
-            said = [reader.stdout.readline()]
+            sent = [reader.stdout.readline()]
             post(site, "/cut/orders", [])
-            said += [reader.stdout.readline(), reader.stdout.readline()]
+            sent += [reader.stdout.readline(), reader.stdout.readline()]
             publish(site, ("orders", "come back"))
-            assert (reader.wait(30), said) == (0, ["open\n", "connecting\n", "open\n"]), reader.stderr.read()
+            assert (reader.wait(30), sent) == (0, ["open\n", "connecting\n", "open\n"]), reader.stderr.read()
         finally:
             reader.kill()
 
 
 @pytest.mark.parametrize("says_so", [True, False])
-def test_headers_are_sent_and_readers_do_not_share(says_so: bool, tabs: Tabs, site: Server) -> None:
+def test_module_headers_are_sent_and_readers_do_not_share(says_so: bool, tabs: Tabs, site: Server) -> None:
     ann, bob = tabs.open(), tabs.open()
     names = {ann: new_name(), bob: new_name()}
     for tab, name in names.items():
@@ -541,8 +531,8 @@ def test_headers_are_sent_and_readers_do_not_share(says_so: bool, tabs: Tabs, si
         assert tab["received"][0][0] == "~"
 
 
-@pytest.mark.parametrize("how", ["without locks", "where locks are refused", "told not to share"])
-def test_where_it_cannot_share_each_tab_has_a_connection_of_its_own(how: str, tabs: Tabs, site: Server) -> None:
+@pytest.mark.parametrize("how", ["without locks", "where locks are refused", "share is off"])
+def test_module_tabs_that_cannot_share_have_a_connection_each(how: str, tabs: Tabs, site: Server) -> None:
     scripts = {
         "without locks": "Object.defineProperty(navigator, 'locks', { value: undefined })",
         "where locks are refused": "LockManager.prototype.request = () => Promise.reject(new Error('refused'))",
@@ -558,9 +548,7 @@ def test_where_it_cannot_share_each_tab_has_a_connection_of_its_own(how: str, ta
     await_all(tabs.all, publisher.sent, [channel])
 
 
-def test_a_page_that_is_left_gives_the_lead_away_and_when_it_is_back_has_what_it_missed(
-    tabs: Tabs, site: Server
-) -> None:
+def test_module_page_in_the_back_forward_cache_gives_up_the_lead_and_replays(tabs: Tabs, site: Server) -> None:
     channel = new_name()
     leader, other = tabs.open(), tabs.open()
     leader.follow(channel)
@@ -579,10 +567,10 @@ def test_a_page_that_is_left_gives_the_lead_away_and_when_it_is_back_has_what_it
     assert leader["states"] == ["open", "connecting", "open"]
     until(lambda: (other["state"], connections(site, channel)) == ("open", 1), "one connection")
     held = leader.page.evaluate("async () => (await navigator.locks.query()).held.map(({ name }) => name)")
-    assert len(held) == 3, "that of who leads, and one for each tab"
+    assert len(held) == 3, "the leader's, and one for each tab"
 
 
-def test_a_page_that_is_frozen_gives_the_lead_away_first(tabs: Tabs, site: Server) -> None:
+def test_module_frozen_page_gives_up_the_lead(tabs: Tabs, site: Server) -> None:
     channel = new_name()
     leader, other = tabs.open(), tabs.open()
     leader.follow(channel)
@@ -595,7 +583,7 @@ def test_a_page_that_is_frozen_gives_the_lead_away_first(tabs: Tabs, site: Serve
     assert leader.await_data("1") == ["1"]
 
 
-def test_a_leader_that_hangs_is_deposed_and_misses_nothing_either(tabs: Tabs, site: Server) -> None:
+def test_module_leader_that_hangs_is_replaced_and_misses_nothing(tabs: Tabs, site: Server) -> None:
     channel = new_name()
     leader = tabs.open()
     leader.follow(channel)
@@ -616,7 +604,7 @@ def test_a_leader_that_hangs_is_deposed_and_misses_nothing_either(tabs: Tabs, si
     until(lambda: connections(site, channel) == 1, "one connection")
 
 
-def test_messages_that_are_none_of_ours_change_nothing(tabs: Tabs, site: Server) -> None:
+def test_module_foreign_broadcast_messages_change_nothing(tabs: Tabs, site: Server) -> None:
     channel = new_name()
     leader, other = tabs.open(), tabs.open()
     leader.follow(channel)
@@ -624,7 +612,7 @@ def test_messages_that_are_none_of_ours_change_nothing(tabs: Tabs, site: Server)
     name = other.page.evaluate(
         "async () => (await navigator.locks.query()).held.find(({ name }) => name.endsWith(']')).name"
     )
-    said: list[object] = [
+    sent: list[object] = [
         None, 5, "join", [], {"type": "__proto__"}, {"type": "join"}, {"type": "constructor", "term": 9e15},
         {"type": "events", "term": 9e15, "events": [{"channel": channel}]},
         {"type": "at", "term": 9e15, "heads": [[channel, "x"]], "cursors": [], "live": []},
@@ -634,15 +622,15 @@ def test_messages_that_are_none_of_ours_change_nothing(tabs: Tabs, site: Server)
         {"type": "join", "tab": "x", "term": 1, "channels": "all", "since": [], "claims": []},
     ]  # fmt: skip
     tabs.open().page.evaluate(
-        "([name, said]) => { const bus = new BroadcastChannel(name); said.forEach((each) => bus.postMessage(each)); }",
-        [name, said],
+        "([name, sent]) => { const bus = new BroadcastChannel(name); sent.forEach((each) => bus.postMessage(each)); }",
+        [name, sent],
     )
     publish(site, (channel, "1"))
     for tab in (leader, other):
         assert (tab.await_data("1"), tab["states"], tab["gaps"], tab["errors"]) == (["1"], ["open"], [], [])
 
 
-def test_it_waits_as_long_as_the_server_says_and_longer_by_chance_and_with_every_failure(browser: Browser) -> None:
+def test_module_reconnect_delay_follows_retry_with_jitter_and_backoff(browser: Browser) -> None:
     with Server("gevent", "tests.browser_module_app:app") as site:
         tabs = Tabs(browser.new_context(), site)
         tabs.context.add_init_script(WATCH_CLOCK)
@@ -664,18 +652,19 @@ def test_it_waits_as_long_as_the_server_says_and_longer_by_chance_and_with_every
         tabs.context.close()
 
 
-def test_the_ids_of_a_stream_say_of_which_channel_an_event_is(tabs: Tabs) -> None:
+def test_module_ids_of_a_stream_tell_the_channel_of_each_event(tabs: Tabs) -> None:
     text = "id: e-2,f-1\ndata: x\n\nid: e-2,f-2\ndata: y\n\nid: e-3,f-2\ndata: last\n\n"
-    asked, told = tabs.open().page.evaluate(LEAD, ["", text])
-    assert asked == ["e-1,f-1"]
-    assert told == [["a", "e-2", "x"], ["b", "f-2", "y"], ["a", "e-3", "last"]]
+    requests, messages = tabs.open().page.evaluate(LEAD, ["", text])
+    assert requests == ["e-1,f-1"]
+    assert messages == [["a", "e-2", "x"], ["b", "f-2", "y"], ["a", "e-3", "last"]]
 
 
-def test_where_events_were_dropped_so_that_they_do_not_it_asks_for_them_again(tabs: Tabs) -> None:
+def test_module_reconnects_where_dropped_events_hide_the_channel(tabs: Tabs) -> None:
+    """The ids of a stream of many channels tell the channel of an event only if none was dropped between."""
     text = "retry: 0\nid: e-2,f-1\ndata: x\n\nid: e-4,f-2\ndata: last\n\n"
-    asked, told = tabs.open().page.evaluate(LEAD, ["", text])
-    assert asked == ["e-1,f-1", "e-2,f-1"]
-    assert told == [["a", "e-2", "x"]]
+    requests, messages = tabs.open().page.evaluate(LEAD, ["", text])
+    assert requests == ["e-1,f-1", "e-2,f-1"]
+    assert messages == [["a", "e-2", "x"]]
 
 
 FIELDS = st.sampled_from(["data", "event", "id", "retry", "", "other", "data ", "\ufeffdata"])
@@ -686,7 +675,7 @@ BLOCKS = st.lists(st.tuples(LINES, ENDS).map("".join), max_size=12).map("".join)
 STREAMS = st.tuples(st.sampled_from(["", "\ufeff"]), BLOCKS).map("".join)
 
 
-def test_a_connection_that_is_silent_for_too_long_counts_as_ended(tabs: Tabs) -> None:
+def test_module_silent_connection_ends_after_its_timeout(tabs: Tabs) -> None:
     page = tabs.open().page
     found = page.evaluate("""async () => {
         const { pump } = await import("./events/static/stream.js");
@@ -699,7 +688,7 @@ def test_a_connection_that_is_silent_for_too_long_counts_as_ended(tabs: Tabs) ->
     assert found == [["a piece"], ["cancelled"]]
 
 
-def test_the_scripts_of_the_documentation_get_what_they_say(tabs: Tabs, tmp_path: Path) -> None:
+def test_module_scripts_of_the_documentation_receive_their_events(tabs: Tabs, tmp_path: Path) -> None:
     blocks = blocks_of(ROOT / "docs" / "browser.rst")
     scripts = [block.text for block in blocks if "subscribe(" in block.text]
     (tmp_path / "app.py").write_text(modules_of(blocks)["app.py"])
@@ -708,13 +697,13 @@ def test_the_scripts_of_the_documentation_get_what_they_say(tabs: Tabs, tmp_path
             before, after = ({"number": f"{number} {which}"} for which in ("before", "after"))
             post(site, "/orders", before)
             page = tabs.context.new_page()
-            page.add_init_script("window.said = []; console.log = (...words) => said.push(JSON.stringify(words));")
+            page.add_init_script("window.sent = []; console.log = (...words) => sent.push(JSON.stringify(words));")
             page.goto(f"{site.url}/orders")
             page.add_script_tag(content=script + "\nwindow.live = live;", type="module")
             page.wait_for_function("() => window.live?.state === 'open'")
             post(site, "/orders", after)
             expected = f"{number} after"
-            until(lambda: [text for text in page.evaluate("said") if expected in text], expected)  # noqa: B023
+            until(lambda: [text for text in page.evaluate("sent") if expected in text], expected)  # noqa: B023
             page.close()
         site.kill()
     assert len(scripts) == 2
@@ -730,7 +719,7 @@ def page(browser: Browser, site: Server) -> Iterator[Page]:
 
 
 def cut(stream: bytes, places: list[int]) -> list[list[int]]:
-    """The stream in pieces, as numbers."""
+    """Cut a stream into pieces, each a list of byte values."""
     inner = {place for place in places if place < len(stream)}
     return [list(stream[start:end]) for start, end in pairwise(sorted({0, len(stream)} | inner))]
 
@@ -744,7 +733,7 @@ def cut(stream: bytes, places: list[int]) -> list[list[int]]:
     )
 )
 @example([("\ufeffdata: a\r\ndata: b\u20ac\r\n\r\ndata: c\r\r", b"", list(range(200)))])
-def test_it_reads_streams_that_are_cut_anywhere_as_our_own_decoder_does(
+def test_module_decodes_streams_cut_anywhere_as_the_python_decoder_does(
     page: Page, streams: list[tuple[str, bytes, list[int]]]
 ) -> None:
     whole = [text.encode() + broken + b"\n\n" for text, broken, _ in streams]
@@ -753,7 +742,7 @@ def test_it_reads_streams_that_are_cut_anywhere_as_our_own_decoder_does(
     assert page.evaluate("streams => streams.map(decode)", pieces) == expected
 
 
-def test_the_module_is_served_beside_the_channels_and_takes_no_name_from_them(site: Server) -> None:
+def test_module_file_is_served_and_takes_no_channel_name(site: Server) -> None:
     with connected(site, "/events/static/sse-emitters.js") as client:
         assert client.response.status == 200
         assert client.response.headers["Content-Type"].partition(";")[0] in (
@@ -772,7 +761,7 @@ def test_the_module_is_served_beside_the_channels_and_takes_no_name_from_them(si
         assert [event.data for event in stream.ready()] == ["an event"]
 
 
-def test_pages_of_listed_origins_may_load_it() -> None:
+def test_module_file_can_be_loaded_by_listed_origins() -> None:
     app = Flask(__name__)
     app.config["SSE_CORS_ORIGINS"] = ["https://app.example.com"]
     app.register_blueprint(SSE(app).blueprint)
@@ -783,7 +772,7 @@ def test_pages_of_listed_origins_may_load_it() -> None:
     assert found == [(200, "https://app.example.com"), (200, None)]
 
 
-def test_its_types_hold() -> None:
+def test_module_types_pass_the_typescript_compiler() -> None:
     compiler = PACKAGES / "typescript" / "bin" / "tsc"
     if not compiler.exists():
         reason = "typescript is missing: apt-get install npm && make build/npm/.installed"

@@ -1,4 +1,4 @@
-"""The clients that people use are cut in every way, come back with their last id, and miss nothing."""
+"""Popular clients are cut in every way, reconnect with their last id, and miss nothing."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ Follow = Callable[..., AbstractContextManager[Follower]]
 
 @pytest.fixture
 def follow(request: pytest.FixtureRequest, tmp_path: Path) -> Follow:
-    """``with follow(name, site, channels) as follower``: a client is at work, and begins after the id ``since``."""
+    """``with follow(name, site, channels) as follower``: a client reads, from after the id ``since``."""
 
     def follow(
         name: str, site: Server, channels: Sequence[str], *options: str, since: str = ""
@@ -77,7 +77,7 @@ def publish(site: Server, channels: Sequence[str], *numbers: int) -> list[str]:
 
 
 def cut(site: Server, how: str, channels: Sequence[str], *numbers: int) -> dict[str, Any]:
-    """Cut all clients of the channels; the numbers are published before they can be back."""
+    """Cut all clients of the channels; the numbers are published before they can reconnect."""
     done: dict[str, Any] = post(site, f"/cut/{how}", {"channels": channels, "numbers": numbers})
     assert done["cut"] > 0
     return done
@@ -89,7 +89,7 @@ def visits(site: Server, channels: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def await_clients(site: Server, channels: Sequence[str], visits: int = 1, clients: int = 1) -> None:
-    """Until so many visits were made, and so many clients are there and wait for what comes."""
+    """Wait for this many visits, and for this many clients that wait for events."""
 
     def are_there() -> bool:
         now = state(site, channels[0])
@@ -99,7 +99,7 @@ def await_clients(site: Server, channels: Sequence[str], visits: int = 1, client
 
 
 def position(visit: dict[str, Any]) -> str | None:
-    """After which event a client wanted to go on."""
+    """Return the id after which a client asked to go on."""
     assert len(visit["query"]) <= 1
     return visit["header"] or next(iter(visit["query"]), None)
 
@@ -111,7 +111,7 @@ def numbers(follower: Follower) -> list[int]:
 
 
 def await_number(follower: Follower, number: int) -> list[int]:
-    """All that it has received, once this is among it."""
+    """Return all numbers received, once this one is among them."""
     return until(lambda: found if number in (found := numbers(follower)) else [], f"number {number}")
 
 
@@ -119,7 +119,7 @@ def await_number(follower: Follower, number: int) -> list[int]:
     ("how", "count"), [("end", 1), ("halfway", 1), ("reset", 2)], ids=["ended", "halfway", "reset, two channels"]
 )
 @clients()
-def test_a_client_that_is_cut_comes_back_with_its_last_id_and_has_every_event_once(
+def test_client_that_is_cut_reconnects_and_gets_every_event_once(
     name: str, how: str, count: int, site: Server, follow: Follow
 ) -> None:
     if how == "halfway" and not CLIENTS[name].drops_halves:
@@ -144,7 +144,7 @@ def test_a_client_that_is_cut_comes_back_with_its_last_id_and_has_every_event_on
 
 
 @clients()
-def test_a_client_that_was_cut_before_its_first_event_misses_nothing_if_it_takes_a_bare_id(
+def test_client_cut_before_its_first_event_replays_if_it_takes_a_bare_id(
     name: str, site: Server, follow: Follow
 ) -> None:
     channels = [new_name()]
@@ -158,7 +158,7 @@ def test_a_client_that_was_cut_before_its_first_event_misses_nothing_if_it_takes
 
 
 @clients()
-def test_a_client_that_had_but_an_event_without_an_id_misses_nothing_if_it_takes_a_bare_id(
+def test_client_cut_after_an_event_without_an_id_replays_if_it_takes_a_bare_id(
     name: str, site: Server, follow: Follow
 ) -> None:
     channels = [new_name()]
@@ -174,7 +174,7 @@ def test_a_client_that_had_but_an_event_without_an_id_misses_nothing_if_it_takes
 
 
 @clients(lambda client: client.takes_bare_id != "at once")
-def test_one_that_takes_none_misses_nothing_either_if_its_address_says_where_to_begin(
+def test_client_that_takes_no_bare_id_replays_from_last_event_id_in_its_url(
     name: str, site: Server, follow: Follow
 ) -> None:
     channels = [new_name()]
@@ -194,7 +194,9 @@ def test_one_that_takes_none_misses_nothing_either_if_its_address_says_where_to_
 
 
 @pytest.mark.parametrize("name", [pytest.param("fetch-event-source", marks=in_browser), "launchdarkly-eventsource"])
-def test_a_client_that_must_be_told_to_come_back_stays_away_otherwise(name: str, site: Server, follow: Follow) -> None:
+def test_client_that_must_be_configured_to_reconnect_stays_away_otherwise(
+    name: str, site: Server, follow: Follow
+) -> None:
     channels = [new_name()]
     with follow(name, site, channels, "stay-away") as follower:
         await_clients(site, channels)
@@ -207,7 +209,7 @@ def test_a_client_that_must_be_told_to_come_back_stays_away_otherwise(name: str,
 
 
 @in_browser
-def test_all_clients_come_through_a_restart_and_learn_that_there_is_a_gap(follow: Follow) -> None:
+def test_clients_all_reconnect_after_a_restart_and_get_a_gap(follow: Follow) -> None:
     channels = [new_name()]
     patient = ["--graceful-timeout", "5"]
     with Server("gevent", "tests.clients_app:app", arguments=patient) as site, ExitStack() as stack:
