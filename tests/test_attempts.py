@@ -1,7 +1,7 @@
-"""What has been tried against channels that are not for whoever tries, on real servers, byte for byte.
+"""Attempts to read or publish without the right to, on real servers, byte for byte.
 
-Each attempt comes as it is, unlike what a client would make of it. Secrets are published before it and while it goes
-on, to all that is bob's; bob reads along, so it shows that they went out.
+Each attempt is sent as it is, unlike what a client would make of it. Secrets are published before it and while it
+runs, to all channels of bob; bob reads them, which proves that they went out.
 """
 
 from __future__ import annotations
@@ -54,10 +54,16 @@ def public_pem() -> str:
 
 
 def token(key: str = KEY, alg: str = "HS256", header: dict[str, Any] | None = None, **claims: Any) -> str:
-    """Made by hand, because PyJWT would refuse to make most of those that are tried."""
-    said = {"sub": "bob", "aud": "streams", "sse": ["secret", "team/b", "~"], "exp": int(time.time()) + 600, **claims}
-    said = {name: value for name, value in said.items() if value is not None}
-    parts = [_base64(json.dumps(part).encode()) for part in ({"alg": alg, "typ": "JWT", **(header or {})}, said)]
+    """Make a token without PyJWT, which would refuse to make most of these."""
+    payload = {
+        "sub": "bob",
+        "aud": "streams",
+        "sse": ["secret", "team/b", "~"],
+        "exp": int(time.time()) + 600,
+        **claims,
+    }
+    payload = {name: value for name, value in payload.items() if value is not None}
+    parts = [_base64(json.dumps(part).encode()) for part in ({"alg": alg, "typ": "JWT", **(header or {})}, payload)]
     digest = {"HS256": hashlib.sha256, "HS512": hashlib.sha512}.get(alg)
     signature = b"" if digest is None else hmac.digest(key.encode(), ".".join(parts).encode(), digest)
     return ".".join([*parts, _base64(signature)])
@@ -68,7 +74,7 @@ def _base64(data: bytes) -> str:
 
 
 class World:
-    """A server, with who has a session there."""
+    """A server, and the cookies of its users."""
 
     def __init__(self, server: Server) -> None:
         self.server = server
@@ -79,9 +85,9 @@ class World:
             connection.request("POST", "/login", json.dumps(user), {"Content-Type": "application/json"})
             return (connection.getresponse().getheader("Set-Cookie") or "").partition(";")[0]
 
-    def post(self, path: str, said: Any) -> Any:
+    def post(self, path: str, body: Any) -> Any:
         with closing(http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=PATIENCE)) as connection:
-            connection.request("POST", path, json.dumps(said), {"Content-Type": "application/json"})
+            connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
             with connection.getresponse() as response:
                 assert response.status == 200, response.read()
                 return json.loads(response.read())
@@ -94,8 +100,8 @@ class World:
         found: dict[str, Any] = get(self.server, f"{site}/stats")
         return found
 
-    def who_may(self, site: str) -> dict[str, str]:
-        """What bob sends."""
+    def credentials_of_bob(self, site: str) -> dict[str, str]:
+        """Return the headers that bob sends."""
         if site == "/jwt-rsa":
             claims = {"sub": "bob", "aud": "streams", "sse": ["*"]}
             return {"Authorization": f"Bearer {jwt.encode(claims, rsa_key(), 'RS256')}"}
@@ -105,7 +111,7 @@ class World:
 @pytest.fixture(scope="module", params=["gevent", "gthread"])
 def world(request: pytest.FixtureRequest) -> Iterator[World]:
     secrets = {"session": new_name(), "tokens": KEY, "public": public_pem(), "publisher": PUBLISHER}
-    # As far as gunicorn goes, so that what is too long comes to the library.
+    # The most that gunicorn allows, so that what is too long reaches the library.
     limits = ["--limit-request-line", "8190", "--limit-request-field_size", "200000"]
     env = {"SECRETS": json.dumps(secrets)}
     with Server(request.param, "tests.attempts_app:app", env=env, arguments=limits) as server:
@@ -113,18 +119,18 @@ def world(request: pytest.FixtureRequest) -> Iterator[World]:
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_left_behind(world: World) -> Iterator[None]:
+def no_stream_is_left(world: World) -> Iterator[None]:
     logged = len(world.server.log)
     yield
     for site in SITES:
-        until(lambda site=site: not world.stats(site)["clients"], f"the end of all clients of {site}/")  # type: ignore[misc]
+        until(lambda site=site: not world.stats(site)["clients"], f"all clients of {site}/ to be disconnected")  # type: ignore[misc]
         stats = world.stats(site)
         assert (stats["channels"], stats["owned"]) == ({}, 0), site
     assert "Traceback" not in world.server.log[logged:]
 
 
 class Outsider:
-    """Sends bytes, and keeps all that come back."""
+    """Sends bytes, and keeps all that it receives."""
 
     def __init__(self, world: World, sent: bytes, buffer: int = 0) -> None:
         self.got = b""
@@ -157,7 +163,7 @@ class Outsider:
         self.got += came
         if not came:
             self.has_ended = True
-            self._socket.close()  # at once: some servers wait for that a while
+            self._socket.close()  # at once: some servers wait for it
 
     @property
     def status(self) -> int:
@@ -169,7 +175,7 @@ class Outsider:
 
     @property
     def body(self) -> bytes:
-        """Without its chunks' borders."""
+        """The body without the framing of its chunks."""
         body = self.got.partition(b"\r\n\r\n")[2]
         if "transfer-encoding: chunked" not in map(str.lower, self.head):
             return body
@@ -182,19 +188,19 @@ class Outsider:
 
 @dataclass(frozen=True)
 class Attempt:
-    """``{secret}`` and ``{private}`` stand for the ids of the last events of these channels; ``{good}`` for a token."""
+    """One request. ``{secret}`` and ``{private}`` stand for the last ids of these channels, ``{good}`` for a token."""
 
     tried: str
     target: str
     status: int
-    who: str = "alice"  #: whose session it comes with
+    user: str = "alice"  #: the user of its session
     method: str = "GET"
     headers: tuple[str, ...] = ()
     body: bytes = b""
     token: Callable[[], str] | None = None
-    reaches: bool = False  #: whoever tries may: so the secrets do arrive
-    said: tuple[str, ...] = ()  #: lines of the answer's head
-    unsaid: str = "X-Injected"  #: begins no line of it
+    reaches: bool = False  #: whether the request is allowed, so that the secrets arrive
+    present: tuple[str, ...] = ()  #: lines that the answer's head has
+    absent: str = "X-Injected"  #: begins no line of the answer's head
 
     @property
     def site(self) -> str:
@@ -202,7 +208,7 @@ class Attempt:
 
     def request(self, world: World, ids: dict[str, str]) -> bytes:
         lines = [f"{self.method} {self.target} HTTP/1.1", f"Host: 127.0.0.1:{world.server.port}", "Connection: close"]
-        lines += [f"Cookie: {world.cookies[self.who]}"] if self.who else []
+        lines += [f"Cookie: {world.cookies[self.user]}"] if self.user else []
         lines += [f"Authorization: Bearer {self.token()}"] if self.token is not None else []
         lines += self.headers
         text = "\r\n".join(lines)
@@ -272,27 +278,27 @@ SPELLINGS = [
     *spelt("a pattern", "secre?", 403, 400)[:1],
     *spelt("a NUL alone", "%00"),
     *spelt("a very long name", "secret" * 50),
-    *spelt("another's own channel", "~bob"),
-    *spelt("another's own channel, quoted", "%7Ebob"),
-    *spelt("another's own channel, quoted twice", "%257Ebob"),
-    *spelt("another's own channel with a slash", "~/bob"),
-    *spelt("another's own channel with a NUL", "~%00bob"),
-    *spelt("one's own with a line end", "~%0A", 404),
-    *spelt("what is revoked", "!revoked"),
-    *spelt("what is revoked, quoted", "%21revoked"),
+    *spelt("another reader's private channel", "~bob"),
+    *spelt("another reader's private channel, quoted", "%7Ebob"),
+    *spelt("another reader's private channel, quoted twice", "%257Ebob"),
+    *spelt("another reader's private channel with a slash", "~/bob"),
+    *spelt("another reader's private channel with a NUL", "~%00bob"),
+    *spelt("the private channel with a line end", "~%0A", 404),
+    *spelt("the revocation channel", "!revoked"),
+    *spelt("the revocation channel, quoted", "%21revoked"),
     *spelt("a header that is injected", "news%0D%0AX-Injected:%201%0D%0A%0D%0Adata:%20injected", 404),
 ]
 
 SEVERAL = [
     Attempt("a forbidden one before an allowed one", "/events?channel=secret&channel=news", 403),
     Attempt("a forbidden one among allowed ones", "/events?channel=news&channel=secret&channel=open", 403),
-    Attempt("a forbidden one after a public one", "/events?channel=open&channel=secret", 403, who=""),
-    Attempt("a forbidden one after one's own", "/events?channel=~&channel=secret", 403),
+    Attempt("a forbidden one after a public one", "/events?channel=open&channel=secret", 403, user=""),
+    Attempt("a forbidden one after the private channel", "/events?channel=~&channel=secret", 403),
     Attempt("a forbidden one in the query of an allowed one", "/events/news?channel=secret", 403),
     Attempt("an allowed one in the query of a forbidden one", "/events/secret?channel=news", 403),
-    Attempt("another's own beside one's own", "/events?channel=~&channel=~bob", 400),
-    Attempt("one's own without being anybody", "/events?channel=~", 403, who=""),
-    Attempt("an allowed one without being anybody", "/events/news", 403, who=""),
+    Attempt("another reader's private channel beside the own", "/events?channel=~&channel=~bob", 400),
+    Attempt("the private channel without a session", "/events?channel=~", 403, user=""),
+    Attempt("an allowed one without a session", "/events/news", 403, user=""),
     Attempt("51 channels", "/events?" + "&".join(f"channel=c{n}" for n in range(50)) + "&channel=secret", 400),
     Attempt("50 channels", "/events?channel=secret&" + "&".join(f"channel=c{n}" for n in range(49)), 403),
     Attempt("no channel", "/events", 400),
@@ -326,11 +332,13 @@ SEVERAL = [
     Attempt("another path in another header", "/events/news", 200, headers=("X-Rewrite-URL: /events/secret",)),
     Attempt("another user in a header", "/events/secret", 403, headers=("Remote-User: bob", "X-Remote-User: bob")),
     Attempt("another user in two cookies", "/events/secret", 403, headers=("Cookie: session=bob; user=bob",)),
-    Attempt("a session that nobody signed", "/events/secret", 403, who="", headers=(f"Cookie: session={FORGED}",)),
-    Attempt("bob himself", f"/events?{ASKED_BY_BOB}", 200, who="bob", reaches=True),
-    Attempt("bob himself, one", "/events/secret", 200, who="bob", reaches=True),
-    Attempt("bob himself, his own", "/events?channel=~", 200, who="bob", reaches=True),
-    Attempt("bob himself, his own in the path", "/events/%7e", 200, who="bob", reaches=True),
+    Attempt(
+        "a session with a forged signature", "/events/secret", 403, user="", headers=(f"Cookie: session={FORGED}",)
+    ),
+    Attempt("bob himself", f"/events?{ASKED_BY_BOB}", 200, user="bob", reaches=True),
+    Attempt("bob himself, one", "/events/secret", 200, user="bob", reaches=True),
+    Attempt("bob himself, his own", "/events?channel=~", 200, user="bob", reaches=True),
+    Attempt("bob himself, his own in the path", "/events/%7e", 200, user="bob", reaches=True),
 ]
 
 REPLAYS = [
@@ -370,8 +378,8 @@ METHODS = [
         Attempt(f"{method} of what is allowed", "/events/news", status, method=method)
         for method, status in [("HEAD", 200), ("OPTIONS", 200), ("PUT", 405), ("TRACE", 405)]
     ),
-    Attempt("HEAD by nobody", "/events/secret", 403, method="HEAD", who=""),
-    Attempt("HEAD by bob", "/events/secret", 200, method="HEAD", who="bob"),
+    Attempt("HEAD without a session", "/events/secret", 403, method="HEAD", user=""),
+    Attempt("HEAD by bob", "/events/secret", 200, method="HEAD", user="bob"),
     *(
         Attempt(f"a GET that {header} would change to {to}", "/events/secret", 403, headers=(f"{header}: {to}",))
         for header in ("X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override")
@@ -381,50 +389,50 @@ METHODS = [
 ]  # fmt: skip
 
 ORIGINS = [
-    Attempt("a page of another site with bob's cookie", "/events/secret", 403, who="bob", headers=(EVIL,)),
-    Attempt("a page of no site with bob's cookie", "/events/secret", 403, who="bob", headers=("Origin: null",)),
-    Attempt("a page of no site by HEAD", "/events/secret", 403, who="bob", method="HEAD", headers=("Origin: null",)),
-    Attempt("a page that says file", "/events/secret", 403, who="bob", headers=("Origin: file://",)),
-    Attempt("a page of the same host on another port", "/events/secret", 403, who="bob",
+    Attempt("a page of another site with bob's cookie", "/events/secret", 403, user="bob", headers=(EVIL,)),
+    Attempt("a page of no site with bob's cookie", "/events/secret", 403, user="bob", headers=("Origin: null",)),
+    Attempt("a page of no site by HEAD", "/events/secret", 403, user="bob", method="HEAD", headers=("Origin: null",)),
+    Attempt("a page that says file", "/events/secret", 403, user="bob", headers=("Origin: file://",)),
+    Attempt("a page of the same host on another port", "/events/secret", 403, user="bob",
             headers=("Origin: http://127.0.0.1:1",)),
-    Attempt("a page of the same host with another scheme", "/listed/events/secret", 403, who="bob",
-            headers=("Origin: http://listed.example",), unsaid="Access-Control"),
-    Attempt("a page whose host begins like ours", "/events/secret", 403, who="bob",
+    Attempt("a page of the same host with another scheme", "/listed/events/secret", 403, user="bob",
+            headers=("Origin: http://listed.example",), absent="Access-Control"),
+    Attempt("a page whose host begins like ours", "/events/secret", 403, user="bob",
             headers=("Origin: http://127.0.0.1:{port}.evil.example",)),
-    Attempt("a page whose host ends like ours", "/events/secret", 403, who="bob",
+    Attempt("a page whose host ends like ours", "/events/secret", 403, user="bob",
             headers=("Origin: http://evil127.0.0.1:{port}",)),
-    Attempt("our page and another", "/events/secret", 403, who="bob",
+    Attempt("our page and another", "/events/secret", 403, user="bob",
             headers=("Origin: http://127.0.0.1:{port}", EVIL)),
-    Attempt("another site that says it is same-site", "/events/secret", 403, who="bob",
+    Attempt("another site that says it is same-site", "/events/secret", 403, user="bob",
             headers=(EVIL, "Sec-Fetch-Site: same-site")),
-    Attempt("our own page", "/events/secret", 200, who="bob", reaches=True,
+    Attempt("our own page", "/events/secret", 200, user="bob", reaches=True,
             headers=("Origin: http://127.0.0.1:{port}",)),
     Attempt("our own page with alice's cookie", "/events/secret", 403, headers=("Origin: http://127.0.0.1:{port}",)),
-    Attempt("a page that is listed", "/listed/events/secret", 200, who="bob", headers=(LISTED,), reaches=True,
-            said=("Access-Control-Allow-Origin: https://listed.example", "Access-Control-Allow-Credentials: true")),
+    Attempt("a page that is listed", "/listed/events/secret", 200, user="bob", headers=(LISTED,), reaches=True,
+            present=("Access-Control-Allow-Origin: https://listed.example", "Access-Control-Allow-Credentials: true")),
     Attempt("a page that is listed with alice's cookie", "/listed/events/secret", 403, headers=(LISTED,)),
-    Attempt("a page that is not listed", "/listed/events/secret", 403, who="bob", headers=(EVIL,),
-            unsaid="Access-Control"),
-    Attempt("a page whose host begins like a listed one", "/listed/events/secret", 403, who="bob",
-            headers=("Origin: https://listed.example.evil.example",), unsaid="Access-Control"),
-    Attempt("a page whose host ends like a listed one", "/listed/events/secret", 403, who="bob",
-            headers=("Origin: https://evil-listed.example",), unsaid="Access-Control"),
-    Attempt("a page of no site where some are listed", "/listed/events/secret", 403, who="bob",
-            headers=("Origin: null",), unsaid="Access-Control"),
-    Attempt("a page of any site with bob's cookie", "/anyone/events/secret", 403, who="bob", headers=(EVIL,),
-            unsaid="Access-Control-Allow-Credentials"),
-    Attempt("a page of any site with bob's cookie for what is public", "/anyone/events/open", 403, who="bob",
-            headers=(EVIL,), unsaid="Access-Control-Allow-Credentials"),
-    Attempt("a page of any site without cookies", "/anyone/events/secret", 403, who="", headers=(EVIL,)),
-    Attempt("a page of any site without cookies for what is public", "/anyone/events/open", 200, who="",
-            headers=(EVIL,), said=("Access-Control-Allow-Origin: *",), unsaid="Access-Control-Allow-Credentials"),
+    Attempt("a page that is not listed", "/listed/events/secret", 403, user="bob", headers=(EVIL,),
+            absent="Access-Control"),
+    Attempt("a page whose host begins like a listed one", "/listed/events/secret", 403, user="bob",
+            headers=("Origin: https://listed.example.evil.example",), absent="Access-Control"),
+    Attempt("a page whose host ends like a listed one", "/listed/events/secret", 403, user="bob",
+            headers=("Origin: https://evil-listed.example",), absent="Access-Control"),
+    Attempt("a page of no site where some are listed", "/listed/events/secret", 403, user="bob",
+            headers=("Origin: null",), absent="Access-Control"),
+    Attempt("a page of any site with bob's cookie", "/anyone/events/secret", 403, user="bob", headers=(EVIL,),
+            absent="Access-Control-Allow-Credentials"),
+    Attempt("a page of any site with bob's cookie for what is public", "/anyone/events/open", 403, user="bob",
+            headers=(EVIL,), absent="Access-Control-Allow-Credentials"),
+    Attempt("a page of any site without cookies", "/anyone/events/secret", 403, user="", headers=(EVIL,)),
+    Attempt("a page of any site without cookies for what is public", "/anyone/events/open", 200, user="",
+            headers=(EVIL,), present=("Access-Control-Allow-Origin: *",), absent="Access-Control-Allow-Credentials"),
     *(
         Attempt(
-            f"a preflight {tried}", f"{site}/events/secret", status, who="", method="OPTIONS",
+            f"a preflight {tried}", f"{site}/events/secret", status, user="", method="OPTIONS",
             headers=(origin, f"Access-Control-Request-Method: {method}", "Access-Control-Request-Headers: x-evil"),
-            said=said, unsaid=unsaid,
+            present=present, absent=absent,
         )
-        for tried, site, origin, method, status, said, unsaid in [
+        for tried, site, origin, method, status, present, absent in [
             ("where none is listed", "", EVIL, "GET", 403, (), "Access-Control"),
             ("of what is not listed", "/listed", EVIL, "GET", 403, (), "Access-Control"),
             ("of null", "/listed", "Origin: null", "GET", 403, (), "Access-Control"),
@@ -439,12 +447,12 @@ ORIGINS = [
 
 
 def with_token(tried: str, status: int, make: Callable[[], str], target: str = "/jwt/events/secret") -> Attempt:
-    return Attempt(f"a token {tried}", target, status, who="", token=make)
+    return Attempt(f"a token {tried}", target, status, user="", token=make)
 
 
 def with_header(tried: str, status: int, *headers: str, site: str = "/jwt", query: str = "") -> Attempt:
     reaches = status == 200
-    return Attempt(tried, f"{site}/events/secret{query}", status, who="", headers=headers, reaches=reaches)
+    return Attempt(tried, f"{site}/events/secret{query}", status, user="", headers=headers, reaches=reaches)
 
 
 TOKENS = [
@@ -496,10 +504,12 @@ TOKENS = [
                "/jwt/events?channel=news&channel=secret"),
     with_token("for another channel that is asked for", 200, lambda: token(sub="alice", sse=["news"]),
                "/jwt/events/news"),
-    with_token("of one's own for one's own", 200, lambda: token(sub="alice", sse=["~"]), "/jwt/events?channel=~"),
-    with_token("of nobody for one's own", 403, lambda: token(sub=None), "/jwt/events?channel=~"),
-    with_token("of an empty name for one's own", 401, lambda: token(sub=""), "/jwt/events?channel=~"),
-    with_token("for one's own that asks for another's", 400, lambda: token(sub="alice"), "/jwt/events?channel=~bob"),
+    with_token("of a reader for the private channel", 200, lambda: token(sub="alice", sse=["~"]),
+               "/jwt/events?channel=~"),
+    with_token("without an identity for the private channel", 403, lambda: token(sub=None), "/jwt/events?channel=~"),
+    with_token("of an empty identity for the private channel", 401, lambda: token(sub=""), "/jwt/events?channel=~"),
+    with_token("of a reader for another reader's private channel", 400, lambda: token(sub="alice"),
+               "/jwt/events?channel=~bob"),
     with_token("whose secret is the public key", 401, lambda: token(key=public_pem()), "/jwt-rsa/events/secret"),
     with_token("whose secret is the public key, stripped", 401, lambda: token(key=public_pem().strip()),
                "/jwt-rsa/events/secret"),
@@ -531,7 +541,7 @@ TOKENS = [
     with_header("two headers, the good one last", 401, "Authorization: Bearer x", "Authorization: Bearer {good}"),
     with_header("a token of the scheme BEARER", 200, "Authorization: BEARER {good}"),
     with_header("a token of the scheme bearer", 200, "Authorization: bearer   {good}"),
-    Attempt("a good token from another site", "/jwt/events/secret", 403, who="", headers=(EVIL,), token=token),
+    Attempt("a good token from another site", "/jwt/events/secret", 403, user="", headers=(EVIL,), token=token),
 ]  # fmt: skip
 
 
@@ -540,30 +550,30 @@ def posting(
     status: int,
     *headers: str,
     target: str = "/posts/events/secret",
-    who: str = "",
+    user: str = "",
     body: bytes = b'"posted"',
 ) -> Attempt:
     kind = () if any(line.startswith("Content-Type") for line in headers) else ("Content-Type: application/json",)
     length = (
         () if any("Length:" in line or "Encoding:" in line for line in headers) else (f"Content-Length: {len(body)}",)
     )
-    return Attempt(tried, target, status, who, "POST", (*headers, *kind, *length), body)
+    return Attempt(tried, target, status, user, "POST", (*headers, *kind, *length), body)
 
 
 MAY = f"Authorization: {PUBLISHER}"
 CHUNKED = "Transfer-Encoding: chunked"
 POSTS = [
-    posting("an event by nobody", 403),
-    posting("an event by alice", 403, who="alice"),
-    posting("an event by bob's cookie alone", 403, who="bob"),
-    posting("an event by bob's cookie from our own page", 403, "Origin: http://127.0.0.1:{port}", who="bob"),
+    posting("an event without credentials", 403),
+    posting("an event by alice", 403, user="alice"),
+    posting("an event by bob's cookie alone", 403, user="bob"),
+    posting("an event by bob's cookie from our own page", 403, "Origin: http://127.0.0.1:{port}", user="bob"),
     posting("an event by a bad token", 403, f"{MAY}x"),
     posting("an event by a token in lower case", 403, MAY.lower()),
-    posting("an event by a bad token and alice's cookie", 403, "Authorization: Basic eDp4", who="alice"),
+    posting("an event by a bad token and alice's cookie", 403, "Authorization: Basic eDp4", user="alice"),
     posting("an event from a page of another site", 403, MAY, EVIL),
     posting("an event from a page of no site", 403, MAY, "Origin: null"),
     posting("a form", 415, MAY, "Content-Type: application/x-www-form-urlencoded"),
-    posting("a form by nobody", 403, "Content-Type: application/x-www-form-urlencoded"),
+    posting("a form without credentials", 403, "Content-Type: application/x-www-form-urlencoded"),
     posting("a form of parts", 415, MAY, "Content-Type: multipart/form-data; boundary=x"),
     posting("no type", 415, MAY, "Content-Type:"),
     posting("a type that begins like one", 415, MAY, "Content-Type: application/json-seq"),
@@ -572,20 +582,20 @@ POSTS = [
     posting("far too much", 413, MAY, "Content-Length: 99999999999999", body=b""),
     posting("chunks", 411, MAY, CHUNKED, body=b"3\r\n123\r\n0\r\n\r\n"),
     posting("too much in chunks", 411, MAY, CHUNKED, body=b"2712\r\n" + b"1" * 10_002 + b"\r\n0\r\n\r\n"),
-    posting("chunks by nobody", 403, CHUNKED, body=b"3\r\n123\r\n0\r\n\r\n"),
+    posting("chunks without credentials", 403, CHUNKED, body=b"3\r\n123\r\n0\r\n\r\n"),
     posting("an empty key", 400, MAY, target="/posts/events/secret?key="),
-    posting("too much by nobody", 403, "Content-Length: 10001", body=b""),
+    posting("too much without credentials", 403, "Content-Length: 10001", body=b""),
     posting("what is too large as an event", 400, MAY, "Content-Type: text/plain", body=b"\n" * 10_000),
-    posting("to another's own channel", 400, MAY, target="/posts/events/~bob"),
-    posting("to another's own channel, quoted", 400, MAY, target="/posts/events/%7Ebob"),
-    posting("to one's own channel", 400, MAY, target="/posts/events/~"),
-    posting("to what is revoked", 400, MAY, target="/posts/events/!revoked"),
-    posting("to what is revoked, quoted", 400, MAY, target="/posts/events/%21revoked"),
+    posting("to another reader's private channel", 400, MAY, target="/posts/events/~bob"),
+    posting("to another reader's private channel, quoted", 400, MAY, target="/posts/events/%7Ebob"),
+    posting("to the private channel", 400, MAY, target="/posts/events/~"),
+    posting("to the revocation channel", 400, MAY, target="/posts/events/!revoked"),
+    posting("to the revocation channel, quoted", 400, MAY, target="/posts/events/%21revoked"),
     posting("to no name", 400, MAY, target="/posts/events/secret%00"),
     posting("to no channel", 405, MAY, target="/posts/events"),
     posting("to a channel in the query", 405, MAY, target="/posts/events?channel=secret"),
-    posting("where nobody may", 405, MAY, target="/events/secret", who="bob"),
-    posting("where nobody may, by nobody", 405, target="/events/secret"),
+    posting("where publishing is off", 405, MAY, target="/events/secret", user="bob"),
+    posting("where publishing is off, without credentials", 405, target="/events/secret"),
     posting("no JSON", 400, MAY, body=b"{"),
     posting("what only Python takes for JSON", 400, MAY, body=b"NaN"),
     posting("half a character in JSON", 400, MAY, body=b'"\\ud800"'),
@@ -603,7 +613,7 @@ POSTS = [
 UNUSUAL = [
     *(
         Attempt(
-            f"a token that expires {tried}", "/jwt/events/secret", status, who="", token=make, reaches=status == 200
+            f"a token that expires {tried}", "/jwt/events/secret", status, user="", token=make, reaches=status == 200
         )
         for tried, status, make in [
             ("in a very long time", 200, lambda: token(exp=10**18)),
@@ -622,9 +632,10 @@ UNUSUAL = [
     [*SPELLINGS, *SEVERAL, *REPLAYS, *METHODS, *ORIGINS, *TOKENS, *POSTS, *UNUSUAL],
     ids=lambda attempt: attempt.tried,
 )
-def test_who_may_not_gets_no_byte(world: World, attempt: Attempt) -> None:
+def test_attempt_without_the_right_gets_no_byte_of_a_secret(world: World, attempt: Attempt) -> None:
+    """Attempts that are allowed are among them: they show that the secrets arrive there."""
     site, (before, during, last) = attempt.site, (new_name(), new_name(), new_name())
-    with connected(world.server, f"{site}/events?{ASKED_BY_BOB}", headers=world.who_may(site)) as bob:
+    with connected(world.server, f"{site}/events?{ASKED_BY_BOB}", headers=world.credentials_of_bob(site)) as bob:
         ids = world.publish(site, BOBS, before)
         stats = world.stats(site)
         with Outsider(world, attempt.request(world, ids)) as outsider:
@@ -643,13 +654,13 @@ def test_who_may_not_gets_no_byte(world: World, attempt: Attempt) -> None:
     got = outsider.got + outsider.body
     assert outsider.status == attempt.status, got
     assert (before.encode() in got, during.encode() in got) == (False, attempt.reaches)
-    check_what_is_said(outsider, attempt)
+    check_answer(outsider, attempt)
 
 
-def check_what_is_said(outsider: Outsider, attempt: Attempt) -> None:
+def check_answer(outsider: Outsider, attempt: Attempt) -> None:
     head = [line.lower() for line in outsider.head]
-    assert set(map(str.lower, attempt.said)) <= set(head)
-    assert not [line for line in head if line.startswith(attempt.unsaid.lower())]
+    assert set(map(str.lower, attempt.present)) <= set(head)
+    assert not [line for line in head if line.startswith(attempt.absent.lower())]
     assert any(line.startswith("www-authenticate: bearer") for line in head) == (outsider.status == 401)
     assert b"Traceback" not in outsider.got
     assert b"\ndata: injected" not in outsider.body
@@ -673,12 +684,12 @@ def check_what_is_said(outsider: Outsider, attempt: Attempt) -> None:
     ],
     ids=["LF", "CR", "chunks", "JSON", "an object", "an id", "a key", "other line ends"],
 )
-def test_who_may_publish_puts_nothing_beside_the_data(
+def test_publish_endpoint_injects_nothing_beside_the_data(
     world: World, query: str, kind: str, sent: bytes, data: str
 ) -> None:
     channel, last = new_name(), new_name()
     attempt = posting("", 201, MAY, f"Content-Type: {kind}", target=f"/posts/events/{channel}{query}", body=sent)
-    request = Attempt("", f"/posts/events/{channel}", 200, who="bob").request
+    request = Attempt("", f"/posts/events/{channel}", 200, user="bob").request
     ids = world.publish("/posts", BOBS, new_name())
     with Outsider(world, request(world, ids)) as bob:
         bob.read_until(b"\r\n\r\n")
@@ -691,7 +702,7 @@ def test_who_may_publish_puts_nothing_beside_the_data(
     events = decode(bob.body)
     assert [event.data for event in events] == [data, last]
     assert all(re.fullmatch(r"[\w-]+-[12]", str(event.id)) for event in events)
-    assert len(re.findall(rb"\n\n", bob.body)) == 4, "the greeting, the position, and two events"
+    assert len(re.findall(rb"\n\n", bob.body)) == 4, "the preamble, the position, and two events"
     for answer in (bob, publisher):
         assert not [line for line in answer.head if "injected" in line.lower()]
 
@@ -714,7 +725,7 @@ def bob_and_another() -> tuple[str, str, str]:
     return f"bob-{new_name()}", f"bob-{new_name()}", new_name()
 
 
-def test_nothing_comes_after_a_disconnect_but_the_end(world: World) -> None:
+def test_revocation_by_disconnect_sends_nothing_but_the_end(world: World) -> None:
     user, other, secret = bob_and_another()
     channel, first = new_name(), new_name()
     with reading(world, user, channel) as revoked, reading(world, other, channel) as stays:
@@ -729,7 +740,7 @@ def test_nothing_comes_after_a_disconnect_but_the_end(world: World) -> None:
     assert secret.encode() in stays.got
 
 
-def test_nothing_comes_after_a_disconnect_to_who_did_not_read(world: World) -> None:
+def test_revocation_by_disconnect_sends_no_secret_to_a_client_that_does_not_read(world: World) -> None:
     user, other, secret = bob_and_another()
     channel = new_name()
     with reading(world, user, channel, buffer=4096) as revoked:
@@ -741,7 +752,7 @@ def test_nothing_comes_after_a_disconnect_to_who_did_not_read(world: World) -> N
         assert secret.encode() in stays.got
 
 
-def test_nothing_comes_after_a_disconnect_to_who_was_catching_up(world: World) -> None:
+def test_revocation_by_disconnect_sends_no_secret_to_a_client_during_its_replay(world: World) -> None:
     user, other, secret = bob_and_another()
     channel = new_name()
     begin = world.publish("", [channel], "begin")[channel]
@@ -756,7 +767,7 @@ def test_nothing_comes_after_a_disconnect_to_who_was_catching_up(world: World) -
 
 
 def check_that_it_stops(revoked: Outsider, heads: list[str], secret: str) -> None:
-    """What was on its way comes, without a hole and without all that waited."""
+    """Check that what was on its way arrives without a hole, and that what waited does not."""
     revoked.read_to_end()
     got = [event.data[:40] for event in decode(revoked.body)]
     assert got == heads[: len(got)]
@@ -764,7 +775,7 @@ def check_that_it_stops(revoked: Outsider, heads: list[str], secret: str) -> Non
     assert secret.encode() not in revoked.got
 
 
-def test_nothing_comes_after_a_recheck_that_denies(world: World) -> None:
+def test_revocation_by_recheck_sends_no_later_event(world: World) -> None:
     user, other, secret = bob_and_another()
     channel = new_name()
     with reading(world, user, channel) as revoked, reading(world, other, channel) as stays:
@@ -772,7 +783,7 @@ def test_nothing_comes_after_a_recheck_that_denies(world: World) -> None:
             if each == user:
                 world.post("/deny", each)
             world.post("/recheck", each)
-        until(lambda: world.stats("")["channels"].get(channel) == 1, "the end of who is denied")
+        until(lambda: world.stats("")["channels"].get(channel) == 1, "the denied client to be disconnected")
         world.publish("", [channel], secret)
         revoked.read_to_end()
         stays.read_until(secret.encode())
@@ -781,7 +792,7 @@ def test_nothing_comes_after_a_recheck_that_denies(world: World) -> None:
     assert status(world, f"/events/{channel}", Cookie=world.login(user)) == 403
 
 
-def test_nothing_comes_after_a_token_has_expired(world: World) -> None:
+def test_expired_token_ends_the_stream_before_later_events(world: World) -> None:
     channel, first, secret = new_name(), new_name(), new_name()
     soon = token(sse=[channel], exp=int(time.time()) + 3)
     lines = [f"GET /jwt/events/{channel} HTTP/1.1", "Host: localhost", "Connection: close"]
@@ -794,7 +805,7 @@ def test_nothing_comes_after_a_token_has_expired(world: World) -> None:
             reader.read_until(b"\r\n\r\n")
         world.publish("/jwt", [channel], first)
         expires.read_until(first.encode())
-        until(lambda: world.stats("/jwt")["channels"] == {channel: 1}, "the end of who has expired")
+        until(lambda: world.stats("/jwt")["channels"] == {channel: 1}, "the expired client to be disconnected")
         world.publish("/jwt", [channel], secret)
         expires.read_to_end()
         stays.read_until(secret.encode())
@@ -807,7 +818,7 @@ def test_nothing_comes_after_a_token_has_expired(world: World) -> None:
     "header",
     ["X-Forwarded-For", "Forwarded", "X-Real-IP", "X-Client-IP", "True-Client-IP", "CF-Connecting-IP", "Remote-Addr"],
 )
-def test_an_address_that_is_only_said_does_not_count(world: World, header: str) -> None:
+def test_max_clients_per_address_ignores_address_headers_of_clients(world: World, header: str) -> None:
     text = new_name()
     value = "for=192.0.2.1" if header == "Forwarded" else "192.0.2.1"
     with connected(world.server, "/limited/events/open") as one, connected(world.server, "/limited/events/open") as two:
