@@ -1,4 +1,4 @@
-"""Apps that are closed, or dropped, leave nothing behind in their process."""
+"""Apps that are closed or dropped leave nothing behind in their process."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from .waiting import PATIENCE, until
 
 @pytest.mark.parametrize("kind", ["threads", "gevent"])
 @pytest.mark.parametrize("how", ["close", "drop"])
-def test_twenty_apps_leave_no_thread_and_no_connection(how: str, kind: str) -> None:
+def test_close_or_drop_of_twenty_apps_leaves_no_thread_or_connection(how: str, kind: str) -> None:
     with RedisServer() as server:
         command = [sys.executable, "-m", "tests.closing_process", server.url, how, kind]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=4 * PATIENCE)
     assert done.stdout == "all is freed\n", done.stderr
 
 
-def test_a_dropped_app_that_has_published_is_freed() -> None:
-    """The timer that looks for old events outlives it."""
+def test_dropped_app_that_has_published_is_freed() -> None:
+    """The timer that removes old events outlives it."""
 
     def use() -> weakref.ref[Any]:
         board = Board()
@@ -38,10 +38,10 @@ def test_a_dropped_app_that_has_published_is_freed() -> None:
         return weakref.ref(board.sse.find_state())
 
     state = use()
-    until(lambda: gc.collect() is not None and state() is None, "it to be freed")
+    until(lambda: gc.collect() is not None and state() is None, "the app's state to be freed")
 
 
-def test_close_ends_streams_and_publishing_says_so(board: Board) -> None:
+def test_close_ends_streams_and_later_calls_raise(board: Board) -> None:
     emitters: list[SseEmitter] = []
 
     @board.app.get("/news")

@@ -1,4 +1,4 @@
-"""What an app is warned of because its config is probably not what was meant."""
+"""Warnings about a config that is probably a mistake."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def warnings_of(**config: Any) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("key", "says"),
+    ("key", "expected"),
     [
         ("SSE_TIMOUT", "SSE_TIMOUT is not one of flask_sse_emitters, and changes nothing: did you mean SSE_TIMEOUT?"),
         ("SSE_HEARTBEAT_SECONDS", "did you mean SSE_HEARTBEAT?"),
@@ -36,9 +36,9 @@ def warnings_of(**config: Any) -> list[str]:
         ("SSE_QUUX", "its keys are SSE_TIMEOUT, SSE_HEARTBEAT, "),
     ],
 )
-def test_config_unknown_key_is_warned_of_once(key: str, says: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_config_unknown_key_is_warned_of_once(key: str, expected: str, caplog: pytest.LogCaptureFixture) -> None:
     [warning] = warnings_of(**{key: 60})
-    assert says in warning
+    assert expected in warning
     assert [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING] == [warning]
 
 
@@ -49,15 +49,15 @@ def test_config_own_and_foreign_keys_not_warned_of() -> None:
 
 
 @pytest.mark.parametrize("key", ["SSE_REDIS_URL", "REDIS_URL"])
-def test_config_redis_url_of_others_is_hinted_at(key: str) -> None:
+def test_config_redis_url_of_another_extension_brings_a_hint(key: str) -> None:
     [warning] = warnings_of(**{key: "redis://:secret@localhost"})
     assert f'app.config["SSE_BROKER_URL"] = app.config["{key}"]' in warning
     assert "secret" not in warning
-    assert warnings_of(**{key: "redis://localhost", "SSE_BROKER_URL": "memory://"}) == [], "one process is meant"
+    assert warnings_of(**{key: "redis://localhost", "SSE_BROKER_URL": "memory://"}) == [], "memory:// is chosen"
     assert warnings_of(**{key: None}) == []
 
 
-def test_broker_url_in_environment_is_hinted_at(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_config_broker_url_in_the_environment_brings_a_hint(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSE_BROKER_URL", "redis://:secret@localhost")
     monkeypatch.setenv("REDIS_URL", "redis://localhost")
     [warning] = warnings_of()
@@ -66,7 +66,7 @@ def test_broker_url_in_environment_is_hinted_at(monkeypatch: pytest.MonkeyPatch)
     assert warnings_of(SSE_BROKER_URL="memory://") == []
 
 
-def test_redis_url_in_environment_is_not_hinted_at(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_config_redis_url_in_the_environment_brings_no_hint(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REDIS_URL", "redis://localhost")
     assert warnings_of() == [], "it may be for a cache alone"
 
@@ -77,7 +77,7 @@ IN_SECONDS = [0, 0.5, 60, 1800, 9999, *range(HOUR, 25 * HOUR, HOUR), timedelta(d
 
 
 @pytest.mark.parametrize("lifetime", [30_000, 60_000, 86_401, 180_000, 1_800_000.0])
-def test_lifetime_in_milliseconds_is_warned_of_once(lifetime: float) -> None:
+def test_timeout_in_milliseconds_is_warned_of_once(lifetime: float) -> None:
     [warning] = warnings_of(SSE_TIMEOUT=lifetime)
     assert warning.startswith(f"SSE_TIMEOUT={lifetime} is {lifetime / HOUR:,.1f} hours")
     assert f"SSE_TIMEOUT={lifetime / 1000:g} if milliseconds were meant" in warning
@@ -93,7 +93,7 @@ def test_lifetime_in_milliseconds_is_warned_of_once(lifetime: float) -> None:
     assert f"timeout={lifetime / 1000:g} if milliseconds were meant" in warning
 
 
-def test_lifetime_in_seconds_is_not_warned_of() -> None:
+def test_timeout_in_seconds_is_not_warned_of() -> None:
     for lifetime in IN_SECONDS:
         assert warnings_of(SSE_TIMEOUT=lifetime) == [], lifetime
     app = Flask(__name__)
@@ -105,14 +105,14 @@ def test_lifetime_in_seconds_is_not_warned_of() -> None:
     assert sse.stats()["warnings"] == []
 
 
-def test_lifetime_without_any_app_is_accepted(caplog: pytest.LogCaptureFixture) -> None:
+def test_timeout_in_milliseconds_without_an_app_is_accepted(caplog: pytest.LogCaptureFixture) -> None:
     emitter = SseEmitter(timeout=60_000)
     assert emitter.is_open
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
     emitter.complete()
 
 
-def test_event_larger_than_what_may_be_pending_is_warned_of() -> None:
+def test_config_max_event_bytes_above_max_pending_bytes_is_warned_of() -> None:
     [warning] = warnings_of(SSE_MAX_PENDING_BYTES=65_536)
     assert "SSE_MAX_PENDING_BYTES=65536 is less than SSE_MAX_EVENT_BYTES=1048576" in warning
     assert "Set SSE_MAX_EVENT_BYTES=65536" in warning

@@ -1,4 +1,4 @@
-"""The list that many threads change while many others read it."""
+"""The copy-on-write list: many threads change it while many others read it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CHANGES = st.lists(st.tuples(st.booleans(), st.integers(0, 3)))
 
 
 @given(CHANGES, st.sampled_from([lambda n: n, lambda n: [n]]))
-def test_it_is_a_list(changes: list[tuple[bool, int]], element: Callable[[int], Any]) -> None:
+def test_copy_on_write_list_behaves_as_a_list(changes: list[tuple[bool, int]], element: Callable[[int], Any]) -> None:
     model: list[Any] = []
     subject: CopyOnWriteList[Any] = CopyOnWriteList()
     for is_add, number in changes:
@@ -42,7 +42,7 @@ def test_it_is_a_list(changes: list[tuple[bool, int]], element: Callable[[int], 
     assert [subject.count(element(n)) for n in range(4)] == [model.count(element(n)) for n in range(4)]
 
 
-def test_a_snapshot_never_changes_and_is_shared_until_the_next_change() -> None:
+def test_copy_on_write_snapshot_never_changes_and_is_shared_until_the_next_change() -> None:
     subject = CopyOnWriteList("ab")
     before = subject.snapshot()
     assert subject.snapshot() is before
@@ -62,7 +62,7 @@ def test_add_if_absent_adds_once() -> None:
 
 
 class _Stubborn:
-    """Compares only when it is let: so a writer can be stopped in the middle of a change."""
+    """Compares only once the test lets it: a writer can be stopped in the middle of a change."""
 
     def __init__(self) -> None:
         self.comparing = threading.Event()
@@ -77,7 +77,7 @@ class _Stubborn:
         return self is other
 
 
-def test_readers_do_not_wait_for_a_writer_in_the_middle_of_a_change() -> None:
+def test_copy_on_write_readers_do_not_wait_for_a_writer() -> None:
     stubborn = _Stubborn()
     subject: CopyOnWriteList[object] = CopyOnWriteList([stubborn])
     writer = threading.Thread(target=subject.remove, args=(_Stubborn(),))
@@ -90,8 +90,8 @@ def test_readers_do_not_wait_for_a_writer_in_the_middle_of_a_change() -> None:
     assert not writer.is_alive()
 
 
-def test_a_reader_sees_every_change_whole() -> None:
-    """Writers move pairs: whoever sees one of a pair sees the other beside it, or its removal under way, never less."""
+def test_copy_on_write_readers_see_every_change_whole() -> None:
+    """Writers move pairs: a reader sees both of a pair side by side, or its removal under way, never less."""
     subject: CopyOnWriteList[int] = CopyOnWriteList(range(100))
     stop = threading.Event()
     wrong: list[str] = []
@@ -107,7 +107,7 @@ def test_a_reader_sees_every_change_whole() -> None:
         while not stop.is_set():
             seen = subject.snapshot()
             if seen[:100] != tuple(range(100)):
-                wrong.append("an element that nobody touched is missing")
+                wrong.append("an element that no thread touched is missing")
             for first in (1000, 2000):
                 mine = [number for number in seen if first <= number < first + 50]
                 if mine != list(range(mine[0], mine[-1] + 1)) if mine else False:
@@ -117,7 +117,7 @@ def test_a_reader_sees_every_change_whole() -> None:
     threads += [threading.Thread(target=read) for _ in range(4)]
     for thread in threads:
         thread.start()
-    time.sleep(1.0)  # for as long as this, they try to break it
+    time.sleep(1.0)  # seconds in which they try to break it
     stop.set()
     for thread in threads:
         thread.join(PATIENCE)
@@ -138,8 +138,8 @@ def _changes_take(count: int) -> float:
     return time.process_time() - begin
 
 
-def test_changes_cost_the_same_however_many_elements_there_are() -> None:
-    """A ratio of the least processor times that are seen; what else runs here only adds to a time. O(n^2) is 100."""
+def test_copy_on_write_changes_take_constant_time() -> None:
+    """Compares the least processor times seen; other load only adds to a time. The ratio of O(n^2) is 100."""
     small, large = math.inf, math.inf
     for _ in range(50):
         small, large = min(small, _changes_take(2_000)), min(large, _changes_take(20_000))

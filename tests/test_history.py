@@ -1,4 +1,4 @@
-"""What is kept of a channel, and the ids of its events."""
+"""The log of a channel, and the ids of its events."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def kept(scheduler: ManualScheduler) -> Kept:
     return Kept(scheduler)
 
 
-def test_events_get_offsets_from_one_without_a_hole(kept: Kept) -> None:
+def test_log_offsets_begin_at_one_without_a_hole(kept: Kept) -> None:
     assert (kept.log.oldest, kept.log.newest) == (1, 0)
     kept.append(3)
     assert (kept.log.oldest, kept.log.newest) == (1, 3)
@@ -44,14 +44,14 @@ def test_events_get_offsets_from_one_without_a_hole(kept: Kept) -> None:
     ]
 
 
-def test_what_comes_after_a_position_is_given_up_to_another(kept: Kept) -> None:
+def test_log_after_returns_the_events_between_two_offsets(kept: Kept) -> None:
     kept.append(5)
     assert kept.offsets(0) == [1, 2, 3, 4, 5]
     assert kept.offsets(2, 4) == [3, 4]
     assert kept.offsets(4, 4) == kept.offsets(5) == kept.offsets(9) == []
 
 
-def test_no_more_is_given_than_has_room_but_one_in_any_case(kept: Kept) -> None:
+def test_log_after_returns_what_has_room_and_at_least_one_event(kept: Kept) -> None:
     kept.append(5)
     size = len(kept.log.after(0, 1)[0].payload)
     assert kept.offsets(0, room=size * 2) == [1, 2]
@@ -59,19 +59,19 @@ def test_no_more_is_given_than_has_room_but_one_in_any_case(kept: Kept) -> None:
     assert kept.offsets(0, room=0) == [1]
 
 
-def test_only_the_newest_are_kept(kept: Kept) -> None:
+def test_log_keeps_only_the_newest_events(kept: Kept) -> None:
     kept.append(10, events=3)
     assert (kept.log.oldest, kept.log.newest) == (8, 10)
     assert kept.offsets(0) == kept.offsets(7) == [8, 9, 10]
     assert kept.offsets(0, 7) == []
 
 
-def test_none_may_be_kept_and_offsets_go_on(kept: Kept) -> None:
+def test_log_that_keeps_no_events_still_counts_offsets(kept: Kept) -> None:
     kept.append(4, events=0)
     assert (kept.log.oldest, kept.log.newest, kept.offsets(0)) == (5, 4, [])
 
 
-def test_the_bounds_of_the_last_event_hold(kept: Kept) -> None:
+def test_log_applies_the_bounds_of_the_last_event(kept: Kept) -> None:
     kept.append(10, events=10)
     kept.append(1, events=2)
     assert kept.offsets(0) == [10, 11]
@@ -79,7 +79,7 @@ def test_the_bounds_of_the_last_event_hold(kept: Kept) -> None:
     assert kept.offsets(0) == [10, 11, 12, 13]
 
 
-def test_what_is_too_old_is_gone_at_that_moment(kept: Kept, scheduler: ManualScheduler) -> None:
+def test_log_events_expire_at_their_age(kept: Kept, scheduler: ManualScheduler) -> None:
     kept.append(2, seconds=10)
     scheduler.pass_time(6)
     kept.append(1, seconds=10)
@@ -91,20 +91,20 @@ def test_what_is_too_old_is_gone_at_that_moment(kept: Kept, scheduler: ManualSch
     assert (kept.log.oldest, kept.log.newest, kept.offsets(0)) == (4, 3, [])
 
 
-def test_without_an_age_they_are_kept_for_as_long_as_the_count_allows(kept: Kept, scheduler: ManualScheduler) -> None:
+def test_log_without_an_age_limit_keeps_events_by_count_alone(kept: Kept, scheduler: ManualScheduler) -> None:
     kept.append(2, seconds=0)
     scheduler.pass_time(10**6)
     assert kept.offsets(0) == [1, 2]
 
 
 @pytest.mark.parametrize("events", [1, 63, 64, 65, 500])
-def test_a_log_stays_small_however_much_goes_through_it(kept: Kept, events: int) -> None:
+def test_log_stays_small_after_many_events(kept: Kept, events: int) -> None:
     kept.append(5000, events=events)
     assert kept.offsets(0) == list(range(5001 - events, 5001))
     assert len(kept.log._frames) <= 2 * events + 128
 
 
-def test_a_log_may_begin_after_an_offset(scheduler: ManualScheduler) -> None:
+def test_log_can_begin_after_an_offset(scheduler: ManualScheduler) -> None:
     kept = Kept(scheduler, newest=41)
     assert (kept.log.oldest, kept.log.newest) == (42, 41)
     kept.append(1)
@@ -123,7 +123,7 @@ def test_ids_are_short_and_ascii() -> None:
     assert re.fullmatch("[0-9A-Za-z,-]+", ids), "safe for a CORS header: fetch.spec.whatwg.org, 2.2.2"
 
 
-def test_ids_are_read_back() -> None:
+def test_ids_are_parsed_back_to_positions() -> None:
     positions = [Position("abcde", 1), Position("A0z9x", 0)]
     assert read_ids("abcde-1,A0z9x-0", 2) == positions
     assert read_ids("abcde-1", 1) == positions[:1]
@@ -153,14 +153,14 @@ def test_ids_are_read_back() -> None:
         ("\0", 1),
     ],
 )
-def test_what_is_no_id_is_none(text: str, count: int) -> None:
+def test_ids_that_are_invalid_are_parsed_to_none(text: str, count: int) -> None:
     assert read_ids(text, count) is None
 
 
 @pytest.mark.parametrize(
     ("when", "offset", "is_known"), [(0.5, 2, False), (3.0, 2, False), (3.5, 3, True), (5.0, 4, True), (9.0, 5, True)]
 )
-def test_the_newest_event_before_a_time_is_found_where_it_is_kept(when: float, offset: int, is_known: bool) -> None:
+def test_log_before_finds_the_newest_event_before_a_time_if_kept(when: float, offset: int, is_known: bool) -> None:
     log = Log("epoch", 0, lambda: 5.0)
     with log.guard:
         for at in range(1, 6):
@@ -168,7 +168,7 @@ def test_the_newest_event_before_a_time_is_found_where_it_is_kept(when: float, o
     assert log.before(when) == (offset, is_known)
 
 
-def test_before_the_first_event_there_was_none() -> None:
+def test_log_before_the_first_event_is_offset_zero() -> None:
     log = Log("epoch", 0, lambda: 5.0)
     assert log.before(1.0) == (0, True)
     with log.guard:
