@@ -1,4 +1,4 @@
-"""Events on the wire: WHATWG HTML 9.2.5 and 9.2.6, and design rules for what must be refused."""
+"""Events on the wire: WHATWG HTML 9.2.5 and 9.2.6, and the rules for what must be rejected."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Shout(str, enum.Enum):  # noqa: UP042 - formats otherwise than its text
     HEY = "hey"
 
 
-def test_an_event_is_written_field_by_field_and_ends_with_a_blank_line() -> None:
+def test_event_is_encoded_field_by_field_and_ends_with_a_blank_line() -> None:
     event = Event("payload", event="update", id=7, retry=0, comment="why")
     assert event.encode() == b": why\nid: 7\nevent: update\nretry: 0\ndata: payload\n\n"
 
@@ -58,35 +58,35 @@ def test_an_event_is_written_field_by_field_and_ends_with_a_blank_line() -> None
         (None, b"\n"),
     ],
 )
-def test_data_keeps_its_text_and_falsy_values_are_values(data: Any, wire: bytes) -> None:
+def test_event_data_keeps_its_text_and_falsy_values(data: Any, wire: bytes) -> None:
     assert Event(data).encode() == wire
 
 
-def test_a_name_or_an_id_of_a_str_enum_is_its_value() -> None:
+def test_event_name_or_id_of_a_str_enum_is_its_value() -> None:
     assert Event("x", event=Shout.HEY, id=Colour.RED).encode() == b"id: red\nevent: hey\ndata: x\n\n"
 
 
-def test_a_proxy_of_werkzeug_is_written_as_what_it_stands_for() -> None:
+def test_event_fields_of_a_werkzeug_proxy_are_its_object() -> None:
     text, number = LocalProxy(lambda: Shout.HEY), LocalProxy(lambda: 7)
     event = Event(text, event=text, id=number, retry=number, comment=text)  # type: ignore[arg-type]
     assert event.encode() == b": hey\nid: 7\nevent: hey\nretry: 7\ndata: hey\n\n"
 
 
-def test_json_over_several_lines_stays_one_event() -> None:
+def test_event_json_over_several_lines_stays_one_event() -> None:
     event = Event({"a": 1, "b": 2})
     wire = event.encode(lambda data: json.dumps(data, indent=2))
     assert json.loads(decode(wire)[0].data) == {"a": 1, "b": 2}
 
 
-def test_dumps_may_give_bytes() -> None:
+def test_event_dumps_can_return_bytes() -> None:
     assert Event({"a": 1}).encode(lambda _: b"[1]") == b"data: [1]\n\n"
 
 
-def test_comments_may_hold_newlines() -> None:
+def test_event_comment_can_have_newlines() -> None:
     assert Event(comment="a\r\n\nb").encode() == b": a\n: \n: b\n\n"
 
 
-def test_events_are_values() -> None:
+def test_event_is_an_immutable_value() -> None:
     event = Event("x", id="1")
     assert event == Event("x", id="1")
     assert hash(event) == hash(Event("x", id="1"))
@@ -121,18 +121,18 @@ def test_events_are_values() -> None:
         ({"comment": "\ud800"}, "comment holds a lone surrogate"),
     ],
 )
-def test_what_cannot_be_written_is_refused_at_construction(fields: dict[str, Any], message: str) -> None:
+def test_event_field_that_cannot_be_encoded_is_rejected_at_construction(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidEvent, match=message):
         Event(**fields)
 
 
-def test_an_error_shows_only_the_beginning_of_a_long_text() -> None:
+def test_event_error_shows_only_the_beginning_of_a_long_text() -> None:
     with pytest.raises(InvalidEvent) as caught:
         Event(event="x" * 100_000 + "\n")
     assert len(str(caught.value)) < 200
 
 
-def test_data_that_is_no_json_is_refused_with_what_to_do() -> None:
+def test_event_data_that_is_no_json_is_rejected_with_advice() -> None:
     with pytest.raises(InvalidEvent, match=r"data of type bytes cannot be made JSON .* send a str instead"):
         Event(b"raw").encode()
     nested: list[Any] = []
@@ -144,7 +144,7 @@ def test_data_that_is_no_json_is_refused_with_what_to_do() -> None:
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
-def test_data_not_finite_number_is_refused(number: float) -> None:
+def test_event_data_with_a_number_not_finite_is_rejected(number: float) -> None:
     shown = json.dumps(number)
     for data in (number, [1, number], {"a": [{"b": number}, 'x"']}, {'NaN"\\': number, "b": "Infinity"}):
         for dumps in (json.dumps, partial(json.dumps, indent=1), partial(json.dumps, separators=(",", ":"))):
@@ -156,34 +156,34 @@ def test_data_not_finite_number_is_refused(number: float) -> None:
         EventBuilder().data("text").data(number).build().encode()
 
 
-def test_data_text_that_names_a_number_is_sent() -> None:
+def test_event_data_text_that_names_such_a_number_is_sent() -> None:
     for data in ("NaN", ["NaN", "-Infinity"], {"Infinity": 'a "NaN": NaN, \\'}, {math.nan: '\\"NaN'}, "[NaN]"):
         encoded = Event(data).encode()
         assert encoded == f"data: {data if isinstance(data, str) else json.dumps(data)}\n\n".encode()
 
 
-def test_data_not_finite_number_is_sent_as_the_provider_writes_it() -> None:
+def test_event_data_number_not_finite_is_sent_as_the_provider_writes_it() -> None:
     assert Event([math.nan]).encode(lambda _: "[null]") == b"data: [null]\n\n"
     assert Event([math.nan]).encode(lambda _: "aNaN/Infinity=") == b"data: aNaN/Infinity=\n\n", "a form of its own"
 
 
-def test_a_builder_builds_the_same_events() -> None:
+def test_builder_builds_equal_events() -> None:
     builder = SseEmitter.event().id(7).name("update").data("a").data("b").comment("x").comment("y").retry(5)
     assert builder.build() == Event("a\nb", event="update", id=7, retry=5, comment="x\ny")
     assert builder.build() == builder.build()
 
 
-def test_a_cr_at_the_end_of_a_part_is_a_line_end_of_its_own() -> None:
+def test_builder_cr_at_the_end_of_a_part_is_a_line_end() -> None:
     event = EventBuilder().data("a\r").data("b").comment("c\r").comment("d").build()
     assert event.encode() == b": c\n: \n: d\ndata: a\ndata: \ndata: b\n\n"
 
 
-def test_a_builder_takes_json_between_lines_of_text() -> None:
+def test_builder_takes_json_between_lines_of_text() -> None:
     event = EventBuilder().data("a").data({"b": 1}).data(0).build()
     assert event.encode() == b'data: a\ndata: {"b": 1}\ndata: 0\n\n'
 
 
-def test_builder_several_parts_unequal_to_a_tuple() -> None:
+def test_builder_event_of_several_parts_is_unequal_to_a_tuple() -> None:
     lines, array = EventBuilder().data("a").data(1).build(), Event(("a", 1))
     assert lines.encode() != array.encode()
     assert lines != array
@@ -195,7 +195,7 @@ def test_builder_several_parts_unequal_to_a_tuple() -> None:
     assert hash(lines) != hash(array)
 
 
-def test_a_builder_goes_on_after_an_event_was_built() -> None:
+def test_builder_can_go_on_after_a_build() -> None:
     builder = EventBuilder().data("a")
     first = builder.build()
     builder.data("b").name("n")
@@ -203,7 +203,7 @@ def test_a_builder_goes_on_after_an_event_was_built() -> None:
     assert builder.build() == Event("a\nb", event="n")
 
 
-def test_a_refused_step_leaves_the_builder_as_it_was() -> None:
+def test_builder_rejected_step_leaves_the_builder_unchanged() -> None:
     builder = EventBuilder().data("kept").name("kept").comment("kept")
     steps: list[Callable[[], object]] = [
         lambda: builder.id("\n"),
@@ -252,28 +252,28 @@ def test_standard_example_a_space_after_the_colon_is_ignored() -> None:
         (b"data: a\n", []),
     ],
 )
-def test_the_decoder_reads_as_a_browser_does(stream: bytes, events: list[Event]) -> None:
+def test_decoder_reads_as_a_browser_does(stream: bytes, events: list[Event]) -> None:
     assert decode(stream) == events
 
 
 @given(EVENTS)
-def test_what_a_decoder_gets_back_is_what_was_sent(event: Event) -> None:
+def test_decoder_returns_the_event_that_was_encoded(event: Event) -> None:
     assert decode(event.encode()) == [event]
 
 
 @given(st.text(NOT_SURROGATES))
-def test_cr_and_crlf_become_lf_and_nothing_else_changes(text: str) -> None:
+def test_event_data_cr_and_crlf_become_lf_alone(text: str) -> None:
     assert decode(Event(text).encode())[0].data == text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 @given(EVENTS, st.integers(min_value=0), st.text(NOT_SURROGATES))
-def test_comments_and_retry_change_no_event(event: Event, retry: int, comment: str) -> None:
+def test_decoder_comments_and_retry_change_no_event(event: Event, retry: int, comment: str) -> None:
     more = Event(event.data, event=event.event, id=event.id, retry=retry, comment=comment)
     assert decode(more.encode()) == [event]
 
 
 @given(st.lists(EVENTS, max_size=5), st.data())
-def test_a_stream_may_be_cut_anywhere(events: list[Event], data: st.DataObject) -> None:
+def test_decoder_accepts_a_stream_cut_anywhere(events: list[Event], data: st.DataObject) -> None:
     stream = b": begin\n\n" + b"".join(event.encode() for event in events)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=8)))
     decoder, got = EventDecoder(), []
@@ -283,7 +283,7 @@ def test_a_stream_may_be_cut_anywhere(events: list[Event], data: st.DataObject) 
 
 
 @given(st.binary(), st.data())
-def test_any_bytes_cut_anywhere_decode_to_the_same(stream: bytes, data: st.DataObject) -> None:
+def test_decoder_result_is_independent_of_cuts_for_any_bytes(stream: bytes, data: st.DataObject) -> None:
     stream = stream.replace(b"\x80", b"\r").replace(b"\x81", b"\n").replace(b"\x82", b"data:")
     cut = data.draw(st.integers(0, len(stream)))
     decoder = EventDecoder()
@@ -291,7 +291,7 @@ def test_any_bytes_cut_anywhere_decode_to_the_same(stream: bytes, data: st.DataO
 
 
 @given(st.lists(EVENTS, max_size=4))
-def test_httpx_sse_reads_the_same_events(events: list[Event]) -> None:
+def test_event_encoding_is_read_alike_by_httpx_sse(events: list[Event]) -> None:
     stream = b"".join(event.encode() for event in events)
     response = httpx.Response(200, headers={"Content-Type": "text/event-stream"}, content=stream)
     read = [(sse.data, sse.event, sse.id) for sse in httpx_sse.EventSource(response).iter_sse()]

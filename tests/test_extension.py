@@ -59,7 +59,7 @@ def ended(emitter: SseEmitter) -> SseEmitter:
 # The response.
 
 
-def test_the_headers_are_those_of_an_event_stream(app: Flask, client: FlaskClient) -> None:
+def test_response_headers_are_those_of_an_event_stream(app: Flask, client: FlaskClient) -> None:
     app.add_url_rule("/", view_func=lambda: ended(SseEmitter()))
     response = client.get("/")
     assert response.status_code == 200
@@ -70,7 +70,7 @@ def test_the_headers_are_those_of_an_event_stream(app: Flask, client: FlaskClien
     }
 
 
-def test_the_first_bytes_come_at_once_though_the_view_sends_nothing(app: Flask, client: FlaskClient) -> None:
+def test_response_preamble_is_sent_at_once(app: Flask, client: FlaskClient) -> None:
     app.config["SSE_RETRY"] = 1
     app.add_url_rule("/", view_func=SseEmitter)
     response = client.get("/")
@@ -81,7 +81,7 @@ def test_the_first_bytes_come_at_once_though_the_view_sends_nothing(app: Flask, 
     response.close()
 
 
-def test_a_view_returns_an_emitter_bare_or_in_a_tuple(app: Flask, client: FlaskClient) -> None:
+def test_view_can_return_an_emitter_bare_or_in_a_tuple(app: Flask, client: FlaskClient) -> None:
     def emitter() -> SseEmitter:
         emitter = SseEmitter()
         emitter.send("x")
@@ -118,13 +118,13 @@ def test_a_view_returns_an_emitter_bare_or_in_a_tuple(app: Flask, client: FlaskC
     assert {response.content_type for response in got.values()} == {"text/event-stream"}
 
 
-def test_other_results_of_views_are_left_alone(app: Flask, client: FlaskClient) -> None:
+def test_view_results_of_other_types_are_unchanged(app: Flask, client: FlaskClient) -> None:
     app.add_url_rule("/", view_func=lambda: ({"a": 1}, 201, {"X-Foo": "bar"}))
     response = client.get("/")
     assert (response.json, response.status_code, response.headers["X-Foo"]) == ({"a": 1}, 201, "bar")
 
 
-def test_events_come_as_they_are_sent(app: Flask, client: FlaskClient, emitters: SseEmitters) -> None:
+def test_response_delivers_events_as_they_are_sent(app: Flask, client: FlaskClient, emitters: SseEmitters) -> None:
     app.add_url_rule("/", view_func=lambda: emitters.add(SseEmitter()))
     response = client.get("/")
     emitters.send("a")
@@ -135,7 +135,7 @@ def test_events_come_as_they_are_sent(app: Flask, client: FlaskClient, emitters:
     assert read_events(response, 5) == [Event("b"), Event("c", event="n", id="1")]
 
 
-def test_it_works_in_blueprints_and_its_class_is_the_apps(emitters: SseEmitters) -> None:
+def test_response_in_a_blueprint_has_the_apps_response_class(emitters: SseEmitters) -> None:
     class Special(Response):
         special = True
 
@@ -160,7 +160,7 @@ def test_it_works_in_blueprints_and_its_class_is_the_apps(emitters: SseEmitters)
     assert issubclass(classes[0], Special)
 
 
-def test_what_is_to_be_called_on_close_is_called_once_at_the_end(app: Flask, client: FlaskClient) -> None:
+def test_response_call_on_close_is_called_once_at_the_end(app: Flask, client: FlaskClient) -> None:
     closed: list[str] = []
 
     @app.get("/")
@@ -179,7 +179,7 @@ def test_what_is_to_be_called_on_close_is_called_once_at_the_end(app: Flask, cli
 
 
 @pytest.mark.parametrize("way", ["a generator", "stream_with_context", "no passthrough"])
-def test_a_body_that_somebody_wraps_still_arrives_and_ends(way: str, app: Flask, client: FlaskClient) -> None:
+def test_response_body_that_the_app_wraps_is_delivered_and_ends(way: str, app: Flask, client: FlaskClient) -> None:
     emitter = SseEmitter()
     app.add_url_rule("/", view_func=lambda: emitter)
 
@@ -203,7 +203,7 @@ def test_a_body_that_somebody_wraps_still_arrives_and_ends(way: str, app: Flask,
     assert emitter.close_reason is CloseReason.DISCONNECTED
 
 
-def test_the_request_is_over_before_its_stream(app: Flask, client: FlaskClient) -> None:
+def test_request_ends_before_its_stream(app: Flask, client: FlaskClient) -> None:
     order: list[str] = []
     app.teardown_appcontext(lambda _: order.append("released"))
 
@@ -219,7 +219,7 @@ def test_the_request_is_over_before_its_stream(app: Flask, client: FlaskClient) 
     response.close()
 
 
-def test_one_emitter_has_one_response(app: Flask, client: FlaskClient) -> None:
+def test_emitter_returned_by_a_second_request_is_rejected(app: Flask, client: FlaskClient) -> None:
     emitter = SseEmitter()
     app.add_url_rule("/", view_func=lambda: emitter)
     app.testing = True
@@ -233,14 +233,14 @@ def test_one_emitter_has_one_response(app: Flask, client: FlaskClient) -> None:
 # How it ends.
 
 
-def test_a_lifetime_ends_with_a_clean_end_of_a_200(app: Flask, client: FlaskClient) -> None:
+def test_timeout_ends_the_response_cleanly(app: Flask, client: FlaskClient) -> None:
     emitter = SseEmitter(timeout=0.05)
     app.add_url_rule("/", view_func=lambda: emitter)
     assert decode(client.get("/").get_data()) == []
     assert emitter.close_reason is CloseReason.TIMEOUT
 
 
-def test_a_response_closed_before_its_first_byte_is_a_disconnect(app: Flask, client: FlaskClient) -> None:
+def test_response_closed_before_its_first_byte_is_a_disconnect(app: Flask, client: FlaskClient) -> None:
     emitter = SseEmitter()
     errors: list[BaseException] = []
     emitter.on_error(errors.append)
@@ -251,7 +251,7 @@ def test_a_response_closed_before_its_first_byte_is_a_disconnect(app: Flask, cli
     assert "before its first byte" in str(errors)
 
 
-def test_head_gets_headers_and_ends_the_emitter(app: Flask, client: FlaskClient) -> None:
+def test_head_request_gets_headers_and_ends_the_emitter(app: Flask, client: FlaskClient) -> None:
     emitter = SseEmitter()
     app.add_url_rule("/", view_func=lambda: emitter)
     response = client.head("/")
@@ -260,7 +260,9 @@ def test_head_gets_headers_and_ends_the_emitter(app: Flask, client: FlaskClient)
     assert emitter.close_reason is CloseReason.DISCONNECTED
 
 
-def test_a_view_that_raises_after_add_leaves_nothing(app: Flask, client: FlaskClient, emitters: SseEmitters) -> None:
+def test_view_that_raises_after_add_ends_its_emitter_and_leaves_the_list(
+    app: Flask, client: FlaskClient, emitters: SseEmitters
+) -> None:
     made: list[SseEmitter] = []
 
     @app.get("/")
@@ -273,7 +275,9 @@ def test_a_view_that_raises_after_add_leaves_nothing(app: Flask, client: FlaskCl
     assert len(emitters) == 0
 
 
-def test_a_failed_after_request_leaves_nothing(app: Flask, client: FlaskClient, emitters: SseEmitters) -> None:
+def test_after_request_that_raises_leaves_nothing_in_the_list(
+    app: Flask, client: FlaskClient, emitters: SseEmitters
+) -> None:
     app.add_url_rule("/", view_func=lambda: emitters.add(SseEmitter()))
 
     @app.after_request
@@ -284,7 +288,7 @@ def test_a_failed_after_request_leaves_nothing(app: Flask, client: FlaskClient, 
     assert len(emitters) == 0
 
 
-def test_an_emitter_whose_view_answers_otherwise_ends_at_the_attach_deadline(emitters: SseEmitters) -> None:
+def test_emitter_with_another_answer_of_its_view_ends_at_the_attach_deadline(emitters: SseEmitters) -> None:
     app = Flask(__name__)
     app.config["SSE_ATTACH_SECONDS"] = 0.05
     SSE(app)
@@ -301,7 +305,7 @@ def test_an_emitter_whose_view_answers_otherwise_ends_at_the_attach_deadline(emi
     assert len(emitters) == 0
 
 
-def test_overflow_breaks_the_response_off(app: Flask, client: FlaskClient) -> None:
+def test_overflow_breaks_off_the_response(app: Flask, client: FlaskClient) -> None:
     emitter = SseEmitter(max_pending=1)
     app.add_url_rule("/", view_func=lambda: emitter)
     response = client.get("/")
@@ -313,7 +317,7 @@ def test_overflow_breaks_the_response_off(app: Flask, client: FlaskClient) -> No
         next(stream)
 
 
-# What the client brings along.
+# What the client sends.
 
 
 @pytest.mark.parametrize(
@@ -330,7 +334,7 @@ def test_overflow_breaks_the_response_off(app: Flask, client: FlaskClient) -> No
         ({"Last-Event-ID": ""}, "lastEventId=2", "2"),
     ],
 )
-def test_the_last_event_id_is_what_the_client_sent(
+def test_last_event_id_is_read_from_the_header_or_the_query(
     headers: dict[str, str], query: str, expected: str | None, app: Flask, client: FlaskClient
 ) -> None:
     early: list[str | None] = []
@@ -349,7 +353,7 @@ def test_the_last_event_id_is_what_the_client_sent(
 
 
 @pytest.mark.parametrize("parameter", ["padding", "evs_preamble"])
-def test_polyfills_may_ask_for_two_kilobytes_first(parameter: str, app: Flask, client: FlaskClient) -> None:
+def test_response_padding_for_polyfills_is_two_kilobytes(parameter: str, app: Flask, client: FlaskClient) -> None:
     app.add_url_rule("/", view_func=lambda: ended(SseEmitter()))
     body = client.get(f"/?{parameter}=true").get_data()
     assert body.startswith(b":" + b" " * 2048 + b"\n")
@@ -359,7 +363,7 @@ def test_polyfills_may_ask_for_two_kilobytes_first(parameter: str, app: Flask, c
 # Setting it up.
 
 
-def test_without_the_extension_the_error_says_what_to_call(client: FlaskClient) -> None:
+def test_emitter_without_the_extension_is_an_error_that_says_what_to_call(client: FlaskClient) -> None:
     app = Flask(__name__)
     app.testing = True
     app.add_url_rule("/", view_func=SseEmitter)
@@ -369,7 +373,7 @@ def test_without_the_extension_the_error_says_what_to_call(client: FlaskClient) 
         SseEmitter().response()
 
 
-def test_a_second_init_app_for_the_same_app_is_refused() -> None:
+def test_init_app_twice_for_one_app_is_rejected() -> None:
     app = Flask(__name__)
     sse = SSE(app)
     for again in (sse, SSE()):
@@ -377,7 +381,7 @@ def test_a_second_init_app_for_the_same_app_is_refused() -> None:
             again.init_app(app)
 
 
-def test_one_extension_serves_several_apps_and_keeps_them_apart() -> None:
+def test_extension_serves_several_apps_and_keeps_them_apart() -> None:
     sse = SSE()
     for name, retry in (("one", 1), ("two", 2)):
         app = Flask(name)
@@ -388,7 +392,7 @@ def test_one_extension_serves_several_apps_and_keeps_them_apart() -> None:
         assert "sse_emitters" in app.extensions
 
 
-def test_init_app_fills_in_the_defaults() -> None:
+def test_init_app_fills_in_the_default_config() -> None:
     app = Flask(__name__)
     app.config["SSE_TIMEOUT"] = timedelta(minutes=1)
     SSE(app)
@@ -434,7 +438,7 @@ def test_init_app_fills_in_the_defaults() -> None:
         ("SSE_MAX_EVENT_BYTES", 0, "an int, 1 or more"),
     ],
 )
-def test_a_wrong_config_value_is_named(key: str, value: object, accepts: str) -> None:
+def test_init_app_with_an_invalid_config_value_names_it(key: str, value: object, accepts: str) -> None:
     app = Flask(__name__)
     app.config[key] = value
     with pytest.raises(ValueError, match=f"{key} must be {accepts}, not") as caught:
@@ -443,7 +447,7 @@ def test_a_wrong_config_value_is_named(key: str, value: object, accepts: str) ->
     assert "sse_emitters" not in app.extensions
 
 
-def test_an_event_that_is_too_large_is_refused_at_the_publisher_and_nothing_is_sent() -> None:
+def test_event_that_is_too_large_is_rejected_at_the_sender() -> None:
     app = Flask(__name__)
     app.config["SSE_MAX_EVENT_BYTES"] = 100
     SSE(app)
@@ -461,7 +465,7 @@ def test_an_event_that_is_too_large_is_refused_at_the_publisher_and_nothing_is_s
         assert alone.is_open
 
 
-def test_an_emitter_made_outside_takes_the_values_of_the_app_that_returns_it(scheduler: ManualScheduler) -> None:
+def test_emitter_made_outside_an_app_takes_the_config_of_the_app_that_returns_it(scheduler: ManualScheduler) -> None:
     app = Flask(__name__)
     app.config.update(SSE_MAX_PENDING=2, SSE_TIMEOUT=10)
     SSE(app)
@@ -482,7 +486,7 @@ def test_an_emitter_made_outside_takes_the_values_of_the_app_that_returns_it(sch
 @pytest.mark.parametrize(
     ("sign", "advice"), [("gunicorn.socket", "--worker-class gevent"), ("werkzeug.socket", "threaded=True")]
 )
-def test_a_server_that_a_stream_would_block_is_refused(sign: str, advice: str, app: Flask) -> None:
+def test_stream_on_a_single_threaded_server_raises_unsupported_worker(sign: str, advice: str, app: Flask) -> None:
     app.testing = True
     app.add_url_rule("/", view_func=SseEmitter)
     with pytest.raises(UnsupportedWorker, match=advice):
@@ -512,7 +516,7 @@ def test_read_events_goes_on_where_it_stopped(app: Flask, client: FlaskClient) -
     assert [event.data for event in read_events(response, 9)] == ["2", "3", "4"]
 
 
-def test_emitter_signature_is_public_types_alone() -> None:
+def test_emitter_signature_has_public_types_alone() -> None:
     assert list(inspect.signature(SseEmitter).parameters) == [
         "timeout",
         "heartbeat",
@@ -524,35 +528,35 @@ def test_emitter_signature_is_public_types_alone() -> None:
 
 
 @pytest.mark.parametrize("app", ["app", None.__class__, object()])
-def test_sse_for_something_else_than_an_app_is_refused(app: Any) -> None:
+def test_extension_for_something_else_than_an_app_is_rejected(app: Any) -> None:
     with pytest.raises(TypeError, match="take the Flask app, not"):
         SSE(app)
 
 
-def test_sse_registered_as_a_blueprint_says_which_to_register(app: Flask) -> None:
+def test_extension_registered_as_a_blueprint_is_an_error_with_advice(app: Flask) -> None:
     sse: Any = SSE()
     with pytest.raises(TypeError, match=re.escape("app.register_blueprint(sse.blueprint, url_prefix=...)")):
         app.register_blueprint(sse, url_prefix="/events")
 
 
 @pytest.mark.parametrize(
-    ("result", "says"),
+    ("result", "expected"),
     [
         (lambda: SSE().channel("news"), "a view returns sse.channel('news').subscribe()"),
         (SseEmitters, "a view returns the emitter that it has added to the list"),
         (lambda: Response(SseEmitter()), "return it from the view as it is, or emitter.response()"),  # type: ignore[arg-type]
     ],
 )
-def test_view_result_that_is_no_emitter_says_what_to_return(
-    app: Flask, client: FlaskClient, result: Callable[[], Any], says: str
+def test_view_result_of_a_wrong_type_is_an_error_with_advice(
+    app: Flask, client: FlaskClient, result: Callable[[], Any], expected: str
 ) -> None:
     app.testing = True
     app.add_url_rule("/", view_func=lambda: result())
-    with pytest.raises(TypeError, match=re.escape(says)):
+    with pytest.raises(TypeError, match=re.escape(expected)):
         client.get("/")
 
 
-def test_callback_that_is_async_is_refused() -> None:
+def test_callback_that_is_async_is_rejected() -> None:
     async def call(*_: object) -> None: ...
 
     emitter = SseEmitter()
