@@ -1,4 +1,4 @@
-"""What holds on every server: real ones, in processes of their own, over real sockets."""
+"""The contract of streams on every supported server: real processes, real sockets."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TIMEOUT = "timeout in contract"
 ERROR = "error in contract"
 
 
-def test_the_first_bytes_come_at_once_though_nothing_is_sent(server: Server) -> None:
+def test_stream_preamble_is_sent_at_once(server: Server) -> None:
     with connected(server, f"/silent/{new_name()}") as client:
         assert client.response.status == 200
         first = client.read_some()
@@ -35,7 +35,7 @@ def test_the_first_bytes_come_at_once_though_nothing_is_sent(server: Server) -> 
         assert b"retry: 3000\n" in first
 
 
-def test_the_headers_are_those_of_an_event_stream(server: Server) -> None:
+def test_stream_headers_are_those_of_an_event_stream(server: Server) -> None:
     with connected(server, f"/tuple/{new_name()}") as client:
         headers = client.response.headers
         assert headers.get_all("Content-Type") == ["text/event-stream"]
@@ -46,12 +46,12 @@ def test_the_headers_are_those_of_an_event_stream(server: Server) -> None:
         assert headers.get_all("Content-Length") is None
 
 
-def test_what_the_view_sent_comes_first_and_in_order(server: Server) -> None:
+def test_stream_delivers_the_views_events_first_and_in_order(server: Server) -> None:
     with connected(server, f"/greeting/{new_name()}") as client:
         assert client.events(3) == [Event(str(n), event="greeting", id=str(n)) for n in range(3)]
 
 
-def test_events_arrive_one_by_one_as_they_are_sent(server: Server) -> None:
+def test_stream_delivers_each_event_as_it_is_sent(server: Server) -> None:
     name = new_name()
     with connected(server, f"/silent/{name}") as client:
         for number in range(5):
@@ -60,14 +60,14 @@ def test_events_arrive_one_by_one_as_they_are_sent(server: Server) -> None:
         assert state(server, name)["open"]
 
 
-def test_an_awkward_event_arrives_as_it_was_sent(server: Server) -> None:
+def test_stream_delivers_an_awkward_event_unchanged(server: Server) -> None:
     name, text = new_name(), "\u2028é\0\x85\n\n x: 😀" * 20_000
     with connected(server, f"/silent/{name}?max_pending=10") as client:
         assert post(server, f"/send/{name}", text) == {"sent": True}
         assert client.texts(1) == [text]
 
 
-def test_complete_ends_cleanly_after_what_was_pending(server: Server) -> None:
+def test_complete_ends_the_body_cleanly_after_pending_events(server: Server) -> None:
     name = new_name()
     with connected(server, f"/greeting/{name}") as client:
         post(server, f"/send/{name}", "last words")
@@ -77,14 +77,14 @@ def test_complete_ends_cleanly_after_what_was_pending(server: Server) -> None:
     assert state(server, name)["reason"] == "COMPLETED"
 
 
-def test_one_that_was_complete_before_the_view_returned_it_still_says_its_last_words(server: Server) -> None:
+def test_complete_before_the_view_returns_still_delivers_the_events(server: Server) -> None:
     name = new_name()
     with connected(server, f"/completed/{name}") as client:
         assert [event.data for event in decode(client.rest())] == ["only this"]
     assert ended(server, name, 1)["journal"] == [COMPLETION]
 
 
-def test_an_error_ends_cleanly_for_the_client(server: Server) -> None:
+def test_complete_with_error_ends_the_body_cleanly(server: Server) -> None:
     name = new_name()
     with connected(server, f"/greeting/{name}") as client:
         post(server, f"/fail/{name}")
@@ -94,7 +94,7 @@ def test_an_error_ends_cleanly_for_the_client(server: Server) -> None:
     assert found["journal"] == [ERROR, COMPLETION]
 
 
-def test_a_lifetime_ends_with_a_clean_end_of_a_200(server: Server) -> None:
+def test_timeout_ends_the_body_cleanly(server: Server) -> None:
     name = new_name()
     with connected(server, f"/greeting/{name}?timeout=1") as client:
         assert client.response.status == 200
@@ -106,8 +106,8 @@ def test_a_lifetime_ends_with_a_clean_end_of_a_200(server: Server) -> None:
 
 
 @pytest.mark.parametrize("way", ["close", "reset", "half-close", "close behind unread bytes"])
-def test_a_client_that_leaves_is_noticed_without_sending(way: str, server: Server) -> None:
-    """There is no heartbeat here, and nothing is sent: only the socket can tell."""
+def test_disconnect_is_noticed_without_a_write(way: str, server: Server) -> None:
+    """No heartbeat and no event is sent here: only the socket shows it."""
     name = new_name()
     client = Client(server, f"/greeting/{name}")
     assert len(client.events(3)) == 3
@@ -127,7 +127,7 @@ def test_a_client_that_leaves_is_noticed_without_sending(way: str, server: Serve
     assert get(server, f"/lists/{name}") == {"count": 0}
 
 
-def test_bytes_from_the_client_are_no_end(server: Server) -> None:
+def test_bytes_from_the_client_are_no_disconnect(server: Server) -> None:
     name = new_name()
     with connected(server, f"/silent/{name}") as client:
         client.socket.sendall(b"GET / HTTP/1.1\r\n")
@@ -137,7 +137,7 @@ def test_bytes_from_the_client_are_no_end(server: Server) -> None:
         assert state(server, name)["open"]
 
 
-def test_a_client_that_left_before_the_first_event_leaves_nothing(server: Server) -> None:
+def test_disconnect_before_the_first_event_ends_the_stream(server: Server) -> None:
     name = new_name()
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)
     connection.request("GET", f"/silent/{name}")
@@ -145,13 +145,13 @@ def test_a_client_that_left_before_the_first_event_leaves_nothing(server: Server
     assert ended(server, name, 2)["journal"] == [ERROR, COMPLETION]
 
 
-def test_heartbeats_come_while_there_is_nothing_else(server: Server) -> None:
+def test_heartbeats_are_sent_during_silence(server: Server) -> None:
     with connected(server, f"/silent/{new_name()}?heartbeat=0.1") as client:
         client.read_some()
         assert [client.read_some() for _ in range(3)] == [b":\n\n"] * 3
 
 
-def test_head_gets_headers_at_most(server: Server) -> None:
+def test_head_request_gets_headers_alone_and_ends_the_stream(server: Server) -> None:
     name = new_name()
     with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE) as raw:
         request = f"HEAD /greeting/{name} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
@@ -171,7 +171,7 @@ on_gunicorn = pytest.mark.parametrize("server", [kind for kind in SERVERS if kin
 
 
 @on_gunicorn
-def test_an_http_1_0_client_gets_the_stream_without_chunks(server: Server) -> None:
+def test_http_1_0_client_gets_the_stream_without_chunks(server: Server) -> None:
     name = new_name()
     with connected(server, f"/greeting/{name}", version=10) as client:
         assert client.response.headers.get("Transfer-Encoding") is None
@@ -183,7 +183,7 @@ def test_an_http_1_0_client_gets_the_stream_without_chunks(server: Server) -> No
 
 
 @pytest.mark.parametrize("view", ["failing", "failing-after"])
-def test_a_request_that_fails_after_add_leaves_nothing(view: str, server: Server) -> None:
+def test_request_that_fails_after_add_ends_its_emitter_and_leaves_the_list(view: str, server: Server) -> None:
     name = new_name()
     with connected(server, f"/{view}/{name}") as client:
         assert client.response.status == 500
@@ -194,7 +194,7 @@ def test_a_request_that_fails_after_add_leaves_nothing(view: str, server: Server
     assert get(server, f"/lists/{name}") == {"count": 0}
 
 
-def test_an_emitter_that_no_view_returns_ends_at_the_attach_deadline(server: Server) -> None:
+def test_emitter_that_no_view_returns_ends_at_the_attach_deadline(server: Server) -> None:
     name = new_name()
     with connected(server, f"/impatient/unreturned/{name}") as client:
         assert client.rest() == b"something else"
@@ -203,8 +203,8 @@ def test_an_emitter_that_no_view_returns_ends_at_the_attach_deadline(server: Ser
     assert found["journal"] == ["error in impatient", "completion in impatient"]
 
 
-def test_the_request_is_over_while_its_stream_runs(server: Server) -> None:
-    """And with it the database session that it held."""
+def test_request_ends_while_its_stream_runs(server: Server) -> None:
+    """And with the request the database session that it held."""
     name = new_name()
     with connected(server, f"/greeting/{name}") as client:
         assert len(client.events(3)) == 3
@@ -212,13 +212,13 @@ def test_the_request_is_over_while_its_stream_runs(server: Server) -> None:
         assert state(server, name)["open"]
 
 
-def test_the_last_event_id_is_what_the_client_sent(server: Server) -> None:
+def test_last_event_id_is_what_the_client_sent(server: Server) -> None:
     name = new_name()
     with connected(server, f"/silent/{name}", headers={"Last-Event-ID": "é7".encode().decode("latin-1")}):
         assert state(server, name)["last_event_id"] == "é7"
 
 
-def test_a_client_that_reads_nothing_is_cut_at_its_bound(server: Server) -> None:
+def test_overflow_cuts_a_client_that_reads_nothing(server: Server) -> None:
     name = new_name()
     with socket.socket() as raw:
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -236,10 +236,10 @@ def test_a_client_that_reads_nothing_is_cut_at_its_bound(server: Server) -> None
 
 
 @pytest.mark.parametrize("query", ["timeout=60", "timeout=0.2"])
-def test_a_client_that_reads_nothing_holds_nothing_for_long(query: str, server: Server) -> None:
-    """With events without end it counts as gone; when the stream has ended, what was pending is given up."""
+def test_write_timeout_frees_a_client_that_reads_nothing(query: str, server: Server) -> None:
+    """While events are sent, it counts as disconnected; once its stream has ended, pending events are given up."""
     name = new_name()
-    until(lambda: get(server, "/process")["watched"] == 0, "the server to let go of the clients of other tests")
+    until(lambda: get(server, "/process")["watched"] == 0, "the server to release the clients of other tests")
     with socket.socket() as raw:
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         raw.settimeout(PATIENCE)
@@ -249,7 +249,7 @@ def test_a_client_that_reads_nothing_holds_nothing_for_long(query: str, server: 
         until(lambda: not post(server, f"/send/{name}", "x" * 50_000)["sent"], "the end")
         reason = ended(server, name, 2)["reason"]
         assert reason in (("DISCONNECTED",) if "60" in query else ("TIMEOUT", "DISCONNECTED"))
-        until(lambda: get(server, "/process")["watched"] == 0, "the server to let go of it")
+        until(lambda: get(server, "/process")["watched"] == 0, "the server to release it")
 
 
 def _recv(raw: socket.socket) -> bytes:
@@ -260,7 +260,7 @@ def _recv(raw: socket.socket) -> bytes:
 
 
 @pytest.mark.parametrize("foreign", ["", "&foreign"])
-def test_all_clients_get_all_events_in_one_order(foreign: str, server: Server) -> None:
+def test_list_all_clients_get_all_events_in_one_order(foreign: str, server: Server) -> None:
     """8 threads send at once: those of the server's own kind, and real threads where its own are greenlets."""
     room = new_name()
     clients = [Client(server, f"/silent/{new_name()}?list={room}&max_pending=100000") for _ in range(20)]
@@ -278,14 +278,14 @@ def test_all_clients_get_all_events_in_one_order(foreign: str, server: Server) -
 
 
 @pytest.mark.parametrize("path", ["completed", "greeting"])
-def test_the_connection_of_a_stream_closes_as_its_head_says(path: str, server: Server) -> None:
+def test_stream_connection_closes_after_the_end_as_announced(path: str, server: Server) -> None:
     head, body = answer_to_the_end(server, f"/{path}/{new_name()}?timeout=0.1")
     assert head.count(b"\r\nConnection: close") == 1
     assert body.endswith(b"\r\n0\r\n\r\n")
 
 
-def test_clients_that_keep_their_side_open_after_the_end_hold_up_nobody(server: Server) -> None:
-    """gunicorn's gthread worker waits 2 seconds for each, on the one thread that accepts, unless it is told better."""
+def test_clients_that_keep_an_ended_connection_open_delay_no_request(server: Server) -> None:
+    """gunicorn's gthread worker waits 2 seconds for each, on the one thread that accepts, unless that is prevented."""
     room = new_name()
     with ExitStack() as stack:
         clients = [stack.enter_context(connected(server, f"/greeting/{new_name()}?list={room}")) for _ in range(30)]
@@ -295,7 +295,7 @@ def test_clients_that_keep_their_side_open_after_the_end_hold_up_nobody(server: 
         assert get(server, f"/lists/{room}") == {"count": 0}
 
 
-def test_a_pool_of_connections_loses_no_request_when_streams_end(server: Server) -> None:
+def test_connection_pool_loses_no_request_when_streams_end(server: Server) -> None:
     """Each POST comes right after the end of a stream, on whatever connection the client has kept."""
     with httpx.Client(base_url=server.url, timeout=PATIENCE) as pool:
         for _ in range(30):
@@ -309,8 +309,8 @@ def test_a_pool_of_connections_loses_no_request_when_streams_end(server: Server)
             assert pool.post(f"/lists/{name}/complete").status_code == 200
 
 
-def test_ends_are_quiet(server: Server) -> None:
-    """Nothing about clients that left, or were cut, reaches the log of a server; least of all a stack trace."""
+def test_disconnects_leave_no_traceback_in_the_servers_log(server: Server) -> None:
+    """Nothing about clients that left or were cut reaches the log of a server."""
     name = new_name()
     for leave in (Client.close, Client.reset):
         client = Client(server, f"/greeting/{name}")
@@ -323,7 +323,7 @@ def test_ends_are_quiet(server: Server) -> None:
 
 
 @pytest.mark.parametrize("server", ["gevent", "gthread"], indirect=True)
-def test_five_hundred_clients_come_and_go_while_8_threads_publish(server: Server) -> None:
+def test_list_500_clients_connect_and_disconnect_while_8_threads_publish(server: Server) -> None:
     room = new_name()
     failures: list[BaseException] = []
     done = threading.Event()

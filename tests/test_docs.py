@@ -1,4 +1,4 @@
-"""The documentation is built without a warning, its links lead somewhere, and all its code runs."""
+"""The documentation builds without a warning, its links are valid, and all its code runs."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _HERE = re.compile(r"http://(localhost|127\.0\.0\.1):(8080|8000|5000)|https://[\
 _WAITS = re.compile(r"flask sse check")
 _MADE = "app = Flask(__name__)\n"
 
-#: Has a page keep every EventSource that it opens, and what goes wrong, also where a script cannot be loaded.
+#: Makes a page record every EventSource that it opens, and every error, also of a script that cannot be loaded.
 WATCH = """
 window.opened = [];
 window.failed = [];
@@ -54,7 +54,7 @@ addEventListener("error", event => failed.push(event.message || "something canno
 addEventListener("unhandledrejection", event => failed.push(String(event.reason)));
 """
 
-#: Whether all that a page opened is open, or will never be.
+#: Whether every stream of a page is open, or will never be.
 SETTLED = "failed.length || (window.isDone && opened.every(source => source.readyState !== EventSource.CONNECTING))"
 
 
@@ -67,7 +67,7 @@ def runnable(blocks: list[Block]) -> list[Block]:
 
 
 class Written:
-    """The files that a page makes up, in a folder, with the addresses of what runs here in place of those it names."""
+    """The files of a page, written to a folder, with the addresses of this test's servers in place of its own."""
 
     def __init__(self, page: str, folder: Path, stack: ExitStack) -> None:
         self.page = page
@@ -91,7 +91,7 @@ class Written:
 
     @contextmanager
     def server(self, kind: str) -> Iterator[str]:
-        """The page's app on a server: where it is."""
+        """Run the page's app on a server, and yield its URL."""
         with Server(kind, "app:app", env={**self.env, "PYTHONPATH": f"{self.folder}:{ROOT}"}) as server:
             try:
                 yield server.url
@@ -102,7 +102,7 @@ class Written:
 
 
 @pytest.mark.parametrize("page", pages_with(*PYTHON))
-def test_the_python_of_a_page_runs_and_its_routes_answer(page: str, tmp_path: Path) -> None:
+def test_docs_python_of_a_page_runs_and_its_routes_answer(page: str, tmp_path: Path) -> None:
     with ExitStack() as stack:
         written = Written(page, tmp_path, stack)
         done = subprocess.run(
@@ -129,7 +129,7 @@ def _routes_in(text: str) -> set[str]:
 
 
 @pytest.mark.parametrize("page", pages_with(*SHELL))
-def test_the_commands_of_a_page_do_what_they_say(page: str, tmp_path: Path) -> None:
+def test_docs_commands_of_a_page_do_what_they_promise(page: str, tmp_path: Path) -> None:
     with ExitStack() as stack:
         written = Written(page, tmp_path, stack)
         server = stack.enter_context(written.server("gevent")) if written.needs_server() else ""
@@ -150,7 +150,7 @@ def browser() -> Iterator[Browser]:
 @pytest.mark.xdist_group("browser")
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", pages_with(*BROWSER))
-def test_the_scripts_of_a_page_run_in_a_browser(name: str, browser: Browser, tmp_path: Path) -> None:
+def test_docs_scripts_of_a_page_run_in_a_browser(name: str, browser: Browser, tmp_path: Path) -> None:
     with ExitStack() as stack:
         written = Written(name, tmp_path, stack)
         server = stack.enter_context(written.server("werkzeug"))
@@ -180,13 +180,13 @@ def _run_in(page: Page, block: Block, url: str) -> None:
 
 
 @pytest.mark.parametrize("page", pages_with(*PARSED))
-def test_the_settings_files_of_a_page_can_be_read(page: str) -> None:
+def test_docs_settings_files_of_a_page_can_be_parsed(page: str) -> None:
     for block in runnable(BLOCKS[page]):
         if block.language in PARSED:
             parse(block.language, block.text)
 
 
-def test_a_broker_of_ones_own_is_found_by_its_scheme(
+def test_docs_custom_broker_is_found_by_its_scheme(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     blocks = BLOCKS["brokers.rst"]
@@ -209,7 +209,7 @@ def test_a_broker_of_ones_own_is_found_by_its_scheme(
 
 
 @pytest.mark.parametrize("page", ["quickstart.rst", "deploying.rst", "the example"])
-def test_gunicorn_conf_shows_warnings_as_gunicorn_shows_its_own(page: str, tmp_path: Path) -> None:
+def test_docs_gunicorn_conf_logs_warnings_in_gunicorns_format(page: str, tmp_path: Path) -> None:
     name = "gunicorn.conf.py"
     config = (ROOT / name).read_text() if page == "the example" else modules_of(BLOCKS[page])[name]
     (tmp_path / name).write_text(config)
@@ -230,22 +230,22 @@ def test_gunicorn_conf_shows_warnings_as_gunicorn_shows_its_own(page: str, tmp_p
     assert re.fullmatch(form % ("WARNING", r"flask_sse_emitters\.state: the config key SSE_TIMOUT.*"), line)
 
 
-def test_every_block_is_run_or_listed_with_the_reason_why_not() -> None:
+def test_docs_every_block_is_run_or_listed_with_a_reason() -> None:
     blocks = [block for blocks in BLOCKS.values() for block in blocks]
     known = {*SHELL, *BROWSER, *PYTHON, *PARSED}
-    nobody = [f"{each.page}:{each.line} ({each.language})" for each in runnable(blocks) if each.language not in known]
-    assert not nobody, "neither run, nor listed in docs_pages.NOT_RUN"
+    untested = [f"{each.page}:{each.line} ({each.language})" for each in runnable(blocks) if each.language not in known]
+    assert not untested, "neither run, nor listed in docs_pages.NOT_RUN"
     assert set(NOT_RUN) <= {(block.page, block.first_line) for block in blocks}, "listed, but no longer there"
 
 
-def test_every_file_that_a_page_shows_is_used_by_a_test() -> None:
+def test_docs_every_included_file_is_used_by_a_test() -> None:
     shown = [name for page in PAGES for name in re.findall(r"\.\. literalinclude:: (\S+)", page.read_text())]
     tests = "".join(file.read_text() for file in (ROOT / "tests").glob("*.py") if file.name != Path(__file__).name)
     assert [name for name in shown if Path(name).name not in tests] == []
 
 
 @pytest.mark.timeout(300)
-def test_the_documentation_is_built_without_a_warning(tmp_path: Path) -> None:
+def test_docs_build_without_a_warning(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-n", "-q", "-b", "html", "docs", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -254,18 +254,18 @@ def test_the_documentation_is_built_without_a_warning(tmp_path: Path) -> None:
     assert "http" not in "".join(re.findall(r"<(?:script|link|img)[^>]* (?:src|href)=\"(http[^\"]*)", api))
 
 
-#: Is for the app's own use, though others of this package import it.
+#: For this package's own use, though its other modules import it.
 _OWN_USE = "flask_sse_emitters.brokers.broker_of"
 
 
 def _public_names() -> set[str]:
-    """Of the package, and of its modules that are imported by name."""
+    """Return the public names of the package, and of its modules that are imported by name."""
     parts = ("", ".access", ".brokers", ".gunicorn", ".metrics", ".signals", ".testing")
     modules = [import_module(f"flask_sse_emitters{part}") for part in parts]
     return {f"{module.__name__}.{name}" for module in modules for name in module.__all__} - {_OWN_USE}
 
 
-def test_every_setting_is_on_its_page_as_it_is_in_the_code() -> None:
+def test_docs_every_setting_is_documented_as_in_the_code() -> None:
     text = (ROOT / "docs" / "configuration.rst").read_text()
     found = re.findall(r"^\.\. confval:: (\w+)\n   :type: (.*)\n   :default: ``(.*)``\n\n   \S", text, re.MULTILINE)
     written = {name: (accepts.replace("``", ""), default) for name, accepts, default in found}
@@ -282,7 +282,7 @@ def _as_written(default: object) -> str:
     return f'"{default}"' if isinstance(default, str) else repr(default)
 
 
-def test_every_test_that_is_named_as_a_proof_is_there_and_every_row_names_one() -> None:
+def test_docs_reliability_names_an_existing_test_for_every_fault() -> None:
     text = (ROOT / "docs" / "reliability.rst").read_text()
     rows = [re.split(r"\n     - ", row) for row in re.findall(r"^   \* - (.*?)(?=^   \* - |^\S|\Z)", text, re.M | re.S)]
     faults = [row for row in rows if row[0] != "Fault"]
@@ -297,7 +297,7 @@ def test_every_test_that_is_named_as_a_proof_is_there_and_every_row_names_one() 
 
 
 @pytest.mark.parametrize("page", MARKDOWN, ids=lambda page: str(page.name))
-def test_every_link_leads_somewhere(page: Path) -> None:
+def test_docs_every_markdown_link_is_valid(page: Path) -> None:
     text = re.sub(r"^( *)```.*?^\1```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
     targets = re.findall(r"\]\(([^)\s]+)\)", text)
     broken = [target for target in targets if "://" not in target and not _is_there(page, target)]
@@ -313,6 +313,6 @@ def _is_there(page: Path, target: str) -> bool:
 
 
 def _anchor(heading: str) -> str:
-    """As GitHub makes it of a heading."""
+    """Return the anchor that GitHub makes from a heading."""
     text = re.sub(r"[`*]|\[|\]\([^)]*\)", "", heading.lstrip("#").strip())
     return re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-")

@@ -1,4 +1,4 @@
-"""The example with many workers, and its ``gunicorn.conf.py``; what it looks like is in ``test_browser.py``."""
+"""The example with many workers, and its ``gunicorn.conf.py``. ``test_browser.py`` tests its pages."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CONFIG = ROOT / "gunicorn.conf.py"
         ({"SSE_BROKER_URL": "redis+cluster://a,b", "WEB_CONCURRENCY": "7"}, 7),
     ],
 )
-def test_there_are_many_workers_where_a_broker_reaches_them_all(
+def test_example_gunicorn_conf_uses_many_workers_with_a_shared_broker(
     env: dict[str, str], workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("SSE_BROKER_URL", "WEB_CONCURRENCY"):
@@ -42,8 +42,8 @@ def test_there_are_many_workers_where_a_broker_reaches_them_all(
 
 
 @pytest.mark.parametrize("content", [b"", b'[{"id": "1", "au', b"\xff"])
-def test_a_file_that_cannot_be_read_is_told_of_and_kept(content: bytes, tmp_path: Path) -> None:
-    """A machine that lost its power may leave one."""
+def test_example_unreadable_notices_file_is_logged_and_kept(content: bytes, tmp_path: Path) -> None:
+    """A machine that lost its power may leave such a file."""
     file = tmp_path / "notices.json"
     file.write_bytes(content)
     posted = json.dumps({"text": "hi"}), {"Content-Type": "application/json"}
@@ -54,7 +54,7 @@ def test_a_file_that_cannot_be_read_is_told_of_and_kept(content: bytes, tmp_path
     assert file.read_bytes() == content
 
 
-def test_workers_that_share_a_redis_share_the_board() -> None:
+def test_example_workers_with_a_common_redis_share_the_notices() -> None:
     with RedisServer() as redis, ExitStack() as stack:
         env = {"SSE_BROKER_URL": redis.url, "WEB_CONCURRENCY": "3"}
         arguments = ["--config", str(CONFIG)]
