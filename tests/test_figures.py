@@ -1,4 +1,4 @@
-"""What an app knows of its own streams: the figures, exactly, and the signals."""
+"""``stats()``, ``processes()`` and the signals."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def serving(kind: str, **config: Any) -> Iterator[Server]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_event_and_byte_that_a_client_gets_is_counted_once(kind: str) -> None:
+def test_stats_count_every_delivered_event_and_byte_once(kind: str) -> None:
     with serving(kind) as server, ExitStack() as stack:
         channel = [stack.enter_context(connected(server, "/events?channel=a")) for _ in range(3)]
         several = stack.enter_context(connected(server, "/events?channel=a&channel=b"))
@@ -43,7 +43,7 @@ def test_every_event_and_byte_that_a_client_gets_is_counted_once(kind: str) -> N
         for number in range(5):
             post(server, "/publish/a", f"a {number}")
         post(server, "/publish/b", "b")
-        post(server, "/publish/nobody", "reads this")
+        post(server, "/publish/unread", "unread")
         for number in range(4):
             post(server, "/send", f"é {number}")
         read = sum(read_until(client, b"a 4\n\n") for client in channel)
@@ -59,7 +59,7 @@ def test_every_event_and_byte_that_a_client_gets_is_counted_once(kind: str) -> N
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_comes_again_and_what_does_not_is_counted(kind: str) -> None:
+def test_stats_count_replayed_events_and_gaps(kind: str) -> None:
     with serving(kind, SSE_HISTORY=10) as server:
         with connected(server, "/events?channel=a"):
             ids = [post(server, "/publish/a", f"{number} " + "x" * 10_000)["id"] for number in range(1, 21)]
@@ -79,8 +79,8 @@ def test_what_comes_again_and_what_does_not_is_counted(kind: str) -> None:
         assert stats["deliveries"] == before + 14
 
 
-def test_a_gap_that_no_client_was_told_of_is_none() -> None:
-    """It left before the first byte, or asked for the head alone."""
+def test_stats_do_not_count_a_gap_that_no_client_received() -> None:
+    """The client asked for the head alone."""
     app, sse = make_app()
     app.test_client().head("/events?channel=a", headers={"Last-Event-ID": "never-7"})
     assert sse.stats()["gaps"] == 0
@@ -89,7 +89,7 @@ def test_a_gap_that_no_client_was_told_of_is_none() -> None:
     assert sse.stats()["gaps"] == 1
 
 
-def test_comments_are_no_events() -> None:
+def test_stats_do_not_count_comments_as_events() -> None:
     app, sse = make_app()
     with open_stream(app.test_client(), "/list") as stream:
         [emitter] = emitters_of(app)
@@ -99,14 +99,14 @@ def test_comments_are_no_events() -> None:
     assert sse.stats()["deliveries"] == 1
 
 
-def test_what_an_emitter_takes_itself_of_a_list_that_is_being_walked_is_counted() -> None:
+def test_stats_count_list_events_that_an_emitter_takes_during_a_pass() -> None:
     app, sse = make_app()
     listed = SseEmitters()
     with open_stream(app.test_client(), "/list") as stream:
         stream.ready()
         [emitter] = emitters_of(app)
         listed.add(emitter)
-        listed._delivery._is_passing = True  # as another thread does, which has not come to this client
+        listed._delivery._is_passing = True  # as if another thread were delivering, and had not reached this client
         listed.send("first")
         listed.send("second")
         emitter.send("own")
@@ -114,7 +114,7 @@ def test_what_an_emitter_takes_itself_of_a_list_that_is_being_walked_is_counted(
     assert sse.stats()["deliveries"] == 3
 
 
-def test_a_list_with_clients_of_two_apps_counts_for_each() -> None:
+def test_stats_of_a_list_with_clients_of_two_apps_count_for_each() -> None:
     listed = SseEmitters()
     (one, ones), (other, others) = make_app(), make_app()
     with ExitStack() as stack:
@@ -128,7 +128,7 @@ def test_a_list_with_clients_of_two_apps_counts_for_each() -> None:
         assert (ones.stats()["deliveries"], others.stats()["deliveries"]) == (2, 3)
 
 
-def test_what_waits_and_what_was_dropped_shows_with_whose_stream_it_is() -> None:
+def test_stats_show_pending_and_dropped_events_with_their_stream() -> None:
     app, sse = make_app(SSE_OVERFLOW="drop_oldest", SSE_MAX_PENDING=5)
     sse.authorizer(lambda _: "ann")
     with open_stream(app.test_client(), "/events?channel=closed") as stream:
@@ -136,7 +136,7 @@ def test_what_waits_and_what_was_dropped_shows_with_whose_stream_it_is() -> None
         for number in range(9):
             sse.publish("closed", number)
         stats = sse.stats()
-        assert (stats["pending"], stats["dropped"]) == (5, 3), "the first was on its way"
+        assert (stats["pending"], stats["dropped"]) == (5, 3), "the first one was on its way"
         [slow] = stats["slow"]
         assert slow["pending"] == stats["pending"]
         assert slow["dropped"] == stats["dropped"] > 0
@@ -147,7 +147,7 @@ def test_what_waits_and_what_was_dropped_shows_with_whose_stream_it_is() -> None
     assert stats["dropped"] == slow["dropped"], "also of streams that are over"
 
 
-def test_only_the_slowest_are_shown_and_the_worst_is_first() -> None:
+def test_stats_list_the_slowest_streams_worst_first() -> None:
     app, sse = make_app()
     made = [SseEmitter() for _ in range(25)]
     state = app.extensions["sse_emitters"]
@@ -160,38 +160,38 @@ def test_only_the_slowest_are_shown_and_the_worst_is_first() -> None:
     assert stats["pending"] == sum(range(25))
 
 
-def test_each_signal_is_sent_once_with_the_app_as_its_sender() -> None:
+def test_signals_are_sent_once_each_with_the_app_as_sender() -> None:
     app, sse = make_app()
-    told: list[tuple[str, dict[str, Any]]] = []
-    with listening(app, told):
+    sent: list[tuple[str, dict[str, Any]]] = []
+    with listening(app, sent):
         event_id = sse.publish("a", "x", event="created")
-        assert [name for name, _ in told] == ["event-published"]
-        said = told[0][1]
-        assert (said["channel"], said["id"], said["event"]) == ("a", event_id, "created")
-        assert (said["size"], said["seconds"] > 0) == (len(b"event: created\ndata: x\n\n"), True)
+        assert [name for name, _ in sent] == ["event-published"]
+        values = sent[0][1]
+        assert (values["channel"], values["id"], values["event"]) == ("a", event_id, "created")
+        assert (values["size"], values["seconds"] > 0) == (len(b"event: created\ndata: x\n\n"), True)
         with open_stream(app.test_client(), "/events?channel=a", headers={"Last-Event-ID": "old"}) as stream:
             stream.ready()
-            until(lambda: len(told) == 3, "the gap")
-            assert [name for name, _ in told[1:]] == ["emitter-opened", "gap-sent"]
-            assert told[1][1]["emitter"] is told[2][1]["emitter"]
-            assert told[2][1]["requested"] == "old"
-        until(lambda: len(told) == 4, "the end")
-        name, said = told[3]
-        assert (name, said["emitter"] is told[1][1]["emitter"]) == ("emitter-closed", True)
-        assert said["reason"] is CloseReason.DISCONNECTED
-        assert isinstance(said["error"], ConnectionAbortedError)
+            until(lambda: len(sent) == 3, "the gap")
+            assert [name for name, _ in sent[1:]] == ["emitter-opened", "gap-sent"]
+            assert sent[1][1]["emitter"] is sent[2][1]["emitter"]
+            assert sent[2][1]["requested"] == "old"
+        until(lambda: len(sent) == 4, "the end")
+        name, values = sent[3]
+        assert (name, values["emitter"] is sent[1][1]["emitter"]) == ("emitter-closed", True)
+        assert values["reason"] is CloseReason.DISCONNECTED
+        assert isinstance(values["error"], ConnectionAbortedError)
 
 
-def test_an_event_that_was_published_before_under_its_key_is_no_news() -> None:
+def test_signal_event_published_is_not_sent_for_a_repeated_key() -> None:
     app, sse = make_app()
-    told: list[tuple[str, dict[str, Any]]] = []
-    with listening(app, told):
+    sent: list[tuple[str, dict[str, Any]]] = []
+    with listening(app, sent):
         assert sse.publish("a", "x", key="k") == sse.publish("a", "x", key="k")
-    assert [name for name, _ in told] == ["event-published"]
+    assert [name for name, _ in sent] == ["event-published"]
     assert (sse.stats()["published"], sse.stats()["publish"]["count"]) == (1, 2)
 
 
-def test_ends_are_told_of_in_the_background_and_may_block() -> None:
+def test_signal_emitter_closed_is_sent_in_the_background_and_may_block() -> None:
     app, _ = make_app()
     blocked, seen = threading.Event(), threading.Event()
 
@@ -210,70 +210,70 @@ def test_ends_are_told_of_in_the_background_and_may_block() -> None:
         until(seen.is_set, "the receiver")
 
 
-def test_a_receiver_that_raises_stops_nothing(caplog: pytest.LogCaptureFixture) -> None:
+def test_signal_receiver_that_raises_is_logged_and_stops_no_other(caplog: pytest.LogCaptureFixture) -> None:
     app, sse = make_app()
-    told: list[str] = []
+    sent: list[str] = []
 
-    def fail(_: Flask, **said: Any) -> None:
+    def fail(_: Flask, **values: Any) -> None:
         raise ValueError("broken")
 
-    def note(_: Flask, id: str, **said: Any) -> None:
-        told.append(id)
+    def note(_: Flask, id: str, **values: Any) -> None:
+        sent.append(id)
 
     with signals.event_published.connected_to(fail, app), signals.event_published.connected_to(note, app):
         published = sse.publish("a", "x")
-    assert told == [published]
+    assert sent == [published]
     assert "broken" in caplog.text
     assert "event-published" in caplog.text
 
 
-def test_a_muted_signal_is_not_sent() -> None:
+def test_signal_that_is_muted_is_not_sent() -> None:
     app, sse = make_app()
-    told: list[tuple[str, dict[str, Any]]] = []
-    with listening(app, told), signals.event_published.muted():
+    sent: list[tuple[str, dict[str, Any]]] = []
+    with listening(app, sent), signals.event_published.muted():
         sse.publish("a", "x")
-    assert told == []
+    assert sent == []
 
 
-def test_signals_of_one_app_are_not_heard_by_who_listens_to_another() -> None:
+def test_signals_of_one_app_do_not_reach_receivers_of_another() -> None:
     (one, _), (_, others) = make_app(), make_app()
-    told: list[tuple[str, dict[str, Any]]] = []
-    with listening(one, told):
+    sent: list[tuple[str, dict[str, Any]]] = []
+    with listening(one, sent):
         others.publish("a", "x")
-    assert told == []
+    assert sent == []
 
 
-def test_a_broker_that_goes_and_comes_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
+def test_signal_broker_changed_is_sent_for_an_outage_and_its_end(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.CRITICAL, "flask_sse_emitters")
     with RedisServer() as server:
         app, sse = make_app(SSE_BROKER_URL=server.url, SSE_PUBLISH_SECONDS=30)
-        told: list[tuple[str, dict[str, Any]]] = []
-        with listening(app, told), open_stream(app.test_client(), "/events?channel=a"):
+        sent: list[tuple[str, dict[str, Any]]] = []
+        with listening(app, sent), open_stream(app.test_client(), "/events?channel=a"):
             until(lambda: sse.processes()[0]["channels"] == {"a": 1}, "the client")
-            told.clear()
+            sent.clear()
             server.kill()
-            until(lambda: told, "the end of Redis")
-            name, said = told[0]
-            assert (name, said["state"]) == ("broker-changed", "degraded")
-            assert said["error"] in sse.stats()["broker"]["error"]
+            until(lambda: sent, "the end of Redis")
+            name, values = sent[0]
+            assert (name, values["state"]) == ("broker-changed", "degraded")
+            assert values["error"] in sse.stats()["broker"]["error"]
             server.start()
-            until(lambda: len(told) == 2, "Redis")
-            assert told[1] == ("broker-changed", {"state": "ok", "error": None})
+            until(lambda: len(sent) == 2, "Redis")
+            assert sent[1] == ("broker-changed", {"state": "ok", "error": None})
         app.extensions["sse_emitters"].channels.broker.close()
 
 
-def test_however_long_a_receiver_takes_it_is_told_of_the_brokers_last_state_last() -> None:
+def test_signal_broker_changed_reports_the_last_state_last_to_a_slow_receiver() -> None:
     app, _ = make_app()
     broker = app.extensions["sse_emitters"].channels.broker
     health = Health("somewhere", lambda: broker.changed())
     broker.status = health.status
-    told: list[str] = []
+    sent: list[str] = []
     begun, blocked = threading.Event(), threading.Event()
 
-    def note(_: Flask, state: str, **said: Any) -> None:
+    def note(_: Flask, state: str, **values: Any) -> None:
         begun.set()
         blocked.wait(60)
-        told.append(state)
+        sent.append(state)
 
     with signals.broker_changed.connected_to(note, app):
         health.failed("publishing", OSError("gone"))
@@ -282,20 +282,20 @@ def test_however_long_a_receiver_takes_it_is_told_of_the_brokers_last_state_last
         health.failed("publishing", OSError("gone again"))
         health.worked("publishing")
         blocked.set()
-        until(lambda: told[-1:] == ["ok"], "the last")
+        until(lambda: sent[-1:] == ["ok"], "the last")
         health.failed("publishing", OSError("gone again"))
-        until(lambda: told == ["degraded", "ok", "degraded"], "the next")
+        until(lambda: sent == ["degraded", "ok", "degraded"], "the next")
 
 
 @pytest.mark.parametrize("about", [b"[]", b"7", b"no json", b"\xff"])
-def test_what_a_process_says_of_itself_may_be_anything(about: bytes) -> None:
+def test_process_report_of_any_bytes_is_parsed(about: bytes) -> None:
     found = read_process(
         b"id", b"11000", [b"a", b"2", b"!about", about, b"b", b"many", b"!revoked", b"1", b"\xff", b"1"]
     )
     assert found == {"id": "id", "age": 1.0, "channels": {"a": 2, "\ufffd": 1}}
 
 
-def test_a_publish_that_fails_is_counted(caplog: pytest.LogCaptureFixture) -> None:
+def test_stats_count_a_publish_that_fails(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.CRITICAL, "flask_sse_emitters")
     with RedisServer() as server:
         url = server.url
@@ -306,15 +306,15 @@ def test_a_publish_that_fails_is_counted(caplog: pytest.LogCaptureFixture) -> No
     assert (stats["published"], stats["publish"]["count"], stats["publish"]["failed"]) == (0, 0, 1)
 
 
-def test_one_process_alone_is_all_there_is() -> None:
+def test_processes_with_the_memory_broker_show_this_process_alone() -> None:
     app, sse = make_app()
-    assert sse.processes() == [], "it serves nobody yet"
+    assert sse.processes() == [], "it has no client yet"
     with open_stream(app.test_client(), "/events?channel=a"):
         [own] = sse.processes()
     assert (own["pid"], own["channels"], own["age"], own["opened"]) == (os.getpid(), {"a": 1}, 0.0, 1)
 
 
-def test_all_processes_show_each_others_figures() -> None:
+def test_processes_show_each_others_figures() -> None:
     with RedisServer() as redis:
         config = {"SSE_BROKER_URL": redis.url}
         with serving("gevent", **config) as one, serving("gthread", **config) as other, ExitStack() as stack:
@@ -326,7 +326,7 @@ def test_all_processes_show_each_others_figures() -> None:
             until(lambda: {each.get("pid") for each in sse.processes()} == set(pids), "both")
             post(one, "/publish/a", "x")
             assert client.texts(1) == ["x"]
-            until(lambda: all(each["deliveries"] == 1 for each in sse.processes()), "their news")
+            until(lambda: all(each["deliveries"] == 1 for each in sse.processes()), "their reports")
             found = {each["pid"]: each for each in sse.processes()}
             assert {pids[pid]: each["channels"] for pid, each in found.items()} == {
                 one: {"a": 1, "b": 1},
@@ -334,7 +334,7 @@ def test_all_processes_show_each_others_figures() -> None:
             }
             for pid, each in found.items():
                 own = get(pids[pid], "/stats")
-                changing = {"broker", "pending", "since"}  # of these the app shows another, or they are rounded
+                changing = {"broker", "pending", "since"}  # the app shows other values of these, or rounds them
                 assert {name: each[name] for name in own.keys() & each.keys() - changing} == {
                     name: own[name] for name in own.keys() & each.keys() - changing
                 }
@@ -344,27 +344,27 @@ def test_all_processes_show_each_others_figures() -> None:
             assert len({each["id"] for each in found.values()}) == 2
             killed = next(iter(pids))
             pids[killed].kill()
-            until(lambda: {each["pid"] for each in sse.processes()} == set(pids) - {killed}, "the end of one")
+            until(lambda: {each["pid"] for each in sse.processes()} == set(pids) - {killed}, "one to be forgotten")
             sse._channels().broker.close()
 
 
-def test_a_process_whose_clients_come_and_go_all_the_time_says_its_news() -> None:
+def test_processes_report_while_clients_connect_and_disconnect_all_the_time() -> None:
     with RedisServer() as redis:
         (app, serving), (_, other) = make_app(SSE_BROKER_URL=redis.url), make_app(SSE_BROKER_URL=redis.url)
 
-        def says_news() -> bool:
+        def has_reported() -> bool:
             with open_stream(app.test_client(), "/events?channel=a"):
                 until(lambda: any(each["channels"] for each in other.processes()), "the client")
             until(lambda: not any(each["channels"] for each in other.processes()), "its end")
             return any(each.get("opened", 0) >= 3 for each in other.processes())
 
-        until(says_news, "news of three streams")
+        until(has_reported, "a report of three streams")
         for sse in (serving, other):
             sse._channels().broker.close()
 
 
-def test_who_only_listens_is_seen_without_figures() -> None:
-    """``flask sse listen``, say: it serves nobody, and its clients count."""
+def test_processes_show_a_listener_that_serves_no_requests_without_figures() -> None:
+    """``flask sse listen``, for example: its own clients count."""
     with RedisServer() as redis:
         (_, one), (_, other) = make_app(SSE_BROKER_URL=redis.url), make_app(SSE_BROKER_URL=redis.url)
         emitter = one.channel("a").subscribe()
@@ -399,21 +399,21 @@ def emitters_of(app: Flask) -> list[SseEmitter]:
 
 
 @contextmanager
-def listening(app: Flask, told: list[tuple[str, dict[str, Any]]]) -> Iterator[None]:
-    """Note every signal of the app."""
+def listening(app: Flask, sent: list[tuple[str, dict[str, Any]]]) -> Iterator[None]:
+    """Record every signal of the app."""
     with ExitStack() as stack:
         for name in signals.__all__:
             signal = getattr(signals, name)
 
-            def note(_: Flask, called: str = signal.name, **said: Any) -> None:
-                told.append((called, said))
+            def note(_: Flask, called: str = signal.name, **values: Any) -> None:
+                sent.append((called, values))
 
             stack.enter_context(signal.connected_to(note, app))
         yield
 
 
 def read_until(client: Client, end: bytes) -> int:
-    """How many bytes come up to this end."""
+    """Return the number of bytes up to this end."""
     read = b""
     while not read.endswith(end):
         read += client.read_some()

@@ -1,4 +1,4 @@
-"""What the fuzzer has found to be different holds; see ``fuzz/README.md``."""
+"""The inputs that the fuzzer kept still pass; see ``fuzz/README.md``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def inputs(harness: str) -> list[Path]:
 
 
 @pytest.mark.parametrize("harness", HARNESSES)
-def test_every_input_that_the_fuzzer_kept_is_dealt_with(harness: str) -> None:
+def test_fuzz_corpus_every_kept_input_passes_its_harness(harness: str) -> None:
     for path in inputs(harness):
         try:
             HARNESSES[harness](path.read_bytes())
@@ -28,35 +28,35 @@ def test_every_input_that_the_fuzzer_kept_is_dealt_with(harness: str) -> None:
             raise
 
 
-def test_the_inputs_are_few_and_small() -> None:
+def test_fuzz_corpus_is_small() -> None:
     found = [path for harness in HARNESSES for path in inputs(harness)]
     assert len(found) < 200
     assert sum(path.stat().st_size for path in found) < 300_000
 
 
-def test_the_harness_of_the_decoder_deals_with_every_awkward_stream() -> None:
-    """Some reach nothing that others do not reach, and so the fuzzer keeps none of them."""
+def test_fuzz_decoder_harness_passes_every_awkward_stream() -> None:
+    """Some reach no line that others do not reach, so the fuzzer keeps none of them."""
     for block in WRITTEN:
         decoder.check(b"".join(block.pieces))
 
 
-def test_the_second_reader_and_the_table_of_awkward_streams_say_the_same() -> None:
+def test_fuzz_naive_reader_agrees_with_the_table_of_awkward_streams() -> None:
     before = b""
     in_force: str | None = None
     for block in WRITTEN:
-        told = []
+        expected = []
         for name, own, data in block.dispatched:
             in_force = in_force if own is None else own
-            told.append((name, in_force, data))
+            expected.append((name, in_force, data))
         stream = before + b"".join(block.pieces)
-        assert naive.read(stream) == told, block.name
+        assert naive.read(stream) == expected, block.name
         before = b"\n" if in_force is None else f"id: {in_force}\n\n".encode()
 
 
-def test_the_second_reader_and_the_table_of_awkward_events_say_the_same() -> None:
+def test_fuzz_naive_reader_agrees_with_the_table_of_awkward_events() -> None:
     for row in PUBLISHED:
         if row.is_json or len(row.said or "") > 100_000:  # which takes this reader seconds
             continue
         own = None if row.event.id is None else str(row.event.id)
-        told = [] if row.said is None else [(row.event.event or "message", own, row.said)]
-        assert naive.read(row.event.encode()) == told, row.name
+        expected = [] if row.said is None else [(row.event.event or "message", own, row.said)]
+        assert naive.read(row.event.encode()) == expected, row.name

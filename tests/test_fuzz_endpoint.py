@@ -1,4 +1,4 @@
-"""Whatever is sent to the endpoints of channels, they answer it, keep nothing of it, and give away nothing."""
+"""The endpoints of channels answer any request, keep nothing of it, and give away no secret."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ from .waiting import PATIENCE, until
 REQUESTS = int(os.environ.get("FUZZ_REQUESTS", 100_000))
 RAW_REQUESTS = int(os.environ.get("FUZZ_RAW_REQUESTS", 3_000))
 
-#: So many streams are open at once at most: more than the app allows.
+#: The most streams that are open at once: more than the app allows.
 HELD = 14
 
 RIGHTS = {credential.rpartition(".")[0].encode(): names for credential, names in {**TOKENS, **SESSIONS}.items()}
 LENGTH = re.compile("[0-9]{1,9}")
-#: What gunicorn before 27 logs where it reads on behind a request, and the body that it has not read is in no chunks.
+#: What gunicorn before 27 logs if it reads on behind a request, and the unread body is not in chunks.
 NO_CHUNK = re.compile(
     r"^Traceback.*\n(?: (?!.*flask_sse_emitters).*\n)+gunicorn\.\S+\.InvalidChunkSize: ", re.MULTILINE
 )
@@ -66,7 +66,7 @@ class Request(NamedTuple):
         return b"\r\n".join((*lines, b"", body))
 
     def environ(self, terminated: bool) -> dict[str, Any]:
-        """As servers make it (PEP 3333), as far as it is the client's.
+        """Return the environ that servers make (PEP 3333), as far as it comes from the client.
 
         :param terminated: the server ends the body where it ends, as gunicorn does; else only a body in chunks.
         """
@@ -90,15 +90,15 @@ class Request(NamedTuple):
         return environ
 
     def may_see(self, channel: str) -> bool:
-        """Whether it holds what opens the channel; the signature may have been changed, and still be the same one."""
-        said = unquote_to_bytes(self.query) + b"".join(value for _, value in self.headers)
-        return any(credential in said and channel in names for credential, names in RIGHTS.items())
+        """Return whether it has credentials for the channel; a changed signature may still be the same one."""
+        sent = unquote_to_bytes(self.query) + b"".join(value for _, value in self.headers)
+        return any(credential in sent and channel in names for credential, names in RIGHTS.items())
 
 
-# What requests are made of: what is right, and what is nearly right or has broken others.
+# The parts of requests: valid ones, and ones that are nearly valid or have broken other servers.
 
 SESSION_COOKIES = [cookie.encode() for cookie in SESSIONS]
-#: Who asks, and what they may read: ``~ann`` is what ann calls ``~``.
+#: Credentials, and the channels that they open: ``~ann`` is what ann calls ``~``.
 CLIENTS = [
     (credential.encode(), [name.encode() for name in [*names, *PUBLIC]])
     for credential, names in {"": [], **TOKENS, **SESSIONS}.items()
@@ -170,11 +170,11 @@ LAST = b"GET /events HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
 
 class Generator:
-    """Draws requests that are right, that have odd parts, that are changed at random, and that are noise."""
+    """Draws requests that are valid, that have odd parts, that are changed at random, and that are noise."""
 
     def __init__(self, dice: random.Random) -> None:
         self.dice = dice
-        self.ids: dict[str, str] = {}  #: of the newest events, by what clients call the channels
+        self.ids: dict[str, str] = {}  #: of the newest events, by the clients' names of the channels
         self._oddness = 0.0
 
     def request(self) -> Request:
@@ -233,18 +233,18 @@ class Generator:
         if dice.random() < 0.5:
             return
         known = [self.ids.get(name.decode("latin-1"), "a-1").encode() for name in dict.fromkeys(names)]
-        said = b",".join(known)
-        if dice.random() < 0.3:  # some events ago, or so many ahead
-            said = re.sub(rb"[0-9]+\b", lambda found: b"%d" % max(0, int(found[0]) + dice.choice((-3, -40, 9))), said)
+        value = b",".join(known)
+        if dice.random() < 0.3:  # some events ago, or some ahead
+            value = re.sub(rb"[0-9]+\b", lambda found: b"%d" % max(0, int(found[0]) + dice.choice((-3, -40, 9))), value)
         if dice.random() < 0.2:
-            said = dice.choice(ODD_IDS)
+            value = dice.choice(ODD_IDS)
         if dice.random() < 0.2:
-            said = self.mutated(said)
+            value = self.mutated(value)
         if dice.random() < 0.7:
-            headers.append((b"Last-Event-ID", said))
+            headers.append((b"Last-Event-ID", value))
         else:
             parameters.append(
-                dice.choice(ID_FIELDS) + b"=" + (said if self._is_odd() else quote_from_bytes(said).encode())
+                dice.choice(ID_FIELDS) + b"=" + (value if self._is_odd() else quote_from_bytes(value).encode())
             )
 
     def _add_credential(self, parameters: list[bytes], headers: list[tuple[bytes, bytes]], credential: bytes) -> None:
@@ -284,7 +284,7 @@ class Generator:
                 name, value = request.headers[at]
                 again = request.headers[at:] if dice.random() < 0.2 else request.headers[at + 1 :]
                 request = request._replace(headers=[*request.headers[:at], (name, self.mutated(value)), *again])
-        if dice.random() < 0.1:  # all of its parameters, often
+        if dice.random() < 0.1:  # repeat all of its parameters
             request = request._replace(query=b"&".join([request.query] * dice.choice((2, 60))))
         return request
 
@@ -299,7 +299,7 @@ class Held(NamedTuple):
 
 
 class InProcess:
-    """Sends requests straight to the WSGI app, and has some streams open meanwhile."""
+    """Sends requests straight to the WSGI app, with some streams open meanwhile."""
 
     def __init__(self, dice: random.Random) -> None:
         self.generator = Generator(dice)
@@ -334,7 +334,7 @@ class InProcess:
     def _ask(self, request: Request) -> None:
         self.last = request
         dice = self._dice
-        witness: list[ResponseBody] = []
+        bodies: list[ResponseBody] = []
         answers: list[tuple[str, list[tuple[str, str]]]] = []
         environ = {
             **request.environ(terminated=dice.random() < 0.5),
@@ -348,7 +348,7 @@ class InProcess:
             "wsgi.multithread": True,
             "wsgi.multiprocess": False,
             "wsgi.run_once": False,
-            TEST_HOOK: witness,
+            TEST_HOOK: bodies,
         }
 
         def start_response(status: str, headers: list[tuple[str, str]], _: object = None) -> Callable[[bytes], object]:
@@ -366,14 +366,14 @@ class InProcess:
         if status.startswith("201") and LENGTH.fullmatch(length) and "HTTP_TRANSFER_ENCODING" not in environ:
             assert int(length) <= len(request.body), "it was published in part"
         close: Callable[[], object] = getattr(body, "close", lambda: None)
-        if witness:
+        if bodies:
             self.counts["streams"] += 1
-            emitter = witness[0]._stream
+            emitter = bodies[0]._stream
             assert emitter is not None
             self.emitters.add(emitter)
-        if witness and request.method != b"HEAD":
-            self._held.append(Held(request, iter(body), close, witness[0]))
-        elif not witness or dice.random() < 0.9:  # else it is dropped, as no server should
+        if bodies and request.method != b"HEAD":
+            self._held.append(Held(request, iter(body), close, bodies[0]))
+        elif not bodies or dice.random() < 0.9:  # else it is dropped, as no server should
             for piece in body:
                 self._check(request, piece)
             close()
@@ -384,7 +384,7 @@ class InProcess:
                 return
             try:
                 piece = next(held.body, b"")
-            except BrokenPipeError:  # too much was pending
+            except BrokenPipeError:  # overflow
                 self.counts["cut"] += 1
                 return
             self.counts["pieces"] += 1
@@ -397,14 +397,14 @@ class InProcess:
 
     def _check(self, request: Request, piece: bytes) -> None:
         assert type(piece) is bytes
-        assert b"data: Infinity" not in piece, "no JSON says that"
+        assert b"data: Infinity" not in piece, "no JSON has that"
         for channel in SECRET.findall(piece):
             self.counts["secrets"] += 1
-            assert request.may_see(channel.decode()), f"{request} was told a secret of {channel!r}: {piece!r}"
+            assert request.may_see(channel.decode()), f"{request} received a secret of {channel!r}: {piece!r}"
 
 
 class Visit(NamedTuple):
-    """A connection, and what was said on it."""
+    """A connection, its requests, and the answers."""
 
     requests: list[Request]
     socket: socket.socket
@@ -412,7 +412,7 @@ class Visit(NamedTuple):
 
 
 class OverSockets:
-    """Sends requests to a server as bytes, some of them broken, and has some streams open meanwhile."""
+    """Sends requests to a server as bytes, some of them broken, with some streams open meanwhile."""
 
     def __init__(self, server: Server, dice: random.Random) -> None:
         self.counts: Counter[str] = Counter()
@@ -442,7 +442,7 @@ class OverSockets:
         with suppress(ConnectionError):
             visit.socket.sendall(self.last)
             if not is_whole:  # the server may wait for more
-                with suppress(OSError):  # or is gone already
+                with suppress(OSError):  # or has closed already
                     visit.socket.shutdown(socket.SHUT_WR)
             while b"retry: " not in visit.answers and (piece := visit.socket.recv(65_536)):
                 visit.answers.extend(piece)
@@ -473,7 +473,7 @@ class OverSockets:
 
 
 class Faults(logging.Handler):
-    """What is logged as an error, or with a traceback."""
+    """Records what is logged as an error, or with a traceback."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -494,7 +494,7 @@ def faults() -> Iterator[list[str]]:
 
 @contextmanager
 def seeded() -> Iterator[random.Random]:
-    """Other dice each time, unless the environment says which. What fails names its seed."""
+    """Yield dice with a new seed, or that of the environment. A failure names its seed."""
     seed = int(os.environ.get("FUZZ_SEED", 0)) or random.SystemRandom().randrange(1, 2**32)
     try:
         yield random.Random(seed)
@@ -504,7 +504,7 @@ def seeded() -> Iterator[random.Random]:
 
 
 @pytest.mark.timeout(600)
-def test_a_hundred_thousand_requests_leave_no_fault_no_stream_and_no_secret(faults: list[str]) -> None:
+def test_fuzz_100000_requests_leave_no_error_no_stream_and_no_secret(faults: list[str]) -> None:
     sse = fuzz_app.sse
     state = sse.find_state()
     timers = len(list(SCHEDULER._timers))
@@ -520,18 +520,18 @@ def test_a_hundred_thousand_requests_leave_no_fault_no_stream_and_no_secret(faul
         fuzz.end()
         until(lambda: sse.stats()["clients"] == 0, "streams that were dropped to end")
         until(lambda: not SCHEDULER.is_calling, "the last callbacks")
-        until(lambda: gc.collect() >= 0 and not len(fuzz.emitters), "the last emitter to be let go")
+        until(lambda: gc.collect() >= 0 and not len(fuzz.emitters), "the last emitter to be freed")
         assert (state.streams._open, state.streams._owned, state.streams._limits) == ({}, {}, {})
         assert (list(state.channels._subscriptions), state.revocations._pending) == ([], {})
         assert len(list(SCHEDULER._timers)) <= timers + 10
         until(lambda: not SCHEDULER._timers.has_many_cancelled, "cancelled timers to be dropped")
         assert faults == []
-    print(sorted(fuzz.counts.items()), sse.stats())  # noqa: T201 - pytest shows it where asked
+    print(sorted(fuzz.counts.items()), sse.stats())  # noqa: T201 - ``pytest -s`` shows it
     seen = {*fuzz.counts} >= {"200", "201", "204", "400", "401", "403", "404", "405", "413", "415", "pieces", "secrets"}
     assert seen or REQUESTS < 50_000, fuzz.counts
 
 
-def test_a_real_server_answers_whatever_bytes_it_is_sent_and_keeps_nothing() -> None:
+def test_fuzz_real_server_answers_any_bytes_and_keeps_nothing() -> None:
     with seeded() as dice, Server("gevent", "tests.fuzz_app:app") as server:
         fuzz = OverSockets(server, dice)
         try:
@@ -541,10 +541,10 @@ def test_a_real_server_answers_whatever_bytes_it_is_sent_and_keeps_nothing() -> 
             fuzz.end()
             until(lambda: post(server, "/steer")["clients"] == 0, "the streams to end")
         except BaseException as error:
-            error.add_note(f"The last bytes: {fuzz.last!r}\nThe server said: {server.log[-5000:]}")
+            error.add_note(f"The last bytes: {fuzz.last!r}\nThe server's log: {server.log[-5000:]}")
             raise
         log = NO_CHUNK.sub("", server.log)
         assert "Traceback" not in log, log[-5000:]
-        print(sorted(fuzz.counts.items()), post(server, "/steer"))  # noqa: T201 - pytest shows it where asked
+        print(sorted(fuzz.counts.items()), post(server, "/steer"))  # noqa: T201 - ``pytest -s`` shows it
     seen = {*fuzz.counts} >= {"200", "201", "400", "401", "403", "404", "405", "streams", "secrets"}
     assert seen or RAW_REQUESTS < 3_000, fuzz.counts
