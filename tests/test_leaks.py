@@ -1,4 +1,4 @@
-"""An emitter that ends leaves nothing behind."""
+"""An emitter that ends leaves no object, memory, thread or descriptor behind."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from .servers import SERVERS, Server
 from .waiting import until
 
 CONNECTS = 5_000
-AT_ONCE = 20
+THREADS = 20
 
 
 @pytest.fixture(params=SERVERS)
 def own_server(request: pytest.FixtureRequest) -> Iterator[Server]:
     """A server that no other test has used.
 
-    Its malloc has one arena: how many more the C library makes depends on which threads happen to meet in it, and each
-    keeps the most that it ever held. That differs by megabytes from run to run, without a single object more.
+    Its malloc has one arena. How many more the C library makes depends on which threads contend for it, and each keeps
+    the most that it ever held. That differs by megabytes from run to run, without one more object.
     """
-    few_threads = ("--threads", "24") if request.param == "gthread" else ()  # so that its pool is full soon
-    # A stream that ends before its server has begun it is remembered for as long as it may take the server to begin.
+    few_threads = ("--threads", "24") if request.param == "gthread" else ()  # fills its pool early
+    # A stream that ends before its server has begun it is kept until the attach timeout.
     env = {"MALLOC_ARENA_MAX": "1", "SSE_ATTACH_SECONDS": "5"}
     with Server(request.param, "tests.contract_app:app", env=env, arguments=few_threads) as server:
         yield server
 
 
 @pytest.mark.timeout(600)
-def test_five_thousand_connects_leave_nothing_behind(own_server: Server) -> None:
-    _connect_and_leave(own_server, 1_000)  # for what is made once, and kept
+def test_thousands_of_disconnects_leave_no_objects_or_memory(own_server: Server) -> None:
+    _connect_and_leave(own_server, 1_000)  # warms up: makes what is made once and kept
     before = _settled(own_server)
     _connect_and_leave(own_server, CONNECTS)
     after = _settled(own_server)
@@ -64,7 +64,7 @@ def _connect_and_leave(server: Server, count: int) -> None:
         except BaseException as error:
             failures.append(error)
 
-    threads = [threading.Thread(target=visit, args=(count // AT_ONCE,)) for _ in range(AT_ONCE)]
+    threads = [threading.Thread(target=visit, args=(count // THREADS,)) for _ in range(THREADS)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -73,13 +73,13 @@ def _connect_and_leave(server: Server, count: int) -> None:
 
 
 def _settled(server: Server) -> dict[str, Any]:
-    """What the process holds, once all emitters have ended and their callbacks have run."""
+    """Return what the process holds once all emitters have ended and their callbacks have run."""
     until(lambda: get(server, "/lists/unknown") == {"count": 0}, "all emitters to end")
 
     def found() -> dict[str, Any] | None:
-        time.sleep(0.2)  # each look has the server count all of its objects
+        time.sleep(0.2)  # each request makes the server count all its objects
         now: dict[str, Any] = get(server, "/process")
         is_over = now["objects"]["SseEmitter"] == now["objects"]["Stream"] == now["watched"] == 0
         return now if is_over else None
 
-    return until(found, "the last emitter to be let go") or {}
+    return until(found, "the last emitter to be released") or {}

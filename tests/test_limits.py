@@ -1,4 +1,4 @@
-"""How many streams there may be, and what is counted of them."""
+"""Limits of open streams, statistics, and the drain at shutdown."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from .test_channels import Board
 from .waiting import PATIENCE, until
 
 
-def test_more_streams_than_allowed_are_sent_away_to_come_again(caplog: pytest.LogCaptureFixture) -> None:
+def test_stream_beyond_limit_ends_with_a_random_retry(caplog: pytest.LogCaptureFixture) -> None:
     board = Board(SSE_MAX_CLIENTS=3)
     ends: list[BaseException] = []
     emitters = SseEmitters()
@@ -46,7 +46,7 @@ def test_more_streams_than_allowed_are_sent_away_to_come_again(caplog: pytest.Lo
         assert {answer.status_code for answer in answers} == {200}, "an error would stop an EventSource for good"
         assert {answer.content_type for answer in answers} == {"text/event-stream"}
         retries = [int(answer.text.split("\n")[0].removeprefix("retry: ")) for answer in answers]
-        assert {answer.text.split("\n", 1)[1] for answer in answers[::2]} == {"\n"}, "nothing of what its view sent"
+        assert {answer.text.split("\n", 1)[1] for answer in answers[::2]} == {"\n"}, "no event that its view sent"
         assert all(1500 <= retry <= 6000 for retry in retries)
         assert len(set(retries)) > 5
         assert (len(emitters), board.sse.channel("a").subscribers()) == (2, 1)
@@ -60,9 +60,7 @@ def test_more_streams_than_allowed_are_sent_away_to_come_again(caplog: pytest.Lo
         assert [event.data for event in stream.ready()] == ["connected!"]
 
 
-def test_that_there_is_no_room_is_said_once_a_minute(
-    scheduler: ManualScheduler, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_reached_limit_is_logged_once_a_minute(scheduler: ManualScheduler, caplog: pytest.LogCaptureFixture) -> None:
     app = Flask(__name__)
     app.config["SSE_MAX_CLIENTS"] = 1
     streams = StreamRegistry(SSE(app).find_state().settings, scheduler)
@@ -74,7 +72,7 @@ def test_that_there_is_no_room_is_said_once_a_minute(
     assert (len(streams), streams.refused) == (1, 61)
 
 
-def test_stats_count_what_comes_and_goes_and_why() -> None:
+def test_stats_count_streams_by_close_reason_writer_and_channel() -> None:
     board = Board()
     made: list[SseEmitter] = []
 
@@ -105,7 +103,7 @@ def test_stats_count_what_comes_and_goes_and_why() -> None:
     assert stats["broker"] == {"scheme": "memory", "state": "ok"}
 
 
-def test_an_emitter_that_no_response_carries_any_more_is_not_counted() -> None:
+def test_emitter_whose_response_is_dropped_is_not_counted() -> None:
     board = Board(SSE_ATTACH_SECONDS=0.05)
 
     @board.app.get("/dropped")
@@ -119,10 +117,10 @@ def test_an_emitter_that_no_response_carries_any_more_is_not_counted() -> None:
 
 
 @pytest.mark.parametrize(("limit", "warns"), [(1024, True), (964, False), (resource.RLIM_INFINITY, False)])
-def test_a_process_with_too_few_files_is_warned_with_the_first_stream(
+def test_low_file_limit_is_warned_of_at_first_stream(
     limit: int, warns: bool, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not when the app is made: a shell, or a worker of Celery, has no clients."""
+    """Not when the app is made: a shell or a Celery worker has no clients."""
     monkeypatch.setattr(resource, "getrlimit", lambda _: (limit, limit))
     board = Board(SSE_MAX_CLIENTS=10_000 if warns else 900)
     assert board.sse.stats()["warnings"] == []
@@ -134,7 +132,7 @@ def test_a_process_with_too_few_files_is_warned_with_the_first_stream(
         assert not warns or part in warnings[0]
 
 
-def test_streams_beyond_the_files_of_the_process_are_sent_away(
+def test_stream_beyond_file_limit_ends_with_retry(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _: (66, 4096))
@@ -147,7 +145,8 @@ def test_streams_beyond_the_files_of_the_process_are_sent_away(
     assert any("than RLIMIT_NOFILE=66 (less 64 for other files)" in record.message for record in caplog.records)
 
 
-def test_more_threads_than_streams_because_of_few_files_is_not_warned_of() -> None:
+def test_gthread_with_low_file_limit_has_one_warning() -> None:
+    """The file limit allows fewer streams than there are threads, so no warning about threads is added."""
     few = ["bash", "-c", 'ulimit -n 70; exec "$@"', "-"]  # room for 6 streams
     with Server("gthread", "tests.channels_app:app", before=few, arguments=["--threads", "8"]) as server:
         with connected(server, "/events/a"):
@@ -156,8 +155,8 @@ def test_more_threads_than_streams_because_of_few_files_is_not_warned_of() -> No
 
 
 @pytest.mark.parametrize("kind", ["gevent", "gthread"])
-def test_a_worker_with_all_its_streams_still_answers_other_requests(kind: str) -> None:
-    """Its limit of open files is the low one of an old shell."""
+def test_worker_at_stream_limit_answers_other_requests(kind: str) -> None:
+    """Its limit of open files is low, as in an old shell."""
     few = ["bash", "-c", 'ulimit -n 256; exec "$@"', "-"]
     with Server(kind, "tests.channels_app:app", before=few) as server, ExitStack() as stack:
         streams = [stack.enter_context(connected(server, "/events/a")) for _ in range(230)]
@@ -169,7 +168,7 @@ def test_a_worker_with_all_its_streams_still_answers_other_requests(kind: str) -
 
 
 @pytest.mark.parametrize("multiprocess", [True, False])
-def test_a_server_of_several_processes_is_warned_of_with_the_first_stream(multiprocess: bool) -> None:
+def test_memory_broker_on_multiprocess_server_is_warned_of_at_first_stream(multiprocess: bool) -> None:
     board = Board()
     for _ in range(2):
         with open_stream(board.client, "/events/a", environ_overrides={"wsgi.multiprocess": multiprocess}):
@@ -180,20 +179,20 @@ def test_a_server_of_several_processes_is_warned_of_with_the_first_stream(multip
     )
 
 
-# the stop, with time held still
+# Drain, with a clock that the test moves.
 
 
-def test_a_stop_keeps_streams_open_for_a_grace_and_cuts_them_at_the_end(scheduler: ManualScheduler) -> None:
+def test_drain_waits_for_grace_and_cuts_streams_at_timeout(scheduler: ManualScheduler) -> None:
     app = Flask(__name__)
     app.config.update(SSE_DRAIN_SECONDS=4, SSE_ATTACH_SECONDS=1000)
     settings = SSE(app).find_state().settings
     streams = StreamRegistry(settings, scheduler)
     emitters = [emitter_at(scheduler, 0) for _ in range(100)]
-    outlets = [Outlet() for _ in emitters]
-    for emitter, outlet in zip(emitters, outlets, strict=True):
+    writers = [RecordingWriter() for _ in emitters]
+    for emitter, writer in zip(emitters, writers, strict=True):
         stream_of(emitter).attach(settings, streams)
         assert streams.admit(emitter) == 3000
-        stream_of(emitter).begin(outlet)
+        stream_of(emitter).begin(writer)
     drain(streams, grace=1)
     drain(streams)
     late = emitter_at(scheduler, 0)
@@ -206,20 +205,20 @@ def test_a_stop_keeps_streams_open_for_a_grace_and_cuts_them_at_the_end(schedule
     scheduler.pass_time(0.2)
     assert {emitter.close_reason for emitter in emitters} == {CloseReason.SHUTDOWN}
     assert stream_of(emitters[0]).next_output() == b"data: just in time\n\n"
-    farewell = stream_of(emitters[0]).next_output()
-    assert farewell is not None
-    assert farewell.startswith(b"retry: ")
+    closing = stream_of(emitters[0]).next_output()
+    assert closing is not None
+    assert closing.startswith(b"retry: ")
     assert stream_of(emitters[0]).next_output() is None
     stream_of(emitters[0]).release(ConnectionError())
     assert len(streams) == 99
     scheduler.pass_time(2.8)
-    assert not any(outlet.cuts for outlet in outlets)
+    assert not any(writer.cuts for writer in writers)
     scheduler.pass_time(0.2)
-    assert all(outlet.cuts == 1 for outlet in outlets[1:])
+    assert all(writer.cuts == 1 for writer in writers[1:])
     assert streams.closed == {"shutdown": 1}
 
 
-class Outlet:
+class RecordingWriter:
     declined: str | None = None
 
     def __init__(self) -> None:
@@ -239,7 +238,7 @@ class Outlet:
         return None
 
 
-def test_counting_many_streams_lets_others_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_counting_many_streams_yields_to_other_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     turns: list[int] = []
     monkeypatch.setattr(streams_module, "yield_if_due", lambda: turns.append(1))
     streams = StreamRegistry(DEFAULTS)
@@ -249,17 +248,17 @@ def test_counting_many_streams_lets_others_run(monkeypatch: pytest.MonkeyPatch) 
     assert len(turns) == 10
 
 
-def test_stats_may_be_asked_for_while_channels_come_and_go() -> None:
+def test_stats_while_channels_open_and_close_raise_no_error() -> None:
     board, stop, errors = Board(), threading.Event(), []
 
-    def come_and_go() -> None:
+    def open_and_close() -> None:
         number = 0
         while not stop.is_set():
             number += 1
             with board.open(f"user:{number}", f"other:{number}"):
                 pass
 
-    thread = threading.Thread(target=come_and_go)
+    thread = threading.Thread(target=open_and_close)
     thread.start()
     try:
         for _ in range(2000):
@@ -274,14 +273,14 @@ def test_stats_may_be_asked_for_while_channels_come_and_go() -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_forked_child_counts_its_own_streams() -> None:
+def test_forked_child_counts_only_its_own_streams() -> None:
     board = Board(SSE_MAX_CLIENTS=2)
     reader, writer = os.pipe()
     with (
         board.open("a") as stream,
         board.open("a"),
         board.sse.find_state().streams.lock,
-    ):  # held by somebody at the fork
+    ):  # held at the fork
         child = os.fork()
         if child == 0:
             try:
@@ -298,7 +297,7 @@ def test_a_forked_child_counts_its_own_streams() -> None:
     os.close(writer)
 
 
-def test_an_ended_stream_is_written_though_the_worker_stops() -> None:
+def test_completed_stream_is_delivered_after_shutdown() -> None:
     board = Board()
 
     @board.app.get("/report")
@@ -313,7 +312,7 @@ def test_an_ended_stream_is_written_though_the_worker_stops() -> None:
         assert [event.data for event in stream.ready()] == ["all of it"]
 
 
-def test_a_stop_may_be_asked_for_in_a_callback() -> None:
+def test_shutdown_inside_a_callback_returns() -> None:
     board, done = Board(SSE_DRAIN_SECONDS=60), threading.Event()
 
     @board.app.get("/mine")

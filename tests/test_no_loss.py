@@ -1,4 +1,4 @@
-"""Nothing is lost between two connections, and where that cannot be, it is said: see ``swarm.py`` for what is checked.
+"""No event is lost between two connections, and a loss is announced by a gap. See ``swarm.py`` for the checks.
 
 ``SWARM_SEED`` repeats the choices of a failure. ``python -m tests.swarm`` does the same in any size.
 """
@@ -36,7 +36,7 @@ pytestmark = pytest.mark.xdist_group("swarm")
     ],
     ids=["gevent", "gevent_off", "gthread"],
 )
-def test_clients_that_are_cut_and_come_back_get_every_event_once_and_in_order(kind: str, size: Size) -> None:
+def test_clients_that_reconnect_get_every_event_once_in_order(kind: str, size: Size) -> None:
     with swarming(kind, Habits(new_seed()), SSE_TIMEOUT=size.seconds / 2) as (server, swarm):
         publish_to(server, swarm, size)
         published = published_by(server)
@@ -45,13 +45,15 @@ def test_clients_that_are_cut_and_come_back_get_every_event_once_and_in_order(ki
         for client in swarm.clients:
             assert client.ids == [max(published[channel], key=offset_of) for channel in client.channels]
             assert client.events == sum(map(offset_of, client.ids)) - sum(map(offset_of, client.first))
-        assert sum(map(offset_of, swarm.clients[0].first)) == 0, "who was there before has it from the beginning"
+        assert sum(map(offset_of, swarm.clients[0].first)) == 0, (
+            "a client connected before the first event has them all"
+        )
         for way in ("reset", "half-close", "age"):
             assert swarm.cuts[way] > size.clients / 4
 
 
 @pytest.mark.parametrize("kind", ["gevent", "gevent_off", "gthread"])
-def test_every_hole_is_announced_once_and_no_gap_is_announced_without_one(kind: str) -> None:
+def test_each_hole_is_announced_by_one_gap_and_no_other_gap_is_sent(kind: str) -> None:
     habits = Habits(new_seed(), slow=0.5, pairs=0.7, away=0.4, history=20 if kind == "gthread" else 100)
     size = Size(60, 2_500, seconds=4) if kind == "gthread" else Size(150, 8_000, seconds=5)
     with swarming(kind, habits, SSE_TIMEOUT=size.seconds / 2) as (server, swarm):
@@ -62,7 +64,7 @@ def test_every_hole_is_announced_once_and_no_gap_is_announced_without_one(kind: 
 
 
 @pytest.mark.parametrize("kind", ["gevent", "gevent_off", "gthread"])
-def test_what_was_published_before_a_reload_reaches_everybody_and_the_new_worker_begins_with_one_gap(kind: str) -> None:
+def test_reload_delivers_all_old_events_then_one_gap_from_new_worker(kind: str) -> None:
     with swarming(kind, Habits(new_seed(), history=10**6), SSE_TIMEOUT=0) as (server, swarm):
         swarm.add(60)
         swarm.run_to_position()
@@ -80,21 +82,21 @@ def test_what_was_published_before_a_reload_reaches_everybody_and_the_new_worker
 def _publish_over_a_reload(
     server: Server, swarm: Swarm, old: bytes
 ) -> tuple[dict[str, dict[bytes, bytes]], dict[str, bytes]]:
-    """Four publishers, who go on until the new worker has had a hundred events of each.
+    """Publish on four threads until the new worker has had a hundred events from each.
 
-    :return: what each id stands for, and the last of the old worker's ids by channel.
+    :return: the event of each id, and the old worker's last id by channel.
     """
     published: defaultdict[str, dict[bytes, bytes]] = defaultdict(dict)
     newest = dict.fromkeys(CHANNELS, b"%b-0" % old)
     failures: list[BaseException] = []
     done: list[int] = []
-    guard = threading.Lock()
+    lock = threading.Lock()
 
     def note(channel: str, text: str, event: str = "") -> bytes:
         path = f"/publish/{channel}?event={event}" if event else f"/publish/{channel}"
         event_id: bytes = post(server, path, text)["id"].encode()
         lines = [f"event: {event}"] * bool(event) + [f"data: {text}"]
-        with guard:
+        with lock:
             assert event_id not in published[channel]
             published[channel][event_id] = "\n".join(lines).encode()
             if epoch_of(event_id) == old:
@@ -126,7 +128,7 @@ def _publish_over_a_reload(
     return published, newest
 
 
-def test_a_thundering_herd_shares_the_bytes_that_all_of_it_missed() -> None:
+def test_reconnecting_herd_shares_pages_of_missed_events() -> None:
     with swarming("gevent", Habits(new_seed()), SSE_TIMEOUT=0) as (server, swarm):
         swarm.add(500, streams=[["a"], ["b"], ["a", "b"]])
         swarm.run_to_position()
@@ -141,10 +143,10 @@ def test_a_thundering_herd_shares_the_bytes_that_all_of_it_missed() -> None:
         swarm.run_to_end()
         assert {client.events / len(client.channels) for client in swarm.clients} == {100}
         assert get(server, "/state")["pages_built"] - before == 3
-        until(lambda: get(server, "/state")["pages_kept"] == 0, "the pages to be let go")
+        until(lambda: get(server, "/state")["pages_kept"] == 0, "the pages to be released")
 
 
-# What the swarm meets by chance, in one process and step by step.
+# Cases that the swarm meets by chance, in one process and step by step.
 
 
 def make(history: int) -> tuple[Flask, SSE]:
@@ -160,7 +162,7 @@ def gaps(events: list[Event]) -> list[dict[str, str]]:
     return [json.loads(str(event.data)) for event in events if event.event == "gap"]
 
 
-def test_a_hole_that_grows_before_the_first_bytes_is_announced_once() -> None:
+def test_hole_that_grows_before_first_write_is_one_gap() -> None:
     app, sse = make(history=5)
     epoch, _ = sse.publish("a", "1").split("-")
     for number in range(2, 11):
@@ -172,7 +174,7 @@ def test_a_hole_that_grows_before_the_first_bytes_is_announced_once() -> None:
     assert [event.data for event in events if event.event is None] == ["6", "7", "8", "9", "10", "11"]
 
 
-def test_a_gap_says_of_a_channel_that_is_live_where_the_client_is() -> None:
+def test_gap_of_one_channel_names_position_in_live_channel() -> None:
     app, sse = make(history=5)
     epoch, _ = sse.publish("a", "1").split("-")
     sse.publish("b", "1")
@@ -187,13 +189,13 @@ def test_a_gap_says_of_a_channel_that_is_live_where_the_client_is() -> None:
     assert (gap["requested"], gap["oldest"]) == (f"{epoch}-1,{epoch}-2", f"{epoch}-5,{epoch}-3")
 
 
-def test_no_gap_is_announced_where_all_that_is_gone_is_still_on_its_way_to_the_list() -> None:
+def test_events_dropped_from_log_but_still_queued_for_list_are_no_gap() -> None:
     app, sse = make(history=5)
     epoch, _ = sse.publish("a", "1").split("-")
     streams: list[OpenStream] = []
 
-    class Meanwhile:
-        """While somebody tells of the second event, others publish more, and a client comes that has the first."""
+    class PublishingListener:
+        """A listener that publishes more events, and reconnects a client, while it gets the second event."""
 
         clients = 0
 
@@ -208,7 +210,7 @@ def test_no_gap_is_announced_where_all_that_is_gone_is_still_on_its_way_to_the_l
                 streams.append(stack.enter_context(open_stream(app.test_client(), "/events/a", headers=last)))
 
     with ExitStack() as stack:
-        sse._channels().broker.subscribe("a", Meanwhile())  # told before the list is
+        sse._channels().broker.subscribe("a", PublishingListener())  # notified before the list
         stack.enter_context(open_stream(app.test_client(), "/events/a"))
         sse.publish("a", "2")
         events: list[Event] = []
@@ -217,5 +219,5 @@ def test_no_gap_is_announced_where_all_that_is_gone_is_still_on_its_way_to_the_l
             events.extend(streams[0].ready())
             return len(events) == 8
 
-        until(has_all, "the rest, which is told in the background")
+        until(has_all, "the rest, which is delivered in the background")
     assert [event.data for event in events] == [str(number) for number in range(2, 10)]

@@ -1,4 +1,4 @@
-"""Nothing is lost between workers that share a Redis, while all of them come and go: see ``swarm.py`` for the checks.
+"""No event is lost between workers that share a Redis, while all of them fail. See ``swarm.py`` for the checks.
 
 ``SWARM_SEED`` repeats the choices of a failure. ``python -m tests.swarm --redis`` does the same in any size.
 """
@@ -39,16 +39,16 @@ pytestmark = pytest.mark.xdist_group("swarm")
     ],
     ids=["gevent", "gevent_off", "gthread"],
 )
-def test_clients_get_every_event_once_and_in_order_while_redis_and_workers_come_and_go(kind: str, size: Size) -> None:
+def test_clients_get_every_event_once_in_order_during_redis_and_worker_outages(kind: str, size: Size) -> None:
     with swarming_over_redis(kind, Habits(new_seed()), SSE_TIMEOUT=size.seconds / 2) as shared:
         publishers, _ = come_and_go(shared, size, Troubles())
         check_all(shared.swarm, publishers)
         assert publishers.confirmed >= size.events + len(CHANNELS)
         for client in shared.swarm.clients[: size.clients * 9 // 10]:
-            assert {*map(offset_of, client.first)} == {0}, "who was there before has it from the beginning"
+            assert {*map(offset_of, client.first)} == {0}, "a client connected before the first event has them all"
 
 
-def test_every_hole_is_announced_once_while_redis_and_workers_come_and_go() -> None:
+def test_each_hole_is_one_gap_during_redis_and_worker_outages() -> None:
     habits = Habits(new_seed(), slow=0.5, pairs=0.7, away=0.4, history=20)
     size = Size(120, 3_000, seconds=5)
     with swarming_over_redis("gevent", habits, SSE_TIMEOUT=size.seconds / 2) as shared:
@@ -69,9 +69,10 @@ def kill(shared: Shared) -> None:
 
 
 @pytest.mark.parametrize("lose", [flush, kill])
-def test_where_redis_loses_all_each_client_is_told_once_and_gets_all_that_comes_then(
+def test_redis_data_loss_is_one_gap_for_each_client_and_channel(
     lose: Callable[[Shared], object],
 ) -> None:
+    """After the gap, each client gets every new event."""
     habits, size = Habits(new_seed(), history=10**6), Size(120, 2_500, seconds=5)
     with swarming_over_redis("gevent", habits, options=[], SSE_TIMEOUT=size.seconds / 2) as shared:
         swarm = shared.swarm
@@ -87,7 +88,7 @@ def test_where_redis_loses_all_each_client_is_told_once_and_gets_all_that_comes_
         _check_new_epochs(publishers, old)
         swarm.compare(_with_doubtful(swarm, publishers, old))
         for client in swarm.clients:
-            _check_one_gap_a_channel(client)
+            _check_one_gap_for_each_channel(client)
 
 
 def _check_new_epochs(publishers: Publishers, old: dict[str, bytes]) -> None:
@@ -98,7 +99,7 @@ def _check_new_epochs(publishers: Publishers, old: dict[str, bytes]) -> None:
 
 
 def _with_doubtful(swarm: Swarm, publishers: Publishers, old: dict[str, bytes]) -> dict[str, dict[bytes, bytes]]:
-    """What was published, with what Redis had not confirmed when it was killed, and clients got all the same."""
+    """Return what was published, and what clients got though a killed Redis had not confirmed it."""
     return {
         channel: ids
         | {
@@ -110,8 +111,8 @@ def _with_doubtful(swarm: Swarm, publishers: Publishers, old: dict[str, bytes]) 
     }
 
 
-def _check_one_gap_a_channel(client: Client) -> None:
-    """Two channels of one client may begin anew one after the other, and have a gap each."""
+def _check_one_gap_for_each_channel(client: Client) -> None:
+    """Check one gap for each channel: two channels of a client may be reset one after the other."""
     moves = [(before, after) for hole in client.holes for before, after in hole.ways() if before != after]
     assert len(client.holes) <= len(moves) == len(client.channels)
     for before, after in moves:

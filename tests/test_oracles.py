@@ -164,7 +164,9 @@ def written_rows() -> list[tuple[str, list[Dispatched], str]]:
 
 @pytest.mark.parametrize("way", ["as it comes", "a byte a packet"])
 @each_client
-def test_what_is_published_arrives_as_it_was(name: str, way: str, site: Server, line: Splitter, read: Read) -> None:
+def test_published_events_reach_every_client_unchanged(
+    name: str, way: str, site: Server, line: Splitter, read: Read
+) -> None:
     channel, before = new_name(), line.pieces
     port = line.port if way == "a byte a packet" else site.port
     ids: list[list[str]] = []
@@ -182,7 +184,7 @@ def test_what_is_published_arrives_as_it_was(name: str, way: str, site: Server, 
 
 @pytest.mark.parametrize("way", ["in its pieces", "a byte a write", "a byte a packet"])
 @each_client
-def test_a_stream_of_another_server_is_read_as_the_standard_says(
+def test_stream_of_another_server_is_parsed_as_standard_says(
     name: str, way: str, site: Server, line: Splitter, read: Read
 ) -> None:
     port = line.port if way == "a byte a packet" else site.port
@@ -190,8 +192,8 @@ def test_a_stream_of_another_server_is_read_as_the_standard_says(
     assert differences(name, sections, written_rows()) == {}
 
 
-def test_the_line_gives_a_byte_at_a_time(line: Splitter) -> None:
-    """Else the tests above would cut nothing."""
+def test_splitter_sends_one_byte_at_a_time(line: Splitter) -> None:
+    """Otherwise the tests above would cut nothing."""
     with socket.create_connection(("127.0.0.1", line.port), PATIENCE) as client:
         client.sendall(b"GET /written HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         pieces = list(iter(partial(client.recv, 65_536), b""))
@@ -200,7 +202,7 @@ def test_the_line_gives_a_byte_at_a_time(line: Splitter) -> None:
     assert all(re.fullmatch(b"%b|9{400}|." % WHOLE, piece, re.DOTALL) for piece in pieces)
 
 
-def test_a_known_deviation_is_one_of_a_client_and_a_row() -> None:
+def test_known_deviations_name_existing_clients_and_rows() -> None:
     names = [row.name for row in PUBLISHED] + [block.name for block in WRITTEN]
     assert len(names) == len({*names}) > 100
     for deviation in DEVIATIONS:

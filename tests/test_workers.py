@@ -1,4 +1,4 @@
-"""Servers that differ from those of the contract."""
+"""Workers and options that the contract tests do not cover."""
 
 from __future__ import annotations
 
@@ -18,9 +18,7 @@ from .waiting import until
         ("werkzeug", {"THREADED": "no"}, "run Werkzeug's server with threaded=True"),
     ],
 )
-def test_a_worker_that_a_stream_would_block_refuses_and_says_what_to_set(
-    kind: str, env: dict[str, str], advice: str
-) -> None:
+def test_single_threaded_worker_refuses_stream_and_logs_advice(kind: str, env: dict[str, str], advice: str) -> None:
     name = new_name()
     with Server(kind, "tests.contract_app:app", env=env) as server:
         with connected(server, f"/silent/{name}") as client:
@@ -31,8 +29,8 @@ def test_a_worker_that_a_stream_would_block_refuses_and_says_what_to_set(
 
 
 @pytest.mark.parametrize("kind", ["gevent", "gthread"])
-def test_an_app_may_be_loaded_before_the_fork(kind: str) -> None:
-    """Under gevent the package is then imported, and the lists are made, before anything is patched."""
+def test_preloaded_app_serves_streams(kind: str) -> None:
+    """Under gevent, the package is then imported, and the lists are made, before anything is patched."""
     with Server(kind, "tests.contract_app:app", arguments=["--preload"]) as server:
         for _ in range(3):
             name = new_name()
@@ -47,7 +45,7 @@ def test_an_app_may_be_loaded_before_the_fork(kind: str) -> None:
     ("kind", "most", "is_warned_of"),
     [("gthread", 4, True), ("gthread", 3, False), ("gevent", 4, False)],
 )
-def test_gthread_streams_may_take_all_threads_is_warned_of(kind: str, most: int, is_warned_of: bool) -> None:
+def test_gthread_with_max_clients_equal_to_threads_is_warned_of(kind: str, most: int, is_warned_of: bool) -> None:
     env, arguments = {"CONFIG": json.dumps({"SSE_MAX_CLIENTS": most})}, ["--threads", "4"]
     with Server(kind, "tests.channels_app:app", env=env, arguments=arguments) as server:
         assert get(server, "/stats")["warnings"] == [], "no stream has begun"
