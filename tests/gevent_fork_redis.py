@@ -1,4 +1,4 @@
-"""A process patched by gevent forks while it listens to Redis, and its child hears none of that. A program."""
+"""Fork a gevent process that is subscribed to Redis; the child receives none of its messages. A program."""
 
 from gevent import monkey
 
@@ -20,7 +20,7 @@ if __name__ == "__main__":
     child = os.fork()
     if child == 0:
         os.close(writer)
-        time.sleep(0.5)  # the parent's greenlets go on here, if nothing stops them
+        time.sleep(0.5)  # the parent's greenlets continue here, unless they are stopped
         own: RecordingListener = listening(broker, "a")
         publish(broker, "a", "of the child")
         until(lambda: own.frames, "its own event")
@@ -30,4 +30,4 @@ if __name__ == "__main__":
     publish(broker, "a", *range(20))
     until(lambda: len(listener.frames) == 21, "all events, and the child's")
     os.close(writer)
-    print("heard by the child:", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))  # noqa: T201
+    print("received by the child:", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))  # noqa: T201

@@ -1,4 +1,4 @@
-"""Redis comes back without its newest events: no id ever stands for two of them, and none is lost without a gap."""
+"""Redis loses its newest events: no id is ever given to two events, and no loss goes without a gap."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ def epoch_of(event_id: str | None) -> str:
 
 
 @contextmanager
-def going_back(folder: Path, *settings: str) -> Iterator[tuple[RedisServer, Callable[[], None], Callable[[], None]]]:
-    """A Redis with an append-only file; what keeps a copy of its files, and what starts it again from that copy."""
+def restorable(folder: Path, *settings: str) -> Iterator[tuple[RedisServer, Callable[[], None], Callable[[], None]]]:
+    """Start a Redis with an append-only file; yield it, and functions that save its files and restart it from them."""
     with RedisServer("--appendonly", "yes", *settings) as server:
 
-        def keep() -> None:
+        def save() -> None:
             shutil.copytree(server.folder, folder / "kept")
 
-        def go_back() -> None:
+        def restore() -> None:
             server.kill()
             shutil.rmtree(server.folder)
             shutil.copytree(folder / "kept", server.folder)
             server.start()
 
-        yield server, keep, go_back
+        yield server, save, restore
 
 
 @contextmanager
 def promoted_replica() -> Iterator[tuple[RedisServer, Callable[[], None], RedisServer]]:
-    """A master; what cuts off its replica and makes that a master, too; and the replica."""
+    """Yield a master, a function that cuts off its replica and promotes it, and the replica."""
     with RedisServer() as master, RedisServer("--replicaof", "127.0.0.1", str(master.port)) as replica:
         until(lambda: client_of(replica).info("replication")["master_link_status"] == "up", "a replica")
 
@@ -53,7 +53,7 @@ def promoted_replica() -> Iterator[tuple[RedisServer, Callable[[], None], RedisS
 
 
 def roll_back(server: RedisServer, kept: dict[bytes, bytes]) -> None:
-    """Put these keys back as they were, at one moment."""
+    """Restore these keys in one transaction."""
     with client_of(server).pipeline() as at_once:
         for key, dumped in kept.items():
             at_once.restore(key, 0, dumped, replace=True)
@@ -65,13 +65,14 @@ def dumped(server: RedisServer, channel: str) -> dict[bytes, bytes]:
     return {key: client.dump(key) for key in client.keys(f"sse:{{{channel}}}:*")}
 
 
-def test_events_that_an_old_file_lacks_keep_their_ids_though_nobody_knows_of_them(tmp_path: Path) -> None:
-    with going_back(tmp_path) as (server, keep, go_back):
+def test_events_missing_from_restored_file_keep_their_ids(tmp_path: Path) -> None:
+    """No running process knows of the lost events, and still none of their ids is reused."""
+    with restorable(tmp_path) as (server, save, restore):
         with closing_board(server.url) as gone:
             had = gone.publish("a", *range(5))
-            keep()
+            save()
             lost = gone.publish("a", "lost 5", "lost 6")
-        go_back()
+        restore()
         with closing_board(server.url) as board:
             new = board.publish("a", "new 5", "new 6", "new 7")
             assert not {*had, *lost} & {*new}
@@ -83,7 +84,7 @@ def test_events_that_an_old_file_lacks_keep_their_ids_though_nobody_knows_of_the
             assert [event.id for event in events] == [had[4], *new]
 
 
-def test_a_promoted_replica_gives_no_id_that_its_master_has_given() -> None:
+def test_promoted_replica_reuses_no_id_of_its_master() -> None:
     with promoted_replica() as (master, promote, replica):
         with closing_board(master.url) as before:
             had = before.publish("a", *range(3))
@@ -96,13 +97,13 @@ def test_a_promoted_replica_gives_no_id_that_its_master_has_given() -> None:
             assert texts(board_reads(after, "a", last=had[1], count=2)) == ["2", "new"]
 
 
-def test_streams_go_on_without_a_gap_where_a_restart_has_lost_nothing(tmp_path: Path) -> None:
-    with going_back(tmp_path) as (server, keep, go_back), closing_board(server.url) as board:
+def test_restart_without_loss_continues_streams_without_gap(tmp_path: Path) -> None:
+    with restorable(tmp_path) as (server, save, restore), closing_board(server.url) as board:
         with board.open("a") as stream:
             [before] = board.publish("a", "before")
             read(stream, 1)
-            keep()
-            go_back()
+            save()
+            restore()
             with closing_board(server.url) as other:
                 after = other.publish("a", "after", "last")
             events = read(stream, 2)
@@ -115,7 +116,7 @@ def test_streams_go_on_without_a_gap_where_a_restart_has_lost_nothing(tmp_path: 
 
 
 @pytest.mark.parametrize("durable", [True, False])
-def test_ids_go_on_under_another_epoch_only_where_a_restart_may_lose_events(durable: bool) -> None:
+def test_restart_changes_epoch_only_if_it_may_lose_events(durable: bool) -> None:
     settings = ["--appendfsync", "always" if durable else "everysec"]
     with RedisServer("--appendonly", "yes", *settings) as server:
         broker = make_broker(server.url)
@@ -131,8 +132,8 @@ def test_ids_go_on_under_another_epoch_only_where_a_restart_may_lose_events(dura
         assert third == moved(second, 1)
 
 
-def test_a_replica_that_is_started_again_as_the_master_gives_no_lost_id() -> None:
-    """It was behind, and has all that it ever had: it syncs every write."""
+def test_lagging_replica_restarted_as_master_reuses_no_lost_id() -> None:
+    """It lagged, but has every write that it ever received, as it syncs each one."""
     durable = ("--appendonly", "yes", "--appendfsync", "always")
     with RedisServer(*durable) as master, RedisServer(*durable) as replica:
         client = client_of(replica)
@@ -151,7 +152,8 @@ def test_a_replica_that_is_started_again_as_the_master_gives_no_lost_id() -> Non
             assert gap_of(board_reads(after, "a", last=lost[0], count=5))["requested"] == lost[0]
 
 
-def test_a_process_that_knew_more_notices_it_though_another_one_published_first() -> None:
+def test_process_that_knew_lost_events_starts_new_epoch() -> None:
+    """Another process, which knew less, has published first."""
     with RedisServer() as server:
         quick, knows = make_broker(server.url), make_broker(server.url)
         publish(knows, "a", 1, 2)
@@ -159,7 +161,7 @@ def test_a_process_that_knew_more_notices_it_though_another_one_published_first(
         lost = publish(knows, "a", 3)
         roll_back(server, kept)
         given = publish(quick, "a", "new 3", "new 4", "new 5")
-        assert given[0] == lost[0], "it cannot know, and the server is the same"
+        assert given[0] == lost[0], "it cannot know, as the server is the same"
         [first] = publish(knows, "a", "first")
         assert epoch_of(first) != epoch_of(lost[0])
         for broker in (quick, knows):
@@ -167,15 +169,15 @@ def test_a_process_that_knew_more_notices_it_though_another_one_published_first(
 
 
 @pytest.mark.parametrize("publishes", [True, False])
-def test_what_a_process_heard_is_known_after_its_last_client_has_left(publishes: bool) -> None:
+def test_received_events_are_remembered_after_last_client_left(publishes: bool) -> None:
     with RedisServer() as server:
         other, broker = make_broker(server.url), make_broker(server.url)
-        ear = listening(broker, "~7")
+        listener = listening(broker, "~7")
         publish(other, "~7", 1, 2)
         kept = dumped(server, "~7")
         lost = publish(other, "~7", 3)
-        until(lambda: len(ear.frames) == 3, "all events")
-        broker.unsubscribe("~7", ear)
+        until(lambda: len(listener.frames) == 3, "all events")
+        broker.unsubscribe("~7", listener)
         roll_back(server, kept)
         quick = make_broker(server.url)
         publish(quick, "~7", "new 3", "new 4")
@@ -189,8 +191,8 @@ def test_what_a_process_heard_is_known_after_its_last_client_has_left(publishes:
             each.close()
 
 
-def test_a_user_without_info_and_config_publishes_and_reads() -> None:
-    """What a restart may have lost is not found out then, as the docs say; all else works."""
+def test_redis_user_without_info_and_config_publishes_and_reads() -> None:
+    """A restart that may have lost events is then not noticed, as documented; everything else works."""
     rights = (
         "+eval +evalsha +script|load +subscribe +unsubscribe +ping +select +hset +hget +hgetall +hsetnx +hincrby +hdel "
         "+del +exists +get +set +pexpire +persist +xadd +xrange +xdel +publish +time +zadd +zrem +zrangebyscore "
@@ -199,8 +201,8 @@ def test_a_user_without_info_and_config_publishes_and_reads() -> None:
     with RedisServer() as server:
         client_of(server).execute_command(f"ACL SETUSER app on >secret ~sse:* &sse:* -@all {rights}")
         broker = make_broker(server.url.replace("//", "//app:secret@"))
-        ear = listening(broker, "a")
+        listener = listening(broker, "a")
         publish(broker, "a", 1, 2)
-        until(lambda: len(ear.frames) == 2, "both events")
+        until(lambda: len(listener.frames) == 2, "both events")
         assert broker.status()["state"] == "ok"
         broker.close()

@@ -1,4 +1,4 @@
-"""Redis goes away, in every way that it does, and comes back: streams stay, publishers know, and nothing is lost."""
+"""Redis outages of every kind: streams stay open, publishers get errors, and no event is lost."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def server() -> Iterator[RedisServer]:
 
 @pytest.fixture
 def kept() -> Iterator[RedisServer]:
-    """One that has everything it has confirmed when it is started again."""
+    """A Redis that has every confirmed write after a restart."""
     with RedisServer("--appendonly", "yes", "--appendfsync", "always") as server:
         yield server
 
@@ -72,7 +72,7 @@ def board(server: RedisServer) -> Iterator[Board]:
 
 @pytest.fixture
 def wired(wire: Wire) -> Iterator[Board]:
-    """An app whose line to Redis is in the test's hands."""
+    """An app whose connection to Redis the test can hold and cut."""
     with closing_board(f"redis://127.0.0.1:{wire.port}", SSE_MAX_PENDING_BYTES=10**9) as board:
         yield board
 
@@ -89,7 +89,7 @@ def client_of(server: RedisServer) -> Any:
 
 
 def read(stream: OpenStream, count: int) -> list[Event]:
-    """So many events, which come when they come."""
+    """Read ``count`` events, and wait until they have come."""
     events: list[Event] = []
 
     def has_all() -> bool:
@@ -111,11 +111,11 @@ def await_state(board: Board, state: str) -> dict[str, Any]:
     )
 
 
-# published, and then completed
+# Publish, then complete.
 
 
 @pytest.mark.parametrize("what", ["list", "stream"])
-def test_events_published_before_complete_reach_the_client(board: Board, what: str) -> None:
+def test_events_published_before_complete_are_delivered(board: Board, what: str) -> None:
     for number in range(20):
         channel = board.sse.channel(f"c{number}")
         with board.open(channel.name) as stream:
@@ -126,7 +126,7 @@ def test_events_published_before_complete_reach_the_client(board: Board, what: s
             assert texts(list(stream.ready())) == [*"01234"]
 
 
-def test_a_closed_broker_of_redis_keeps_no_connection_that_it_still_needs() -> None:
+def test_redis_broker_used_after_close_keeps_no_connection() -> None:
     with RedisServer() as server:
         broker = make_broker(server.url)
         publish(broker, "a", "x")
@@ -136,7 +136,7 @@ def test_a_closed_broker_of_redis_keeps_no_connection_that_it_still_needs() -> N
         until(lambda: len(client_of(server).client_list()) == 1, "the connections to end")
 
 
-def test_stream_completed_at_once_replays_what_its_client_missed(server: RedisServer, board: Board) -> None:
+def test_stream_completed_at_once_replays_missed_events(server: RedisServer, board: Board) -> None:
     ids = board.publish("c", *range(6))
     with closing_board(server.url) as other, other.app.test_request_context():
         emitter = other.sse.channel("c").subscribe(last_event_id=ids[0])
@@ -146,7 +146,7 @@ def test_stream_completed_at_once_replays_what_its_client_missed(server: RedisSe
         assert texts(decode(b"".join(response.response))) == [*"12345"]  # type: ignore[arg-type]
 
 
-def test_stream_completed_while_redis_is_away_ends_when_it_is_back(server: RedisServer, board: Board) -> None:
+def test_stream_completed_during_redis_outage_ends_after_it(server: RedisServer, board: Board) -> None:
     with board.open("c") as stream:
         board.publish("c", 1)
         assert texts(read(stream, 1)) == ["1"]
@@ -158,7 +158,7 @@ def test_stream_completed_while_redis_is_away_ends_when_it_is_back(server: Redis
         until(lambda: len(board.sse.channel("c").emitters) == 0, "the end")
 
 
-def test_completed_stream_taken_out_of_a_channel_meanwhile_ends_all_the_same(
+def test_completed_stream_removed_from_channel_in_outage_still_ends(
     server: RedisServer, board: Board, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(topics, "LINGER_SECONDS", 0.0)
@@ -171,22 +171,22 @@ def test_completed_stream_taken_out_of_a_channel_meanwhile_ends_all_the_same(
         emitter.complete()
         one.emitters.remove(emitter)
         subscriber = board.sse._channels().broker._subscriber  # type: ignore[attr-defined]
-        until(lambda: subscriber._topics.get("c1") is None, "the channel that nobody listens to any more to be let go")
+        until(lambda: subscriber._topics.get("c1") is None, "the channel without listeners to be released")
         server.signal(signal.SIGCONT)
         until(lambda: len(two.emitters) == 0, "the end")
 
 
-def test_channel_that_nobody_listens_to_has_nothing_to_be_awaited() -> None:
+def test_sync_of_channel_without_listener_calls_back_at_once() -> None:
     broker = make_broker("redis://127.0.0.1:1")
     looked: list[str] = []
     broker.look_again("c", lambda: looked.append("c"))
     assert looked == ["c"]
 
 
-# gone and back
+# Outage and recovery.
 
 
-def test_a_killed_server_is_told_once_and_what_comes_after_it_is_delivered(
+def test_killed_redis_is_logged_once_and_later_events_are_delivered(
     kept: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING, "flask_sse_emitters")
@@ -200,7 +200,7 @@ def test_a_killed_server_is_told_once_and_what_comes_after_it_is_delivered(
         found = await_state(board, "degraded")
         assert (found["scheme"], str(kept.port) in found["url"]) == ("redis", True)
         assert "onnect" in found["error"]
-        time.sleep(2 * LONGEST_WAIT_SECONDS)  # for several attempts: none of them is logged
+        time.sleep(2 * LONGEST_WAIT_SECONDS)  # several attempts, none of which is logged
         assert stream.ready() == []
         assert len(caplog.messages) == 1
         assert "degraded" in caplog.messages[0]
@@ -211,12 +211,12 @@ def test_a_killed_server_is_told_once_and_what_comes_after_it_is_delivered(
     assert [("degraded" in text, "is back" in text) for text in caplog.messages] == [(True, False), (False, True)]
 
 
-def test_listening_begins_again_within_two_seconds() -> None:
+def test_subscriber_reconnects_within_two_seconds() -> None:
     assert LONGEST_WAIT_SECONDS * (1 + SPREAD) + 0.5 < 2
     assert BEGIN_SECONDS <= 2
 
 
-def test_what_others_published_meanwhile_comes_in_order_and_then_what_is_new(
+def test_reconnect_delivers_missed_events_in_order_then_new_ones(
     server: RedisServer, wire: Wire, wired: Board, board: Board
 ) -> None:
     with wired.open("a", "b") as stream:
@@ -239,7 +239,7 @@ def test_what_others_published_meanwhile_comes_in_order_and_then_what_is_new(
         assert texts(read(stream, 1)) == ["new"]
 
 
-def test_a_server_that_restarts_without_its_data_is_one_gap_and_then_all_that_is_new() -> None:
+def test_redis_restart_without_data_is_one_gap_then_new_events() -> None:
     with RedisServer() as server:
         with closing_board(server.url) as board:
             with board.open("a") as stream:
@@ -247,7 +247,7 @@ def test_a_server_that_restarts_without_its_data_is_one_gap_and_then_all_that_is
                 read(stream, 2)
                 server.kill()
                 server.start()
-                until(lambda: is_over(stream), "the stream to be sent back")
+                until(lambda: is_over(stream), "the stream to end with retry")
             new = board.publish("a", 3, 4)
             events = board_reads(board, "a", last=ids[-1], count=3)
             assert gap_of(events) == {"requested": ids[-1], "oldest": moved(new[0], 0), "newest": new[-1]}
@@ -255,35 +255,33 @@ def test_a_server_that_restarts_without_its_data_is_one_gap_and_then_all_that_is
             assert new[0].split("-")[0] != ids[0].split("-")[0]
 
 
-def test_a_flush_is_a_gap_and_never_a_wrong_event(server: RedisServer, board: Board) -> None:
+def test_redis_flush_is_a_gap_and_then_new_events(server: RedisServer, board: Board) -> None:
     with board.open("a") as stream:
         ids = board.publish("a", 1, 2, 3)
         read(stream, 3)
         client_of(server).flushall()
         new = board.publish("a", 4)
-        until(lambda: is_over(stream), "the stream to be sent back")
+        until(lambda: is_over(stream), "the stream to end with retry")
     events = board_reads(board, "a", last=ids[1], count=2)
     assert gap_of(events)["requested"] == ids[1]
     assert [(event.data, event.id) for event in events[1:]] == [("4", new[0])]
 
 
-def test_a_flush_is_noticed_by_whoever_comes_back_after_it(server: RedisServer, board: Board) -> None:
-    """Nothing has been published since, and other clients still listen to what was."""
+def test_reconnect_after_redis_flush_gets_a_gap(server: RedisServer, board: Board) -> None:
+    """Nothing has been published since, and other clients still listen to the channel."""
     ids = board.publish("a", 1, 2, 3)
     events = board_reads(board, "a", last=ids[0], count=2)
     assert texts(events) == ["2", "3"]
     client_of(server).flushall()
-    with board.open("a", last=ids[0]) as stream:  # what was revoked is lost as well: so this one comes again
+    with board.open("a", last=ids[0]) as stream:  # revocations are lost as well, so this client must reconnect
         until(lambda: is_over(stream), "its end")
     events = board_reads(board, "a", last=ids[0], count=1)
     assert gap_of(events)["requested"] == ids[0]
 
 
 @pytest.mark.parametrize("more", [0, 1, 2, 5], ids="{} more".format)
-def test_a_server_that_has_lost_events_gives_none_of_their_ids_to_others(
-    server: RedisServer, board: Board, more: int
-) -> None:
-    """As after a failover to a replica that lacked the last ones, with any number of new ones since."""
+def test_redis_that_lost_events_reuses_none_of_their_ids(server: RedisServer, board: Board, more: int) -> None:
+    """As after a failover to a replica that lacked the last events, with any number of new ones since."""
     client = client_of(server)
     with board.open("a") as stream:
         [*_, last] = board.publish("a", 1, 2)
@@ -297,7 +295,7 @@ def test_a_server_that_has_lost_events_gives_none_of_their_ids_to_others(
         other = make_broker(server.url)
         new = publish(other, "a", *[f"new {number}" for number in range(more)])
         client.client_kill_filter(_type="pubsub")
-        until(lambda: is_over(stream), "the stream to be sent back")
+        until(lambda: is_over(stream), "the stream to end with retry")
     epoch = last.split("-")[0]
     [latest] = board.publish("a", "latest")
     events = board_reads(board, "a", last=seen[-1], count=2)
@@ -307,7 +305,7 @@ def test_a_server_that_has_lost_events_gives_none_of_their_ids_to_others(
     assert len(new) == more
 
 
-def test_who_publishes_finds_out_that_the_server_has_lost_events_before_any_id_is_given_again(
+def test_publish_after_redis_lost_events_starts_a_new_epoch(
     server: RedisServer,
 ) -> None:
     client, broker = client_of(server), make_broker(server.url)
@@ -325,10 +323,10 @@ def test_who_publishes_finds_out_that_the_server_has_lost_events_before_any_id_i
     broker.close()
 
 
-# cut off, held up, half-open
+# Connections that are cut, delayed or half-open.
 
 
-def test_a_connection_that_the_server_kills_is_made_again(server: RedisServer, board: Board) -> None:
+def test_subscriber_connection_killed_by_redis_reconnects(server: RedisServer, board: Board) -> None:
     with board.open("a") as stream:
         board.publish("a", 1)
         read(stream, 1)
@@ -336,10 +334,10 @@ def test_a_connection_that_the_server_kills_is_made_again(server: RedisServer, b
             assert client_of(server).client_kill_filter(_type="pubsub") == 1
             board.publish("a", number)
             assert texts(read(stream, 1)) == [str(number)]
-            until(lambda: client_of(server).pubsub_numsub("sse:{a}@0")[0][1] == 1, "it to listen again")
+            until(lambda: client_of(server).pubsub_numsub("sse:{a}@0")[0][1] == 1, "the subscriber to listen again")
 
 
-def test_a_reader_that_the_server_cuts_off_because_it_is_slow_reads_the_rest_from_the_log(
+def test_slow_subscriber_cut_by_redis_reads_the_rest_from_log(
     server: RedisServer, wire: Wire, wired: Board, board: Board
 ) -> None:
     client_of(server).config_set("client-output-buffer-limit", "pubsub 200kb 100kb 1")
@@ -350,7 +348,7 @@ def test_a_reader_that_the_server_cuts_off_because_it_is_slow_reads_the_rest_fro
         # More than its limit and the buffers between hold.
         numbers = [f"{number} {'x' * 50_000}" for number in range(400)]
         board.publish("a", *numbers)
-        until(lambda: client_of(server).pubsub_numsub("sse:{a}@0")[0][1] == 0, "it to be cut off")
+        until(lambda: client_of(server).pubsub_numsub("sse:{a}@0")[0][1] == 0, "the subscriber to be cut off")
         wire.is_held = False
         got: list[Event] = []
         while len(got) < len(numbers):
@@ -358,9 +356,7 @@ def test_a_reader_that_the_server_cuts_off_because_it_is_slow_reads_the_rest_fro
         assert texts(got) == numbers
 
 
-def test_a_paused_server_is_noticed_by_a_ping_and_listened_to_when_it_goes_on(
-    server: RedisServer, board: Board
-) -> None:
+def test_paused_redis_is_noticed_by_ping_and_subscriber_recovers(server: RedisServer, board: Board) -> None:
     assert PING_AFTER_SECONDS < GONE_AFTER_SECONDS < 10
     with board.open("a") as stream:
         board.publish("a", 1)
@@ -376,7 +372,7 @@ def test_a_paused_server_is_noticed_by_a_ping_and_listened_to_when_it_goes_on(
         assert texts(read(stream, 1)) == ["2"]
 
 
-def test_publishing_to_a_paused_server_is_an_error_in_time_and_a_key_makes_a_retry_safe(server: RedisServer) -> None:
+def test_publish_to_paused_redis_times_out_and_retry_with_key_is_safe(server: RedisServer) -> None:
     with closing_board(server.url, SSE_PUBLISH_SECONDS=0.2) as board:
         with board.open("a") as stream:
             board.publish("a", 1)
@@ -393,9 +389,7 @@ def test_publishing_to_a_paused_server_is_an_error_in_time_and_a_key_makes_a_ret
             assert texts(read(stream, 2)) == ["2", "3"]
 
 
-def test_a_pause_too_short_to_be_noticed_but_by_who_publishes_is_over_when_the_server_was_heard_again(
-    server: RedisServer, board: Board
-) -> None:
+def test_short_pause_noticed_by_publisher_is_over_after_next_message(server: RedisServer, board: Board) -> None:
     with closing_board(server.url, SSE_PUBLISH_SECONDS=0.2) as other, other.open("a") as stream:
         other.publish("a", 1)
         read(stream, 1)
@@ -418,8 +412,8 @@ def tried(board: Board, text: str, key: str) -> str | None:
         return None
 
 
-def test_all_steps_of_publishing_together_take_no_longer_than_allowed() -> None:
-    """A server that takes half of that for each answer, of which a new connection needs several."""
+def test_publish_timeout_covers_all_round_trips() -> None:
+    """The server takes more than half of the timeout for each answer, and a new connection needs several."""
     answers: list[float] = []
 
     def serve(listener: Any) -> None:
@@ -443,10 +437,10 @@ def test_all_steps_of_publishing_together_take_no_longer_than_allowed() -> None:
     assert answered < 3
 
 
-# what fails for one channel, or for writing alone
+# Failures of one channel, or of writes alone.
 
 
-def test_a_channel_whose_keys_hold_something_else_fails_alone(server: RedisServer, board: Board) -> None:
+def test_channel_with_foreign_keys_fails_without_affecting_others(server: RedisServer, board: Board) -> None:
     client = client_of(server)
     client.set("sse:{bad}:at", "something else")
     with board.open("bad") as bad, board.open("good") as good:
@@ -465,12 +459,12 @@ def test_a_channel_whose_keys_hold_something_else_fails_alone(server: RedisServe
         assert texts(read(good, 1)) == ["2"]
         client.delete("sse:{bad}:at")
         board.publish("bad", 3)
-        until(lambda: "troubles" not in broker_state(board), "them to be over")
+        until(lambda: "troubles" not in broker_state(board), "the troubles to be over")
         board.publish("bad", 4)
         assert texts(read(bad, 2)) == ["3", "4"]
 
 
-def test_times_are_right_where_the_last_of_the_channels_that_are_looked_up_together_fails(server: RedisServer) -> None:
+def test_failed_lookup_of_last_channel_leaves_times_of_others_right(server: RedisServer) -> None:
     client_of(server).set("sse:{bad}:at", "something else")
     broker = make_broker(server.url)
     publish(broker, "good", "x")
@@ -484,7 +478,7 @@ def test_times_are_right_where_the_last_of_the_channels_that_are_looked_up_toget
     broker.close()
 
 
-def test_a_log_whose_entries_are_not_ours_fails_alone(server: RedisServer, board: Board) -> None:
+def test_log_with_foreign_entries_fails_without_affecting_others(server: RedisServer, board: Board) -> None:
     client = client_of(server)
     board.publish("bad", 1)
     client.xadd("sse:{bad}:log", {"what": "is this"}, id="2-0")
@@ -495,11 +489,11 @@ def test_a_log_whose_entries_are_not_ours_fails_alone(server: RedisServer, board
         [trouble] = broker_state(board)["troubles"]
         assert "channel 'bad': reading failed" in trouble
         assert broker_state(board)["state"] == "ok"
-    until(lambda: "troubles" not in broker_state(board), "it to be over: nobody reads it any more")
+    until(lambda: "troubles" not in broker_state(board), "it to be over: the channel has no reader now")
 
 
 @pytest.mark.parametrize("foreign", ["SET sse:{bad}:log x", "XADD sse:{bad}:log * what this"])
-def test_a_log_that_is_not_ours_is_begun_anew_by_the_next_event(
+def test_foreign_log_is_reset_by_the_next_publish(
     server: RedisServer, board: Board, foreign: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     client = client_of(server)
@@ -517,7 +511,7 @@ def test_a_log_that_is_not_ours_is_begun_anew_by_the_next_event(
     assert sum("sse:{bad}:log held something else" in message for message in caplog.messages) == 1
 
 
-def test_a_log_whose_oldest_entry_is_not_ours_is_published_to(server: RedisServer, board: Board) -> None:
+def test_log_with_foreign_oldest_entry_accepts_publish(server: RedisServer, board: Board) -> None:
     client = client_of(server)
     client.xadd("sse:{bad}:log", {"what": "is this"}, id="0-1")
     client.hset("sse:{bad}:at", mapping={"epoch": "abcde", "offset": 0})
@@ -526,7 +520,7 @@ def test_a_log_whose_oldest_entry_is_not_ours_is_published_to(server: RedisServe
     assert [entry_id for entry_id, _ in client.xrange("sse:{bad}:log")] == [b"1-0"]
 
 
-def test_scripts_that_the_server_has_forgotten_are_given_to_it_again(server: RedisServer, board: Board) -> None:
+def test_flushed_lua_scripts_are_loaded_again(server: RedisServer, board: Board) -> None:
     with board.open("a") as stream:
         for number in range(3):
             client_of(server).script_flush()
@@ -535,7 +529,7 @@ def test_scripts_that_the_server_has_forgotten_are_given_to_it_again(server: Red
     assert broker_state(board)["state"] == "ok"
 
 
-def test_a_server_without_memory_refuses_to_publish_and_streams_stay(server: RedisServer, board: Board) -> None:
+def test_full_redis_refuses_publish_and_streams_stay_open(server: RedisServer, board: Board) -> None:
     client = client_of(server)
     with board.open("a") as stream:
         board.publish("a", 1)
@@ -550,7 +544,7 @@ def test_a_server_without_memory_refuses_to_publish_and_streams_stay(server: Red
         await_state(board, "ok")
 
 
-def test_that_clients_cannot_be_counted_holds_up_no_event(server: RedisServer, board: Board) -> None:
+def test_failure_to_count_clients_delays_no_event(server: RedisServer, board: Board) -> None:
     client = client_of(server)
     client.set("sse:{here}:processes", "something else")
     with board.open("a") as stream:
@@ -564,14 +558,14 @@ def test_that_clients_cannot_be_counted_holds_up_no_event(server: RedisServer, b
         until(lambda: other.sse.channel("a").subscribers() == 1, "the client to be counted")
 
 
-def test_a_server_that_is_full_is_read_all_the_same(server: RedisServer, board: Board) -> None:
+def test_full_redis_still_replays_events(server: RedisServer, board: Board) -> None:
     ids = board.publish("a", 1, 2, 3)
     client_of(server).config_set("maxmemory", 1)
     with closing_board(server.url) as other:
         assert texts(board_reads(other, "a", last=ids[0], count=2)) == ["2", "3"]
 
 
-def test_a_channels_own_trouble_is_no_outage_and_is_named_once(
+def test_trouble_of_one_channel_is_no_outage_and_logged_once(
     server: RedisServer, board: Board, caplog: pytest.LogCaptureFixture
 ) -> None:
     client = client_of(server)
@@ -591,7 +585,7 @@ def test_a_channels_own_trouble_is_no_outage_and_is_named_once(
     assert "troubles" not in broker_state(board)
 
 
-# full, and no longer
+# A full Redis.
 
 
 def refused(board: Board, channel: str = "a") -> None:
@@ -599,7 +593,7 @@ def refused(board: Board, channel: str = "a") -> None:
         board.publish(channel, "refused")
 
 
-def test_a_server_no_longer_full_is_ok_though_nobody_publishes(server: RedisServer, board: Board) -> None:
+def test_state_is_ok_after_full_redis_has_room_without_publish(server: RedisServer, board: Board) -> None:
     client = client_of(server)
     for clients_stay in (True, False):
         with board.open("a"):
@@ -613,26 +607,26 @@ def test_a_server_no_longer_full_is_ok_though_nobody_publishes(server: RedisServ
         await_state(board, "ok")
 
 
-def test_that_a_client_has_left_is_no_write_that_a_full_server_took(
+def test_presence_update_of_full_redis_is_no_proof_of_room(
     server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     writes: list[None] = []
     client, broker = client_of(server), make_broker(server.url)
-    ear = listening(broker, "a")
+    listener = listening(broker, "a")
     publish(broker, "a", 1)
     client.config_set("maxmemory", 1)
     with pytest.raises(BrokerUnavailable, match="maxmemory"):
         publish(broker, "a", 2)
     monkeypatch.setattr(redis_health.Health, "wrote", lambda _health: writes.append(None))
-    broker.unsubscribe("a", ear)
+    broker.unsubscribe("a", listener)
     broker.count_again("a")
     told = client.info("commandstats")["cmdstat_evalsha"]["calls"]
-    until(lambda: client.info("commandstats")["cmdstat_evalsha"]["calls"] > told + 1, "it to be told, twice")
+    until(lambda: client.info("commandstats")["cmdstat_evalsha"]["calls"] > told + 1, "two presence updates")
     assert not writes
     broker.close()
 
 
-def test_a_refused_event_is_forgotten_where_nothing_else_tells(
+def test_refused_publish_is_forgotten_after_stale_seconds(
     server: RedisServer, board: Board, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client_of(server).config_set("maxmemory", 1)
@@ -642,7 +636,7 @@ def test_a_refused_event_is_forgotten_where_nothing_else_tells(
     assert broker_state(board)["state"] == "ok"
 
 
-def test_a_channel_that_was_asked_for_while_full_leaves_no_trouble(
+def test_lookup_refused_by_full_redis_leaves_no_trouble_behind(
     server: RedisServer, board: Board, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(redis_health, "LOG_SECONDS", 0.0)
@@ -661,7 +655,7 @@ def test_a_channel_that_was_asked_for_while_full_leaves_no_trouble(
     assert "listening failed" in caplog.messages[2]
 
 
-def test_nothing_says_it_is_back_while_publishing_is_refused(
+def test_recovery_is_not_logged_while_publish_is_refused(
     server: RedisServer, board: Board, caplog: pytest.LogCaptureFixture
 ) -> None:
     client = client_of(server)
@@ -670,23 +664,23 @@ def test_nothing_says_it_is_back_while_publishing_is_refused(
         read(stream, 1)
         client.config_set("maxmemory", 1)
         refused(board)
-        board.sse.channel("a").subscribers()  # that may be read
+        board.sse.channel("a").subscribers()  # reads are allowed
         assert "publishing: " in broker_state(board)["error"]
         [before] = listeners(client)
         client.client_kill_filter(_type="pubsub")
-        until(lambda: before not in listeners(client) and listeners(client), "it to listen again")
-        until(lambda: "listening: " not in broker_state(board)["error"], "it to be heard")
+        until(lambda: before not in listeners(client) and listeners(client), "the subscriber to listen again")
+        until(lambda: "listening: " not in broker_state(board)["error"], "it to receive")
         assert "publishing: " in broker_state(board)["error"]
         assert not any("is back" in text for text in caplog.messages)
 
 
-def test_an_outage_whose_cause_changes_says_so(
+def test_outage_with_a_new_cause_is_logged_again(
     server: RedisServer, board: Board, caplog: pytest.LogCaptureFixture
 ) -> None:
     client = client_of(server)
     with board.open("a") as stream:
         board.publish("a", 1)
-        assert texts(read(stream, 1)) == ["1"], "from here on it listens"
+        assert texts(read(stream, 1)) == ["1"], "the subscriber listens from here on"
         client.config_set("requirepass", "secret")
         client.client_kill_filter(_type="pubsub")
         until(lambda: any("asks for a password: put it into" in text for text in caplog.messages), "the cause")
@@ -701,7 +695,7 @@ def listeners(client: Any) -> list[str]:
     return [each["id"] for each in client.client_list(_type="pubsub")]
 
 
-def test_what_others_announce_there_is_no_event(
+def test_foreign_pubsub_messages_are_ignored_and_logged_once(
     server: RedisServer, board: Board, caplog: pytest.LogCaptureFixture
 ) -> None:
     with board.open("a") as stream:
@@ -716,7 +710,7 @@ def test_what_others_announce_there_is_no_event(
 
 @pytest.mark.parametrize("publishes", [True, False], ids=["this process publishes", "another one publishes"])
 @pytest.mark.parametrize("ahead", [0, 10**9], ids=["now", "in the future"])
-def test_what_is_announced_and_was_never_published_costs_no_event(
+def test_forged_announcement_costs_no_published_event(
     server: RedisServer, board: Board, publishes: bool, ahead: int
 ) -> None:
     client = client_of(server)
@@ -728,19 +722,17 @@ def test_what_is_announced_and_was_never_published_costs_no_event(
         client.publish("sse:{a}@0", f"{head}\ndata: forged\n\n")
         assert texts(read(stream, 1)) == ["forged"]
         (board if publishes else other).publish("a", "real", "next")
-        until(lambda: is_over(stream), "the stream to be sent back")
+        until(lambda: is_over(stream), "the stream to end with retry")
     assert client.xlen("sse:{a}:log") == 12
     events = board_reads(board, "a", last=forged, count=13)
     assert gap_of(events)["requested"] == forged
     assert texts(events[1:]) == [*map(str, range(10)), "real", "next"]
 
 
-# who knows more than this process
+# Clients that know more than their process.
 
 
-def test_a_client_that_is_ahead_of_its_process_gets_the_next_event_and_no_gap(
-    wire: Wire, wired: Board, board: Board
-) -> None:
+def test_client_ahead_of_process_gets_next_event_without_gap(wire: Wire, wired: Board, board: Board) -> None:
     with wired.open("a") as before:
         wired.publish("a", 1)
         read(before, 1)
@@ -756,7 +748,7 @@ def test_a_client_that_is_ahead_of_its_process_gets_the_next_event_and_no_gap(
             assert texts(read(stream, 1)) == ["4"]
 
 
-def test_a_client_that_knows_of_a_flush_before_its_process_does_is_sent_back_without_a_gap(
+def test_client_ahead_of_process_after_flush_reconnects_without_gap(
     server: RedisServer, wire: Wire, wired: Board, board: Board
 ) -> None:
     with wired.open("a") as before:
@@ -768,13 +760,12 @@ def test_a_client_that_knows_of_a_flush_before_its_process_does_is_sent_back_wit
         with wired.open("a", last=ids[0]) as stream:
             assert stream.ready() == []
             wire.is_held = False
-            until(lambda: is_over(stream), "it to be sent back")
+            until(lambda: is_over(stream), "it to end with retry")
     assert texts(board_reads(wired, "a", last=ids[0], count=1)) == ["3"]
 
 
-def test_a_first_client_gets_what_is_published_after_it_came_though_its_process_hears_of_that_later(
-    wire: Wire, wired: Board, board: Board
-) -> None:
+def test_first_client_gets_events_published_after_it_connected(wire: Wire, wired: Board, board: Board) -> None:
+    """Its process receives their announcements later."""
     board.publish("a", "before")
     time.sleep(0.01)  # times are known to milliseconds
     wire.is_held = True
@@ -785,7 +776,7 @@ def test_a_first_client_gets_what_is_published_after_it_came_though_its_process_
         assert texts(read(stream, 2)) == ["1", "2"]
 
 
-def test_a_first_client_is_told_of_a_gap_where_what_was_published_since_is_gone_again(
+def test_first_client_gets_gap_if_events_since_connect_are_dropped(
     wire: Wire, wired: Board, server: RedisServer
 ) -> None:
     wire.is_held = True
@@ -798,9 +789,7 @@ def test_a_first_client_is_told_of_a_gap_where_what_was_published_since_is_gone_
         assert texts(events[1:]) == ["3", "4"]
 
 
-def test_a_first_client_is_told_of_a_gap_where_nothing_is_kept_of_what_was_published_since(
-    wire: Wire, server: RedisServer
-) -> None:
+def test_first_client_gets_gap_if_no_events_since_connect_are_kept(wire: Wire, server: RedisServer) -> None:
     with closing_board(f"redis://127.0.0.1:{wire.port}", SSE_HISTORY=0) as wired:
         wire.is_held = True
         with wired.open("a") as stream, closing_board(server.url, SSE_HISTORY=0) as other:
@@ -813,8 +802,8 @@ def test_a_first_client_is_told_of_a_gap_where_nothing_is_kept_of_what_was_publi
             assert texts(read(stream, 1)) == ["3"]
 
 
-def test_a_busy_channel_of_which_nothing_is_kept_cuts_nobody_off(server: RedisServer) -> None:
-    """What was announced before it was looked up is no sign that anything was lost."""
+def test_busy_channel_without_history_resets_no_listener(server: RedisServer) -> None:
+    """An announcement from before the lookup is no sign of a loss."""
     broker, ends = make_broker(server.url), threading.Event()
 
     def publishing() -> None:
@@ -826,19 +815,17 @@ def test_a_busy_channel_of_which_nothing_is_kept_cuts_nobody_off(server: RedisSe
     thread.start()
     try:
         for _ in range(10):
-            ear = listening(broker, "a")
-            until(partial(has_two, ear), "two events")
-            assert ear.starts == 1
-            broker.unsubscribe("a", ear)
+            listener = listening(broker, "a")
+            until(partial(has_two, listener), "two events")
+            assert listener.starts == 1
+            broker.unsubscribe("a", listener)
     finally:
         ends.set()
         thread.join()
         broker.close()
 
 
-def test_events_of_several_channels_are_told_in_the_order_in_which_they_were_published(
-    server: RedisServer, board: Board
-) -> None:
+def test_events_of_several_channels_arrive_in_publish_order(server: RedisServer, board: Board) -> None:
     with published(board.sse, "a", "b") as events, closing_board(server.url) as other:
         for number in range(200):
             other.publish("ab"[number % 3 == 0], number)
@@ -846,7 +833,7 @@ def test_events_of_several_channels_are_told_in_the_order_in_which_they_were_pub
 
 
 @pytest.mark.parametrize("by", [1, 1000, 10**15])
-def test_an_id_that_no_event_has_yet_is_a_gap(board: Board, by: int) -> None:
+def test_reconnect_with_future_id_gets_a_gap(board: Board, by: int) -> None:
     [event_id] = board.publish("a", 1)
     with board.open("a", last=moved(event_id, by)) as stream:
         events = read(stream, 2)
@@ -854,12 +841,10 @@ def test_an_id_that_no_event_has_yet_is_a_gap(board: Board, by: int) -> None:
     assert [(event.data, event.id) for event in events[1:]] == [("1", event_id)]
 
 
-# connections and keys
+# Connections and keys.
 
 
-def test_two_connections_serve_a_process_however_many_clients_and_channels_it_has(
-    server: RedisServer, board: Board
-) -> None:
+def test_number_of_redis_connections_is_independent_of_clients(server: RedisServer, board: Board) -> None:
     own = client_of(server)
     with ExitStack() as stack:
         streams = [stack.enter_context(board.open(f"c{number % 20}")) for number in range(60)]
@@ -867,11 +852,11 @@ def test_two_connections_serve_a_process_however_many_clients_and_channels_it_ha
             board.publish(f"c{number}", number)
         for number, stream in enumerate(streams):
             assert texts(read(stream, 1)) == [str(number % 20)]
-        assert len(connections(own)) <= 3, "one to listen, and one for each of two threads that asked at once"
+        assert len(connections(own)) <= 3, "one for the subscriber, and one for each of two concurrent lookups"
         assert len(own.pubsub_channels("sse:{c*")) == 20
         in_threads([partial(board.publish, "c1", *range(20))] * 30)
         assert len(connections(own)) <= 1 + MAX_CONNECTIONS
-    until(lambda: not own.pubsub_channels("sse:{c*"), "nothing to be listened to any more")
+    until(lambda: not own.pubsub_channels("sse:{c*"), "all channels to be unsubscribed")
 
 
 def connections(client: Any) -> list[Any]:
@@ -879,21 +864,21 @@ def connections(client: Any) -> list[Any]:
     return [each for each in client.client_list() if int(each["id"]) != own]
 
 
-def test_prefixes_and_databases_keep_apart_who_shares_a_server(server: RedisServer) -> None:
+def test_prefix_and_database_separate_apps_on_one_redis(server: RedisServer) -> None:
     places = [(server.url, "sse"), (server.url, "other"), (f"{server.url}/1", "sse")]
     brokers = [make_broker(url, prefix=prefix) for url, prefix in places]
-    ears = [listening(broker, "a") for broker in brokers]
+    subscribed_listeners = [listening(broker, "a") for broker in brokers]
     for number, broker in enumerate(brokers):
         publish(broker, "a", f"{number} a", f"{number} b")
-    for number, ear in enumerate(ears):
-        until(partial(has_two, ear), "its own")
-        assert ear.texts == [b"data: %d a\n\n" % number, b"data: %d b\n\n" % number]
-        assert ear.starts == 1
+    for number, listener in enumerate(subscribed_listeners):
+        until(partial(has_two, listener), "its own")
+        assert listener.texts == [b"data: %d a\n\n" % number, b"data: %d b\n\n" % number]
+        assert listener.starts == 1
     for broker in brokers:
         broker.close()
 
 
-def test_a_closed_broker_leaves_no_connection(server: RedisServer) -> None:
+def test_closed_broker_leaves_no_redis_connection(server: RedisServer) -> None:
     broker = make_broker(server.url)
     listening(broker, "a")
     publish(broker, "a", "x")
@@ -903,7 +888,7 @@ def test_a_closed_broker_leaves_no_connection(server: RedisServer) -> None:
     until(lambda: not connections(own), "all connections to be closed")
 
 
-def test_who_waits_for_a_connection_gets_it_in_the_order_of_coming() -> None:
+def test_connection_slots_are_granted_in_order_of_waiting() -> None:
     slots, order, first = FairSemaphore(1), [], threading.Event()
 
     def take(number: int) -> None:
@@ -915,7 +900,7 @@ def test_who_waits_for_a_connection_gets_it_in_the_order_of_coming() -> None:
         for number in range(8):
             threads.append(threading.Thread(target=take, args=(number,)))
             threads[-1].start()
-            until(partial(_are_waiting, slots, number + 1), "it to wait")
+            until(partial(_are_waiting, slots, number + 1), "the thread to wait")
         with within(0.05), pytest.raises(redis_py.TimeoutError, match="all 8 connections are busy"), slots.slot():
             first.set()
         assert not first.is_set()
@@ -930,13 +915,13 @@ def _are_waiting(slots: FairSemaphore, count: int) -> bool:
     return len(slots._waiting) == count
 
 
-def test_a_fork_under_gevent_leaves_its_parents_subscription_alone(server: RedisServer) -> None:
+def test_fork_under_gevent_leaves_subscription_of_parent_alone(server: RedisServer) -> None:
     command = [sys.executable, "-m", "tests.gevent_fork_redis", server.url]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=2 * PATIENCE)
-    assert (done.returncode, done.stdout) == (0, "heard by the child: 0\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, "received by the child: 0\n"), done.stderr
 
 
-def test_a_thread_that_cannot_start_is_started_later(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_subscriber_thread_that_fails_to_start_is_retried(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
     attempts: list[int] = []
 
     class FailsOnce(WakeupSocket):
@@ -948,15 +933,15 @@ def test_a_thread_that_cannot_start_is_started_later(server: RedisServer, monkey
 
     monkeypatch.setattr(redis_thread, "WakeupSocket", FailsOnce)
     broker = make_broker(server.url)
-    ear = listening(broker, "a")
+    listener = listening(broker, "a")
     publish(broker, "a", "x")
-    until(lambda: ear.frames, "an event")
+    until(lambda: listener.frames, "an event")
     assert len(attempts) == 2
     broker.close()
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_listening_thread_that_ends_is_followed_by_another(server: RedisServer, board: Board) -> None:
+def test_subscriber_thread_that_dies_is_replaced(server: RedisServer, board: Board) -> None:
     about, ends = board.sse._channels().broker.about, [KeyboardInterrupt]
 
     def end_once() -> Any:
@@ -974,26 +959,26 @@ def test_a_listening_thread_that_ends_is_followed_by_another(server: RedisServer
         await_state(board, "ok")
 
 
-def test_a_listener_that_fails_holds_up_no_other_one(server: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
+def test_failing_listener_delays_no_other(server: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
     class Failing(RecordingListener):
         def arrived(self, frames: Sequence[Frame]) -> None:  # noqa: ARG002 - it fails
             raise RuntimeError("this one fails")
 
     broker = make_broker(server.url)
     subscribed(broker, "a", Failing())
-    ear = listening(broker, "a")
+    listener = listening(broker, "a")
     publish(broker, "a", "x", "y")
-    until(partial(has_two, ear), "both events")
+    until(partial(has_two, listener), "both events")
     assert "an error in" in caplog.messages[0]
     assert broker.status()["state"] == "ok"
     broker.close()
 
 
-def has_two(ear: RecordingListener) -> bool:
-    return len(ear.frames) >= 2
+def has_two(listener: RecordingListener) -> bool:
+    return len(listener.frames) >= 2
 
 
-def test_all_that_is_kept_ends_by_itself(server: RedisServer, board: Board) -> None:
+def test_every_redis_key_expires(server: RedisServer, board: Board) -> None:
     board.sse.publish("a", "x", key="k")
     with board.open("a"):
         client = client_of(server)
@@ -1008,7 +993,7 @@ def test_all_that_is_kept_ends_by_itself(server: RedisServer, board: Board) -> N
     assert all(0 < ttl <= PRESENCE_SECONDS * 1000 for ttl in here)
 
 
-def test_a_channel_without_events_is_remembered_for_as_long_as_it_has_clients(
+def test_lookup_of_unused_channel_is_renewed_while_it_has_clients(
     server: RedisServer, board: Board, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(session, "UNUSED_LOOKUP_SECONDS", 0.1)
@@ -1023,7 +1008,7 @@ def test_a_channel_without_events_is_remembered_for_as_long_as_it_has_clients(
         until(lambda: client.pttl("sse:{asked-for}:at") > 6 * 86_400_000, "it to be remembered")
 
 
-def test_who_knows_nothing_of_the_bounds_leaves_them_as_they_are(server: RedisServer) -> None:
+def test_publish_without_bounds_keeps_bounds_of_channel(server: RedisServer) -> None:
     broker = make_broker(server.url)
     publish(broker, "a", *range(10), bounds=Bounds(3, 60.0))
     broker.publish("a", frame("x"), None)
@@ -1032,7 +1017,7 @@ def test_who_knows_nothing_of_the_bounds_leaves_them_as_they_are(server: RedisSe
     assert client_of(server).hmget("sse:{b}:at", "events", "ms") == [b"1000", b"300000"]
 
 
-def test_clients_that_come_and_go_have_a_channel_read_from_redis_once(server: RedisServer, board: Board) -> None:
+def test_reconnecting_clients_read_channel_from_redis_once(server: RedisServer, board: Board) -> None:
     client = client_of(server)
     board.publish("a", *["x" * 10_000] * 100)
     before = client.info("stats")["total_net_output_bytes"]
@@ -1043,7 +1028,7 @@ def test_clients_that_come_and_go_have_a_channel_read_from_redis_once(server: Re
     assert client.info("stats")["total_net_output_bytes"] - before < 2 * 100 * 10_000
 
 
-def test_a_channel_is_let_go_some_seconds_after_its_last_client(
+def test_channel_is_unsubscribed_some_seconds_after_last_client(
     server: RedisServer, board: Board, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = client_of(server)
@@ -1058,7 +1043,7 @@ def test_a_channel_is_let_go_some_seconds_after_its_last_client(
     assert board.sse.channel("a").subscribers() == 0
 
 
-def test_a_process_that_keeps_less_than_others_did_says_so_once(
+def test_process_that_keeps_fewer_events_is_logged_once(
     server: RedisServer, board: Board, caplog: pytest.LogCaptureFixture
 ) -> None:
     board.publish("a", *range(10))
@@ -1075,10 +1060,10 @@ def test_a_process_that_keeps_less_than_others_did_says_so_once(
     assert "SSE_HISTORY" in message
 
 
-# how many there are
+# Counts of clients.
 
 
-def test_the_clients_of_all_processes_are_counted(server: RedisServer, board: Board) -> None:
+def test_subscribers_counts_clients_of_all_processes(server: RedisServer, board: Board) -> None:
     with closing_board(server.url) as other:
         channel, there = board.sse.channel("a"), other.sse.channel("a")
         assert (channel.subscribers(), there.subscribers()) == (0, 0)
@@ -1091,14 +1076,14 @@ def test_the_clients_of_all_processes_are_counted(server: RedisServer, board: Bo
         until(lambda: (channel.subscribers(), there.subscribers()) == (0, 0), "no client")
 
 
-def test_many_changes_after_redis_has_forgotten_all_leave_the_count_right(server: RedisServer) -> None:
-    """More of them than one command names."""
+def test_count_is_right_after_redis_flush_and_many_changes(server: RedisServer) -> None:
+    """More changes than one command names."""
     broker, other = make_broker(server.url), make_broker(server.url)
     channels = [f"c{number}" for number in range(600)]
     for channel in channels:
         broker.subscribe(channel, RecordingListener())
         broker.count_again(channel)
-    until(lambda: all(other.clients_elsewhere(channel) == 1 for channel in channels[-1:]), "them to be counted")
+    until(lambda: all(other.clients_elsewhere(channel) == 1 for channel in channels[-1:]), "the clients to be counted")
     client_of(server).flushall()
     for channel in channels[:300]:
         broker.count_again(channel)
@@ -1107,7 +1092,7 @@ def test_many_changes_after_redis_has_forgotten_all_leave_the_count_right(server
         each.close()
 
 
-def test_clients_of_a_killed_process_are_forgotten_within_twelve_seconds(server: RedisServer, board: Board) -> None:
+def test_clients_of_killed_process_are_forgotten_in_12_seconds(server: RedisServer, board: Board) -> None:
     assert COUNT_EVERY < PRESENCE_SECONDS <= 12
     channel = board.sse.channel("a")
     with Server("gevent", "tests.channels_app:app", env=config(server)) as http, connected(http, "/events/a"):
@@ -1116,8 +1101,8 @@ def test_clients_of_a_killed_process_are_forgotten_within_twelve_seconds(server:
         until(lambda: channel.subscribers() == 0, "its client to be forgotten")
 
 
-def test_what_a_process_says_of_itself_is_found_out_beside_listening(server: RedisServer) -> None:
-    """It goes through all clients, so it must not hold up the events of others."""
+def test_figures_of_process_are_gathered_off_subscriber_thread(server: RedisServer) -> None:
+    """Gathering them goes through all clients, so it must not delay the events of others."""
     broker, other = make_broker(server.url), make_broker(server.url)
     threads: list[str] = []
 
@@ -1128,28 +1113,28 @@ def test_what_a_process_says_of_itself_is_found_out_beside_listening(server: Red
     broker.about = about
     listening(broker, "a")
     broker.count_again("a")
-    until(lambda: [each.get("clients") for each in other.processes()] == [7], "it to be told")
+    until(lambda: [each.get("clients") for each in other.processes()] == [7], "the figures to arrive")
     assert set(threads) == {"sse-figures"}
     for each in (broker, other):
         each.close()
 
 
 @pytest.mark.parametrize("kind", ["gevent", "gthread"])
-def test_workers_that_end_in_order_are_counted_no_longer(server: RedisServer, board: Board, kind: str) -> None:
+def test_workers_that_shut_down_are_no_longer_counted(server: RedisServer, board: Board, kind: str) -> None:
     channel = board.sse.channel("a")
-    arguments = ["--workers", "2", "--graceful-timeout", f"{PATIENCE:.0f}"]  # gunicorn kills those that take longer
+    arguments = ["--workers", "2", "--graceful-timeout", f"{PATIENCE:.0f}"]  # gunicorn kills workers that take longer
     with (
         Server(kind, "tests.channels_app:app", env=config(server, SSE_DRAIN_SECONDS=1), arguments=arguments) as http,
         connected(http, "/events/a"),
         connected(http, "/events/a"),
     ):
         until(lambda: channel.subscribers() == 2, "their clients")
-        until(board.sse.processes, "what they say of themselves")
-        http.stop()  # and waits until they have ended
+        until(board.sse.processes, "their figures")
+        http.stop()  # waits until they have ended
         assert (channel.subscribers(), board.sse.processes()) == (0, [])
 
 
-def test_a_broker_that_is_closed_twice_takes_its_clients_off_the_list(server: RedisServer) -> None:
+def test_broker_closed_twice_removes_its_clients_from_count(server: RedisServer) -> None:
     broker, other = make_broker(server.url), make_broker(server.url)
     listening(broker, "a")
     broker.count_again("a")
@@ -1160,13 +1145,13 @@ def test_a_broker_that_is_closed_twice_takes_its_clients_off_the_list(server: Re
     other.close()
 
 
-def test_that_nobody_can_be_counted_is_an_error(server: RedisServer, board: Board) -> None:
+def test_counting_clients_without_redis_raises(server: RedisServer, board: Board) -> None:
     server.kill()
     with pytest.raises(BrokerUnavailable, match="Redis did not count the clients"):
         board.sse.channel("a").subscribers()
 
 
-# under gunicorn
+# Under gunicorn.
 
 
 def config(server: RedisServer, **more: Any) -> dict[str, str]:
@@ -1176,7 +1161,7 @@ def config(server: RedisServer, **more: Any) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("kind", ["gevent", "gthread"])
-def test_streams_of_real_workers_outlive_the_server(kept: RedisServer, kind: str) -> None:
+def test_streams_of_real_workers_survive_redis_restart(kept: RedisServer, kind: str) -> None:
     arguments = ["--workers", "2"]
     with (
         Server(kind, "tests.channels_app:app", env=config(kept, SSE_MAX_CLIENTS=5), arguments=arguments) as http,
@@ -1189,7 +1174,7 @@ def test_streams_of_real_workers_outlive_the_server(kept: RedisServer, kind: str
         with pytest.raises(AssertionError, match="Internal Server Error"):
             post(http, "/publish/a", 2)
         received = b""
-        while received.count(b":\n") < 5:  # heartbeats go on
+        while received.count(b":\n") < 5:  # heartbeats continue
             received += client.read_some()
         kept.start()
         until(lambda: get(http, "/stats")["broker"]["state"] == "ok", "Redis to be back")
@@ -1198,7 +1183,7 @@ def test_streams_of_real_workers_outlive_the_server(kept: RedisServer, kind: str
         assert get(http, "/stats")["warnings"] == []
 
 
-def test_a_gevent_program_whose_sockets_are_not_patched_is_refused(server: RedisServer) -> None:
+def test_gevent_without_patched_sockets_is_refused(server: RedisServer) -> None:
     program = (
         "import gevent\n"
         "from flask_sse_emitters import SseEmitter, UnsupportedWorker\n"
@@ -1215,11 +1200,11 @@ def test_a_gevent_program_whose_sockets_are_not_patched_is_refused(server: Redis
         "        print(error)\n"
         "def subscribe():\n"
         "    try:\n"
-        "        feed.add(SseEmitter())\n"
+        "        subscription.add(SseEmitter())\n"
         "    except UnsupportedWorker as error:\n"
         "        print(error)\n"
         "gevent.spawn(publish).join()\n"
-        "feed = ChannelSubscription('a', broker, DEFAULTS, list)\n"
+        "subscription = ChannelSubscription('a', broker, DEFAULTS, list)\n"
         "for _ in range(2):\n"  # the next one is refused as well
         "    gevent.spawn(subscribe).join()\n"
     )
@@ -1230,8 +1215,8 @@ def test_a_gevent_program_whose_sockets_are_not_patched_is_refused(server: Redis
 
 
 @pytest.mark.parametrize(("kind", "scheme"), [("rediss", "{}"), ("redis+sentinel", "{}/mymaster")])
-def test_a_server_that_takes_the_connection_and_says_nothing_is_given_up_in_time(kind: str, scheme: str) -> None:
-    """Long before redis-py itself would."""
+def test_silent_redis_times_out_on_publish(kind: str, scheme: str) -> None:
+    """Long before redis-py itself would give up."""
     done: list[BaseException] = []
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = scheme.format(f"127.0.0.1:{silent.getsockname()[1]}")
@@ -1244,12 +1229,12 @@ def test_a_server_that_takes_the_connection_and_says_nothing_is_given_up_in_time
                 done.append(error)
 
         threading.Thread(target=publishing, daemon=True).start()
-        until(lambda: done, "it to be given up", seconds=READ_SECONDS)
+        until(lambda: done, "publish to time out", seconds=READ_SECONDS)
         broker.close()
 
 
 def is_over(stream: OpenStream) -> bool:
-    """Whether a stream has ended; what it brings before that is of no interest."""
+    """Return whether a stream has ended, and discard its events."""
     stream.ready()
     source = stream._body._stream
     return source is None or source.close_reason is not None
