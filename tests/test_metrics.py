@@ -1,4 +1,4 @@
-"""Metrics, as Prometheus reads them: of one process, of several workers that come and go, and of several apps."""
+"""Metrics as Prometheus reads them: of one process, of workers that start and stop, and of several apps."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from .test_channels import Board
 from .waiting import PATIENCE, until
 from .workers_server import WorkersServer
 
-#: Each sample's value, by its name and labels as Prometheus writes them.
+#: Values of samples by name and labels, as Prometheus writes them.
 Samples = dict[str, float]
 
 
@@ -78,13 +78,13 @@ class Measured(Board):
         return scrape(self.registry)
 
 
-def test_the_first_scrape_has_every_metric_at_zero() -> None:
+def test_first_scrape_has_every_metric_at_zero() -> None:
     board = Measured()
     samples = board.scrape()
     assert samples.pop("sse_broker_up") == 1
     assert samples.pop("sse_max_clients") == 10_000
     assert samples.pop(f'sse_build_info{{version="{version("flask-sse-emitters")}"}}') == 1
-    samples.pop("sse_warnings")  # of how many files this process may open
+    samples.pop("sse_warnings")  # depends on the file limit of this process
     assert set(samples.values()) == {0}
     assert {name.partition("{")[0] for name in samples} == {
         "sse_clients",
@@ -108,7 +108,7 @@ def test_the_first_scrape_has_every_metric_at_zero() -> None:
     assert set(closed(samples)) == {"completed", "timeout", "disconnected", "error", "overflow", "shutdown"}
 
 
-def test_the_page_on_monitoring_names_every_metric_and_no_other() -> None:
+def test_monitoring_page_names_exactly_the_metrics() -> None:
     page = (ROOT / "docs" / "monitoring.rst").read_text()
     families = [each.name + "_total" * (each.type == "counter") for each in Measured().metrics.describe()]
     assert sorted(re.findall(r"^``(sse_\w+)``  ", page, re.MULTILINE)) == sorted(families)
@@ -117,7 +117,7 @@ def test_the_page_on_monitoring_names_every_metric_and_no_other() -> None:
     assert {name.removesuffix("_bucket") for name in asked_for} <= set(families)
 
 
-def test_every_end_of_a_stream_is_counted_under_its_reason() -> None:
+def test_closed_streams_are_counted_by_close_reason() -> None:
     board = Measured()
     emitters = SseEmitters()
 
@@ -138,8 +138,8 @@ def test_every_end_of_a_stream_is_counted_under_its_reason() -> None:
             pass
     for _ in range(4):
         with open_stream(board.client, "/overflow") as stream:
-            assert stream.ready() == []  # and so it waits for the next
-            for text in ("given to whoever writes", "pending", "pending, too"):
+            assert stream.ready() == []  # so the writer is idle
+            for text in ("taken by the writer", "pending", "pending, too"):
                 emitters.send(text)
             assert board.scrape()["sse_pending"] == 2
             emitters.send("one too many")
@@ -162,7 +162,7 @@ def test_every_end_of_a_stream_is_counted_under_its_reason() -> None:
     assert samples['sse_clients{outlet="server"}'] == samples["sse_pending"] == 0
 
 
-def test_what_is_published_delivered_replayed_and_lost_is_counted() -> None:
+def test_publishes_deliveries_replays_and_gaps_are_counted() -> None:
     board = Measured(SSE_HISTORY=4)
     with board.open("a") as one, board.open("a") as two, board.open("b"):
         ids = board.publish("a", *range(6))
@@ -181,7 +181,7 @@ def test_what_is_published_delivered_replayed_and_lost_is_counted() -> None:
     assert after["sse_events_published_total"] == 7
 
 
-def test_bytes_are_those_of_the_bodies() -> None:
+def test_delivered_bytes_equal_response_bodies() -> None:
     board = Measured()
 
     @board.app.get("/whole")
@@ -195,7 +195,7 @@ def test_bytes_are_those_of_the_bodies() -> None:
     assert board.scrape()["sse_delivered_bytes_total"] == sum(map(len, bodies))
 
 
-def test_refusals_denials_and_drops_are_counted() -> None:
+def test_refused_denied_and_dropped_are_counted() -> None:
     board = Measured()
     board.sse._rules.authorizer = lambda channel: channel != "secret"
     board.sse.channel("full", max_clients=1)
@@ -217,7 +217,7 @@ def test_refusals_denials_and_drops_are_counted() -> None:
     assert samples["sse_requests_denied_total"] == 2
     assert samples['sse_streams_refused_total{limit="max_clients"}'] == 3
     assert samples["sse_streams_opened_total"] == 2
-    assert samples["sse_dropped_total"] == 3, "those of a stream that is over count on"
+    assert samples["sse_dropped_total"] == 3, "drops of an ended stream still count"
 
 
 @pytest.mark.parametrize(
@@ -229,7 +229,7 @@ def test_refusals_denials_and_drops_are_counted() -> None:
         ("max_clients", {}),
     ],
 )
-def test_a_refused_stream_is_counted_under_the_limit_that_refused_it(limit: str, config: dict[str, int]) -> None:
+def test_refused_streams_are_counted_by_limit(limit: str, config: dict[str, int]) -> None:
     board = Measured(**config)
     board.sse._rules.authorizer = lambda _channel: "ann"
     board.sse.channel("few", max_clients=None if config else 1)
@@ -245,7 +245,7 @@ def test_a_refused_stream_is_counted_under_the_limit_that_refused_it(limit: str,
     assert (board.sse.stats()["refused"], board.sse.stats()["refused_by"]) == (2, {limit: 2})
 
 
-def test_draining_and_warnings_are_shown() -> None:
+def test_drain_and_warnings_are_gauges() -> None:
     board = Measured(SSE_BROKER_URL="memory://")
     before = board.scrape()
     assert before["sse_draining"] == 0
@@ -255,7 +255,7 @@ def test_draining_and_warnings_are_shown() -> None:
     assert (after["sse_draining"], after["sse_warnings"]) == (1, before["sse_warnings"] + 1)
 
 
-def test_the_latency_of_publishing_falls_into_its_buckets() -> None:
+def test_publish_latency_is_counted_in_buckets() -> None:
     board = Measured()
     for seconds in (40e-6, 50e-6, 51e-6, 0.003, 0.003, 7.0):
         event_published.send(board.app, channel="a", id="x-1", event=None, size=9, seconds=seconds)
@@ -268,7 +268,7 @@ def test_the_latency_of_publishing_falls_into_its_buckets() -> None:
     assert samples["sse_publish_seconds_sum"] == pytest.approx(7.006141)
 
 
-def test_what_publishing_took_is_what_the_stats_say() -> None:
+def test_publish_seconds_equal_stats() -> None:
     board = Measured()
     board.publish("a", *range(20))
     samples = board.scrape()
@@ -276,7 +276,7 @@ def test_what_publishing_took_is_what_the_stats_say() -> None:
     assert samples["sse_publish_seconds_sum"] == pytest.approx(board.sse.stats()["publish"]["seconds"])
 
 
-def test_a_broker_that_is_away_is_down_and_publishing_fails() -> None:
+def test_broker_outage_shows_broker_down_and_publish_failures() -> None:
     with RedisServer() as redis:
         board = Measured(SSE_BROKER_URL=redis.url, SSE_PUBLISH_SECONDS=0.2)
         board.publish("a", 1)
@@ -290,7 +290,7 @@ def test_a_broker_that_is_away_is_down_and_publishing_fails() -> None:
         assert samples["sse_events_published_total"] == samples["sse_publish_seconds_count"] == 1
 
 
-def test_a_second_registration_is_an_error_that_says_what_to_do() -> None:
+def test_second_registration_raises_with_advice() -> None:
     board = Measured()
     with pytest.raises(ValueError, match=r"metrics named sse_\.\.\. already: say SseMetrics\(sse\) once for each app"):
         SseMetrics(board.sse, registry=board.registry)
@@ -298,7 +298,7 @@ def test_a_second_registration_is_an_error_that_says_what_to_do() -> None:
     assert board.scrape()["sse_publish_seconds_count"] == 1
 
 
-def test_several_apps_each_have_their_own() -> None:
+def test_two_apps_have_separate_metrics() -> None:
     one, other = Measured(), Measured()
     one.publish("a", 1, 2)
     with other.open("a"):
@@ -307,7 +307,7 @@ def test_several_apps_each_have_their_own() -> None:
         assert [board.scrape()['sse_clients{outlet="server"}'] for board in (one, other)] == [0, 1]
 
 
-def test_several_apps_fit_in_one_registry_under_names_of_their_own() -> None:
+def test_two_apps_share_a_registry_with_prefixes() -> None:
     board, shop = Measured(), Board()
     SseMetrics(shop.sse, registry=board.registry, prefix="shop_sse")
     shop.publish("a", 1)
@@ -316,7 +316,7 @@ def test_several_apps_fit_in_one_registry_under_names_of_their_own() -> None:
     assert samples["shop_sse_publish_seconds_count"] == 1
 
 
-def test_one_sse_of_several_apps_is_asked_for_each() -> None:
+def test_one_sse_with_two_apps_needs_the_app_for_metrics() -> None:
     sse, apps, registries = SSE(), [Flask("one"), Flask("two")], [CollectorRegistry(), CollectorRegistry()]
     with pytest.raises(NotInitialized, match="no app"):
         SseMetrics(sse, registry=CollectorRegistry())
@@ -339,13 +339,13 @@ def test_one_sse_of_several_apps_is_asked_for_each() -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where metrics would be shared. This process's prometheus_client keeps its values to itself, as it began."""
+    """A multiprocess folder. This process's prometheus_client was started without one and keeps its values itself."""
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
     monkeypatch.setattr(metrics, "_writers", WeakSet())
     return tmp_path
 
 
-def test_without_the_folder_nothing_begins(folder: Path) -> None:
+def test_missing_multiprocess_folder_raises_and_registers_nothing(folder: Path) -> None:
     folder.rmdir()
     board = Board()
     registry = CollectorRegistry()
@@ -355,7 +355,7 @@ def test_without_the_folder_nothing_begins(folder: Path) -> None:
 
 
 @pytest.mark.usefixtures("folder")
-def test_a_second_app_of_a_process_needs_names_of_its_own_there() -> None:
+def test_second_app_in_multiprocess_mode_needs_a_prefix() -> None:
     board, other = Measured(), Board()
     with pytest.raises(ValueError, match=r'all registries are one: .* prefix="shop_sse"'):
         SseMetrics(other.sse, registry=CollectorRegistry())
@@ -364,9 +364,7 @@ def test_a_second_app_of_a_process_needs_names_of_its_own_there() -> None:
 
 
 @pytest.mark.usefixtures("folder")
-def test_there_is_a_timer_only_while_there_is_something_to_say(
-    monkeypatch: pytest.MonkeyPatch, scheduler: ManualScheduler
-) -> None:
+def test_timer_runs_only_while_figures_change(monkeypatch: pytest.MonkeyPatch, scheduler: ManualScheduler) -> None:
     monkeypatch.setattr(metrics, "SCHEDULER", scheduler)
     board = Measured()
 
@@ -380,13 +378,13 @@ def test_there_is_a_timer_only_while_there_is_something_to_say(
 
     assert timers() == 0
     assert board.client.get("/events").status_code == 400
-    assert timers() == 1, "any request may be one that is denied"
+    assert timers() == 1, "any request may be denied"
     pass_intervals(1)
     assert timers() == 0
     board.publish("a", *range(3))
     assert timers() == 1
     pass_intervals(1)
-    assert timers() == 1, "something has changed"
+    assert timers() == 1, "figures have changed"
     pass_intervals(1)
     assert timers() == 0
     with board.open("a"):
@@ -397,7 +395,7 @@ def test_there_is_a_timer_only_while_there_is_something_to_say(
     assert timers() == 0
 
 
-#: What a worker's process shows that others may not be able to.
+#: The beginning of each script that runs in a process of its own.
 SCRIPT = """
 import atexit, gc, os, struct, sys, threading
 from flask import Flask
@@ -431,12 +429,12 @@ made = metrics.SseMetrics(sse, registry=own)
 
 
 def run(script: str, folder: Path | str, *within: str, cwd: Path = ROOT) -> None:
-    """In a process of its own.
+    """Run a script in a process of its own.
 
     :param within: a command that runs it.
     """
     done = subprocess.run(
-        # prometheus_client leaves its files to the end of the process, which may tell of that or not.
+        # prometheus_client leaves its files open until the process ends, which may be warned of.
         [*within, sys.executable, "-W", "error", "-W", "ignore:unclosed file:ResourceWarning", "-c", SCRIPT + script],
         cwd=cwd,
         env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(folder)},
@@ -449,7 +447,7 @@ def run(script: str, folder: Path | str, *within: str, cwd: Path = ROOT) -> None
     assert not done.stderr
 
 
-def test_metrics_with_empty_folder_name_are_of_one_process(tmp_path: Path) -> None:
+def test_empty_multiprocess_folder_name_means_one_process(tmp_path: Path) -> None:
     script = """
 from flask_sse_emitters.gunicorn import child_exit
 from types import SimpleNamespace
@@ -458,15 +456,15 @@ child_exit(None, SimpleNamespace(pid=os.getpid()))
 assert "sse_events_published_total 1.0" in generate_latest(own).decode()
 """
     run(script, "", cwd=tmp_path)
-    assert not list(tmp_path.iterdir()), "prometheus_client would leave its files there"
+    assert not list(tmp_path.iterdir()), "prometheus_client would write its files there"
 
 
-def test_nothing_starts_and_no_file_is_made_before_there_is_something_to_say(tmp_path: Path) -> None:
+def test_no_thread_or_file_before_first_figures(tmp_path: Path) -> None:
     run("generate_latest(own); assert threading.active_count() == 1 and not files(), files()", tmp_path)
     assert not list(tmp_path.iterdir()), "nor at exit"
 
 
-def test_files_are_written_on_a_thread_that_nobody_waits_for(tmp_path: Path) -> None:
+def test_metric_files_are_written_on_figures_thread(tmp_path: Path) -> None:
     run(
         """
 threads = []
@@ -480,7 +478,7 @@ assert set(threads) == {"sse-figures"}, threads
     )
 
 
-def test_a_forked_child_counts_from_zero_in_files_of_its_own(tmp_path: Path) -> None:
+def test_forked_child_counts_from_zero_in_own_files(tmp_path: Path) -> None:
     run(
         """
 for number in range(3):
@@ -509,7 +507,7 @@ assert abs(float(values()["sse_publish_seconds_sum"]) - sse.stats()["publish"]["
     )
 
 
-def test_apps_of_one_process_are_told_apart_in_the_files_by_their_names(tmp_path: Path) -> None:
+def test_apps_of_one_process_have_separate_names_in_files(tmp_path: Path) -> None:
     run(
         """
 shop = SSE(Flask("shop"))
@@ -525,15 +523,15 @@ until(lambda: values().get("shop_sse_events_published_total") == "2.0")
     )
 
 
-#: Gives a command a file system of 512 kB at the folder of the metrics, which it alone sees.
+#: Runs a command with a private file system of 512 kB at the folder of the metrics.
 SMALL_DISK = 'mount -t tmpfs -o size=512k small "$PROMETHEUS_MULTIPROC_DIR" && exec "$@"'
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> list[str]:
-    """A command that runs another one with a small file system at this folder; skips where no mount is allowed."""
+    """A command that runs another one with a small file system at this folder; skip if no mount is allowed."""
     unshare = program("unshare", "util-linux")
-    for way in ("-Urm", "-m"):  # as anybody, as root
+    for way in ("-Urm", "-m"):  # as a user, as root
         command = [unshare, way, "sh", "-c", SMALL_DISK, "sh"]
         env = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
         tried = subprocess.run([*command, "true"], env=env, capture_output=True, text=True, check=False)
@@ -542,8 +540,8 @@ def small_disk(tmp_path: Path) -> list[str]:
     pytest.skip(f"no file system can be mounted here: {tried.stderr}")
 
 
-def test_a_full_disk_costs_the_metrics_and_no_stream(small_disk: list[str], tmp_path: Path) -> None:
-    """prometheus_client alone would have the process end by SIGBUS."""
+def test_full_disk_stops_metrics_but_no_stream(small_disk: list[str], tmp_path: Path) -> None:
+    """prometheus_client alone would let the process die of SIGBUS."""
     run(
         """
 import logging
@@ -566,7 +564,7 @@ with open_stream(app.test_client(), "/events?channel=a") as stream:
         sse.publish("a", number)
         until(lambda: not made._writer._is_due)  # it tries to write
     assert len(stream.ready()) == 20
-    until(lambda: files() == ["full"])  # as soon as it has found that there is no room
+    until(lambda: files() == ["full"])  # once it has found that there is no space
     [warning] = said
     assert "No space left on device" in warning and "said once" in warning, warning
     os.remove(full)
@@ -579,7 +577,7 @@ with open_stream(app.test_client(), "/events?channel=a") as stream:
     )
 
 
-def test_room_is_reserved_beside_what_the_app_has_written_itself(tmp_path: Path) -> None:
+def test_reserved_disk_space_keeps_metrics_of_the_app(tmp_path: Path) -> None:
     run(
         """
 from prometheus_client import Counter
@@ -605,7 +603,7 @@ for name in files():
     )
 
 
-def test_the_first_request_of_a_process_is_a_scrape_that_has_its_gauges(tmp_path: Path) -> None:
+def test_first_request_that_is_a_scrape_has_all_gauges(tmp_path: Path) -> None:
     run(
         """
 metrics.INTERVAL = 3600
@@ -621,7 +619,7 @@ assert found['sse_streams_refused_total{limit="SSE_MAX_CLIENTS"}'] == "0.0"
 
 
 class Scrapes:
-    """What a server's metrics are, scrape after scrape: no counter ever goes down."""
+    """Scrapes of a server: no counter ever goes down."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
@@ -635,7 +633,7 @@ class Scrapes:
         return samples
 
     def come_to(self, **wanted: float) -> Samples:
-        """The first scrape with these figures, each by its name without what all have in common."""
+        """Return the first scrape with these figures, given by name without the common prefix and suffix."""
 
         def found() -> Samples | None:
             samples = self()
@@ -648,7 +646,7 @@ class Scrapes:
             raise
 
     def _text(self) -> str:
-        """Nothing from a worker that ends, nor where prometheus_client finds a file that was made a moment ago."""
+        """Return a scrape, empty if the worker ends or prometheus_client meets a file that was just made."""
         try:
             status, body = answer(self._server, "GET", "/metrics")
         except OSError:
@@ -665,7 +663,7 @@ def in_short(samples: Samples) -> dict[str, float]:
 
 @contextmanager
 def serving(kind: str, tmp_path: Path, *arguments: str, interval: float, hook: bool = True) -> Iterator[WorkersServer]:
-    """Two workers over Redis, whose metrics are shared."""
+    """Serve with two workers that share Redis and their metrics."""
     (tmp_path / "metrics").mkdir()
     settings = ["from tests.gunicorn_settings import *"]
     if hook:
@@ -683,7 +681,7 @@ def serving(kind: str, tmp_path: Path, *arguments: str, interval: float, hook: b
 
 
 def connect(server: Server, stack: ExitStack, count: int) -> tuple[dict[int, list[Client]], int]:
-    """So many streams on each of the two workers, by its process; and how many it took to have them."""
+    """Open ``count`` streams on each of two workers; return them by process, and how many were opened in all."""
     held: dict[int, list[Client]] = defaultdict(list)
     for opened in itertools.count(1):
         client = Client(server, "/events?channel=a")
@@ -698,7 +696,7 @@ def connect(server: Server, stack: ExitStack, count: int) -> tuple[dict[int, lis
 
 
 def await_both(server: WorkersServer, gone: Collection[int]) -> None:
-    """Two others serve, and these are gone. Before it serves, a worker that is told to stop may not hear it."""
+    """Wait until two other workers serve and these are gone: an earlier signal to the new ones may be lost."""
     pids: set[int] = set()
 
     def both() -> bool:
@@ -710,12 +708,12 @@ def await_both(server: WorkersServer, gone: Collection[int]) -> None:
 
 
 def files_of(tmp_path: Path, process: int) -> list[str]:
-    """What it shares: the kinds of its metrics."""
+    """Return the kinds of metric files that a process shares."""
     return sorted(path.name.removesuffix(f"_{process}.db") for path in tmp_path.glob(f"metrics/*_{process}.db"))
 
 
 @pytest.mark.parametrize(("kind", "preload"), [("gevent", ["--preload"]), ("gthread", [])], ids=["gevent", "gthread"])
-def test_the_metrics_of_two_workers_add_up_and_outlive_them(kind: str, preload: Sequence[str], tmp_path: Path) -> None:
+def test_metrics_of_two_workers_add_up_and_outlive_them(kind: str, preload: Sequence[str], tmp_path: Path) -> None:
     with serving(kind, tmp_path, *preload, interval=0.1) as server, ExitStack() as stack:
         held, opened = connect(server, stack, 3)
         scrapes = Scrapes(server)
@@ -740,12 +738,12 @@ def test_the_metrics_of_two_workers_add_up_and_outlive_them(kind: str, preload: 
         with connected(server, "/events?channel=a"):
             scrapes.come_to(clients=1, streams_opened=opened + 1)
         assert server._process is not None
-        assert files_of(tmp_path, server._process.pid) == [], "gunicorn itself has none"
+        assert files_of(tmp_path, server._process.pid) == [], "the gunicorn master has none"
         assert files_of(tmp_path, killed) == files_of(tmp_path, stopped) == ["counter", "histogram"]
 
 
 @pytest.mark.parametrize("kind", ["gevent", "gthread"])
-def test_a_worker_that_ends_writes_all_that_it_has_counted(kind: str, tmp_path: Path) -> None:
+def test_worker_writes_its_final_counts_at_exit(kind: str, tmp_path: Path) -> None:
     with serving(kind, tmp_path, interval=3600, hook=False) as server, ExitStack() as stack:
         held, opened = connect(server, stack, 2)
         post(server, "/publish/a/5")
@@ -762,7 +760,7 @@ def test_a_worker_that_ends_writes_all_that_it_has_counted(kind: str, tmp_path: 
 
 
 @pytest.mark.parametrize("kind", ["gevent", "gthread"])
-def test_every_scrape_during_a_reload_has_the_gauges(kind: str, tmp_path: Path) -> None:
+def test_every_scrape_during_reload_has_the_gauges(kind: str, tmp_path: Path) -> None:
     with serving(kind, tmp_path, interval=3600) as server, ExitStack() as stack:
         held, _ = connect(server, stack, 1)
         scrapes = Scrapes(server)
@@ -779,7 +777,7 @@ def test_every_scrape_during_a_reload_has_the_gauges(kind: str, tmp_path: Path) 
 
 @pytest.fixture
 def without(tmp_path: Path) -> dict[str, str]:
-    """An environment that has everything that is installed here, but for prometheus_client."""
+    """An environment with all installed packages except prometheus_client."""
     assert prometheus_client.__file__
     packages = Path(prometheus_client.__file__).parent.parent
     for package in packages.iterdir():
@@ -788,7 +786,7 @@ def without(tmp_path: Path) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(tmp_path), "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
 
 
-def test_without_the_extra_an_error_says_what_to_install(without: dict[str, str]) -> None:
+def test_import_without_metrics_extra_names_package_to_install(without: dict[str, str]) -> None:
     script = """
 from flask import Flask
 from flask_sse_emitters import SSE

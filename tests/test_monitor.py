@@ -1,4 +1,4 @@
-"""The monitor, without a browser: who may see it, what it is told, and that nothing runs while nobody watches."""
+"""The monitor without a browser: access, figures, samples, and that nothing runs without a monitor."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def make_app(**config: Any) -> tuple[Flask, SSE]:
 
 
 def open_app(**config: Any) -> tuple[Flask, SSE]:
-    """Whose monitor anybody may see."""
+    """Make an app whose monitor is public."""
     app, sse = make_app(**config)
     sse.monitor_access(lambda: True)
     return app, sse
@@ -66,7 +66,7 @@ def publisher_of(app: Flask) -> MonitorPublisher:
 
 
 def statuses(client: FlaskClient, headers: dict[str, str] | None = None) -> set[int]:
-    """Of the answers of every endpoint."""
+    """Return the status codes of all endpoints."""
     found = set()
     for method, path in REQUESTS:
         body = TEST_EVENT if method == "POST" else None
@@ -76,7 +76,7 @@ def statuses(client: FlaskClient, headers: dict[str, str] | None = None) -> set[
 
 
 def await_event(stream: OpenStream, name: str, wanted: Callable[[Any], bool] = lambda _data: True) -> Any:
-    """The data of the first event of this name that is as wanted."""
+    """Return the data of the first event with this name that satisfies ``wanted``."""
     found: list[Any] = []
 
     def look() -> bool:
@@ -88,10 +88,10 @@ def await_event(stream: OpenStream, name: str, wanted: Callable[[Any], bool] = l
     return found[0]
 
 
-# Who may see it
+# Access
 
 
-def test_every_endpoint_is_closed_while_nobody_has_opened_it(caplog: pytest.LogCaptureFixture) -> None:
+def test_every_endpoint_is_denied_by_default(caplog: pytest.LogCaptureFixture) -> None:
     app, _ = make_app()
     with caplog.at_level(logging.DEBUG, "flask_sse_emitters"):
         assert statuses(app.test_client()) == {403}
@@ -111,7 +111,7 @@ def test_debug_mode_opens_every_endpoint() -> None:
 @pytest.mark.parametrize(
     "host", ["localhost:5000", "LOCALHOST", "shop.localhost", "127.0.0.1", "127.0.0.1:5000", "127.9.9.9", "[::1]:5000"]
 )
-def test_debug_mode_opens_it_under_every_name_of_this_machine(host: str) -> None:
+def test_debug_mode_allows_local_host_names(host: str) -> None:
     app, _ = make_app()
     app.debug = True
     assert statuses(app.test_client(), {"Host": host, "Origin": f"http://{host}"}) == {200, 201, 308}
@@ -131,7 +131,7 @@ def test_debug_mode_opens_it_under_every_name_of_this_machine(host: str) -> None
         "",
     ],
 )
-def test_debug_mode_opens_it_under_no_name_that_another_site_could_point_here(host: str) -> None:
+def test_debug_mode_denies_host_names_open_to_dns_rebinding(host: str) -> None:
     app, sse = make_app()
     app.debug = True
     headers = {"Host": host, "Origin": f"http://{host}", "Sec-Fetch-Site": "same-origin"}  # as a page from there sends
@@ -141,11 +141,11 @@ def test_debug_mode_opens_it_under_no_name_that_another_site_could_point_here(ho
     with app.test_client().get(f"{MONITOR}/", headers=headers) as response:
         assert "@sse.monitor_access" in response.get_data(as_text=True)
     sse.monitor_access(lambda: True)
-    assert statuses(app.test_client(), headers) == {200, 201, 308}, "where there is a rule, it decides"
+    assert statuses(app.test_client(), headers) == {200, 201, 308}, "if there is a rule, it decides"
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"])
-def test_debug_mode_opens_it_to_loopback_addresses(address: str) -> None:
+def test_debug_mode_allows_loopback_addresses(address: str) -> None:
     app, _ = make_app()
     app.debug = True
     client = app.test_client()
@@ -171,7 +171,7 @@ def test_debug_mode_opens_it_to_loopback_addresses(address: str) -> None:
         ("127.0.0.1", {"X-Forwarded-Proto": "https"}),
     ],
 )
-def test_debug_mode_opens_it_to_nobody_on_another_machine(address: str, headers: dict[str, str]) -> None:
+def test_debug_mode_denies_remote_addresses_and_proxies(address: str, headers: dict[str, str]) -> None:
     app, sse = make_app()
     app.debug = True
     client = app.test_client()
@@ -182,11 +182,11 @@ def test_debug_mode_opens_it_to_nobody_on_another_machine(address: str, headers:
     with client.get(f"{MONITOR}/", headers=headers) as response:
         assert "@sse.monitor_access" in response.get_data(as_text=True)
     sse.monitor_access(lambda: True)
-    assert statuses(client, headers) == {200, 201, 308}, "where there is a rule, it decides"
+    assert statuses(client, headers) == {200, 201, 308}, "if there is a rule, it decides"
 
 
-def test_debug_mode_opens_it_to_no_proxy_that_says_nothing_in_http_1_0() -> None:
-    """As nginx's ``proxy_pass http://localhost:5000;`` does, if nothing else is said."""
+def test_debug_mode_denies_http_1_0_proxy_without_headers() -> None:
+    """As nginx's ``proxy_pass http://localhost:5000;`` sends by default."""
     app, sse = make_app()
     app.debug = True
     serve: Any = app.wsgi_app
@@ -194,10 +194,10 @@ def test_debug_mode_opens_it_to_no_proxy_that_says_nothing_in_http_1_0() -> None
     app.wsgi_app = as_proxy  # type: ignore[method-assign]
     assert statuses(app.test_client()) == {403}
     sse.monitor_access(lambda: True)
-    assert statuses(app.test_client()) == {200, 201, 308}, "where there is a rule, it decides"
+    assert statuses(app.test_client()) == {200, 201, 308}, "if there is a rule, it decides"
 
 
-def test_a_rule_opens_every_endpoint_and_closes_it_again() -> None:
+def test_access_rule_decides_for_every_endpoint() -> None:
     app, sse = make_app()
     answers = [True]
     sse.monitor_access(lambda: answers[0])
@@ -205,7 +205,7 @@ def test_a_rule_opens_every_endpoint_and_closes_it_again() -> None:
     answers[0] = False
     assert statuses(app.test_client()) == {403}
     app.debug = True
-    assert statuses(app.test_client()) == {403}, "where there is a rule, it decides"
+    assert statuses(app.test_client()) == {403}, "if there is a rule, it decides"
 
 
 def fail() -> bool:
@@ -213,7 +213,7 @@ def fail() -> bool:
 
 
 def deny() -> bool:
-    raise AccessDenied("who are you?", challenge="Basic")
+    raise AccessDenied("please log in", challenge="Basic")
 
 
 def not_found() -> bool:
@@ -225,13 +225,13 @@ def not_found() -> bool:
     [
         (fail, 403, "ZeroDivisionError('the database is away')"),
         (not_found, 403, "404 Not Found"),
-        (deny, 401, "who are you?"),
+        (deny, 401, "please log in"),
         (lambda: None, 403, "returned None"),
         (lambda: "yes", 403, "returned 'yes'"),
         (lambda: 1, 403, "returned 1"),
     ],
 )
-def test_a_rule_that_does_not_say_true_denies_and_says_why_in_debug_mode_alone(
+def test_access_rule_without_true_denies_with_reason_in_debug_mode_only(
     rule: Callable[[], Any], status: int, reason: str
 ) -> None:
     app, sse = make_app()
@@ -245,7 +245,7 @@ def test_a_rule_that_does_not_say_true_denies_and_says_why_in_debug_mode_alone(
             assert response.headers.get("WWW-Authenticate") == ("Basic" if status == 401 else None)
 
 
-def test_what_cannot_be_a_rule_is_refused() -> None:
+def test_invalid_or_second_access_rule_raises() -> None:
     _, sse = make_app()
 
     async def rule() -> bool:
@@ -259,7 +259,7 @@ def test_what_cannot_be_a_rule_is_refused() -> None:
 
 
 @pytest.mark.parametrize("origin", ["https://elsewhere.example", "https://listed.example", "null"])
-def test_pages_of_other_sites_get_nothing_also_those_that_may_read_channels(origin: str) -> None:
+def test_cross_origin_requests_are_denied_even_if_cors_allows_channels(origin: str) -> None:
     app, sse = open_app(SSE_CORS_ORIGINS=["https://listed.example"])
     with published(sse, "orders") as events:
         assert statuses(app.test_client(), {"Origin": origin}) == {403}
@@ -267,7 +267,7 @@ def test_pages_of_other_sites_get_nothing_also_those_that_may_read_channels(orig
     assert statuses(app.test_client(), {"Origin": "http://localhost"}) == {200, 201, 308}
 
 
-def test_a_link_of_another_site_leads_to_the_page_and_to_nothing_else() -> None:
+def test_cross_site_link_opens_page_but_no_other_endpoint() -> None:
     app, _ = open_app()
     client = app.test_client()
     link = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
@@ -285,7 +285,7 @@ def test_a_link_of_another_site_leads_to_the_page_and_to_nothing_else() -> None:
 
 
 @pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "text/plain", "multipart/form-data", ""])
-def test_what_a_form_of_another_site_could_send_is_not_published(kind: str) -> None:
+def test_publish_with_form_content_type_is_refused(kind: str) -> None:
     app, sse = open_app()
     with published(sse, "orders") as events:
         response = app.test_client().post(f"{MONITOR}/publish", data=json.dumps(TEST_EVENT), content_type=kind)
@@ -293,14 +293,14 @@ def test_what_a_form_of_another_site_could_send_is_not_published(kind: str) -> N
     assert events == []
 
 
-def test_a_preflight_allows_other_sites_nothing() -> None:
+def test_cors_preflight_is_denied() -> None:
     app, _ = open_app(SSE_CORS_ORIGINS=["https://listed.example"])
     headers = {"Origin": "https://listed.example", "Access-Control-Request-Method": "POST"}
     response = app.test_client().options(f"{MONITOR}/publish", headers=headers)
     assert response.status_code == 403
 
 
-def test_the_page_may_load_nothing_from_elsewhere_and_be_framed_by_nobody() -> None:
+def test_page_policy_forbids_foreign_content_and_framing() -> None:
     app, _ = open_app()
     with app.test_client().get(f"{MONITOR}/") as response:
         policy = dict(part.split(" ", 1) for part in response.headers["Content-Security-Policy"].split("; "))
@@ -313,16 +313,16 @@ def test_the_page_may_load_nothing_from_elsewhere_and_be_framed_by_nobody() -> N
         assert " style=" not in response.get_data(as_text=True)
 
 
-def test_the_page_without_its_slash_sends_to_it_behind_any_prefix() -> None:
+def test_page_without_slash_redirects_relatively_behind_prefix() -> None:
     app, _ = open_app()
     response = app.test_client().get(MONITOR, base_url="http://localhost/some/prefix")
     assert (response.status_code, response.headers["Location"]) == (308, "sse-monitor/")
 
 
-# What it is told
+# Figures and samples
 
 
-def test_it_tells_of_clients_and_what_they_got_and_leaves_itself_out() -> None:
+def test_figures_show_clients_and_events_but_not_monitors() -> None:
     app, sse = open_app()
     with ExitStack() as stack:
         first = stack.enter_context(open_stream(app.test_client(), "/events?channel=orders&identity=ann"))
@@ -332,23 +332,23 @@ def test_it_tells_of_clients_and_what_they_got_and_leaves_itself_out() -> None:
         assert len(first.ready()) == 3
         monitor = stack.enter_context(open_stream(app.test_client(), f"{MONITOR}/stream"))
         other = stack.enter_context(open_stream(app.test_client(), f"{MONITOR}/stream?channel=orders"))
-        until(lambda: other.ready(), "the other monitor to be served")
-        told = await_event(monitor, "figures", lambda figures: figures["monitors"] == 2)
-    assert told["point"]["clients"] == 2
-    assert told["totals"]["opened"] == 2
-    assert told["totals"]["published"] == told["totals"]["confirmed"] == 3
-    assert [(each["name"], each["clients"], each["events"]) for each in told["channels"]] == [
+        until(lambda: other.ready(), "the other monitor to get events")
+        received = await_event(monitor, "figures", lambda figures: figures["monitors"] == 2)
+    assert received["point"]["clients"] == 2
+    assert received["totals"]["opened"] == 2
+    assert received["totals"]["published"] == received["totals"]["confirmed"] == 3
+    assert [(each["name"], each["clients"], each["events"]) for each in received["channels"]] == [
         ("orders", 2, 3),
         ("news", 1, 0),
     ]
-    assert told["broker"] == {"scheme": "memory", "state": "ok"}
-    assert (told["is_shared"], told["sees_all"]) == (False, True)
-    assert [process["clients"] for process in told["processes"]] == [2]
+    assert received["broker"] == {"scheme": "memory", "state": "ok"}
+    assert (received["is_shared"], received["sees_all"]) == (False, True)
+    assert [process["clients"] for process in received["processes"]] == [2]
     until(lambda: not sse.stats()["clients"], "the clients to have left")
-    assert sum(sse.stats()["closed"].values()) == 2, "monitors' own ends are no news"
+    assert sum(sse.stats()["closed"].values()) == 2, "ends of monitors are not counted"
 
 
-def test_it_tells_of_every_kind_of_end() -> None:
+def test_figures_show_every_close_reason() -> None:
     app, sse = open_app(SSE_MAX_CLIENTS=1)
     channel = sse.channel("orders")
     with app.test_request_context():
@@ -359,13 +359,13 @@ def test_it_tells_of_every_kind_of_end() -> None:
     with open_stream(app.test_client(), "/events?channel=orders"):
         app.test_client().get("/events?channel=orders").close()  # one too many
         with open_stream(app.test_client(), f"{MONITOR}/stream") as monitor:
-            told = await_event(monitor, "figures", lambda figures: figures["totals"]["refused"] == 1)
-    assert set(told["ends"]) == {reason.name for reason in CloseReason}
-    assert told["ends"]["COMPLETED"] == 1
-    assert told["point"]["clients"] == 1, "the monitor counts for no limit"
+            received = await_event(monitor, "figures", lambda figures: figures["totals"]["refused"] == 1)
+    assert set(received["ends"]) == {reason.name for reason in CloseReason}
+    assert received["ends"]["COMPLETED"] == 1
+    assert received["point"]["clients"] == 1, "no limit counts the monitor"
 
 
-def test_whoever_comes_later_gets_what_was_before() -> None:
+def test_later_monitor_gets_earlier_points() -> None:
     app, _ = open_app()
     with open_stream(app.test_client(), f"{MONITOR}/stream") as first:
         point = await_event(first, "figures")["point"]
@@ -373,7 +373,7 @@ def test_whoever_comes_later_gets_what_was_before() -> None:
             assert await_event(second, "points")[0] == point
 
 
-def test_a_channels_events_are_shown_with_what_is_kept_of_it() -> None:
+def test_channel_shows_kept_and_new_events() -> None:
     app, sse = open_app()
     before = sse.publish("orders", {"id": 7}, event="created")
     with open_stream(app.test_client(), f"{MONITOR}/stream?channel=orders") as monitor:
@@ -385,13 +385,13 @@ def test_a_channels_events_are_shown_with_what_is_kept_of_it() -> None:
     assert (come["id"], come["event"], come["data"]) == (after, "message", "two\nlines")
 
 
-def test_no_name_of_a_channel_is_a_400() -> None:
+def test_invalid_channel_name_is_a_400() -> None:
     app, _ = open_app()
     with app.test_client().get(f"{MONITOR}/stream?channel=two%20words") as response:
         assert response.status_code == 400
 
 
-def test_the_limits_of_the_apps_own_events_do_not_hold_for_the_monitor() -> None:
+def test_event_and_pending_limits_of_app_do_not_limit_monitor() -> None:
     app, sse = open_app(SSE_MAX_EVENT_BYTES=100, SSE_MAX_PENDING=1, SSE_MAX_PENDING_BYTES=100)
     sse.publish("orders", "x")
     with open_stream(app.test_client(), f"{MONITOR}/stream?channel=orders") as monitor:
@@ -399,7 +399,7 @@ def test_the_limits_of_the_apps_own_events_do_not_hold_for_the_monitor() -> None
     assert len(events[0].data) > 100
 
 
-def test_the_end_of_the_apps_streams_ends_those_of_monitors() -> None:
+def test_shutdown_of_app_ends_monitor_streams() -> None:
     app, sse = open_app(SSE_DRAIN_SECONDS=1)
     with open_stream(app.test_client(), f"{MONITOR}/stream") as monitor:
         await_event(monitor, "figures")
@@ -409,7 +409,7 @@ def test_the_end_of_the_apps_streams_ends_those_of_monitors() -> None:
     assert publisher_of(app).streams.closed == {CloseReason.SHUTDOWN.value: 1}
 
 
-# Nothing runs while nobody watches
+# Nothing runs without a monitor
 
 
 @contextmanager
@@ -422,7 +422,7 @@ def watching(publisher: MonitorPublisher, channel: str | None = None) -> Iterato
     response.close()
 
 
-def test_one_timer_feeds_any_number_of_monitors_and_none_runs_when_they_have_left(scheduler: ManualScheduler) -> None:
+def test_one_timer_serves_all_monitors_and_stops_after_the_last(scheduler: ManualScheduler) -> None:
     _, sse = open_app()
     publisher = MonitorPublisher(sse.find_state(), scheduler)
     assert (scheduler.live_timers(), scheduler.jobs) == ([], [])
@@ -438,10 +438,10 @@ def test_one_timer_feeds_any_number_of_monitors_and_none_runs_when_they_have_lef
     assert not publisher.is_ticking
     assert (scheduler.live_timers(), scheduler.jobs) == ([], [])
     with watching(publisher):
-        assert len(scheduler.jobs) == 1, "it begins again with who comes next"
+        assert len(scheduler.jobs) == 1, "the next monitor starts it again"
 
 
-def test_a_beat_that_fails_is_not_the_last(scheduler: ManualScheduler, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_tick_is_followed_by_the_next(scheduler: ManualScheduler, monkeypatch: pytest.MonkeyPatch) -> None:
     _, sse = open_app()
     publisher = MonitorPublisher(sse.find_state(), scheduler)
     with watching(publisher):
@@ -454,7 +454,7 @@ def test_a_beat_that_fails_is_not_the_last(scheduler: ManualScheduler, monkeypat
         assert len(publisher._points) == 1
 
 
-def test_other_processes_are_asked_now_and_then_and_grow_older_in_between(
+def test_remote_processes_are_fetched_at_interval_and_age_between(
     scheduler: ManualScheduler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, sse = open_app()
@@ -476,7 +476,7 @@ def test_other_processes_are_asked_now_and_then_and_grow_older_in_between(
     assert ages == [[0.0, 0.5], [0.0, 1.5], [0.0, 2.5], [0.0, 3.5]] * 2
 
 
-def test_others_are_asked_again_as_soon_as_the_broker_is_back(scheduler: ManualScheduler) -> None:
+def test_remote_processes_are_fetched_as_soon_as_broker_is_up(scheduler: ManualScheduler) -> None:
     _, sse = open_app()
     others = RemoteProcesses(sse._channels().broker, scheduler.clock)
     assert others.fetch(is_broker_up=True) == []
@@ -485,7 +485,7 @@ def test_others_are_asked_again_as_soon_as_the_broker_is_back(scheduler: ManualS
     assert [each["id"] for each in others.fetch(is_broker_up=True) or ()] == ["there"]
 
 
-def test_a_broker_that_fails_to_tell_of_others_leaves_this_process_and_is_logged_once(
+def test_failed_fetch_shows_this_process_alone_and_is_logged_once(
     scheduler: ManualScheduler, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     _, sse = open_app()
@@ -505,7 +505,7 @@ def test_a_broker_that_fails_to_tell_of_others_leaves_this_process_and_is_logged
 @pytest.mark.parametrize(
     "wrong", [None, "many", -1, float("nan"), pytest.param(10**400, id="huge"), [1], {"a": None, "b": "c"}, [{}]]
 )
-def test_what_another_version_says_otherwise_is_left_out(
+def test_malformed_figures_of_remote_process_are_ignored(
     wrong: Any, scheduler: ManualScheduler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, sse = open_app()
@@ -521,7 +521,7 @@ def test_what_another_version_says_otherwise_is_left_out(
     json.dumps(report, allow_nan=False)
 
 
-def test_a_clock_that_is_set_back_stops_no_figure(scheduler: ManualScheduler, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clock_set_back_loses_no_point(scheduler: ManualScheduler, monkeypatch: pytest.MonkeyPatch) -> None:
     _, sse = open_app()
     publisher = MonitorPublisher(sse.find_state(), scheduler)
     drift = 0.0
@@ -537,7 +537,7 @@ def test_a_clock_that_is_set_back_stops_no_figure(scheduler: ManualScheduler, mo
     assert [point["published"] for point in publisher._points] == [0, 0, 1, 2, 3, 4]
 
 
-def test_a_monitor_whose_channel_cannot_be_listened_to_leaves_nothing_behind(
+def test_failed_subscribe_of_monitor_leaves_no_sample_or_stream(
     scheduler: ManualScheduler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, sse = open_app()
@@ -556,7 +556,7 @@ def test_a_monitor_whose_channel_cannot_be_listened_to_leaves_nothing_behind(
         assert publisher.samples["orders"].users == 1
 
 
-def test_a_beat_that_waits_for_the_broker_holds_up_no_rule(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tick_that_waits_for_broker_delays_no_access_rule(monkeypatch: pytest.MonkeyPatch) -> None:
     _, sse = open_app()
     waits, goes_on = Flag(), Flag()
 
@@ -572,22 +572,22 @@ def test_a_beat_that_waits_for_the_broker_holds_up_no_rule(monkeypatch: pytest.M
             assert waits.wait(PATIENCE)
             for _ in range(2):
                 SCHEDULER.run(lambda: both.wait(PATIENCE), RULES)
-            both.wait(PATIENCE)  # which breaks where one of the two rules waits, too
+            both.wait(PATIENCE)  # breaks if one of the two rules waits
         finally:
             goes_on.set()
 
 
-def test_events_come_in_order_however_long_it_takes_to_show_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_first_sample_keeps_events_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     _, sse = open_app()
     sample = ChannelSample("orders", sse._channels().broker)
-    told: list[str] = []
+    received: list[str] = []
     shows, goes_on = Flag(), Flag()
 
     def show(_list: MonitorClients, name: str, data: Any) -> None:
         if name == "events" and not shows.is_set():
             shows.set()
             goes_on.wait(PATIENCE)
-        told.extend(event["data"] for event in data["events"])
+        received.extend(event["data"] for event in data["events"])
 
     monkeypatch.setattr(MonitorClients, "send_json", show)
     sample.open()
@@ -595,15 +595,15 @@ def test_events_come_in_order_however_long_it_takes_to_show_the_first(monkeypatc
         sse.publish("orders", "first")
         assert shows.wait(PATIENCE)
         sse.publish("orders", "second")
-        until(lambda: told or SCHEDULER._pools[FIGURES]._jobs, "the second to be told, or to wait")
+        until(lambda: received or SCHEDULER._pools[FIGURES]._jobs, "the second to be sent, or to wait")
     finally:
         goes_on.set()
-    until(lambda: len(told) == 2, "both")
+    until(lambda: len(received) == 2, "both")
     sample.close()
-    assert told == ["first", "second"]
+    assert received == ["first", "second"]
 
 
-def test_a_broker_that_is_away_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_are_not_fetched_from_degraded_broker(monkeypatch: pytest.MonkeyPatch) -> None:
     _, sse = open_app()
     publisher = MonitorPublisher(sse.find_state())
     broker = sse._channels().broker
@@ -612,7 +612,7 @@ def test_a_broker_that_is_away_is_not_waited_for(monkeypatch: pytest.MonkeyPatch
     assert not publisher._report()["sees_all"]
 
 
-def test_nobody_listens_to_a_channel_when_its_last_monitor_has_left() -> None:
+def test_channel_has_one_listener_until_its_last_monitor_leaves() -> None:
     app, sse = open_app()
     listeners = sse._channels().broker._records  # type: ignore[attr-defined]
     path = f"{MONITOR}/stream?channel=orders"
@@ -620,7 +620,7 @@ def test_nobody_listens_to_a_channel_when_its_last_monitor_has_left() -> None:
         await_event(first, "kept")
         with open_stream(app.test_client(), path) as second:
             await_event(second, "kept")
-            assert len(listeners["orders"]._listeners) == 1, "one for all of them"
+            assert len(listeners["orders"]._listeners) == 1, "one listener for all monitors"
             assert publisher_of(app).samples["orders"].users == 2
         until(lambda: publisher_of(app).samples["orders"].users == 1, "one monitor to have left")
         assert len(listeners["orders"]._listeners) == 1
@@ -628,11 +628,13 @@ def test_nobody_listens_to_a_channel_when_its_last_monitor_has_left() -> None:
     until(lambda: "orders" not in listeners, "the broker to have forgotten it")
 
 
-def test_a_flood_is_gathered_and_a_large_event_cut(scheduler: ManualScheduler, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_event_flood_is_batched_and_large_event_truncated(
+    scheduler: ManualScheduler, monkeypatch: pytest.MonkeyPatch
+) -> None:
     _, sse = open_app()
     sample = ChannelSample("orders", sse._channels().broker, scheduler)
-    told: list[Event] = []
-    monkeypatch.setattr(MonitorClients, "send_json", lambda _list, name, data: told.append(Event(data, event=name)))
+    received: list[Event] = []
+    monkeypatch.setattr(MonitorClients, "send_json", lambda _list, name, data: received.append(Event(data, event=name)))
     sample.open()
     ids = [sse.publish("orders", number) for number in range(EVENTS_SHOWN + 150)]
     sse.publish("orders", "€" * 10_000)
@@ -640,7 +642,7 @@ def test_a_flood_is_gathered_and_a_large_event_cut(scheduler: ManualScheduler, m
     scheduler.pass_time(1)
     scheduler.run_jobs()
     sample.close()
-    kept, events = [event.data for event in told]
+    kept, events = [event.data for event in received]
     assert kept == {"channel": "orders", "events": []}
     assert events["skipped"] == 151
     assert [event["id"] for event in events["events"][:-1]] == ids[-EVENTS_SHOWN + 1 :]
@@ -652,11 +654,11 @@ def test_a_flood_is_gathered_and_a_large_event_cut(scheduler: ManualScheduler, m
 
 
 def shown(scheduler: ManualScheduler, monkeypatch: pytest.MonkeyPatch, *payloads: bytes | Event) -> list[Any]:
-    """What a sample makes of these, written to the broker as they are."""
+    """Return what a sample shows of these payloads, written to the broker as they are."""
     _, sse = open_app()
-    told: list[Any] = []
+    received: list[Any] = []
     monkeypatch.setattr(
-        MonitorClients, "send_json", lambda _list, name, data: told.append(data) if name == "events" else None
+        MonitorClients, "send_json", lambda _list, name, data: received.append(data) if name == "events" else None
     )
     sample = ChannelSample("orders", sse._channels().broker, scheduler)
     sample.open()
@@ -666,7 +668,7 @@ def shown(scheduler: ManualScheduler, monkeypatch: pytest.MonkeyPatch, *payloads
     scheduler.pass_time(1)
     scheduler.run_jobs()
     sample.close()
-    [only] = told
+    [only] = received
     assert only["skipped"] == 0
     events: list[Any] = only["events"]
     assert [event["id"] for event in events] == [f"epoch-{offset}" for offset in range(1, len(payloads) + 1)]
@@ -684,7 +686,7 @@ def shown(scheduler: ManualScheduler, monkeypatch: pytest.MonkeyPatch, *payloads
         (b"", ""),
     ],
 )
-def test_what_somebody_else_has_written_into_the_broker_costs_no_event_of_ours(
+def test_foreign_payload_in_broker_hides_no_other_event(
     foreign: bytes, text: str, scheduler: ManualScheduler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     events = shown(scheduler, monkeypatch, Event("before"), foreign, Event("after"))
@@ -693,7 +695,7 @@ def test_what_somebody_else_has_written_into_the_broker_costs_no_event_of_ours(
 
 @pytest.mark.parametrize("more", range(4))
 @pytest.mark.parametrize("character", ["é", "€", "😀"])
-def test_a_large_event_is_cut_between_characters(
+def test_large_event_is_truncated_between_characters(
     character: str, more: int, scheduler: ManualScheduler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     [event] = shown(scheduler, monkeypatch, Event("x" * more + character * 5000))
@@ -702,7 +704,7 @@ def test_a_large_event_is_cut_between_characters(
     assert BYTES_SHOWN - 30 < len(event["data"].encode()) <= BYTES_SHOWN
 
 
-def test_an_event_whose_data_come_after_all_that_is_shown_is_cut_and_not_lost(
+def test_event_with_data_beyond_limit_is_shown_truncated(
     scheduler: ManualScheduler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     [event] = shown(scheduler, monkeypatch, Event("hello", event="greeting", comment="c" * BYTES_SHOWN))
@@ -712,7 +714,7 @@ def test_an_event_whose_data_come_after_all_that_is_shown_is_cut_and_not_lost(
 # Publishing
 
 
-def test_a_test_event_is_published_as_text_or_as_json() -> None:
+def test_test_event_is_published_as_text_or_json() -> None:
     app, sse = open_app()
     client = app.test_client()
     with published(sse, "orders", "~ann") as events:
@@ -730,7 +732,7 @@ def test_a_test_event_is_published_as_text_or_as_json() -> None:
     ]
 
 
-def test_the_answer_to_a_test_event_says_how_many_clients_read_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_response_to_test_event_counts_subscribers(monkeypatch: pytest.MonkeyPatch) -> None:
     app, sse = open_app()
     client = app.test_client()
     found = []
@@ -763,9 +765,7 @@ def test_the_answer_to_a_test_event_says_how_many_clients_read_it(monkeypatch: p
         ({"text": "x" * 300_000}, 413, "SSE_MAX_EVENT_BYTES"),
     ],
 )
-def test_what_cannot_be_published_is_refused_with_what_is_wrong(
-    changed: dict[str, Any], status: int, error: str
-) -> None:
+def test_invalid_test_event_is_refused_with_reason(changed: dict[str, Any], status: int, error: str) -> None:
     app, sse = open_app(SSE_MAX_EVENT_BYTES=2000 if "x" in str(changed.get("text")) else 1_000_000)
     with published(sse, "orders") as events:
         response = app.test_client().post(f"{MONITOR}/publish", json={**TEST_EVENT, **changed})
@@ -775,7 +775,7 @@ def test_what_cannot_be_published_is_refused_with_what_is_wrong(
     assert events == []
 
 
-def test_a_brokers_error_is_not_blamed_on_the_text_of_a_form(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_broker_error_on_publish_is_not_reported_as_bad_json(monkeypatch: pytest.MonkeyPatch) -> None:
     app, sse = open_app()
     errors: list[Exception] = [BrokerUnavailable("no answer"), ValueError("the broker is odd")]
 
@@ -791,7 +791,7 @@ def test_a_brokers_error_is_not_blamed_on_the_text_of_a_form(monkeypatch: pytest
 
 
 @pytest.mark.parametrize("body", [b"[" * 200_000, b"{", b"\xff", b"NaN", b"null", b"[]", b""])
-def test_a_body_that_is_no_object_of_json_is_refused(body: bytes) -> None:
+def test_publish_body_that_is_no_json_object_is_a_400(body: bytes) -> None:
     app, _ = open_app()
     response = app.test_client().post(f"{MONITOR}/publish", data=body, content_type="application/json")
     assert response.status_code == 400
@@ -801,26 +801,26 @@ def test_a_body_that_is_no_object_of_json_is_refused(body: bytes) -> None:
 # Figures
 
 
-def test_rates_are_of_what_was_said_last_and_before() -> None:
+def test_rate_compares_last_two_reports() -> None:
     rates = Rates()
     assert rates.add("here", 10.0, {"deliveries": 5}) == {}
     assert rates.add("here", 14.0, {"deliveries": 45}) == {"deliveries": 10}
-    assert rates.add("here", 14.05, {"deliveries": 45}) == {"deliveries": 10}, "nothing new was said"
-    assert rates.add("here", 15.0, {"deliveries": 3}) == {"deliveries": 3}, "it began anew"
+    assert rates.add("here", 14.05, {"deliveries": 45}) == {"deliveries": 10}, "no new report"
+    assert rates.add("here", 15.0, {"deliveries": 3}) == {"deliveries": 3}, "the counter was reset"
     rates.keep_only([])
     assert rates.add("here", 16.0, {"deliveries": 9}) == {}
 
 
-def test_calm_rates_go_back_as_far_as_said() -> None:
+def test_smoothed_rate_covers_its_window() -> None:
     rates = Rates(10)
-    found = [rates.add("here", float(second), {"told": second // 5 * 20}) for second in range(31)]
-    assert {each["told"] for each in found[10:]} == {4.0}
+    found = [rates.add("here", float(second), {"deliveries": second // 5 * 20}) for second in range(31)]
+    assert {each["deliveries"] for each in found[10:]} == {4.0}
 
 
-def test_a_rate_is_of_the_time_in_which_it_was_counted() -> None:
+def test_rate_of_new_counter_starts_with_its_second_report() -> None:
     rates = Rates(10)
     assert rates.add("here", 10.0, {"a": 5}) == {}
-    assert rates.add("here", 11.0, {"a": 6, "b": 1000}) == {"a": 1}, "b may have been counted for long"
+    assert rates.add("here", 11.0, {"a": 6, "b": 1000}) == {"a": 1}, "b may have been counted for a long time"
     assert rates.add("here", 12.0, {"a": 7, "b": 1003}) == {"a": 1, "b": 3}
 
 
@@ -829,7 +829,7 @@ def process(name: str, clients: int, **more: Any) -> dict[str, Any]:
     return {"id": name, "age": 0.0, "events": {}, "slow": [], "closed": {}, **figures, **more}
 
 
-def test_figures_of_processes_are_added_up() -> None:
+def test_report_adds_figures_of_processes() -> None:
     here = process("a", 3, channels={"orders": 2, "news": 1}, events={"orders": 9}, closed={"timeout": 2})
     there = process("b", 4, channels={"orders": 1, "jobs": 5}, closed={"timeout": 1, "error": 1}, warnings=["beware"])
     unread = {"id": "c", "age": 2.0, "channels": {"jobs": 1}}
@@ -846,7 +846,7 @@ def test_figures_of_processes_are_added_up() -> None:
     assert [each["id"] for each in report["processes"]] == ["a", "b", "c"]
 
 
-def test_of_very_many_channels_those_with_most_clients_are_shown() -> None:
+def test_report_of_many_channels_shows_those_with_most_clients() -> None:
     few = {f"few-{number}": 1 for number in range(5 * CHANNELS_SHOWN)}
     many = {f"many-{number}": 2 + number for number in range(CHANNELS_SHOWN - 1)}
     here = process("a", 3, channels={**few, **many}, events=dict.fromkeys([*few, *many], 7))
@@ -854,7 +854,7 @@ def test_of_very_many_channels_those_with_most_clients_are_shown() -> None:
     report = make_report([here, there], Rates(), Rates(), 1000.0, 10.0)
     names = [each["name"] for each in report["channels"]]
     assert names[:-2] == list(reversed(many))[:-1]
-    assert names[-2:] == ["few-400", "many-0"], "of as many clients, by name"
+    assert names[-2:] == ["few-400", "many-0"], "equal counts are sorted by name"
     assert report["channels_in_all"] == 6 * CHANNELS_SHOWN - 1
 
 
@@ -862,7 +862,7 @@ def test_of_very_many_channels_those_with_most_clients_are_shown() -> None:
 
 
 def figures(client: Client, wanted: Callable[[Any], bool], what: str) -> Any:
-    """The first figures that are as wanted."""
+    """Return the first figures that satisfy ``wanted``."""
     said: list[Any] = []
 
     def look() -> bool:
@@ -879,14 +879,14 @@ def figures(client: Client, wanted: Callable[[Any], bool], what: str) -> Any:
 def served(kind: str, **env: str) -> Iterator[Server]:
     with Server(kind, "tests.monitor_app:app", env=env) as server:
         yield server
-        server.kill()  # an orderly stop takes seconds
+        server.kill()  # a clean shutdown takes seconds
 
 
 def has_come(monitor: Client, name: str) -> bool:
     return name in monitor.events(1)[0].data
 
 
-def test_processes_that_share_redis_are_seen_and_its_absence_is_told() -> None:
+def test_monitor_sees_processes_sharing_redis_and_its_outage() -> None:
     with RedisServer() as redis, ExitStack() as stack:
         servers = [stack.enter_context(served(kind, SSE_BROKER_URL=redis.url)) for kind in ("gevent", "gthread")]
         for server in servers:
@@ -894,49 +894,55 @@ def test_processes_that_share_redis_are_seen_and_its_absence_is_told() -> None:
                 stack.enter_context(connected(server, "/events?channel=orders"))
         monitors = [stack.enter_context(connected(server, "/sse-monitor/stream?channel=orders")) for server in servers]
 
-        def sees_all(told: Any) -> bool:
-            clients = {channel["name"]: channel["clients"] for channel in told["channels"]}
-            return clients == {"orders": 4} and told["point"]["clients"] == 4 and len(told["processes"]) == 2
+        def sees_all(received: Any) -> bool:
+            clients = {channel["name"]: channel["clients"] for channel in received["channels"]}
+            return clients == {"orders": 4} and received["point"]["clients"] == 4 and len(received["processes"]) == 2
 
         for monitor in monitors:
-            told = figures(monitor, sees_all, "both processes, without the other's monitor")
-            assert told["channels"][0]["name"] == "orders"
-            assert told["channels"][0]["clients"] == 4
-            assert (told["is_shared"], told["sees_all"], told["monitors"]) == (True, True, 1)
+            received = figures(monitor, sees_all, "both processes, without the other's monitor")
+            assert received["channels"][0]["name"] == "orders"
+            assert received["channels"][0]["clients"] == 4
+            assert (received["is_shared"], received["sees_all"], received["monitors"]) == (True, True, 1)
         for monitor, other in zip(monitors, reversed(servers), strict=True):
             name = new_name()
             post(other, "/events-of/orders", name)
             until(partial(has_come, monitor, name), "the event of the other process")
         redis.kill()
         for monitor in monitors:
-            told = figures(monitor, lambda told: told["broker"]["state"] == "degraded", "the broker's absence")
-            assert told["broker"]["error"]
-            assert not told["sees_all"]
-            assert [each["clients"] for each in told["processes"]] == [2]
+            received = figures(
+                monitor, lambda received: received["broker"]["state"] == "degraded", "the broker's outage"
+            )
+            assert received["broker"]["error"]
+            assert not received["sees_all"]
+            assert [each["clients"] for each in received["processes"]] == [2]
         redis.start()
         for monitor in monitors:
-            figures(monitor, lambda told: told["broker"]["state"] == "ok" and told["sees_all"], "the broker's return")
+            figures(
+                monitor,
+                lambda received: received["broker"]["state"] == "ok" and received["sees_all"],
+                "the broker's recovery",
+            )
 
 
-def is_fed(server: Server, monitor: Client) -> None:
+def assert_figures_arrive(server: Server, monitor: Client) -> None:
     assert monitor.response.headers["Content-Type"].startswith("text/event-stream")
     with connected(server, "/events?channel=orders"):
-        figures(monitor, lambda told: told["point"]["clients"] == 1, "the client")
-    figures(monitor, lambda told: told["ends"]["DISCONNECTED"] == 1, "the end of the client")
+        figures(monitor, lambda received: received["point"]["clients"] == 1, "the client")
+    figures(monitor, lambda received: received["ends"]["DISCONNECTED"] == 1, "the end of the client")
 
 
-def test_a_monitor_is_fed_by_a_server_of_threads() -> None:
+def test_monitor_on_threaded_server_gets_figures() -> None:
     with served("werkzeug") as server, connected(server, "/sse-monitor/stream") as monitor:
-        is_fed(server, monitor)
+        assert_figures_arrive(server, monitor)
 
 
 @pytest.mark.parametrize("kind", ["gevent", "gthread"])
-def test_a_worker_feeds_monitors_and_ends_their_streams_in_order_when_it_stops(kind: str) -> None:
+def test_monitor_on_worker_gets_figures_and_ends_at_shutdown(kind: str) -> None:
     with (
         Server(kind, "tests.monitor_app:app", arguments=["--graceful-timeout", "60"]) as server,
         connected(server, "/sse-monitor/stream") as monitor,
     ):
-        is_fed(server, monitor)
+        assert_figures_arrive(server, monitor)
         server.signal(signal.SIGTERM)
         assert re.search(rb"retry: \d+\n\n\Z", monitor.rest())
         server.kill()

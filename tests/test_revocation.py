@@ -1,4 +1,4 @@
-"""Who has lost the right to a stream gets nothing more of it, in any process, whatever happens on the way there."""
+"""Revocation ends a reader's streams in every process, and no later event reaches them, even during an outage."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def site_at(url: str, rule: Any = by_header, **config: Any) -> Iterator[Site]:
 
 @pytest.fixture(params=["memory", "Redis"])
 def sites(request: pytest.FixtureRequest) -> Iterator[tuple[Site, Site]]:
-    """Where it is revoked, and where the streams are: the same process, or two."""
+    """The site that revokes, and the site with the streams: one process, or two."""
     if request.param == "memory":
         site = Site(by_header)
         yield site, site
@@ -61,7 +61,7 @@ def sites(request: pytest.FixtureRequest) -> Iterator[tuple[Site, Site]]:
 
 
 class Watched:
-    """A stream that is read to its end, and no further."""
+    """A stream that is read up to its end, and no further."""
 
     def __init__(self, stream: OpenStream) -> None:
         self.stream = stream
@@ -94,12 +94,12 @@ def settle(publisher: Site, *streams: Watched, channel: str = "a") -> None:
         watched.await_text("begin")
 
 
-class Role(str, enum.Enum):  # noqa: UP042 - formats otherwise than its text
+class Role(str, enum.Enum):  # noqa: UP042 - its format is not its text
     ADMIN = "admin"
 
 
 class Shouting(str):
-    """A str that says something else of itself than its text."""
+    """A str whose ``str()`` differs from its text."""
 
     __slots__ = ()
 
@@ -111,11 +111,11 @@ class Shouting(str):
 ADMINS = [Role.ADMIN, Shouting("admin"), LocalProxy(lambda: "admin"), LocalProxy(lambda: Role.ADMIN)]
 
 
-# who is ended, and who is not
+# Which streams end.
 
 
 @pytest.mark.parametrize("admin", ADMINS, ids=lambda each: type(each).__name__)
-def test_an_identity_that_equals_the_readers_ends_its_streams(admin: Any, sites: tuple[Site, Site]) -> None:
+def test_disconnect_with_equal_identity_ends_streams(admin: Any, sites: tuple[Site, Site]) -> None:
     here, there = sites
     with watching(there, "a", user="admin") as one, watching(there, "b", user="admin") as other:
         settle(here, one)
@@ -129,7 +129,7 @@ def test_an_identity_that_equals_the_readers_ends_its_streams(admin: Any, sites:
 
 
 @pytest.mark.parametrize("admin", ADMINS, ids=lambda each: type(each).__name__)
-def test_an_identity_is_its_text_wherever_it_is_named(admin: Any) -> None:
+def test_identity_of_any_str_type_is_compared_as_text(admin: Any) -> None:
     allowed = [True]
     site = Site(lambda _: admin if allowed else False)
     with site.open("~") as stream:
@@ -150,7 +150,7 @@ def test_an_identity_is_its_text_wherever_it_is_named(admin: Any) -> None:
         assert not mine.is_open
 
 
-def test_a_views_stream_of_a_private_channel_is_its_readers() -> None:
+def test_view_stream_of_private_channel_has_identity_of_reader() -> None:
     site = Site(by_header)
     with site.app.test_request_context():
         own = site.sse.private("ann").subscribe()
@@ -162,11 +162,11 @@ def test_a_views_stream_of_a_private_channel_is_its_readers() -> None:
 
 
 @pytest.mark.parametrize(
-    "said",
+    "revocation_text",
     [[["ann"], None, False], [None, {"a": 1}, False], [None, None, True], [7, None, False], ["ann", None], 7, "x"],
 )
-def test_what_is_no_revocation_is_passed_over_and_the_next_one_holds(
-    said: Any, server: RedisServer, caplog: pytest.LogCaptureFixture
+def test_malformed_revocation_is_ignored_and_next_one_applies(
+    revocation_text: Any, server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     with site_at(server.url) as site:
         site.sse.channel("open", public=True)
@@ -174,7 +174,10 @@ def test_what_is_no_revocation_is_passed_over_and_the_next_one_holds(
         with watching(site, "a", user="ann") as ann, watching(site, "open") as anybody:
             settle(site, ann)
             settle(site, anybody, channel="open")
-            for one in (["other", *said] if isinstance(said, list) else said, ["other", "ann", None, False]):
+            for one in (
+                ["other", *revocation_text] if isinstance(revocation_text, list) else revocation_text,
+                ["other", "ann", None, False],
+            ):
                 broker.publish(revocation.CHANNEL, frame(json.dumps(one)), Bounds(10, 60))
             ann.await_end()
             assert anybody.emitter.is_open
@@ -183,14 +186,14 @@ def test_what_is_no_revocation_is_passed_over_and_the_next_one_holds(
 
 
 @pytest.mark.parametrize("number", [7, True, 0.5, UUID(int=7), b"7", LocalProxy(lambda: None)], ids=repr)
-def test_what_is_no_text_ends_nothing_and_says_so(number: Any) -> None:
+def test_identity_that_is_no_str_raises(number: Any) -> None:
     site = Site(by_header)
     for call in (site.sse.disconnect, site.sse.recheck, site.sse.private, Grant):
         with pytest.raises(TypeError, match="an identity is a str"):
             call(number)
 
 
-def test_the_streams_of_one_reader_end_and_no_others(sites: tuple[Site, Site]) -> None:
+def test_disconnect_by_identity_ends_only_its_streams(sites: tuple[Site, Site]) -> None:
     here, there = sites
     with (
         watching(there, "a", user="ann") as one,
@@ -206,7 +209,7 @@ def test_the_streams_of_one_reader_end_and_no_others(sites: tuple[Site, Site]) -
     assert there.counts() == (0, 0, 0)
 
 
-def test_the_streams_of_one_channel_end_and_no_others(sites: tuple[Site, Site]) -> None:
+def test_disconnect_by_channel_ends_only_its_streams(sites: tuple[Site, Site]) -> None:
     here, there = sites
     there.sse.channel("a", public=True)
     with (
@@ -222,7 +225,7 @@ def test_the_streams_of_one_channel_end_and_no_others(sites: tuple[Site, Site]) 
         other.await_text("late")
 
 
-def test_the_streams_of_one_reader_that_have_one_channel_end(sites: tuple[Site, Site]) -> None:
+def test_disconnect_by_identity_and_channel_ends_only_their_streams(sites: tuple[Site, Site]) -> None:
     here, there = sites
     with (
         watching(there, "a", "b", user="ann") as one,
@@ -238,7 +241,7 @@ def test_the_streams_of_one_reader_that_have_one_channel_end(sites: tuple[Site, 
         bob.await_text("late")
 
 
-def test_nothing_published_afterwards_is_read_however_close_it_follows(sites: tuple[Site, Site]) -> None:
+def test_event_published_right_after_revocation_is_not_delivered(sites: tuple[Site, Site]) -> None:
     here, there = sites
     for number in range(30):
         with watching(there, "a", user="ann") as ann, watching(there, "a", user="bob") as bob:
@@ -250,7 +253,7 @@ def test_nothing_published_afterwards_is_read_however_close_it_follows(sites: tu
             bob.await_text(f"late {number}")
 
 
-def test_a_client_that_comes_again_is_asked_and_soon(sites: tuple[Site, Site]) -> None:
+def test_revoked_client_reconnects_and_is_authorized_again(sites: tuple[Site, Site]) -> None:
     here, there = sites
     with watching(there, "a", user="ann") as ann:
         settle(here, ann)
@@ -263,7 +266,7 @@ def test_a_client_that_comes_again_is_asked_and_soon(sites: tuple[Site, Site]) -
         assert again.emitter.is_open
 
 
-def test_what_is_pending_and_what_is_missed_is_not_written_any_more() -> None:
+def test_revocation_discards_pending_and_replayed_events() -> None:
     site = Site(by_header, SSE_MAX_PENDING_BYTES=10**8)
     first = site.sse.publish("a", "x")
     for _ in range(50):
@@ -282,8 +285,8 @@ def test_what_is_pending_and_what_is_missed_is_not_written_any_more() -> None:
 
 
 @contextmanager
-def amid_an_event() -> Iterator[tuple[Site, SseEmitter, Callable[[], bytes]]]:
-    """A stream of ann's of which a part of a large event has been read; and what reads it to its end, and gives all."""
+def partly_read_event() -> Iterator[tuple[Site, SseEmitter, Callable[[], bytes]]]:
+    """Open ann's stream and read part of a large event; yield a function that reads the rest and returns all."""
     site = Site(by_header, SSE_MAX_PENDING_BYTES=10**8)
     with site.open("a", user="ann") as stream:
         pieces = stream.response.iter_encoded()
@@ -294,16 +297,16 @@ def amid_an_event() -> Iterator[tuple[Site, SseEmitter, Callable[[], bytes]]]:
         yield site, emitter_of(stream), lambda: read + b"".join(pieces)
 
 
-def test_an_event_of_which_a_part_was_written_is_not_mistaken_for_a_whole_one() -> None:
-    with amid_an_event() as (site, _, read_all):
+def test_event_cut_by_revocation_is_not_decoded_as_complete() -> None:
+    with partly_read_event() as (site, _, read_all):
         site.sse.disconnect("ann")
         read = read_all()
     assert len(read) < 500_000
     assert decode(read) == []
 
 
-def test_a_part_of_an_event_is_none_though_the_stream_was_to_end_anyway() -> None:
-    with amid_an_event() as (site, emitter, read_all):
+def test_event_cut_by_revocation_during_drain_is_not_decoded() -> None:
+    with partly_read_event() as (site, emitter, read_all):
         drain(site.sse.find_state().streams)
         until(lambda: not emitter.is_open, "its end")
         site.sse.disconnect("ann")
@@ -313,7 +316,7 @@ def test_a_part_of_an_event_is_none_though_the_stream_was_to_end_anyway() -> Non
 
 
 @pytest.mark.parametrize("channel", [None, "a"])
-def test_a_stream_that_has_ended_and_still_has_something_to_write_writes_no_more(channel: str | None) -> None:
+def test_revocation_of_completed_stream_discards_pending_events(channel: str | None) -> None:
     site = Site()
 
     @site.app.get("/mine")
@@ -328,11 +331,11 @@ def test_a_stream_that_has_ended_and_still_has_something_to_write_writes_no_more
         assert b"secret" not in response.data
 
 
-# between the rule and the stream
+# Between the rule and the stream.
 
 
-class Slow:
-    """A rule that takes its time: it has said yes before the test lets it go on."""
+class SlowRule:
+    """A rule that has read the request before the test lets it return."""
 
     def __init__(self) -> None:
         self.asked, self.goes_on = threading.Event(), threading.Event()
@@ -354,10 +357,10 @@ class Slow:
     ],
     ids=["by identity", "by channel"],
 )
-def test_who_is_revoked_while_the_rule_says_yes_gets_nothing(
+def test_revocation_while_rule_runs_denies_stream(
     url: str, revoke: Callable[[Any], None], request: pytest.FixtureRequest
 ) -> None:
-    rule = Slow()
+    rule = SlowRule()
     with ExitStack() as stack:
         address = "memory://" if url == "memory" else request.getfixturevalue("server").url
         there = stack.enter_context(site_at(address, rule))
@@ -367,7 +370,7 @@ def test_who_is_revoked_while_the_rule_says_yes_gets_nothing(
         thread.start()
         assert rule.asked.wait(PATIENCE)
         revoke(here.sse)
-        with watching(there, "b", user="bob") as bob:  # of another reader, so that it shows that all was heard
+        with watching(there, "b", user="bob") as bob:  # another reader, to see when everything has arrived
             settle(here, bob, channel="b")
             rule.goes_on.set()
             thread.join(PATIENCE)
@@ -377,12 +380,12 @@ def test_who_is_revoked_while_the_rule_says_yes_gets_nothing(
         assert there.counts() == (0, 0, 0)
 
 
-# Redis on the way
+# Redis between the processes.
 
 
 @contextmanager
 def cut_off(server: RedisServer, **config: Any) -> Iterator[tuple[Site, Site, Wire]]:
-    """Where it is revoked, and where the streams are: on a line that a test cuts."""
+    """Make the site that revokes, and the site with the streams on a connection that a test cuts."""
     with (
         Wire(server.port) as wire,
         site_at(server.url) as here,
@@ -394,11 +397,11 @@ def cut_off(server: RedisServer, **config: Any) -> Iterator[tuple[Site, Site, Wi
 def away(site: Site, wire: Wire) -> None:
     wire.is_closed = True
     wire.cut()
-    until(lambda: site.sse.stats()["broker"]["state"] == "degraded", "it to be noticed")
+    until(lambda: site.sse.stats()["broker"]["state"] == "degraded", "the outage to be noticed")
 
 
-def test_what_was_revoked_while_a_process_was_away_comes_before_what_was_published(server: RedisServer) -> None:
-    """However much that was: it is looked up in pages, and so are the events of other channels."""
+def test_missed_revocation_applies_before_missed_events_after_outage(server: RedisServer) -> None:
+    """However many there are: revocations are looked up in pages, and so are the events of other channels."""
     with cut_off(server) as (here, there, wire), ExitStack() as stack:
         channels = [f"a{number}" for number in range(30)]
         streams = [stack.enter_context(watching(there, channel, user="ann")) for channel in channels]
@@ -407,7 +410,7 @@ def test_what_was_revoked_while_a_process_was_away_comes_before_what_was_publish
             settle(here, watched, channel=channel)
         away(there, wire)
         for number in range(50):
-            here.sse.disconnect(f"nobody {number}")
+            here.sse.disconnect(f"other {number}")
         here.sse.disconnect("ann")
         for channel in channels:
             here.sse.publish(channel, "late")
@@ -417,32 +420,32 @@ def test_what_was_revoked_while_a_process_was_away_comes_before_what_was_publish
         assert bob.emitter.is_open
 
 
-def test_what_is_looked_up_brings_nothing_that_came_after_a_revocation(
+def test_lookup_delivers_no_event_published_after_revocation(
     server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is read from Redis as it is then, while the announcement of the revocation may still be on its way."""
+    """A lookup reads the current state of Redis, while the announcement of the revocation may still be on its way."""
     with site_at(server.url) as here, site_at(server.url) as there:
         with watching(there, "a", user="ann") as ann, watching(there, "a", user="bob") as bob:
             settle(here, ann, bob)
             broker: Any = there.sse._channels().broker
-            looks, run_all = threading.Event(), Client.run_all
+            has_looked_up, run_all = threading.Event(), Client.run_all
 
             def slow(client: Client, script: Any, steps: Any) -> Any:
-                if client is broker._clients.get() and script is LOOK_UP and not looks.is_set():
-                    looks.set()
+                if client is broker._clients.get() and script is LOOK_UP and not has_looked_up.is_set():
+                    has_looked_up.set()
                     here.sse.disconnect("ann")
                     here.sse.publish("a", "late")
                 return run_all(client, script, steps)
 
             monkeypatch.setattr(Client, "run_all", slow)
             broker.look_again("a", lambda: None)
-            assert looks.wait(PATIENCE)
+            assert has_looked_up.wait(PATIENCE)
             bob.await_text("late")
             assert ann.await_end() == ["begin"]
 
 
-def test_while_revocations_are_behind_nothing_else_is_told(server: RedisServer) -> None:
-    """As where Redis has evicted them: it numbers them anew, which shows with the next one only."""
+def test_no_event_is_delivered_while_revocations_lag(server: RedisServer) -> None:
+    """As if Redis had evicted them: it then numbers them from 1 again, which only the next one shows."""
     with site_at(server.url) as here, site_at(server.url) as there:
         for number in range(20):
             with watching(there, "a", user="ann") as ann:
@@ -453,7 +456,7 @@ def test_while_revocations_are_behind_nothing_else_is_told(server: RedisServer) 
                 assert f"late {number}" not in ann.await_end()
 
 
-def test_where_revocations_cannot_be_read_nothing_is(server: RedisServer) -> None:
+def test_no_event_is_delivered_while_revocations_cannot_be_read(server: RedisServer) -> None:
     with site_at(server.url) as here, cut_off(server) as (_, there, wire):
         with watching(there, "a", user="ann") as ann, watching(there, "a", user="bob") as bob:
             settle(here, ann, bob)
@@ -469,7 +472,7 @@ def test_where_revocations_cannot_be_read_nothing_is(server: RedisServer) -> Non
             assert ann.await_end() == ["begin"]
 
 
-def test_a_process_that_reaches_redis_late_does_not_trust_one_that_knows_nothing(
+def test_late_process_does_not_trust_redis_without_revocations(
     server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(revocation, "LATE_SECONDS", 0.0)
@@ -483,7 +486,7 @@ def test_a_process_that_reaches_redis_late_does_not_trust_one_that_knows_nothing
             assert "late" not in ann.await_end()
 
 
-def test_where_it_cannot_be_known_any_more_all_come_again(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dropped_revocations_make_all_clients_reconnect(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(revocation, "HISTORY_BOUNDS", Bounds(3, 300.0))
     with cut_off(server) as (here, there, wire):
         with watching(there, "a", user="ann") as ann, watching(there, "a", user="bob") as bob:
@@ -491,43 +494,43 @@ def test_where_it_cannot_be_known_any_more_all_come_again(server: RedisServer, m
             away(there, wire)
             here.sse.disconnect("ann")
             for number in range(5):
-                here.sse.disconnect(f"nobody {number}")
+                here.sse.disconnect(f"other {number}")
             here.sse.publish("a", "late")
             wire.is_closed = False
             assert ann.await_end() == ["begin"]
-            assert bob.await_end() == ["begin"], "nobody knows that this one was not meant"
+            assert bob.await_end() == ["begin"], "which revocation was dropped is unknown"
 
 
-def test_where_redis_has_lost_all_of_it_all_come_again(server: RedisServer) -> None:
+def test_redis_flush_of_revocations_makes_clients_reconnect(server: RedisServer) -> None:
     with site_at(server.url) as here, site_at(server.url) as there:
         with watching(there, "a", user="ann") as ann:
             settle(here, ann)
-            here.sse.disconnect("nobody")
+            here.sse.disconnect("other")
             client_of(server).flushall()
-            here.sse.disconnect("somebody")
+            here.sse.disconnect("another")
             ann.await_end()
 
 
-def test_a_process_that_listens_only_now_has_no_streams_that_were_revoked_before(server: RedisServer) -> None:
+def test_older_revocations_do_not_end_new_streams_of_new_listener(server: RedisServer) -> None:
     with site_at(server.url) as here, site_at(server.url) as there:
         for number in range(5):
-            here.sse.disconnect(f"nobody {number}")
+            here.sse.disconnect(f"other {number}")
         with watching(there, "a", user="ann") as ann:
             settle(here, ann)
             assert ann.emitter.is_open
 
 
-def test_whoever_revokes_is_told_where_others_cannot_be(server: RedisServer) -> None:
+def test_revocation_without_redis_applies_here_and_raises(server: RedisServer) -> None:
     with site_at(server.url, SSE_PUBLISH_SECONDS=0.5) as site, watching(site, "a", user="ann") as ann:
         settle(site, ann)
         server.kill()
         for revoke in (site.sse.disconnect, site.sse.recheck):
             with pytest.raises(BrokerUnavailable, match=r"this process has done it.*call it again"):
                 revoke("ann")
-        assert not ann.emitter.is_open, "here it is done"
+        assert not ann.emitter.is_open, "this process has applied it"
 
 
-def test_what_others_write_there_is_said_and_ends_nothing(
+def test_foreign_messages_on_revocation_channel_are_logged_and_ignored(
     server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     with site_at(server.url) as here, site_at(server.url) as there:
@@ -536,12 +539,12 @@ def test_what_others_write_there_is_said_and_ends_nothing(
             broker = here.sse._channels().broker
             for text in ("junk", "[1]", '["p", null, null]', "{}", "null"):
                 broker.publish(revocation.CHANNEL, frame(text), None)
-            until(lambda: len(caplog.messages) == 5, "it to say so")
+            until(lambda: len(caplog.messages) == 5, "the warnings")
             assert set(levels(caplog)) == {"WARNING"}
             assert ann.emitter.is_open
 
 
-def test_who_has_no_streams_listens_to_nothing(server: RedisServer) -> None:
+def test_process_without_streams_does_not_subscribe_to_revocations(server: RedisServer) -> None:
     with site_at(server.url) as site:
         site.sse.publish("a", "x")
         site.sse.disconnect("ann")
@@ -550,7 +553,7 @@ def test_who_has_no_streams_listens_to_nothing(server: RedisServer) -> None:
         assert site.sse.find_state().revocations._listener is None
 
 
-def test_ten_thousand_streams_end_and_others_have_their_turn() -> None:
+def test_revocation_of_thousands_of_streams_ends_them_all() -> None:
     site = Site(SSE_MAX_CLIENTS=20_000)
     emitters = [site.sse.channel("a").subscribe(identity=f"user {number}") for number in range(2000)]
     site.sse.disconnect(channel="a")
@@ -558,10 +561,10 @@ def test_ten_thousand_streams_end_and_others_have_their_turn() -> None:
     assert site.counts() == (0, 0, 0)
 
 
-# asking again
+# Recheck.
 
 
-def test_recheck_ends_those_that_the_rule_denies_now_and_no_others(server: RedisServer) -> None:
+def test_recheck_ends_only_streams_that_rule_now_denies(server: RedisServer) -> None:
     allowed = {("ann", "a"), ("ann", "b"), ("bob", "a")}
 
     def rule(channel: str) -> str:
@@ -584,7 +587,7 @@ def test_recheck_ends_those_that_the_rule_denies_now_and_no_others(server: Redis
             assert (two.emitter.is_open, bob.emitter.is_open) == (True, True)
 
 
-def test_the_rule_sees_the_streams_own_request_and_nothing_of_whoever_asks() -> None:
+def test_recheck_runs_rule_with_request_of_the_stream() -> None:
     site = Site()
     asked: list[tuple[Any, ...]] = []
 
@@ -618,7 +621,7 @@ def test_the_rule_sees_the_streams_own_request_and_nothing_of_whoever_asks() -> 
     with open_stream(site.client, "/events/a?x=1", headers=headers, environ_overrides=overrides) as stream:
         emitter = emitter_of(stream)
         admin.post("/recheck")
-        until(lambda: len(asked) == 2, "it to be asked again")
+        until(lambda: len(asked) == 2, "the rule to run again")
         assert asked[0] == asked[1]
         assert emitter.is_open
 
@@ -628,13 +631,13 @@ def test_the_rule_sees_the_streams_own_request_and_nothing_of_whoever_asks() -> 
     [
         "the rule raises",
         "the rule aborts",
-        "somebody else",
-        "nobody in particular",
+        "another identity",
+        "no identity",
         "before_request answers",
         "before_request aborts",
     ],
 )
-def test_what_denies_when_it_is_asked_again(change: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_recheck_denial_ends_stream(change: str, caplog: pytest.LogCaptureFixture) -> None:
     site = Site()
     changed = threading.Event()
 
@@ -648,7 +651,7 @@ def test_what_denies_when_it_is_asked_again(change: str, caplog: pytest.LogCaptu
     def may_read(channel: str) -> bool | str:
         if changed.is_set() and "rule" in change:
             raise RuntimeError if "raises" in change else abort(403)
-        if changed.is_set() and change == "somebody else":
+        if changed.is_set() and change == "another identity":
             return "bob"
         return True if changed.is_set() else "ann"
 
@@ -659,7 +662,7 @@ def test_what_denies_when_it_is_asked_again(change: str, caplog: pytest.LogCaptu
     assert levels(caplog) == (["ERROR"] if "raises" in change else [])
 
 
-def test_a_grant_that_is_shorter_now_ends_the_stream_sooner() -> None:
+def test_recheck_with_shorter_grant_ends_stream_sooner() -> None:
     seconds = [3600.0]
     site = Site(lambda _: Grant("ann", seconds=seconds[0]))
     with watching(site, "a") as ann:
@@ -669,7 +672,7 @@ def test_a_grant_that_is_shorter_now_ends_the_stream_sooner() -> None:
         assert ann.emitter.close_reason is CloseReason.TIMEOUT
 
 
-def test_streams_that_cannot_be_asked_about_come_again() -> None:
+def test_recheck_ends_streams_without_a_kept_request() -> None:
     site = Site(by_header)
 
     @site.app.get("/mine")
@@ -690,7 +693,7 @@ def test_streams_that_cannot_be_asked_about_come_again() -> None:
 
 
 @pytest.mark.parametrize(("user", "is_kept"), [("ann", True), ("", False)])
-def test_a_request_is_kept_only_where_recheck_can_find_its_stream(user: str, is_kept: bool) -> None:
+def test_request_is_kept_only_for_stream_with_identity(user: str, is_kept: bool) -> None:
     site = Site(lambda _: Grant(user or None))
     with site.open("a", user=user) as stream:
         reader = stream_of(emitter_of(stream)).reader
@@ -700,7 +703,7 @@ def test_a_request_is_kept_only_where_recheck_can_find_its_stream(user: str, is_
         assert not emitter_of(stream).is_open
 
 
-def test_a_rule_that_blocks_while_it_is_asked_again_holds_up_nobody() -> None:
+def test_blocked_recheck_delays_no_event_disconnect_or_callback() -> None:
     goes_on = threading.Event()
     blocks = threading.Event()
 
@@ -721,13 +724,13 @@ def test_a_rule_that_blocks_while_it_is_asked_again_holds_up_nobody() -> None:
         site.sse.publish("a", "x")
         bob.await_text("x")
         site.sse.disconnect("bob")
-        assert ended.wait(PATIENCE), "callbacks have other helpers"
+        assert ended.wait(PATIENCE), "callbacks have a pool of their own"
         goes_on.set()
         blocks.clear()
         assert all(watched.emitter.is_open for watched in streams)
 
 
-def test_lists_of_your_own_are_not_touched() -> None:
+def test_disconnect_leaves_streams_of_own_lists_open() -> None:
     site = Site()
     emitters = SseEmitters()
 

@@ -1,4 +1,4 @@
-"""``flask sse status``: which processes serve an app, through a real Redis; and how that is shown."""
+"""``flask sse status``: the processes that serve an app, through a real Redis, and their table."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def status(redis: RedisServer, *arguments: str) -> str:
 
 @pytest.fixture
 def status_now(redis: RedisServer) -> Iterator[Callable[[], dict[str, Any]]]:
-    """What the command prints for programs, without a process of its own each time."""
+    """Run the command with ``--json`` in this process."""
     app = Flask(__name__)
     app.config.update(SSE_BROKER_URL=redis.url, SSE_PUBLISH_SECONDS=PATIENCE)
     sse = SSE(app)
@@ -66,7 +66,7 @@ def invoked(**config: object) -> Result:
     return cli_runner(app).invoke(args=["sse", "status"])
 
 
-def test_two_processes_are_shown_with_their_clients_and_channels(
+def test_status_shows_two_processes_with_clients_and_channels(
     redis: RedisServer, status_now: Callable[[], dict[str, Any]]
 ) -> None:
     with Server("gevent", "tests.channels_app:app", env=config(redis)) as one, ExitStack() as stack:
@@ -75,11 +75,11 @@ def test_two_processes_are_shown_with_their_clients_and_channels(
         clients: list[Client] = [
             stack.enter_context(connected(server, f"/events?channel={channel}")) for server, channel in paths
         ]
-        until(lambda: status_now()["channels"] == {"orders": 3, "news": 1}, "both to say what they have")
+        until(lambda: status_now()["channels"] == {"orders": 3, "news": 1}, "reports of both")
         post(one, "/publish/orders", "x")
         for client in clients[:3]:
             assert client.texts(1) == ["x"]
-        until(lambda: status_now()["deliveries"] == 3, "both to say what they delivered")
+        until(lambda: status_now()["deliveries"] == 3, "deliveries of both")
         found = status_now()
         pids = {get(server, "/stats")["pid"] for server in (one, two)}
         assert {process["pid"] for process in found["processes"]} == pids
@@ -91,39 +91,39 @@ def test_two_processes_are_shown_with_their_clients_and_channels(
         assert "\norders         3\nnews           1\n" in shown
 
 
-def test_an_app_that_nobody_serves(redis: RedisServer) -> None:
-    result = invoked(SSE_BROKER_URL=redis.url, SSE_BROKER_PREFIX="nobody", SSE_PUBLISH_SECONDS=PATIENCE)
+def test_status_without_serving_process_says_so(redis: RedisServer) -> None:
+    result = invoked(SSE_BROKER_URL=redis.url, SSE_BROKER_PREFIX="unused", SSE_PUBLISH_SECONDS=PATIENCE)
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout == "No process has had a stream of a channel in the last seconds.\n"
 
 
-def test_a_broker_that_takes_no_writes_is_warned_of(redis: RedisServer) -> None:
-    """Its processes cannot say so there."""
+def test_status_warns_of_read_only_broker(redis: RedisServer) -> None:
+    """Its processes cannot report this through the broker."""
     redis.run("CONFIG SET maxmemory 1")
     try:
         for arguments in ([], ["--json"]):
-            said = status(redis, *arguments)
-            assert "nothing can be published now" in said
-            assert "Redis is full: raise its maxmemory" in said
+            output = status(redis, *arguments)
+            assert "nothing can be published now" in output
+            assert "Redis is full: raise its maxmemory" in output
     finally:
         redis.run("CONFIG SET maxmemory 0")
     assert "warning" not in status(redis)
 
 
-def test_without_a_shared_broker_it_says_what_to_set() -> None:
+def test_status_with_memory_broker_names_setting_to_change() -> None:
     result = invoked()
     assert (result.exit_code, result.stdout) == (1, "")
     assert "Error: SSE_BROKER_URL is memory://" in result.stderr
 
 
-def test_without_redis_it_says_so() -> None:
+def test_status_without_redis_fails_with_advice() -> None:
     result = invoked(SSE_BROKER_URL="redis://127.0.0.1:1")
     assert (result.exit_code, result.stdout) == (1, "")
     assert "Error: Redis did not " in result.stderr
     assert "is redis://127.0.0.1:1 right (SSE_BROKER_URL), and does it run?" in result.stderr
 
 
-# how it is shown
+# The table.
 
 NOW = 1_800_000_000.0
 
@@ -143,7 +143,7 @@ PROCESS: dict[str, Any] = {
 }
 
 
-def test_a_line_for_each_process_and_the_channels_with_most_clients_first() -> None:
+def test_table_lists_processes_and_channels_by_clients() -> None:
     second = {**PROCESS, "host": "web-10", "pid": 12345, "since": NOW - 61, "clients": 1, "channels": {"orders": 1}}
     assert describe([second, PROCESS], NOW) == "\n".join(
         [
@@ -160,7 +160,7 @@ def test_a_line_for_each_process_and_the_channels_with_most_clients_first() -> N
     )
 
 
-def test_of_many_channels_some_are_shown() -> None:
+def test_table_shows_twenty_of_many_channels() -> None:
     shown = describe([{**PROCESS, "channels": {f"c{n:02}": n for n in range(1, 31)}}], NOW)
     assert "c30" in shown
     assert "c11" in shown
@@ -168,40 +168,40 @@ def test_of_many_channels_some_are_shown() -> None:
     assert shown.endswith("\nand 10 more")
 
 
-def test_what_is_not_well_is_shown() -> None:
-    ill = {
+def test_table_shows_drain_and_warnings() -> None:
+    degraded = {
         **PROCESS,
         "draining": True,
         "warnings": ["too few files"],
         "broker": {"scheme": "redis", "state": "degraded", "error": "timed out"},
     }
-    shown = describe([ill, {**ill, "pid": 8}], NOW)
+    shown = describe([degraded, {**degraded, "pid": 8}], NOW)
     assert shown.count("  draining\n") == 2
     assert "warning, of 2 processes: too few files" in shown
     assert "warning, of 2 processes: the broker is degraded: timed out" in shown
-    assert summarize([ill])["warnings"] == ["too few files", "the broker is degraded: timed out"]
+    assert summarize([degraded])["warnings"] == ["too few files", "the broker is degraded: timed out"]
 
 
-def test_a_process_of_another_version_may_say_less() -> None:
+def test_table_shows_process_with_missing_figures() -> None:
     assert "\n?       ?  0 s        0 " in describe([{"channels": {}}], NOW)
 
 
-def test_what_others_say_of_themselves_is_shown_without_control_characters() -> None:
+def test_table_escapes_control_characters() -> None:
     hostile = "\x1b[2J\n\x9b1m\u202e"
-    said = {**PROCESS, "host": hostile, "channels": {hostile: 1}, "warnings": [hostile]}
-    shown = describe([{**said, "broker": {"state": "degraded", "error": hostile}}], NOW)
+    figures = {**PROCESS, "host": hostile, "channels": {hostile: 1}, "warnings": [hostile]}
+    shown = describe([{**figures, "broker": {"state": "degraded", "error": hostile}}], NOW)
     assert shown.count(r"\x1b[2J\n\x9b1m\u202e") == 4
     assert shown.replace("\n", "").isprintable()
 
 
-def test_what_others_say_of_themselves_can_be_written_to_a_terminal() -> None:
-    """JSON may hold lone surrogates, which UTF-8 cannot carry."""
+def test_table_escapes_lone_surrogates() -> None:
+    """JSON may hold lone surrogates, which UTF-8 cannot encode."""
     shown = describe([{**PROCESS, "host": "\ud800", "channels": {"\udfff": 1}, "warnings": ["\ud800"]}], NOW)
     assert shown.isascii()
     assert shown.count(r"\ud800") == 2
 
 
-def test_a_process_that_says_what_makes_no_sense_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_malformed_figures_of_a_process_hide_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     names = [*PROCESS, "gaps", "refused"]
     wrong = [{**dict.fromkeys(names, value), "id": "b"} for value in (None, "many", -1, float("nan"), [1], {"a": "b"})]
     wrong[0]["broker"] = {"state": "degraded", "error": "timed out", "troubles": ["orders cannot be read", None]}
