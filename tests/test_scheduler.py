@@ -1,4 +1,4 @@
-"""Timers, readers and jobs on the one background thread of a process."""
+"""Timers, readers, calls and jobs of the scheduler, which has one background thread in a process."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .clock import ManualScheduler
 from .waiting import PATIENCE, until
 
 
-def test_a_timer_that_has_fired_is_used_once_more(scheduler: ManualScheduler) -> None:
+def test_call_again_reuses_a_fired_timer(scheduler: ManualScheduler) -> None:
     called: list[float] = []
     timer = scheduler.call_at(scheduler.now + 1, lambda: called.append(scheduler.now))
     scheduler.pass_time(2)
@@ -31,7 +31,7 @@ def test_a_timer_that_has_fired_is_used_once_more(scheduler: ManualScheduler) ->
     assert called == [1001.0, 1003.0]
 
 
-def test_timers_fire_in_the_order_of_their_times(scheduler: ManualScheduler) -> None:
+def test_timers_fire_in_order_of_time(scheduler: ManualScheduler) -> None:
     fired: list[str] = []
     for delay, name in ((3, "c"), (1, "a"), (2, "b"), (1, "a, set later")):
         scheduler.call_at(scheduler.now + delay, lambda name=name: fired.append(name))  # type: ignore[misc]
@@ -41,7 +41,7 @@ def test_timers_fire_in_the_order_of_their_times(scheduler: ManualScheduler) -> 
     assert fired == ["a", "a, set later", "b", "c"]
 
 
-def test_a_cancelled_timer_never_fires_and_lets_go_of_its_call(scheduler: ManualScheduler) -> None:
+def test_cancelled_timer_never_fires_and_releases_its_call(scheduler: ManualScheduler) -> None:
     timer = scheduler.call_at(scheduler.now + 1, lambda: pytest.fail("it was cancelled"))
     scheduler.cancel(timer)
     scheduler.cancel(timer)
@@ -49,7 +49,7 @@ def test_a_cancelled_timer_never_fires_and_lets_go_of_its_call(scheduler: Manual
     scheduler.pass_time(2)
 
 
-def test_cancelled_timers_do_not_gather(scheduler: ManualScheduler) -> None:
+def test_cancelled_timers_are_removed(scheduler: ManualScheduler) -> None:
     kept = scheduler.call_at(scheduler.now + 9999, lambda: None)
     for _ in range(10_000):
         scheduler.cancel(scheduler.call_at(scheduler.now + 1800, lambda: None))
@@ -58,7 +58,7 @@ def test_cancelled_timers_do_not_gather(scheduler: ManualScheduler) -> None:
     assert scheduler.live_timers() == [kept]
 
 
-def test_nobody_wakes_for_timers_that_were_cancelled() -> None:
+def test_cancelled_timers_do_not_wake_the_thread() -> None:
     scheduler, fired = Scheduler(), threading.Event()
     rests: list[float | None] = []
     original = scheduler._sleep_seconds
@@ -70,7 +70,7 @@ def test_nobody_wakes_for_timers_that_were_cancelled() -> None:
     assert len(rests) < 100
 
 
-def test_a_timer_that_raises_is_logged_and_stops_no_other(caplog: pytest.LogCaptureFixture) -> None:
+def test_timer_that_raises_is_logged_and_others_fire(caplog: pytest.LogCaptureFixture) -> None:
     scheduler = Scheduler()
     fired = threading.Event()
     scheduler.call_at(0, lambda: 1 / 0)
@@ -81,7 +81,7 @@ def test_a_timer_that_raises_is_logged_and_stops_no_other(caplog: pytest.LogCapt
 
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> list[threading.Thread]:
-    """The threads that this test starts: those of other schedulers in this process do not count."""
+    """The threads that this test starts, without those of the process's own scheduler."""
     threads: list[threading.Thread] = []
     start = threading.Thread.start
 
@@ -94,7 +94,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[threading.Thread]:
     return threads
 
 
-def test_nothing_starts_before_it_is_needed_and_then_one_thread(started: list[threading.Thread]) -> None:
+def test_scheduler_starts_one_thread_with_its_first_timer(started: list[threading.Thread]) -> None:
     scheduler = Scheduler()
     assert started == []
     for _ in range(100):
@@ -103,7 +103,7 @@ def test_nothing_starts_before_it_is_needed_and_then_one_thread(started: list[th
 
 
 def test_blocked_callbacks_delay_no_timer() -> None:
-    """As many callbacks as ever run at once block; timers that are due all the while fire before they end."""
+    """Block as many callbacks as may run at once; due timers fire before they end."""
     scheduler = Scheduler()
     blocked, release = threading.Semaphore(0), threading.Event()
 
@@ -121,14 +121,14 @@ def test_blocked_callbacks_delay_no_timer() -> None:
         scheduler.call_at(now + delay / 100, fired.release)
     for _ in range(20):
         assert fired.acquire(timeout=PATIENCE)
-    assert not blocked.acquire(blocking=False), "more helpers than the bound"
+    assert not blocked.acquire(blocking=False), "more workers than the limit"
     release.set()
     for _ in range(2 * MAX_HELPERS[CALLBACKS]):
         assert blocked.acquire(timeout=PATIENCE)
-    until(lambda: scheduler._pools[CALLBACKS].helpers == 0, "the helpers to end")
+    until(lambda: scheduler._pools[CALLBACKS].helpers == 0, "the workers to end")
 
 
-def test_jobs_that_raise_are_logged_and_stop_no_other(caplog: pytest.LogCaptureFixture) -> None:
+def test_job_that_raises_is_logged_and_others_run(caplog: pytest.LogCaptureFixture) -> None:
     scheduler = Scheduler()
     done = threading.Event()
     scheduler.run(lambda: [][0])
@@ -137,7 +137,7 @@ def test_jobs_that_raise_are_logged_and_stop_no_other(caplog: pytest.LogCaptureF
     until(lambda: "IndexError" in caplog.text, "the log")
 
 
-def test_where_no_thread_can_be_started_callbacks_wait_until_one_can(
+def test_callback_waits_until_a_thread_can_start(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     scheduler = Scheduler()
@@ -158,7 +158,7 @@ def test_where_no_thread_can_be_started_callbacks_wait_until_one_can(
     assert "cannot start a thread for sse-callbacks" in caplog.text
 
 
-def test_scheduler_without_a_thread_for_jobs_serves_timers_and_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scheduler_without_a_job_thread_still_serves_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     scheduler = Scheduler(lambda: now)
     scheduler.call_soon(lambda: None)
@@ -177,14 +177,14 @@ def test_scheduler_without_a_thread_for_jobs_serves_timers_and_calls(monkeypatch
         called = threading.Event()
         scheduler.call_soon(called.set)
         assert called.wait(PATIENCE)
-    assert refusals == 1, "the system is not asked again before its time, and nothing else waits for that"
+    assert refusals == 1, "no retry before its time, and no call waits for it"
     monkeypatch.setattr(threading.Thread, "start", start)
     now = THREAD_RETRY_SECONDS
     scheduler.call_soon(lambda: None)
     assert done.wait(PATIENCE)
 
 
-def test_a_job_that_ends_its_thread_ends_no_other(caplog: pytest.LogCaptureFixture) -> None:
+def test_job_that_raises_system_exit_is_logged_and_others_run(caplog: pytest.LogCaptureFixture) -> None:
     scheduler = Scheduler()
 
     def leave() -> None:
@@ -195,11 +195,11 @@ def test_a_job_that_ends_its_thread_ends_no_other(caplog: pytest.LogCaptureFixtu
     done = threading.Event()
     scheduler.run(done.set)
     assert done.wait(PATIENCE)
-    until(lambda: scheduler._pools[CALLBACKS].helpers == 0, "the helpers to end")
+    until(lambda: scheduler._pools[CALLBACKS].helpers == 0, "the workers to end")
     assert "SystemExit" in caplog.text
 
 
-def test_deliveries_do_not_wait_for_callbacks() -> None:
+def test_blocked_callbacks_delay_no_delivery() -> None:
     scheduler = Scheduler()
     release, delivered = threading.Event(), threading.Event()
     for _ in range(2 * MAX_HELPERS[CALLBACKS]):
@@ -209,7 +209,7 @@ def test_deliveries_do_not_wait_for_callbacks() -> None:
     release.set()
 
 
-def test_one_job_takes_one_helper(started: list[threading.Thread]) -> None:
+def test_one_job_starts_one_worker_thread(started: list[threading.Thread]) -> None:
     scheduler = Scheduler()
     done = threading.Event()
     scheduler.run(done.set)
@@ -217,7 +217,7 @@ def test_one_job_takes_one_helper(started: list[threading.Thread]) -> None:
     assert sorted(thread.name for thread in started) == ["sse-callbacks", "sse-scheduler"]
 
 
-def test_a_timer_may_be_months_away() -> None:
+def test_timer_months_ahead_delays_no_other() -> None:
     scheduler = Scheduler()
     scheduler.call_at(scheduler.clock() + 100 * 86_400, lambda: pytest.fail("not yet"))
     fired = threading.Event()
@@ -229,9 +229,7 @@ def test_a_timer_may_be_months_away() -> None:
 
 
 @pytest.mark.parametrize("missing", ["socketpair", "DefaultSelector", "thread"])
-def test_where_it_cannot_start_it_says_so_and_starts_the_next_time(
-    missing: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failed_start_raises_and_next_timer_starts_thread(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise RuntimeError("no more") if missing == "thread" else OSError("Too many open files")
 
@@ -247,11 +245,11 @@ def test_where_it_cannot_start_it_says_so_and_starts_the_next_time(
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_background_thread_that_dies_is_replaced_by_the_next_who_needs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dead_background_thread_is_replaced_at_next_timer(monkeypatch: pytest.MonkeyPatch) -> None:
     scheduler = Scheduler()
     read_end, write_end = os.pipe()
-    heard: list[bytes] = []
-    scheduler.add_reader(read_end, lambda: heard.append(os.read(read_end, 100)))
+    received: list[bytes] = []
+    scheduler.add_reader(read_end, lambda: received.append(os.read(read_end, 100)))
     until(lambda: scheduler._running, "the background thread")
 
     broken: list[threading.Thread] = []
@@ -264,15 +262,15 @@ def test_a_background_thread_that_dies_is_replaced_by_the_next_who_needs_it(monk
         patch.setattr(scheduler, "_call_due", break_down)
         scheduler.call_at(0, lambda: None)
         until(lambda: not scheduler._running, "its end")
-    broken[0].join(PATIENCE)  # so that what it ended with is known to be this test's
+    broken[0].join(PATIENCE)  # so that its exception belongs to this test
     os.write(write_end, b"x")
     fired = threading.Event()
     scheduler.call_at(0, fired.set)
     assert fired.wait(PATIENCE)
-    until(lambda: heard == [b"x"], "the reader that it had")
+    until(lambda: received == [b"x"], "the reader that was registered before")
 
 
-def test_what_is_to_be_called_soon_is_called_in_order_on_the_background_thread() -> None:
+def test_call_soon_runs_calls_in_order_on_background_thread() -> None:
     scheduler, called = Scheduler(), []
     for number in range(100):
         scheduler.call_soon(lambda number=number: called.append((number, threading.current_thread().name)))  # type: ignore[misc]
@@ -282,7 +280,7 @@ def test_what_is_to_be_called_soon_is_called_in_order_on_the_background_thread()
     until(lambda: not called, "a call that wakes the thread")
 
 
-def test_a_long_job_goes_on_after_those_that_wait() -> None:
+def test_call_that_asks_to_continue_runs_after_waiting_calls() -> None:
     scheduler, done, begin = Scheduler(), [], threading.Event()
 
     def job(name: str) -> bool:
@@ -294,12 +292,12 @@ def test_a_long_job_goes_on_after_those_that_wait() -> None:
         scheduler.call_soon(lambda name=name: job(name))  # type: ignore[misc]
     begin.set()
     until(lambda: len(done) == 15, "all slices of all jobs")
-    assert set(done[:5]) == {"a", "b", "c", "d", "e"}, "each has its first before any has its last"
+    assert set(done[:5]) == {"a", "b", "c", "d", "e"}, "each has its first slice before any has its last"
 
 
-def test_one_who_is_called_again_and_again_holds_up_neither_timers_nor_readers_nor_callbacks() -> None:
+def test_endless_calls_delay_no_timer_reader_or_callback() -> None:
     scheduler, stop = Scheduler(), threading.Event()
-    fired, heard, ran = threading.Event(), threading.Event(), threading.Event()
+    fired, received, ran = threading.Event(), threading.Event(), threading.Event()
     read_end, write_end = os.pipe()
 
     def always() -> bool:
@@ -309,28 +307,28 @@ def test_one_who_is_called_again_and_again_holds_up_neither_timers_nor_readers_n
     for _ in range(3):
         scheduler.call_soon(always)
     scheduler.call_at(scheduler.clock() + 0.05, fired.set)
-    scheduler.add_reader(read_end, lambda: os.read(read_end, 1) and heard.set())  # type: ignore[func-returns-value]
+    scheduler.add_reader(read_end, lambda: os.read(read_end, 1) and received.set())  # type: ignore[func-returns-value]
     os.write(write_end, b"x")
     scheduler.run(ran.set)
-    for event in (fired, heard, ran):
+    for event in (fired, received, ran):
         assert event.wait(PATIENCE)
-    assert scheduler._soon, "and it goes on"
+    assert scheduler._soon, "the calls continue"
     stop.set()
 
 
-def test_a_reader_is_called_when_its_descriptor_can_be_read() -> None:
+def test_reader_is_called_when_its_descriptor_is_readable() -> None:
     scheduler = Scheduler()
     read_end, write_end = os.pipe()
-    heard: list[bytes] = []
-    scheduler.add_reader(read_end, lambda: heard.append(os.read(read_end, 100)))
+    received: list[bytes] = []
+    scheduler.add_reader(read_end, lambda: received.append(os.read(read_end, 100)))
     os.write(write_end, b"x")
-    until(lambda: heard == [b"x"], "the reader")
+    until(lambda: received == [b"x"], "the reader")
     os.write(write_end, b"y")
-    until(lambda: heard == [b"x", b"y"], "the reader, again")
+    until(lambda: received == [b"x", b"y"], "the reader, again")
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
-def test_a_forked_child_starts_afresh() -> None:
+def test_forked_child_starts_with_no_timers_and_own_thread() -> None:
     scheduler = Scheduler()
     scheduler.call_at(0, lambda: None)
     until(lambda: not scheduler._timers, "the background thread")
@@ -348,10 +346,10 @@ def test_a_forked_child_starts_afresh() -> None:
     os.close(read_end)
     fired = threading.Event()
     scheduler.call_at(0, fired.set)
-    assert fired.wait(PATIENCE), "the parent goes on"
+    assert fired.wait(PATIENCE), "the parent's scheduler continues"
 
 
-def test_twenty_thousand_pending_timers_cost_nothing() -> None:
+def test_20000_pending_timers_use_no_cpu() -> None:
     """The background thread does not run at all while no timer is due."""
     scheduler = Scheduler()
     for number in range(20_000):
@@ -374,10 +372,10 @@ def _thread_times() -> dict[int, float]:
     return {thread.id: thread.user_time + thread.system_time for thread in psutil.Process().threads()}
 
 
-def test_what_is_raised_in_a_helper_while_it_gives_way_ends_no_helper(
+def test_exception_while_worker_thread_yields_is_logged_and_jobs_run(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A timeout of gevent that a callback has begun and left behind, say."""
+    """For example, a gevent timeout that a callback has started and not closed."""
 
     def yield_now() -> None:
         raise TimeoutError("left behind")
@@ -389,5 +387,5 @@ def test_what_is_raised_in_a_helper_while_it_gives_way_ends_no_helper(
     for number in range(MAX_HELPERS[CALLBACKS] + 1):
         scheduler.run(lambda number=number: called.append(number))  # type: ignore[misc]
     until(lambda: len(called) == MAX_HELPERS[CALLBACKS] + 1, "all jobs")
-    until(lambda: scheduler._pools[CALLBACKS].helpers == 0, "the helpers to end")
+    until(lambda: scheduler._pools[CALLBACKS].helpers == 0, "the workers to end")
     assert "left behind" in caplog.text

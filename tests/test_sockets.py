@@ -1,4 +1,4 @@
-"""What a socket tells of its client, without sending anything."""
+"""The socket monitor: disconnects and unsent bytes, seen without sending."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from flask_sse_emitters.runtime.socket_monitor import SOCKET_MONITOR
 from .waiting import until
 
 
-class Note:
-    """A watcher that notes what it is told."""
+class RecordingWatcher:
+    """A watcher that records its notifications."""
 
     def __init__(self) -> None:
-        self.told: list[str] = []
+        self.calls: list[str] = []
 
     def on_hang_up(self) -> None:
-        self.told.append("left")
+        self.calls.append("left")
 
     def on_room(self) -> None:
-        self.told.append("room")
+        self.calls.append("room")
 
     def on_fork(self) -> None:
-        self.told.append("forked")
+        self.calls.append("forked")
 
 
 @pytest.fixture
@@ -42,35 +42,35 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
         yield server, client
 
 
-def test_a_client_that_leaves_is_noticed_once(pair: tuple[socket.socket, socket.socket]) -> None:
+def test_disconnect_is_noticed_once(pair: tuple[socket.socket, socket.socket]) -> None:
     server, client = pair
-    note = Note()
-    watch = SOCKET_MONITOR.watch(server.fileno(), note)
-    client.sendall(b"bytes that nobody reads")
+    watcher = RecordingWatcher()
+    watch = SOCKET_MONITOR.watch(server.fileno(), watcher)
+    client.sendall(b"bytes that are never read")
     client.close()
-    until(lambda: note.told, "the end")
+    until(lambda: watcher.calls, "the end")
     SOCKET_MONITOR.forget(watch)
     SOCKET_MONITOR.forget(watch)
-    assert note.told == ["left"]
+    assert watcher.calls == ["left"]
 
 
-def test_a_client_that_is_forgotten_is_noticed_no_more(pair: tuple[socket.socket, socket.socket]) -> None:
+def test_disconnect_of_forgotten_client_is_not_noticed(pair: tuple[socket.socket, socket.socket]) -> None:
     server, client = pair
-    forgotten, note = Note(), Note()
+    forgotten, watcher = RecordingWatcher(), RecordingWatcher()
     SOCKET_MONITOR.forget(SOCKET_MONITOR.watch(server.fileno(), forgotten))
     other, its_client = socket.socketpair()
-    watch = SOCKET_MONITOR.watch(other.fileno(), note)
+    watch = SOCKET_MONITOR.watch(other.fileno(), watcher)
     client.close()
     its_client.close()
-    until(lambda: note.told, "the end of the other")
+    until(lambda: watcher.calls, "the end of the other")
     SOCKET_MONITOR.forget(watch)
-    assert forgotten.told == []
+    assert forgotten.calls == []
     other.close()
 
 
-def test_what_the_client_has_not_taken_shows_and_shrinks(pair: tuple[socket.socket, socket.socket]) -> None:
+def test_unsent_bytes_grow_and_shrink_with_client_reads(pair: tuple[socket.socket, socket.socket]) -> None:
     server, client = pair
-    watch = SOCKET_MONITOR.watch(server.fileno(), Note())
+    watch = SOCKET_MONITOR.watch(server.fileno(), RecordingWatcher())
     assert SOCKET_MONITOR.unsent(watch) == 0
     server.setblocking(False)
     with suppress(BlockingIOError):
@@ -83,9 +83,9 @@ def test_what_the_client_has_not_taken_shows_and_shrinks(pair: tuple[socket.sock
     assert SOCKET_MONITOR.unsent(watch) is None
 
 
-def test_a_cut_ends_the_connection_for_both(pair: tuple[socket.socket, socket.socket]) -> None:
+def test_cut_ends_connection_on_both_sides(pair: tuple[socket.socket, socket.socket]) -> None:
     server, client = pair
-    watch = SOCKET_MONITOR.watch(server.fileno(), Note())
+    watch = SOCKET_MONITOR.watch(server.fileno(), RecordingWatcher())
     SOCKET_MONITOR.cut(watch)
     assert client.recv(1) == b""
     with pytest.raises(BrokenPipeError):
@@ -94,14 +94,14 @@ def test_a_cut_ends_the_connection_for_both(pair: tuple[socket.socket, socket.so
     SOCKET_MONITOR.cut(watch)
 
 
-def test_what_cannot_be_watched_is_said_and_no_error(caplog: pytest.LogCaptureFixture) -> None:
-    watch = SOCKET_MONITOR.watch(-1, Note())
+def test_unwatchable_socket_is_logged_and_raises_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    watch = SOCKET_MONITOR.watch(-1, RecordingWatcher())
     assert "noticed at their next heartbeat only" in caplog.text
     SOCKET_MONITOR.forget(watch)
 
 
-def test_a_stream_is_awaited_until_the_server_is_done_with_its_end(pair: tuple[socket.socket, socket.socket]) -> None:
-    """A process that exits waits for the sockets that are known: the last chunk is written after the last piece."""
+def test_socket_is_watched_until_server_closes_response(pair: tuple[socket.socket, socket.socket]) -> None:
+    """A process that exits waits for watched sockets: the last chunk is written after the last piece of the body."""
     server, _ = pair
     app = Flask(__name__)
     SSE(app)

@@ -1,4 +1,4 @@
-"""Thread-safety, proven by trying to break it: see ``stress.py`` for what must hold."""
+"""Stress tests of thread-safety. See ``stress.py`` for the invariants."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ class _Thread:
 
 
 @pytest.mark.timeout(600)
-def test_a_list_holds_under_two_hundred_thousand_operations_of_32_threads() -> None:
+def test_list_survives_200000_operations_of_32_threads() -> None:
     assert OPERATIONS == 200_000
     churn_and_send(lambda: None)
 
 
-def test_streams_on_threads_get_everything_in_one_order() -> None:
+def test_streams_on_threads_get_all_events_in_one_order() -> None:
     publish_to_streams(_Thread, consumers=50, senders=8, each=500)
 
 
 @pytest.mark.timeout(600)
-def test_all_of_it_holds_on_greenlets_and_with_foreign_threads() -> None:
+def test_list_and_streams_survive_stress_on_greenlets_and_foreign_threads() -> None:
     """200,000 operations of greenlets; then streams on greenlets, sent to by greenlets and by real threads."""
     assert run_program("tests.stress_on_greenlets") == "held\n"
 
 
-def test_a_process_patched_by_gevent_may_fork_and_have_foreign_threads() -> None:
+def test_gevent_process_may_fork_and_use_foreign_threads() -> None:
     assert run_program("tests.gevent_process") == "held\n"
 
 
@@ -46,5 +46,5 @@ def run_program(module: str) -> str:
     command = [sys.executable, "-m", module]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=500, check=False)
     assert result.returncode == 0, result.stderr
-    assert "Greenlet" not in result.stderr, "one that died"
+    assert "Greenlet" not in result.stderr, "a greenlet died"
     return result.stdout

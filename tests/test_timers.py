@@ -22,7 +22,7 @@ def calls_until(timers: TimerQueue, now: float) -> list[object]:
     return calls
 
 
-def test_timers_of_one_time_are_called_in_the_order_in_which_they_were_added(timers: TimerQueue) -> None:
+def test_timers_of_equal_time_are_called_in_order_of_adding(timers: TimerQueue) -> None:
     for number, when in enumerate([2.0, 1.0, 2.0, 3.0, 1.0, 2.0]):
         timers.add(Timer(when, lambda number=number: number))  # type: ignore[misc]
     assert calls_until(timers, 2.0) == [1, 4, 0, 2, 5]
@@ -30,12 +30,12 @@ def test_timers_of_one_time_are_called_in_the_order_in_which_they_were_added(tim
     assert (calls_until(timers, 3.0), timers.nearest(), len(timers)) == ([3], None, 0)
 
 
-def test_add_returns_whether_a_timer_is_due_before_all_others(timers: TimerQueue) -> None:
+def test_add_returns_true_if_timer_is_the_nearest(timers: TimerQueue) -> None:
     whens = [3.0, 4.0, 3.0, 2.0, 2.5, 2.0, 1.0]
     assert [timers.add(Timer(when, nothing)) for when in whens] == [True, False, False, True, False, False, True]
 
 
-def test_nearest_passes_over_cancelled_timers(timers: TimerQueue) -> None:
+def test_nearest_skips_cancelled_timers(timers: TimerQueue) -> None:
     first, second, third = (Timer(when, nothing) for when in (1.0, 1.0, 2.0))
     for timer in (first, second, third):
         timers.add(timer)
@@ -47,7 +47,7 @@ def test_nearest_passes_over_cancelled_timers(timers: TimerQueue) -> None:
     assert (timers.nearest(), len(timers), timers.cancelled) == (None, 0, 0)
 
 
-def test_a_timer_cancelled_among_those_that_are_due_is_not_called(timers: TimerQueue) -> None:
+def test_due_timer_cancelled_before_its_turn_is_not_called(timers: TimerQueue) -> None:
     second = Timer(1.0, lambda: "second")
     for timer in (Timer(1.0, lambda: "first"), second, Timer(1.0, lambda: "third")):
         timers.add(timer)
@@ -58,7 +58,7 @@ def test_a_timer_cancelled_among_those_that_are_due_is_not_called(timers: TimerQ
     assert (len(timers), timers.cancelled, second.called) == (0, 0, None)
 
 
-def test_a_cancelled_timer_releases_its_call_once(timers: TimerQueue) -> None:
+def test_timer_cancelled_twice_is_counted_once(timers: TimerQueue) -> None:
     timer = Timer(1.0, nothing)
     timers.add(timer)
     timers.cancel(timer)
@@ -66,7 +66,7 @@ def test_a_cancelled_timer_releases_its_call_once(timers: TimerQueue) -> None:
     assert (timer.call, timers.cancelled) == (None, 1)
 
 
-def test_cancelled_timers_are_dropped_once_they_are_many(timers: TimerQueue) -> None:
+def test_cancelled_timers_are_dropped_above_maximum(timers: TimerQueue) -> None:
     kept = [Timer(float(number % 7), nothing) for number in range(3 * MAX_CANCELLED)]
     dropped = [Timer(float(number % 7), nothing) for number in range(MAX_CANCELLED + 1)]
     for timer in (*kept, *dropped):
@@ -79,11 +79,11 @@ def test_cancelled_timers_are_dropped_once_they_are_many(timers: TimerQueue) -> 
     assert (set(timers), timers.cancelled) == (set(kept), 0)
 
 
-def test_a_finalizer_may_add_and_cancel_while_timers_are_dropped(timers: TimerQueue) -> None:
-    """A list of timers that is iterated over stands for any point at which the garbage collector may run."""
+def test_finalizer_may_add_and_cancel_while_timers_are_dropped(timers: TimerQueue) -> None:
+    """A list that changes the queue when iterated stands for a garbage collection at any point."""
     late = [Timer(float(number), nothing) for number in range(10)]
 
-    class Meddles(list[Timer]):
+    class ListThatMeddles(list[Timer]):
         def __iter__(self):  # type: ignore[no-untyped-def]
             for timer in list.__iter__(self):
                 yield timer
@@ -95,7 +95,7 @@ def test_a_finalizer_may_add_and_cancel_while_timers_are_dropped(timers: TimerQu
     cancelled = [Timer(float(number), nothing) for number in range(200)]
     for timer in (*kept, *cancelled):
         timers.add(timer)
-    timers._timers = {when: Meddles(same) for when, same in timers._timers.items()}
+    timers._timers = {when: ListThatMeddles(same) for when, same in timers._timers.items()}
     added = list(late)
     for timer in cancelled:
         timers.cancel(timer)

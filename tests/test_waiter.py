@@ -1,4 +1,4 @@
-"""How a thread sleeps until another wakes it."""
+"""A waiter sleeps until another thread wakes it."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from flask_sse_emitters.runtime.waiter import make_waiter
 from .waiting import PATIENCE
 
 
-def test_parker_woken_before_it_sleeps_does_not_sleep() -> None:
-    sleeper = make_waiter()
-    sleeper.wake_with(b"x")
-    assert sleeper.wait() == b"x"
-    sleeper.wake()
-    assert sleeper.wait() is None
+def test_waiter_woken_before_wait_returns_at_once() -> None:
+    waiter = make_waiter()
+    waiter.wake_with(b"x")
+    assert waiter.wait() == b"x"
+    waiter.wake()
+    assert waiter.wait() is None
 
 
-def test_parker_woken_from_another_thread_returns_what_it_was_given() -> None:
-    sleeper = make_waiter()
-    waker = threading.Thread(target=sleeper.wake_with, args=(b"x",))
+def test_waiter_woken_by_another_thread_returns_its_payload() -> None:
+    waiter = make_waiter()
+    waker = threading.Thread(target=waiter.wake_with, args=(b"x",))
     waker.start()
-    assert sleeper.wait() == b"x"
+    assert waiter.wait() == b"x"
     waker.join(PATIENCE)
 
 
-def test_parker_woken_twice_for_one_sleep_raises() -> None:
-    sleeper = make_waiter()
-    sleeper.wake()
+def test_waiter_woken_twice_for_one_wait_raises() -> None:
+    waiter = make_waiter()
+    waiter.wake()
     with pytest.raises(RuntimeError):
-        sleeper.wake()
-    assert sleeper.wait() is None
+        waiter.wake()
+    assert waiter.wait() is None
