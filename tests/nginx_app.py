@@ -1,4 +1,4 @@
-"""An app behind nginx, as the documentation has it: channels, a list, and ProxyFix around it all."""
+"""An app behind nginx, as documented: channels, a list, and ProxyFix."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def send() -> ResponseReturnValue:
 
 @app.post("/end")
 def end() -> ResponseReturnValue:
-    """End the streams of the list, and those that come later are a list of their own."""
+    """End the streams of the list; later streams get a new list."""
     global emitters
     ended, emitters = emitters, SseEmitters()
     ended.complete()

@@ -1,4 +1,4 @@
-"""A real nginx, in a temporary folder, with the configuration that users are given: ``deploy/nginx.conf``."""
+"""A real nginx in a temporary folder, with the configuration for users: ``deploy/nginx.conf``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CONFIG = ROOT / "deploy" / "nginx.conf"
 
 
 class Nginx:
-    """Runs from ``with`` to its end.
+    """An nginx that runs in a ``with`` block.
 
     :param app: the path of the socket at which gunicorn listens.
     :param changes: of the configuration; what each replaces must be there.
@@ -71,7 +71,7 @@ class Nginx:
         return self._log.read_text()
 
     def _config(self, folder: Path) -> str:
-        """What users are given, but for what is of this machine and this moment."""
+        """Return the configuration for users, with the paths and ports of this test."""
         text = CONFIG.read_text()
         here = {
             "user www-data;": "user root;"
@@ -103,7 +103,7 @@ class Nginx:
 
 
 def _held_port() -> socket.socket:
-    """Bound for as long as nginx lives: nobody else gets its port."""
+    """Bind a free port and keep it, so that no other process gets it."""
     held = socket.socket()
     held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     held.bind(("127.0.0.1", 0))
@@ -111,6 +111,6 @@ def _held_port() -> socket.socket:
 
 
 def _temporary_paths(folder: Path) -> str:
-    """Where nginx puts what is too large for memory, which is a folder of root's otherwise."""
+    """Return directives that put temporary files here, not into a folder of root."""
     kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     return "\n".join(f"{kind}_temp_path {folder}/{kind};" for kind in kinds)

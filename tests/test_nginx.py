@@ -1,5 +1,5 @@
-"""Debian's nginx before gunicorn, with the configuration that users are given: what it does for streams, and that
-``flask sse check`` names each fault that is put into it."""
+"""Debian's nginx in front of gunicorn with ``deploy/nginx.conf``: what streams need from it, and that
+``flask sse check`` reports each fault put into it."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ from .waiting import PATIENCE, until
 
 pytestmark = pytest.mark.timeout(300)
 
-#: They share what their module has running.
+#: These tests share the servers of their module.
 together = pytest.mark.xdist_group("nginx")
 
-#: The seed's faults, and some more, as they are put into the configuration.
+#: Common faults, as changes of the configuration.
 BUFFERED = {"proxy_buffering off; ": "proxy_buffering on; proxy_ignore_headers X-Accel-Buffering; "}
 OLD_HTTP = {"proxy_http_version 1.1; ": "", 'proxy_set_header Connection ""; ': ""}
 CLOSING = {'proxy_set_header Connection ""; ': ""}
@@ -42,15 +42,15 @@ COMPRESSED = {"gzip off;": "gzip on; gzip_types text/event-stream;"}
 IMPATIENT = {"proxy_read_timeout 60s;": "proxy_read_timeout 5s;"}
 FORGETFUL = {'proxy_set_header Connection ""; ': 'proxy_set_header Connection ""; proxy_set_header Last-Event-ID ""; '}
 
-#: nginx buffers unless it is told otherwise, by the configuration or by a header.
+#: nginx buffers unless the configuration or a header turns it off.
 DEFAULT_BUFFERING = {"proxy_buffering off; ": ""}
 
-#: As before HTTP/2: for comparison.
+#: Without HTTP/2, for comparison.
 HTTP1 = {" ssl http2;": " ssl;"}
 
 CHANNEL, VIEW = "/events?channel=news", "/connect"
 
-#: What is checked: changes of the configuration, a path, and what else is said to check; and the faults that are found.
+#: Cases: changes of the configuration, the path and further arguments of the check, and the faults that it must find.
 CASES: dict[str, tuple[dict[str, str], list[str], list[str]]] = {
     "as given": ({}, [CHANNEL], []),
     "a view's emitter, and nginx buffers": ({}, [VIEW, "--no-replay"], []),
@@ -64,7 +64,7 @@ CASES: dict[str, tuple[dict[str, str], list[str], list[str]]] = {
     "many at once": ({**BUFFERED, **OLD_HTTP, **COMPRESSED}, [CHANNEL], ["buffered", "compressed", "http-1.0"]),
 }
 
-#: What fixes each of the seed's faults.
+#: The fix of each common fault.
 FIXES = {
     "buffering": ("buffered", "proxy_buffering off;"),
     "HTTP/1.0": ("http-1.0", 'proxy_http_version 1.1; and proxy_set_header Connection "";'),
@@ -74,7 +74,7 @@ FIXES = {
 
 
 class App:
-    """The app on gunicorn, at a socket where nginx finds it, and where tests steer it.
+    """The app on gunicorn, at a socket for nginx, and for tests that control it.
 
     :param folder: of the socket.
     :param kind: of the server.
@@ -94,7 +94,7 @@ class App:
         self._server.__exit__(kind, error, tb)
 
     def replace_worker(self) -> None:
-        """Have gunicorn reload; the old worker is gone afterwards."""
+        """Reload gunicorn and wait until the old worker has exited."""
         old = self.get("/stats")["pid"]
         self._server.signal(signal.SIGHUP)
         until(lambda: not psutil.pid_exists(old), "the old worker's end")
@@ -124,7 +124,7 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
 
 @contextmanager
 def stream(nginx: Nginx, path: str, headers: dict[str, str] | None = None) -> Iterator[Any]:
-    """The answer to a request through nginx."""
+    """Open a stream through nginx and yield its response."""
     context = ssl.create_default_context(cafile=str(nginx.certificate))
     connection = HTTPSConnection("localhost", nginx.port, context=context, timeout=PATIENCE)
     try:
@@ -136,7 +136,7 @@ def stream(nginx: Nginx, path: str, headers: dict[str, str] | None = None) -> It
 
 
 def await_text(response: Any, text: str) -> None:
-    """Read until this event has come, and no further."""
+    """Read up to this event, and no further."""
     read = b""
     while f"data: {text}\n".encode() not in read:
         piece = response.read1()
@@ -145,7 +145,7 @@ def await_text(response: Any, text: str) -> None:
 
 
 class Report(NamedTuple):
-    """What ``flask sse check`` said."""
+    """The report of ``flask sse check``."""
 
     code: int
     findings: dict[str, dict[str, str]]  #: by name
@@ -157,7 +157,7 @@ class Report(NamedTuple):
 
 
 def check(app: App, changes: dict[str, str], arguments: Sequence[str]) -> Report:
-    """Of a path behind an nginx with these changes."""
+    """Check a path behind an nginx with these changes."""
     command = [sys.executable, "-m", "flask", "--app", "tests.cli_app", "sse", "check", "--json"]
     with Nginx(app.socket, changes) as nginx:
         found = subprocess.run(
@@ -176,7 +176,7 @@ def check(app: App, changes: dict[str, str], arguments: Sequence[str]) -> Report
 
 @pytest.fixture(scope="module")
 def reports(app: App) -> dict[str, Report]:
-    """Of all cases. Four are checked at a time: a process of the app takes no more."""
+    """Check all cases. Four run at a time: a process of the app accepts no more."""
     with ThreadPoolExecutor(4) as pool:
         checked = {name: pool.submit(check, app, case[0], case[1]) for name, case in CASES.items()}
         return {name: report.result() for name, report in checked.items()}
@@ -185,20 +185,20 @@ def reports(app: App) -> dict[str, Report]:
 @together
 @pytest.mark.parametrize("path", [CHANNEL, VIEW], ids=["a channel", "an emitter of a view"])
 @pytest.mark.parametrize("changes", [{}, DEFAULT_BUFFERING], ids=["as given", "with nginx's own buffering"])
-def test_events_come_one_by_one(changes: dict[str, str], path: str, app: App) -> None:
-    """Each has been seen by the client before the next is sent. The view's location says nothing of buffers at all."""
+def test_nginx_passes_each_event_on_at_once(changes: dict[str, str], path: str, app: App) -> None:
+    """The client has each event before the next is sent. The view's location does not mention buffering."""
     send = "/publish" if path == CHANNEL else "/send"
     with Nginx(app.socket, changes) as nginx, stream(nginx, path) as response:
         assert response.getheader("Content-Type") == "text/event-stream"
         assert response.getheader("Content-Encoding") is None
-        assert response.read1(), "before anything is sent"
+        assert response.read1(), "the preamble, before any event"
         for number in range(5):
             app.post(send, f"number {number}")
             await_text(response, f"number {number}")
 
 
 @together
-def test_a_client_that_leaves_nginx_leaves_the_app(app: App) -> None:
+def test_disconnect_from_nginx_reaches_the_app(app: App) -> None:
     before = app.get("/stats")["clients"]
     with Nginx(app.socket) as nginx:
         with stream(nginx, CHANNEL) as response:
@@ -210,14 +210,14 @@ def test_a_client_that_leaves_nginx_leaves_the_app(app: App) -> None:
 
 @together
 @pytest.mark.parametrize("case", CASES)
-def test_check_names_the_faults_that_are_there_and_no_others(case: str, reports: dict[str, Report]) -> None:
+def test_check_reports_exactly_the_faults_of_the_configuration(case: str, reports: dict[str, Report]) -> None:
     report, faults = reports[case], CASES[case][2]
     assert report.faults == faults
     assert report.code == (1 if faults else 0)
 
 
 @together
-def test_check_says_what_is_well_and_what_it_waits_for(reports: dict[str, Report]) -> None:
+def test_check_reports_ok_findings_and_progress(reports: dict[str, Report]) -> None:
     report = reports["as given"]
     for name in (
         "status",
@@ -238,12 +238,12 @@ def test_check_says_what_is_well_and_what_it_waits_for(reports: dict[str, Report
 
 @together
 @pytest.mark.parametrize("case", FIXES)
-def test_check_says_which_directive_mends_it(case: str, reports: dict[str, Report]) -> None:
+def test_check_names_directive_that_fixes_each_fault(case: str, reports: dict[str, Report]) -> None:
     name, directive = FIXES[case]
     assert directive in reports[case].findings[name]["fix"]
 
 
-def test_check_names_a_read_timeout_that_is_shorter_than_the_default_heartbeat(tmp_path: Path) -> None:
+def test_check_reports_read_timeout_shorter_than_heartbeat(tmp_path: Path) -> None:
     with App(tmp_path) as app:
         report = check(app, IMPATIENT, [CHANNEL])
     assert (report.code, report.faults) == (1, ["read-timeout"])
@@ -253,7 +253,7 @@ def test_check_names_a_read_timeout_that_is_shorter_than_the_default_heartbeat(t
     assert "every 15 s, 20 s at most" in report.progress
 
 
-def test_addresses_are_the_clients_behind_nginx_whatever_they_say(tmp_path: Path) -> None:
+def test_limit_per_address_ignores_forged_forwarded_header(tmp_path: Path) -> None:
     with (
         App(tmp_path, SSE_MAX_CLIENTS_PER_ADDRESS=2) as app,
         Nginx(app.socket) as nginx,
@@ -271,7 +271,7 @@ def test_addresses_are_the_clients_behind_nginx_whatever_they_say(tmp_path: Path
 
 
 class Load:
-    """Clients behind nginx, from ``with`` to its end: some post without a pause, others read streams to their ends."""
+    """Clients behind nginx in a ``with`` block: some post without pause, others read streams to their ends."""
 
     def __init__(self, nginx: Nginx, posting: int, reading: int) -> None:
         self.posted: list[int] = []  #: statuses
@@ -315,8 +315,8 @@ class Load:
 
 
 @pytest.mark.parametrize("kind", ["gevent", "gevent_off", "gthread", "gevent_pywsgi"])
-def test_no_post_fails_while_streams_end_and_workers_are_replaced(kind: str, tmp_path: Path) -> None:
-    """nginx keeps connections to the app for later, and repeats a GET on one that closes, but no POST."""
+def test_no_post_fails_while_streams_end_and_workers_reload(kind: str, tmp_path: Path) -> None:
+    """nginx keeps connections to the app open, and repeats a GET on one that closes, but no POST."""
     with (
         App(tmp_path, kind, SSE_HANDOFF="off" if kind == "gevent_off" else "auto") as app,
         Nginx(app.socket) as nginx,
@@ -324,7 +324,7 @@ def test_no_post_fails_while_streams_end_and_workers_are_replaced(kind: str, tmp
     ):
 
         def end_until(condition: Callable[[], object], what: str) -> None:
-            """End all streams now and again, until this is so."""
+            """End all streams repeatedly until the condition holds."""
 
             def is_so() -> object:
                 app.post("/end", None)
@@ -333,7 +333,7 @@ def test_no_post_fails_while_streams_end_and_workers_are_replaced(kind: str, tmp
             until(is_so, what)
 
         end_until(lambda: len(load.read) >= 500 and len(load.posted) >= 100, "many ends of streams")
-        if kind != "gevent_pywsgi":  # it cuts the requests of a worker that stops, streams or not
+        if kind != "gevent_pywsgi":  # it cuts all requests of a worker that stops
             for _ in range(2):
                 app.replace_worker()
         load.stop()
@@ -341,7 +341,7 @@ def test_no_post_fails_while_streams_end_and_workers_are_replaced(kind: str, tmp
     assert set(load.posted) == set(load.read) == {200}
 
 
-# in a browser
+# In a browser.
 
 
 @pytest.fixture(scope="module")
@@ -352,7 +352,7 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-#: Opens so many streams, and notes which are open and what each has got.
+#: Opens ``count`` streams, and records which are open and what each has received.
 OPEN = """count => {
     window.opened = new Set();
     window.got = Array.from({ length: count }, () => []);
@@ -378,31 +378,31 @@ def opened(page: Page) -> int:
     return int(page.evaluate("opened.size"))
 
 
-def listeners(page: Page, text: str) -> int:
-    """How many of the page's streams have got this."""
+def receivers(page: Page, text: str) -> int:
+    """Return how many of the page's streams have received ``text``."""
     return int(page.evaluate("text => got.filter(texts => texts.includes(text)).length", text))
 
 
 @pytest.mark.xdist_group("browser")
-def test_over_http2_twenty_streams_of_one_page_work(browser: Browser, tmp_path: Path) -> None:
+def test_http2_page_has_twenty_open_streams(browser: Browser, tmp_path: Path) -> None:
     with App(tmp_path) as app, Nginx(app.socket) as nginx:
         with page_with_streams(browser, nginx, 20) as page:
             until(lambda: opened(page) == 20, "all streams to open")
             assert page.evaluate("performance.getEntriesByType('navigation')[0].nextHopProtocol") == "h2"
             app.post("/publish", "to all")
-            until(lambda: listeners(page, "to all") == 20, "all streams to have it")
-            assert page.evaluate("fetch('/').then(response => response.status)") == 200, "and there is room for more"
+            until(lambda: receivers(page, "to all") == 20, "all streams to have it")
+            assert page.evaluate("fetch('/').then(response => response.status)") == 200, "other requests still work"
         until(lambda: app.get("/stats")["clients"] == 0, "the streams to end with their page")
 
 
 @pytest.mark.xdist_group("browser")
-def test_over_http1_six_streams_of_an_origin_work_and_the_others_wait(browser: Browser, tmp_path: Path) -> None:
+def test_http1_origin_has_six_open_streams_and_others_wait(browser: Browser, tmp_path: Path) -> None:
     with App(tmp_path) as app, Nginx(app.socket, HTTP1) as nginx:
         with page_with_streams(browser, nginx, 20) as page:
             until(lambda: opened(page) == 6, "six streams to open")
             app.post("/publish", "to six")
-            until(lambda: listeners(page, "to six") == 6, "six streams to have it")
+            until(lambda: receivers(page, "to six") == 6, "six streams to have it")
             assert app.get("/stats")["clients"] == 6
             page.evaluate("streams[[...opened][0]].close()")
-            until(lambda: opened(page) == 7, "one that waited to take the place of one that ends")
+            until(lambda: opened(page) == 7, "a waiting stream to take the place of a closed one")
             assert app.get("/stats")["opened"] == 7

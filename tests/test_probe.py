@@ -1,4 +1,4 @@
-"""What a server of ours tells whoever checks it: how the proxy speaks; and comments that show whether it buffers."""
+"""Answers to ``flask sse check``: a header about the proxied request, and comments that reveal buffering."""
 
 from __future__ import annotations
 
@@ -45,16 +45,16 @@ def make_app(scheduler: ManualScheduler, **given: int | str) -> tuple[Flask, Sse
     return app, emitters
 
 
-def said(header: str) -> dict[str, str]:
+def values_of(header: str) -> dict[str, str]:
     nonce, *values = header.split("; ")
     assert nonce == NONCE
     return dict(value.split("=") for value in values)
 
 
 @pytest.mark.parametrize("path", ["/events?channel=probed", "/connect"], ids=["a channel", "an emitter of a view"])
-def test_comments_come_and_then_a_large_one_and_events_are_as_ever(path: str, channels: Server) -> None:
+def test_probe_gets_comments_and_padding_and_unchanged_events(path: str, channels: Server) -> None:
     with connected(channels, path, headers=COMMENTS_WANTED) as client, connected(channels, path) as other:
-        header = said(client.response.headers["Sse-Check"])
+        header = values_of(client.response.headers["Sse-Check"])
         assert header["comments"] == str(COMMENTS)
         assert "Sse-Check" not in other.response.headers
         before = get(channels, "/stats")
@@ -67,7 +67,7 @@ def test_comments_come_and_then_a_large_one_and_events_are_as_ever(path: str, ch
         seen = read_to(other, b"data: between\n\n")
     assert b"check" not in seen
     assert [event.data for event in decode(body)] == ["between"]
-    assert decode(body) == decode(seen), "comments take no ids"
+    assert decode(body) == decode(seen), "comments have no ids"
     numbers = [line for line in body.split(b"\n") if line.startswith(b": check ")]
     assert numbers == [b": check %d" % (number + 1) for number in range(COMMENTS)]
 
@@ -89,38 +89,38 @@ def read_to(client: Client, end: bytes) -> bytes:
         (11, {"Connection": "Upgrade, Keep-Alive"}, {"protocol": "HTTP/1.1", "connection": "keep-alive"}),
         (11, {"Last-Event-ID": "x"}, {"last-event-id": "yes"}),
     ],
-    ids=["HTTP/1.1", "HTTP/1.0", "kept", "coming back"],
+    ids=["HTTP/1.1", "HTTP/1.0", "kept", "reconnect"],
 )
-def test_it_says_how_it_was_asked(
+def test_probe_header_reports_the_request(
     version: int, headers: dict[str, str], expected: dict[str, str], channels: Server
 ) -> None:
     asked = {"Sse-Check": NONCE, **headers}
     with connected(channels, "/events?channel=probed", headers=asked, version=version) as client:
-        header = said(client.response.headers["Sse-Check"])
+        header = values_of(client.response.headers["Sse-Check"])
     assert expected.items() <= header.items()
     assert (header["heartbeat"], header["comments"]) == ("15", "0")
 
 
 @pytest.mark.parametrize("asked", ["", "short", "x" * 65, f"{NONCE}; other", "<script>", f"{NONCE}\t"])
-def test_what_is_no_nonce_is_not_answered(asked: str, scheduler: ManualScheduler) -> None:
+def test_invalid_nonce_gets_no_probe_header(asked: str, scheduler: ManualScheduler) -> None:
     app, _ = make_app(scheduler)
     with open_stream(app.test_client(), "/connect", headers={"Sse-Check": asked}) as stream:
         assert "Sse-Check" not in stream.response.headers
 
 
-def test_only_streams_answer(scheduler: ManualScheduler) -> None:
+def test_only_streams_answer_probes(scheduler: ManualScheduler) -> None:
     app, _ = make_app(scheduler)
     answer = app.test_client().get("/page", headers=COMMENTS_WANTED)
     assert answer.text == "True"
     assert "Sse-Check" not in answer.headers
 
 
-def test_some_streams_at_a_time_have_comments_and_others_later(scheduler: ManualScheduler) -> None:
+def test_number_of_concurrent_probes_is_limited(scheduler: ManualScheduler) -> None:
     app, emitters = make_app(scheduler)
 
     def comments(stack: ExitStack) -> int:
         stream = stack.enter_context(open_stream(app.test_client(), "/connect", headers=COMMENTS_WANTED))
-        return int(said(stream.response.headers["Sse-Check"])["comments"])
+        return int(values_of(stream.response.headers["Sse-Check"])["comments"])
 
     until(lambda: PROBES._count == 0, "other tests to end")
     with ExitStack() as stack:
@@ -129,19 +129,19 @@ def test_some_streams_at_a_time_have_comments_and_others_later(scheduler: Manual
         assert comments(stack) == COMMENTS
         emitters.complete()
         scheduler.pass_time(10)
-        assert [comments(stack) for _ in range(MAX_PROBES)] == [COMMENTS] * MAX_PROBES, "those that ended count no more"
+        assert [comments(stack) for _ in range(MAX_PROBES)] == [COMMENTS] * MAX_PROBES, "ended streams are not counted"
     scheduler.pass_time(10)
 
 
-def test_an_answer_without_a_body_has_no_comments(scheduler: ManualScheduler) -> None:
+def test_head_request_gets_no_probe_comments(scheduler: ManualScheduler) -> None:
     app, _ = make_app(scheduler)
     answer = app.test_client().head("/connect", headers=COMMENTS_WANTED)
-    assert said(answer.headers["Sse-Check"])["comments"] == "0"
+    assert values_of(answer.headers["Sse-Check"])["comments"] == "0"
 
 
 @pytest.mark.parametrize("overflow", ["close", "drop_oldest", "coalesce"])
-def test_no_event_gives_way_to_a_comment(overflow: str, scheduler: ManualScheduler) -> None:
-    """Where one waits, there is something better to write; and one event may wait at most."""
+def test_probe_comment_never_replaces_an_event(overflow: str, scheduler: ManualScheduler) -> None:
+    """While an event is pending, no comment is written; and at most one event may be pending here."""
     app, emitters = make_app(scheduler, max_pending=1, overflow=overflow)
     with open_stream(app.test_client(), "/connect", headers=COMMENTS_WANTED) as stream:
         assert stream.ready() == []
@@ -154,7 +154,7 @@ def test_no_event_gives_way_to_a_comment(overflow: str, scheduler: ManualSchedul
         assert stream.ready() == [Event("taken at once"), Event("kept", event="a")]
 
 
-def test_where_little_may_be_pending_there_is_no_large_comment(scheduler: ManualScheduler) -> None:
+def test_low_byte_limit_omits_probe_padding(scheduler: ManualScheduler) -> None:
     app, emitters = make_app(scheduler, max_pending_bytes=PADDING_BYTES)
     with open_stream(app.test_client(), "/connect", headers=COMMENTS_WANTED) as stream:
         body = b""

@@ -1,4 +1,4 @@
-"""Publishing without an app, and from the processes of others: threads, forked children, Celery workers."""
+"""Publishing without an app, and from other processes: threads, forked children, Celery workers."""
 
 from __future__ import annotations
 
@@ -61,21 +61,21 @@ def sse(app: Flask) -> SSE:
 
 
 def kept(app: Flask, channel: str) -> list[str]:
-    """The texts of the events that are still there for a client that has missed all of them."""
+    """Return the texts of the kept events, as a client that missed them all gets them."""
     with open_stream(app.test_client(), f"/events/{channel}", headers={"Last-Event-ID": "none-0"}) as stream:
         events: list[Event] = []
 
         def reads_all() -> bool:
             events.extend(stream.ready())
-            return bool(events) and len(events) > lacking(events[0])
+            return bool(events) and len(events) > events_after(events[0])
 
         until(reads_all, "all that is kept")
         assert events[0].event == "gap"
         return [event.data for event in events[1:]]
 
 
-def lacking(gap: Event) -> int:
-    """How many events follow this one."""
+def events_after(gap: Event) -> int:
+    """Return how many events follow this gap."""
     bounds = json.loads(gap.data)
     oldest, newest = (int(bounds[name].split("-")[1]) for name in ("oldest", "newest"))
     return newest - oldest + 1
@@ -93,7 +93,7 @@ def lacking(gap: Event) -> int:
         (SseEmitter.event().name("built").data("x").data({"y": 1}), {}),
     ],
 )
-def test_a_publisher_publishes_as_the_app_does(
+def test_publisher_writes_the_same_event_as_the_app(
     publisher: Publisher, sse: SSE, redis: RedisServer, data: Any, options: dict[str, Any]
 ) -> None:
     ours, theirs = new_name(), new_name()
@@ -104,20 +104,20 @@ def test_a_publisher_publishes_as_the_app_does(
 
 
 def body(redis: RedisServer, channel: str) -> bytes:
-    """Of the newest event: what lies in Redis, but for its place and time."""
+    """Return the newest event as stored in Redis, without its position and time."""
     fields = redis.run(f"XREVRANGE sse:{{{channel}}}:log + - COUNT 1").split(b"\r\n")
     name, payload = fields.index(b"n"), fields.index(b"b")
     return b"\n".join([*fields[payload:name], *fields[name : name + 3]])
 
 
-def test_its_events_reach_those_who_listen_and_have_the_ids_that_it_gives(publisher: Publisher, sse: SSE) -> None:
+def test_events_of_publisher_reach_subscribers_with_returned_ids(publisher: Publisher, sse: SSE) -> None:
     channel = new_name()
     with published(sse, channel) as events:
         ids = [publisher.publish(channel, number, event="tick") for number in range(3)]
     assert events == [Event(str(number), event="tick", id=event_id) for number, event_id in enumerate(ids)]
 
 
-def test_what_cannot_be_published_is_refused_and_nothing_is(publisher: Publisher, sse: SSE) -> None:
+def test_invalid_event_raises_and_is_not_published(publisher: Publisher, sse: SSE) -> None:
     channel = new_name()
     with published(sse, channel) as events:
         for name in ("", "two words", "ü", 7, None):
@@ -137,7 +137,7 @@ def test_what_cannot_be_published_is_refused_and_nothing_is(publisher: Publisher
     assert events == []
 
 
-def test_of_a_key_there_is_one_event_whoever_publishes_it(publisher: Publisher, sse: SSE) -> None:
+def test_key_publishes_one_event_from_any_publisher(publisher: Publisher, sse: SSE) -> None:
     channel = new_name()
     with published(sse, channel) as events:
         first = publisher.publish(channel, "first", key="k")
@@ -147,12 +147,12 @@ def test_of_a_key_there_is_one_event_whoever_publishes_it(publisher: Publisher, 
     assert [event.data for event in events] == ["first", "another"]
 
 
-class Name(str, enum.Enum):  # noqa: UP042 - formats otherwise than its text
+class Name(str, enum.Enum):  # noqa: UP042 - its format is not its text
     KEY = "k"
     PREFIX = "staging"
 
 
-def test_names_of_an_enum_are_their_text_for_everybody(redis: RedisServer) -> None:
+def test_str_enum_names_are_their_text(redis: RedisServer) -> None:
     channel = new_name()
     topics = enum.Enum("topics", {"NEWS": channel}, type=str)
     news, key = cast(Any, topics["NEWS"]), cast(Any, Name.KEY)
@@ -168,7 +168,7 @@ def test_names_of_an_enum_are_their_text_for_everybody(redis: RedisServer) -> No
     sse._channels().broker.close()
 
 
-def test_as_much_is_kept_as_the_app_has_said(publisher: Publisher, sse: SSE, app: Flask) -> None:
+def test_publisher_keeps_history_bounds_of_the_app(publisher: Publisher, sse: SSE, app: Flask) -> None:
     short, none = new_name(), new_name()
     sse.channel(short, history=3)
     sse.channel(none, history=0)
@@ -180,14 +180,14 @@ def test_as_much_is_kept_as_the_app_has_said(publisher: Publisher, sse: SSE, app
     assert kept(app, none) == []
 
 
-def test_where_the_app_has_said_nothing_yet_the_default_is_kept(publisher: Publisher, app: Flask, sse: SSE) -> None:
+def test_publisher_before_the_app_keeps_default_history(publisher: Publisher, app: Flask, sse: SSE) -> None:
     channel = new_name()
     for number in range(5):
         publisher.publish(channel, number)
     assert kept(app, channel) == ["0", "1", "2", "3", "4"]
 
 
-def test_a_prefix_keeps_apps_apart(redis: RedisServer, publisher: Publisher) -> None:
+def test_prefix_separates_apps(redis: RedisServer, publisher: Publisher) -> None:
     channel = new_name()
     publisher.publish(channel, "x")
     with Publisher(redis.url, prefix="another", publish_seconds=PATIENCE) as another:
@@ -196,7 +196,7 @@ def test_a_prefix_keeps_apps_apart(redis: RedisServer, publisher: Publisher) -> 
     assert publisher.publish(channel, "y").endswith("-2")
 
 
-def test_many_threads_publish_at_once(redis: RedisServer, app: Flask, sse: SSE) -> None:
+def test_concurrent_publishes_have_consecutive_ids_in_thread_order(redis: RedisServer, app: Flask, sse: SSE) -> None:
     channel, ids, errors = new_name(), [], []
     begin = threading.Barrier(12)
 
@@ -221,8 +221,8 @@ def test_many_threads_publish_at_once(redis: RedisServer, app: Flask, sse: SSE) 
         assert [text for text in texts if text.startswith(f"{number} ")] == [f"{number} {n}" for n in range(20)]
 
 
-def test_it_starts_no_thread_not_even_where_nothing_can_be_reached(redis: RedisServer) -> None:
-    said = run_script(
+def test_publisher_starts_no_thread_even_without_redis(redis: RedisServer) -> None:
+    output = run_script(
         """
         import logging, os, sys, threading
         from flask_sse_emitters import BrokerUnavailable, Publisher
@@ -236,13 +236,13 @@ def test_it_starts_no_thread_not_even_where_nothing_can_be_reached(redis: RedisS
         """,
         redis.url,
     )
-    assert said == "1 1"
+    assert output == "1 1"
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_forked_child_publishes_as_well_and_so_does_its_parent(redis: RedisServer) -> None:
-    """The publisher has connections, and threads are at it, at the fork."""
-    said = run_script(
+def test_forked_child_and_parent_both_publish(redis: RedisServer) -> None:
+    """At the fork, the publisher has connections, and other threads publish."""
+    output = run_script(
         """
         import os, sys, threading
         from flask_sse_emitters import Publisher
@@ -271,11 +271,11 @@ def test_a_forked_child_publishes_as_well_and_so_does_its_parent(redis: RedisSer
         """,
         f"{redis.url}/2",
     )
-    assert sorted(map(int, said.split())) == list(range(1, 12))
+    assert sorted(map(int, output.split())) == list(range(1, 12))
 
 
 def run_script(text: str, *arguments: str) -> str:
-    """What it says. It must end well, and leave nothing open."""
+    """Run a script and return its output. It must succeed and leave no resource open."""
     indent = len(text.lstrip("\n")) - len(text.lstrip())
     code = "\n".join(line[indent:] for line in text.splitlines())
     command = [sys.executable, "-W", "default::ResourceWarning", "-c", code, *arguments]
@@ -284,10 +284,10 @@ def run_script(text: str, *arguments: str) -> str:
     return found.stdout.strip()
 
 
-# how it ends
+# Closing.
 
 
-def test_a_closed_publisher_publishes_no_more(redis: RedisServer) -> None:
+def test_publish_after_close_raises(redis: RedisServer) -> None:
     with Publisher(redis.url, publish_seconds=PATIENCE) as publisher:
         publisher.publish(new_name(), "x")
     publisher.close()
@@ -295,7 +295,7 @@ def test_a_closed_publisher_publishes_no_more(redis: RedisServer) -> None:
         publisher.publish(new_name(), "x")
 
 
-# where it publishes to
+# URLs and options.
 
 
 @pytest.mark.parametrize(
@@ -320,21 +320,20 @@ def test_a_closed_publisher_publishes_no_more(redis: RedisServer) -> None:
         ("redis+cluster://", "is no host:port"),
     ],
 )
-def test_a_wrong_url_is_an_error_that_says_what_to_change(url: Any, advice: str) -> None:
+def test_invalid_url_raises_with_advice(url: Any, advice: str) -> None:
     with pytest.raises(ValueError, match=f"^url.*{advice}"):
         Publisher(url)
 
 
-def test_no_error_shows_a_password() -> None:
+def test_invalid_url_error_hides_password() -> None:
     with pytest.raises(ValueError, match="not 'localhost'") as caught:
         Publisher("user:secret@localhost")
     assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("scheme", ["memory", "alone"])
-def test_a_broker_of_a_single_process_is_refused_because_it_would_reach_nobody(
-    scheme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_broker_that_is_not_shared_is_refused(scheme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its events would reach no subscriber."""
     metadata = tmp_path / "alone-1.0.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: alone\nVersion: 1.0\n")
@@ -367,16 +366,16 @@ class Alone:
         ("publish_seconds", float("inf"), "seconds as a number or a timedelta"),
     ],
 )
-def test_a_wrong_option_is_an_error_that_names_it(option: str, value: Any, accepts: str) -> None:
+def test_invalid_option_raises_and_names_it(option: str, value: Any, accepts: str) -> None:
     with pytest.raises(ValueError, match=f"^{option} must be .*{accepts}"):
         Publisher("redis://localhost", **{option: value})
 
 
-# where nothing answers
+# No answer.
 
-#: What else would end the attempts of these tests, in seconds, and what they are to take less than, however busy the
-#: machine is.
-ELSE, SOON = "socket_timeout=60&socket_connect_timeout=60", 20.0
+#: Other timeouts, of 60 s, that would end the attempts of these tests; and the seconds that they may take at most,
+#: however busy the machine is.
+OTHER_TIMEOUTS, MAX_SECONDS = "socket_timeout=60&socket_connect_timeout=60", 20.0
 
 
 @contextmanager
@@ -388,14 +387,14 @@ def refusing() -> Iterator[str]:
 
 @contextmanager
 def silent() -> Iterator[str]:
-    """The system accepts connections, and nobody reads them."""
+    """The system accepts connections, and no process reads them."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield f"redis://127.0.0.1:{server.getsockname()[1]}"
 
 
 @contextmanager
 def full() -> Iterator[str]:
-    """What is sent to it to connect is dropped, as by a firewall."""
+    """Attempts to connect are dropped, as by a firewall."""
     with socket.create_server(("127.0.0.1", 0), backlog=0) as server:
         port = server.getsockname()[1]
         waiting = [socket.socket() for _ in range(4)]
@@ -407,20 +406,20 @@ def full() -> Iterator[str]:
             each.close()
 
 
-@pytest.mark.parametrize("nobody", [refusing, silent, full])
+@pytest.mark.parametrize("server", [refusing, silent, full])
 @pytest.mark.parametrize("seconds", [0.5, timedelta(milliseconds=500)])
-def test_where_nobody_answers_it_gives_up_in_time(nobody: Any, seconds: Any) -> None:
-    with nobody() as url, Publisher(f"{url}?{ELSE}", publish_seconds=seconds) as publisher:
+def test_publish_without_answer_times_out(server: Any, seconds: Any) -> None:
+    with server() as url, Publisher(f"{url}?{OTHER_TIMEOUTS}", publish_seconds=seconds) as publisher:
         began = time.monotonic()
         with pytest.raises(BrokerUnavailable, match="nothing was published") as raised:
             publisher.publish("x", "y")
         assert raised.value.may_be_published is False
-        assert time.monotonic() - began < SOON
+        assert time.monotonic() - began < MAX_SECONDS
 
 
-def test_many_threads_give_up_in_time_as_well() -> None:
+def test_concurrent_publishes_without_answer_time_out() -> None:
     took, errors = [], []
-    with silent() as url, Publisher(f"{url}?{ELSE}", publish_seconds=0.5) as publisher:
+    with silent() as url, Publisher(f"{url}?{OTHER_TIMEOUTS}", publish_seconds=0.5) as publisher:
 
         def run() -> None:
             began = time.monotonic()
@@ -436,11 +435,11 @@ def test_many_threads_give_up_in_time_as_well() -> None:
         for thread in threads:
             thread.join(PATIENCE)
     assert len(errors) == 20
-    assert max(took) < SOON
+    assert max(took) < MAX_SECONDS
 
 
-def test_while_redis_is_paused_it_gives_up_in_time_and_a_key_makes_another_attempt_safe() -> None:
-    with RedisServer() as server, Publisher(f"{server.url}?{ELSE}", publish_seconds=0.5) as publisher:
+def test_publish_to_paused_redis_times_out_and_key_makes_retry_safe() -> None:
+    with RedisServer() as server, Publisher(f"{server.url}?{OTHER_TIMEOUTS}", publish_seconds=0.5) as publisher:
 
         def attempt(key: str) -> str | None:
             try:
@@ -453,15 +452,15 @@ def test_while_redis_is_paused_it_gives_up_in_time_and_a_key_makes_another_attem
         for _ in range(3):
             began = time.monotonic()
             assert attempt("paused") is None
-            assert time.monotonic() - began < SOON
+            assert time.monotonic() - began < MAX_SECONDS
         server.signal(signal.SIGCONT)
         ids = [until(partial(attempt, key), "Redis") for key in ("paused", "paused", "then")]
         epoch = str(first).split("-")[0]
         assert ids == [f"{epoch}-2", f"{epoch}-2", f"{epoch}-3"]
 
 
-def test_once_redis_is_back_it_publishes_again() -> None:
-    with RedisServer() as server, Publisher(server.url, publish_seconds=SOON) as publisher:
+def test_publish_works_again_after_redis_restart() -> None:
+    with RedisServer() as server, Publisher(server.url, publish_seconds=MAX_SECONDS) as publisher:
         before = publisher.publish("x", "before")
         server.kill()
         with pytest.raises(BrokerUnavailable):
@@ -476,7 +475,7 @@ def test_once_redis_is_back_it_publishes_again() -> None:
 
 @contextmanager
 def celery_worker(redis: RedisServer) -> Iterator[Celery]:
-    """A real one, which forks; what queues its tasks is another database of the same Redis."""
+    """Run a real worker, which forks; its queue is another database of the same Redis."""
     env = {
         **os.environ,
         "CONFIG": json.dumps({"SSE_BROKER_URL": redis.url, "SSE_PUBLISH_SECONDS": PATIENCE}),
@@ -506,7 +505,7 @@ def celery_worker(redis: RedisServer) -> Iterator[Celery]:
             worker.wait(PATIENCE)
 
 
-def test_a_celery_task_reaches_the_clients_of_a_real_server(redis: RedisServer) -> None:
+def test_celery_task_reaches_clients_of_a_server(redis: RedisServer) -> None:
     channel = new_name()
     env = {"CONFIG": json.dumps({"SSE_BROKER_URL": redis.url})}
     with (
@@ -515,7 +514,7 @@ def test_a_celery_task_reaches_the_clients_of_a_real_server(redis: RedisServer) 
         connected(server, f"/events/{channel}") as client,
     ):
         until(lambda: get(server, "/stats")["channels"].get(channel), "the client")
-        client.read_some()  # its position: from here on it gets everything
+        client.read_some()  # its position: it gets every later event
         celery.send_task("publish_as_app", [channel, 7])
         celery.send_task("publish_without_app", [channel, 8])
         events = client.events(2)

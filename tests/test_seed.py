@@ -1,4 +1,4 @@
-"""The Spring code that this package brings to Flask, translated line by line: it works as it stands."""
+"""The Spring code that this package brings to Flask, translated line by line, works as it is."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class SseController:
         return emitter
 
 
-def test_the_controller_answers_with_the_emitter_which_removes_itself_when_it_times_out() -> None:
+def test_spring_controller_returns_emitter_that_removes_itself_at_timeout() -> None:
     sse_emitters = SpringSseEmitters()
     app = Flask(__name__)
     SSE(app)
@@ -63,8 +63,8 @@ def test_the_controller_answers_with_the_emitter_which_removes_itself_when_it_ti
     until(lambda: len(sse_emitters.emitters) == 0, "the emitter to be removed")
 
 
-def test_emitters_remove_themselves_while_another_thread_sends_to_the_list() -> None:
-    """What Java's ``ArrayList`` answers with a ConcurrentModificationException."""
+def test_spring_emitters_remove_themselves_during_concurrent_send() -> None:
+    """Java's ``ArrayList`` raises ConcurrentModificationException here."""
     sse_emitters = SpringSseEmitters()
     stop = threading.Event()
     errors: list[BaseException] = []

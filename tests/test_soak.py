@@ -1,4 +1,4 @@
-"""The soak in short, with all that the long one has (``make soak``), and that those who judge it can say no."""
+"""A short soak with everything that the long one has (``make soak``), and tests that its checks can fail."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from .soak_reader import Body, Reader, WrongSequence
 SEED = random.SystemRandom().randrange(1, 2**32)
 
 
-@pytest.mark.xdist_group("swarm")  # one at a time with others that keep both cores busy
-def test_clients_come_and_go_and_miss_nothing_and_nothing_is_left_of_them() -> None:
+@pytest.mark.xdist_group("swarm")  # never at once with others that keep both cores busy
+def test_short_soak_loses_no_event_and_leaks_nothing() -> None:
     plan = Plan(seconds=6, clients=120, churn=20, channels=2, probes=12, every=1, seed=SEED)
     with Soak(plan) as soak:
         found = soak.run()
@@ -36,7 +36,7 @@ def test_clients_come_and_go_and_miss_nothing_and_nothing_is_left_of_them() -> N
         assert all(worker["clients"] == 0 for worker in found.after)
 
 
-# What looks at each byte.
+# The reader, which checks each byte.
 
 
 def _tape(published: int) -> Tape:
@@ -50,7 +50,7 @@ def _event(number: int) -> bytes:
     return b"id: e-%d\ndata: %b\n\n" % (number, text_of(7, 1, number).encode())
 
 
-GREETING = b"retry: 3000\n: stream open\n\n"
+PREAMBLE = b"retry: 3000\n: stream open\n\n"
 
 
 def _read(reader: Reader, *blocks: bytes) -> None:
@@ -63,22 +63,22 @@ def _take(reader: Reader, blocks: Sequence[bytes]) -> None:
         reader.take(block, 1000.0)
 
 
-def test_a_client_that_is_given_what_was_published_is_content_however_it_is_cut() -> None:
-    stream = GREETING + b"id: e-3\n\n" + b"".join(map(_event, (4, 5, 6))) + b":\n\n" + b"".join(map(_event, (7, 8)))
+def test_reader_accepts_published_stream_in_any_pieces() -> None:
+    stream = PREAMBLE + b"id: e-3\n\n" + b"".join(map(_event, (4, 5, 6))) + b":\n\n" + b"".join(map(_event, (7, 8)))
     for size in (1, 7, 100, len(stream)):
         reader = Reader(_tape(10))
         _read(reader, *(stream[at : at + size] for at in range(0, len(stream), size)))
         assert (reader.number, reader.events, reader.is_reading) == (8, 5, True)
         assert reader.comes(1001.0) == b"e-8"
-        reader.take(GREETING + _event(9), 1001.0)
+        reader.take(PREAMBLE + _event(9), 1001.0)
         assert reader.number == 9
 
 
-def test_a_client_that_is_cut_off_amid_an_event_comes_back_with_the_one_before() -> None:
+def test_reader_cut_inside_an_event_reconnects_with_previous_id() -> None:
     reader = Reader(_tape(10))
-    _read(reader, GREETING + b"id: e-3\n\n" + _event(4) + _event(5)[:30])
+    _read(reader, PREAMBLE + b"id: e-3\n\n" + _event(4) + _event(5)[:30])
     assert reader.comes(1001.0) == b"e-4"
-    reader.take(GREETING + _event(5), 1001.0)
+    reader.take(PREAMBLE + _event(5), 1001.0)
     assert reader.number == 5
 
 
@@ -96,43 +96,43 @@ WRONG: dict[str, tuple[Sequence[bytes], str]] = {
 
 @pytest.mark.parametrize("what", WRONG)
 @pytest.mark.parametrize("comes_back", [False, True])
-def test_a_client_says_what_is_wrong_with_what_it_is_given(what: str, comes_back: bool) -> None:
-    given, said = WRONG[what]
+def test_reader_reports_wrong_sequence(what: str, comes_back: bool) -> None:
+    given, message = WRONG[what]
     for pieces in (given, [b"".join(given)], [bytes([byte]) for byte in b"".join(given)]):
         reader = Reader(_tape(10))
-        _read(reader, GREETING + b"id: e-3\n\n")
+        _read(reader, PREAMBLE + b"id: e-3\n\n")
         if comes_back:
             assert reader.comes(1001.0) == b"e-3"
-            reader.take(GREETING, 1001.0)
-        with pytest.raises(WrongSequence, match=said):
+            reader.take(PREAMBLE, 1001.0)
+        with pytest.raises(WrongSequence, match=message):
             _take(reader, pieces)
 
 
 @pytest.mark.parametrize(
-    ("begins", "said"),
+    ("begins", "message"),
     [
         (b"id: e-11\n\n", "begin after event 11, when 10 were published"),
         (_event(4), "before it was told where it begins"),
     ],
 )
-def test_a_new_client_that_does_not_begin_where_the_stream_is_says_so(begins: bytes, said: str) -> None:
-    with pytest.raises(WrongSequence, match=said):
-        _read(Reader(_tape(10)), GREETING, begins)
+def test_new_reader_reports_wrong_start(begins: bytes, message: str) -> None:
+    with pytest.raises(WrongSequence, match=message):
+        _read(Reader(_tape(10)), PREAMBLE, begins)
 
 
-def test_a_new_client_that_begins_with_what_is_long_past_says_so() -> None:
+def test_new_reader_reports_start_far_in_the_past() -> None:
     reader = Reader(_tape(10))
     reader.comes(2000.0)
     with pytest.raises(WrongSequence, match=r"begins with event 4, 996\.0 s after it was published"):
-        reader.take(GREETING + b"id: e-3\n\n", 2000.0)
+        reader.take(PREAMBLE + b"id: e-3\n\n", 2000.0)
 
 
-def test_what_is_no_stream_is_told() -> None:
+def test_body_of_error_response_raises() -> None:
     with pytest.raises(WrongSequence, match="500 INTERNAL"):
         Body().take(b"HTTP/1.1 500 INTERNAL SERVER ERROR\r\nTransfer-Encoding: chunked\r\n\r\n")
 
 
-def test_a_body_is_read_however_it_is_cut() -> None:
+def test_chunked_body_is_read_in_any_pieces() -> None:
     response = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab\r\nc\r\nB\r\nhello world\r\n0\r\n\r\n"
     for size in (1, 2, 3, 50, len(response)):
         body = Body()
@@ -140,9 +140,9 @@ def test_a_body_is_read_however_it_is_cut() -> None:
         assert (b"".join(pieces), body.is_over) == (b"ab\r\nchello world", True)
 
 
-# What tells growth from noise.
+# The trend, which separates growth from noise.
 
-TIMES = [5.0 * place for place in range(100)]  # as many as are judged of ten minutes
+TIMES = [5.0 * place for place in range(100)]  # as many samples as ten minutes give
 
 
 def _flat(dice: random.Random) -> float:
@@ -154,7 +154,7 @@ def _flat_with_spikes(dice: random.Random) -> float:
 
 
 @pytest.mark.parametrize("noise", [_flat, _flat_with_spikes])
-def test_a_series_that_is_noisy_and_flat_is_called_flat(noise: Callable[[random.Random], float]) -> None:
+def test_noisy_flat_series_is_judged_flat(noise: Callable[[random.Random], float]) -> None:
     dice = random.Random(1)
     verdict = judge("memory", trend(TIMES, [noise(dice) for _ in TIMES]), 0.5)
     assert verdict.passed
@@ -162,7 +162,7 @@ def test_a_series_that_is_noisy_and_flat_is_called_flat(noise: Callable[[random.
 
 
 @pytest.mark.parametrize("noise", [_flat, _flat_with_spikes])
-def test_a_series_that_grows_is_called_growing(noise: Callable[[random.Random], float]) -> None:
+def test_growing_series_is_judged_growing(noise: Callable[[random.Random], float]) -> None:
     dice = random.Random(1)
     found = trend(TIMES, [noise(dice) + 2 * at / 3600 for at in TIMES])
     verdict = judge("memory", found, 0.5)
@@ -172,15 +172,15 @@ def test_a_series_that_grows_is_called_growing(noise: Callable[[random.Random], 
     assert "FAIL  memory: grows: +" in str(verdict)
 
 
-def test_a_slope_above_the_limit_does_not_pass_however_noisy_the_series_is() -> None:
+def test_noisy_slope_above_limit_does_not_pass() -> None:
     dice = random.Random(1)
     verdict = judge("memory", trend(TIMES, [dice.gauss(0, 5) + 2 * at / 360 for at in TIMES]), 0.5)
     assert not verdict.passed
     assert "in so short a time" in verdict.found
 
 
-def test_a_worker_that_grows_fails_the_run() -> None:
-    """Each figure of it alone, and what is left of clients in the end."""
+def test_growing_worker_fails_the_soak() -> None:
+    """Each figure alone fails it, as do objects left of clients at the end."""
     assert [*_failed()] == []
     for name, more in (("private", 2e6), ("descriptors", 60), ("greenlets", 60)):
         assert len([*_failed(**{name: more})]) == 1, name
@@ -203,7 +203,7 @@ def _failed(**an_hour: float) -> list[str]:
 
 
 def _found(**an_hour: float) -> Findings:
-    """A run of ten minutes with a worker of which these figures grow."""
+    """Return findings of ten minutes in which these figures of the worker grow."""
     plan = Plan(seconds=600, workers=1)
     dice = random.Random(1)
 

@@ -1,4 +1,4 @@
-"""JSON Web Tokens as a rule."""
+"""JSON Web Tokens as an access rule."""
 
 from __future__ import annotations
 
@@ -71,11 +71,11 @@ def status(site: Site, sent: str, path: str = "/events/news", **headers: str) ->
     ],
     ids=str,
 )
-def test_the_claim_names_the_channels(claim: Any, channel: str, expected: int) -> None:
+def test_claim_names_the_channels(claim: Any, channel: str, expected: int) -> None:
     assert status(site_with(), token(sse=claim), f"/events/{channel}") == expected
 
 
-def test_the_subject_is_the_identity() -> None:
+def test_subject_is_the_identity() -> None:
     site = site_with()
     authorization = {"Authorization": f"Bearer {token(sse='*')}"}
     with site.get("/events/~", **authorization) as response:
@@ -83,18 +83,18 @@ def test_the_subject_is_the_identity() -> None:
         assert [part for part in (next(response.iter_encoded()) for _ in range(2)) if b"hello" in part]
 
 
-@pytest.mark.parametrize(("said", "identities"), [("x", ("x",)), (7, ("7",)), (None, ())])
-def test_another_claim_may_be_the_identity(said: Any, identities: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(("claimed", "identities"), [("x", ("x",)), (7, ("7",)), (None, ())])
+def test_identity_may_be_another_claim(claimed: Any, identities: tuple[str, ...]) -> None:
     site = site_with(identity="user", claim="channels")
-    sent = jwt.encode({"user": said, "channels": ["news"]}, SECRET)
+    sent = jwt.encode({"user": claimed, "channels": ["news"]}, SECRET)
     with site.get("/events/news", Authorization=f"bearer  {sent}"):
         assert tuple(site.sse.find_state().streams._owned) == identities
 
 
-@pytest.mark.parametrize("said", [[], {"a": 1}, 1.5, True, "", "x" * 501])
-def test_an_identity_that_is_no_name_is_a_bad_token(said: Any, caplog: pytest.LogCaptureFixture) -> None:
-    assert status(site_with(identity="user"), token(user=said)) == 401
-    assert status(site_with(), signed(json.dumps({"sse": ["news"], "sub": said}).encode())) == 401
+@pytest.mark.parametrize("claimed", [[], {"a": 1}, 1.5, True, "", "x" * 501])
+def test_token_with_invalid_identity_is_a_401(claimed: Any, caplog: pytest.LogCaptureFixture) -> None:
+    assert status(site_with(identity="user"), token(user=claimed)) == 401
+    assert status(site_with(), signed(json.dumps({"sse": ["news"], "sub": claimed}).encode())) == 401
     assert levels(caplog) == []
 
 
@@ -105,7 +105,7 @@ def mangled(sent: str, part: int, change: Callable[[str], str]) -> str:
 
 
 def by_hand(head: str, body: bytes = b'{"sse": ["news"]}', key: bytes = b"") -> str:
-    """Signed as HS256 is, whatever it says; with no key, not at all."""
+    """Return a token signed with HS256, whatever its header says; unsigned without a key."""
     parts = [jwt.utils.base64url_encode(part).decode() for part in (head.encode(), body)]
     signature = jwt.get_algorithm_by_name("HS256").sign(".".join(parts).encode(), key) if key else b""
     return ".".join([*parts, jwt.utils.base64url_encode(signature).decode()])
@@ -139,7 +139,7 @@ BAD = {
     "never, as a text": token(exp="never"),
     "not yet": token(nbf=int(time.time()) + 3600),
     "issued in the future": token(iat=int(time.time()) + 3600),
-    "for somebody else": token(aud="other"),
+    "for another audience": token(aud="other"),
     "a list": signed(b"[1]"),
     "no JSON": signed(b"\xff{"),
     "deep": signed(b"[" * 5000),
@@ -152,14 +152,14 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_a_bad_token_is_a_401_and_no_more_is_said(name: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_invalid_token_is_a_401_without_reason(name: str, caplog: pytest.LogCaptureFixture) -> None:
     site = site_with()
     assert status(site, BAD[name]) == 401
     assert levels(caplog) == []
     assert site.counts() == (0, 0, 0)
 
 
-def test_a_public_key_is_no_secret() -> None:
+def test_public_key_is_not_accepted_as_hmac_secret() -> None:
     site = site_with(PUBLIC, ["RS256"])
     forged = by_hand('{"alg": "HS256"}', key=PUBLIC)
     assert (status(site, forged), status(site, token(RSA, "RS256"))) == (401, 200)
@@ -169,11 +169,11 @@ def test_a_public_key_is_no_secret() -> None:
     ("audience", "sent", "expected"),
     [("me", "me", 200), ("me", ["you", "me"], 200), (["us", "me"], "me", 200), ("me", "you", 401), ("me", None, 401)],
 )
-def test_a_token_is_for_its_audience(audience: Any, sent: Any, expected: int) -> None:
+def test_audience_of_token_must_match(audience: Any, sent: Any, expected: int) -> None:
     assert status(site_with(audience=audience), token(**({} if sent is None else {"aud": sent}))) == expected
 
 
-def test_without_a_token_one_is_asked_for() -> None:
+def test_request_without_token_is_a_401_with_challenge() -> None:
     site = site_with()
     for headers in ({}, {"Authorization": "Basic YTpi"}, {"Authorization": token()}):
         answer = site.get("/events/news", **headers)
@@ -190,7 +190,7 @@ def test_without_a_token_one_is_asked_for() -> None:
         ({"cookie": "auth", "query": "token"}, {"header", "cookie", "query"}),
     ],
 )
-def test_where_a_token_is_looked_for(options: dict[str, str], works: set[str]) -> None:
+def test_token_is_read_only_from_allowed_places(options: dict[str, str], works: set[str]) -> None:
     site = site_with(**options)
     client = site.app.test_client(use_cookies=False)
     sent = token()
@@ -204,10 +204,10 @@ def test_where_a_token_is_looked_for(options: dict[str, str], works: set[str]) -
         with client.get(path, headers=headers) as response:
             assert (response.status_code == 200) == (where in works), where
     with client.get(f"/events/news?token={sent}", headers={"Authorization": "Bearer x"}) as response:
-        assert response.status_code == 401, "a bad one in the header is not made good by another"
+        assert response.status_code == 401, "an invalid token in the header is not replaced by another"
 
 
-def test_a_stream_ends_when_its_token_does() -> None:
+def test_stream_ends_when_its_token_expires() -> None:
     site = site_with()
     expires = int(time.time()) + 2
     sent = token(exp=expires)
@@ -222,7 +222,7 @@ def test_a_stream_ends_when_its_token_does() -> None:
     assert status(site, sent) == 401
 
 
-def test_a_token_is_verified_once_for_all_channels() -> None:
+def test_token_is_verified_once_for_all_channels() -> None:
     asked: list[str] = []
 
     def find_key(sent: str) -> str:
@@ -234,14 +234,14 @@ def test_a_token_is_verified_once_for_all_channels() -> None:
     assert asked == [sent]
 
 
-def test_a_number_is_a_subject_too() -> None:
+def test_numeric_subject_is_an_identity() -> None:
     site = site_with()
     with site.get("/events/news", Authorization="Bearer " + signed(b'{"sse": ["news"], "sub": 7}')):
         assert list(site.sse.find_state().streams._owned) == ["7"]
 
 
 @pytest.mark.parametrize("name", ["a head that is deep", "garbage", "dots"])
-def test_a_bad_token_is_one_for_a_function_that_reads_it_as_well(name: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_invalid_token_read_by_key_function_is_a_401(name: str, caplog: pytest.LogCaptureFixture) -> None:
     site = site_with(lambda sent: keys()[jwt.get_unverified_header(sent)["kid"]])
     assert (status(site, BAD[name]), levels(caplog)) == (401, [])
 
@@ -261,7 +261,7 @@ def keys() -> dict[str, str]:
         lambda: jwt.PyJWK({"kty": "oct", "alg": "HS256", "k": jwt.utils.base64url_encode(OTHER.encode()).decode()}),
     ],
 )
-def test_keys_may_be_found_anew_each_time(find_key: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_key_function_is_called_for_each_token(find_key: Any, caplog: pytest.LogCaptureFixture) -> None:
     site = site_with(find_key)
     good = jwt.encode({"sse": "*"}, OTHER, headers={"kid": "new"})
     unknown = jwt.encode({"sse": "*"}, "u" * 64, headers={"kid": "unknown"})
@@ -270,9 +270,9 @@ def test_keys_may_be_found_anew_each_time(find_key: Any, caplog: pytest.LogCaptu
     assert levels(caplog) == []
 
 
-def test_the_keys_of_an_issuer_rotate(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_keys_of_jwks_issuer_may_rotate(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     client = jwt.PyJWKClient("https://issuer.invalid/jwks.json")
-    monkeypatch.setattr(client, "cooldown_duration", 0.0, raising=False)  # until it asks the issuer again
+    monkeypatch.setattr(client, "cooldown_duration", 0.0, raising=False)  # before it queries the issuer again
     published: list[dict[str, Any]] = []
 
     def fetch_data() -> Any:
@@ -290,7 +290,7 @@ def test_the_keys_of_an_issuer_rotate(monkeypatch: pytest.MonkeyPatch, caplog: p
     def sent(kid: str, key: rsa.RSAPrivateKey) -> str:
         return jwt.encode({"sse": "*"}, key, "RS256", {"kid": kid})
 
-    assert status(site, sent("1", RSA)) == 403, "that the issuer is away is not the token's fault"
+    assert status(site, sent("1", RSA)) == 403, "an outage of the issuer is not the token's fault"
     assert levels(caplog) == ["ERROR"]
     add("1", RSA)
     assert status(site, sent("1", RSA)) == 200
@@ -300,7 +300,7 @@ def test_the_keys_of_an_issuer_rotate(monkeypatch: pytest.MonkeyPatch, caplog: p
     assert [status(site, sent("2", new)), status(site, sent("1", RSA))] == [200, 401]
 
 
-def test_a_rule_can_ask_a_token_and_something_else() -> None:
+def test_rule_may_combine_token_with_other_checks() -> None:
     by_token = jwt_authorizer(SECRET, algorithms=["HS256"])
     site = Site(lambda channel: channel.startswith("free/") or by_token(channel))
     assert site.get("/events/news").status_code == 401
@@ -310,7 +310,7 @@ def test_a_rule_can_ask_a_token_and_something_else() -> None:
         assert emitter_of(stream).is_open
 
 
-def test_whoever_publishes_may_have_a_token_too() -> None:
+def test_publish_endpoint_may_require_a_token() -> None:
     site = site_with()
     site.sse.publisher(jwt_authorizer(SECRET, algorithms=["HS256"], claim="publish"))
 
@@ -323,7 +323,7 @@ def test_whoever_publishes_may_have_a_token_too() -> None:
 
 
 @pytest.mark.parametrize("algorithms", [[], "HS256", ["none"], ["HS256", "None"], [None], ["XS1"], ()])
-def test_algorithms_that_cannot_be_are_refused(algorithms: Any) -> None:
+def test_invalid_algorithms_raise(algorithms: Any) -> None:
     with pytest.raises(ValueError, match="algorithms"):
         jwt_authorizer(SECRET, algorithms=algorithms)
 
@@ -340,24 +340,24 @@ def test_algorithms_that_cannot_be_are_refused(algorithms: Any) -> None:
     ],
     ids=["empty", "None", "no bytes", "a number", "a text", "of two kinds"],
 )
-def test_a_key_that_cannot_be_is_refused(key: Any, algorithms: list[str]) -> None:
+def test_invalid_key_raises(key: Any, algorithms: list[str]) -> None:
     with pytest.raises(ValueError, match="key"):
         jwt_authorizer(key, algorithms=algorithms)
 
 
-def test_a_key_that_turns_out_to_be_none_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+def test_unusable_key_from_function_is_logged_and_denies(caplog: pytest.LogCaptureFixture) -> None:
     site = site_with(lambda: PUBLIC, ["HS256"])
     assert (status(site, token()), levels(caplog)) == (403, ["ERROR"])
 
 
-def test_a_longer_token_is_not_even_looked_at() -> None:
+def test_too_long_token_is_rejected_unread() -> None:
     def find_key(sent: str) -> str:
-        raise AssertionError(f"it was asked for {len(sent)} characters")
+        raise AssertionError(f"called with {len(sent)} characters")
 
     assert status(site_with(find_key), "a" * (MAX_TOKEN_CHARACTERS + 1)) == 401
 
 
-def test_pyjwt_is_asked_for_only_where_it_is_used() -> None:
+def test_pyjwt_is_imported_only_when_used() -> None:
     program = (
         "import sys, flask_sse_emitters.access as access\n"
         "print('jwt' in sys.modules)\n"
@@ -369,7 +369,7 @@ def test_pyjwt_is_asked_for_only_where_it_is_used() -> None:
     assert done.stdout.splitlines() == ["False", "jwt_authorizer needs PyJWT: pip install 'flask-sse-emitters[jwt]'"]
 
 
-def test_debug_mode_says_what_is_wrong_with_a_token(caplog: pytest.LogCaptureFixture) -> None:
+def test_debug_mode_shows_why_token_is_invalid(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
     site = site_with()
     site.app.debug = True
