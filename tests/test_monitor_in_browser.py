@@ -1,4 +1,4 @@
-"""The monitor in a real browser: it moves, it is safe, and everybody can use it."""
+"""The monitor in a real browser: live figures, safety against foreign text, and accessibility."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from .waiting import PATIENCE, until
 
 pytestmark = [pytest.mark.xdist_group("browser"), pytest.mark.timeout(300)]
 
-#: Where a proxy would have put the app.
+#: The prefix of the app behind a proxy.
 PREFIX = "/behind/a/proxy"
 AXE = ROOT / "build" / "npm" / "node_modules" / "axe-core" / "axe.min.js"
 
-#: What must show as it is written.
+#: Text that must not be rendered as HTML.
 NASTY = "<img src=x onerror=\"document.title='hacked'\"><script>document.title='hacked'</script>"
 
 expect.set_options(timeout=PATIENCE * 1000)
@@ -49,11 +49,11 @@ def browser() -> Iterator[Browser]:
 
 @contextmanager
 def opened(browser: Browser, server: Server, fragment: str = "", **options: Any) -> Iterator[Page]:
-    """A page that is live, and of which nothing was wrong in the end."""
+    """Open a live page, and check at its end that nothing went wrong."""
     wrong: list[str] = []
     page = browser.new_page(**{"viewport": {"width": 1280, "height": 900}, **options})
     page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.on("console", lambda said: wrong.append(said.text) if said.type in ("error", "warning") else None)
+    page.on("console", lambda message: wrong.append(message.text) if message.type in ("error", "warning") else None)
     page.on("request", lambda asked: None if asked.url.startswith(server.url) else wrong.append(asked.url))
     try:
         page.goto(f"{server.url}{PREFIX}/sse-monitor{fragment}")
@@ -84,24 +84,24 @@ def show(page: Page, channel: str) -> None:
     page.get_by_role("button", name="Show").click()
 
 
-def listening(stack: ExitStack, server: Server, channel: str, count: int) -> None:
+def connect_clients(stack: ExitStack, server: Server, channel: str, count: int) -> None:
     for _ in range(count):
         stack.enter_context(connected(server, f"{PREFIX}/events?channel={channel}"))
 
 
-def test_clients_and_deliveries_move_as_they_come_and_go(page: Page, server: Server) -> None:
+def test_page_shows_clients_and_deliveries_as_they_change(page: Page, server: Server) -> None:
     channel = new_name()
     expect(page.locator("#clients")).to_have_text("0")
     expect(page.locator("#monitors")).to_have_text("and 1 monitor")
     row = page.locator("#channels tr").filter(has_text=channel)
     with ExitStack() as stack:
-        listening(stack, server, channel, 3)
+        connect_clients(stack, server, channel, 3)
         expect(page.locator("#clients")).to_have_text("3")
         expect(row.locator("td").first).to_have_text("3")
         before = delivered(page)
         post(server, f"{PREFIX}/events-of/{channel}?times=20", "x")
         expect(row.locator("td").nth(1)).to_have_text("20")
-        until(lambda: delivered(page) >= before + 60, "what they were given")
+        until(lambda: delivered(page) >= before + 60, "the deliveries")
         expect(page.locator("#chart")).to_have_attribute("aria-label", re.compile("Clients: 3 now, between 0 and"))
         line = page.locator("#chart .clients .line")
         drawn = line.get_attribute("d")
@@ -114,7 +114,7 @@ def delivered(page: Page) -> int:
     return int(page.locator("#delivered").inner_text().split(" ")[0].replace(",", ""))
 
 
-def test_every_end_has_its_bar(page: Page, server: Server) -> None:
+def test_page_shows_a_bar_for_every_close_reason(page: Page, server: Server) -> None:
     def shown(reason: str) -> float:
         return number(page.locator(f"tr[data-reason={reason}] td"))
 
@@ -139,7 +139,7 @@ def read(client: Client) -> bytes:
         return b""
 
 
-def test_the_events_of_a_channel_are_shown_as_they_come(page: Page, browser: Browser, server: Server) -> None:
+def test_page_shows_events_of_a_channel_and_may_be_paused(page: Page, browser: Browser, server: Server) -> None:
     channel = new_name()
     [kept] = post(server, f"{PREFIX}/events-of/{channel}?event=created", {"id": 1})["ids"]
     show(page, channel)
@@ -160,8 +160,8 @@ def test_the_events_of_a_channel_are_shown_as_they_come(page: Page, browser: Bro
     expect(event(page, unseen)).to_have_count(1)
 
 
-def test_rows_with_equal_keys_are_as_many_as_their_items(page: Page) -> None:
-    """Whatever another program has written into the broker: ids of events, or of processes, may be there twice."""
+def test_table_has_a_row_for_each_item_with_equal_keys(page: Page) -> None:
+    """Another program may have written the same event or process id into the broker twice."""
     counts = page.evaluate("""async () => {
         const { make, rows } = await import(new URL("static/dom.js", document.baseURI));
         const body = make("ol");
@@ -174,7 +174,7 @@ def test_rows_with_equal_keys_are_as_many_as_their_items(page: Page) -> None:
     assert counts == ["aab", "aab", "aaab", "ba", "", "aa"]
 
 
-def test_a_flood_stays_readable(page: Page, server: Server) -> None:
+def test_event_flood_shows_newest_events_and_number_skipped(page: Page, server: Server) -> None:
     channel = new_name()
     show(page, channel)
     expect(page.locator("#no-events")).to_contain_text(channel)
@@ -190,28 +190,28 @@ def test_a_flood_stays_readable(page: Page, server: Server) -> None:
 
 
 def publishing_form(page: Page) -> Locator:
-    """It is folded up until it is wanted."""
+    """Unfold the form and return it."""
     expect(page.locator("#publish")).to_be_hidden()
     page.get_by_text("Publish a test event").click()
     return page.locator("#publish")
 
 
 def press_publish(page: Page) -> None:
-    """And say that it is meant."""
+    """Press Publish and confirm."""
     page.get_by_role("button", name="Publish…").click()
     page.get_by_role("dialog").get_by_role("button", name="Publish").click()
 
 
-def test_a_publish_is_asked_about_with_how_many_read_the_channel(page: Page, server: Server) -> None:
+def test_publish_asks_for_confirmation_with_number_of_subscribers(page: Page, server: Server) -> None:
     channel, unread = new_name(), new_name()
     question = page.get_by_role("dialog")
     form = publishing_form(page)
     with ExitStack() as stack:
-        listening(stack, server, channel, 2)
+        connect_clients(stack, server, channel, 2)
         expect(page.locator("#channels tr").filter(has_text=channel).locator("td").first).to_have_text("2")
         show(page, channel)
         form.get_by_label("Channel").fill(channel)
-        form.get_by_label("Data").fill("meant for nobody")
+        form.get_by_label("Data").fill("never published")
         for key in ("Enter", "Escape"):  # the focus is on Cancel
             form.get_by_role("button").click()
             expect(question).to_contain_text(f"Publish to {channel}?")
@@ -228,7 +228,7 @@ def test_a_publish_is_asked_about_with_how_many_read_the_channel(page: Page, ser
     expect(page.locator("#publish-result")).to_contain_text("No client reads the channel now.")
 
 
-def test_the_form_publishes_and_says_what_is_wrong(page: Page, server: Server) -> None:
+def test_form_publishes_event_and_shows_errors(page: Page, server: Server) -> None:
     channel = new_name()
     form = publishing_form(page)
     with connected(server, f"{PREFIX}/events?channel={channel}") as client:
@@ -256,15 +256,15 @@ def test_the_form_publishes_and_says_what_is_wrong(page: Page, server: Server) -
     expect(page.locator("#choose-error")).to_contain_text("ASCII letters")
 
 
-def test_what_comes_from_outside_is_shown_as_text(page: Page, server: Server) -> None:
+def test_foreign_text_is_never_rendered_as_html(page: Page, server: Server) -> None:
     channel = new_name()
     show(page, channel)
     with connected(server, f"{PREFIX}/events?channel={channel}&identity=%3Cimg%20src%3Dx%20onerror%3Dx%3E"):
-        said = {"channel": channel, "event": NASTY, "text": NASTY, "is_json": False}
-        post(server, f"{PREFIX}/sse-monitor/publish", said)
+        posted = {"channel": channel, "event": NASTY, "text": NASTY, "is_json": False}
+        post(server, f"{PREFIX}/sse-monitor/publish", posted)
         expect(page.locator("#events .event").first).to_have_text(NASTY)
         expect(page.locator("#events pre").first).to_have_text(NASTY)
-        for _ in range(20):  # more than the sockets hold
+        for _ in range(20):  # more than the socket buffers hold
             post(server, f"{PREFIX}/events-of/{channel}?event=large", NASTY + "x" * 900_000)
         expect(page.locator("#slow")).to_contain_text("<img src=x onerror=x>")
         page.locator("#events summary").first.click()
@@ -272,7 +272,7 @@ def test_what_comes_from_outside_is_shown_as_text(page: Page, server: Server) ->
     assert page.locator("#events img, #events script, #slow img").count() == 0
 
 
-def test_a_restart_of_the_server_is_survived(page: Page, server: Server) -> None:
+def test_page_reconnects_after_server_restart(page: Page, server: Server) -> None:
     channel = new_name()
     show(page, channel)
     server.kill()
@@ -283,7 +283,7 @@ def test_a_restart_of_the_server_is_survived(page: Page, server: Server) -> None
     expect(event(page, live)).to_have_count(1)
 
 
-def test_a_page_whose_reader_may_see_it_no_longer_says_so(page: Page, server: Server) -> None:
+def test_page_shows_access_denied_after_revocation(page: Page, server: Server) -> None:
     assert answer(server, "POST", f"{PREFIX}/open/no")[0] == 204
     try:
         assert answer(server, "POST", f"{PREFIX}/cut-monitors")[0] == 204
@@ -293,13 +293,13 @@ def test_a_page_whose_reader_may_see_it_no_longer_says_so(page: Page, server: Se
     expect(page.locator("#state")).to_have_text("Live")
 
 
-def test_a_stream_that_ends_and_comes_again_is_no_news(page: Page, server: Server) -> None:
+def test_short_reconnect_does_not_change_shown_state(page: Page, server: Server) -> None:
     page.evaluate("""() => {
         window.seen = [];
         const element = document.getElementById("state");
         new MutationObserver(() => seen.push(element.textContent)).observe(element, { childList: true });
         const now = performance.now();
-        performance.now = () => now; // however slow this machine is: for the page, all takes no time
+        performance.now = () => now; // however slow this machine is: for the page, no time passes
     }""")
     with page.expect_request(lambda request: "/stream" in request.url):
         assert answer(server, "POST", f"{PREFIX}/cut-monitors")[0] == 204
@@ -314,10 +314,12 @@ def number_of_points(page: Page) -> int:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
-def test_the_page_fits_its_window_and_everybody(width: int, scheme: Any, browser: Browser, server: Server) -> None:
+def test_page_fits_window_and_has_no_accessibility_violation(
+    width: int, scheme: Any, browser: Browser, server: Server
+) -> None:
     channel = new_name() + "x" * 150
     with ExitStack() as stack:
-        listening(stack, server, channel, 2)
+        connect_clients(stack, server, channel, 2)
         post(server, f"{PREFIX}/events-of/{channel}?event=created&times=3", {"id": 1})
         post(server, f"{PREFIX}/events-of/{channel}", "x" * 600)
         size = {"width": width, "height": 800}
@@ -336,7 +338,7 @@ def test_the_page_fits_its_window_and_everybody(width: int, scheme: Any, browser
         assert len(found["passes"]) > 20
 
 
-#: Draws points of a second each, of two times within the last five minutes.
+#: Draws points, one for each second, in two parts of the last five minutes.
 DRAW = """async () => {
     const { chart } = await import(new URL("static/figures.js", document.baseURI));
     const now = Date.now();
@@ -347,7 +349,7 @@ DRAW = """async () => {
 }"""
 
 
-def test_times_that_were_not_watched_are_marked_in_the_chart(page: Page) -> None:
+def test_chart_marks_times_without_figures(page: Page) -> None:
     until(lambda: number_of_points(page) > 0, "figures")
     assert page.evaluate(DRAW) == 2
     assert page.locator("#chart text.unwatched").all_text_contents() == ["not watched"] * 2
@@ -358,7 +360,7 @@ def test_times_that_were_not_watched_are_marked_in_the_chart(page: Page) -> None
     )
 
 
-def test_on_a_phone_channels_come_first_and_no_table_is_cut(browser: Browser) -> None:
+def test_phone_layout_shows_channels_first_and_whole_tables(browser: Browser) -> None:
     with RedisServer() as redis, ExitStack() as stack:
         env = {"SCRIPT_NAME": PREFIX, "SSE_BROKER_URL": redis.url}
         servers = [stack.enter_context(Server("gevent", "tests.monitor_app:app", env=env)) for _ in range(2)]
@@ -379,14 +381,14 @@ def test_on_a_phone_channels_come_first_and_no_table_is_cut(browser: Browser) ->
             assert shown.evaluate("cell => getComputedStyle(cell, '::before').content") == f'"{head}"'
 
 
-def test_it_is_used_with_the_keyboard_alone(page: Page, server: Server) -> None:
+def test_page_is_usable_with_keyboard_alone(page: Page, server: Server) -> None:
     channels = sorted(new_name() for _ in range(2))
     with ExitStack() as stack:
         for count, channel in enumerate(channels, 1):
-            listening(stack, server, channel, count)
+            connect_clients(stack, server, channel, count)
         expect(page.locator("#channels tr")).to_have_count(2)
         expect(page.locator("#events")).to_be_attached()
-        reached = walk(page)
+        reached = tab_through(page)
         for name in [
             "To the figures",
             "Name",
@@ -400,7 +402,7 @@ def test_it_is_used_with_the_keyboard_alone(page: Page, server: Server) -> None:
             assert name in reached, f"{name} cannot be reached: {reached}"
         page.locator("summary").focus()
         page.keyboard.press("Enter")
-        reached = walk(page)
+        reached = tab_through(page)
         for name in ["text", "is_json", "Publish…"]:
             assert name in reached, f"{name} cannot be reached: {reached}"
         page.locator("#channels button").first.focus()
@@ -417,11 +419,11 @@ def test_it_is_used_with_the_keyboard_alone(page: Page, server: Server) -> None:
         points = number_of_points(page)
         until(lambda: number_of_points(page) > points, "new figures")
         focused = page.evaluate("document.activeElement.textContent")
-        assert focused == channels[0], "the focus stays where it was when figures come"
+        assert focused == channels[0], "the focus stays when new figures come"
 
 
-def walk(page: Page) -> list[str]:
-    """What gets the focus, one after the other; each shows that it has it."""
+def tab_through(page: Page) -> list[str]:
+    """Press Tab and return the names of the focused elements in order; each must show its focus."""
     page.evaluate("document.activeElement.blur()")
     reached = []
     for _ in range(40):
@@ -438,7 +440,7 @@ def walk(page: Page) -> list[str]:
     return reached
 
 
-def test_who_wants_less_motion_gets_none(browser: Browser, server: Server) -> None:
+def test_reduced_motion_stops_animations(browser: Browser, server: Server) -> None:
     with opened(browser, server, reduced_motion="reduce") as page:
         running = "document.getAnimations().filter(each => each.playState === 'running').length"
         assert page.evaluate(running) == 0
@@ -446,7 +448,7 @@ def test_who_wants_less_motion_gets_none(browser: Browser, server: Server) -> No
         assert page.evaluate(running) > 0
 
 
-def test_a_page_that_is_closed_says_no_more_than_that(browser: Browser, server: Server) -> None:
+def test_denied_page_shows_only_forbidden(browser: Browser, server: Server) -> None:
     assert answer(server, "POST", f"{PREFIX}/open/no")[0] == 204
     try:
         page = browser.new_page()

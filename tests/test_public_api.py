@@ -1,4 +1,4 @@
-"""What users import, and may call: nothing of it changes by accident."""
+"""The public API: its names and signatures do not change by accident."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from typing import Any
 #: The modules that users import by name; ``""`` is the package itself.
 MODULES = ("", "access", "brokers", "gunicorn", "metrics", "signals", "testing")
 
-#: One line for each name, as :func:`described` makes it. After a change that is meant: run this file as a program.
+#: One line for each name, as :func:`described` makes it. After an intended change, run this file as a program.
 LISTING = Path(__file__).parent / "public_api.txt"
 
 
 def described() -> Iterator[str]:
-    """Yield every public name, with its signature where it has one."""
+    """Yield every public name, with its signature if it has one."""
     for name in MODULES:
         module = import_module(f"flask_sse_emitters.{name}".rstrip("."))
         for public in sorted(module.__all__):

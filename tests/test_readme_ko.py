@@ -1,4 +1,4 @@
-"""The README in Korean says what the English one does: the same code, names, links and figures, section by section."""
+"""The Korean README has the code, names, links and figures of the English one, section by section."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CODE = re.compile(r"^```.*?^```$|(?<=\n\n)(?: {4}[^\n]*\n)+", re.MULTILINE | re
 
 
 def sections(text: str) -> Iterator[str]:
-    """Each with its heading, and without its blocks of code."""
+    """Yield each section with its heading, and without blocks of code."""
     return iter(re.split(r"^(?=#)", _CODE.sub("", text), flags=re.MULTILINE))
 
 
@@ -28,7 +28,7 @@ def level(section: str) -> int:
 
 
 def links(section: str) -> Counter[str]:
-    """Where they lead, but for those from one language to the other."""
+    """Count the targets of links, except those from one language to the other."""
     return Counter(re.findall(r"\]\(([^)]+)\)", section)) - Counter([ENGLISH.name, KOREAN.name])
 
 
@@ -41,18 +41,18 @@ def numbers(section: str) -> Counter[str]:
 
 
 def tables(section: str) -> list[list[str]]:
-    """Of each row its cells, with nothing but their figures."""
+    """Return the cells of each row, reduced to their figures."""
     rows = re.findall(r"^\|(.*)\|$", section, re.MULTILINE)
     return [[" ".join(re.findall(r"\d[\d.,]*|---", cell)) for cell in row.split("|")] for row in rows]
 
 
 @pytest.mark.parametrize("what", [level, links, names, numbers, tables], ids=lambda what: str(what.__name__))
-def test_each_section_has_the_same(what: Callable[[str], Any]) -> None:
+def test_korean_section_has_same_facts_as_english(what: Callable[[str], Any]) -> None:
     for english, korean in zip_longest(sections(ENGLISH.read_text()), sections(KOREAN.read_text()), fillvalue=""):
         assert what(korean) == what(english), f"{english[:40]!r}, in Korean {korean[:40]!r}"
 
 
-def test_the_code_is_the_same_but_for_its_comments() -> None:
+def test_korean_code_differs_only_in_comments() -> None:
     english, korean = (
         [(block.language, _without_comments(block.language, block.text)) for block in blocks_of(page)]
         for page in (ENGLISH, KOREAN)

@@ -1,4 +1,4 @@
-"""What an error of Redis means to who reads it: whether anything was published, and what to change."""
+"""Errors of Redis: whether anything was published, and what to change."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def become_replica(client: Any) -> None:
     ],
     ids=["full", "no password", "wrong password", "needless password", "replicas", "maxclients", "replica", "disk"],
 )
-def test_a_refused_event_names_what_to_change(change: Callable[[Any], None], login: str, says: str) -> None:
+def test_refused_publish_names_setting_to_change(change: Callable[[Any], None], login: str, says: str) -> None:
     with RedisServer() as server:
         client = redis_py.Redis(port=server.port, decode_responses=True)
         change(client)
@@ -66,7 +66,7 @@ def test_a_refused_event_names_what_to_change(change: Callable[[Any], None], log
         broker.close()
 
 
-def test_a_server_that_loads_its_data_needs_no_change() -> None:
+def test_loading_redis_needs_no_change() -> None:
     def serve(listener: socket.socket) -> None:
         connection, _ = listener.accept()
         with connection:
@@ -83,7 +83,7 @@ def test_a_server_that_loads_its_data_needs_no_change() -> None:
         thread.join()
 
 
-def test_a_refused_connection_says_that_nothing_was_published() -> None:
+def test_refused_connection_reports_that_nothing_was_published() -> None:
     with RedisServer() as server:
         broker = make_broker(server.url)
         publish(broker, "a", "x")
@@ -97,7 +97,7 @@ def test_a_refused_connection_says_that_nothing_was_published() -> None:
     ("rule", "says"),
     [("-evalsha", "nothing was published"), ("-publish", "may have been published"), ("resetkeys", "nothing was")],
 )
-def test_missing_rights_are_named_and_may_be_missing_halfway(rule: str, says: str) -> None:
+def test_missing_acl_rights_are_named_and_may_fail_halfway(rule: str, says: str) -> None:
     with RedisServer() as server:
         client: Any = redis_py.Redis(port=server.port)
         client.execute_command("ACL", "SETUSER", "app", "on", ">secret", "~*", "&*", "+@all", rule)
@@ -119,24 +119,24 @@ def test_missing_rights_are_named_and_may_be_missing_halfway(rule: str, says: st
         ("unknown command 'evalsha'", "other"),
     ],
 )
-def test_errors_of_older_servers_mean_the_same(text: str, cause: str) -> None:
+def test_errors_of_older_redis_versions_are_diagnosed(text: str, cause: str) -> None:
     error = redis_py.ResponseError(text)
     assert diagnose(error).cause == cause
     assert not may_have_run(error)
 
 
-def test_an_error_of_unknown_outcome_may_have_been_published() -> None:
+def test_timeout_or_disconnect_may_have_published() -> None:
     for error in (redis_py.TimeoutError("Timeout reading from socket"), redis_py.ConnectionError("closed by server")):
         assert diagnose(error) is AWAY
         assert may_have_run(error)
 
 
-def test_an_errors_place_in_a_script_is_not_error_text() -> None:
+def test_error_text_omits_position_in_lua_script() -> None:
     error = redis_py.ResponseError("WRONGTYPE Operation script: 64db933a, on @user_script:8.")
     assert (error_text(error), diagnose(error)) == ("WRONGTYPE Operation", KEYS)
     assert error_text(redis_py.TimeoutError()) == "TimeoutError"
 
 
-def test_an_advice_names_no_braces() -> None:
+def test_advice_has_no_unfilled_placeholder() -> None:
     for trouble in (AWAY, KEYS, OTHER, RIGHTS):
         assert "{" not in trouble.advice.format(url="redis://x", keys="a and b")

@@ -1,4 +1,4 @@
-"""The parts of the Redis subscriber that do no I/O: its clock, the liveness of a connection, and what is next."""
+"""The parts of the Redis subscriber without I/O: its clock, the liveness of a connection, and the order of events."""
 
 from __future__ import annotations
 
@@ -42,37 +42,37 @@ def looked_up(*offsets: int, newest: int, epoch: str = "one", former: tuple[Posi
 # The clock of Redis.
 
 
-def test_a_time_of_redis_counts_as_now_until_the_clocks_were_compared() -> None:
+def test_redis_time_is_now_before_clocks_are_compared() -> None:
     clock = RedisClock(lambda: 100.0)
     assert clock.to_local(5_000) == 100.0
 
 
-def test_a_time_of_redis_is_translated_by_how_far_the_clocks_differ() -> None:
+def test_redis_time_is_translated_by_clock_skew() -> None:
     clock = RedisClock(lambda: 100.0)
     clock.note(1_007_000)
     assert clock.to_local(1_006_500) == 99.5
     assert clock.to_local(1_007_000) == 100.0
 
 
-def test_a_time_of_redis_is_never_later_than_now() -> None:
+def test_redis_time_is_never_later_than_now() -> None:
     clock = RedisClock(lambda: 100.0)
     clock.note(1_000)
     assert clock.to_local(9_000) == 100.0
 
 
-def test_of_several_comparisons_the_one_with_the_least_delay_counts() -> None:
+def test_clock_comparison_with_least_delay_counts() -> None:
     now = Clock(100.0)
     clock = RedisClock(now)
     clock.note(50_000)
     now.now += 1.0
-    clock.note(50_500)  # half a second on its way
+    clock.note(50_500)  # took half a second to arrive
     assert clock.to_local(50_000) == 100.0
     now.now += 1.0
-    clock.note(52_250)  # and the one before was a quarter
+    clock.note(52_250)  # so the first one took a quarter of a second
     assert clock.to_local(50_000) == 99.75
 
 
-def test_a_comparison_that_is_too_old_gives_way_to_the_next_one() -> None:
+def test_old_clock_comparison_is_replaced_by_next() -> None:
     now = Clock(100.0)
     clock = RedisClock(now)
     clock.note(50_000)
@@ -81,7 +81,7 @@ def test_a_comparison_that_is_too_old_gives_way_to_the_next_one() -> None:
     assert clock.to_local(50_000) == 101.0
 
 
-def test_an_event_that_comes_late_makes_times_count_as_now_until_the_next_comparison() -> None:
+def test_late_event_makes_redis_time_now_until_next_comparison() -> None:
     now = Clock(100.0)
     clock = RedisClock(now)
     clock.note(50_000)
@@ -95,16 +95,16 @@ def test_an_event_that_comes_late_makes_times_count_as_now_until_the_next_compar
     assert clock.to_local(49_000) == now.now - 1
 
 
-# Whether a connection is alive.
+# Liveness of a connection.
 
 
-def test_a_connection_that_is_settling_is_pinged_at_once() -> None:
+def test_settling_connection_is_pinged_at_once() -> None:
     liveness = Liveness(10.0)
     assert liveness.due == 10.0
     assert liveness.check(10.0)
 
 
-def test_a_settled_connection_is_pinged_after_some_silence() -> None:
+def test_settled_connection_is_pinged_after_silence() -> None:
     liveness = Liveness(10.0)
     liveness.phase = Phase.SETTLED
     assert liveness.due == 10.0 + PING_AFTER_SECONDS
@@ -116,7 +116,7 @@ def test_a_settled_connection_is_pinged_after_some_silence() -> None:
 
 
 @pytest.mark.parametrize("phase", Phase)
-def test_no_second_ping_follows_one_that_awaits_its_answer(phase: Phase) -> None:
+def test_no_second_ping_while_one_awaits_its_answer(phase: Phase) -> None:
     liveness = Liveness(10.0)
     liveness.phase = phase
     liveness.pinged(13.0)
@@ -125,7 +125,7 @@ def test_no_second_ping_follows_one_that_awaits_its_answer(phase: Phase) -> None
     assert not liveness.check(liveness.due - 0.1)
 
 
-def test_a_connection_that_does_not_answer_a_ping_is_gone() -> None:
+def test_connection_without_ping_answer_times_out() -> None:
     liveness = Liveness(10.0)
     liveness.phase = Phase.SETTLED
     liveness.pinged(10.0 + PING_AFTER_SECONDS)
@@ -133,7 +133,7 @@ def test_a_connection_that_does_not_answer_a_ping_is_gone() -> None:
         liveness.check(10.0 + GONE_AFTER_SECONDS)
 
 
-def test_whatever_comes_answers_a_ping() -> None:
+def test_any_message_answers_a_ping() -> None:
     liveness = Liveness(10.0)
     liveness.phase = Phase.SETTLED
     liveness.pinged(13.0)
@@ -142,7 +142,7 @@ def test_whatever_comes_answers_a_ping() -> None:
     assert liveness.check(20.0)
 
 
-# What is next.
+# Order of events.
 
 
 @pytest.mark.parametrize(
@@ -166,15 +166,13 @@ def test_whatever_comes_answers_a_ping() -> None:
         "one is missing, after a clock was put back",
         "another epoch",
         "another epoch, and an old offset",
-        "the newest again",
-        "an old one again",
+        "the newest, repeated",
+        "an old one, repeated",
         "another event of the newest's offset",
-        "an old offset, given again",
+        "an old offset, reused",
     ],
 )
-def test_an_announced_event_is_next_or_seen_or_shows_that_the_channel_must_be_looked_up(
-    event: Announcement, order: Order
-) -> None:
+def test_order_of_announced_event_is_next_seen_or_unclear(event: Announcement, order: Order) -> None:
     assert order_of(event, "one", newest=7, newest_ms=700) is order
 
 
@@ -203,12 +201,12 @@ def test_an_announced_event_is_next_or_seen_or_shows_that_the_channel_must_be_lo
         "it went on under two others",
     ],
 )
-def test_a_lookup_continues_a_log_where_it_begins_at_its_end(lookup: Lookup, does: bool) -> None:
+def test_lookup_continues_log_if_it_begins_at_its_end(lookup: Lookup, does: bool) -> None:
     assert continues(Log("one", 7, Clock(0.0)), lookup) is does
 
 
 class Recorder:
-    """A listener that notes what it receives."""
+    """A listener that records what it receives."""
 
     clients = 1
 
@@ -244,14 +242,14 @@ def topic(listener: Recorder, clock: RedisClock) -> Topic:
     return topic
 
 
-def test_a_topic_that_catches_up_delivers_what_it_lacked(topic: Topic, listener: Recorder, clock: RedisClock) -> None:
+def test_topic_catch_up_delivers_missed_events(topic: Topic, listener: Recorder, clock: RedisClock) -> None:
     assert topic.catch_up(looked_up(3, 4, newest=4), clock)
     assert listener.offsets == [3, 4]
     assert len(listener.starts) == 1
     assert topic.known == KnownEvent("one", 4, 4, is_sure=True)
 
 
-def test_a_topic_is_behind_until_it_has_all_that_redis_has(topic: Topic, listener: Recorder, clock: RedisClock) -> None:
+def test_topic_is_behind_until_it_has_all_events_of_redis(topic: Topic, listener: Recorder, clock: RedisClock) -> None:
     topic.is_behind = True
     assert not topic.catch_up(looked_up(3, 4, newest=5), clock)
     assert topic.is_behind
@@ -260,7 +258,7 @@ def test_a_topic_is_behind_until_it_has_all_that_redis_has(topic: Topic, listene
     assert listener.offsets == [3, 4, 5]
 
 
-def test_a_topic_whose_events_are_gone_starts_its_listeners_again_once_the_new_log_is_complete(
+def test_topic_that_lost_events_restarts_listeners_with_complete_log(
     topic: Topic, listener: Recorder, clock: RedisClock
 ) -> None:
     assert not topic.catch_up(looked_up(7, 8, newest=9), clock)
@@ -271,7 +269,7 @@ def test_a_topic_whose_events_are_gone_starts_its_listeners_again_once_the_new_l
     assert listener.offsets == []
 
 
-def test_a_topic_whose_offsets_go_on_under_another_epoch_keeps_its_log(
+def test_topic_keeps_log_if_offsets_continue_in_another_epoch(
     topic: Topic, listener: Recorder, clock: RedisClock
 ) -> None:
     assert topic.catch_up(looked_up(3, newest=3, epoch="two", former=(Position("one", 2),)), clock)
@@ -280,7 +278,7 @@ def test_a_topic_whose_offsets_go_on_under_another_epoch_keeps_its_log(
     assert (listener.offsets, len(listener.starts)) == ([3], 1)
 
 
-def test_of_two_known_events_the_newer_one_counts() -> None:
+def test_newer_of_two_known_events_counts() -> None:
     old, new = KnownEvent("one", 1, 5, is_sure=True), KnownEvent("one", 2, 4, is_sure=False)
     assert newer(old, new) == newer(new, old) == new
     assert newer(new, new._replace(is_sure=True)).is_sure

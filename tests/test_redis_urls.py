@@ -1,4 +1,4 @@
-"""Every kind of address that a Redis may have, each with a real one."""
+"""Every kind of Redis URL, each with a real server."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ from .test_brokers import KEPT, frame, listening, publish
 from .waiting import until
 
 
-def carries_events(broker: Broker, *channels: str) -> None:
-    """Between two processes, as far as Redis can tell."""
-    ears = [listening(broker, channel) for channel in channels]
+def assert_events_are_delivered(broker: Broker, *channels: str) -> None:
+    """Publish to each channel and check that its listener gets the events."""
+    listeners = [listening(broker, channel) for channel in channels]
     for channel in channels:
         publish(broker, channel, "a", "b")
-    for ear in ears:
-        until(lambda ear=ear: ear.texts == [b"data: a\n\n", b"data: b\n\n"], "both events")  # type: ignore[misc]
+    for listener in listeners:
+        until(lambda listener=listener: listener.texts == [b"data: a\n\n", b"data: b\n\n"], "both events")  # type: ignore[misc]
     assert broker.status()["state"] == "ok"
 
 
-def test_a_database_and_a_password() -> None:
+def test_url_with_database_and_password_works() -> None:
     with RedisServer("--requirepass", "s3cret/#") as server:
         broker = make_broker(f"redis://:s3cret%2F%23@127.0.0.1:{server.port}/3")
-        carries_events(broker, "a")
+        assert_events_are_delivered(broker, "a")
         assert broker.status()["url"] == f"redis://127.0.0.1:{server.port}/3"
         client = redis_py.Redis(port=server.port, password="s3cret/#", db=3)
         assert client.exists("sse:{a}:log")
         broker.close()
 
 
-def test_a_wrong_password_is_an_error_at_once_that_does_not_show_it() -> None:
+def test_wrong_password_raises_at_once_and_is_hidden() -> None:
     with RedisServer("--requirepass", "right") as server:
         broker = make_broker(f"redis://:wrong@127.0.0.1:{server.port}")
         with pytest.raises(BrokerUnavailable) as failed:
@@ -56,14 +56,14 @@ def test_a_wrong_password_is_an_error_at_once_that_does_not_show_it() -> None:
         assert "wrong@" not in str(broker.status())
 
 
-def test_a_socket_of_the_file_system(tmp_path: Path) -> None:
+def test_url_of_unix_socket_works(tmp_path: Path) -> None:
     with RedisServer("--unixsocket", str(tmp_path / "redis.sock")):
         broker = make_broker(f"unix://{tmp_path}/redis.sock?db=2")
-        carries_events(broker, "a")
+        assert_events_are_delivered(broker, "a")
         broker.close()
 
 
-def test_tls(tmp_path: Path) -> None:
+def test_url_with_tls_works_and_verifies_certificate(tmp_path: Path) -> None:
     authority = trustme.CA()
     certificate = authority.issue_cert("127.0.0.1")
     paths = {name: tmp_path / f"{name}.pem" for name in ("authority", "certificate", "key")}
@@ -81,49 +81,49 @@ def test_tls(tmp_path: Path) -> None:
             client.config_set(setting, str(value))
         client.config_set("tls-port", port := free_port())
         broker = make_broker(f"rediss://127.0.0.1:{port}?ssl_ca_certs={paths['authority']}")
-        carries_events(broker, "a")
-        # More than a record of TLS, of which the socket shows nothing once it has been read.
-        ear = listening(broker, "large")
+        assert_events_are_delivered(broker, "a")
+        # More than one TLS record: once it has been read, the socket no longer shows that data is left.
+        listener = listening(broker, "large")
         broker.publish("large", frame("x" * 500_000), KEPT)
-        until(lambda: ear.frames, "a large event")
-        assert len(ear.frames[0].payload) > 500_000
+        until(lambda: listener.frames, "a large event")
+        assert len(listener.frames[0].payload) > 500_000
         broker.close()
-        stranger = make_broker(f"rediss://127.0.0.1:{port}")
+        untrusting = make_broker(f"rediss://127.0.0.1:{port}")
         with pytest.raises(BrokerUnavailable, match=r"(?i)certificate"):
-            stranger.publish("a", frame("x"), KEPT)
+            untrusting.publish("a", frame("x"), KEPT)
 
 
-def test_sentinels_name_the_master_also_after_a_failover() -> None:
+def test_sentinel_url_follows_the_master_after_failover() -> None:
     with sentinel() as (address, master, replica):
         broker = make_broker(f"redis+sentinel://127.0.0.1:1,{address}/mymaster/0")
-        carries_events(broker, "a")
-        ear = listening(broker, "b")
+        assert_events_are_delivered(broker, "a")
+        listener = listening(broker, "b")
         publish(broker, "b", "before")
-        until(lambda: ear.frames, "an event")
-        until(lambda: redis_py.Redis(port=replica.port).exists("sse:{b}:log"), "the replica to have it")
+        until(lambda: listener.frames, "an event")
+        until(lambda: redis_py.Redis(port=replica.port).exists("sse:{b}:log"), "the replica to have the event")
         master.signal(signal.SIGKILL)
-        until(partial(published, broker, "b", "after"), "the other one to be the master")
-        until(lambda: ear.texts[-1:] == [b"data: after\n\n"], "an event of the new master")
+        until(partial(published, broker, "b", "after"), "the replica to be the master")
+        until(lambda: listener.texts[-1:] == [b"data: after\n\n"], "an event of the new master")
         until(lambda: broker.status()["state"] == "ok", "the end of the outage")
         broker.close()
 
 
-def test_who_listens_leaves_a_master_that_was_replaced_and_lives_on() -> None:
-    """It still answers, as one that had hung, and nothing is published there any more."""
+def test_subscriber_leaves_a_replaced_master_that_still_answers() -> None:
+    """It answers, as one that had hung, but nothing is published there any more."""
     with sentinel() as (address, master, replica):
         broker = make_broker(f"redis+sentinel://{address}/mymaster/0")
-        ear = listening(broker, "b")
+        listener = listening(broker, "b")
         publish(broker, "b", "before")
         old: Any = redis_py.Redis(port=master.port)
         new: Any = redis_py.Redis(port=replica.port)
-        until(lambda: new.exists("sse:{b}:log"), "the replica to have it")
+        until(lambda: new.exists("sse:{b}:log"), "the replica to have the event")
         new.replicaof("NO", "ONE")
         minder: Any = redis_py.Redis(port=int(address.split(":")[1]))
         minder.execute_command("SENTINEL REMOVE mymaster")
         minder.execute_command(f"SENTINEL MONITOR mymaster 127.0.0.1 {replica.port} 1")
-        old.client_kill_filter(_type="normal")  # all connections but the one that listens
-        until(partial(published, broker, "b", "after"), "the broker to find the new one")
-        until(lambda: ear.texts[-1:] == [b"data: after\n\n"], "an event of the new master")
+        old.client_kill_filter(_type="normal")  # all connections but the subscriber's
+        until(partial(published, broker, "b", "after"), "the broker to find the new master")
+        until(lambda: listener.texts[-1:] == [b"data: after\n\n"], "an event of the new master")
         broker.close()
 
 
@@ -135,39 +135,39 @@ def published(broker: Broker, channel: str, text: str) -> bool:
     return True
 
 
-def test_a_cluster_keeps_each_channel_on_one_of_its_nodes() -> None:
+def test_cluster_keeps_each_channel_on_one_node() -> None:
     channels = [f"user:{number}" for number in range(20)]
     with cluster() as servers:
         broker = make_broker("redis+cluster://" + ",".join(f"127.0.0.1:{server.port}" for server in servers))
-        carries_events(broker, *channels)
+        assert_events_are_delivered(broker, *channels)
         kept = [redis_py.Redis(port=server.port).keys("sse:{user:*}:log") for server in servers]
         assert sum(map(len, kept)) == len(channels)
         assert all(kept)
         other = make_broker(f"redis+cluster://127.0.0.1:{servers[2].port}")
-        ears = [listening(other, channel) for channel in channels]
-        assert all(ear.log is not None and ear.log.newest == 2 for ear in ears)
+        listeners = [listening(other, channel) for channel in channels]
+        assert all(listener.log is not None and listener.log.newest == 2 for listener in listeners)
         for channel in channels:
             publish(broker, channel, "c")
-        until(lambda: all(ear.texts == [b"data: c\n\n"] for ear in ears), "all events")
+        until(lambda: all(listener.texts == [b"data: c\n\n"] for listener in listeners), "all events")
         other.count_again("user:1")
         until(lambda: broker.clients_elsewhere("user:1") == 1, "the other process's client")
         broker.close()
         other.close()
 
 
-def test_a_cluster_that_is_gone_is_an_outage_like_any_other() -> None:
+def test_cluster_outage_raises_and_degrades_state() -> None:
     with cluster() as servers:
         broker = make_broker("redis+cluster://" + ",".join(f"127.0.0.1:{server.port}" for server in servers))
-        carries_events(broker, "a")
+        assert_events_are_delivered(broker, "a")
         for server in servers:
             server.kill()
         with pytest.raises(BrokerUnavailable):
             broker.publish("a", frame("x"), KEPT)
-        until(lambda: broker.status()["state"] == "degraded", "it to be noticed")
+        until(lambda: broker.status()["state"] == "degraded", "the outage to be noticed")
         broker.close()
 
 
-def test_a_node_of_a_cluster_that_is_away_holds_up_no_channel_of_another() -> None:
+def test_cluster_node_outage_delays_no_channel_of_other_nodes() -> None:
     with cluster() as servers:
         clients: list[Any] = [redis_py.Redis(port=server.port) for server in servers]
         for client in clients:
@@ -181,28 +181,28 @@ def test_a_node_of_a_cluster_that_is_away_holds_up_no_channel_of_another() -> No
         away = [channel for channel in there if node_of(f"{{{channel}}}") == lost]
         up = [channel for channel in there if node_of(f"{{{channel}}}") != lost]
         broker = make_broker("redis+cluster://" + ",".join(f"127.0.0.1:{server.port}" for server in servers))
-        ears = {channel: listening(broker, channel) for channel in [*away, *up[1:]]}
+        listeners = {channel: listening(broker, channel) for channel in [*away, *up[1:]]}
         servers[lost].kill()
-        ears[up[0]] = listening(broker, up[0])
+        listeners[up[0]] = listening(broker, up[0])
         for channel in up:
-            until(partial(published, broker, channel, "x"), "the others to go on")
-        until(lambda: all(ears[channel].texts for channel in up), "their events")
-        until(lambda: "counting clients" in broker.status().get("error", ""), "it to be noticed")
+            until(partial(published, broker, channel, "x"), "the other nodes to publish")
+        until(lambda: all(listeners[channel].texts for channel in up), "their events")
+        until(lambda: "counting clients" in broker.status().get("error", ""), "the outage to be noticed")
         servers[lost].start()
         for channel in away:
             until(partial(published, broker, channel, "y"), "the node to be back")
-        until(lambda: all(ears[channel].log.newest for channel in away), "their events")  # type: ignore[union-attr]
+        until(lambda: all(listeners[channel].log.newest for channel in away), "their events")  # type: ignore[union-attr]
         until(lambda: broker.status()["state"] == "ok", "the end of the outage")
         broker.close()
 
 
-def test_what_the_nodes_of_a_cluster_lose_between_them_is_found_by_looking_now_and_then() -> None:
+def test_cluster_announcement_lost_between_nodes_is_found_by_lookup() -> None:
     assert 0 < CLUSTER_LOOKUP_SECONDS <= 30
     with cluster() as servers:
         broker = make_broker(f"redis+cluster://127.0.0.1:{servers[0].port}")
         assert broker._subscriber._lookup_seconds == CLUSTER_LOOKUP_SECONDS  # type: ignore[attr-defined]
         broker._subscriber._lookup_seconds = 0.5  # type: ignore[attr-defined]
-        ear = listening(broker, "a")
+        listener = listening(broker, "a")
         step = "redis.call('PUBLISH'"
         silent = Script(
             PUBLISH.text.replace(step, f"if false then {step}").replace("name .. body)", "name .. body) end")
@@ -211,7 +211,7 @@ def test_what_the_nodes_of_a_cluster_lose_between_them_is_found_by_looking_now_a
         names = KeyNames("sse")
         arguments = publish_arguments("epoch", frame("x"), KEPT, names.announcements("a"))
         broker._clients.get().run(silent, names.keys("a"), arguments)  # type: ignore[attr-defined]
-        until(lambda: ear.frames, "an event that was never announced")
+        until(lambda: listener.frames, "an event that was never announced")
         broker.close()
 
 
@@ -233,7 +233,7 @@ def test_what_the_nodes_of_a_cluster_lose_between_them_is_found_by_looking_now_a
         ("reddis://localhost", "no broker is known for 'reddis': known schemes are memory, redis, "),
     ],
 )
-def test_a_wrong_url_is_an_error_when_the_app_is_made(url: str, says: str) -> None:
+def test_invalid_url_raises_when_app_is_made(url: str, says: str) -> None:
     app = Flask(__name__)
     app.config["SSE_BROKER_URL"] = url
     with pytest.raises(ValueError, match=f"^SSE_BROKER_URL: .*{says}"):
@@ -250,12 +250,12 @@ def test_a_wrong_url_is_an_error_when_the_app_is_made(url: str, says: str) -> No
         ("rediss+cluster://:secret@a,b", "rediss+cluster://a,b", 0),
     ],
 )
-def test_what_is_shown_of_a_url_has_no_password(url: str, shown: str, db: int) -> None:
+def test_shown_url_has_no_password(url: str, shown: str, db: int) -> None:
     address = Address(url)
     assert (address.shown, address.db) == (shown, db)
 
 
-def test_without_redis_py_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_redis_py_raises_and_names_extra_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [*sys.modules]:
         if name == "redis" or name.startswith(("redis.", "flask_sse_emitters.brokers.redis")):
             monkeypatch.delitem(sys.modules, name)

@@ -1,4 +1,4 @@
-"""The systemd units that users are given: ``deploy/flask-sse.service`` and ``.socket``."""
+"""The systemd units for users: ``deploy/flask-sse.service`` and ``.socket``."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def values(unit: str) -> dict[str, str]:
     return dict(line.split("=", 1) for line in lines)
 
 
-def test_systemd_accepts_them(tmp_path: Path) -> None:
-    """But for the program, which is not where it is on a server."""
+def test_systemd_verifies_the_units(tmp_path: Path) -> None:
+    """Except for the path of the program, which exists on a server only."""
     for unit in UNITS:
         text = (DEPLOY / unit).read_text()
         (tmp_path / unit).write_text(text.replace("/srv/flask-sse/.venv/bin/gunicorn", sys.executable))
@@ -43,7 +43,7 @@ def test_systemd_accepts_them(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_there_is_room_for_as_many_clients_as_the_default_lets_in() -> None:
+def test_file_limits_of_units_suffice_for_default_max_clients() -> None:
     assert int(values("flask-sse.service")["LimitNOFILE"]) >= DEFAULTS.max_clients + OTHER_FILES
     nginx = (DEPLOY / "nginx.conf").read_text()
     for limit in ("worker_rlimit_nofile", "worker_connections"):
@@ -52,26 +52,26 @@ def test_there_is_room_for_as_many_clients_as_the_default_lets_in() -> None:
         assert int(found[1]) >= 2 * DEFAULTS.max_clients, limit
 
 
-def test_streams_have_time_to_end_in_order() -> None:
-    """Each waits for the next: systemd for gunicorn, gunicorn for its workers, and those for their streams."""
+def test_shutdown_timeouts_leave_time_to_drain() -> None:
+    """Each waits for the next: systemd for gunicorn, gunicorn for its workers, and the workers for their streams."""
     service = values("flask-sse.service")
     graceful = runpy.run_path(str(ROOT / "gunicorn.conf.py"))["graceful_timeout"]
     assert DEFAULTS.drain_seconds + 2 < graceful < int(service["TimeoutStopSec"])
     assert (service["KillMode"], service["KillSignal"]) == ("mixed", "SIGTERM")
 
 
-def test_a_quiet_stream_outlives_the_read_timeout_of_the_proxy() -> None:
+def test_proxy_read_timeout_exceeds_heartbeat() -> None:
     found = re.search(r"proxy_read_timeout (\d+)s;", (DEPLOY / "nginx.conf").read_text())
     assert found is not None
     assert int(found[1]) >= 2 * DEFAULTS.heartbeat
 
 
-def test_the_socket_is_the_one_at_which_nginx_looks() -> None:
+def test_nginx_uses_the_socket_of_the_unit() -> None:
     assert f"server unix:{values('flask-sse.socket')['ListenStream']} " in (DEPLOY / "nginx.conf").read_text()
 
 
-def test_gunicorn_takes_a_socket_that_systemd_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever its settings say of ``bind``."""
+def test_gunicorn_uses_socket_passed_by_systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever its ``bind`` setting is."""
     monkeypatch.delenv("GUNICORN_CMD_ARGS", raising=False)
     path = tmp_path / "flask-sse.sock"
     activate = [program("systemd-socket-activate", "systemd"), f"--listen={path}", "--setenv=PYTHONPATH"]

@@ -23,7 +23,7 @@ def lines(text: str) -> Iterator[str]:
 
 
 def normal(name: str) -> str:
-    """As packaging compares names."""
+    """Normalize a name as packaging does."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
@@ -56,13 +56,13 @@ def numbers(text: str) -> list[int]:
     return [int(number) for number in text.split(".")]
 
 
-def test_the_lowest_versions_that_are_tested_are_those_of_setup_cfg() -> None:
+def test_lowest_tested_versions_equal_setup_cfg() -> None:
     lowest = lowest_tested()
     assert {name: lowest.get(name) for name in allowed()} == allowed()
 
 
-def test_what_others_bring_is_tested_as_low_as_they_ask_for() -> None:
-    """On the lowest versions, where pip allows no lower one, that is exactly as low."""
+def test_indirect_dependencies_are_tested_at_their_lowest_versions() -> None:
+    """With the lowest versions installed, as pip allows no lower ones, the numbers are equal."""
     asked = asked_for_by("flask") | asked_for_by("gevent") | asked_for_by("celery")
     brought = {name: low for name, low in lowest_tested().items() if name not in allowed()}
     assert {"jinja2", "itsdangerous", "click", "blinker", "greenlet", "kombu"} == brought.keys()

@@ -1,4 +1,4 @@
-"""Users log in with Flask-Login and read what they may, until they log out or the server knows better."""
+"""Users log in with Flask-Login and read allowed channels, until they log out or lose the right."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from .servers import Server
 from .waiting import PATIENCE, until
 from .workers_server import WorkersServer
 
-#: What everybody here reads.
+#: The channels that every user here reads.
 BOTH = "/events?channel=news&channel=~"
 
 
 class Users:
-    """Logs them in, and keeps what the server knows of them."""
+    """Logs users in, and sets what the server knows of them."""
 
     def __init__(self, site: Server, folder: Path, stack: ExitStack) -> None:
         self.site = site
@@ -28,16 +28,16 @@ class Users:
         self.stack = stack
 
     def browser(self, name: str = "") -> Visitor:
-        """Of a user who has logged in; of a new one without a name."""
+        """Return a browser with a logged-in user, a new one without a name."""
         visitor = Visitor(self, name or new_name())
         visitor.log_in()
         return visitor
 
-    def say(self, visitor: Visitor, what: str) -> None:
+    def mark(self, visitor: Visitor, what: str) -> None:
         (self.folder / f"{visitor.name}.{what}").touch()
 
     def publish(self, text: str, *visitors: Visitor) -> None:
-        """To all, or to each of these alone."""
+        """Publish to all, or to each of these users alone."""
         for path in [f"/publish/{visitor.name}" for visitor in visitors] or ["/publish"]:
             post(self.site, path, text)
 
@@ -48,7 +48,7 @@ class Users:
 
 
 class Visitor:
-    """One browser of a user: it has a cookie, and any number of tabs."""
+    """A browser of a user, with a cookie and any number of tabs."""
 
     def __init__(self, users: Users, name: str) -> None:
         self.name = name
@@ -68,7 +68,7 @@ class Visitor:
         return [self.tab(path) for _ in range(count)]
 
     def status(self, path: str = BOTH) -> int:
-        """Of the answer to one that is refused."""
+        """Return the status of a request that is refused."""
         status, _ = answer(self._users.site, "GET", path, None, self._headers)
         return status
 
@@ -114,7 +114,7 @@ def users_of_workers(workers: WorkersServer, folder: Path) -> Iterator[Users]:
 
 
 def tabs_in_both(visitor: Visitor) -> list[Client]:
-    """Tabs of which at least one is in each of the two workers."""
+    """Open tabs until each of the two workers serves at least one."""
     tabs: list[Client] = []
 
     def are_in_both() -> bool:
@@ -125,13 +125,13 @@ def tabs_in_both(visitor: Visitor) -> list[Client]:
     return tabs
 
 
-def test_who_is_not_logged_in_reads_nothing(users: Users) -> None:
+def test_user_without_login_is_denied(users: Users) -> None:
     assert answer(users.site, "GET", BOTH)[0] == 403
     assert Visitor(users, "ada").status() == 403
     assert users.browser().tab().response.status == 200
 
 
-def test_what_is_for_one_user_comes_in_all_their_tabs_and_to_nobody_else(users: Users) -> None:
+def test_event_for_a_user_reaches_all_their_tabs_and_no_other_user(users: Users) -> None:
     ada, bob = users.browser(), users.browser()
     hers, his = [*ada.tabs(2), users.browser(ada.name).tab()], bob.tab()
     users.publish("for Ada", ada)
@@ -141,7 +141,7 @@ def test_what_is_for_one_user_comes_in_all_their_tabs_and_to_nobody_else(users: 
     assert his.texts(2) == ["for Bob", "for all"]
 
 
-def test_a_logout_ends_all_tabs_of_that_user_alone_and_they_cannot_come_back(users: Users) -> None:
+def test_logout_ends_all_tabs_of_the_user_and_denies_reconnect(users: Users) -> None:
     ada, bob = users.browser(), users.browser()
     other = users.browser(ada.name)
     hers, his = [*ada.tabs(3), ada.tab("/own"), other.tab()], bob.tab()
@@ -154,7 +154,7 @@ def test_a_logout_ends_all_tabs_of_that_user_alone_and_they_cannot_come_back(use
         assert b"data" not in tab.rest(), "a clean end"
     assert his.texts(1) == ["after"]
     assert (ada.status(), ada.status("/own")) == (403, 401)
-    assert other.tab().response.status == 200, "which is logged in still, and has come back"
+    assert other.tab().response.status == 200, "it is still logged in and has reconnected"
     ada.log_in()
     [again] = ada.tabs(1)
     users.publish("welcome", ada)
@@ -162,12 +162,10 @@ def test_a_logout_ends_all_tabs_of_that_user_alone_and_they_cannot_come_back(use
 
 
 @pytest.mark.parametrize("what", ["gone", "inactive"])
-def test_a_recheck_ends_the_streams_of_a_user_whom_the_server_has_revoked_and_of_nobody_else(
-    what: str, users: Users
-) -> None:
+def test_recheck_ends_only_streams_of_revoked_user(what: str, users: Users) -> None:
     ada, bob = users.browser(), users.browser()
     hers, his = ada.tabs(2), bob.tabs(2)
-    users.say(ada, what)
+    users.mark(ada, what)
     users.recheck(ada, bob)
     for tab in hers:
         assert b"data" not in tab.rest()
@@ -176,13 +174,13 @@ def test_a_recheck_ends_the_streams_of_a_user_whom_the_server_has_revoked_and_of
     assert ada.status() == 403
 
 
-def test_a_recheck_ends_those_streams_of_a_user_that_are_denied_and_no_others(users: Users) -> None:
+def test_recheck_ends_only_denied_streams_of_a_user(users: Users) -> None:
     ada = users.browser()
-    users.say(ada, "staff")
+    users.mark(ada, "staff")
     kept, denied = ada.tabs(2), [ada.tab(path) for path in ("/events/staff", "/events?channel=news&channel=staff")]
     of_view = ada.tab("/own")
     users.recheck(ada)
-    assert b"data" not in of_view.rest(), "a view is asked when its client comes back"
+    assert b"data" not in of_view.rest(), "a stream of a view ends, and its view decides at the reconnect"
     (users.folder / f"{ada.name}.staff").unlink()
     users.recheck(ada)
     for tab in denied:
@@ -198,12 +196,12 @@ def log_out(users: Users, ada: Visitor) -> None:
 
 
 def revoke(users: Users, ada: Visitor) -> None:
-    users.say(ada, "gone")
+    users.mark(ada, "gone")
     users.recheck(ada)
 
 
 @pytest.mark.parametrize("lose", [log_out, revoke])
-def test_who_loses_the_right_in_one_worker_is_ended_in_the_other_as_well(
+def test_revocation_in_one_worker_ends_streams_in_the_other(
     lose: Callable[[Users, Visitor], None], users_of_workers: Users
 ) -> None:
     users = users_of_workers

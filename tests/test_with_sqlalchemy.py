@@ -1,4 +1,4 @@
-"""Streams hold no connection of the database: with a pool of two, hundreds are open and all else goes on."""
+"""Streams hold no database connection: with a pool of two, hundreds are open and other requests work."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from .client import Client, answer, connected, get, post
 from .servers import Server
 from .waiting import until
 
-#: So many streams are open at once, a half of them from the blueprint and a half from a view.
+#: Number of concurrent streams, half of them from the blueprint and half from a view.
 STREAMS = 200
 
 READERS = ["ada", "bob", "cyd", "dan"]
 
-#: What the pool says then.
+#: The error of an exhausted pool.
 EXHAUSTED = "QueuePool limit of size 2 overflow 0 reached"
 
 
@@ -36,7 +36,7 @@ def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
 
 @contextmanager
 def streaming(site: Server) -> Iterator[list[tuple[str, str, Client]]]:
-    """Many streams at once, of all readers in turns: each with its path and its reader."""
+    """Open many streams, of all readers in turns; yield each with its path and its reader."""
     with ExitStack() as stack:
         clients = []
         for number in range(STREAMS):
@@ -52,55 +52,55 @@ def state(site: Server) -> dict[str, Any]:
     return found
 
 
-def ask(site: Server, times: int = 60) -> None:
-    """Make ordinary requests, which need the database, several at once."""
+def request_readers(site: Server, times: int = 60) -> None:
+    """Make ordinary requests that need the database, several at once."""
     with ThreadPoolExecutor(6) as threads:
         for found in threads.map(lambda _: get(site, "/readers"), range(times)):
             assert found == READERS
 
 
 def check_idle(site: Server) -> None:
-    """Nobody holds a connection, and nobody ever waited in vain for one."""
+    """Check that no connection is held, and that no request ever failed to get one."""
     until(lambda: (now := state(site))["checked_out"] == 0 and not now["is_calling"], "all connections to be back")
     assert EXHAUSTED not in site.log
     assert "Traceback" not in site.log
 
 
-def test_two_connections_are_enough_for_two_hundred_streams_that_ask_the_database(site: Server) -> None:
+def test_pool_of_two_serves_200_streams_with_database_rules(site: Server) -> None:
     with ThreadPoolExecutor(1) as thread:
         with streaming(site) as clients:
             handed_off = STREAMS if site.kind == "gevent" else 0
             until(lambda: state(site)["handed_off"] == handed_off, "streams to be handed off, or not")
             assert state(site)["asked"] == {"rule": STREAMS // 2, "view": STREAMS // 2}
             assert (state(site)["clients"], state(site)["checked_out"]) == (STREAMS, 0)
-            ask(site)
+            request_readers(site)
             post(site, "/publish", "to all")
             assert [client.texts(1) for *_, client in clients] == [["to all"]] * STREAMS
             check_idle(site)
-            while_they_leave = thread.submit(ask, site)
+            while_they_leave = thread.submit(request_readers, site)
         while_they_leave.result()
     until(lambda: state(site)["asked"].get("callback") == STREAMS // 2, "all callbacks")
-    until(lambda: state(site)["clients"] == 0, "all to be gone")
-    ask(site)
+    until(lambda: state(site)["clients"] == 0, "all streams to have ended")
+    request_readers(site)
     check_idle(site)
 
 
-def test_a_recheck_gives_its_connections_back(site: Server) -> None:
+def test_recheck_returns_its_database_connections(site: Server) -> None:
     with streaming(site) as clients:
         post(site, "/readers/bob", False)
         for name in READERS:
             post(site, f"/recheck/{name}")
-        ask(site)
+        request_readers(site)
         check_idle(site)
         assert state(site)["asked"]["rule"] == STREAMS // 2 * 2, "once more for each"
         post(site, "/publish", "to the rest")
-        for path, name, client in clients:  # those of views end: their clients ask the view
+        for path, name, client in clients:  # streams of views end, and their clients reconnect
             is_kept = path != "/own" and name != "bob"
             assert client.texts(1) == ["to the rest"] * is_kept
 
 
 @pytest.mark.parametrize("site", ["gevent", "gthread"], indirect=True)
-def test_two_streams_that_keep_their_sessions_would_exhaust_the_pool(site: Server) -> None:
+def test_streams_that_keep_their_sessions_exhaust_the_pool(site: Server) -> None:
     with ExitStack() as stack:
         for name in READERS[:2]:
             stack.enter_context(connected(site, f"/held?reader={name}")).read_some()
@@ -109,4 +109,4 @@ def test_two_streams_that_keep_their_sessions_would_exhaust_the_pool(site: Serve
         assert status == 500
     assert EXHAUSTED in site.log
     until(lambda: state(site)["checked_out"] == 0, "their connections to be back")
-    ask(site)
+    request_readers(site)
