@@ -178,7 +178,7 @@ class Revocations:
                 self._broker.publish(CHANNEL, make_frame(event, json.dumps, DEFAULTS.max_event_bytes), HISTORY_BOUNDS)
             except BrokerUnavailable as error:
                 raise BrokerUnavailable(
-                    "this process has done it, and others may not have, because they could not be told: call it again "
+                    "this process has done it, and others may not have, as they could not be reached: call it again "
                     f"({error.__cause__ or error})"
                 ) from error
 
