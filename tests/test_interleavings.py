@@ -790,8 +790,8 @@ def test_reconnect_before_broker_locates_channel_loses_no_event(stage: Stage, ev
             stage.explorer.rest(lambda: bool(broker.listeners["a"]))
             broker.start("a")
             while True:
-                stage.explorer.rest(lambda: bool(broker.untold["a"]))
-                broker.tell("a", 1)
+                stage.explorer.rest(lambda: bool(broker.undelivered["a"]))
+                broker.deliver("a", 1)
 
         def check() -> None:
             assert rest_of(made[0]) == ["1", "2"]
@@ -818,8 +818,8 @@ def test_stream_completed_during_broker_delivery_gets_all_published(stage: Stage
 
         def listen() -> None:
             while True:
-                stage.explorer.rest(lambda: bool(broker.untold["a"]))
-                broker.tell("a", 1)
+                stage.explorer.rest(lambda: bool(broker.undelivered["a"]))
+                broker.deliver("a", 1)
 
         def check() -> None:
             assert [event.data for event in decode(b"".join(body))] == ["1", "2"]

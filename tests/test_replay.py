@@ -1,4 +1,4 @@
-"""The seam between what is read from logs and what lists bring, with every step of the broker in the test's hands."""
+"""Replay from logs joined with live events of lists, with every step of the broker under the test's control."""
 
 from __future__ import annotations
 
@@ -41,21 +41,21 @@ KEPT = Bounds(1000, 0.0)
 
 
 class HeldBroker(Broker):
-    """Tells nobody anything until the test says so, as one at the other end of a slow line."""
+    """A broker that starts and delivers only when the test says so, as over a slow connection."""
 
     def __init__(self) -> None:
         self.logs: dict[str, Log] = {}
         self.listeners: defaultdict[str, list[Listener]] = defaultdict(list)
-        self.untold: defaultdict[str, list[Frame]] = defaultdict(list)
-        self.looks: defaultdict[str, list[Callable[[], object]]] = defaultdict(list)
+        self.undelivered: defaultdict[str, list[Frame]] = defaultdict(list)
+        self.lookups: defaultdict[str, list[Callable[[], object]]] = defaultdict(list)
         self.started: set[str] = set()
 
     def publish(self, channel: str, frame: Frame, bounds: Bounds | None, _key: str | None = None) -> Published:
         log = self.log(channel)
         with log.guard:
-            stamped = log.append(frame, bounds or KEPT)
-        self.untold[channel].append(stamped)
-        return Published(f"{log.epoch}-{stamped.offset}", is_new=True)
+            numbered = log.append(frame, bounds or KEPT)
+        self.undelivered[channel].append(numbered)
+        return Published(f"{log.epoch}-{numbered.offset}", is_new=True)
 
     def subscribe(self, channel: str, listener: Listener) -> Start | None:
         self.listeners[channel].append(listener)
@@ -68,7 +68,7 @@ class HeldBroker(Broker):
             self.started.discard(channel)
 
     def look_again(self, channel: str, done: Callable[[], object]) -> None:
-        self.looks[channel].append(done)
+        self.lookups[channel].append(done)
         self._answer(channel)
 
     def close(self) -> None: ...
@@ -77,24 +77,24 @@ class HeldBroker(Broker):
         return self.logs.setdefault(channel, Log("epoch", 0, lambda: 0.0))
 
     def start(self, channel: str) -> None:
-        self.untold[channel].clear()
+        self.undelivered[channel].clear()
         for each in list(self.listeners[channel]):
             each.started(Start(self.log(channel), self.log(channel).newest))
         self.started.add(channel)
         self._answer(channel)
 
-    def tell(self, channel: str, most: int = 1000) -> None:
-        told = self.untold[channel][:most]
+    def deliver(self, channel: str, most: int = 1000) -> None:
+        delivered = self.undelivered[channel][:most]
         for each in list(self.listeners[channel]):
-            each.arrived(told)
-        del self.untold[channel][:most]
+            each.arrived(delivered)
+        del self.undelivered[channel][:most]
         self._answer(channel)
 
     def _answer(self, channel: str) -> None:
-        """Call back those who wait until all has been told."""
-        if channel in self.started and not self.untold[channel]:
-            looks, self.looks[channel] = self.looks[channel], []
-            for done in looks:
+        """Call back lookups once everything has been delivered."""
+        if channel in self.started and not self.undelivered[channel]:
+            lookups, self.lookups[channel] = self.lookups[channel], []
+            for done in lookups:
                 done()
 
 
@@ -111,24 +111,25 @@ def held() -> HeldBoard:
     return HeldBoard()
 
 
-def test_a_client_waits_for_its_channels_to_be_known_and_hears_nothing_meanwhile(held: HeldBoard) -> None:
+def test_client_waits_until_all_its_channels_are_located(held: HeldBoard) -> None:
+    """Meanwhile it gets nothing, also of a channel that is located already."""
     with held.open("a", "b") as stream:
         held.publish("a", 1)
         assert stream.ready() == []
         held.broker.start("a")
         held.publish("a", 2)
-        held.broker.tell("a")
+        held.broker.deliver("a")
         assert stream.ready() == []
         held.broker.start("b")
         events = stream.ready()
-        assert texts(events) == ["2"], "after what was known when the channel was"
+        assert texts(events) == ["2"], "events after the start of the channel"
         assert [event.id for event in events] == ["epoch-2,epoch-0"]
         held.publish("b", 3)
-        held.broker.tell("b")
+        held.broker.deliver("b")
         assert [(event.data, event.id) for event in stream.ready()] == [("3", "epoch-2,epoch-1")]
 
 
-def test_a_client_that_comes_back_before_its_channel_is_known_gets_all_it_missed_then(held: HeldBoard) -> None:
+def test_reconnect_before_channel_is_located_replays_after_it(held: HeldBoard) -> None:
     ids = held.publish("a", 1, 2, 3)
     with held.open("a", last=ids[0]) as stream:
         assert stream.ready() == []
@@ -136,52 +137,52 @@ def test_a_client_that_comes_back_before_its_channel_is_known_gets_all_it_missed
         assert texts(stream.ready()) == ["2", "3"]
 
 
-def test_a_client_that_is_ahead_of_this_process_waits_until_it_has_caught_up(held: HeldBoard) -> None:
-    """Another process told it sooner."""
+def test_client_ahead_of_process_waits_until_process_caught_up(held: HeldBoard) -> None:
+    """Another process delivered the events to the client earlier."""
     held.publish("a", 1)
     with held.open("a") as other:
         held.broker.start("a")
         ids = held.publish("a", 2, 3, 4)
         with held.open("a", last=ids[1]) as stream:
             assert stream.ready() == []
-            held.broker.tell("a", 1)
+            held.broker.deliver("a", 1)
             assert (texts(other.ready()), stream.ready()) == (["2"], [])
-            held.broker.tell("a", 1)
+            held.broker.deliver("a", 1)
             assert (texts(other.ready()), stream.ready()) == (["3"], [])
             held.publish("a", 5)
-            held.broker.tell("a")
+            held.broker.deliver("a")
             assert (texts(other.ready()), texts(stream.ready())) == (["4", "5"], ["4", "5"])
 
 
-def test_what_is_told_before_a_channel_is_known_is_told_after_it_and_once(held: HeldBoard) -> None:
+def test_events_that_arrive_before_start_are_delivered_once_after_it(held: HeldBoard) -> None:
     held.publish("a", 1)
     with held.open("a") as stream:
         held.publish("a", 2)
-        held.broker.tell("a")
-        [ear] = held.broker.listeners["a"]
-        ear.started(Start(held.broker.log("a"), 1))
+        held.broker.deliver("a")
+        [listener] = held.broker.listeners["a"]
+        listener.started(Start(held.broker.log("a"), 1))
         held.publish("a", 3)
-        held.broker.tell("a")
+        held.broker.deliver("a")
         assert texts(stream.ready()) == ["2", "3"]
 
 
-def test_who_is_put_in_the_list_by_hand_is_served_from_when_the_channel_is_known(held: HeldBoard) -> None:
+def test_emitter_added_to_channel_list_gets_events_after_start(held: HeldBoard) -> None:
     @held.app.get("/mine")
     def mine() -> Any:
         return held.sse.channel("a").emitters.add(SseEmitter())
 
     with open_stream(held.client, "/mine") as stream:
         held.publish("a", 1)
-        held.broker.tell("a")
-        [ear] = held.broker.listeners["a"]
-        ear.started(Start(held.broker.log("a"), 0))
+        held.broker.deliver("a")
+        [listener] = held.broker.listeners["a"]
+        listener.started(Start(held.broker.log("a"), 0))
         held.publish("a", 2)
-        held.broker.tell("a")
+        held.broker.deliver("a")
         assert texts(stream.ready()) == ["1", "2"]
 
 
-def test_stream_completed_before_its_channel_is_known_leaves_once_it_is(held: HeldBoard) -> None:
-    feed = held.sse._channels().subscription("a")
+def test_stream_completed_before_channel_is_located_leaves_after_it(held: HeldBoard) -> None:
+    subscription = held.sse._channels().subscription("a")
     with held.open("a", last="epoch-0") as stream:
         emitter = next(iter(held.sse.channel("a").emitters))
         held.publish("a", 1)
@@ -193,30 +194,28 @@ def test_stream_completed_before_its_channel_is_known_leaves_once_it_is(held: He
         assert emitter not in held.sse.channel("a").emitters
         assert texts(stream.ready()) == ["1"]
     assert held.sse.stats()["closed"] == {"completed": 1}
-    assert feed._waiting == {}
+    assert subscription._waiting == {}
     assert held.broker.listeners["a"] == []
 
 
-def test_stream_sent_back_before_its_channel_is_known_ends_at_once(held: HeldBoard) -> None:
+def test_stream_ended_with_retry_before_channel_is_located_ends_at_once(held: HeldBoard) -> None:
     with held.open("a") as stream:
-        feed = held.sse.channel("a").emitters
-        stream_of(next(iter(feed))).end_with_retry()
+        channel_list = held.sse.channel("a").emitters
+        stream_of(next(iter(channel_list))).end_with_retry()
         assert stream.ready() == []
-        assert (len(feed), held.broker.listeners["a"]) == (0, [])
+        assert (len(channel_list), held.broker.listeners["a"]) == (0, [])
 
 
-def test_completed_stream_of_which_the_client_leaves_is_let_go_before_the_broker_answers(held: HeldBoard) -> None:
-    feed = held.sse.channel("a").emitters
+def test_completed_stream_is_released_at_disconnect_before_broker_answers(held: HeldBoard) -> None:
+    channel_list = held.sse.channel("a").emitters
     with held.open("a"):
-        next(iter(feed)).complete()
-    assert (len(feed), held.broker.listeners["a"]) == (0, [])
+        next(iter(channel_list)).complete()
+    assert (len(channel_list), held.broker.listeners["a"]) == (0, [])
     assert held.sse.stats()["closed"] == {"completed": 1}
 
 
 @pytest.mark.parametrize("last", [None, 0], ids=["live", "catching up"])
-def test_stream_completed_after_publish_gets_what_its_process_was_not_told_yet(
-    held: HeldBoard, last: int | None
-) -> None:
+def test_stream_completed_after_publish_gets_events_still_to_arrive(held: HeldBoard, last: int | None) -> None:
     ids = held.publish("a", 1, 2)
     with held.open("a") as other:
         held.broker.start("a")
@@ -229,29 +228,29 @@ def test_stream_completed_after_publish_gets_what_its_process_was_not_told_yet(
             assert not emitter.is_open
             assert not emitter.try_send("too late")
             assert stream.ready() == []
-            held.broker.tell("a", 1)
+            held.broker.deliver("a", 1)
             assert texts(stream.ready()) == ["3"]
-            held.broker.tell("a", 1)
+            held.broker.deliver("a", 1)
             held.publish("a", 5)
-            held.broker.tell("a")
+            held.broker.deliver("a")
             assert texts(stream.ready()) == ["4"]
         assert texts(other.ready()) == ["3", "4", "5"]
 
 
-def test_completed_stream_gets_more_than_its_bounds_allow_pending() -> None:
-    """It is no slow client: the broker has told all of that in one answer."""
+def test_completed_stream_may_get_more_events_than_max_pending() -> None:
+    """It is no slow client: the broker has delivered all of that at once."""
     held = HeldBoard(SSE_MAX_PENDING=2)
     with held.open("a") as stream:
         held.broker.start("a")
         emitter = next(iter(held.sse.channel("a").emitters))
         held.publish("a", *range(5))
         emitter.complete()
-        held.broker.tell("a")
+        held.broker.deliver("a")
         assert texts(stream.ready()) == [*"01234"]
         assert emitter.close_reason is CloseReason.COMPLETED
 
 
-def test_completed_stream_that_is_revoked_meanwhile_gets_nothing_more(held: HeldBoard) -> None:
+def test_completed_stream_that_is_revoked_gets_no_later_event(held: HeldBoard) -> None:
     with held.open("a") as stream:
         held.broker.start("a")
         emitter = next(iter(held.sse.channel("a").emitters))
@@ -259,28 +258,28 @@ def test_completed_stream_that_is_revoked_meanwhile_gets_nothing_more(held: Held
         held.publish("a", 1)
         emitter.complete()
         stream_of(emitter).end_with_retry(drops_pending=True)
-        held.broker.tell("a")
+        held.broker.deliver("a")
         assert stream.ready() == []
         assert len(held.sse.channel("a").emitters) == 0
 
 
-def test_list_completed_after_publish_ends_streams_after_what_was_published(held: HeldBoard) -> None:
-    feed = held.sse.channel("a").emitters
+def test_list_completed_after_publish_ends_streams_after_its_events(held: HeldBoard) -> None:
+    channel_list = held.sse.channel("a").emitters
     with held.open("a") as one, held.open("a", "b") as two:
         held.broker.start("a")
         held.broker.start("b")
-        emitters = list(feed)
+        emitters = list(channel_list)
         held.publish("a", 1, 2)
-        feed.complete()
-        held.broker.tell("a", 1)
+        channel_list.complete()
+        held.broker.deliver("a", 1)
         assert all(emitter.is_open for emitter in emitters)
-        held.broker.tell("a")
+        held.broker.deliver("a")
         until(lambda: not any(emitter.is_open for emitter in emitters), "their ends")
         assert texts(one.ready()) == texts(two.ready()) == ["1", "2"]
 
 
 @pytest.mark.parametrize("completed", ["another channel", "plain list"])
-def test_stream_completed_with_a_list_gets_what_was_published_to_its_channels(held: HeldBoard, completed: str) -> None:
+def test_stream_completed_by_list_gets_events_of_all_its_channels(held: HeldBoard, completed: str) -> None:
     with held.open("a", "b") as stream:
         held.broker.start("a")
         held.broker.start("b")
@@ -292,22 +291,22 @@ def test_stream_completed_with_a_list_gets_what_was_published_to_its_channels(he
         (plain if completed == "plain list" else held.sse.channel("a").emitters).complete()
         until(lambda: not emitter.is_open, "its end")
         assert stream.ready() == []
-        held.broker.tell("b")
+        held.broker.deliver("b")
         assert texts(stream.ready()) == ["1"]
         assert [len(held.sse.channel(name).emitters) for name in "ab"] == [0, 0]
 
 
-def test_list_completed_while_another_thread_tells_ends_after_what_was_published(board: Board) -> None:
-    """On memory:// one thread tells at a time, and leaves what comes meanwhile to later."""
-    feed = board.sse.channel("a").emitters
+def test_list_completed_during_delivery_ends_after_published_events(board: Board) -> None:
+    """With memory://, one thread delivers at a time, and events that arrive meanwhile follow later."""
+    channel_list = board.sse.channel("a").emitters
     published = threading.Event()
 
     def publish_more() -> None:
         board.publish("a", 2)
-        feed.complete()
+        channel_list.complete()
         published.set()
 
-    class Amid:
+    class PublishingListener:
         clients = 0
 
         def arrived(self, frames: Sequence[Frame]) -> None:
@@ -315,97 +314,97 @@ def test_list_completed_while_another_thread_tells_ends_after_what_was_published
                 threading.Thread(target=publish_more).start()
                 assert published.wait(PATIENCE)
 
-    board.sse._channels().broker.subscribe("a", Amid())  # type: ignore[arg-type]
+    board.sse._channels().broker.subscribe("a", PublishingListener())  # type: ignore[arg-type]
     with board.open("a") as stream:
         board.publish("a", 1)
-        until(lambda: len(feed) == 0, "its end")
+        until(lambda: len(channel_list) == 0, "its end")
         assert texts(stream.ready()) == ["1", "2"]
 
 
-def test_what_is_told_twice_is_put_in_once(held: HeldBoard) -> None:
+def test_events_delivered_twice_by_broker_reach_client_once(held: HeldBoard) -> None:
     with held.open("a") as stream:
         held.broker.start("a")
         held.publish("a", 1, 2)
-        told = list(held.broker.untold["a"])
-        held.broker.tell("a")
-        held.broker.untold["a"] = told
-        held.broker.tell("a")
+        delivered = list(held.broker.undelivered["a"])
+        held.broker.deliver("a")
+        held.broker.undelivered["a"] = delivered
+        held.broker.deliver("a")
         assert texts(stream.ready()) == ["1", "2"]
 
 
-def test_one_that_no_longer_listens_is_not_listened_to(held: HeldBoard) -> None:
-    feed = held.sse._channels().subscription("a")
+def test_calls_of_a_former_listener_are_ignored(held: HeldBoard) -> None:
+    subscription = held.sse._channels().subscription("a")
     with held.open("a"):
         held.broker.start("a")
         [old] = held.broker.listeners["a"]
-    assert (held.broker.listeners["a"], feed.log) == ([], None)
+    assert (held.broker.listeners["a"], subscription.log) == ([], None)
     with held.open("a") as stream:
         old.started(Start(Log("older", 7, lambda: 0.0), 7))
-        assert feed.log is None
+        assert subscription.log is None
         held.broker.start("a")
         [event_id] = held.publish("a", 1)
         old.arrived([Frame(b"id: epoch-9\ndata: stale\n\n", "message", 9, 12)])
-        held.broker.tell("a")
+        held.broker.deliver("a")
         assert [(event.data, event.id) for event in stream.ready()] == [("1", event_id)]
 
 
-def test_where_the_broker_begins_anew_clients_are_sent_back_and_told_of_the_gap(held: HeldBoard) -> None:
+def test_broker_reset_ends_streams_with_retry_and_reconnect_gets_gap(held: HeldBoard) -> None:
     with held.open("a") as stream, held.open("a", "b") as other:
         held.broker.start("a")
         held.broker.start("b")
         assert stream.ready() == other.ready() == []
         [last] = held.publish("a", 1)
-        held.broker.tell("a")
+        held.broker.deliver("a")
         held.broker.logs["a"] = Log("later", 5, lambda: 0.0)
         held.broker.start("a")
         assert texts(other.ready()) == ["1"]
         rest = b"".join(stream.response.iter_encoded()).decode()
-        event, farewell = rest.split("\n\n")[:-1]
+        event, closing = rest.split("\n\n")[:-1]
         assert event == f"id: {last}\ndata: 1"
-        assert 1500 <= int(farewell.removeprefix("retry: ")) <= 6000
+        assert 1500 <= int(closing.removeprefix("retry: ")) <= 6000
     with held.open("a", last=last) as stream:
         held.broker.start("a")
         events = stream.ready()
         held.publish("a", 2)
-        held.broker.tell("a")
+        held.broker.deliver("a")
         events += stream.ready()
     assert gap_of(events) == {"requested": last, "oldest": "later-6", "newest": "later-5"}
     assert [(event.data, event.id) for event in events[1:]] == [("2", "later-6")]
 
 
-def test_where_all_leave_while_the_process_begins_to_listen_it_stops(held: HeldBoard) -> None:
-    feed = held.sse.channel("a").emitters
+def test_unsubscribes_if_all_clients_leave_during_subscribe(held: HeldBoard) -> None:
+    channel_list = held.sse.channel("a").emitters
     subscribe = held.broker.subscribe
 
     def leave_meanwhile(channel: str, listener: Listener) -> Start | None:
-        for emitter in feed:
+        for emitter in channel_list:
             emitter.complete()
         return subscribe(channel, listener)
 
     held.broker.subscribe = leave_meanwhile  # type: ignore[method-assign]
     with held.open("a"):
         pass
-    assert (held.broker.listeners["a"], len(feed)) == ([], 0)
+    assert (held.broker.listeners["a"], len(channel_list)) == ([], 0)
 
 
-def test_an_end_of_the_list_comes_to_those_who_were_there_and_to_nobody_else(
+def test_list_end_in_delivery_reaches_earlier_members_only(
     board: Board, busy: Callable[[], None], rest: Callable[[], None]
 ) -> None:
-    """While others are still being told of it, somebody comes, and somebody who was there goes live."""
-    feed = board.sse.channel("a").emitters
+    """During the delivery pass, a client connects, and another one, a member before, goes live."""
+    channel_list = board.sse.channel("a").emitters
     ids = board.publish("a", 1, 2)
     with open_many(board, 150), board.open("a", last=ids[0]) as there:
         busy()
-        feed.complete()
+        channel_list.complete()
         with board.open("a", last=ids[0]) as newcomer:
             board.publish("a", 3)
             assert texts(newcomer.ready()) == ["2", "3"]
             board.publish("a", 4)
-            [late] = [each for each in list(feed)[-1:] if each.is_open]
-            assert late.try_send("by hand"), "it catches up with its list, and has not ended"
+            [late] = [each for each in list(channel_list)[-1:] if each.is_open]
+            assert late.try_send("by hand"), "it has caught up with its list, and is open"
             assert texts(newcomer.ready()) == ["4", "by hand"]
-        first = next(each for each in feed if each.last_event_id and each.is_open)
-        assert texts(there.ready()) == ["2", "3", "4"], "the end has not come to it yet"
+        first = next(each for each in channel_list if each.last_event_id and each.is_open)
+        assert texts(there.ready()) == ["2", "3", "4"], "the end has not reached it yet"
         assert first.is_open
         rest()
         until(lambda: not first.is_open, "its end")
@@ -424,8 +423,10 @@ def board() -> Board:
     return Board()
 
 
-def test_replay_of_many_channels_reads_little_more_than_it_gives(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each piece is as large as it may be with the ids of all channels, and of each channel its share is read."""
+def test_replay_of_many_channels_reads_little_more_than_it_writes(
+    board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each page is as large as the ids of all channels allow, and each channel is read for its share only."""
     names = [f"channel-{number}" for number in range(40)]
     for _ in range(100):
         for name in names:
@@ -440,7 +441,7 @@ def test_replay_of_many_channels_reads_little_more_than_it_gives(board: Board, m
 
     monkeypatch.setattr(Log, "after", counted)
     with board.open(*names, last="0-0") as stream:
-        while stream._body.try_fetch():  # the test client has taken the first piece by itself
+        while stream._body.try_fetch():  # the test client has taken the first piece already
             pieces.append(next(stream._body))
     last = str(decode(b"".join(pieces))[-1].id)
     assert {position.offset for position in read_ids(last, 40) or ()} == {100}
@@ -449,8 +450,8 @@ def test_replay_of_many_channels_reads_little_more_than_it_gives(board: Board, m
     assert read < 2 * 4_000
 
 
-def test_replay_of_channels_of_different_ages_keeps_their_order(board: Board) -> None:
-    """All of one channel is older than all of the other, and much more than its share of a piece."""
+def test_replay_of_channels_of_different_age_keeps_publish_order(board: Board) -> None:
+    """All events of one channel are older than all of the other, and far more than its share of a page."""
     board.publish("old", *range(900))
     board.publish("new", *range(900, 1_000))
     events = board.replayed("new", "old", last="0-0")
@@ -459,7 +460,7 @@ def test_replay_of_channels_of_different_ages_keeps_their_order(board: Board) ->
 
 @pytest.fixture
 def slow(monkeypatch: pytest.MonkeyPatch) -> Iterator[SseEmitter]:
-    """An emitter with much to give, each piece of which takes a whole slice of time."""
+    """An emitter with much output, each piece of which takes a whole time slice."""
     scheduler, emitter = ManualScheduler(), SseEmitter()
     for module in (direct, wsgi):
         monkeypatch.setattr(module, "SCHEDULER", scheduler)
@@ -473,25 +474,25 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> Iterator[SseEmitter]:
     emitter.complete()
 
 
-def test_handed_off_client_with_much_to_get_has_others_served_after_a_slice(slow: SseEmitter) -> None:
+def test_handed_off_client_with_long_replay_yields_after_a_time_slice(slow: SseEmitter) -> None:
     server, client = socket.socketpair()
     with server, client:
         watch = SOCKET_MONITOR.watch(server.fileno(), ResponseBody(stream_of(slow), b"", {}, "off"))
-        outlet = SocketWriter(stream_of(slow), server, False, watch, ())
-        assert outlet.begin(), "there is more to do"
-        assert outlet.begin()
+        writer = SocketWriter(stream_of(slow), server, False, watch, ())
+        assert writer.begin(), "there is more to do"
+        assert writer.begin()
         assert client.recv(100) == b"x"
         SOCKET_MONITOR.forget(watch)
 
 
-def test_stream_with_much_to_give_has_others_run_after_a_slice(
+def test_response_body_with_long_replay_yields_after_a_time_slice(
     slow: SseEmitter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given_way: list[None] = []
-    monkeypatch.setattr(wsgi, "yield_now", lambda: given_way.append(None))
+    yields: list[None] = []
+    monkeypatch.setattr(wsgi, "yield_now", lambda: yields.append(None))
     stream = ResponseBody(stream_of(slow), b": hello\n\n", {}, "off")
     pieces = [next(stream) for _ in range(5)]
-    assert len(pieces) - 1 == len(given_way)
+    assert len(pieces) - 1 == len(yields)
     stream.close()
 
 
@@ -502,27 +503,27 @@ def later() -> list[Callable[[], object]]:
 
 @pytest.fixture
 def busy(later: list[Callable[[], object]], monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Have the background be at something else."""
+    """Keep the background thread from delivering."""
     return lambda: monkeypatch.setattr(SCHEDULER, "call_soon", later.append)
 
 
 @pytest.fixture
 def rest(later: list[Callable[[], object]], monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
-    """Have it go on."""
+    """Let the background thread deliver again."""
 
-    def go_on() -> None:
+    def resume() -> None:
         monkeypatch.undo()
         while later:
             SCHEDULER.call_soon(later.pop(0))
 
-    yield go_on
-    go_on()
+    yield resume
+    resume()
 
 
-def test_ids_say_what_was_written_though_lists_bring_something_between(
+def test_ids_match_written_events_if_live_events_come_during_replay(
     board: Board, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One channel is live; an event of it comes after some of the other's log was read, and before that is written."""
+    """One channel is live; an event of it arrives after part of the other's log was read, but before it is written."""
     a = board.publish("a", *("x" * 1000 for _ in range(300)))
     b = board.publish("b", 1)
     prepare = Replay.prepare
@@ -548,7 +549,7 @@ def test_ids_say_what_was_written_though_lists_bring_something_between(
             assert len(board.replayed("a", "b", last=str(event.id))) == len(events) - len(seen)
 
 
-def test_after_a_gap_in_one_of_many_channels_ids_go_on_from_there() -> None:
+def test_ids_continue_after_a_gap_in_one_of_two_channels() -> None:
     board = Board(SSE_HISTORY=100)
     a = board.publish("a", *("x" * 1000 for _ in range(100)))
     b = board.publish("b", 1)
@@ -564,7 +565,7 @@ def test_after_a_gap_in_one_of_many_channels_ids_go_on_from_there() -> None:
     assert blocks[2].startswith(f"id: {a[-100]},{b[0]}\n")
 
 
-def test_a_hole_that_opens_while_the_log_is_read_is_announced(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hole_that_opens_while_log_is_read_is_a_gap(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
     board = Board(SSE_HISTORY=3)
     ids = board.publish("a", 1, 2, 3)
     after, meanwhile = Log.after, [True]
@@ -581,22 +582,22 @@ def test_a_hole_that_opens_while_the_log_is_read_is_announced(board: Board, monk
     assert texts(events[1:]) == ["3", "4", "5"]
 
 
-def test_whoever_publishes_while_others_are_told_leaves_it_to_them_and_order_holds() -> None:
+def test_publish_during_delivery_leaves_events_to_it_in_order() -> None:
     broker = MemoryBroker()
-    inside, go_on = threading.Event(), threading.Event()
-    told: list[tuple[int, str]] = []
+    inside, resume = threading.Event(), threading.Event()
+    delivered: list[tuple[int, str]] = []
 
-    class Slow:
+    class SlowListener:
         clients = 0
 
         def started(self, start: Start) -> None: ...
 
         def arrived(self, frames: Sequence[Frame]) -> None:
             inside.set()
-            assert go_on.wait(PATIENCE)
-            told.extend((each.offset, threading.current_thread().name) for each in frames)
+            assert resume.wait(PATIENCE)
+            delivered.extend((each.offset, threading.current_thread().name) for each in frames)
 
-    broker.subscribe("a", Slow())
+    broker.subscribe("a", SlowListener())
 
     def publish(text: bytes) -> None:
         broker.publish("a", Frame(b"data: %b\n\n" % text, "message"), KEPT)
@@ -606,20 +607,20 @@ def test_whoever_publishes_while_others_are_told_leaves_it_to_them_and_order_hol
     assert inside.wait(PATIENCE)
     publish(b"2")
     publish(b"3")
-    go_on.set()
+    resume.set()
     first.join(PATIENCE)
-    until(lambda: len(told) == 3, "the others")
-    assert [offset for offset, _ in told] == [1, 2, 3]
-    assert {name for _, name in told[1:]} == {"sse-scheduler"}, "nobody is held by what others publish"
+    until(lambda: len(delivered) == 3, "the other events")
+    assert [offset for offset, _ in delivered] == [1, 2, 3]
+    assert {name for _, name in delivered[1:]} == {"sse-scheduler"}, "a publisher does not deliver the events of others"
 
 
-def test_the_last_client_and_the_first_may_come_and_go_at_once(board: Board) -> None:
-    """Whoever is there hears everything, though the process begins and stops to listen all the time."""
+def test_concurrent_first_and_last_clients_of_a_channel_miss_no_event(board: Board) -> None:
+    """A connected client gets every event, though the process subscribes and unsubscribes all the time."""
     stop = threading.Event()
     faults: list[str] = []
     app: Flask = board.app
 
-    def come_and_go() -> None:
+    def connect_and_leave() -> None:
         while not stop.is_set():
             with board.open("a"):
                 pass
@@ -630,11 +631,11 @@ def test_the_last_client_and_the_first_may_come_and_go_at_once(board: Board) -> 
             with open_stream(client, "/events/a") as stream:
                 assert isinstance(stream, OpenStream)
                 event_id = board.sse.publish("a", f"{number}")
-                heard = until(stream.ready, "an event")
-                if event_id not in [event.id for event in heard]:
+                received = until(stream.ready, "an event")
+                if event_id not in [event.id for event in received]:
                     until(lambda: event_id in [event.id for event in stream.ready()], "the event itself")  # noqa: B023
 
-    threads = [threading.Thread(target=come_and_go) for _ in range(2)]
+    threads = [threading.Thread(target=connect_and_leave) for _ in range(2)]
     for thread in threads:
         thread.start()
     try:
@@ -648,8 +649,8 @@ def test_the_last_client_and_the_first_may_come_and_go_at_once(board: Board) -> 
     assert isinstance(board.sse._channels().subscription("a"), ChannelSubscription)
 
 
-def test_a_client_hears_of_everything_that_its_own_view_publishes() -> None:
-    """While others publish without end, and faster than it may get to read; as long as the history has it."""
+def test_client_gets_event_that_its_own_view_publishes() -> None:
+    """Other threads publish without end, faster than it may read; the history holds all of it."""
     board = Board(SSE_HISTORY=10**6, SSE_MAX_PENDING=10**6, SSE_MAX_PENDING_BYTES=10**9)
     stop = threading.Event()
 
@@ -676,16 +677,14 @@ def test_a_client_hears_of_everything_that_its_own_view_publishes() -> None:
             thread.join(PATIENCE)
 
 
-def test_the_position_at_the_beginning_has_nothing_that_comes_after_it(
-    board: Board, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """An event comes as soon as the first of two channels is live, and before the position is written."""
+def test_initial_position_excludes_events_that_follow_it(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An event arrives once the first of two channels is live, before the position is written."""
     start = [board.publish(name, 0)[0] for name in ("a", "b")]
     go_live = Delivery.go_live
     published: list[str] = []
 
-    def and_publish(feed: Delivery, member: Any, offset: int) -> bool:
-        live = go_live(feed, member, offset)
+    def and_publish(delivery: Delivery, member: Any, offset: int) -> bool:
+        live = go_live(delivery, member, offset)
         if not published:
             published.extend(board.publish("a", 1))
         return live

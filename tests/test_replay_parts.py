@@ -1,4 +1,4 @@
-"""The parts of replay by themselves: finding a position in logs, reading them, and the ids that clients get."""
+"""The parts of replay, each alone: finding a position in logs, reading logs, and the ids that clients get."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def make_log(clock: Clock) -> Callable[..., Log]:
-    """Make a log with this many events; the text of each is its offset, and one is published each second."""
+    """Make logs of ``events`` events, one a second; the text of each is its offset."""
 
     def make(events: int, kept: int = 1000, epoch: str = "e", size: int = 0) -> Log:
         log = Log(epoch, 0, clock)
@@ -67,10 +67,10 @@ def known(log: Log, newest: int | None = None, start: int = 0) -> KnownChannel:
     return KnownChannel(log, log.newest if newest is None else newest, start)
 
 
-# Where a client begins.
+# Positions.
 
 
-def test_client_that_comes_back_goes_on_after_its_event(make_log: Callable[..., Log]) -> None:
+def test_reconnect_continues_after_last_event(make_log: Callable[..., Log]) -> None:
     channels = [known(make_log(5)), known(make_log(3, epoch="f"))]
     assert locate_returning([Position("e", 2), Position("f", 3)], channels) == Location([2, 3], has_gap=False)
 
@@ -88,44 +88,44 @@ def test_client_that_comes_back_goes_on_after_its_event(make_log: Callable[..., 
     ],
     ids=["just kept", "just gone", "newest", "nothing kept", "of the future", "of another epoch", "no id"],
 )
-def test_client_that_comes_back_has_a_gap_where_its_next_event_is_gone(
+def test_reconnect_has_a_gap_if_its_next_event_is_dropped(
     position: Position | None, kept: int, location: Location, make_log: Callable[..., Log]
 ) -> None:
     positions = None if position is None else [position]
     assert locate_returning(positions, [known(make_log(10, kept))]) == location
 
 
-def test_client_that_comes_back_reads_no_further_than_its_list_where_less_is_kept(
+def test_reconnect_starts_at_list_position_if_log_has_dropped_it(
     make_log: Callable[..., Log],
 ) -> None:
-    """The log is ahead of the list, which is about to bring events that the log has dropped already."""
+    """The log is ahead of the list, which is about to deliver events that the log has dropped already."""
     channel = known(make_log(10, kept=2), newest=5)
     assert locate_returning([Position("e", 5)], [channel]) == Location([5], has_gap=False)
     assert locate_returning([Position("e", 4)], [channel]) == Location([5], has_gap=True)
 
 
-def test_new_client_begins_with_what_comes_next(make_log: Callable[..., Log]) -> None:
+def test_new_client_begins_with_next_event(make_log: Callable[..., Log]) -> None:
     assert locate_new(0.0, [4], [known(make_log(5))]) == Location([4], has_gap=False)
 
 
 @pytest.mark.parametrize(
-    ("came_at", "kept", "start", "location"),
+    ("connected_at", "kept", "start", "location"),
     [
         (103.5, 1000, 5, Location([3], has_gap=False)),
         (104.001, 1000, 5, Location([3], has_gap=False)),
         (109.0, 1000, 5, Location([5], has_gap=False)),
         (103.5, 1, 5, Location([4], has_gap=True)),
     ],
-    ids=["as it came", "within the error of clocks", "as the process subscribed", "not known any more"],
+    ids=["when it connected", "within the error of clocks", "as the process subscribed", "dropped since"],
 )
-def test_new_client_of_an_unknown_channel_misses_nothing_after_it_came(
-    came_at: float, kept: int, start: int, location: Location, make_log: Callable[..., Log]
+def test_new_client_of_unknown_channel_misses_no_event_after_connect(
+    connected_at: float, kept: int, start: int, location: Location, make_log: Callable[..., Log]
 ) -> None:
     """The first event was published at 101 by the clock, the last one at 105."""
-    assert locate_new(came_at, [UNKNOWN], [known(make_log(5, kept), start=start)]) == location
+    assert locate_new(connected_at, [UNKNOWN], [known(make_log(5, kept), start=start)]) == location
 
 
-def test_foreign_positions_are_those_that_no_log_has(make_log: Callable[..., Log]) -> None:
+def test_foreign_positions_are_in_no_log(make_log: Callable[..., Log]) -> None:
     channels = [known(make_log(5, epoch=epoch)) for epoch in "abc"]
     assert find_foreign([Position("a", 6), Position("b", 5), Position("x", 1)], channels) == [0, 2]
 
@@ -152,7 +152,7 @@ def read_all(reader: LogReader, *, is_alone: bool = True) -> list[Event]:
     return events
 
 
-def test_channels_are_read_in_the_order_of_publication(clock: Clock) -> None:
+def test_channels_are_read_in_publish_order(clock: Clock) -> None:
     logs = [Log("a", 0, clock), Log("b", 0, clock)]
     for number, index in enumerate([0, 1, 1, 0, 1]):
         clock.now += 1
@@ -162,7 +162,7 @@ def test_channels_are_read_in_the_order_of_publication(clock: Clock) -> None:
     assert [event.id for event in events] == ["a-1,b-0", "a-1,b-1", "a-1,b-2", "a-2,b-2", "a-2,b-3"]
 
 
-def test_pages_hold_as_many_events_as_they_have_room_for(make_log: Callable[..., Log]) -> None:
+def test_page_holds_as_many_events_as_fit(make_log: Callable[..., Log]) -> None:
     log = make_log(100, size=BATCH_BYTES // 10)
     reader = reader_of([log], [0])
     page = read(reader)
@@ -173,13 +173,13 @@ def test_pages_hold_as_many_events_as_they_have_room_for(make_log: Callable[...,
     ]
 
 
-def test_event_larger_than_a_page_is_a_page(make_log: Callable[..., Log]) -> None:
+def test_event_larger_than_a_page_is_a_page_alone(make_log: Callable[..., Log]) -> None:
     reader = reader_of([make_log(2, size=BATCH_BYTES * 2)], [0])
     assert [read(reader).events, read(reader).events] == [1, 1]
     assert reader.offsets == [2]
 
 
-def test_gap_is_announced_before_what_follows(make_log: Callable[..., Log]) -> None:
+def test_gap_is_announced_before_later_events(make_log: Callable[..., Log]) -> None:
     reader = reader_of([make_log(10, kept=3)], [7], lost="e-1")
     page = read(reader)
     gap, *events = decode(page.payload)
@@ -199,14 +199,14 @@ def test_gap_that_opens_between_two_pages_is_announced(make_log: Callable[..., L
     assert json.loads(str(decode(page.payload)[0].data))["oldest"] == "e-5"
 
 
-def test_gap_of_one_channel_leaves_the_others_where_they_are(make_log: Callable[..., Log]) -> None:
+def test_gap_of_one_channel_keeps_positions_of_others(make_log: Callable[..., Log]) -> None:
     logs = [make_log(10, kept=2, epoch="a"), make_log(3, epoch="b")]
     events = read_all(reader_of(logs, [1, 1]))
     assert events[0].event == "gap"
     assert [event.id for event in events[1:]] == ["a-9,b-1", "a-10,b-1", "a-10,b-2", "a-10,b-3"]
 
 
-def test_gap_is_taken_alone_where_nothing_follows(make_log: Callable[..., Log]) -> None:
+def test_gap_without_later_events_is_taken_alone(make_log: Callable[..., Log]) -> None:
     reader = reader_of([make_log(3)], [3], lost="x-1")
     gap = reader.take_gap()
     assert gap is not None
@@ -224,18 +224,18 @@ def test_clients_at_one_position_share_a_page(make_log: Callable[..., Log]) -> N
     assert (read(reader_of(logs, [3], pages=pages)) is first, pages.built) == (False, 2)
 
 
-def test_page_that_lists_write_between_has_its_ids_when_it_is_written(clock: Clock) -> None:
+def test_page_gets_ids_of_live_channels_when_written(clock: Clock) -> None:
     logs = [Log("a", 0, clock), Log("b", 0, clock)]
     publish(logs[0], "of the log")
     cursor = Cursor(2)
     reader = LogReader(logs, [0, 0], None, cursor, PageCache(ManualScheduler()))
     page = reader.read([0], (1, 0), is_alone=False)
     assert not isinstance(page, Output)
-    cursor.move(1, logs[1], 7)  # a list has brought events of the other channel
+    cursor.move(1, logs[1], 7)  # a list has delivered events of the other channel
     assert [event.id for event in decode(page().payload)] == ["a-1,b-7"]
 
 
-def test_channels_are_behind_up_to_where_they_are_wanted(make_log: Callable[..., Log]) -> None:
+def test_behind_returns_channels_before_wanted_offsets(make_log: Callable[..., Log]) -> None:
     reader = reader_of([make_log(5), make_log(5), make_log(5)], [4, 5, 0])
     assert reader.behind([0, 1, 2], (5, 5, 5)) == [0, 2]
     assert reader.behind([0, 1], (4, 5, 5)) == []
@@ -244,7 +244,7 @@ def test_channels_are_behind_up_to_where_they_are_wanted(make_log: Callable[...,
 # Ids.
 
 
-def test_cursor_has_the_id_of_each_channel(make_log: Callable[..., Log]) -> None:
+def test_cursor_joins_ids_of_all_channels(make_log: Callable[..., Log]) -> None:
     cursor = Cursor(2)
     cursor.move(0, make_log(0, epoch="a"), 3)
     cursor.move(1, make_log(0, epoch="b"), 12)
@@ -255,14 +255,14 @@ def test_cursor_has_the_id_of_each_channel(make_log: Callable[..., Log]) -> None
     assert cursor.text() == "a-3,b-13"
 
 
-def test_cursor_stays_where_an_event_is_not_of_the_channel() -> None:
+def test_cursor_ignores_event_sent_to_the_list() -> None:
     cursor = Cursor(2)
     frame = Frame(b"data: sent to the list\n\n", "message")
     assert cursor.with_ids(0, frame) is frame
     assert cursor.ids == [b"", b""]
 
 
-def test_gap_names_no_more_of_what_was_requested_than_an_id_may_have(make_log: Callable[..., Log]) -> None:
+def test_gap_truncates_requested_id_to_maximum(make_log: Callable[..., Log]) -> None:
     log, cursor = make_log(1), Cursor(1)
     cursor.move(0, log, 1)
     [gap] = decode(encode_gap("x" * 5000, [log], cursor))

@@ -22,7 +22,7 @@ from .clock import ManualScheduler, emitter_at
 
 
 class SlowBroker(Broker):
-    """A broker with one channel that answers, and delivers, when the test says so."""
+    """A broker with one channel that answers and delivers only when the test says so."""
 
     def __init__(self) -> None:
         self.log = Log("e", 0, lambda: 0.0)
@@ -45,17 +45,17 @@ class SlowBroker(Broker):
     def close(self) -> None: ...
 
     def start(self) -> None:
-        """Say where the channel is."""
+        """Report the position of the channel."""
         assert self.listener is not None
         self.listener.started(Start(self.log, self.log.newest))
 
     def keep(self, *texts: str) -> list[Frame]:
-        """Keep events, and deliver none."""
+        """Keep events without delivering them."""
         with self.log.guard:
             return [self.log.append(Frame(f"data: {text}\n\n".encode(), "message"), Bounds(100, 0)) for text in texts]
 
     def deliver(self, *texts: str) -> None:
-        """Keep events, and deliver them."""
+        """Keep events and deliver them."""
         frames = self.keep(*texts)
         assert self.listener is not None
         self.listener.arrived(frames)
@@ -87,7 +87,7 @@ def texts(replay: Replay) -> list[Any]:
     return [event.data for event in decode(replay.take().payload)]
 
 
-def test_subscription_buffers_until_the_broker_has_said_where_it_starts(
+def test_subscription_buffers_until_broker_starts_it(
     broker: SlowBroker, subscription: ChannelSubscription, make_replay: Callable[..., Replay]
 ) -> None:
     states = [subscription.state]
@@ -105,9 +105,7 @@ def test_subscription_buffers_until_the_broker_has_said_where_it_starts(
     assert (subscription.log, broker.listener) == (None, None)
 
 
-def test_replay_is_live_at_once_where_the_channel_is_known(
-    broker: SlowBroker, make_replay: Callable[..., Replay]
-) -> None:
+def test_replay_is_live_at_once_if_channel_is_known(broker: SlowBroker, make_replay: Callable[..., Replay]) -> None:
     broker.keep("1")
     make_replay().begin()
     broker.start()
@@ -130,9 +128,7 @@ def test_replay_locates_reads_and_goes_live(broker: SlowBroker, make_replay: Cal
     assert (replay.prepare(), replay.state) == (None, ReplayState.LIVE)
 
 
-def test_replay_locates_an_id_that_this_process_does_not_know_once_the_broker_has_answered(
-    broker: SlowBroker, make_replay: Callable[..., Replay]
-) -> None:
+def test_replay_locates_unknown_id_after_broker_answers(broker: SlowBroker, make_replay: Callable[..., Replay]) -> None:
     make_replay().begin()
     broker.start()
     replay = make_replay("e-2")
@@ -144,7 +140,7 @@ def test_replay_locates_an_id_that_this_process_does_not_know_once_the_broker_ha
     assert (replay.prepare(), replay.state) == (None, ReplayState.LIVE)
 
 
-def test_replay_that_has_ended_reads_what_had_arrived(broker: SlowBroker, make_replay: Callable[..., Replay]) -> None:
+def test_ended_replay_reads_events_that_had_arrived(broker: SlowBroker, make_replay: Callable[..., Replay]) -> None:
     broker.keep("1", "2", "3")
     make_replay().begin()
     broker.start()
@@ -160,7 +156,7 @@ def test_replay_that_has_ended_reads_what_had_arrived(broker: SlowBroker, make_r
 
 
 @pytest.mark.parametrize(("is_synced", "read"), [(True, ["1"]), (False, [])])
-def test_replay_that_ends_while_it_locates_reads_what_was_awaited(
+def test_replay_ended_while_locating_reads_awaited_events(
     is_synced: bool, read: list[str], broker: SlowBroker, make_replay: Callable[..., Replay]
 ) -> None:
     replay = make_replay("e-0")
@@ -174,10 +170,10 @@ def test_replay_that_ends_while_it_locates_reads_what_was_awaited(
     assert replay.prepare() is None
 
 
-def test_replay_that_ends_amid_locating_is_asked_again(
+def test_replay_ended_inside_locating_is_prepared_again(
     broker: SlowBroker, make_replay: Callable[..., Replay], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The channel gets known, and the stream ends, after it was found that it is not known."""
+    """The channel becomes known, and the stream ends, right after it was found unknown."""
     replay = make_replay("e-0")
     replay.begin()
     broker.keep("1")
@@ -191,12 +187,12 @@ def test_replay_that_ends_amid_locating_is_asked_again(
         return found
 
     monkeypatch.setattr(Replay, "_try_locate", and_end)
-    assert replay.prepare() is False, "and not None, which would be the end of it"
+    assert replay.prepare() is False, "None would end it"
     assert replay.prepare() is True
     assert texts(replay) == ["1"]
 
 
-def test_steps_that_are_illegal_raise(broker: SlowBroker, make_replay: Callable[..., Replay]) -> None:
+def test_illegal_steps_of_replay_raise(broker: SlowBroker, make_replay: Callable[..., Replay]) -> None:
     replay = make_replay("e-0")
     with pytest.raises(RuntimeError, match="illegal step"):
         replay.prepare()
