@@ -54,11 +54,11 @@ def silent(name: str) -> ResponseReturnValue:
     return make(name)
 
 
-@streams.get("/greeting/<name>")
-def greeting(name: str) -> ResponseReturnValue:
+@streams.get("/numbered/<name>")
+def numbered(name: str) -> ResponseReturnValue:
     emitter = make(name)
     for number in range(3):
-        emitter.send(SseEmitter.event().name("greeting").id(number).data(number))
+        emitter.send(SseEmitter.event().name("number").id(number).data(number))
     return emitter
 
 

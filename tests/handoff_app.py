@@ -52,7 +52,7 @@ def shouting(app: WSGIApplication) -> WSGIApplication:
 
     def wrapped(environ: WSGIEnvironment, start_response: StartResponse) -> Iterator[bytes]:
         body = app(environ, start_response)
-        is_stream = environ["PATH_INFO"].startswith("/greeting")
+        is_stream = environ["PATH_INFO"].startswith("/numbered")
         try:
             yield from (part.upper() if is_stream else part for part in body)
         finally:
@@ -66,7 +66,7 @@ def shouting_in_c(app: WSGIApplication) -> WSGIApplication:
 
     def wrapped(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         body = app(environ, start_response)
-        return map(bytes.upper, body) if environ["PATH_INFO"].startswith("/greeting") else body
+        return map(bytes.upper, body) if environ["PATH_INFO"].startswith("/numbered") else body
 
     return wrapped
 
@@ -81,7 +81,7 @@ def hasty(app: WSGIApplication) -> WSGIApplication:
 
     def wrapped(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         body = app(environ, start_response)
-        return islice(body, 1) if environ["PATH_INFO"].startswith("/greeting") else body
+        return islice(body, 1) if environ["PATH_INFO"].startswith("/numbered") else body
 
     return wrapped
 

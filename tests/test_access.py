@@ -159,7 +159,7 @@ def test_authorizer_result_that_denies_is_a_403_without_a_log(result: Any, caplo
 
 
 @pytest.mark.parametrize("result", [7, 1, [], ["ann"], b"ann", "x" * 501, "\ud800", object()])
-def test_authorizer_result_of_another_type_denies_and_is_logged(result: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_authorizer_result_that_is_invalid_denies_and_is_logged(result: Any, caplog: pytest.LogCaptureFixture) -> None:
     site = Site(lambda _: result)
     assert (site.get("/events/a").status_code, levels(caplog)) == (403, ["ERROR"])
     assert "the authorizer failed for channel 'a', which denies" in caplog.text
@@ -336,8 +336,8 @@ def test_view_that_subscribes_decides_on_access_and_can_deny() -> None:
         assert emitter_of(stream).close_reason is CloseReason.COMPLETED
 
 
-def test_subscribe_identity_that_is_none_or_empty_is_rejected() -> None:
-    """For a user who is not logged in, Flask-Login's get_id() is None: that must open nothing."""
+def test_subscribe_identity_that_is_invalid_is_rejected() -> None:
+    """For a user who is not logged in, Flask-Login's get_id() is None: that must open nothing. It can be left out."""
     site = Site()
     for given in ({"identity": None}, {"identity": ""}, {"identity": 7}):
         with site.app.test_request_context(), pytest.raises((TypeError, ValueError), match="an identity"):
@@ -422,7 +422,7 @@ def test_private_channel_of_any_identity_is_its_own(identity: str) -> None:
 @pytest.mark.parametrize("identity", ["", "x" * 501, "\ud800"])
 def test_identity_that_is_invalid_is_rejected(identity: str) -> None:
     sse = Site().sse
-    for call in (sse.private, sse.disconnect, sse.recheck, lambda who: sse.publish_to(who, "x")):
+    for call in (sse.private, sse.disconnect, sse.recheck, lambda user: sse.publish_to(user, "x")):
         with pytest.raises(ValueError, match="identity"):
             call(identity)
     for number in (7, None):
@@ -856,7 +856,7 @@ def test_publish_endpoint_denies_foreign_pages_though_every_page_may_read() -> N
 def test_publisher_rule_can_read_the_body() -> None:
     site = Site()
     site.sse.publisher(lambda _: request.get_json()["from"] == "ann")
-    assert [site.client.post("/events/a", json={"from": who}).status_code for who in ("ann", "bob")] == [201, 403]
+    assert [site.client.post("/events/a", json={"from": user}).status_code for user in ("ann", "bob")] == [201, 403]
 
 
 def test_publish_endpoint_respects_max_content_length() -> None:

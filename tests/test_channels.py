@@ -70,7 +70,7 @@ def texts(events: list[Event]) -> list[str]:
 
 
 def gap_of(events: list[Event]) -> dict[str, str]:
-    """The one gap, which comes first and has no id."""
+    """Return the content of the only gap, which comes first and has no id."""
     assert [event.event for event in events].count("gap") == 1
     assert (events[0].event, events[0].id) == ("gap", None)
     found: dict[str, str] = json.loads(events[0].data)

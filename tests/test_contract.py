@@ -47,8 +47,8 @@ def test_stream_headers_are_those_of_an_event_stream(server: Server) -> None:
 
 
 def test_stream_delivers_the_views_events_first_and_in_order(server: Server) -> None:
-    with connected(server, f"/greeting/{new_name()}") as client:
-        assert client.events(3) == [Event(str(n), event="greeting", id=str(n)) for n in range(3)]
+    with connected(server, f"/numbered/{new_name()}") as client:
+        assert client.events(3) == [Event(str(n), event="number", id=str(n)) for n in range(3)]
 
 
 def test_stream_delivers_each_event_as_it_is_sent(server: Server) -> None:
@@ -69,7 +69,7 @@ def test_stream_delivers_an_awkward_event_unchanged(server: Server) -> None:
 
 def test_complete_ends_the_body_cleanly_after_pending_events(server: Server) -> None:
     name = new_name()
-    with connected(server, f"/greeting/{name}") as client:
+    with connected(server, f"/numbered/{name}") as client:
         post(server, f"/send/{name}", "last words")
         post(server, f"/complete/{name}")
         assert [event.data for event in decode(client.rest())] == ["0", "1", "2", "last words"]
@@ -86,7 +86,7 @@ def test_complete_before_the_view_returns_still_delivers_the_events(server: Serv
 
 def test_complete_with_error_ends_the_body_cleanly(server: Server) -> None:
     name = new_name()
-    with connected(server, f"/greeting/{name}") as client:
+    with connected(server, f"/numbered/{name}") as client:
         post(server, f"/fail/{name}")
         assert len(decode(client.rest())) == 3
     found = ended(server, name, 2)
@@ -96,7 +96,7 @@ def test_complete_with_error_ends_the_body_cleanly(server: Server) -> None:
 
 def test_timeout_ends_the_body_cleanly(server: Server) -> None:
     name = new_name()
-    with connected(server, f"/greeting/{name}?timeout=1") as client:
+    with connected(server, f"/numbered/{name}?timeout=1") as client:
         assert client.response.status == 200
         assert len(decode(client.rest())) == 3
     found = ended(server, name, 2)
@@ -109,7 +109,7 @@ def test_timeout_ends_the_body_cleanly(server: Server) -> None:
 def test_disconnect_is_noticed_without_a_write(way: str, server: Server) -> None:
     """No heartbeat and no event is sent here: only the socket shows it."""
     name = new_name()
-    client = Client(server, f"/greeting/{name}")
+    client = Client(server, f"/numbered/{name}")
     assert len(client.events(3)) == 3
     until(lambda: state(server, name)["idle"], "the last write to be over")
     if way == "close behind unread bytes":
@@ -154,7 +154,7 @@ def test_heartbeats_are_sent_during_silence(server: Server) -> None:
 def test_head_request_gets_headers_alone_and_ends_the_stream(server: Server) -> None:
     name = new_name()
     with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE) as raw:
-        request = f"HEAD /greeting/{name} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        request = f"HEAD /numbered/{name} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
         raw.sendall(request.encode())
         answer = b"".join(iter(lambda: raw.recv(4096), b""))
     head, body = answer.split(b"\r\n\r\n", 1)
@@ -173,7 +173,7 @@ on_gunicorn = pytest.mark.parametrize("server", [kind for kind in SERVERS if kin
 @on_gunicorn
 def test_http_1_0_client_gets_the_stream_without_chunks(server: Server) -> None:
     name = new_name()
-    with connected(server, f"/greeting/{name}", version=10) as client:
+    with connected(server, f"/numbered/{name}", version=10) as client:
         assert client.response.headers.get("Transfer-Encoding") is None
         assert len(client.events(3)) == 3
         post(server, f"/send/{name}", "more")
@@ -206,7 +206,7 @@ def test_emitter_that_no_view_returns_ends_at_the_attach_deadline(server: Server
 def test_request_ends_while_its_stream_runs(server: Server) -> None:
     """And with the request the database session that it held."""
     name = new_name()
-    with connected(server, f"/greeting/{name}") as client:
+    with connected(server, f"/numbered/{name}") as client:
         assert len(client.events(3)) == 3
         until(lambda: name in get(server, "/requests"), "the teardown of the request")
         assert state(server, name)["open"]
@@ -277,7 +277,7 @@ def test_list_all_clients_get_all_events_in_one_order(foreign: str, server: Serv
         assert own == [f"{sender}:{number}" for number in range(50)]
 
 
-@pytest.mark.parametrize("path", ["completed", "greeting"])
+@pytest.mark.parametrize("path", ["completed", "numbered"])
 def test_stream_connection_closes_after_the_end_as_announced(path: str, server: Server) -> None:
     head, body = answer_to_the_end(server, f"/{path}/{new_name()}?timeout=0.1")
     assert head.count(b"\r\nConnection: close") == 1
@@ -288,7 +288,7 @@ def test_clients_that_keep_an_ended_connection_open_delay_no_request(server: Ser
     """gunicorn's gthread worker waits 2 seconds for each, on the one thread that accepts, unless that is prevented."""
     room = new_name()
     with ExitStack() as stack:
-        clients = [stack.enter_context(connected(server, f"/greeting/{new_name()}?list={room}")) for _ in range(30)]
+        clients = [stack.enter_context(connected(server, f"/numbered/{new_name()}?list={room}")) for _ in range(30)]
         post(server, f"/lists/{room}/complete")
         for client in clients:
             assert len(decode(client.rest())) == 3
@@ -300,7 +300,7 @@ def test_connection_pool_loses_no_request_when_streams_end(server: Server) -> No
     with httpx.Client(base_url=server.url, timeout=PATIENCE) as pool:
         for _ in range(30):
             name = new_name()
-            with pool.stream("GET", f"/greeting/{name}") as stream:
+            with pool.stream("GET", f"/numbered/{name}") as stream:
                 chunks = stream.iter_raw()
                 next(chunks)
                 post(server, f"/complete/{name}")
@@ -313,7 +313,7 @@ def test_disconnects_leave_no_traceback_in_the_servers_log(server: Server) -> No
     """Nothing about clients that left or were cut reaches the log of a server."""
     name = new_name()
     for leave in (Client.close, Client.reset):
-        client = Client(server, f"/greeting/{name}")
+        client = Client(server, f"/numbered/{name}")
         client.events(1)
         before = len(server.log)
         leave(client)

@@ -110,7 +110,7 @@ def test_crowd_connects_and_disconnects_within_a_second_and_old_clients_are_serv
     }
     print(  # noqa: T201 - measurements
         f"\n{kind}: {number} asked within {spread:.2f} s; head after {waits[number // 2]:.2f} s (median), "
-        f"{waits[-1]:.2f} s (last); {crowd.refused} connections reset and made anew;",
+        f"{waits[-1]:.2f} s (last); {crowd.refused} connections reset and made again;",
         f"\n{(there['uss'] - before['uss']) / number / 1000:.1f} kB a client, {there['greenlets']} greenlets; "
         f"event at all of them after {reached - sent:.2f} s; left within {all_left - leaving:.2f} s, "
         f"counted out after {left - leaving:.2f} s;",

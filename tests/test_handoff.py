@@ -65,7 +65,7 @@ def test_handoff_happens_where_no_obstacle_is_found() -> None:
 
 
 @pytest.mark.parametrize("reason", OBSTACLES)
-def test_handoff_obstacle_of_the_server_holds_in_mode_on_too(reason: str) -> None:
+def test_handoff_obstacle_holds_in_mode_on_too(reason: str) -> None:
     facts = replace(YES, **OBSTACLES[reason])
     assert why_not(facts) == reason
     assert why_not(facts if facts.mode == "off" else replace(facts, mode="on")) == reason
@@ -84,7 +84,7 @@ def serving(kind: str = "gevent", middleware: str = "", mode: str = "", argument
 
 
 def writer_of(server: Server, name: str) -> str:
-    """Return who writes a stream, once that is decided: its client may read the first bytes before."""
+    """Return the writer of a stream, once it is decided: its client may read the first bytes before."""
     until(lambda: state(server, name)["idle"], "the stream to wait for events")
     found: str = state(server, name)["writer"]
     return found
@@ -103,7 +103,7 @@ def test_handoff_is_refused_on_other_servers_or_if_off_and_logged_once(kind: str
     with serving(kind, mode=mode) as server:
         for _ in range(2):
             name = new_name()
-            with connected(server, f"/greeting/{name}") as client:
+            with connected(server, f"/numbered/{name}") as client:
                 assert len(client.events(3)) == 3
                 assert writer_of(server, name) == "ResponseBody"
         assert server.log.count(reason) == 1, "the reason is logged once"
@@ -127,7 +127,7 @@ def test_handoff_is_refused_for_a_response_with_a_content_length() -> None:
 def test_handoff_is_refused_behind_compression_and_every_event_is_decoded(middleware: str, reason: str) -> None:
     with serving(middleware=middleware) as server:
         name = new_name()
-        with connected(server, f"/greeting/{name}", headers={"Accept-Encoding": "gzip"}) as client:
+        with connected(server, f"/numbered/{name}", headers={"Accept-Encoding": "gzip"}) as client:
             assert client.response.getheader("Content-Encoding") == "gzip"
             assert client.response.getheader("Connection") == "close"
             until(lambda: "writer" in state(server, name), "the stream")
@@ -142,7 +142,7 @@ def test_handoff_is_refused_behind_compression_and_every_event_is_decoded(middle
 def test_handoff_is_refused_behind_a_middleware_that_changes_the_bytes(middleware: str) -> None:
     with serving(middleware=middleware) as server:
         name = new_name()
-        with connected(server, f"/greeting/{name}") as client:
+        with connected(server, f"/numbered/{name}") as client:
             client.read_some()
             assert client.response.getheader("Connection") == "close"
             assert writer_of(server, name) == "ResponseBody"
@@ -156,7 +156,7 @@ def test_handoff_is_refused_behind_a_middleware_that_changes_the_bytes(middlewar
 def test_handoff_on_hands_off_behind_a_middleware_that_only_observes(middleware: str, saw: str) -> None:
     with serving(middleware=middleware, mode="on") as server:
         name = new_name()
-        with connected(server, f"/greeting/{name}?list=all") as client:
+        with connected(server, f"/numbered/{name}?list=all") as client:
             assert len(client.events(3)) == 3
             assert client.response.getheader("Connection") == "close"
             assert writer_of(server, name) == "SocketWriter"
@@ -175,7 +175,7 @@ def test_handoff_on_hands_off_behind_a_middleware_that_only_observes(middleware:
 def test_handoff_auto_is_refused_behind_a_middleware_that_only_observes(middleware: str) -> None:
     with serving(middleware=middleware) as server:
         name = new_name()
-        with connected(server, f"/greeting/{name}") as client:
+        with connected(server, f"/numbered/{name}") as client:
             assert len(client.events(3)) == 3
             assert writer_of(server, name) == "ResponseBody"
             post(server, f"/send/{name}", "more")
@@ -186,7 +186,7 @@ def test_handoff_auto_is_refused_behind_a_middleware_that_only_observes(middlewa
 def test_connection_is_closed_behind_a_replaced_start_response(kind: str) -> None:
     """The worker's own response object cannot be found from what the app was called with."""
     with serving(kind, "tracing") as server:
-        head, body = answer_to_the_end(server, f"/greeting/{new_name()}?timeout=0.1")
+        head, body = answer_to_the_end(server, f"/numbered/{new_name()}?timeout=0.1")
         assert head.count(b"\r\nConnection: close") == 1
         assert body.endswith(b"\r\n0\r\n\r\n")
 
@@ -194,9 +194,9 @@ def test_connection_is_closed_behind_a_replaced_start_response(kind: str) -> Non
 @pytest.mark.parametrize("kind", ["gevent", "gthread", "gevent_pywsgi", "werkzeug"])
 def test_middleware_that_never_calls_close_leaks_no_client(kind: str) -> None:
     with serving(kind, "forgetful") as server:
-        leaving = [Client(server, f"/greeting/{new_name()}") for _ in range(4)]
-        ending = Client(server, f"/greeting/{new_name()}?timeout=0.1")
-        staying = Client(server, f"/greeting/{new_name()}")
+        leaving = [Client(server, f"/numbered/{new_name()}") for _ in range(4)]
+        ending = Client(server, f"/numbered/{new_name()}?timeout=0.1")
+        staying = Client(server, f"/numbered/{new_name()}")
         until(lambda: get(server, "/stats")["opened"] == 6, "all clients")
         for client in leaving:
             client.reset()
@@ -212,7 +212,7 @@ def test_middleware_that_drops_a_stream_ends_it_as_a_disconnect(kind: str) -> No
     with serving(kind, "hasty") as server:
         for _ in range(2):
             name = new_name()
-            with connected(server, f"/greeting/{name}") as client:
+            with connected(server, f"/numbered/{name}") as client:
                 assert len(decode(client.rest())) == 3
             assert ended(server, name, 2)["reason"] == "DISCONNECTED"
         assert get(server, "/stats")["clients"] == 0
@@ -223,8 +223,8 @@ def test_shutdown_does_not_wait_for_a_close_that_never_comes(kind: str) -> None:
     """The time to drain is longer than this test waits."""
     env = {"MIDDLEWARE": "forgetful", "SSE_DRAIN_SECONDS": "300"}
     with Server(kind, "tests.handoff_app:app", env=env, arguments=["--graceful-timeout", "120"]) as server:
-        client = Client(server, f"/greeting/{new_name()}")
-        with connected(server, f"/greeting/{new_name()}") as staying:
+        client = Client(server, f"/numbered/{new_name()}")
+        with connected(server, f"/numbered/{new_name()}") as staying:
             until(lambda: get(server, "/stats")["opened"] == 2, "both clients")
             client.close()
             server.signal(signal.SIGTERM)
@@ -263,7 +263,7 @@ def test_handoff_is_refused_for_tls_and_http2(protocols: list[str], version: str
         httpx.Client(
             verify=context, http2=True, timeout=PATIENCE, base_url=f"https://127.0.0.1:{server.port}"
         ) as client,
-        client.stream("GET", f"/greeting/{name}") as response,
+        client.stream("GET", f"/numbered/{name}") as response,
     ):
         assert response.http_version == version
         events = EventDecoder()
@@ -282,7 +282,7 @@ def test_handoff_is_refused_for_cleartext_http2() -> None:
     with (
         serving(arguments=["--http-protocols", "h2,h1", "--http2-cleartext", "prior-knowledge"]) as server,
         httpx.Client(http1=False, http2=True, timeout=PATIENCE, base_url=server.url) as client,
-        client.stream("GET", f"/greeting/{name}") as response,
+        client.stream("GET", f"/numbered/{name}") as response,
     ):
         assert response.http_version == "HTTP/2"
         assert next(response.iter_bytes())
@@ -298,7 +298,7 @@ def server() -> Iterator[Server]:
 def test_handoff_frees_the_greenlet_and_the_workers_place_of_the_request(server: Server) -> None:
     names = [new_name() for _ in range(30)]
     before = get(server, "/process")["greenlets"]
-    clients = [Client(server, f"/greeting/{name}") for name in names]
+    clients = [Client(server, f"/numbered/{name}") for name in names]
     assert {writer_of(server, name) for name in names} == {"SocketWriter"}
     until(lambda: get(server, "/process")["greenlets"] <= before + 2, "the greenlets of the requests to end")
     for client in clients:
@@ -442,10 +442,10 @@ def test_handoff_without_a_descriptor_leaves_the_stream_to_the_server() -> None:
     """Behind a middleware the server gets another socket for the client's; here no descriptor is left for it."""
     with serving(middleware="tracing", mode="on") as server:
         first, second = new_name(), new_name()
-        with connected(server, f"/greeting/{first}"):
+        with connected(server, f"/numbered/{first}"):
             assert writer_of(server, first) == "SocketWriter"
         post(server, "/exhaust-descriptors")
-        with connected(server, f"/greeting/{second}?heartbeat=0.05") as client:
+        with connected(server, f"/numbered/{second}?heartbeat=0.05") as client:
             assert len(client.events(3)) == 3
             until(lambda: "greenlet for each: [Errno 24]" in server.log, "the reason")
             assert [client.read_some() for _ in range(3)] == [b":\n\n"] * 3
@@ -481,7 +481,7 @@ def test_handoff_events_sent_from_the_event_loop_are_delivered(server: Server) -
 def test_handoff_after_fork_the_child_keeps_no_connection_open(version: int, server: Server) -> None:
     """It has a copy of each descriptor; an HTTP/1.0 client waits for the connection to end."""
     name = new_name()
-    with connected(server, f"/greeting/{name}", version=version) as client:
+    with connected(server, f"/numbered/{name}", version=version) as client:
         assert writer_of(server, name) == "SocketWriter"
         connection = _servers_end(client)
         child = post(server, "/fork")["pid"]
@@ -508,7 +508,7 @@ def _servers_end(client: Client) -> str:
 def test_handoff_works_for_an_app_loaded_before_the_fork() -> None:
     with serving(arguments=["--preload"]) as server:
         name = new_name()
-        with connected(server, f"/greeting/{name}?list=all&heartbeat=0.05") as client:
+        with connected(server, f"/numbered/{name}?list=all&heartbeat=0.05") as client:
             assert len(client.events(3)) == 3
             assert writer_of(server, name) == "SocketWriter"
             post(server, "/lists/all/send", "x")
@@ -531,7 +531,7 @@ def test_handoff_works_for_a_client_of_a_unix_socket(tmp_path: Path) -> None:
 
         until(lambda: raw.connect_ex(path) == 0, "the socket")  # the file exists before the server listens
         raw.settimeout(PATIENCE)
-        raw.sendall(f"GET /greeting/{name} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        raw.sendall(f"GET /numbered/{name} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         until(lambda: b'"writer":"SocketWriter"' in steer(f"GET /state/{name}"), "the hand-off")
         steer(f"POST /complete/{name}")
         assert whole_response(raw) == ["0", "1", "2"]
@@ -541,11 +541,11 @@ def test_handoff_max_requests_ends_streams_with_a_retry_and_clients_reconnect() 
     """``max_requests``: the worker's streams end in order, and the next worker serves their clients."""
     with serving(arguments=["--max-requests", "3"]) as server:
         first, second = new_name(), new_name()
-        with connected(server, f"/greeting/{first}") as client:
+        with connected(server, f"/numbered/{first}") as client:
             assert len(client.events(3)) == 3
             pid = get(server, "/process")["pid"]
             get(server, "/requests")
             assert client.rest().startswith(b"retry: "), "the worker stops, and its streams end in order"
-        with connected(server, f"/greeting/{second}") as client:
+        with connected(server, f"/numbered/{second}") as client:
             assert len(client.events(3)) == 3
             assert get(server, "/process")["pid"] != pid
