@@ -1,4 +1,4 @@
-"""What befalls a Redis, and the workers that share it: at random moments, drawn from a seed."""
+"""Outages of a Redis and of the workers that share it, at random moments drawn from a seed."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from .workers_server import WorkersServer
 
 @dataclass(frozen=True)
 class Troubles:
-    """How often, and for how long."""
+    """How often outages happen, and for how long."""
 
-    rounds: int = 2  #: each kind of trouble comes so often, in any order in each round
-    redis_every: float = 0.6  #: seconds, on average, from the end of one of its troubles to the next
+    rounds: int = 2  #: how often each kind of trouble happens; any order in each round
+    redis_every: float = 0.6  #: seconds, on average, from the end of one trouble to the next
     workers_every: float = 1.0
-    longest: float = 0.8  #: seconds, at most, that each takes
-    long_pauses: float = 0.0  #: so many of the pauses of Redis are so long that whoever listens takes it for gone
+    longest: float = 0.8  #: seconds that each takes at most
+    long_pauses: float = 0.0  #: share of Redis pauses so long that subscribers take it for gone
 
 
 class Chaos:
-    """Kills, pauses and cuts off, from ``with`` to the end of all rounds, or of the block; then all run again."""
+    """Kill, pause and cut off until all rounds or the ``with`` block end; afterwards, everything runs again."""
 
     def __init__(self, seed: int, troubles: Troubles, redis: RedisServer, server: WorkersServer) -> None:
         self.happened: Counter[str] = Counter()
@@ -40,7 +40,11 @@ class Chaos:
         self._server = server
         self._stopping = threading.Event()
         self._failures: list[BaseException] = []
-        of_redis = {"Redis killed": self._kill_redis, "Redis paused": self._pause_redis, "listeners cut": self._deafen}
+        of_redis = {
+            "Redis killed": self._kill_redis,
+            "Redis paused": self._pause_redis,
+            "subscribers cut": self._cut_subscribers,
+        }
         of_workers = {"worker killed": self._kill_worker, "worker paused": self._pause_worker}
         self._threads = [
             threading.Thread(target=self._run, args=(of_redis, troubles.redis_every)),
@@ -87,8 +91,8 @@ class Chaos:
         self._stopping.wait(seconds)
         self._redis.signal(signal.SIGCONT)
 
-    def _deafen(self, _dice: random.Random) -> None:
-        """Whoever listens has to begin again, and hears late meanwhile."""
+    def _cut_subscribers(self, _dice: random.Random) -> None:
+        """Cut the subscribers off: they reconnect, and receive late meanwhile."""
         self._redis.run("CLIENT KILL TYPE pubsub")
 
     def _kill_worker(self, dice: random.Random) -> None:
@@ -96,7 +100,7 @@ class Chaos:
             self._worker(dice).kill()
 
     def _pause_worker(self, dice: random.Random) -> None:
-        """Redis goes on, and so do the others: this one is behind them then."""
+        """Pause one worker: Redis and the others continue, so it lags behind."""
         worker = self._worker(dice)
         with suppress(psutil.NoSuchProcess):
             worker.suspend()

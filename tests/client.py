@@ -1,4 +1,4 @@
-"""A client that reads a stream as it comes, and can leave in every way that clients do."""
+"""A client that reads a stream incrementally, and can disconnect in every way that clients do."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def new_name() -> str:
 
 
 class Client:
-    """One request, whose response is read as it comes."""
+    """A request whose response is read incrementally."""
 
     def __init__(
         self, server: Server, path: str, method: str = "GET", headers: dict[str, str] | None = None, version: int = 11
@@ -32,7 +32,7 @@ class Client:
         self._connection._http_vsn = version  # type: ignore[attr-defined]
         self._connection._http_vsn_str = f"HTTP/{version / 10}"  # type: ignore[attr-defined]
         self._connection.connect()
-        #: Its own, because http.client closes one that is not to be used again as soon as all has been read.
+        #: A duplicate, because http.client closes its own once a response without keep-alive has been read.
         self.socket: socket.socket = self._connection.sock.dup()
         self._connection.request(method, path, headers=headers or {})
         self.response = self._connection.getresponse()
@@ -44,11 +44,11 @@ class Client:
         return [event.data for event in self.events(n)]
 
     def read_some(self) -> bytes:
-        """What has come, at least a byte; ``b""`` at the end."""
+        """Return what has come, at least a byte; ``b""`` at the end."""
         return self.response.read1()
 
     def rest(self) -> bytes:
-        """All up to a clean end; raises where there is none."""
+        """Return everything up to a clean end; raise if there is none."""
         return self.response.read()
 
     def close(self) -> None:
@@ -57,7 +57,7 @@ class Client:
         self.socket.close()
 
     def reset(self) -> None:
-        """Leave with a reset in place of a FIN."""
+        """Disconnect with a reset in place of a FIN."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.close()
 
@@ -86,7 +86,7 @@ def _answer(server: Server, *request: Any) -> Any:
 
 
 def answer(server: Server, *request: Any) -> tuple[int, bytes]:
-    """The status and the whole body of the answer to a request, given as for ``http.client``."""
+    """Make a request, given as for ``http.client``; return status and whole body of the response."""
     try:
         return _answer_once(server, *request)
     except ConnectionError:
@@ -103,7 +103,7 @@ def _answer_once(server: Server, *request: Any) -> tuple[int, bytes]:
 
 
 def answer_to_the_end(server: Server, path: str) -> tuple[bytes, bytes]:
-    """The head and the body of the answer to a GET, as they were sent until the server closed the connection."""
+    """GET and return head and body as they were sent until the server closed the connection."""
     with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE) as raw:
         raw.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         head, _, body = b"".join(iter(lambda: raw.recv(65_536), b"")).partition(b"\r\n\r\n")
@@ -116,7 +116,7 @@ def state(server: Server, name: str, app: str = "") -> dict[str, Any]:
 
 
 def ended(server: Server, name: str, callbacks: int, app: str = "") -> dict[str, Any]:
-    """The emitter's state, once it has ended and that many callbacks have run."""
+    """Return the emitter's state once it has ended and that many callbacks have run."""
 
     def found() -> dict[str, Any] | None:
         now = state(server, name, app)

@@ -1,4 +1,4 @@
-"""A scheduler that a test holds still: time passes when the test says so, and nothing runs on another thread."""
+"""A scheduler under a test's control: time passes when the test says so, and nothing runs on another thread."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class ManualScheduler(Scheduler):
 
 
 def emitter_at(scheduler: Scheduler, *args: Any, **given: Any) -> SseEmitter:
-    """Make an emitter whose time this scheduler keeps; it takes what :class:`SseEmitter` takes."""
+    """Make an emitter with timers of this scheduler; arguments are those of :class:`SseEmitter`."""
 
     class Emitter(SseEmitter):
         _new_ones_scheduler = scheduler

@@ -1,4 +1,4 @@
-"""What all tests share: programs that may be missing, servers, and a scheduler whose time a test moves."""
+"""Shared by all tests: programs that may be missing, servers, and a scheduler under the test's control."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from .servers import SERVERS, Server
 
 
 def program(name: str, package: str) -> str:
-    """The path of a program that Debian has; without it the test is skipped, or fails where CI must have it."""
-    path = shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")  # not everybody has that there
+    """Return the path of a program of Debian; if it is missing, skip the test, or fail it in CI."""
+    path = shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")  # sbin is not in every PATH
     if path is None:
         reason = f"{name} is missing: apt-get install {package}"
         if os.environ.get("CI") == "true":
@@ -28,7 +28,7 @@ def program(name: str, package: str) -> str:
 
 
 def cli_runner(app: Flask) -> FlaskCliRunner:
-    """What runs an app's commands, and keeps their stdout and stderr apart: click before 8.2 wants to be told so."""
+    """Return a runner of an app's commands that separates stdout and stderr, which click before 8.2 needs asked."""
     mixes = "mix_stderr" in inspect.signature(CliRunner).parameters
     return app.test_cli_runner(**({"mix_stderr": False} if mixes else {}))
 
@@ -40,6 +40,6 @@ def scheduler() -> ManualScheduler:
 
 @pytest.fixture(scope="session", params=SERVERS)
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """The contract application on each of the servers, one after the other."""
+    """Serve the contract application on each of the servers, one after the other."""
     with Server(request.param, "tests.contract_app:app") as server:
         yield server

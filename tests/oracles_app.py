@@ -1,4 +1,4 @@
-"""Publishes the awkward events to a channel, and writes the awkward streams."""
+"""An app that publishes the awkward events to a channel, and writes the awkward streams."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .oracles_events import END, EVENT_NAMES, MARK, PUBLISHED, WRITTEN, Row, mar
 
 app = Flask(__name__)
 app.config.update(
-    SSE_CORS_ORIGINS="*",  # a page reads through a line of its own
+    SSE_CORS_ORIGINS="*",  # a page reads through the splitter, another origin
     SSE_HEARTBEAT=600,
     SSE_HISTORY=10_000,
     SSE_MAX_EVENT_BYTES=2**21,
@@ -36,7 +36,7 @@ def names() -> list[str]:
 
 @app.get("/waiting/<channel>")
 def waiting(channel: str) -> dict[str, int]:
-    """How many clients have got all that was there for them."""
+    """Return how many clients have received everything and wait."""
     return {
         "clients": sum(
             stream_of(emitter).outgoing.state is WriterState.IDLE for emitter in sse.channel(channel).emitters
@@ -46,7 +46,7 @@ def waiting(channel: str) -> dict[str, int]:
 
 @app.post("/publish/<channel>")
 def publish(channel: str) -> list[list[str]]:
-    """Publish everything; the ids of each event and of the mark after it, empty where it has one of its own."""
+    """Publish everything; return the ids of each event and of its mark, empty if the event has its own."""
     ids = []
     sse.publish(channel, "begin", event=MARK)
     for number, row in enumerate(PUBLISHED):
@@ -64,16 +64,18 @@ def _publish(channel: str, row: Row) -> str:
 
 @app.get("/written")
 def written() -> Response:
-    """The awkward streams in one, in their own pieces or in such of so many bytes."""
+    """Write the awkward streams as one, in their own pieces or in pieces of ``size`` bytes."""
     size = request.args.get("size", 0, int)
     pieces = list(_pieces())
     if size:
         whole = b"".join(pieces)
         pieces = [whole[at : at + size] for at in range(0, len(whole), size)]
-    return Response(iter(pieces), content_type="text/event-stream", headers={"Cache-Control": "no-store", **_ANYONE})
+    return Response(
+        iter(pieces), content_type="text/event-stream", headers={"Cache-Control": "no-store", **_ANY_ORIGIN}
+    )
 
 
-_ANYONE = {"Access-Control-Allow-Origin": "*"}
+_ANY_ORIGIN = {"Access-Control-Allow-Origin": "*"}
 
 
 def _pieces() -> Iterator[bytes]:

@@ -1,4 +1,4 @@
-"""Where clients that strangers wrote do other than the standard says: what they tell instead, and why."""
+"""Where third-party clients deviate from the standard: what they dispatch instead, and why."""
 
 from __future__ import annotations
 
@@ -6,30 +6,30 @@ from typing import NamedTuple
 
 from .oracles_events import LINE_ENDS
 
-#: In place of an id: the one that it should be.
+#: In place of an id: the expected one.
 RIGHT = None
 
-#: In place of an id: the one before.
+#: In place of an id: the previous one.
 BEFORE = "\0before"
 
-#: What a client tells: name, id, data.
-Told = list[tuple[str, str | None, str]]
+#: What a client dispatches: name, id, data.
+DispatchedEvents = list[tuple[str, str | None, str]]
 
 
 class Deviation(NamedTuple):
-    """Of one client, of the version that the tests use."""
+    """A deviation of one client, in the version that the tests use."""
 
     client: str
     why: str
-    told: dict[str, Told]  #: in place of what should be, by the name of the row
+    dispatched: dict[str, DispatchedEvents]  #: in place of the expected events, by name of the row
 
 
 FETCH = "fetch-event-source"
 HTTPX = "httpx-sse"
 
-_NOTHING: Told = [("message", RIGHT, "")]
-_BOTH_CALL_IT_AN_EVENT: dict[str, Told] = {
-    "the greeting": _NOTHING * 2,
+_NOTHING: DispatchedEvents = [("message", RIGHT, "")]
+_EVENTS_WITHOUT_DATA: dict[str, DispatchedEvents] = {
+    "the preamble": _NOTHING * 2,
     "name: without data": [("lost", RIGHT, "")],
     "id: without data": [("message", RIGHT, "")],
     "comment: alone": _NOTHING,
@@ -47,15 +47,15 @@ _BOTH_CALL_IT_AN_EVENT: dict[str, Told] = {
 DEVIATIONS = [
     Deviation(
         FETCH,
-        "it tells of each blank line, also where nothing came before it, and does not say whether there were data",
+        "it dispatches at each blank line, even with nothing before it, and does not show whether there were data",
         {
-            **_BOTH_CALL_IT_AN_EVENT,
+            **_EVENTS_WITHOUT_DATA,
             "wire: many blank lines": [*_NOTHING * 7, ("message", RIGHT, "a"), *_NOTHING * 2],
         },
     ),
     Deviation(
         FETCH,
-        "it decodes each line for itself, with a decoder that takes a BOM away",
+        "it decodes each line separately, with a decoder that removes a BOM",
         {
             "data: BOM": [("message", RIGHT, "")],
             "data: leading BOM": [("message", RIGHT, "x")],
@@ -68,7 +68,7 @@ DEVIATIONS = [
     ),
     Deviation(
         FETCH,
-        "it takes data that are empty so far for none, and then adds the next line without the line end before it",
+        "it takes data that are empty so far for no data, and then adds the next line without a line end before it",
         {
             **{f"data: {end!r} at its beginning": [("message", RIGHT, "a")] for end in LINE_ENDS},
             "data: a thousand empty lines": [("message", RIGHT, "")],
@@ -77,7 +77,7 @@ DEVIATIONS = [
     ),
     Deviation(
         FETCH,
-        "it passes over a line without a colon",
+        "it ignores a line without a colon",
         {
             "wire: fields without a colon": [("message", RIGHT, "")],
             "wire: a field without a colon amid": [("message", RIGHT, "a\nb")],
@@ -86,26 +86,26 @@ DEVIATIONS = [
     ),
     Deviation(
         FETCH,
-        "it tells of an event's own id alone, and of an empty one as of none: who keeps the last one keeps it then too",
+        "it passes on an event's own id alone, and an empty one as none: a user that keeps the last id then keeps it",
         {
             "id: empty": [("message", BEFORE, "x")],
             "wire: an id without a value": [("message", BEFORE, "x")],
         },
     ),
-    Deviation(FETCH, "it takes an id with NUL", {"wire: an id with NUL is none": [("message", "2\0", "x")]}),
+    Deviation(FETCH, "it accepts an id with NUL", {"wire: an id with NUL is none": [("message", "2\0", "x")]}),
     Deviation(
         "event-source-polyfill",
-        "it takes an id with NUL",
+        "it accepts an id with NUL",
         {"wire: an id with NUL is none": [("message", "2\0", "x")]},
     ),
     Deviation(
         HTTPX,
-        "it tells of a block without data as of an event, and does not say whether there were any",
-        _BOTH_CALL_IT_AN_EVENT,
+        "it dispatches a block without data as an event, and does not show whether there were any",
+        _EVENTS_WITHOUT_DATA,
     ),
     Deviation(
         HTTPX,
-        "it decodes with a decoder that leaves the BOM at the beginning, which the first field's name then begins with",
+        "its decoder leaves the BOM at the beginning, so that the first field's name begins with it",
         {"wire: BOM at the beginning": []},
     ),
 ]

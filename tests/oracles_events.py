@@ -1,4 +1,4 @@
-"""A hundred awkward events and streams, and what every client should make of each."""
+"""A hundred awkward events and streams, and what every client should dispatch for each."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from flask_sse_emitters import Event, EventBuilder
 
 
 class Dispatched(NamedTuple):
-    """What a client hands to its user."""
+    """An event as a client dispatches it."""
 
     event: str
     id: str
@@ -17,47 +17,47 @@ class Dispatched(NamedTuple):
 
 
 class Row(NamedTuple):
-    """Something awkward that is published."""
+    """An awkward event that is published."""
 
     name: str
     event: Event
-    said: str | None  #: what is to arrive as data, or None where that is not text, or nothing is to arrive at all
-    by_hand: bool = False  #: sent to those who read the channel, rather than published: it gets no id there
+    expected: str | None  #: the expected data, or None for JSON, or if no event is expected
+    by_hand: bool = False  #: sent to the channel's list, not published: it gets no id there
 
     @property
     def is_json(self) -> bool:
-        return self.said is None and self.event.data is not None
+        return self.expected is None and self.event.data is not None
 
 
 class Block(NamedTuple):
-    """Something awkward on the wire, as a server of another make might write it, and what it dispatches.
+    """Awkward bytes, as another server might write them, and the events that they dispatch.
 
-    Without an id of its own a dispatched event has the last one before it, as the standard says.
+    Without an id of its own, a dispatched event has the last id before it, as the standard says.
     """
 
     name: str
-    pieces: tuple[bytes, ...]  #: each is written for itself
+    pieces: tuple[bytes, ...]  #: each is written separately
     dispatched: tuple[tuple[str, str | None, str], ...]
 
 
-#: After each row comes one of this name, whose data says which row it was.
+#: After each row comes an event of this name; its data is the number of the row.
 MARK = "mark"
 
-#: What need not be cut on its way: marks, ids that a channel gives, and between two chunks of HTTP.
+#: Bytes that need not be cut: marks, ids that a channel gives, and those between two HTTP chunks.
 WHOLE = rb"(?:id: \w+-[0-9]+\n)?event: mark\ndata: \w+\n|id: \w+-[0-9]+\n|\r\n[0-9a-f]+\r\n"
 
-#: The last one's data: the client is to end.
+#: Data of the last mark: the client ends.
 END = "end"
 
 
-def _row(name: str, data: Any = None, said: str | None = None, *, by_hand: bool = False, **fields: Any) -> Row:
+def _row(name: str, data: Any = None, expected: str | None = None, *, by_hand: bool = False, **fields: Any) -> Row:
     event = data.build() if isinstance(data, EventBuilder) else Event(data, **fields)
-    if said is None and isinstance(event.data, str):
-        said = re.sub("\r\n|\r", "\n", event.data)
-    return Row(name, event, said, by_hand or event.id is not None)
+    if expected is None and isinstance(event.data, str):
+        expected = re.sub("\r\n|\r", "\n", event.data)
+    return Row(name, event, expected, by_hand or event.id is not None)
 
 
-#: Those of the standard, one or two of each.
+#: The line ends of the standard, one or two of each.
 LINE_ENDS = ["\n", "\r", "\r\n", "\n\n", "\r\r", "\r\n\r\n", "\n\r", "\r\n\r", "\r\r\n", "\n\r\n"]
 
 _DATA = {
@@ -165,7 +165,7 @@ _IDS: dict[str, str | int] = {
     "of 5,000": "i" * 5_000,
 }
 
-#: What is published, in order.
+#: The published events, in order.
 PUBLISHED = [
     _row("by its defaults", "x"),
     *(_row(f"data: {name}", text) for name, text in _DATA.items()),
@@ -237,7 +237,7 @@ _OF_THE_WIRE: list[tuple[str, tuple[bytes, ...] | bytes, list[tuple[str, str | N
     ("only comments", b": a\n\n:b\r\r:\r\n\r\n", []),
 ]
 
-#: What a server of another make writes, in order.
+#: What another server writes, in order.
 WRITTEN = [
     Block(
         f"wire: {name}",
@@ -247,7 +247,7 @@ WRITTEN = [
     for name, pieces, dispatched in _OF_THE_WIRE
 ]
 
-#: All names of events that are sent: an ``EventSource`` tells of no others.
+#: The names of all events that are sent: an ``EventSource`` dispatches no others.
 EVENT_NAMES = sorted(
     {row.event.event or "message" for row in PUBLISHED}
     | {name for block in WRITTEN for name, _, _ in block.dispatched}
@@ -256,5 +256,5 @@ EVENT_NAMES = sorted(
 
 
 def mark_bytes(number: int | str) -> bytes:
-    """A mark on the wire; it has no id."""
+    """Return a mark as bytes, without an id."""
     return b"event: %b\ndata: %b\n\n" % (MARK.encode(), str(number).encode())

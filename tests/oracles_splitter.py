@@ -1,4 +1,4 @@
-"""A line to a server on which answers arrive a byte at a time."""
+"""A proxy that passes responses on one byte at a time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import time
 from contextlib import suppress
 from types import TracebackType
 
-#: Very many bytes that repeat each other: in a megabyte of x there is one place to cut.
+#: Long repetitions are cut in one place only, such as a megabyte of x.
 _REPEATED = rb"(.{1,12}?)\1{99,}"
 
 _SOCK_DIAG = 4  # the family of netlink sockets, and below what sock_diag(7) calls its request
@@ -20,14 +20,14 @@ _ANY = 0xFFFFFFFF
 
 
 class Splitter:
-    """Listens on a port of its own, and sends each byte of an answer when the client has read the one before.
+    """A proxy with a port of its own that sends each byte of a response once the client has read the one before.
 
     ::
 
         with Splitter(server.port) as line:
             connect(line.port)
 
-    :param whole: a pattern of what need not be cut.
+    :param whole: a pattern of bytes that are not cut.
     """
 
     def __init__(self, port: int, whole: bytes) -> None:
@@ -35,7 +35,7 @@ class Splitter:
         self._piece = re.compile(b"%b|%b|." % (whole, _REPEATED), re.DOTALL)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
-        self.pieces = 0  #: so many there have been
+        self.pieces = 0  #: number of pieces so far
         self._open: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
 
@@ -45,7 +45,7 @@ class Splitter:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         _shut(self._listener)
-        self._threads[0].join()  # from now on there are no new ones
+        self._threads[0].join()  # no new connections from now on
         _shut(*self._open)
         for thread in self._threads:
             thread.join()
@@ -63,7 +63,7 @@ class Splitter:
             try:
                 here, _ = self._listener.accept()
             except OSError:
-                return  # this is the end
+                return  # the listener is closed
             there = socket.create_connection(("127.0.0.1", self._to))
             here.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._open += [here, there]
@@ -72,14 +72,14 @@ class Splitter:
 
     def _pass_requests(self, here: socket.socket, there: socket.socket) -> None:
         with suppress(OSError):
-            while said := here.recv(65_536):
-                there.sendall(said)
+            while data := here.recv(65_536):
+                there.sendall(data)
         _shut(here, there)
 
     def _split_answers(self, there: socket.socket, here: socket.socket) -> None:
         with suppress(OSError), _Unread(here) as unread:
-            while said := there.recv(65_536):
-                for piece in self._piece.finditer(said):
+            while data := there.recv(65_536):
+                for piece in self._piece.finditer(data):
                     here.sendall(piece[0])
                     self.pieces += 1
                     while unread.count():
@@ -88,14 +88,14 @@ class Splitter:
 
 
 def _shut(*sockets: socket.socket) -> None:
-    """Have whoever reads from them see their end; one that is closed would leave its reader waiting."""
+    """Shut sockets down, so that their readers see the end; closing them would leave the readers waiting."""
     for each in sockets:
         with suppress(OSError):
             each.shutdown(socket.SHUT_RDWR)
 
 
 class _Unread:
-    """How many bytes the other end of a connection within this machine has not read yet, as the kernel knows it."""
+    """Counts the bytes that the other end of a local connection has not read yet, as the kernel knows them."""
 
     def __init__(self, connection: socket.socket) -> None:
         theirs, ours = connection.getpeername(), connection.getsockname()

@@ -1,4 +1,4 @@
-"""Publishers who try again until each event is confirmed, so that it is known for certain what was published."""
+"""Publishers that retry until each event is confirmed, so that it is certain what was published."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ from .servers import Server
 from .swarm_app import CHANNELS, drawn
 from .waiting import PATIENCE
 
-#: Seconds until another attempt, at most.
-AGAIN = 0.1
+#: Seconds until the next attempt, at most.
+MAX_RETRY_SECONDS = 0.1
 
 
 class Publishers:
-    """Threads of this process. Every other one has some worker of the server publish, as many events as it gets to.
+    """Threads of this process. Every other one makes a worker of the server publish, as many events as it can.
 
-    An event keeps its key over all attempts, as anybody does to whom each event matters.
+    An event keeps its key over all attempts, as an app does that needs each event exactly once.
 
-    :param events: of those who publish themselves.
-    :param seconds: that publishing takes, or longer where it cannot be done.
+    :param events: of the threads that publish themselves.
+    :param seconds: that publishing takes, or longer if it is not possible.
     :param config: of the server's app.
     """
 
     def __init__(
         self, server: Server, threads: int, events: int, seconds: float, seed: int, config: Mapping[str, object]
     ) -> None:
-        #: What each id of each channel stands for.
+        #: The event of each id of each channel.
         self.published: dict[str, dict[bytes, bytes]] = {channel: {} for channel in CHANNELS}
-        #: When somebody first tried to publish it.
+        #: When the first attempt to publish it began.
         self.begun: dict[bytes, float] = {}
-        #: Who tried to publish these was not told, at least once, what became of it.
+        #: Events with at least one attempt of unknown outcome.
         self.doubtful: defaultdict[str, set[bytes]] = defaultdict(set)
         self.attempts = 0
         self._server = server
@@ -50,7 +50,7 @@ class Publishers:
         app = Flask(__name__)
         app.config.from_mapping(config)
         self._sse = SSE(app)
-        self._guard = threading.Lock()
+        self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._left = threading.Event()
         self._failures: list[BaseException] = []
@@ -71,7 +71,7 @@ class Publishers:
 
     @property
     def confirmed(self) -> int:
-        """So many events."""
+        """The number of confirmed events."""
         return sum(map(len, self.published.values()))
 
     def are_done(self) -> bool:
@@ -81,15 +81,15 @@ class Publishers:
             self._stopping.set()
         return not any(thread.is_alive() for thread in self._threads)
 
-    def say_over(self) -> dict[str, bytes]:
-        """:return: the last id of each channel."""
+    def publish_over(self) -> dict[str, bytes]:
+        """Publish the end of each channel and return its id."""
         return {
-            channel: self._publish(self._here, channel, "over", "", f"{self._seed}/over/{channel}")
+            channel: self._publish(self._publish_here, channel, "over", "", f"{self._seed}/over/{channel}")
             for channel in CHANNELS
         }
 
     def _run(self, thread: int, events: int, seconds: float) -> None:
-        way = self._elsewhere if thread % 2 else self._here
+        way = self._publish_by_worker if thread % 2 else self._publish_here
         dice = random.Random(f"{self._seed}/{thread}")
         newest: dict[str, bytes] = {}
         try:
@@ -97,7 +97,7 @@ class Publishers:
                 if self._stopping.is_set():
                     return
                 channel, event_id = event[0], self._publish(way, *event, f"{self._seed}/{thread}/{number}")
-                assert _follows(event_id, newest.get(channel)), "what a thread published later has a lower id"
+                assert _follows(event_id, newest.get(channel)), "a thread's later event has a lower id"
                 newest[channel] = event_id
         except BaseException as error:
             self._failures.append(error)
@@ -106,7 +106,7 @@ class Publishers:
         lines = [f"event: {name}"] * bool(name) + [f"data: {line}" for line in data.split("\n")]
         rest, begun = "\n".join(lines).encode(), time.monotonic()
         event_id = self._confirmed(way, channel, name, data, key, rest).encode()
-        with self._guard:
+        with self._lock:
             self.begun[event_id] = begun
             before = self.published[channel].setdefault(event_id, rest)
             assert before is rest, f"{event_id!r} stands for {before!r} and {rest!r} of {channel}"
@@ -117,20 +117,20 @@ class Publishers:
     ) -> str:
         deadline = time.monotonic() + 2 * PATIENCE
         while True:
-            with self._guard:
+            with self._lock:
                 self.attempts += 1
             try:
                 return way(channel, name, data, key)
             except (BrokerUnavailable, OSError, http.client.HTTPException):
-                with self._guard:
+                with self._lock:
                     self.doubtful[channel].add(rest)
-                if time.monotonic() > deadline or self._left.wait(random.uniform(0, AGAIN)):
+                if time.monotonic() > deadline or self._left.wait(random.uniform(0, MAX_RETRY_SECONDS)):
                     raise
 
-    def _here(self, channel: str, name: str | None, data: str, key: str) -> str:
+    def _publish_here(self, channel: str, name: str | None, data: str, key: str) -> str:
         return self._sse.publish(channel, data, event=name, key=key)
 
-    def _elsewhere(self, channel: str, name: str | None, data: str, key: str) -> str:
+    def _publish_by_worker(self, channel: str, name: str | None, data: str, key: str) -> str:
         path = f"/publish/{channel}?{urlencode({'key': key} | ({'event': name} if name else {}))}"
         headers = {"Content-Type": "application/json"}
         status, body = answer(self._server, "POST", path, json.dumps(data), headers)

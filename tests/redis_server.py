@@ -14,14 +14,14 @@ from .waiting import PATIENCE, until
 
 
 class RedisServer:
-    """Runs from ``with`` to its end; it may be paused, killed and started again on the same port."""
+    """A Redis that runs in a ``with`` block, and may be paused, killed and restarted on the same port."""
 
     def __init__(self, *options: str, settings: Path | None = None) -> None:
         self._options = options
         self._settings = [] if settings is None else [str(settings)]
         self._folder = tempfile.TemporaryDirectory()
         self._process: subprocess.Popen[bytes] | None = None
-        # Bound for as long as this lives: while Redis is down nobody else gets its port, nor connects from it.
+        # Bound for as long as this lives: while Redis is down, no other process gets its port.
         self._held = socket.socket()
         self._held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._held.bind(("127.0.0.1", 0))
@@ -58,7 +58,7 @@ class RedisServer:
 
     @property
     def folder(self) -> Path:
-        """Where its files are."""
+        """The folder of its files."""
         return Path(self._folder.name)
 
     def signal(self, number: int) -> None:
@@ -72,7 +72,7 @@ class RedisServer:
             process.wait(PATIENCE)
 
     def run(self, command: str, seconds: float = PATIENCE) -> bytes:
-        """The beginning of what it answers."""
+        """Run a command and return the beginning of the answer."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=seconds) as connection:
             connection.sendall(f"{command}\r\n".encode())
             return connection.recv(100)

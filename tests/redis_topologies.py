@@ -19,7 +19,7 @@ SLOTS = 16384
 
 @contextmanager
 def sentinel(service: str = "mymaster") -> Iterator[tuple[str, RedisServer, RedisServer]]:
-    """One sentinel that minds a master and its replica: its address, and both."""
+    """Start a sentinel with a master and its replica; yield its address and both."""
     with TemporaryDirectory() as folder, RedisServer() as master, ExitStack() as stack:
         replica = stack.enter_context(RedisServer("--replicaof", "127.0.0.1", str(master.port)))
         until(lambda: redis.Redis(port=master.port).info("replication")["connected_slaves"] == 1, "the replica")
@@ -29,15 +29,15 @@ def sentinel(service: str = "mymaster") -> Iterator[tuple[str, RedisServer, Redi
             f"sentinel down-after-milliseconds {service} 500\n"
             f"sentinel failover-timeout {service} 5000\n"
         )
-        minder = stack.enter_context(RedisServer("--sentinel", settings=settings))
-        client: Any = redis.Redis(port=minder.port, protocol=2)
+        sentinel_server = stack.enter_context(RedisServer("--sentinel", settings=settings))
+        client: Any = redis.Redis(port=sentinel_server.port, protocol=2)
         until(lambda: client.sentinel_slaves(service), "the sentinel to know of the replica")
-        yield f"127.0.0.1:{minder.port}", master, replica
+        yield f"127.0.0.1:{sentinel_server.port}", master, replica
 
 
 @contextmanager
 def cluster(nodes: int = 3) -> Iterator[list[RedisServer]]:
-    """A cluster of so many masters."""
+    """Start a cluster of ``nodes`` masters."""
     with ExitStack() as stack:
         buses = [free_port() for _ in range(nodes)]
         options = [["--cluster-enabled", "yes", "--cluster-port", str(bus)] for bus in buses]
@@ -49,7 +49,7 @@ def cluster(nodes: int = 3) -> Iterator[list[RedisServer]]:
         for server, bus in zip(servers[1:], buses[1:], strict=True):
             clients[0].execute_command("CLUSTER MEET", "127.0.0.1", server.port, bus)
         until(lambda: all(client.cluster("INFO")["cluster_state"] == "ok" for client in clients), "the cluster")
-        until(lambda: all(len(client.cluster("NODES")) == nodes for client in clients), "all to know each other")
+        until(lambda: all(len(client.cluster("NODES")) == nodes for client in clients), "all nodes to know each other")
         yield servers
 
 

@@ -25,7 +25,7 @@ _GUNICORN = [sys.executable, "-m", "gunicorn", "--config", str(ROOT / "tests" / 
 
 GUNICORN = Version(version("gunicorn"))
 
-#: gunicorn would else keep a socket for commands of its own. Before 25.1 it does not, and knows no such option.
+#: Without this, gunicorn opens a socket for its own commands. Before 25.1 it does not, and has no such option.
 NO_CONTROL_SOCKET = ["--no-control-socket"] if Version("25.1") <= GUNICORN else []
 
 _COMMANDS = {
@@ -40,16 +40,16 @@ _COMMANDS["gevent_off"] = _COMMANDS["gevent"]
 
 _ENVIRONMENTS = {"gevent_off": {"SSE_HANDOFF": "off"}}
 
-#: Those that the contract holds on.
+#: Servers of the contract tests.
 SERVERS = ["gevent", "gevent_off", "gthread", "gevent_pywsgi", "werkzeug"]
 
 
 class Server:
-    """A server that runs an application, from ``with`` to its end.
+    """A server that runs an application in a ``with`` block.
 
-    It listens at a socket that this process opened: the port is free, and connections wait while it starts.
+    It listens at a socket that this process opened, so the port is free, and connections wait while it starts.
 
-    :param before: a command that runs the server, which is in its arguments.
+    :param before: a command that runs the server, which it gets as arguments.
     """
 
     def __init__(
@@ -83,12 +83,12 @@ class Server:
 
     @property
     def drops_unread(self) -> bool:
-        """A worker that stops closes what it has accepted and not begun to read: gunicorn's gthread before 24."""
+        """Whether a stopping worker closes connections that it has not begun to read: gthread before gunicorn 24."""
         return self.kind == "gthread" and Version("24") > GUNICORN
 
     @property
     def log(self) -> str:
-        """What it has written so far, to stdout and stderr."""
+        """What the server has written so far to stdout and stderr."""
         position = self._log.seek(0)
         text = self._log.read()
         assert position == 0
@@ -111,7 +111,7 @@ class Server:
                 env={
                     **os.environ,
                     "LISTENER": str(listener.fileno()),
-                    "GUNICORN_CMD_ARGS": f"--bind=fd://{listener.fileno()}",  # whatever its config says
+                    "GUNICORN_CMD_ARGS": f"--bind=fd://{listener.fileno()}",  # overrides its config
                     **self._env,
                 },
                 pass_fds=[listener.fileno()],
@@ -125,7 +125,7 @@ class Server:
         self._process.send_signal(number)
 
     def kill(self) -> None:
-        """End all of it at once, as a crash would."""
+        """Kill all its processes, as a crash would."""
         self._end(signal.SIGKILL)
 
     def stop(self) -> None:
@@ -135,7 +135,7 @@ class Server:
         process, self._process = self._process, None
         if process is None:
             return
-        with suppress(ProcessLookupError):  # it has exited by itself
+        with suppress(ProcessLookupError):  # it has already exited
             os.killpg(process.pid, number)
         try:
             process.wait(PATIENCE)

@@ -1,18 +1,18 @@
-"""A swarm of clients on one thread: as strict as a browser is, and cut off in every way that a network knows.
+"""A swarm of clients on one thread that reconnect as browsers do, and are disconnected in every way.
 
-Each reads one or two channels, remembers its last id as a browser does, and comes back with it. Everything that it
-gets is looked at as it comes: the next event of each channel is the only one that may follow. What an event holds is
-compared with what others got under its id, and in the end with what the server published under it.
+Each reads one or two channels, remembers its last id as a browser does, and reconnects with it. Everything that it
+gets is checked as it comes: only the next event of each channel may follow. The data of an event are compared with
+what others got under its id, and at the end with what the server published under it.
 
     python -m tests.swarm --kind gevent_off --clients 500 --events 20000 --seed 7
 
-With a Redis it is cut off from more than one worker, and both are killed and paused (``chaos.py``), while what is
-published is known from those who publish it (``publishers.py``).
+With a Redis, the swarm reads from several workers. Workers and Redis are killed and paused (``chaos.py``), and the
+publishers report what was published (``publishers.py``).
 
     python -m tests.swarm --redis --workers 4 --clients 200 --events 8000 --long-pauses 0.2
 
 The choices of a client are drawn for each of its connections from the seed, the client's number and the connection's,
-so they are the same again however the two sides happen to be scheduled.
+so they repeat, however the two sides are scheduled.
 """
 
 from __future__ import annotations
@@ -50,36 +50,36 @@ from .workers_server import WorkersServer
 
 OVER = b"event: over\n"
 
-#: So many events of a channel, at most, a stream that ends may have got that new ones do not begin after yet: in one
-#: process. Of several, one may have heard nothing for a while.
+#: Events of a channel, at most, by which a stream that ends may be ahead of where a new one begins, in one process.
+#: Of several processes, one may have received nothing for a while.
 AHEAD = 200
 
-#: What was confirmed is not lost with a Redis that is killed, and Redis says so: ids go on in one epoch.
+#: With these options a killed Redis loses no confirmed event and reports so: ids continue in one epoch.
 KEPT = ("--appendonly", "yes", "--appendfsync", "always")
 
 _ARGUMENTS = ("--graceful-timeout", "10")
 _RESET = struct.pack("ii", 1, 0)
 _AGAIN = (errno.ECONNRESET, errno.ECONNREFUSED, errno.EPIPE, errno.ENOTCONN)
 
-#: Seconds until a client comes again that found nobody listening.
+#: Seconds until a client retries a refused connection.
 _REFUSED = 0.1
 
 
 @dataclass(frozen=True)
 class Habits:
-    """What happens to clients."""
+    """Probabilities and times of what happens to clients."""
 
     seed: int
     cut_every: float = 1.0  #: seconds, on average
-    most_cuts: int = 8  #: of each client: so that a server that is busy with nothing else gets on
-    slow: float = 0.15  #: so many of the connections are read slowly at first
-    pairs: float = 0.3  #: so many of the clients read two channels
-    away: float = 0.0  #: seconds, at most, until a client is back; half of them are back at once
+    most_cuts: int = 8  #: of each client, so that the server also does other work
+    slow: float = 0.15  #: share of the connections that are read slowly at first
+    pairs: float = 0.3  #: share of the clients that read two channels
+    away: float = 0.0  #: seconds, at most, until a client reconnects; half of them reconnect at once
     history: int | None = None  #: events that the server keeps; None is all, and there are no gaps
 
 
 class Following(dict[bytes, bytes]):
-    """The id that follows each."""
+    """A cache of the id that follows each id."""
 
     def __missing__(self, id: bytes) -> bytes:
         epoch, _, offset = id.rpartition(b"-")
@@ -96,21 +96,21 @@ def epoch_of(id: bytes) -> bytes:
 
 
 class Hole(NamedTuple):
-    """What a gap announced."""
+    """A hole that a gap announced."""
 
-    before: tuple[bytes, ...]  #: where the client was
-    after: tuple[bytes, ...]  #: and where it is then
-    on_return: bool  #: it was the first that the connection brought
-    event: int  #: the client had so many then
+    before: tuple[bytes, ...]  #: the client's position before
+    after: tuple[bytes, ...]  #: its position after
+    on_return: bool  #: the gap was the first thing that the connection brought
+    event: int  #: number of events that the client had then
     connection: int
 
     def ways(self) -> list[tuple[bytes, bytes]]:
-        """From where to where, of each channel."""
+        """Return the positions before and after, of each channel."""
         return list(zip(self.before, self.after, strict=True))
 
 
 class Plan:
-    """What is to happen to one connection."""
+    """What happens to one connection."""
 
     def __init__(self, habits: Habits, client: int, connection: int) -> None:
         self.dice = dice = random.Random(f"{habits.seed}/{client}/{connection}")
@@ -123,18 +123,18 @@ class Plan:
 
 
 class Client:
-    """One client, over all its connections."""
+    """A client, over all its connections."""
 
     def __init__(self, swarm: Swarm, number: int, channels: Sequence[str]) -> None:
         self._swarm = swarm
         self.number = number
         self.channels = channels
-        self.first: list[bytes] = []  #: the ids that it began with
-        self.was_let_in = 0.0  #: when its first response began: from then on it is to miss nothing
-        self.ids: list[bytes] = []  #: those that it got last; joined they are what a browser sends
+        self.first: list[bytes] = []  #: its first position
+        self.was_let_in = 0.0  #: when its first response began: it must miss no later event
+        self.ids: list[bytes] = []  #: its last ids; joined, they are what a browser sends
         self.holes: list[Hole] = []
         self.connections = 0
-        self.over = 0  #: so many of its channels are
+        self.over = 0  #: number of its channels that are over
         self.events = 0
         self._cuts = 0
         self._tapes = [swarm.tapes[channel] for channel in channels]
@@ -142,21 +142,21 @@ class Client:
         self._story: deque[str] = deque(maxlen=40)
         self.socket: socket.socket | None = None
 
-    # Coming and going.
+    # Connecting and disconnecting.
 
-    def come(self) -> None:
+    def connect(self) -> None:
         swarm = self._swarm
         self.connections += 1
         self.plan = plan = Plan(swarm.habits, self.number, self.connections)
         self._received = 0
-        self._stop_at: int | None = None  # read no further than that
+        self._stop_at: int | None = None  # read no further
         self._slow_until = swarm.now + plan.slow_for
         self._head: bytes | None = b""
         self._raw = self._text = b""
         self._left = 0  # bytes of this chunk, with the line end after it
         self._blocks = 0
         self._announced = None
-        # What ends may be a little ahead of what begins: so others need not be exactly here.
+        # Ending streams may be a little ahead of new ones, so the others' position is a lower bound only.
         self._least = [len(tape) - swarm.ahead for tape in self._tapes] if not self.ids else []
         self.is_leaving = False
         path = f"/events/{self.channels[0]}"
@@ -166,21 +166,21 @@ class Client:
         peer.setblocking(False)
         if plan.slow_for:
             peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)  # else a window so small stands still
+            peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)  # otherwise such a small window stalls
             path += f"{'&' if '?' in path else '?'}room=4096"
         last = b",".join(self.ids)
         self._request = b"GET %b HTTP/1.1\r\nHost: localhost\r\n%b\r\n" % (
             path.encode(),
             b"Last-Event-ID: %b\r\n" % last if last else b"",
         )
-        self._tell(f"comes with {last.decode() or 'no id'}{', slowly' * bool(plan.slow_for)}")
+        self._note(f"comes with {last.decode() or 'no id'}{', slowly' * bool(plan.slow_for)}")
         peer.connect_ex(("127.0.0.1", swarm.port))
         swarm.selector.register(peer, selectors.EVENT_WRITE, self._ask)
-        if swarm.is_wild:
+        if swarm.is_cutting:
             self.arm()
 
     def arm(self) -> None:
-        """Its connection is to be cut as planned."""
+        """Schedule the cut of its connection."""
         plan = self.plan
         if plan.way == "age" or self.socket is None or self._cuts >= self._swarm.habits.most_cuts:
             return
@@ -190,7 +190,7 @@ class Client:
             self._swarm.later(plan.seconds, self, self._cut)
 
     def spare(self) -> None:
-        """It is not to be cut any more."""
+        """Cancel the cut of its connection."""
         self._stop_at = None
 
     def _ask(self) -> None:
@@ -206,7 +206,7 @@ class Client:
         swarm = self._swarm
         assert self.socket is not None
         size = 65_536
-        is_slow = self._slow_until > swarm.now and swarm.is_wild
+        is_slow = self._slow_until > swarm.now and swarm.is_cutting
         if is_slow:
             size = self.plan.dice.randrange(100, 4000)
         if self._stop_at is not None:
@@ -235,7 +235,7 @@ class Client:
             self._swarm.selector.register(self.socket, selectors.EVENT_READ, self._read)
 
     def _cut(self) -> None:
-        if self.socket is None or self.is_leaving or not self._swarm.is_wild:
+        if self.socket is None or self.is_leaving or not self._swarm.is_cutting:
             return
         self._cuts += 1
         if self.plan.way == "reset":
@@ -244,7 +244,7 @@ class Client:
         else:
             self.is_leaving = True
             self._stop_at = None
-            self._tell("closes its side")
+            self._note("closes its side")
             try:
                 self.socket.shutdown(socket.SHUT_WR)
             except OSError as error:
@@ -256,10 +256,10 @@ class Client:
         self._leave(f"lost by {errno.errorcode[error.errno]}", _REFUSED * (error.errno == errno.ECONNREFUSED))
 
     def _leave(self, how: str, seconds: float = 0.0) -> None:
-        self._tell(f"gone: {how}")
+        self._note(f"gone: {how}")
         self._swarm.cuts[how] += 1
         self.close()
-        self._swarm.later(max(seconds, self.plan.away if self._swarm.is_wild else 0.0), self, self.come)
+        self._swarm.later(max(seconds, self.plan.away if self._swarm.is_cutting else 0.0), self, self.connect)
 
     def close(self) -> None:
         if self.socket is not None:
@@ -267,10 +267,10 @@ class Client:
             self.socket.close()
             self.socket = None
 
-    # What it reads.
+    # Reading.
 
     def _take(self, data: bytes) -> bool:
-        """Read what has come; True at the end of the response."""
+        """Read new data; return True at the end of the response."""
         if self._head is not None:
             self._head += data
             head, found, data = self._head.partition(b"\r\n\r\n")
@@ -323,7 +323,7 @@ class Client:
                         self.events += 1
                         if rest.startswith(OVER):
                             self.over += 1
-                            self._swarm.calm_down()
+                            self._swarm.stop_cutting()
                         break
                     ids[index] = here
                     self.fail(f"got {block!r}, while others got {self._tapes[index].get(there)!r} there")
@@ -333,7 +333,7 @@ class Client:
             self._blocks += 1
 
     def _read_other(self, block: bytes, head: bytes, rest: bytes) -> None:
-        """What is not the next event of a channel."""
+        """Read a block that is not the next event of a channel."""
         if head.startswith((b":", b"retry: ")) and b"data:" not in rest and b"id:" not in rest:
             return
         if head == b"event: gap":
@@ -359,7 +359,7 @@ class Client:
                 self.fail(f"is sent to {position} without a reason")
         else:
             self.fail(f"got {block!r}")
-        self._tell(block.decode())
+        self._note(block.decode())
 
     def _read_gap(self, gap: dict[str, str]) -> None:
         requested, oldest, newest = (gap[name].encode().split(b",") for name in ("requested", "oldest", "newest"))
@@ -379,10 +379,10 @@ class Client:
         self._announced = [b"%b-%d" % (epoch_of(first), offset_of(first) - 1) for first in oldest]
 
     def _check_late_beginning(self, gap: dict[str, str], oldest: Sequence[bytes], newest: Sequence[bytes]) -> None:
-        """It had to wait for its first position, and what came meanwhile is more than is kept."""
+        """Check a gap before the first position: more events came meanwhile than are kept."""
         kept = [offset_of(last) - offset_of(first) + 1 for first, last in zip(oldest, newest, strict=True)]
         if max(kept) < (self._swarm.habits.history or 0):
-            self.fail(f"got {gap}, though all that came while it waited is still there")
+            self.fail(f"got {gap}, though all events since it connected are still kept")
         self.was_let_in = math.inf
 
     def _check_hole(
@@ -394,14 +394,14 @@ class Client:
             if missed < 0:
                 self.fail(f"got {gap}, which would repeat events")
             if missed and offset_of(first) > max(1, offset_of(last) - history + 1):
-                self.fail(f"got {gap}, which passes over events that are still there")
+                self.fail(f"got {gap}, which skips events that are still kept")
             news += missed
         if not news:
             self.fail(f"got {gap}, though nothing is missing")
         if self.holes and self.holes[-1][3:] == (self.events, self.connections):
             self.fail(f"got {gap} right after another gap, for one hole")
 
-    def _tell(self, what: str) -> None:
+    def _note(self, what: str) -> None:
         self._story.append(f"{self._swarm.now - self._swarm.began:7.3f} {what} @ {b','.join(self.ids).decode()}")
 
     def fail(self, what: str) -> None:
@@ -416,9 +416,9 @@ class Client:
 
 
 class Swarm:
-    """Clients that come to one server.
+    """The clients of one server.
 
-    :param ahead: so many events of a channel, at most, a client may have when another begins before them.
+    :param ahead: how many events of a channel a client may be ahead of where another begins.
     """
 
     def __init__(self, port: int, habits: Habits, ahead: float = AHEAD) -> None:
@@ -428,9 +428,9 @@ class Swarm:
         self.selector = selectors.DefaultSelector()
         self.clients: list[Client] = []
         self.following = Following()
-        self.tapes: defaultdict[str, dict[bytes, bytes]] = defaultdict(dict)  #: what each id of a channel stands for
+        self.tapes: defaultdict[str, dict[bytes, bytes]] = defaultdict(dict)  #: the event of each id, by channel
         self.cuts: Counter[str] = Counter()
-        self.is_wild = False  #: clients are cut
+        self.is_cutting = False  #: clients are being cut
         self.began = self.now = time.monotonic()
         self._timers: list[tuple[float, int, Client, int, Callable[[], object]]] = []
         self._order = count()
@@ -448,24 +448,24 @@ class Swarm:
         return sum(client.events for client in self.clients)
 
     def add(self, number: int, *, within: float = 0.0, streams: Sequence[Sequence[str]] = ()) -> None:
-        """So many clients more.
+        """Add clients.
 
-        :param within: so many seconds they come.
-        :param streams: what they read, in turns. Otherwise that is drawn: one channel, or two.
+        :param within: seconds over which they connect.
+        :param streams: the channels they read, in turns; one or two at random by default.
         """
         dice = random.Random(f"{self.habits.seed}/{len(self.clients)}")
         for index in range(number):
             drawn = dice.sample(CHANNELS, 1 + (dice.random() < self.habits.pairs))
             client = Client(self, len(self.clients), streams[index % len(streams)] if streams else drawn)
             self.clients.append(client)
-            self.later(dice.uniform(0, within), client, client.come)
+            self.later(dice.uniform(0, within), client, client.connect)
 
     def begin(self, size: Size) -> None:
-        """Have most clients there before anything is published, and begin to cut; the others come meanwhile."""
+        """Connect most clients before anything is published, and start cutting; the others connect meanwhile."""
         early = size.clients * 9 // 10
         self.add(early)
         self.run_to_position()
-        self.let_loose()
+        self.start_cutting()
         self.add(size.clients - early, within=size.seconds / 2)
 
     def run_to_position(self) -> None:
@@ -475,35 +475,35 @@ class Swarm:
         self.run(lambda: all(client.over == len(client.channels) for client in self.clients), "all to have everything")
 
     def run_to(self, newest: Mapping[str, bytes]) -> None:
-        """As :meth:`run_to_end`, where somebody may come so late that all is over."""
+        """Run as :meth:`run_to_end` does, if some clients may connect after the end of the channels."""
         ends = {client: [newest[channel] for channel in client.channels] for client in self.clients}
         self.run(lambda: all(client.ids == ends[client] for client in self.clients), "all to be at the end")
 
     def later(self, seconds: float, client: Client, call: Callable[[], object]) -> None:
-        """Call, if the client has the same connection then."""
+        """Call later, if the client still has the same connection."""
         when = (self.now + seconds, next(self._order), client, client.connections, call)
         heapq.heappush(self._timers, when)
 
     def scatter(self) -> None:
-        """Have all leave, and stay away until :meth:`gather`."""
+        """Disconnect all until :meth:`gather`."""
         for client in self.clients:
             client.close()
 
     def gather(self) -> None:
         for client in self.clients:
-            client.come()
+            client.connect()
 
-    def let_loose(self) -> None:
-        """Begin to cut."""
-        self.is_wild = True
+    def start_cutting(self) -> None:
+        """Start cutting connections."""
+        self.is_cutting = True
         for client in self.clients:
             if client.connections:
                 client.arm()
 
-    def calm_down(self) -> None:
-        """Cut nobody any more."""
-        if self.is_wild:
-            self.is_wild = False
+    def stop_cutting(self) -> None:
+        """Stop cutting connections."""
+        if self.is_cutting:
+            self.is_cutting = False
             for client in self.clients:
                 client.spare()
 
@@ -512,7 +512,7 @@ class Swarm:
             self.selector.unregister(peer)
 
     def run(self, until: Callable[[], object], what: str) -> None:
-        """Let them read, until the condition holds; as long as anybody gets anything."""
+        """Let clients read until the condition holds; fail if no client gets an event for a while."""
         seen, deadline, look = -1, 0.0, 0.0
         while True:
             self.now = now = time.monotonic()
@@ -533,7 +533,7 @@ class Swarm:
                 key.data()
 
     def compare(self, published: dict[str, dict[bytes, bytes]]) -> None:
-        """What clients got under each id is what was published under it."""
+        """Check that clients got under each id what was published under it."""
         for channel, tape in self.tapes.items():
             for event_id, rest in tape.items():
                 assert published[channel].get(event_id) == rest, f"{event_id!r} of {channel} is {rest!r} for clients"
@@ -545,17 +545,17 @@ class Swarm:
 
 @dataclass(frozen=True)
 class Size:
-    """How much of everything."""
+    """Numbers of clients, events and threads."""
 
     clients: int = 500
     events: int = 20_000
     threads: int = 4
-    seconds: float = 8.0  #: that publishing takes, or longer where it cannot be done
+    seconds: float = 8.0  #: that publishing takes, or longer if it is not possible
 
 
 @contextmanager
 def swarming(kind: str, habits: Habits, **config: object) -> Iterator[tuple[Server, Swarm]]:
-    """A server with these settings, and a swarm for it. What fails says which seed repeats it."""
+    """Start a server with these settings, and a swarm for it. A failure names the seed that repeats it."""
     env = _environment(_settings(habits, config))
     with Server(kind, "tests.swarm_app:app", env=env, arguments=_ARGUMENTS) as server:
         with _swarming(server, habits) as swarm:
@@ -571,7 +571,7 @@ def _swarming(server: Server, habits: Habits, ahead: float = AHEAD) -> Iterator[
         error.add_note(f"SWARM_SEED={habits.seed} repeats the choices. The server said:\n{server.log[-5000:]}")
         raise
     finally:
-        server.kill()  # how it stops in order is no matter here
+        server.kill()  # a clean shutdown is not tested here
 
 
 def _settings(habits: Habits, config: Mapping[str, object]) -> dict[str, object]:
@@ -584,7 +584,7 @@ def _environment(settings: Mapping[str, object]) -> dict[str, str]:
 
 
 class Shared(NamedTuple):
-    """Workers that share a Redis, and a swarm for them."""
+    """Workers that share a Redis, and their swarm."""
 
     redis: RedisServer
     server: WorkersServer
@@ -603,7 +603,7 @@ class Shared(NamedTuple):
 def swarming_over_redis(
     kind: str, habits: Habits, *, workers: int = 4, options: Sequence[str] = KEPT, **config: object
 ) -> Iterator[Shared]:
-    """:param options: of the Redis."""
+    """Start a Redis with ``options``, workers that share it, and a swarm for them."""
     with RedisServer(*options) as redis:
         settings = _settings(habits, {"SSE_BROKER_URL": redis.url, "SSE_PUBLISH_SECONDS": 0.5, **config})
         env = _environment(settings)
@@ -612,21 +612,21 @@ def swarming_over_redis(
                 yield Shared(redis, server, swarm, settings)
 
 
-def come_and_go(shared: Shared, size: Size, troubles: Troubles) -> tuple[Publishers, Counter[str]]:
-    """Publish while clients, workers and Redis come and go; return once each client has read its channels to the end.
+def publish_during_outages(shared: Shared, size: Size, troubles: Troubles) -> tuple[Publishers, Counter[str]]:
+    """Publish while clients reconnect and workers and Redis fail; return once all clients are at the end.
 
-    :return: with what has happened, and how often.
+    :return: the publishers, and how often each trouble happened.
     """
     swarm = shared.swarm
     swarm.begin(size)
     with shared.publishers(size) as publishers, shared.chaos(troubles) as chaos:
         swarm.run(lambda: all([chaos.is_over(), publishers.are_done()]), "the end of all troubles, and the publishers")
-        swarm.run_to(publishers.say_over())
+        swarm.run_to(publishers.publish_over())
     return publishers, chaos.happened
 
 
 def publish_to(server: Server, swarm: Swarm, size: Size) -> None:
-    """Publish while clients come and go; return once each has read its channels to their end."""
+    """Publish while clients reconnect; return once each has read its channels to the end."""
     swarm.begin(size)
     seed = swarm.habits.seed
     post(server, f"/publish?threads={size.threads}&events={size.events}&seconds={size.seconds}&seed={seed}")
@@ -634,7 +634,7 @@ def publish_to(server: Server, swarm: Swarm, size: Size) -> None:
 
 
 def published_by(server: Server) -> dict[str, dict[bytes, bytes]]:
-    """What each id of each channel stands for, as whoever published it was told."""
+    """Return the event of each id of each channel, as the publishing threads recorded it."""
     answer = get(server, "/published")
     assert answer["errors"] == []
     found: dict[str, dict[bytes, bytes]] = {channel: {} for channel in CHANNELS}
@@ -642,7 +642,7 @@ def published_by(server: Server) -> dict[str, dict[bytes, bytes]]:
         newest = dict.fromkeys(CHANNELS, 0)
         for channel, event_id, name, data in thread:
             offset = offset_of(event_id.encode())
-            assert offset > newest[channel], "what a thread published later has a lower id"
+            assert offset > newest[channel], "a thread's later event has a lower id"
             newest[channel] = offset
             assert event_id.encode() not in found[channel], f"{event_id} stands for two events of {channel}"
             lines = [f"event: {name}"] * bool(name) + [f"data: {line}" for line in data.split("\n")]
@@ -653,24 +653,24 @@ def published_by(server: Server) -> dict[str, dict[bytes, bytes]]:
 
 
 def check_all(swarm: Swarm, publishers: Publishers) -> None:
-    """Each channel's ids count from 1, and each client has all since it was let in, or was told of what it lacks."""
+    """Check that ids count from 1, and that each client has all events since its start, or gaps for the others."""
     swarm.compare(publishers.published)
     for ids in publishers.published.values():
         assert len({*map(epoch_of, ids)}) == 1
         assert sorted(map(offset_of, ids)) == list(range(1, len(ids) + 1))
-    begun: dict[bytes, float] = {}  # when the latest was, of each event and those before it
+    begun: dict[bytes, float] = {}  # when the latest publish began, of each event and those before it
     for ids in publishers.published.values():
         ordered = sorted(ids, key=offset_of)
         begun |= zip(ordered, accumulate((publishers.begun[event_id] for event_id in ordered), max), strict=True)
     for client in swarm.clients:
         for event_id in client.first:
-            assert begun.get(event_id, 0.0) <= client.was_let_in, f"{client!r} lacks {event_id!r} and maybe more"
+            assert begun.get(event_id, 0.0) <= client.was_let_in, f"{client!r} misses {event_id!r} and maybe more"
         missed = sum(offset_of(after) - offset_of(before) for hole in client.holes for before, after in hole.ways())
         assert client.events + missed == sum(map(offset_of, client.ids)) - sum(map(offset_of, client.first))
 
 
 def new_seed() -> int:
-    """Another one each time, unless the environment names one."""
+    """Return a new seed, or that of the environment."""
     return int(os.environ.get("SWARM_SEED", 0)) or random.SystemRandom().randrange(1, 2**32)
 
 
@@ -687,9 +687,9 @@ def main() -> None:
     parser.add_argument("--history", type=int, help="events that the server keeps; all by default")
     parser.add_argument("--away", type=float, default=Habits.away)
     parser.add_argument("--seed", type=int, default=new_seed())
-    parser.add_argument("--redis", action="store_true", help="several workers share a Redis, and all come and go")
+    parser.add_argument("--redis", action="store_true", help="several workers share a Redis, and all of them fail")
     parser.add_argument("--workers", type=int, default=4)
-    parser.add_argument("--rounds", type=int, default=Troubles.rounds, help="each kind of trouble comes so often")
+    parser.add_argument("--rounds", type=int, default=Troubles.rounds, help="how often each kind of trouble happens")
     parser.add_argument("--redis-every", type=float, default=Troubles.redis_every)
     parser.add_argument("--workers-every", type=float, default=Troubles.workers_every)
     parser.add_argument("--longest", type=float, default=Troubles.longest)
@@ -702,7 +702,7 @@ def main() -> None:
     troubles = Troubles(given.rounds, given.redis_every, given.workers_every, given.longest, given.long_pauses)
     if given.redis:
         with swarming_over_redis(given.kind, habits, workers=given.workers, SSE_TIMEOUT=size.seconds / 2) as shared:
-            publishers, happened = come_and_go(shared, size, troubles)
+            publishers, happened = publish_during_outages(shared, size, troubles)
             report(shared.swarm, shared.server.workers)
             sys.stdout.write(
                 f"{publishers.attempts - publishers.confirmed:,} attempts to publish were not confirmed; "

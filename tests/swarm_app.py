@@ -17,7 +17,7 @@ from flask_sse_emitters.runtime.gevent_loop import is_green, unpatched
 
 CHANNELS = ("a", "b", "c", "d", "e")
 
-#: How often each is published to: a stream of two channels often has one that is quiet.
+#: How often each is published to. A stream of two channels often has a quiet one.
 WEIGHTS = (30, 30, 30, 9, 1)
 
 app = Flask(__name__)
@@ -34,8 +34,8 @@ _lock = unpatched("_thread", "allocate_lock")()
 
 
 @app.before_request
-def leave_little_room() -> None:
-    """Make the system's buffer for this client as small as it asks for, so that a slow one meets its end."""
+def shrink_send_buffer() -> None:
+    """Make the socket's send buffer as small as the client asks, so that a slow client fills it."""
     room = request.args.get("room", type=int)
     if room is not None:
         kind, option = unpatched("socket", "SOL_SOCKET"), unpatched("socket", "SO_SNDBUF")
@@ -44,9 +44,9 @@ def leave_little_room() -> None:
 
 @app.post("/publish")
 def publish() -> ResponseReturnValue:
-    """Publish so many events from so many threads, in about so many seconds, and ``over`` to each channel after all.
+    """Publish events from several threads in about ``seconds``, and ``over`` to each channel at the end.
 
-    Where threads are greenlets, every other one is a thread of the system.
+    If threads are greenlets, every other one is a native thread.
     """
     threads, events, seed = (int(request.args[name]) for name in ("threads", "events", "seed"))
     seconds = float(request.args["seconds"])
@@ -86,7 +86,7 @@ def _publish(thread: int, events: int, seconds: float, dice: random.Random, nap:
 def drawn(
     thread: int, events: int, seconds: float, dice: random.Random, nap: Callable[[float], object]
 ) -> Iterator[tuple[str, str | None, str]]:
-    """The channel, name and data of what one thread publishes: in bursts of random length, each as fast as it goes."""
+    """Yield channel, name and data of a thread's events, in bursts of random length, each as fast as possible."""
     began, number = time.monotonic(), 0
     while number < events:
         for _ in range(min(int(dice.paretovariate(0.7)), 100, events - number)):
@@ -115,7 +115,7 @@ def publish_one(channel: str) -> ResponseReturnValue:
 
 
 @app.errorhandler(BrokerUnavailable)
-def try_again(error: BrokerUnavailable) -> ResponseReturnValue:
+def refuse_with_503(error: BrokerUnavailable) -> ResponseReturnValue:
     return {"error": str(error)}, 503
 
 

@@ -18,10 +18,10 @@ from .swarm import (
     Size,
     Swarm,
     check_all,
-    come_and_go,
     epoch_of,
     new_seed,
     offset_of,
+    publish_during_outages,
     swarming_over_redis,
 )
 from .swarm_app import CHANNELS
@@ -41,7 +41,7 @@ pytestmark = pytest.mark.xdist_group("swarm")
 )
 def test_clients_get_every_event_once_in_order_during_redis_and_worker_outages(kind: str, size: Size) -> None:
     with swarming_over_redis(kind, Habits(new_seed()), SSE_TIMEOUT=size.seconds / 2) as shared:
-        publishers, _ = come_and_go(shared, size, Troubles())
+        publishers, _ = publish_during_outages(shared, size, Troubles())
         check_all(shared.swarm, publishers)
         assert publishers.confirmed >= size.events + len(CHANNELS)
         for client in shared.swarm.clients[: size.clients * 9 // 10]:
@@ -52,7 +52,7 @@ def test_each_hole_is_one_gap_during_redis_and_worker_outages() -> None:
     habits = Habits(new_seed(), slow=0.5, pairs=0.7, away=0.4, history=20)
     size = Size(120, 3_000, seconds=5)
     with swarming_over_redis("gevent", habits, SSE_TIMEOUT=size.seconds / 2) as shared:
-        publishers, _ = come_and_go(shared, size, Troubles())
+        publishers, _ = publish_during_outages(shared, size, Troubles())
         check_all(shared.swarm, publishers)
         assert publishers.confirmed >= size.events + len(CHANNELS)
         holes = [hole for client in shared.swarm.clients for hole in client.holes]
@@ -78,12 +78,12 @@ def test_redis_data_loss_is_one_gap_for_each_client_and_channel(
         swarm = shared.swarm
         swarm.add(size.clients)
         swarm.run_to_position()
-        swarm.let_loose()
+        swarm.start_cutting()
         with shared.publishers(size) as publishers:
             swarm.run(lambda: publishers.are_done() or publishers.confirmed > size.events / 2, "half of the events")
             lose(shared)
             swarm.run(publishers.are_done, "the publishers")
-            swarm.run_to(publishers.say_over())
+            swarm.run_to(publishers.publish_over())
         old = {channel: epoch_of(client.first[0]) for client in swarm.clients for channel in client.channels[:1]}
         _check_new_epochs(publishers, old)
         swarm.compare(_with_doubtful(swarm, publishers, old))

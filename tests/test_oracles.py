@@ -1,4 +1,4 @@
-"""Clients that strangers wrote get a hundred awkward events as they were published, cut at any byte."""
+"""Third-party clients get a hundred awkward events as they were published, cut at any byte."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ each_client = pytest.mark.parametrize(
     ],
 )
 
-#: By the number of the row that the mark after them says, or what else it says.
+#: Dispatched events, by the data of the mark after them: the number of their row, or other text.
 Sections = dict[str, list[Dispatched]]
 
 
@@ -53,13 +53,13 @@ Sections = dict[str, list[Dispatched]]
 def site() -> Iterator[Server]:
     with Server("gevent", "tests.oracles_app:app") as site:
         yield site
-        site.kill()  # an orderly stop takes seconds
+        site.kill()  # a clean shutdown takes seconds
 
 
 @pytest.fixture(scope="module")
-def line(site: Server) -> Iterator[Splitter]:
-    with Splitter(site.port, WHOLE) as line:
-        yield line
+def splitter(site: Server) -> Iterator[Splitter]:
+    with Splitter(site.port, WHOLE) as splitter:
+        yield splitter
 
 
 Read = Callable[..., Sections]
@@ -67,10 +67,10 @@ Read = Callable[..., Sections]
 
 @pytest.fixture
 def read(request: pytest.FixtureRequest, site: Server, tmp_path: Path) -> Read:
-    """``read(name, url, done)``: all that this client tells of the stream, while this is done."""
+    """``read(name, url, done)``: run ``done`` while a client reads, and return what it dispatched."""
 
     def read(name: str, url: str, done: Callable[[], object] = lambda: None) -> Sections:
-        client, output = CLIENTS[name], tmp_path / "told"
+        client, output = CLIENTS[name], tmp_path / "dispatched"
         follower: AbstractContextManager[Follower]
         if client.is_page:
             page_pool: Pages = request.getfixturevalue("pages")
@@ -82,15 +82,15 @@ def read(request: pytest.FixtureRequest, site: Server, tmp_path: Path) -> Read:
             until(at_work.is_over, f"the end of {name}", 3 * PATIENCE)
             if client.is_page:
                 return by_mark([Dispatched(*each) for each in at_work.received()])
-        return by_mark([Dispatched(*json.loads(told)) for told in output.read_text().split("\n")[:-1]])
+        return by_mark([Dispatched(*json.loads(dispatched)) for dispatched in output.read_text().split("\n")[:-1]])
 
     return read
 
 
-def by_mark(told: list[Dispatched]) -> Sections:
+def by_mark(dispatched: list[Dispatched]) -> Sections:
     sections: Sections = {}
     since: list[Dispatched] = []
-    for each in told:
+    for each in dispatched:
         if each.event != MARK:
             since.append(each)
             continue
@@ -101,52 +101,58 @@ def by_mark(told: list[Dispatched]) -> Sections:
 
 
 def expected(client: str, name: str, right: list[Dispatched], before: str) -> list[Dispatched]:
-    """What this client tells of a row: what is right, unless it is known to do otherwise.
+    """Return what this client dispatches for a row: what is right, unless a deviation is known.
 
     :param before: the last id before the row.
     """
-    known = [deviation.told[name] for deviation in DEVIATIONS if deviation.client == client and name in deviation.told]
+    known = [
+        deviation.dispatched[name]
+        for deviation in DEVIATIONS
+        if deviation.client == client and name in deviation.dispatched
+    ]
     if not known:
         return right
-    [told] = known
+    [dispatched] = known
     ids = {RIGHT: right[0].id if right else before, BEFORE: before}
-    return [Dispatched(event, ids.get(own, own) or "", data) for event, own, data in told]
+    return [Dispatched(event, ids.get(own, own) or "", data) for event, own, data in dispatched]
 
 
 def differences(client: str, sections: Sections, rows: list[tuple[str, list[Dispatched], str]]) -> dict[str, Any]:
-    """By the names of the rows, what the client told and should have told, beginnings of both."""
+    """Return what the client dispatched and should have dispatched, shortened, by name of the row."""
     assert [*sections][-1] == END
     found = {}
     for number, (name, right, before) in enumerate(rows):
-        told = sections.get(str(number))
-        if told != (should := expected(client, name, right, before)):
-            found[name] = (repr(told)[:500], repr(should)[:500])
+        dispatched = sections.get(str(number))
+        if dispatched != (should := expected(client, name, right, before)):
+            found[name] = (repr(dispatched)[:500], repr(should)[:500])
     return found
 
 
 def published_rows(ids: list[list[str]], sections: Sections) -> list[tuple[str, list[Dispatched], str]]:
-    """What is right, of each row that was published.
+    """Return what is right for each published row.
 
-    Where the data are JSON, also what was told of them is brought into one form.
+    If the data are JSON, the dispatched data are normalized as well.
     """
     rows = []
     before = ids[0][0]
     for number, (row, (own, of_mark)) in enumerate(zip(PUBLISHED, ids, strict=True)):
         in_force = own or (before if row.event.id is None else str(row.event.id))
         if row.is_json:
-            told = sections.get(str(number), [])
-            sections[str(number)] = [each._replace(data=in_one_form(json.loads(each.data))) for each in told]
-        right = [] if row.event.data is None else [Dispatched(row.event.event or "message", in_force, said(row))]
+            dispatched = sections.get(str(number), [])
+            sections[str(number)] = [each._replace(data=normalized(json.loads(each.data))) for each in dispatched]
+        right = (
+            [] if row.event.data is None else [Dispatched(row.event.event or "message", in_force, expected_data(row))]
+        )
         rows.append((row.name, right, in_force if not right else before))
         before = of_mark
     return rows
 
 
-def said(row: Row) -> str:
-    return in_one_form(row.event.data) if row.said is None else row.said
+def expected_data(row: Row) -> str:
+    return normalized(row.event.data) if row.expected is None else row.expected
 
 
-def in_one_form(value: Any) -> str:
+def normalized(value: Any) -> str:
     return json.dumps(value, sort_keys=True)
 
 
@@ -165,10 +171,10 @@ def written_rows() -> list[tuple[str, list[Dispatched], str]]:
 @pytest.mark.parametrize("way", ["as it comes", "a byte a packet"])
 @each_client
 def test_published_events_reach_every_client_unchanged(
-    name: str, way: str, site: Server, line: Splitter, read: Read
+    name: str, way: str, site: Server, splitter: Splitter, read: Read
 ) -> None:
-    channel, before = new_name(), line.pieces
-    port = line.port if way == "a byte a packet" else site.port
+    channel, before = new_name(), splitter.pieces
+    port = splitter.port if way == "a byte a packet" else site.port
     ids: list[list[str]] = []
 
     def publish() -> None:
@@ -177,24 +183,24 @@ def test_published_events_reach_every_client_unchanged(
 
     sections = read(name, f"http://127.0.0.1:{port}/events?channel={channel}", publish)
     assert differences(name, sections, published_rows(ids, sections)) == {}
-    greeting = [each._replace(id="") for each in sections["begin"]]
-    assert greeting == expected(name, "the greeting", [], "")
-    assert (line.pieces - before > 3_000) == (way == "a byte a packet")
+    preamble = [each._replace(id="") for each in sections["begin"]]
+    assert preamble == expected(name, "the preamble", [], "")
+    assert (splitter.pieces - before > 3_000) == (way == "a byte a packet")
 
 
 @pytest.mark.parametrize("way", ["in its pieces", "a byte a write", "a byte a packet"])
 @each_client
 def test_stream_of_another_server_is_parsed_as_standard_says(
-    name: str, way: str, site: Server, line: Splitter, read: Read
+    name: str, way: str, site: Server, splitter: Splitter, read: Read
 ) -> None:
-    port = line.port if way == "a byte a packet" else site.port
+    port = splitter.port if way == "a byte a packet" else site.port
     sections = read(name, f"http://127.0.0.1:{port}/written?size={1 if way == 'a byte a write' else 0}")
     assert differences(name, sections, written_rows()) == {}
 
 
-def test_splitter_sends_one_byte_at_a_time(line: Splitter) -> None:
+def test_splitter_sends_one_byte_at_a_time(splitter: Splitter) -> None:
     """Otherwise the tests above would cut nothing."""
-    with socket.create_connection(("127.0.0.1", line.port), PATIENCE) as client:
+    with socket.create_connection(("127.0.0.1", splitter.port), PATIENCE) as client:
         client.sendall(b"GET /written HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         pieces = list(iter(partial(client.recv, 65_536), b""))
     assert b"".join(pieces).endswith(b"data: end\n\n\r\n0\r\n\r\n")
@@ -207,4 +213,4 @@ def test_known_deviations_name_existing_clients_and_rows() -> None:
     assert len(names) == len({*names}) > 100
     for deviation in DEVIATIONS:
         assert deviation.client in CLIENTS
-        assert {*deviation.told} <= {*names, "the greeting"}
+        assert {*deviation.dispatched} <= {*names, "the preamble"}

@@ -1,4 +1,4 @@
-"""Servers that answer as other people's do: wrong, late, or not at all."""
+"""Servers that answer wrongly, late, or not at all."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .waiting import PATIENCE
 
 
 class Request:
-    """What a client has sent.
+    """A request of a client.
 
     :param stopped: is set when the server stops.
     """
@@ -38,11 +38,11 @@ class Request:
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the stream that is to have comments."""
+        """Whether this is the request for the stream with comments."""
         return self.headers.get("sse-check", "").endswith("; comments")
 
     def hold(self, seconds: float | None = None) -> bytes:
-        """Send nothing until the client has left, or for so long."""
+        """Send nothing until the client disconnects, or for ``seconds``."""
         if seconds is None:
             with suppress(OSError):
                 self._connection.recv(1)
@@ -56,9 +56,9 @@ Answering = Callable[[Request], Iterator[bytes]]
 
 
 class TinyServer:
-    """Runs from ``with`` to its end, with a thread for each connection.
+    """A server that runs in a ``with`` block, with a thread for each connection.
 
-    :param context: speaks TLS by it.
+    :param context: makes it speak TLS.
     """
 
     def __init__(self, answering: Answering, context: ssl.SSLContext | None = None) -> None:
@@ -123,7 +123,7 @@ class TinyServer:
 
 
 def head(*lines: str, status: str = "200 OK", kind: str | None = "text/event-stream") -> bytes:
-    """The beginning of an answer in chunks."""
+    """Return the head of a chunked response."""
     given = [] if kind is None else [f"Content-Type: {kind}"]
     return "\r\n".join([f"HTTP/1.1 {status}", *given, "Transfer-Encoding: chunked", *lines, "", ""]).encode()
 
@@ -132,5 +132,5 @@ def chunk(payload: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(payload), payload)
 
 
-#: Ends such an answer in order.
+#: The last chunk of such a response.
 END = b"0\r\n\r\n"

@@ -1,4 +1,4 @@
-"""Waiting for a condition: generous, and never longer than needed."""
+"""Wait for a condition, patiently and never longer than needed."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-#: How long a test waits for what must come, on however slow a machine.
+#: Seconds that a test waits for what must happen, however slow the machine is.
 PATIENCE = 30.0
 
 
 def until(condition: Callable[[], T], what: str = "the condition", seconds: float = PATIENCE) -> T:
-    """The condition's value, once it is true."""
+    """Wait until the condition is true, and return its value."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         if time.monotonic() > deadline:

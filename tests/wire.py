@@ -1,4 +1,4 @@
-"""A line to a server that the test can cut, or let nothing through."""
+"""A connection to a server that the test can cut or hold."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _RESET = struct.pack("ii", 1, 0)
 
 
 class Wire:
-    """Listens on a port of its own, and takes what comes to another one, and back.
+    """A proxy from a port of its own to another one.
 
     ::
 
@@ -28,11 +28,11 @@ class Wire:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._listener.setblocking(False)
         self.port: int = self._listener.getsockname()[1]
-        self.is_held = False  #: nothing goes through
+        self.is_held = False  #: no data pass
         self.is_closed = False  #: new connections are reset at once
-        self.connections = 0  #: so many there have been
+        self.connections = 0  #: number of connections so far
         self._pairs: dict[socket.socket, tuple[socket.socket, deque[bytes]]] = {}
-        self._guard = threading.Lock()
+        self._lock = threading.Lock()
         self._ends = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -48,13 +48,13 @@ class Wire:
 
     def cut(self) -> None:
         """Reset all connections."""
-        with self._guard:
+        with self._lock:
             while self._pairs:
                 self._close(next(iter(self._pairs)))
 
     def _run(self) -> None:
         while not self._ends.is_set():
-            with self._guard, selectors.DefaultSelector() as selector:
+            with self._lock, selectors.DefaultSelector() as selector:
                 selector.register(self._listener, selectors.EVENT_READ)
                 for end, (_, waiting) in self._pairs.items():
                     events = selectors.EVENT_READ * (not self.is_held and len(self._pairs[end][1]) < 100)

@@ -1,4 +1,4 @@
-"""A gunicorn of several workers, each of which gets its share of the clients."""
+"""A gunicorn with several workers that share the clients evenly."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .waiting import until
 
 
 class WorkersServer(Server):
-    """The system picks a worker for each connection; of a socket that they share, whoever wakes first takes nearly all.
+    """Workers with a socket each, so that the kernel spreads connections. On a shared socket, one takes nearly all.
 
     :param app: answers ``/state`` with its ``pid``.
     """
@@ -23,7 +23,7 @@ class WorkersServer(Server):
         self, kind: str, app: str, workers: int, *, env: Mapping[str, str], arguments: Sequence[str] = ()
     ) -> None:
         self._count = workers
-        self._held = socket.socket()  # so that nobody else gets the port while no worker listens
+        self._held = socket.socket()  # so that no other process gets the port while no worker listens
         for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
             self._held.setsockopt(socket.SOL_SOCKET, option, 1)
         self._held.bind(("127.0.0.1", 0))
@@ -40,7 +40,7 @@ class WorkersServer(Server):
         self._held.close()
 
     def start(self) -> None:
-        self.port = 0  # of a socket that no worker listens at
+        self.port = 0  # the port of a socket at which no worker listens
         super().start()
         self.port = self._held.getsockname()[1]
         pids: set[int] = set()
@@ -48,7 +48,7 @@ class WorkersServer(Server):
         def all_have_answered() -> bool:
             try:
                 pids.add(get(self, "/state")["pid"])
-            except OSError:  # none has begun to listen
+            except OSError:  # no worker listens yet
                 return False
             return len(pids) == self._count
 
