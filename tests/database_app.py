@@ -1,4 +1,4 @@
-"""An app whose database lets two in at a time: its rule asks it, its callbacks do, and so do its other views."""
+"""An app with a database pool of two, which its rule, its callbacks and its other views use."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ db = SQLAlchemy(app, model_class=Base)
 sse = SSE(app)
 app.register_blueprint(sse.blueprint, url_prefix="/events")
 
-#: By whom the database was asked, each time.
+#: The origin of each database query.
 asked: list[str] = []
 
 
-def take_a_moment(*_: object) -> None:
-    """A database is asked over a network, and others have their turn meanwhile."""
+def simulate_network(*_: object) -> None:
+    """Sleep as a query over a network does, during which other threads run."""
     time.sleep(0.002)
 
 
-event.listen(Engine, "before_cursor_execute", take_a_moment)
+event.listen(Engine, "before_cursor_execute", simulate_network)
 
 
 class Reader(db.Model):  # type: ignore[name-defined,misc]
@@ -48,9 +48,9 @@ class Reader(db.Model):  # type: ignore[name-defined,misc]
     is_allowed: Mapped[bool] = mapped_column(default=True)
 
 
-def is_allowed(name: str, who: str) -> bool:
+def is_allowed(name: str, origin: str) -> bool:
     reader = db.session.get(Reader, name)
-    asked.append(who)
+    asked.append(origin)
     return reader is not None and reader.is_allowed
 
 
@@ -62,7 +62,7 @@ def may_read(channel: str) -> str | bool:
 
 @app.get("/own")
 def own() -> SseEmitter:
-    """A stream that asks the database before it begins, and once more when it has ended."""
+    """Return a stream that queries the database before it begins and after it has ended."""
     name = request.args["reader"]
     if not is_allowed(name, "view"):
         abort(403)
@@ -73,7 +73,7 @@ def own() -> SseEmitter:
 
 @app.get("/held")
 def held() -> Response:
-    """What one should not do: a stream that keeps its session for as long as it is open."""
+    """Return a stream that keeps its session while it is open, which one should not do."""
 
     def rows() -> Iterator[str]:
         while True:

@@ -1,6 +1,6 @@
 """The picture of the example in the README: ``python -m tests.example_picture``, with real clients and real notices.
 
-It takes two minutes, because the chart shows so many; ``--seconds 10`` is a look. ``--folder DIR`` keeps every view.
+It takes two minutes, as the chart shows that many; ``--seconds 10`` is a preview. ``--folder DIR`` keeps every view.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .test_browser import FLAGS
 
 PICTURE = ROOT / "example" / "board.png"
 
-#: Each is posted after such a part of the time, and a client comes with it.
+#: Notices, each after a part of the time; a client connects with each.
 NOTICES = [
     (0.2, "Grace", "The build is green again. Thank you for fixing it!"),
     (0.2, "Tomás", "Cake in the kitchen, until it is gone."),
@@ -50,13 +50,13 @@ def main() -> None:
         time.sleep(0.1 * options.seconds)
         page.locator("[name=author]").fill("Margaret")
         page.locator("[name=text]").fill("Lunch at the harbour. Who comes along?")
-        time.sleep(5)  # until what is new has come to rest
+        time.sleep(5)  # until animations have ended
         page.screenshot(path=PICTURE if options.folder is None else options.folder / "board.png")
         if options.folder is not None:
             phone = open_page(browser, server, 390, 844)
             time.sleep(5)
             phone.screenshot(path=options.folder / "board-390.png")
-        server.kill()  # its clients are still there
+        server.kill()  # its clients are still connected
 
 
 def open_page(browser: Browser, server: Server, width: int, height: int) -> Page:

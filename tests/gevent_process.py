@@ -1,4 +1,4 @@
-"""What a process patched by gevent goes through: a first emitter of a foreign thread, and a fork. A program."""
+"""Cases of a process patched by gevent: a first emitter made by a foreign thread, forks, long passes. A program."""
 
 from gevent import monkey
 
@@ -19,27 +19,27 @@ from .stress import texts_of  # noqa: E402
 from .waiting import PATIENCE, until  # noqa: E402
 
 
-def ends_and_calls_back() -> None:
-    """An end reaches its callbacks at once, not with the next timer, which is a minute away."""
+def check_callbacks_run_at_once() -> None:
+    """Check that an end reaches its callbacks at once, not with the next timer, which is a minute away."""
     emitter, called = SseEmitter(timeout=60), threading.Event()
     emitter.on_completion(called.set)
     emitter.complete()
     assert called.wait(PATIENCE)
 
 
-def a_foreign_thread_is_first() -> None:
+def check_foreign_thread_comes_first() -> None:
     emitter = get_hub().threadpool.apply(lambda: SseEmitter(timeout=0.05))
-    ends_and_calls_back()
-    until(lambda: emitter.close_reason is CloseReason.TIMEOUT, "the timer that a foreign thread set")
+    check_callbacks_run_at_once()
+    until(lambda: emitter.close_reason is CloseReason.TIMEOUT, "the timer set by a foreign thread")
 
 
-def a_child_is_forked() -> None:
+def check_fork() -> None:
     emitters = SseEmitters()
     emitters.add(SseEmitter())
     child = os.fork()
     if child == 0:
         try:
-            ends_and_calls_back()
+            check_callbacks_run_at_once()
             own = emitters.add(SseEmitter())
             assert emitters.send("x") == 1
             assert texts_of(own) == ["x"]
@@ -48,11 +48,11 @@ def a_child_is_forked() -> None:
             os._exit(1)
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
-    ends_and_calls_back()
+    check_callbacks_run_at_once()
 
 
-def a_long_walk_gives_way() -> None:
-    """Between its slices others get their sockets served: here a greenlet that echoes."""
+def check_long_pass_yields() -> None:
+    """Check that other greenlets run between the slices of a long delivery pass: one that echoes."""
     emitters = SseEmitters()
     members = [emitters.add(SseEmitter()) for _ in range(20_000)]
     ours, theirs = socket.socketpair()
@@ -73,8 +73,8 @@ def a_long_walk_gives_way() -> None:
     assert all(texts_of(member) == ["x"] for member in members)
 
 
-def a_sender_that_never_pauses_gives_way() -> None:
-    """A greenlet that only sends, or publishes, lets others run: here one that counts its turns."""
+def check_busy_sender_yields() -> None:
+    """Check that a greenlet that only sends, or publishes, lets others run: one that counts its turns."""
     app = Flask(__name__)
     sse = SSE(app)
     emitters = SseEmitters()
@@ -103,8 +103,8 @@ def a_sender_that_never_pauses_gives_way() -> None:
 
 
 if __name__ == "__main__":
-    a_foreign_thread_is_first()
-    a_child_is_forked()
-    a_long_walk_gives_way()
-    a_sender_that_never_pauses_gives_way()
+    check_foreign_thread_comes_first()
+    check_fork()
+    check_long_pass_yields()
+    check_busy_sender_yields()
     print("held")  # noqa: T201

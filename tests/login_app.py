@@ -1,6 +1,6 @@
-"""An app with Flask-Login: whoever is logged in reads the news and what is theirs alone, and the staff its own channel.
+"""An app with Flask-Login: users read the news and their private channel, and staff its own channel.
 
-What the server knows of its users lies in a folder that all workers share: a file for each thing that is said of one.
+The server keeps what it knows of users in a folder that all workers share: a file for each mark of a user.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ app.register_blueprint(sse.blueprint, url_prefix="/events")
 manager = LoginManager(app)
 
 
-def is_said(name: str, what: str) -> bool:
+def is_marked(name: str, what: str) -> bool:
     return (FOLDER / f"{name}.{what}").exists()
 
 
 class User(UserMixin):  # type: ignore[misc]
-    """One whose id is their name."""
+    """A user whose id is the name."""
 
     def __init__(self, name: str) -> None:
         self.id = name
 
     @property
     def is_active(self) -> bool:
-        return not is_said(self.id, "inactive")
+        return not is_marked(self.id, "inactive")
 
 
 def load(name: str) -> User | None:
-    return None if is_said(name, "gone") else User(name)
+    return None if is_marked(name, "gone") else User(name)
 
 
 manager.user_loader(load)
@@ -54,7 +54,7 @@ manager.user_loader(load)
 
 @sse.authorizer
 def may_read(channel: str) -> bool | str:
-    if not current_user.is_authenticated or (channel == "staff" and not is_said(current_user.id, "staff")):
+    if not current_user.is_authenticated or (channel == "staff" and not is_marked(current_user.id, "staff")):
         return False
     return str(current_user.get_id())
 
@@ -72,7 +72,7 @@ def logout() -> ResponseReturnValue:
 
 
 def own() -> Any:
-    """A stream that a view gives."""
+    """Return a stream of a view."""
     return sse.channel("news").subscribe(identity=current_user.get_id())
 
 
@@ -104,6 +104,6 @@ def state() -> dict[str, Any]:
 
 
 @app.after_request
-def say_worker(response: Response) -> Response:
+def name_worker(response: Response) -> Response:
     response.headers["X-Worker"] = str(os.getpid())
     return response

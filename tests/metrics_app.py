@@ -24,7 +24,7 @@ metrics.SseMetrics(sse)
 
 
 @app.after_request
-def say_who(response: Response) -> Response:
+def name_worker(response: Response) -> Response:
     response.headers["X-Worker"] = str(os.getpid())
     return response
 

@@ -1,4 +1,4 @@
-"""An app with a monitor: config comes from the environment, and tests stir up what it is to show."""
+"""An app with a monitor: config comes from the environment, and tests cause what the monitor shows."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ app.register_blueprint(sse.blueprint, url_prefix="/events")
 app.register_blueprint(sse.monitor, url_prefix="/sse-monitor")
 emitters = SseEmitters()
 
-#: Turned by tests.
+#: Set by tests.
 is_open = True
 
 
@@ -39,7 +39,7 @@ def set_open(state: str) -> ResponseReturnValue:
 
 @app.post("/events-of/<channel>")
 def publish(channel: str) -> ResponseReturnValue:
-    """One event, or as many as the query says; each with the body for its data."""
+    """Publish one event, or ``times`` of them, each with the body as its data."""
     name, times = request.args.get("event"), request.args.get("times", 1, int)
     data = request.get_json()
     return {"ids": [sse.publish(channel, data, event=name) for _ in range(times)]}
@@ -47,7 +47,7 @@ def publish(channel: str) -> ResponseReturnValue:
 
 @app.get("/ends/<reason>")
 def end(reason: str) -> SseEmitter:
-    """A stream that ends for this reason as soon as it has begun; of those that do not come from outside."""
+    """Return a stream that ends for this reason once it has begun; for reasons that do not come from outside."""
     timeout = 0.05 if reason == CloseReason.TIMEOUT.name else None
     emitter = emitters.add(SseEmitter(timeout, max_pending=1, overflow="close"))
     if reason == CloseReason.COMPLETED.name:
@@ -62,7 +62,7 @@ def end(reason: str) -> SseEmitter:
 
 @app.get("/slow")
 def slow() -> SseEmitter:
-    """A stream of which old events are dropped when its client is slow."""
+    """Return a stream that drops old events if its client is slow."""
     emitter = SseEmitter(max_pending=20, overflow="drop_oldest")
     return emitters.add(emitter)
 
@@ -79,6 +79,6 @@ def stats() -> dict[str, Any]:
 
 @app.post("/cut-monitors")
 def cut_monitors() -> ResponseReturnValue:
-    """End the streams of all monitors: their pages come again."""
+    """End the streams of all monitors, so that their pages reconnect."""
     app.extensions["sse_emitters.monitor"].monitors.complete()
     return "", 204

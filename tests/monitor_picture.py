@@ -1,6 +1,6 @@
 """The picture of the monitor in the README: ``python -m tests.monitor_picture``, with real clients and real events.
 
-It takes five minutes, because the chart shows so many; ``--seconds 30`` is a look. ``--folder DIR`` keeps every view.
+It takes five minutes, as the chart shows that many; ``--seconds 30`` is a preview. ``--folder DIR`` keeps every view.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .test_browser import FLAGS
 
 PICTURE = ROOT / "docs" / "monitor.png"
 
-#: How many read each channel, about, and how many events it has a second.
+#: About how many clients read each channel, and how many events it has a second.
 CHANNELS = {"orders": (24, 2.0), "prices": (40, 6.0), "news": (61, 0.3), "chat:lobby": (17, 1.2), "jobs": (5, 0.5)}
 
 
@@ -42,7 +42,7 @@ def _message(_number: int) -> object:
     return {"from": random.choice(["Ada", "Linus", "Grace"]), "text": "Is it live? It is."}
 
 
-#: What they are called in each channel, and their data.
+#: Names of the events of each channel, and functions that make their data.
 EVENTS: dict[str, tuple[str, Callable[[int], object]]] = {
     "orders": ("created", _order),
     "prices": ("tick", _price),
@@ -51,7 +51,7 @@ EVENTS: dict[str, tuple[str, Callable[[int], object]]] = {
     "jobs": ("progress", lambda number: {"job": "thumbnails", "done": number * 7 % 100}),
 }
 
-#: Both looks in one picture: the page is light on its left, and dark on its right.
+#: Both colour schemes in one picture: light on the left, and dark on the right.
 _BOTH = """([light, dark]) => {
     document.body.style.margin = 0;
     const there = "position: absolute; left: 0; top: 0; width: 1280px";
@@ -62,7 +62,7 @@ _BOTH = """([light, dark]) => {
 
 
 class Traffic:
-    """Readers that come and go, and publishers, until it is stopped."""
+    """Readers that connect and disconnect, and publishers, in a ``with`` block."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
@@ -85,7 +85,7 @@ class Traffic:
         self._late.close()
 
     def end_some(self) -> None:
-        """Streams that end in ways in which none of the others do."""
+        """End some streams for the reasons that do not occur otherwise."""
         for reason, times in {"COMPLETED": 31, "TIMEOUT": 12, "ERROR": 3, "OVERFLOW": 2}.items():
             for _ in range(times):
                 client = Client(self._server, f"/ends/{reason}")
@@ -98,7 +98,7 @@ class Traffic:
             post(self._server, "/to-emitters?size=100000")
 
     def _read(self, channel: str) -> None:
-        """Nobody here reads what comes: the sockets take it."""
+        """Keep readers connected; their data are discarded."""
         wanted, _ = CHANNELS[channel]
         readers: list[Client] = []
         while not self._stopped.is_set():

@@ -1,12 +1,12 @@
-"""Hours of it: thousands of clients that come and go, over Redis and several workers, and what that leaves behind.
+"""A soak of hours: thousands of clients connect and disconnect, over Redis and several workers, and nothing may leak.
 
     make soak                                 # an hour; SOAK_SECONDS=600 make soak: ten minutes
     python -m tests.soak --seconds 60 --clients 500 --churn 20 --channels 1 --output build/soak
 
-Everything is looked at from outside, every few seconds: the memory, descriptors and threads of each worker and of
-Redis, what each worker says of itself, and how long events take. Each client compares every byte with what was
-published (``soak_reader.py``). Ends with status 1 where memory, descriptors or greenlets grow, or a client was given
-anything but what comes next.
+Every few seconds, all figures are sampled from outside: memory, descriptors and threads of each worker and of Redis,
+the workers' own figures, and the latency of events. Each client compares every byte with what was published
+(``soak_reader.py``). The exit status is 1 if memory, descriptors or greenlets grow, or if a client gets anything but
+the next event.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ from .soak_findings import LEFT, Findings, Plan, surplus
 from .waiting import PATIENCE
 from .workers_server import WorkersServer
 
-#: What is looked at less often, because a worker has to look at all of its objects for it: seconds.
+#: Seconds between two counts of objects, which are rarer because a worker has to visit all of its objects.
 OBJECTS_EVERY = 30.0
 
 
 class Soak:
-    """One run, from ``with`` to its end.
+    """A run in a ``with`` block.
 
-    :param say: is called with what is worth a line.
-    :param saw: is called with each look, as :attr:`.Findings.rows` has it.
+    :param say: called with each line of the log.
+    :param saw: called with each sample, as in :attr:`.Findings.rows`.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Soak:
         self._saw = saw
         self._stack = ExitStack()
         self._tallies: dict[int, Tally] = {}  # the last of each process
-        self._since = Tally()  # what has happened since the last look
+        self._since = Tally()  # what has happened since the last sample
         self._late = Histogram()
         self._done: set[int] = set()
         self._ids: list[str] | None = None
@@ -99,17 +99,17 @@ class Soak:
         self._stack.close()
 
     def run(self) -> Findings:
-        """All of it; what was seen, with the verdicts."""
+        """Run everything; return the findings, with the verdicts."""
         found = self.findings
-        self._order("come")
-        self._order("leave")
+        self._order_clients("come")
+        self._order_clients("leave")
         found.before = self._settled([])
-        self._order("come")
-        self._say(f"{sum(tally.present for tally in self._tallies.values()):,} clients are here")
-        self._order("churn")
+        self._order_clients("come")
+        self._say(f"{sum(tally.present for tally in self._tallies.values()):,} clients are connected")
+        self._order_clients("churn")
         self._publish()
-        self._order("end", self._ids)
-        self._order("leave")
+        self._order_clients("end", self._ids)
+        self._order_clients("leave")
         found.after = self._settled(found.before)
         found.events = sum(tally.events for tally in self._tallies.values())
         found.judge()
@@ -122,24 +122,24 @@ class Soak:
         while self._ids is None:
             if time.monotonic() >= due:
                 due += self._plan.every
-                self._look()
-            self._listen(due - time.monotonic())
-        self._look()
+                self._sample()
+            self._receive(due - time.monotonic())
+        self._sample()
 
-    def _order(self, name: str, value: object = None) -> None:
-        """Have all clients do something, and wait until they have."""
+    def _order_clients(self, name: str, value: object = None) -> None:
+        """Order all clients to do something, and wait until they have done it."""
         self._done.clear()
         for crowd in self._crowds:
             crowd.pipe.send((name, value))
         deadline = time.monotonic() + 2 * PATIENCE
         while len(self._done) < len(self._crowds):
-            self._listen(0.1)
+            self._receive(0.1)
             if time.monotonic() > deadline:
                 failures = "\n".join(self.findings.failures[:5])
                 raise AssertionError(f"the clients did not {name} within {2 * PATIENCE:g} s\n{failures}")
 
-    def _listen(self, seconds: float) -> None:
-        """Take what the processes say, for so long or until there is something."""
+    def _receive(self, seconds: float) -> None:
+        """Receive messages of the processes, for ``seconds`` at most."""
         wait([child.pipe for child in self._children], max(0.0, seconds))
         for crowd in self._crowds:
             for message in crowd.messages():
@@ -167,9 +167,9 @@ class Soak:
         self._since.latency.merge(tally.latency)
         self._since.happened.update(tally.happened)
 
-    # Looking.
+    # Sampling.
 
-    def _look(self) -> None:
+    def _sample(self) -> None:
         now = time.monotonic()
         with_objects = now >= self._objects_due
         if with_objects:
@@ -196,7 +196,7 @@ class Soak:
         self._saw(row)
 
     def _cpu(self) -> dict[str, float]:
-        """CPU time since the beginning of each."""
+        """Return the CPU seconds of each kind of process since its start."""
         return {
             "workers": round(cpu_seconds(self._pids), 2),
             "redis": round(cpu_seconds([self._redis.pid]), 2),
@@ -204,7 +204,7 @@ class Soak:
         }
 
     def _workers(self, with_objects: bool) -> list[dict[str, Any]]:
-        """What each worker holds, and says of itself: asked until all have answered."""
+        """Return what each worker holds and reports, once all have answered."""
         answers: dict[int, dict[str, Any]] = {}
         path = f"/figures{'?objects=1' if with_objects else ''}"
         while len(answers) < len(self._pids):
@@ -215,12 +215,12 @@ class Soak:
         return [answers[pid] | asdict(held(pid)) for pid in self._pids]
 
     def _note_kinds(self, kinds: list[dict[str, int]]) -> None:
-        """Keep those at the end of the warm-up, and the last."""
+        """Keep the counts at the end of the warm-up, and the last ones."""
         is_warm = time.monotonic() - self._began >= self._plan.warm_up
         self.findings.kinds[is_warm:] = [kinds]
 
     def _settled(self, before: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """What the workers hold when all clients have left, and nothing is left of them; in time, or as it is then."""
+        """Return what the workers hold once all clients have left and nothing remains of them, or at the timeout."""
         deadline = time.monotonic() + PATIENCE
         while True:
             found = self._workers(with_objects=True)
@@ -258,18 +258,20 @@ def _habits(plan: Plan) -> Iterator[Habits]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tests.soak", description="Clients that come and go, for hours.")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.soak", description="Clients that connect and disconnect, for hours."
+    )
     parser.add_argument("--seconds", type=float, default=float(os.environ.get("SOAK_SECONDS") or Plan.seconds))
     parser.add_argument("--clients", type=int, default=Plan.clients)
-    parser.add_argument("--churn", type=float, default=Plan.churn, help="clients that leave in a second")
+    parser.add_argument("--churn", type=float, default=Plan.churn, help="clients that disconnect in a second")
     parser.add_argument("--rate", type=float, default=Plan.rate, help="events in a second, in all channels")
     parser.add_argument("--channels", type=int, default=Plan.channels, help="each client reads one of them")
     parser.add_argument("--workers", type=int, default=Plan.workers)
-    parser.add_argument("--processes", type=int, default=Plan.processes, help="that the clients are in")
-    parser.add_argument("--every", type=float, default=Plan.every, help="seconds between two looks")
+    parser.add_argument("--processes", type=int, default=Plan.processes, help="number of processes for the clients")
+    parser.add_argument("--every", type=float, default=Plan.every, help="seconds between two samples")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results")
-    parser.add_argument("--name", default="soak", help="of the files, without their endings")
+    parser.add_argument("--name", default="soak", help="name of the files, without suffix")
     given = vars(parser.parse_args())
     output, name = given.pop("output"), given.pop("name")
     given["seed"] = given["seed"] or random.SystemRandom().randrange(1, 2**32)

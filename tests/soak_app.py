@@ -1,4 +1,4 @@
-"""The application of the soak: public channels, and what a worker says of itself."""
+"""The application of the soak: public channels, and the figures of a worker."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def state() -> dict[str, Any]:
 
 @app.get("/figures")
 def figures() -> dict[str, Any]:
-    """``?objects=1``: also how many greenlets and other objects it has, for which it looks at all of them."""
+    """Return the figures; with ``?objects=1`` also the counts of greenlets and other objects, by visiting them all."""
     stats = sse.stats()
     found = {key: stats[key] for key in ("pid", "clients", "outlets", "deliveries", "replayed", "pending", "gaps")}
     return {**found, "closed": stats["closed"], **(_objects() if "objects" in request.args else {})}

@@ -8,9 +8,9 @@ from typing import Any
 
 
 class Child:
-    """It runs until :meth:`stop`.
+    """A process that runs until :meth:`stop`.
 
-    :param target: its main function: is called with its end of the pipe, and then with the arguments.
+    :param target: its main function, called with its end of the pipe and the arguments.
     """
 
     def __init__(self, name: str, target: Callable[..., None], *arguments: object) -> None:
@@ -26,7 +26,7 @@ class Child:
         return self.process.pid
 
     def messages(self) -> Iterator[Any]:
-        """What it has said."""
+        """Yield the messages that it has sent."""
         try:
             while self.pipe.poll():
                 yield self.pipe.recv()

@@ -1,4 +1,4 @@
-"""A process of the soak that clients are in: it does with them what it is told, and says how they are."""
+"""A process of the soak that runs clients, follows orders and reports."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 
 from .soak_crowd import Crowd, Habits
-from .soak_events import REPORT, Times
+from .soak_events import REPORT_SECONDS, Times
 from .waiting import PATIENCE
 
 
 def run_clients(pipe: Connection, port: int, habits: Habits, times: Times) -> None:
-    """The main function of a process. It is told ``(name, value)``: see :class:`_Orders`; and reports every second."""
+    """The main function of a process: it receives orders ``(name, value)``, see :class:`_Orders`, and reports."""
     crowd = Crowd(port, habits, times)
     crowd.run(_Orders(pipe, crowd).are_over)
 
 
 class _Orders:
-    """What the process is told, one after the other. It says ``"done"`` when it is."""
+    """Orders to the process, one after the other. It answers each with ``"done"``."""
 
     def __init__(self, pipe: Connection, crowd: Crowd) -> None:
         self._pipe = pipe
@@ -30,7 +30,7 @@ class _Orders:
         """Called in every turn."""
         now = time.monotonic()
         if now >= self._due:
-            self._due = now + REPORT
+            self._due = now + REPORT_SECONDS
             self._pipe.send(self._crowd.report())
         if self._is_done is not None and self._is_done():
             self._is_done = None
@@ -44,16 +44,16 @@ class _Orders:
         return False
 
     def _come(self, _value: None) -> Callable[[], object]:
-        self._crowd.come_all()
-        return self._crowd.all_are_here
+        self._crowd.connect_all()
+        return self._crowd.all_are_connected
 
     def _churn(self, _value: None) -> Callable[[], object]:
-        self._crowd.let_loose()
+        self._crowd.start_churn()
         return lambda: True
 
     def _end(self, newest: list[str]) -> Callable[[], object]:
-        """All have come back, and read to the end: the ids that were published last. Says who has not, in the end."""
-        self._crowd.calm_down()
+        """Wait until all clients have reconnected and read up to ``newest``; finally report those that have not."""
+        self._crowd.stop_churn()
         deadline = time.monotonic() + PATIENCE
 
         def is_done() -> bool:
@@ -65,5 +65,5 @@ class _Orders:
         return is_done
 
     def _leave(self, _value: None) -> Callable[[], object]:
-        self._crowd.leave_all()
+        self._crowd.disconnect_all()
         return lambda: True

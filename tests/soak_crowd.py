@@ -1,7 +1,7 @@
-"""The clients of the soak that one process has: they come, read, leave in every way, and come back.
+"""The clients of the soak in one process: they connect, read, disconnect in every way, and reconnect.
 
-Most are read in turns, some events at a time, as a busy machine does with its packets; a few are read at once, and
-say how long an event took from before it was published.
+Most are read in turns, several events at a time, as on a busy machine; a few are read at once, and measure the
+latency of events from before their publication.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from .waiting import PATIENCE
 #: Seconds between two turns, in which most clients are read.
 TURN = 0.05
 
-#: So many are read in one go; then those who are read at once have their turn.
-AT_ONCE = 16
+#: Clients that are read in one go before the quick ones have their turn.
+READS_PER_GO = 16
 
-#: So many connect at a time when all come.
-CONNECTING = 32
+#: Clients that connect at a time.
+MAX_CONNECTING = 32
 
 _WAYS = ("close", "reset", "half-close")
 _RESET = struct.pack("ii", 1, 0)
@@ -36,40 +36,40 @@ _RESET = struct.pack("ii", 1, 0)
 
 @dataclass(frozen=True)
 class Habits:
-    """What the clients of one process do."""
+    """Numbers and rates of the clients of one process."""
 
     seed: int
     clients: int
-    first: int  #: the number of the first of them, among all
+    first: int  #: the number of the first one, among all
     channels: int
-    churn: float  #: so many leave in a second
-    at_once: int  #: so many are read at once
-    away: float = 4.0  #: seconds, at most, until one comes back; half of those who do are back at once
+    churn: float  #: clients that disconnect in a second
+    at_once: int  #: clients that are read at once
+    away: float = 4.0  #: seconds, at most, until one reconnects; half of those that do reconnect at once
 
 
 @dataclass
 class Tally:
     """What has happened since the last report."""
 
-    present: int = 0  #: clients whose stream is open, now
-    events: int = 0  #: read by those who have left for good, and by those who are here, since the beginning
+    present: int = 0  #: clients with an open stream now
+    events: int = 0  #: read since the beginning, by former and present clients
     happened: Counter[str] = field(default_factory=Counter)
     latency: Histogram = field(default_factory=Histogram)
     failures: list[str] = field(default_factory=list)
 
 
 class Client:
-    """One client, over all its connections."""
+    """A client, over all its connections."""
 
-    __slots__ = ("body", "came", "is_leaving", "is_quick", "peer", "place", "reader", "request")
+    __slots__ = ("body", "connected_at", "is_leaving", "is_quick", "peer", "place", "reader", "request")
 
     def __init__(self, place: int, reader: Reader, is_quick: bool) -> None:
         self.place = place
         self.reader = reader
-        self.is_quick = is_quick  #: it is read at once
+        self.is_quick = is_quick  #: read at once
         self.peer: socket.socket | None = None
         self.body = Body()
-        self.came = 0.0
+        self.connected_at = 0.0
         self.request = b""
         self.is_leaving = False
 
@@ -86,7 +86,7 @@ class Crowd:
         self._calm = select.epoll()
         self._clients: list[Client] = [self._new(place) for place in range(habits.clients)]
         self._open: dict[int, Client] = {}  # by descriptor
-        self._to_come = deque(self._clients)
+        self._to_connect = deque(self._clients)
         self._timers: list[tuple[float, int, Callable[[], object]]] = []
         self._order = count()
         self._events = 0  # of clients that have left for good
@@ -94,7 +94,7 @@ class Crowd:
         self.tally = Tally()
 
     def run(self, until: Callable[[], object]) -> None:
-        """Let them read, until the condition holds; it is looked at once in a turn."""
+        """Let clients read until the condition holds, which is checked once a turn."""
         ready: deque[int] = deque()
         turn = 0.0
         while True:
@@ -105,28 +105,28 @@ class Crowd:
                     return
                 self._do_what_is_due(now)
                 ready.extend(fd for fd, _ in self._calm.poll(0, self._habits.clients + 1))
-            for _ in range(min(AT_ONCE, len(ready))):
-                self._look(ready.popleft())
+            for _ in range(min(READS_PER_GO, len(ready))):
+                self._serve(ready.popleft())
             for fd, _ in self._quick.poll(0 if ready else max(0.0, turn - time.monotonic()), 256):
-                self._look(fd)
+                self._serve(fd)
 
-    def let_loose(self) -> None:
-        """Begin to have them leave."""
+    def start_churn(self) -> None:
+        """Start disconnecting clients."""
         if self._habits.churn:
             self._next_leave = time.monotonic()
 
-    def calm_down(self) -> None:
+    def stop_churn(self) -> None:
         self._next_leave = float("inf")
 
-    def all_are_here(self) -> bool:
+    def all_are_connected(self) -> bool:
         return self.present() == self._habits.clients
 
     def all_have(self, newest: list[str]) -> bool:
-        """Whether everybody is here, and at this id of its channel."""
+        """Whether all clients are connected, and at the newest id of their channel."""
         return all(self._is_at(client, newest) for client in self._clients)
 
     def behind(self, newest: list[str]) -> str:
-        """Who is not; "" where all are."""
+        """Describe the clients that are behind; "" if none is."""
         late = [client for client in self._clients if not self._is_at(client, newest)]
         some = [f"{self._habits.first + client.place} at {client.reader.number}" for client in late[:10]]
         return f"{len(late)} clients are not at the end: {', '.join(some)}" if late else ""
@@ -135,23 +135,23 @@ class Crowd:
         channel = self._channel(client.place)
         epoch, _, number = newest[channel].rpartition("-")
         known = (self._tapes[channel].epoch or b"").decode()
-        return self._is_here(client) and known == epoch and client.reader.number == int(number)
+        return self._is_connected(client) and known == epoch and client.reader.number == int(number)
 
-    def leave_all(self) -> None:
-        """For good, one way or another; the next to come are new."""
-        self.calm_down()
+    def disconnect_all(self) -> None:
+        """Disconnect all clients for good; the next ones are new."""
+        self.stop_churn()
         self._timers.clear()
-        self._to_come.clear()
+        self._to_connect.clear()
         for client in self._clients:
             self._close(client, self._dice.choice(_WAYS[:2]))
             self._events += client.reader.events
         self._clients = [self._new(client.place) for client in self._clients]
 
-    def come_all(self) -> None:
-        self._to_come.extend(self._clients)
+    def connect_all(self) -> None:
+        self._to_connect.extend(self._clients)
 
     def present(self) -> int:
-        return sum(map(self._is_here, self._clients))
+        return sum(map(self._is_connected, self._clients))
 
     def report(self) -> Tally:
         tally, self.tally = self.tally, Tally()
@@ -159,7 +159,7 @@ class Crowd:
         tally.events = self._events + sum(client.reader.events for client in self._clients)
         return tally
 
-    # Coming and going.
+    # Connecting and disconnecting.
 
     def _new(self, place: int) -> Client:
         return Client(place, Reader(self._tapes[self._channel(place)]), place < self._habits.at_once)
@@ -168,7 +168,7 @@ class Crowd:
         return (self._habits.first + place) % self._habits.channels
 
     @staticmethod
-    def _is_here(client: Client) -> bool:
+    def _is_connected(client: Client) -> bool:
         return client.peer is not None and client.reader.is_reading and not client.is_leaving
 
     def _do_what_is_due(self, now: float) -> None:
@@ -176,22 +176,22 @@ class Crowd:
             heapq.heappop(self._timers)[2]()
         while self._next_leave <= now:
             self._next_leave += self._dice.expovariate(self._habits.churn)
-            self._send_away(now)
+            self._disconnect_one(now)
         connecting = sum(1 for client in self._open.values() if not client.reader.is_reading)
-        for _ in range(min(CONNECTING - connecting, len(self._to_come))):
-            self._come(self._to_come.popleft(), now)
+        for _ in range(min(MAX_CONNECTING - connecting, len(self._to_connect))):
+            self._come(self._to_connect.popleft(), now)
 
     def _later(self, seconds: float, call: Callable[[], object]) -> None:
         heapq.heappush(self._timers, (time.monotonic() + seconds, next(self._order), call))
 
-    def _send_away(self, now: float) -> None:
-        """Have somebody leave who is here; who, how and for how long is drawn."""
+    def _disconnect_one(self, now: float) -> None:
+        """Disconnect a random client, in a random way and for a random time."""
         dice = self._dice
         place, way, comes_back = dice.randrange(len(self._clients)), dice.choice(_WAYS), dice.random() < 0.5
         away = max(0.0, dice.uniform(-self._habits.away, self._habits.away)) if comes_back else 0.0
         for _ in self._clients:
             client = self._clients[place]
-            if self._is_here(client):
+            if self._is_connected(client):
                 break
             place = (place + 1) % len(self._clients)
         else:
@@ -201,28 +201,28 @@ class Crowd:
             self._close_half(client, comes_back, away)
             return
         if way == "close":
-            self._read(client, now)  # what is left unread would make a reset of it
+            self._read(client, now)  # unread data would turn the close into a reset
         if client.peer is not None:
             self._close(client, way)
             self._replace(client, comes_back, away)
 
     def _close_half(self, client: Client, comes_back: bool, away: float) -> None:
-        """Closed is only what the client sends: it reads on, until the server closes the other half."""
+        """Close the sending half: the client reads on until the server closes the other half."""
         assert client.peer is not None
         client.is_leaving = True
         peer = client.peer
         peer.shutdown(socket.SHUT_WR)
         deadline = time.monotonic() + PATIENCE
 
-        def look_again() -> None:
+        def check_closed() -> None:
             if client.peer is None:
                 self._replace(client, comes_back, away)
             elif time.monotonic() > deadline:
                 self._fail(client, f"half-closed, and the server has not closed the rest for {PATIENCE:g} s")
             else:
-                self._later(TURN, look_again)
+                self._later(TURN, check_closed)
 
-        look_again()
+        check_closed()
 
     def _replace(self, client: Client, comes_back: bool, away: float) -> None:
         self.tally.happened["new" if not comes_back else "back later" if away else "back at once"] += 1
@@ -233,7 +233,7 @@ class Crowd:
 
     def _come(self, client: Client, now: float) -> None:
         last = client.reader.comes(now)
-        client.body, client.came, client.is_leaving = Body(), now, False
+        client.body, client.connected_at, client.is_leaving = Body(), now, False
         client.request = b"GET /events?channel=%b HTTP/1.1\r\nHost: localhost\r\n%b\r\n" % (
             channel_name(self._channel(client.place)).encode(),
             b"Last-Event-ID: %b\r\n" % last if last else b"",
@@ -254,7 +254,7 @@ class Crowd:
         client.peer = None
 
     def _fail(self, client: Client, what: str) -> None:
-        """Its place is taken by a new one."""
+        """Record a failure and replace the client by a new one."""
         number = client.place + self._habits.first
         self.tally.failures.append(f"client {number} of {channel_name(self._channel(client.place))} {what}")
         self._close(client, "reset")
@@ -262,7 +262,7 @@ class Crowd:
 
     # Reading.
 
-    def _look(self, fd: int) -> None:
+    def _serve(self, fd: int) -> None:
         client = self._open.get(fd)
         if client is None:
             return
@@ -300,7 +300,7 @@ class Crowd:
             self._fail(client, str(error) if isinstance(error, WrongSequence) else repr(error))
             return
         if client.body.is_over:
-            self._ended(client, "the response came to its end")
+            self._ended(client, "the response connected_at to its end")
 
     def _take(self, client: Client, data: bytes, now: float) -> None:
         reader = client.reader
@@ -309,7 +309,7 @@ class Crowd:
             reader.take(client.body.take(data), now)
             times = self._tapes[self._channel(client.place)].times
             for number in range(before + 1, reader.number + 1):
-                if times[number] > client.came:  # else it was missed, and is told now
+                if times[number] > client.connected_at:  # otherwise it was missed, and is replayed now
                     self.tally.latency.add(now - times[number])
             return
         was_reading = reader.is_reading
@@ -322,4 +322,4 @@ class Crowd:
         if client.is_leaving:
             self._close(client, "close")
         else:
-            self._fail(client, f"was left by the server: {how}")
+            self._fail(client, f"was disconnected by the server: {how}")

@@ -1,4 +1,4 @@
-"""What the soak publishes, at an even rate, in a process of its own; whoever reads knows it beforehand."""
+"""The events that the soak publishes, at an even rate, in a process of its own; their readers can predict them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from typing import Any
 
 from flask_sse_emitters import Publisher
 
-#: So many events of a channel are kept to compare with; a client that is further behind is an error.
+#: Events of a channel that are kept for comparison; a client that is further behind is an error.
 TAPE = 5_000
 
 #: Seconds between two reports of a process.
-REPORT = 1.0
+REPORT_SECONDS = 1.0
 
 #: Histograms of times have steps of 5 %.
 _STEP = math.log(1.05)
@@ -29,14 +29,14 @@ def channel_name(channel: int) -> str:
 
 
 def text_of(seed: int, channel: int, number: int) -> str:
-    """The data of the event of this number, from 1: about 100 characters that no other event has."""
+    """Return the data of an event, numbered from 1: about 100 characters that no other event has."""
     mark = hashlib.blake2b(f"{seed}/{channel}/{number}".encode(), digest_size=40).hexdigest()
     return f"{channel_name(channel)} {number} {mark}"
 
 
 @dataclass(frozen=True)
 class Times:
-    """When each event was published, on the monotonic clock, for all processes: 0 where it was not yet.
+    """When each event was published, on the monotonic clock, for all processes; 0 if not yet.
 
     :ivar all: shared memory, channel after channel.
     :ivar most: events of a channel.
@@ -46,14 +46,14 @@ class Times:
     most: int
 
     def of(self, channel: int) -> MutableSequence[float]:
-        """By the event's number."""
+        """Return the times of a channel, by number of the event."""
         first = channel * (self.most + 1)
         times: Any = memoryview(self.all).cast("B").cast("d")[first : first + self.most + 1]
         return times  # type: ignore[no-any-return]
 
 
 class Histogram:
-    """Times, in steps of 5 %: so that those of several processes can be put together."""
+    """Times in steps of 5 %, so that those of several processes can be merged."""
 
     def __init__(self, steps: Sequence[tuple[int, int]] = (), most: float = 0.0) -> None:
         self.steps = Counter(dict(steps))
@@ -68,7 +68,7 @@ class Histogram:
         self.most = max(self.most, other.most)
 
     def quantile(self, share: float) -> float | None:
-        """In seconds; None where there is none."""
+        """Return a quantile in seconds; None without times."""
         left = share * self.steps.total()
         for step, number in sorted(self.steps.items()):
             left -= number
@@ -78,24 +78,24 @@ class Histogram:
 
 
 class Tape:
-    """What a client of one channel is to read, as bytes; positions count from the channel's first event.
+    """The bytes that a client of one channel must read; positions count from the channel's first event.
 
-    An event is on it as soon as it was published, as the times say.
+    An event is on it once it was published, according to the times.
     """
 
     def __init__(self, seed: int, channel: int, times: Times) -> None:
         self.times = times.of(channel)
-        self.epoch: bytes | None = None  #: of the ids, once a client was told
+        self.epoch: bytes | None = None  #: of the ids, once a client has got one
         self.newest = 0  #: number of the last event on it
         self._seed = seed
         self._channel = channel
         self._bytes = bytearray()
-        self._begin = 0  # position of the first byte that is still there
-        self._ends = [0]  # position after each event that is still there, and after the one before them
+        self._begin = 0  # position of the first byte that is kept
+        self._ends = [0]  # position after each kept event, and after the one before them
         self._first = 0  # number of the first of these
 
     def grow(self) -> None:
-        """Put on it what was published meanwhile."""
+        """Append what was published meanwhile."""
         while self.newest + 1 < len(self.times) and self.times[self.newest + 1]:
             self.newest += 1
             text = text_of(self._seed, self._channel, self.newest)
@@ -119,20 +119,20 @@ class Tape:
         return bytes(self._bytes[begin - self._begin : end - self._begin])
 
     def after(self, number: int) -> int:
-        """The position after this event. Raises LookupError where it is not on the tape (any more)."""
+        """Return the position after an event; raise LookupError if it is not on the tape (any more)."""
         if number < self._first:
             raise LookupError(number)
         return self._ends[number - self._first]
 
     def number_at(self, position: int) -> int:
-        """The last event that is whole there."""
+        """Return the number of the last event that is complete at a position."""
         return self._first + bisect_right(self._ends, position) - 1
 
 
 def publish(pipe: Connection, url: str, seed: int, channels: int, rate: float, seconds: float, times: Times) -> None:
-    """Publish to one channel after the other, each event when it is due; then say how many each channel has.
+    """Publish to one channel after the other, each event when it is due; then report the last id of each channel.
 
-    The main function of a process. Reports ``{"published", "late"}`` every second, and in the end ``{"ids"}``.
+    The main function of a process. It sends ``{"published", "late"}`` every second, and ``{"ids"}`` at the end.
     """
     rows = [times.of(channel) for channel in range(channels)]
     ids: list[str] = [""] * channels
@@ -151,7 +151,7 @@ def publish(pipe: Connection, url: str, seed: int, channels: int, rate: float, s
             assert event_id == expected, f"event {count} of a channel has the id {event_id}, and not {expected}"
             ids[channel] = event_id
             number += 1
-            if now > report + REPORT:
+            if now > report + REPORT_SECONDS:
                 report = now
                 pipe.send({"published": number, "late": late})
                 late = Histogram()

@@ -1,4 +1,4 @@
-"""What the soak looks at from outside, and whether it grows."""
+"""The figures that the soak samples from outside, and whether they grow."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-#: Of a series, at most so many pairs of points are looked at.
-_PAIRS = 10_000
+#: Pairs of points of a series that are used at most.
+_MAX_PAIRS = 10_000
 
-#: So many times a fit is done again, with other blocks of the same series.
-_AGAIN = 200
+#: Number of times that a fit is repeated with other blocks of the same series.
+_RESAMPLES = 200
 
-#: What is left over is alike for so long, in seconds: the blocks of it that are put together anew.
-_BLOCK = 30.0
+#: Seconds for which residuals correlate: the length of the blocks that are resampled.
+_BLOCK_SECONDS = 30.0
 
 _HOUR = 3600.0
 
 
 @dataclass(frozen=True)
 class Held:
-    """What one process holds: memory in bytes, with what it shares with others and without; counts of the others."""
+    """What a process holds: memory in bytes, with and without shared pages; numbers of descriptors and threads."""
 
     resident: int
     private: int
@@ -31,7 +31,10 @@ class Held:
 
 
 def held(pid: int) -> Held:
-    """:raises OSError: where the process is gone."""
+    """Return what a process holds.
+
+    :raises OSError: if the process is gone.
+    """
     process = Path(f"/proc/{pid}")
     memory = {
         line.partition(":")[0]: int(line.split()[1]) * 1024
@@ -47,12 +50,12 @@ def held(pid: int) -> Held:
 
 @dataclass(frozen=True)
 class Trend:
-    """How a series goes on, an hour: the slope of Theil and Sen, and where 95 of 100 such series would have theirs."""
+    """The trend of a series per hour: the Theil-Sen slope, and its 95 % interval."""
 
     slope: float
     least: float
     most: float
-    noise: float  #: half of the points are no further than that from the line
+    noise: float  #: half of the points are no further from the line
 
     def __str__(self) -> str:
         return f"{self.slope:+.2f} an hour (95 %: {self.least:+.2f} to {self.most:+.2f}; noise {self.noise:.2f})"
@@ -60,7 +63,7 @@ class Trend:
 
 @dataclass(frozen=True)
 class Verdict:
-    """:ivar passed: a slope above its limit does not, however wide its interval is."""
+    """The result of a check. A slope above its limit never passes, however wide its interval is."""
 
     what: str
     passed: bool
@@ -71,26 +74,26 @@ class Verdict:
 
 
 def trend(times: Sequence[float], values: Sequence[float], seed: int = 0) -> Trend:
-    """How much a series grows in an hour, whatever single points do.
+    """Return how much a series grows in an hour, robust against outliers.
 
-    The interval comes from series made of the line and of blocks of what is left over: neighbours are alike, which an
-    interval for independent points would not know.
+    The interval comes from series made of the line and of blocks of residuals: neighbours correlate, which an interval
+    for independent points would ignore.
 
-    :param times: in seconds, ascending, at even distances; three at least.
+    :param times: in seconds, ascending, at even distances; at least three.
     """
     dice = random.Random(seed)
     slope = _slope(times, values, dice)
     middle = median(value - slope * at for at, value in zip(times, values, strict=True))
     left = [value - middle - slope * at for at, value in zip(times, values, strict=True)]
-    size = max(1, round(_BLOCK * (len(times) - 1) / (times[-1] - times[0])))
-    slopes = sorted(_slope(times, _shuffled(left, size, dice), dice, _PAIRS // 10) for _ in range(_AGAIN))
-    error = slopes[int(0.025 * _AGAIN)], slopes[int(0.975 * _AGAIN)]
+    size = max(1, round(_BLOCK_SECONDS * (len(times) - 1) / (times[-1] - times[0])))
+    slopes = sorted(_slope(times, _shuffled(left, size, dice), dice, _MAX_PAIRS // 10) for _ in range(_RESAMPLES))
+    error = slopes[int(0.025 * _RESAMPLES)], slopes[int(0.975 * _RESAMPLES)]
     noise = median(map(abs, left))
     return Trend(slope * _HOUR, (slope + error[0]) * _HOUR, (slope + error[1]) * _HOUR, noise)
 
 
 def judge(what: str, found: Trend, limit: float) -> Verdict:
-    """Whether a series is flat: it grows by no more than that in an hour."""
+    """Judge whether a series is flat: it grows by no more than ``limit`` in an hour."""
     if found.slope <= limit:
         word = "flat" if found.most <= limit else "flat, though it cannot be told from growth in so short a time"
     else:
@@ -98,7 +101,7 @@ def judge(what: str, found: Trend, limit: float) -> Verdict:
     return Verdict(what, found.slope <= limit, f"{word}: {found}; at most {limit:+g}")
 
 
-def _slope(times: Sequence[float], values: Sequence[float], dice: random.Random, most: int = _PAIRS) -> float:
+def _slope(times: Sequence[float], values: Sequence[float], dice: random.Random, most: int = _MAX_PAIRS) -> float:
     count = len(times)
     if count * (count - 1) // 2 <= most:
         pairs = [(left, right) for right in range(count) for left in range(right)]

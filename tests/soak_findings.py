@@ -1,4 +1,4 @@
-"""What a soak is to do, what was seen of it, and whether that is well."""
+"""The plan of a soak, its findings, and their verdicts."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 from .soak_events import Histogram
 from .soak_figures import Verdict, judge, trend
 
-#: Memory of a worker may grow by so much in an hour, in MB of 1,000,000 bytes.
+#: MB (of 1,000,000 bytes) by which a worker's memory may grow in an hour.
 MEMORY_LIMIT = 0.5
 
-#: Descriptors and greenlets of a worker, beyond those of its clients: that is one of 4,500 connections left behind.
+#: Descriptors and greenlets by which a worker may grow in an hour, beyond those of its clients: 1 of 4,500 connections.
 COUNT_LIMIT = 20.0
 
-#: So much more than before there may be when all have left: what those hold who look at it. Objects are those that the
-#: garbage collector knows; hundreds of them come and go, and of each connection there are some ten.
+#: How much more than before may remain when all have left, because sampling needs some. Objects are those that the
+#: garbage collector knows: hundreds of them come and go, and each connection has about ten.
 SURPLUS = {"clients": 0, "descriptors": 2, "greenlets": 2, "threads": 2, "objects": 1_000}
 
 LEFT = ("close", "reset", "half-close")
@@ -25,38 +25,38 @@ LEFT = ("close", "reset", "half-close")
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be done. Each client gets all events of one channel."""
+    """The plan of a soak. Each client gets all events of one channel."""
 
-    seconds: float = 3600.0  #: that is published for
+    seconds: float = 3600.0  #: duration of publishing
     clients: int = 2000
-    churn: float = 50.0  #: clients that leave in a second
+    churn: float = 50.0  #: clients that disconnect in a second
     rate: float = 100.0  #: events in a second, in all channels
     channels: int = 1
     workers: int = 2
-    processes: int = 2  #: that the clients are in
-    probes: int = 20  #: clients that are read at once, and say how long events take
-    every: float = 5.0  #: seconds between two looks
+    processes: int = 2  #: number of processes for the clients
+    probes: int = 20  #: clients that are read at once, and measure latency
+    every: float = 5.0  #: seconds between two samples
     seed: int = 0
 
     @property
     def warm_up(self) -> float:
-        """Not judged: what is made once and kept, and histories that fill. A fifth, and ten minutes at most."""
+        """Seconds that are not judged, in which caches and histories fill: a fifth, at most ten minutes."""
         return min(600.0, self.seconds / 5)
 
     @property
     def judges_trends(self) -> bool:
-        """In less time nothing can be told."""
+        """Whether the run is long enough to judge trends."""
         return self.seconds >= 300
 
 
 @dataclass
 class Findings:
-    """What was seen.
+    """The findings of a soak.
 
-    :ivar rows: each look, with how the latencies since the last one were, and how late events were published.
-    :ivar before: of each worker, when it has had clients and has none.
-    :ivar after: when all have left, in the end.
-    :ivar kinds: how many objects of each type workers had, at the end of the warm-up and in the end.
+    :ivar rows: each sample, with the latencies since the last one, and how late events were published.
+    :ivar before: figures of each worker when its first clients have left.
+    :ivar after: figures of each worker at the end, when all clients have left.
+    :ivar kinds: number of objects of each type in the workers, after the warm-up and at the end.
     :ivar behind: clients without the last events.
     """
 
@@ -76,15 +76,15 @@ class Findings:
 
     @property
     def left(self) -> int:
-        """So many connections were left."""
+        """The number of disconnects."""
         return sum(self.happened[way] for way in LEFT)
 
     def judge(self) -> None:
-        self.verdicts = [*_of_clients(self), *_of_the_load(self), *_of_what_is_left(self), *_of_trends(self)]
+        self.verdicts = [*_judge_clients(self), *_judge_load(self), *_judge_leaks(self), *_judge_trends(self)]
 
 
 def surplus(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> list[str]:
-    """What workers hold more than before."""
+    """Return what workers hold more than before."""
     return [
         f"worker {number}: {now[name] - was[name]:+d} {name}"
         for number, (was, now) in enumerate(zip(before, after, strict=True))
@@ -93,7 +93,7 @@ def surplus(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> list[s
     ]
 
 
-def _of_clients(found: Findings) -> Iterator[Verdict]:
+def _judge_clients(found: Findings) -> Iterator[Verdict]:
     yield Verdict(
         "every client's sequence is whole",
         not found.failures and found.events > 0,
@@ -107,7 +107,7 @@ def _of_clients(found: Findings) -> Iterator[Verdict]:
     )
 
 
-def _of_the_load(found: Findings) -> Iterator[Verdict]:
+def _judge_load(found: Findings) -> Iterator[Verdict]:
     plan = found.plan
     rate, left = found.published / plan.seconds, found.left / plan.seconds
     yield Verdict(
@@ -118,23 +118,23 @@ def _of_the_load(found: Findings) -> Iterator[Verdict]:
     )
 
 
-def _of_what_is_left(found: Findings) -> Iterator[Verdict]:
+def _judge_leaks(found: Findings) -> Iterator[Verdict]:
     more = surplus(found.before, found.after)
     yield Verdict("nothing is left of clients that have left", not more, "; ".join(more) or "as before they came")
 
 
-def _of_trends(found: Findings) -> Iterator[Verdict]:
+def _judge_trends(found: Findings) -> Iterator[Verdict]:
     if not found.plan.judges_trends:
         return
     rows = [row for row in found.rows if row["at"] >= found.plan.warm_up]
     for number in range(found.plan.workers):
-        yield from _of_worker(f"worker {number}", [(row["at"], row["workers"][number]) for row in rows])
+        yield from _judge_worker(f"worker {number}", [(row["at"], row["workers"][number]) for row in rows])
     redis = trend([row["at"] for row in rows], [row["redis"]["private"] / 1e6 for row in rows])
     yield judge("Redis, private memory in MB", redis, MEMORY_LIMIT)
 
 
-def _of_worker(name: str, looks: list[tuple[float, dict[str, Any]]]) -> Iterator[Verdict]:
-    """Whether what it holds is flat."""
+def _judge_worker(name: str, looks: list[tuple[float, dict[str, Any]]]) -> Iterator[Verdict]:
+    """Judge whether what a worker holds is flat."""
     times = [at for at, _ in looks]
     memory = trend(times, [worker["private"] / 1e6 for _, worker in looks])
     yield judge(f"{name}, private memory in MB", memory, MEMORY_LIMIT)

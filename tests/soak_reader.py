@@ -1,4 +1,4 @@
-"""What one client of the soak reads, byte for byte: nothing missing, nothing twice, nothing out of order."""
+"""The reader of a soak client, which checks each byte: nothing missing, repeated or out of order."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _EVENT = re.compile(rb"id: .+-(\d+)\n(?!data: \{)")
 
 
 class WrongSequence(Exception):
-    """A client was not given what was to come next."""
+    """A client got something else than the next event."""
 
 
 class Body:
@@ -21,7 +21,7 @@ class Body:
     __slots__ = ("_head", "_left", "_raw", "is_over")
 
     def __init__(self) -> None:
-        self.is_over = False  #: with its last chunk
+        self.is_over = False  #: the last chunk has come
         self._head: bytes | None = b""
         self._raw = b""
         self._left = 0  # bytes of this chunk, with the line end after it
@@ -31,7 +31,7 @@ class Body:
         return self._head is None
 
     def take(self, data: bytes) -> bytes:
-        """What of the body has come with this."""
+        """Return the part of the body that came with these data."""
         if self._head is not None:
             self._head += data
             head, found, data = self._head.partition(b"\r\n\r\n")
@@ -94,11 +94,14 @@ class Reader:
         if self.at is None:
             return b""
         number = self._tape.number_at(self.at)
-        self.at = self._tape.after(number)  # a browser knows no half of an event
+        self.at = self._tape.after(number)  # a browser keeps no half of an event
         return b"%b-%d" % (self._tape.epoch or b"", number)
 
     def take(self, text: bytes, now: float) -> None:
-        """:raises WrongSequence: where this is not what follows."""
+        """Check the next text of the body.
+
+        :raises WrongSequence: if anything else was expected.
+        """
         if not text:
             return
         self._has_text = True
@@ -113,17 +116,17 @@ class Reader:
 
     @property
     def is_reading(self) -> bool:
-        """Its stream is open, and it has its place in it."""
+        """Whether its stream is open and has a position."""
         return self._has_text and self.at is not None
 
     @property
     def number(self) -> int:
-        """Of the last event that it has; 0 is before the first."""
+        """The number of its last event; 0 before the first."""
         return 0 if self.at is None else self._tape.number_at(self.at)
 
     @property
     def events(self) -> int:
-        """So many it has been given."""
+        """The number of events that it has got."""
         return self.number - self._first
 
     def _take_blocks(self, text: bytes, now: float) -> None:
@@ -149,7 +152,7 @@ class Reader:
             raise WrongSequence(self._story(block))
 
     def _begin_after(self, epoch: bytes, number: int, now: float) -> None:
-        """A new client is told where the stream is: not beyond what was published, nor before what has long been."""
+        """Start a new client at its position: neither beyond the published events, nor far in the past."""
         tape = self._tape
         tape.epoch = tape.epoch or epoch
         if tape.epoch != epoch:

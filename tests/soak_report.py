@@ -1,4 +1,4 @@
-"""What a soak says: as it goes, in the end, as JSON, and as a picture."""
+"""The report of a soak: lines as it runs, verdicts, JSON, and a picture."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _COLUMNS = (
 
 
 class Report:
-    """Of one run, from ``with`` to its end. What it says is printed, and in the log."""
+    """The report of a run, in a ``with`` block. Its lines are printed and logged."""
 
     def __init__(self, plan: Plan, folder: Path, name: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -71,7 +71,7 @@ class Report:
         self._log.flush()
 
     def saw(self, row: dict[str, Any]) -> None:
-        """A line a minute; in short runs, one for each look."""
+        """Add a sample; print a line a minute, or for each sample in short runs."""
         if self._last is None:
             self._last = row
             return
@@ -139,7 +139,7 @@ def _ms(seconds: float | None) -> str:
 
 
 def _kinds(found: Findings) -> list[str]:
-    """What each worker has more of, and less."""
+    """Describe how the numbers of objects changed in each worker."""
     first, *later = found.kinds or [[]]
     lines = []
     for was, now in zip(first, later[-1] if later else first, strict=True):
@@ -168,7 +168,7 @@ def _as_json(found: Findings, facts: dict[str, Any]) -> str:
 
 
 def _series(rows: Sequence[dict[str, Any]]) -> dict[str, str]:
-    """Each column as one line, so that the file can be read."""
+    """Return each column as one line, so that the file is readable."""
     columns: dict[str, list[float | None]] = {}
     for row in rows:
         flat = {key: row[key] for key in ("at", "present", "published", "left")}
@@ -192,7 +192,7 @@ def _rounded(seconds: float | None) -> float | None:
 
 
 def draw(found: Findings, path: Path) -> bool:
-    """Memory, descriptors, greenlets and latency over time. False where matplotlib is missing."""
+    """Draw memory, descriptors, greenlets and latency over time; return False if matplotlib is missing."""
     try:
         import matplotlib
     except ImportError:
@@ -214,7 +214,7 @@ def draw(found: Findings, path: Path) -> bool:
     return True
 
 
-# Colours that those who see few can still tell apart (Okabe and Ito).
+# Colours that are distinct for colour-blind readers as well (Okabe and Ito).
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 
 

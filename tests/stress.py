@@ -1,6 +1,6 @@
-"""Many threads at one list, all doing as they please: what must hold in spite of it.
+"""Many threads use one list in random order, and its invariants must hold.
 
-The threads are greenlets where gevent has patched them.
+The threads are greenlets if gevent has patched them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .waiting import until
 SENDERS = 16
 CHURNERS = 16
 
-#: Together: 200,000.
+#: 200,000 operations in all.
 SENDS_EACH = 1_250
 ADDS_EACH = 5_625
 OPERATIONS = SENDERS * SENDS_EACH + CHURNERS * ADDS_EACH * 2
@@ -34,10 +34,10 @@ class Job(Protocol):
     def join(self) -> object: ...
 
 
-def churn_and_send(give_way: Callable[[], object], scale: float = 1.0) -> None:
-    """16 threads send to a list, while 16 put emitters in it and complete them."""
+def churn_and_send(yield_now: Callable[[], object], scale: float = 1.0) -> None:
+    """Send to a list on 16 threads, while 16 others add emitters and complete them."""
     emitters = SseEmitters()
-    # It stays, and so gets everything in the list's order. Its time stands still: nobody waits for its view.
+    # It stays, and so gets everything in the list's order. Its clock stands still, so it has no attach timeout.
     witness = emitters.add(emitter_at(ManualScheduler(), timeout=0, **UNBOUNDED))
     gone: list[SseEmitter] = []
     completions: Counter[int] = Counter()
@@ -46,7 +46,7 @@ def churn_and_send(give_way: Callable[[], object], scale: float = 1.0) -> None:
     def send(sender: int) -> None:
         for number in range(int(SENDS_EACH * scale)):
             assert emitters.send(f"{sender}:{number}") >= 1
-            give_way()
+            yield_now()
 
     def churn(_: int) -> None:
         window: deque[SseEmitter] = deque()
@@ -59,17 +59,17 @@ def churn_and_send(give_way: Callable[[], object], scale: float = 1.0) -> None:
                 window.popleft().complete()
             gone.append(emitter)
             if not number % 8:
-                give_way()
+                yield_now()
         for emitter in window:
             emitter.complete()
             removals_seen.append(emitter not in emitters)
 
     run_all([(send, n) for n in range(SENDERS)] + [(churn, n) for n in range(CHURNERS)])
-    until(lambda: not emitters._delivery._is_passing, "the last events to be handed out")
+    until(lambda: not emitters._delivery._is_passing, "the last events to be delivered")
 
     order = texts_of(witness)
     sent = int(SENDS_EACH * scale)
-    for sender in range(SENDERS):  # a later one of a sender never before an earlier one, and all of them
+    for sender in range(SENDERS):  # all events of a sender, in its order
         assert [text for text in order if text.startswith(f"{sender}:")] == [f"{sender}:{n}" for n in range(sent)]
     assert len(order) == len(set(order)) == SENDERS * sent, "an event twice or lost"
     place = {text: position for position, text in enumerate(order)}
@@ -87,7 +87,7 @@ def churn_and_send(give_way: Callable[[], object], scale: float = 1.0) -> None:
 
 
 def publish_to_streams(spawn: Callable[[Callable[[], object]], Job], consumers: int, senders: int, each: int) -> None:
-    """Streams are read as a server reads them, while others send: each gets everything, in one order."""
+    """Read streams as a server does while others send: each gets everything, in one order."""
     emitters = SseEmitters()
     read: list[list[str]] = []
 
@@ -123,7 +123,7 @@ def texts_of(emitter: SseEmitter) -> list[str]:
 
 
 def run_all(jobs: list[tuple[Callable[[int], object], int]]) -> None:
-    """Run each on a thread of its own, and raise what any of them raised."""
+    """Run each job on a thread of its own, and raise the first error."""
     errors: list[BaseException] = []
 
     def run(job: Callable[[int], object], argument: int) -> None:

@@ -1,4 +1,4 @@
-"""The stress on greenlets, and on streams of greenlets to which operating system threads send. A program."""
+"""The stress test on greenlets, and on streams of greenlets to which native threads send. A program."""
 
 from gevent import monkey
 
