@@ -1,4 +1,4 @@
-"""Several sites in one process, each with something to hide from whoever is not bob; tests steer them over HTTP."""
+"""Several sites in one process, with channels that only bob may read; tests control them over HTTP."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SECRETS: dict[str, str] = json.loads(os.environ["SECRETS"])
 
 
 class Site:
-    """``news`` and ``team/a`` are for all who have a session, ``open`` is for anybody; all else is bob's."""
+    """A site: ``news`` and ``team/a`` need a session, ``open`` is public, and all other channels are bob's."""
 
     def __init__(self, rule: Rule | None = None, **config: Any) -> None:
         self.app = Flask(__name__)
@@ -29,7 +29,7 @@ class Site:
         self.sse = SSE(self.app)
         self.sse.channel("open", public=True)
         self.sse.authorizer(rule or self.may_read)
-        self.denied: set[str] = set()  # who has a session, but nothing any more
+        self.denied: set[str] = set()  # users with a session, but without rights
         self.app.register_blueprint(self.sse.blueprint, url_prefix="/events")
         views: dict[str, Callable[[], ResponseReturnValue]] = {
             "/login": self.login,
@@ -61,16 +61,16 @@ class Site:
         return {}
 
     def publish(self) -> dict[str, str]:
-        said = request.get_json()
+        body = request.get_json()
         return {
-            name: self.sse.publish_to(name[1:], said["data"])
+            name: self.sse.publish_to(name[1:], body["data"])
             if name[0] == "~"
-            else self.sse.publish(name, said["data"])
-            for name in said["channels"]
+            else self.sse.publish(name, body["data"])
+            for name in body["channels"]
         }
 
     def fill(self) -> list[str]:
-        """Publish more than sockets hold; of each event, the first 40 characters."""
+        """Publish more than sockets hold; return the first 40 characters of each event."""
         channel = self.sse.channel(request.get_json())
         heads = [f"{number:-<40}" for number in range(600)]
         for head in heads:
@@ -78,8 +78,8 @@ class Site:
         return heads
 
     def disconnect(self) -> dict[str, str]:
-        said = request.get_json()
-        self.sse.disconnect(said["identity"])
+        body = request.get_json()
+        self.sse.disconnect(body["identity"])
         return self.publish()
 
     def recheck(self) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Channels for the browser module: what its requests ask for is noted, and some channels are refused."""
+"""Channels for the browser module: the app records its requests, and denies some channels."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ app.config.update({"SSE_RETRY": 100, **json.loads(os.environ.get("CONFIG", "{}")
 sse = SSE(app)
 app.register_blueprint(sse.blueprint, url_prefix="/events")
 
-#: The streams that were asked for.
+#: The requests for streams.
 visits: list[dict[str, Any]] = []
 
-#: Nobody may read these.
+#: Channels that may not be read.
 closed: set[str] = set()
 
 
@@ -43,10 +43,10 @@ def note_visit() -> None:
 
 @app.post("/publish")
 def publish() -> list[str]:
-    """Publish what is said, one after the other."""
+    """Publish the events of the body, one after the other."""
     return [
-        sse.publish(said["channel"], said["data"], event=said.get("event"), retry=said.get("retry"))
-        for said in request.get_json()
+        sse.publish(each["channel"], each["data"], event=each.get("event"), retry=each.get("retry"))
+        for each in request.get_json()
     ]
 
 
@@ -57,13 +57,13 @@ def publish_to(identity: str) -> dict[str, str]:
 
 @app.post("/greet/<channel>")
 def greet(channel: str) -> dict[str, int]:
-    """Send something by hand, which has no id."""
+    """Send an event to the list, which has no id."""
     return {"reached": sse.channel(channel).emitters.send(request.get_json())}
 
 
 @app.post("/close/<channel>")
 def close(channel: str) -> dict[str, int]:
-    """Let nobody read the channel any more."""
+    """Deny the channel to all clients from now on."""
     closed.add(channel)
     sse.disconnect(channel=channel)
     return {}
@@ -71,7 +71,7 @@ def close(channel: str) -> dict[str, int]:
 
 @app.post("/cut/<channel>")
 def cut(channel: str) -> list[str]:
-    """End its streams, and publish what is said before any can be back."""
+    """End its streams, and publish the events of the body before any client can reconnect."""
     sse.channel(channel).emitters.complete()
     return publish()
 

@@ -1,4 +1,4 @@
-"""Channels for people who log in and out in one browser, with a cookie as Flask's own session is."""
+"""Channels for users who log in and out in one browser, with a cookie as Flask's session is."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ sse = SSE(app)
 sse.channel("news", public=True)
 app.register_blueprint(sse.blueprint, url_prefix="/events")
 
-#: Of the requests for channels: method, channels, and the user.
+#: The requests for channels: method, channels, and user.
 visits: list[dict[str, Any]] = []
 
-#: Whether this server says who reads; one of an older version does not.
+#: Whether this server sends the reader's identity; an older version does not.
 says = {"reader": True}
 
 
@@ -35,11 +35,11 @@ def user() -> str | None:
 @sse.authorizer
 def may_read(channel: str) -> bool | Grant:
     if channel.startswith("lobby"):
-        return True  # to anybody, whoever that is
+        return True  # public
     if channel.startswith("child-of"):
-        return Grant(request.headers["X-Child"])  # another reader than that of the other channels
+        return Grant(request.headers["X-Child"])  # another identity than that of the other channels
     if channel.startswith("admins"):
-        return user() == "alice"  # without saying who it is
+        return user() == "alice"  # without an identity
     name = user()
     return Grant(name, seconds=session.get("seconds")) if name else False
 
@@ -74,7 +74,7 @@ def disconnect(name: str) -> dict[str, str]:
 
 @app.post("/cut/<path:channel>")
 def cut(channel: str) -> dict[str, str]:
-    """End its streams, as the maximum age does."""
+    """End its streams, as the maximum lifetime does."""
     sse.channel(channel).emitters.complete()
     return {}
 
@@ -87,14 +87,14 @@ def say_reader() -> dict[str, bool]:
 
 @app.post("/secrets")
 def change_secrets() -> dict[str, str]:
-    """Change the app's ``SECRET_KEY``, and those that were before it, as a deploy does."""
+    """Change the app's ``SECRET_KEY`` and its fallbacks, as a deploy does."""
     app.config["SECRET_KEY"], *app.config["SECRET_KEY_FALLBACKS"] = request.get_json()
     return {}
 
 
 @app.post("/publish")
 def publish() -> list[str]:
-    return [sse.publish(said["channel"], said["data"]) for said in request.get_json()]
+    return [sse.publish(each["channel"], each["data"]) for each in request.get_json()]
 
 
 @app.post("/publish-to/<name>")

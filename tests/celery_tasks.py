@@ -1,6 +1,6 @@
-"""Tasks of a Celery worker, which publish what they have done: ``celery -A tests.celery_tasks worker``.
+"""Tasks of a Celery worker that publish their results: ``celery -A tests.celery_tasks worker``.
 
-The worker forks after it has imported this.
+The worker forks after importing this.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Channels on real servers: config comes from the environment, and tests look in and steer over HTTP."""
+"""Channels on real servers: config comes from the environment; tests inspect and control it over HTTP."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ sse = SSE(app)
 app.register_blueprint(sse.blueprint, url_prefix="/events")
 sse.authorizer(lambda _: True)
 
-#: Level 1, beside the channels.
+#: A list, beside the channels.
 emitters = SseEmitters()
 
 
@@ -30,7 +30,7 @@ def connect() -> ResponseReturnValue:
     emitter = emitters.add(SseEmitter(max_pending=100_000, max_pending_bytes=10**9))
 
     @emitter.on_completion
-    def say() -> None:
+    def log_completion() -> None:
         app.logger.info("completion after %s", emitter.close_reason)
 
     return emitter

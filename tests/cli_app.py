@@ -1,4 +1,4 @@
-"""An app for ``flask sse``. Its config comes from the environment, and the level of its log, if it has one."""
+"""An app for ``flask sse``, with its config and log level from the environment."""
 
 from __future__ import annotations
 

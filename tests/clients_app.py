@@ -1,4 +1,4 @@
-"""Channels for the clients that people use: what those ask for is noted, and they are cut in the ways that happen."""
+"""Channels for third-party clients: the app records their requests, and cuts them in realistic ways."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from flask_sse_emitters.wire.frame import chunk
 
 HERE = Path(__file__).parent
 
-#: Where ``make`` puts what comes from npm.
+#: The folder in which ``make`` installs npm packages.
 PACKAGES = HERE.parent / "build" / "npm" / "node_modules"
 
-#: Milliseconds until a client comes back.
+#: Milliseconds until a client reconnects.
 RETRY = 100
 
 app = Flask(__name__)
@@ -30,7 +30,7 @@ sse = SSE(app)
 app.register_blueprint(sse.blueprint, url_prefix="/events")
 sse.authorizer(lambda _: True)
 
-#: Of each channel the streams that were asked for: when, and after which id.
+#: The requests for streams of each channel: their times and last ids.
 visits: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
 
 
@@ -49,7 +49,7 @@ def note_visit() -> None:
 
 @app.get("/state/<channel>")
 def get_state(channel: str) -> dict[str, Any]:
-    """The visits, and how many clients have got all that was there for them, and wait."""
+    """Return the visits, and how many clients have received everything and wait."""
     emitters = sse.channel(channel).emitters
     waiting = sum(
         stream_of(emitter).outgoing.direct is not None and stream_of(emitter).outgoing.state is WriterState.IDLE
@@ -68,13 +68,13 @@ def publish() -> list[str]:
 
 @app.post("/greet/<channel>")
 def greet(channel: str) -> dict[str, int]:
-    """Send something by hand, which has no id."""
+    """Send an event to the list, which has no id."""
     return {"reached": sse.channel(channel).emitters.send(request.get_json())}
 
 
 @app.post("/cut/<how>")
 def cut(how: str) -> dict[str, Any]:
-    """Cut all clients of the channels, and publish numbers before any can be back."""
+    """Cut all clients of the channels, and publish numbers before any can reconnect."""
     wanted = request.get_json()
     emitters = list(dict.fromkeys(emitter for name in wanted["channels"] for emitter in sse.channel(name).emitters))
     clients: list[Any] = [stream_of(emitter).outgoing.direct._client for emitter in emitters]  # type: ignore[union-attr]
@@ -94,7 +94,7 @@ def cut(how: str) -> dict[str, Any]:
 
 
 def next_id(channel: str) -> str:
-    """Give the id of the event that is published next."""
+    """Return the id that the next published event will have."""
     log = sse._channels().subscription(channel).log
     assert log is not None
     return f"{log.epoch}-{log.newest + 1}"

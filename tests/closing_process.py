@@ -1,4 +1,4 @@
-"""Makes apps and lets go of them, closed or dropped, and prints what is left: ``URL close|drop threads|gevent``."""
+"""Make apps and close or drop them, and check that nothing is left: ``URL close|drop threads|gevent``."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def main(url: str, how: str) -> None:
             "connections": sum(int(each["id"]) != own for each in client.client_list()),
         }
 
-    for _ in range(2):  # for what is made once, and kept
+    for _ in range(2):  # warms up: makes what is made once and kept
         use(url, how)
-    until(lambda: held()["connections"] == 0, "the first apps to be let go")
+    until(lambda: held()["connections"] == 0, "the first apps to be released")
     before = held()
     states = [use(url, how) for _ in range(APPS)]
     if how == "close":

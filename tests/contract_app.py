@@ -1,4 +1,4 @@
-"""The application of the contract: every view is one way to use the package, and tests look in and steer over HTTP."""
+"""The contract application: each view is one way to use the package; tests inspect and control it over HTTP."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ journals: defaultdict[str, list[str]] = defaultdict(list)
 
 
 def make(name: str) -> SseEmitter:
-    """An emitter under a name, as the query wants it, in the list of the query, with all its callbacks in a journal."""
+    """Make an emitter under a name, with the options and list of the query, and a journal of its callbacks."""
     options: dict[str, Any] = {
         key: convert(request.args[key])
         for key, convert in (("timeout", float), ("heartbeat", float), ("max_pending", int), ("overflow", str))
@@ -64,7 +64,7 @@ def numbered(name: str) -> ResponseReturnValue:
 
 @streams.get("/unknown")
 def unknown() -> ResponseReturnValue:
-    """An emitter that nothing here keeps: only its list does, until its end."""
+    """Return an emitter that only its list references, until its end."""
     emitter = lists["unknown"].add(SseEmitter(timeout=float(request.args["timeout"])))
     emitter.try_send("hello")
     emitter.on_completion(lambda: None)
@@ -173,20 +173,20 @@ def complete_all(name: str) -> ResponseReturnValue:
 
 @steering.post("/lists/<name>/publish")
 def publish(name: str) -> ResponseReturnValue:
-    """Send so many events from so many threads: ``foreign`` ones are real threads also where gevent has patched."""
+    """Send events from several threads; ``foreign`` ones are native threads even if gevent has patched."""
     threads, each, first = (int(request.args[name]) for name in ("threads", "each", "first"))
 
     def send(sender: int) -> None:
         for number in range(first, first + each):
             lists[name].send(f"{sender}:{number}")
             if not number % 10:
-                breathe()
+                pause_briefly()
 
     run_on_threads(send, threads, foreign="foreign" in request.args)
     return ""
 
 
-def breathe() -> None:
+def pause_briefly() -> None:
     threading.Event().wait(0.001)
 
 
@@ -196,7 +196,7 @@ def run_on_threads(call: Callable[[int], object], count: int, foreign: bool) -> 
         from gevent.monkey import get_original
 
         nap = get_original("time", "sleep")
-        globals()["breathe"] = lambda: nap(0.001)
+        globals()["pause_briefly"] = lambda: nap(0.001)
         results = [get_hub().threadpool.spawn(call, number) for number in range(count)]
         for result in results:
             result.get()
@@ -210,7 +210,7 @@ def run_on_threads(call: Callable[[int], object], count: int, foreign: bool) -> 
 
 @steering.get("/process")
 def process() -> ResponseReturnValue:
-    """What this process holds."""
+    """Return what this process holds."""
     import gc
 
     import psutil
@@ -257,7 +257,7 @@ def create_app(name: str, **config: Any) -> Flask:
     return app
 
 
-#: The others are for emitters that no view returns, and for clients that take nothing.
+#: The mounted apps are for emitters that no view returns, and for clients that read nothing.
 app = create_app("contract")
 app.wsgi_app = DispatcherMiddleware(  # type: ignore[method-assign]
     app.wsgi_app,

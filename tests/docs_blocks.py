@@ -1,7 +1,7 @@
-"""The code blocks of a page of the documentation, and what is to be done with each.
+"""The code blocks of a page of the documentation, and how each is run.
 
-A block without a language is one of shell commands. One of Python whose ``:caption:`` is the name of a file, such as
-``tasks.py``, is that file's; all others of a page make up its ``app.py``, in their order.
+A block without a language holds shell commands. A block of Python whose ``:caption:`` is a file name, such as
+``tasks.py``, belongs to that file; all others of a page make up its ``app.py``, in their order.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .servers import ROOT
 #: README.md and its translations, and every page of docs.
 PAGES = sorted([*ROOT.glob("README*.md"), *(ROOT / "docs").glob("*.rst")])
 
-#: The ways in which a block can be run, by its language.
+#: The ways to run a block, by language.
 SHELL = ("", "sh", "shell", "bash", "console")
 BROWSER = ("javascript", "js", "html")
 PYTHON = ("python", "py")
@@ -32,7 +32,7 @@ _FILE = re.compile(r"[\w.]+\.py")
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One block, as it stands in its page."""
+    """A code block of a page."""
 
     page: str
     line: int
@@ -46,7 +46,7 @@ class Block:
 
     @property
     def file(self) -> str:
-        """The file that a block of Python belongs to."""
+        """The file to which a block of Python belongs."""
         return self.caption if _FILE.fullmatch(self.caption) else "app.py"
 
 
@@ -56,7 +56,7 @@ def blocks_of(page: Path) -> list[Block]:
 
 
 def modules_of(blocks: list[Block]) -> dict[str, str]:
-    """The text of each Python file that these blocks make up."""
+    """Return the text of each Python file made up of these blocks."""
     modules: dict[str, str] = {}
     for block in blocks:
         if block.language in PYTHON:
@@ -100,7 +100,7 @@ def _of_rest(page: str, lines: list[str]) -> Iterator[Block]:
 
 
 def _end_of_indented(lines: list[str], number: int, indent: int) -> int:
-    """The line after the last that is blank or indented by more than this."""
+    """Return the line after the last one that is blank or indented by more than ``indent``."""
     while number < len(lines) and (not lines[number].strip() or lines[number].startswith(" " * (indent + 1))):
         number += 1
     return number

@@ -1,8 +1,8 @@
-"""What the pages of the documentation need to run, and what of them is not run."""
+"""What the pages of the documentation need to run, and which blocks are not run."""
 
 from __future__ import annotations
 
-_SPRING = "Java of Spring: it needs a JDK, Spring Boot and its build"
+_SPRING = "Spring's Java code needs a JDK, Spring Boot and a build"
 
 #: Blocks that are not run, by their page and first line, and why.
 NOT_RUN: dict[tuple[str, str], str] = {
@@ -20,8 +20,8 @@ _README: dict[str, list[object]] = {
     "POST /logout": [204],
 }
 
-#: What routes answer, by their page: the status, and the events that a stream begins with. Of all others it is known
-#: that they are there, and do not fail.
+#: Responses of routes, by page: the status, and the first events of a stream. All other routes are only required not
+#: to fail.
 ANSWERS: dict[str, dict[str, list[object]]] = {
     "README.md": _README,
     "README.ko.md": _README,
@@ -54,10 +54,10 @@ ANSWERS: dict[str, dict[str, list[object]]] = {
     },
 }
 
-#: What pages take from the environment: in their Python, and in their commands.
+#: The environment of the pages' Python and commands.
 ENVIRONMENT = {"TOKEN": "of the tests alone", "SECRET_KEY": "of the tests alone, and long enough for a signature"}
 
-#: What the browser does before the scripts of a page, which count on it: a login, or functions of the reader's own.
+#: JavaScript that runs before the scripts of a page, which rely on it: a login, or functions of the reader's own.
 IN_BROWSER = {
     "access.rst": """fetch("/login", {
         method: "POST",
@@ -66,7 +66,7 @@ IN_BROWSER = {
     })""",
 }
 
-#: What a person does next on a page of HTML, and what is to be seen of it then.
+#: What a user does next on a page of HTML, and what the page must then show.
 DONE_AND_SEEN = {
     "quickstart.rst": (
         "document.forms[0].text.value = 'hello'; document.forms[0].requestSubmit()",

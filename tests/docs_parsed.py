@@ -1,4 +1,4 @@
-"""Blocks of the documentation that are no programs, read by what reads such files."""
+"""Parse blocks of the documentation that are no programs, such as configuration files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import yaml
 
 
 def parse(language: str, text: str) -> None:
-    """Raises where this is not what it is said to be, or says nothing."""
+    """Parse a text in its language; raise if it is invalid or empty."""
     assert _PARSERS[language](text), text
 
 

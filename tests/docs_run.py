@@ -1,7 +1,7 @@
-"""Runs the Python of one page, in a process of its own: ``python -m tests.docs_run FOLDER``.
+"""Run the Python of one page, in a process of its own: ``python -m tests.docs_run FOLDER``.
 
-Imports the files of the folder, asks every route of every app in them for an answer, and runs the tests among them.
-It writes, as JSON, what each route answered: the status, and the events that a stream begins with.
+Import the files of the folder, request every route of every app in them, and run the tests among them. Write the
+responses of the routes as JSON: the status, and the first events of a stream.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from werkzeug.routing import Rule
 from flask_sse_emitters.testing import OpenStream
 from flask_sse_emitters.writers.response_body import TEST_HOOK, ResponseBody
 
-#: What stands for each variable part of a URL.
+#: The value of each variable part of a URL.
 PART = "7"
 
-#: What is posted: what the views of our pages look for in a body.
+#: The body of POST requests, with all keys that views of the pages use.
 BODY = {"id": 7, "name": "ann", "text": "hello"}
 
 
 def namespaces(folder: Path) -> Iterator[dict[str, Any]]:
-    """Of ``app.py`` first: others may import from it."""
+    """Yield the namespace of each file, ``app.py`` first, as others may import it."""
     sys.path.insert(0, str(folder))
     for file in sorted(folder.glob("*.py"), key=lambda file: (file.name != "app.py", file.name)):
         yield vars(import_module(file.stem)) if file.stem.isidentifier() else run_path(str(file))
@@ -41,9 +41,9 @@ def apps_in(namespace: dict[str, Any]) -> list[Flask]:
     return made if made or factory is None else [factory()]
 
 
-def ask(app: Flask) -> Iterator[tuple[str, list[Any]]]:
-    """Every route that the page defines, each with the methods that it takes."""
-    app.testing = True  # what a view raises is raised here
+def request_routes(app: Flask) -> Iterator[tuple[str, list[Any]]]:
+    """Request every route that the page defines, by each of its methods."""
+    app.testing = True  # errors of views are raised here
     client = app.test_client()
     for rule in app.url_map.iter_rules():
         for method in sorted((rule.methods or set()) & {"GET", "POST", "PUT", "DELETE"}):
@@ -68,7 +68,7 @@ def main(folder: Path) -> None:
     answers: dict[str, list[Any]] = {}
     for namespace in namespaces(folder):
         for app in apps_in(namespace):
-            answers.update(ask(app))
+            answers.update(request_routes(app))
         if any(name.startswith("test_") for name in namespace):
             file = str(namespace["__file__"])
             failed = pytest.main([file, "-q", "-p", "no:randomly", "-p", "no:cacheprovider", "--rootdir", str(folder)])

@@ -1,4 +1,4 @@
-"""The shell commands of the documentation, run as a reader would, in a folder that has the page's ``app.py``."""
+"""Run the shell commands of the documentation as a reader would, in a folder with the page's ``app.py``."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from .conftest import program
 from .servers import NO_CONTROL_SOCKET, ROOT
 from .waiting import PATIENCE, until
 
-#: These go on until somebody ends them: here, as soon as they have said something.
+#: Commands that run until they are interrupted: here, after their first output.
 LASTING = re.compile(r"flask sse listen|curl .*-\w*N")
 
-#: What a shell says of a command that an interrupt has ended, or that had said what it wanted to say.
+#: Exit statuses of a command that was interrupted, or had ended by itself.
 INTERRUPTED = (0, 130, -signal.SIGINT)
 
 _COMPOUND = re.compile(r"^(for|while|until|if) ", re.MULTILINE)
@@ -37,7 +37,7 @@ _EXTRAS = re.compile(r"([\w.-]+)(?:\[([\w,-]+)\])?(?:[<>=!~].*)?")
 
 
 def commands_of(text: str) -> list[str]:
-    """Of a block: each is a line, with those that continue it; a loop is one with all that is around it."""
+    """Return the commands of a block: lines with their continuations, or the whole block if it has a loop."""
     if _COMPOUND.search(text):
         return [text]
     lines = text.replace("\\\n", " ").split("\n")
@@ -45,7 +45,7 @@ def commands_of(text: str) -> list[str]:
 
 
 def run(command: str, folder: Path, env: dict[str, str]) -> None:
-    """Run one as it stands; where that cannot be, see to it that it would do what it says."""
+    """Run a command as it is, or check that it could run if it cannot run here."""
     words = [word for word in shlex.split(command, comments=True) if not _ASSIGNED.match(word)]
     for beginning, check in _INSTEAD.items():
         if words[: len(beginning)] == list(beginning):
@@ -75,7 +75,7 @@ def _run_to_its_end(command: str, folder: Path, env: dict[str, str]) -> None:
 
 
 def _run_server(words: list[str], folder: Path, env: dict[str, str]) -> None:
-    """Until it answers anything, on a free port in place of the one that is named."""
+    """Run a server until it responds, on a free port in place of the named one."""
     with socket.create_server(("127.0.0.1", 0)) as listener, tempfile.TemporaryFile("w+") as log:
         here = f"fd://{listener.fileno()}"
         named = [here if _ADDRESS.fullmatch(word) else word for word in words]
@@ -112,7 +112,7 @@ def _answers(address: tuple[str, int]) -> bool:
 
 
 def _run_for_a_while(command: str, folder: Path, env: dict[str, str]) -> None:
-    """On a terminal, where programs write each line at once, and Ctrl-C ends them."""
+    """Run a command on a terminal, so that it writes each line at once and an interrupt ends it."""
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         ["bash", "-c", command],
@@ -125,23 +125,23 @@ def _run_for_a_while(command: str, folder: Path, env: dict[str, str]) -> None:
     )
     os.close(theirs)
     try:
-        said = _first_words(ours, process)
+        output = _first_output(ours, process)
     finally:
         os.killpg(process.pid, signal.SIGINT)
-        _, complaint = process.communicate(timeout=PATIENCE)
+        _, errors = process.communicate(timeout=PATIENCE)
         os.close(ours)
-    assert said, f"{command}: said nothing, exit status {process.returncode}\n{complaint.decode()}"
-    assert process.returncode in INTERRUPTED, f"{command}: exit status {process.returncode}\n{complaint.decode()}"
+    assert output, f"{command}: no output, exit status {process.returncode}\n{errors.decode()}"
+    assert process.returncode in INTERRUPTED, f"{command}: exit status {process.returncode}\n{errors.decode()}"
 
 
-def _first_words(terminal: int, process: subprocess.Popen[bytes]) -> bytes:
+def _first_output(terminal: int, process: subprocess.Popen[bytes]) -> bytes:
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         readable, _, _ = select.select([terminal], [], [], 0.05)
         if readable:
             try:
                 return os.read(terminal, 1000)
-            except OSError:  # nobody writes there any more
+            except OSError:  # its last writer has closed the terminal
                 return b""
         if process.poll() is not None:
             return b""
@@ -160,14 +160,14 @@ def environment(folder: Path, env: dict[str, str]) -> dict[str, str]:
     }
 
 
-def _can_be_made(targets: list[str]) -> None:
+def _check_make_targets(targets: list[str]) -> None:
     makefile = (ROOT / "Makefile").read_text()
     for target in targets:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), f"the Makefile has no {target}"
 
 
-def _can_be_installed(requirements: list[str]) -> None:
-    """Ours with extras that there are, and others that are installed here."""
+def _check_requirements(requirements: list[str]) -> None:
+    """Check that our extras exist, and that other packages are installed here."""
     extras = ConfigParser()
     extras.read(ROOT / "setup.cfg")
     for requirement in (word for word in requirements if not word.startswith("-")):
@@ -181,6 +181,6 @@ def _can_be_installed(requirements: list[str]) -> None:
 
 
 _INSTEAD: dict[tuple[str, ...], Callable[[list[str]], None]] = {
-    ("make",): _can_be_made,
-    ("pip", "install"): _can_be_installed,
+    ("make",): _check_make_targets,
+    ("pip", "install"): _check_requirements,
 }

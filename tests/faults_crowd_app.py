@@ -1,4 +1,4 @@
-"""Lists that crowds connect to and leave, and that a native thread sends to meanwhile: it waits for no event loop."""
+"""Lists to which crowds connect, while a native thread sends to them without waiting for an event loop."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ sse = SSE(app)
 
 lists: defaultdict[str, SseEmitters] = defaultdict(SseEmitters)
 
-#: Of each list, how its streams ended, as their callbacks have seen it.
+#: For each list, how its streams ended, according to their callbacks.
 ends: defaultdict[str, Counter[str]] = defaultdict(Counter)
 _lock = native_lock()
 _ticking = False
@@ -53,7 +53,7 @@ def send(name: str) -> ResponseReturnValue:
 
 @app.post("/tick/<name>")
 def tick(name: str) -> ResponseReturnValue:
-    """Send numbers, with the time of each, so many seconds apart until another request says so."""
+    """Send numbers with their times, ``every`` so many seconds, until a request with 0."""
     global _ticking
     every = float(request.args["every"])
     _ticking = every > 0
@@ -99,5 +99,5 @@ def state() -> dict[str, Any]:
 
 @app.get("/counts/<name>")
 def counts(name: str) -> dict[str, Any]:
-    """What is cheap to ask for again and again."""
+    """Return counts that are cheap to poll."""
     return {"clients": sse.stats()["clients"], "listed": len(lists[name]), "ended": sum(ends[name].values())}

@@ -1,4 +1,4 @@
-"""Streams whose callbacks do what callbacks should not: raise, block, and change what is being changed."""
+"""Streams with callbacks that do what they should not: raise, block, and change lists during changes."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def blocking(name: str, emitter: SseEmitter, clients: SseEmitters) -> None:
 
 
 def recursing(name: str, emitter: SseEmitter, clients: SseEmitters) -> None:
-    """Everything at once that anybody might do to the list that it has just left, and to itself."""
+    """Do everything to the list that the emitter has just left, and to the emitter itself."""
 
     @emitter.on_completion
     def do_all() -> None:
@@ -99,7 +99,7 @@ def release() -> ResponseReturnValue:
 
 @app.post("/chain/<name>")
 def chain(name: str) -> ResponseReturnValue:
-    """So many emitters of which the end of each ends the next one, and the last one ends this stream."""
+    """Make a chain of emitters: the end of each ends the next one, and the last one ends this stream."""
     every = [SseEmitter() for _ in range(int(request.args["length"]))]
     for emitter, following in zip(every, [*every[1:], emitters[name]], strict=True):
         lists["chain"].add(emitter).on_completion(following.complete)

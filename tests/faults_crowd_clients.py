@@ -1,6 +1,6 @@
-"""Thousands of clients on one thread: they connect all at once, read what comes, and leave all at once.
+"""Thousands of clients on one thread: they connect all at once, read, and disconnect all at once.
 
-What they get is kept as it is, and looked at when it is asked for: while a crowd comes there is no time for it.
+What they get is kept as bytes and decoded on demand: while a crowd connects, there is no time for it.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from .waiting import PATIENCE
 
 _RESET = struct.pack("ii", 1, 0)
 
-#: One address has not enough ports for all, beside those of connections that have just been closed.
+#: One address has too few ports for all, as those of closed connections stay in use for a while.
 _ADDRESSES = 8
 
-_BIND_ADDRESS_NO_PORT = 24  # of Linux: the port is chosen at connect, and need not differ between destinations
+_BIND_ADDRESS_NO_PORT = 24  # Linux: the port is chosen at connect, and need not differ between destinations
 
-#: So many clients connect in one go; then what has come is seen to.
+#: Clients that connect in one go before others are read.
 _STRIDE = 50
 
 
 @dataclass(slots=True, eq=False)
 class Visitor:
-    """One client. Times are those of ``time.monotonic()``."""
+    """A client. Times are those of ``time.monotonic()``."""
 
     address: str
     request: bytes
@@ -41,7 +41,7 @@ class Visitor:
     began: float = 0.0
     answered: float = 0.0  #: when the first byte came
     ended: bool = False  #: by the server
-    before: list[Event] = field(default_factory=list)  #: what earlier connections have brought
+    before: list[Event] = field(default_factory=list)  #: events of earlier connections
     at_cut: str = ""  #: the data of the newest event when the last one ended
 
     @property
@@ -49,12 +49,12 @@ class Visitor:
         return int(self.received.split(b" ", 2)[1])
 
     def events(self) -> list[Event]:
-        """What it has got so far, without what has come in part."""
+        """Return its complete events so far."""
         head, _, body = bytes(self.received).partition(b"\r\n\r\n")
         return decode(_unchunked(body) if b"chunked" in head.lower() else body)
 
     def ask_again(self) -> None:
-        """Let the next request go on after the last event that has come."""
+        """Prepare a request that continues after the last event."""
         self.before += self.events()
         last = self.before[-1].id if self.before else None
         self.at_cut = self.before[-1].data if self.before else ""
@@ -71,13 +71,13 @@ class Visitor:
 
 
 class Crowd:
-    """Clients of a server on this machine, from ``with`` to its end."""
+    """Clients of a server on this machine, in a ``with`` block."""
 
     def __init__(self, port: int) -> None:
         self.visitors: list[Visitor] = []
-        self.answered = 0  #: so many have got something
-        self.refused = 0  #: so many connections were reset before that, and were made anew at once
-        self.returns = 0  #: of those whose stream had ended
+        self.answered = 0  #: number of clients that have got something
+        self.refused = 0  #: number of connections that were reset before, and made again at once
+        self.returns = 0  #: number of reconnects after the end of a stream
         self._port = port
         self._epoll = select.epoll()
         self._open: dict[int, Visitor] = {}
@@ -91,9 +91,9 @@ class Crowd:
         self._epoll.close()
 
     def come(self, number: int, path: str, within: float = 0.0) -> float:
-        """Connect, evenly spread over the time, and ask for the stream.
+        """Connect, evenly over the time, and request the stream.
 
-        :return: how many seconds that took.
+        :return: the seconds that this took.
         """
         request = f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
         began = time.monotonic()
@@ -101,16 +101,16 @@ class Crowd:
             visitor = Visitor(f"127.0.0.{2 + index % _ADDRESSES}", request)
             self.visitors.append(visitor)
             self._connect(visitor)
-            if index % _STRIDE == 0:  # and no sooner than their time
+            if index % _STRIDE == 0:  # not before their time
                 ahead = began + within * index / number - time.monotonic()
                 self.read(max(0.0, ahead))
         return time.monotonic() - began
 
     def read(self, seconds: float, most: int = 1000) -> int:
-        """See to what has come, or comes first within this time.
+        """Read what has come, or comes first within this time.
 
-        :param most: so many clients at most.
-        :return: how many bytes.
+        :param most: number of clients at most.
+        :return: the number of bytes.
         """
         size = 0
         for descriptor, events in self._epoll.poll(seconds, most):
@@ -134,13 +134,13 @@ class Crowd:
             self.read(0.05)
 
     def leave(self, visitors: Sequence[Visitor], how: Sequence[str]) -> None:
-        """All of these leave, in these ways by turns."""
+        """Disconnect these clients, in these ways by turns."""
         for index, visitor in enumerate(visitors):
             del self._open[visitor.socket.fileno()]
             visitor.leave(how[index % len(how)])
 
     def come_back(self, visitors: Sequence[Visitor]) -> None:
-        """Those whose stream has ended connect again, with the id of the last event that they got."""
+        """Reconnect clients with an ended stream, with the id of their last event."""
         self.returns += len(visitors)
         for visitor in visitors:
             visitor.ask_again()
@@ -177,7 +177,7 @@ class Crowd:
 
 
 def _unchunked(body: bytes) -> bytes:
-    """Of whole chunks; what has come of the last one in part is left out."""
+    """Join complete chunks; an incomplete last one is left out."""
     parts: list[bytes] = []
     while (line := body.find(b"\r\n")) > 0:
         size = int(body[:line], 16)

@@ -1,8 +1,8 @@
-"""Publishes numbers from a process of its own, one after the other, each until it is confirmed: it may be killed amid.
+"""Publish numbers in a process of its own, one after the other, each until it is confirmed; it may be killed.
 
     python -m tests.faults_crowd_publisher URL CHANNEL FIRST LAST SECONDS
 
-A number's key is the number itself, so that another process may go on where one was killed.
+A number's key is the number itself, so that another process can continue where one was killed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from flask_sse_emitters.publisher import Publisher
 
 
 def main(url: str, channel: str, first: int, last: int, pause: float) -> None:
-    """Say what is begun, what is confirmed, and how many seconds it took to learn that something was not."""
+    """Print which numbers are begun and confirmed, and how many seconds failed attempts took."""
     with Publisher(url, publish_seconds=0.5) as publisher:
         for number in range(first, last + 1):
             print("begun", number, flush=True)  # noqa: T201

@@ -1,4 +1,4 @@
-"""Reads streams that were open before a crowd came, in a process of its own, and says how regularly they were written.
+"""Read streams that were open before a crowd connected, in a process of its own, and report when data came.
 
 python -m tests.faults_crowd_watcher PORT PATH...
 """
@@ -15,7 +15,7 @@ READY = "ready"
 
 
 def main(port: int, paths: list[str]) -> None:
-    """Read until the standard input ends, then print what came of each path, and when."""
+    """Read until the standard input ends, then print what came on each path, and when."""
     got: list[list[tuple[float, str]]] = [[] for _ in paths]
     with selectors.DefaultSelector() as selector:
         for path, record in zip(paths, got, strict=True):

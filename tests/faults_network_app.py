@@ -1,4 +1,4 @@
-"""Channels whose clients have names: what became of each is noted, and how its worker writes to it shows."""
+"""Channels with named clients: the app records their ends, and shows how its worker writes to them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def note_ends(_app: Any, emitter: SseEmitter) -> None:
 
 @emitter_closed.connect_via(app)
 def note_gone(_app: Any, emitter: SseEmitter, reason: Any, error: Any) -> None:
-    """Its client has been let go of, too."""
+    """Record that its client has been released, too."""
     ends[emitter.name].append(["gone", reason.name])  # type: ignore[attr-defined]
 
 

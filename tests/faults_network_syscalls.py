@@ -1,7 +1,7 @@
-"""Has the kernel ask a test what is to become of each ``send()`` of a worker: it may pass, wait, or fail in any way.
+"""Let a test decide the result of each ``send()`` of a worker: it may pass, wait, or fail with any error.
 
-That is a seccomp filter with a listener (Linux 5.5, and no privilege): the worker installs it on itself, and hands the
-listener to the test. No code of the worker is changed, and what it sees is what a kernel short of memory would tell it.
+This is a seccomp filter with a listener (Linux 5.5, without privileges): the worker installs it on itself, and passes
+the listener to the test. No code of the worker is changed: it sees what a kernel short of memory would return.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import pytest
 
 from .waiting import PATIENCE, until
 
-# By machine: seccomp(2) and sendto(2), as which the C library does send().
+# By machine: seccomp(2) and sendto(2), by which the C library implements send().
 _NUMBERS = {"x86_64": (317, 44), "aarch64": (277, 206)}
 
 INSTALLED = "installed"
@@ -35,39 +35,39 @@ _LOAD_NUMBER, _JUMP_IF_EQUAL, _RETURN = 0x20, 0x15, 0x06
 _ASK, _ALLOW = 0x7FC00000, 0x7FFF0000
 _CONTINUE = 1
 
-_QUESTION = struct.Struct("=QII" + "iIQ6Q")  # seccomp_notif
-_ANSWER = struct.Struct("=QqiI")  # seccomp_notif_resp
+_NOTIFICATION = struct.Struct("=QII" + "iIQ6Q")  # seccomp_notif
+_RESPONSE = struct.Struct("=QqiI")  # seccomp_notif_resp
 _RECEIVE, _SEND = (
-    (3 << 30) | (form.size << 16) | (ord("!") << 8) | number for number, form in enumerate((_QUESTION, _ANSWER))
+    (3 << 30) | (form.size << 16) | (ord("!") << 8) | number for number, form in enumerate((_NOTIFICATION, _RESPONSE))
 )
 
 
 class Send(NamedTuple):
-    """What a worker is about to do."""
+    """A system call that a worker is about to make."""
 
     descriptor: int
     size: int
 
 
 class Syscalls:
-    """Judges every ``send()`` of one worker, from ``with`` to its end: skips the test where no kernel asks.
+    """Judges every ``send()`` of a worker, in a ``with`` block; skips the test if the kernel cannot do this.
 
     The worker is started with :attr:`path` in its environment, and calls :func:`offer_sends` with it.
     """
 
     def __init__(self) -> None:
-        #: Which error a send is to fail with, 0 for none. On a thread of its own; the worker waits for it.
+        #: Returns the error with which a send fails, 0 for none. Runs on a thread of its own; the worker waits for it.
         self.judge: Callable[[Send], int] = lambda _: 0
-        self.failed: Counter[int] = Counter()  #: sends that did, by descriptor
-        self._said = ""  # by the worker
+        self.failed: Counter[int] = Counter()  #: failed sends, by descriptor
+        self._report = ""  # of the worker
         if platform.machine() not in _NUMBERS:
-            pytest.skip(f"the numbers of system calls are not known here: {platform.machine()}")
+            pytest.skip(f"system call numbers are unknown for this machine: {platform.machine()}")
         self._folder = tempfile.TemporaryDirectory()
         self.path = os.path.join(self._folder.name, "socket")
-        self._door = socket.socket(socket.AF_UNIX)
-        self._door.bind(self.path)
-        self._door.listen()
-        self._door.settimeout(PATIENCE)
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.bind(self.path)
+        self._socket.listen()
+        self._socket.settimeout(PATIENCE)
         self._reader, self._stop = socket.socketpair()
         self._thread = threading.Thread(target=self._run)
 
@@ -79,44 +79,44 @@ class Syscalls:
         self._stop.close()
         self._thread.join(PATIENCE)
         self._reader.close()
-        self._door.close()
+        self._socket.close()
         self._folder.cleanup()
 
     def await_worker(self) -> None:
-        """Once the worker has installed the filter; skips the test where it must not."""
-        if until(lambda: self._said, "the worker") != INSTALLED:
-            pytest.skip(f"the kernel asks nobody here: {self._said}")
+        """Wait until the worker has installed the filter; skip the test if it may not."""
+        if until(lambda: self._report, "the worker") != INSTALLED:
+            pytest.skip(f"the kernel allows no filter here: {self._report}")
 
     def _run(self) -> None:
         stop = self._reader.fileno()
-        if stop in select.select([stop, self._door.fileno()], [], [], PATIENCE)[0]:
+        if stop in select.select([stop, self._socket.fileno()], [], [], PATIENCE)[0]:
             return
-        worker, _ = self._door.accept()
+        worker, _ = self._socket.accept()
         with worker:
             reason, descriptors, _, _ = socket.recv_fds(worker, 1000, 1)
-        self._said = reason.decode()
+        self._report = reason.decode()
         if not descriptors:
             return
         [listener] = descriptors
         while stop not in (ready := select.select([stop, listener], [], [])[0]):
             if listener in ready:
-                with suppress(FileNotFoundError):  # a signal has interrupted the call, or the worker is gone
+                with suppress(FileNotFoundError):  # a signal has interrupted the call, or the worker has exited
                     self._answer(listener)
         os.close(listener)
 
     def _answer(self, listener: int) -> None:
-        question = bytearray(_QUESTION.size)
-        fcntl.ioctl(listener, _RECEIVE, question)
-        number, _, _, _, _, _, *arguments = _QUESTION.unpack(question)
+        notification = bytearray(_NOTIFICATION.size)
+        fcntl.ioctl(listener, _RECEIVE, notification)
+        number, _, _, _, _, _, *arguments = _NOTIFICATION.unpack(notification)
         send = Send(arguments[0], arguments[2])
         code = self.judge(send)
         if code:
             self.failed[send.descriptor] += 1
-        fcntl.ioctl(listener, _SEND, bytearray(_ANSWER.pack(number, 0, -code, 0 if code else _CONTINUE)))
+        fcntl.ioctl(listener, _SEND, bytearray(_RESPONSE.pack(number, 0, -code, 0 if code else _CONTINUE)))
 
 
 def offer_sends(path: str) -> None:
-    """Have whoever listens at this path judge every send of this thread, and of those that it starts, from now on."""
+    """Let the listener at this path judge every send of this thread, and of threads it starts, from now on."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(path)
         try:

@@ -1,9 +1,9 @@
-"""A network of two machines whose wire is a thread of this process: it loses, narrows and counts what passes.
+"""A network of two machines joined by a thread of this process, which loses, narrows and counts packets.
 
-Each machine is a network namespace with one TUN device, of which this process has the descriptor: what one kernel sends
-is read here, and written to the other, or not. A socket stays in the namespace in which it was made, so neither the
-server nor a client has to be there itself: they are given sockets of the far machines. No process, no configuration and
-nothing of the network of this machine is touched, and all is gone with its descriptors.
+Each machine is a network namespace with a TUN device, and this process has its descriptor: what one kernel sends is
+read here, and written to the other, or not. A socket stays in the namespace in which it was made, so neither the
+server nor a client must run there: they get sockets of the far machines. No process, configuration or network of this
+machine is touched, and everything disappears with its descriptors.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .waiting import PATIENCE
 
 SERVER, CLIENT, PORT = "10.77.0.1", "10.77.0.2", 8000
 
-#: So many clients there may be.
+#: The maximum number of clients.
 CLIENTS = 12
 
 _NEW_USER, _NEW_NET = 0x10000000, 0x40000000
@@ -38,13 +38,13 @@ _WINDOW_SCALE, _END, _NOTHING = 3, 0, 1
 
 
 class Wire:
-    """Both machines, from ``with`` to its end: skips the test where this system lets nobody make them."""
+    """Both machines, in a ``with`` block; skips the test if this system does not allow them."""
 
     def __init__(self) -> None:
-        self.dead: set[int] = set()  #: clients' ports: what they send, and what is sent to them, is lost without a word
-        self.windows: dict[int, int] = {}  #: by client's port: so many bytes at most it may announce that it takes
+        self.dead: set[int] = set()  #: ports of clients: packets from and to them are lost silently
+        self.windows: dict[int, int] = {}  #: by client's port: maximum window, in bytes, that it may announce
         self.lost: Counter[int] = Counter()  #: packets, by client's port
-        self.segments: dict[int, list[int]] = {}  #: sizes of what the server sent to a client whose window is narrowed
+        self.segments: dict[int, list[int]] = {}  #: sizes of segments to clients with a narrowed window
         self._reader, self._stop = socket.socketpair()
         self._thread = threading.Thread(target=self._run)
 
@@ -62,7 +62,7 @@ class Wire:
         os.close(self._client_end)
 
     def connect(self) -> socket.socket:
-        """A client's connection to the server, across the wire."""
+        """Connect a client to the server, across the wire."""
         client = self._clients.pop()
         client.settimeout(PATIENCE)
         client.connect((SERVER, PORT))
@@ -97,7 +97,7 @@ class Wire:
 
 
 class FarServer(Server):
-    """A server that has two doors: on this machine, as every other, and on that at the far end of the wire."""
+    """A server with two listeners: one on this machine, as every server, and one at the far end of the wire."""
 
     def __init__(self, kind: str, app: str, listener: socket.socket, env: dict[str, str]) -> None:
         super().__init__(kind, app, env=env)
@@ -106,17 +106,17 @@ class FarServer(Server):
     def start(self) -> None:
         with socket.create_server(("127.0.0.1", 0), backlog=2048) as near:
             self.port = near.getsockname()[1]
-            doors = [near.fileno(), self._far.fileno()]
+            listeners = [near.fileno(), self._far.fileno()]
             self._process = subprocess.Popen(
                 self._command,
                 cwd=ROOT,
                 env={
                     **os.environ,
-                    "LISTENER": str(doors[0]),
-                    "GUNICORN_CMD_ARGS": " ".join(f"--bind=fd://{door}" for door in doors),
+                    "LISTENER": str(listeners[0]),
+                    "GUNICORN_CMD_ARGS": " ".join(f"--bind=fd://{listener}" for listener in listeners),
                     **self._env,
                 },
-                pass_fds=doors,
+                pass_fds=listeners,
                 stdout=self._log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -124,7 +124,7 @@ class FarServer(Server):
 
 
 def _narrow(packet: bytearray, begin: int, window: int) -> None:
-    """Let the window that a client announces be so small; and be what it says, neither scaled."""
+    """Limit the window that a client announces, and remove its scale."""
     if packet[begin + 13] & _SYN:
         _forget_scale(packet, begin)
     announced = struct.unpack_from("!H", packet, begin + 14)[0]
@@ -153,7 +153,7 @@ def _checksum(data: bytes | bytearray) -> int:
 
 
 def _make_machines() -> tuple[socket.socket, int, int, list[socket.socket]]:
-    """The listener, the ends of the wire at the server and at the clients, and the clients' sockets."""
+    """Return the listener, the ends of the wire at the server and at the clients, and the clients' sockets."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         maker = subprocess.run(
@@ -164,14 +164,14 @@ def _make_machines() -> tuple[socket.socket, int, int, list[socket.socket]]:
         )
         if maker.returncode:
             reason = maker.stderr.decode().strip().rpartition("\n")[2]
-            pytest.skip(f"no network of one's own may be made here: {reason}")
+            pytest.skip(f"no network namespace may be made here: {reason}")
         descriptors: list[int] = socket.recv_fds(ours, 1, 3 + CLIENTS)[1]
     listener, server_end, client_end, *clients = descriptors
     return socket.socket(fileno=listener), server_end, client_end, [socket.socket(fileno=each) for each in clients]
 
 
 def _send_machines(to: int) -> None:
-    """Make both, in a process that is in them: its descriptors are all that is left of it."""
+    """Make both machines in a process inside them; only its descriptors remain."""
     _enter(_NEW_NET if os.geteuid() == 0 else _NEW_USER | _NEW_NET)
     server_end = _open_device(SERVER)
     listener = socket.create_server((SERVER, PORT), backlog=100)
@@ -190,7 +190,7 @@ def _enter(flags: int) -> None:
 
 
 def _open_device(address: str) -> int:
-    """A device that leads to this process, up, with this address in a network of 256."""
+    """Open a device that leads to this process, and bring it up with this address in a network of 256."""
     name = b"wire"
     device = os.open("/dev/net/tun", os.O_RDWR)
     fcntl.ioctl(device, _TUNSETIFF, struct.pack("16sH22x", name, _TUN | _NO_PACKET_INFORMATION))

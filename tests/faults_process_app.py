@@ -1,4 +1,4 @@
-"""Channels and lists of a process that is in trouble, and some of the trouble: forks, and lines for a log."""
+"""Channels and lists of a process under faults, and some of the faults: forks, and lines for a log."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from .waiting import PATIENCE
 if "LOSE_LINES" in os.environ:
     os.set_blocking(sys.stderr.fileno(), False)
 
-if "FAKETIME_TIMESTAMP_FILE" in os.environ:  # libfaketime takes the monotonic end of a sleep for a time of day
+if "FAKETIME_TIMESTAMP_FILE" in os.environ:  # libfaketime mistakes the monotonic end of a sleep for a time of day
     time.sleep = lambda seconds: select.select([], [], [], float(seconds)) and None
 
-#: Before any request, and before the fork of a worker where the app is loaded before that.
+#: Made before any request, and with a preloaded app also before the worker's fork.
 made_early = emitters.add(SseEmitter()) if "MADE_EARLY" in os.environ else None
 
 
 @app.post("/log")
 def write_log() -> ResponseReturnValue:
-    """Lines for the log, by the app and by the package: of an emitter one callback fails, the other does not."""
+    """Write log lines of the app and of the package: one callback of an emitter fails, the other does not."""
     for number in range(int(request.args["lines"])):
         app.logger.warning("line %d of the app: %s", number, "x" * 100)
     emitter, ended = SseEmitter(), threading.Event()
@@ -45,22 +45,22 @@ def write_log() -> ResponseReturnValue:
 
 
 @app.get("/time")
-def tell_time() -> dict[str, Any]:
-    """What this process takes for the time."""
+def get_time() -> dict[str, Any]:
+    """Return the times that this process sees."""
     return {"time": time.time(), "monotonic": time.monotonic()}
 
 
 @app.get("/brief")
 def brief() -> ResponseReturnValue:
-    """A stream that is over soon."""
+    """Return a stream that ends soon."""
     return SseEmitter(timeout=0.5)
 
 
 @app.post("/forks")
 def fork() -> ResponseReturnValue:
-    """So many children, one after the other, while a thread of the system sends to all clients; or in quiet.
+    """Fork children, one after the other, while a native thread sends to all clients, unless ``quiet``.
 
-    :return: how many events were sent, and how the children ended.
+    :return: the number of events sent, and the children's exit codes.
     """
     count, seconds = int(request.args["count"]), float(request.args.get("seconds", 0))
     begin = _CHILDREN[request.args["how"]]
@@ -74,7 +74,7 @@ def fork() -> ResponseReturnValue:
             sent += 1
             nap(0.002)
 
-    wait = time.time if "quiet" in request.args else _on_real_thread(broadcast)
+    wait = time.time if "quiet" in request.args else _run_on_native_thread(broadcast)
     try:
         ends = [begin(seconds) for _ in range(count)]
     finally:
@@ -84,7 +84,7 @@ def fork() -> ResponseReturnValue:
 
 
 def _child(seconds: float) -> int:
-    """What a child does with what it has of this package. 0 where that is as in a process of its own."""
+    """Use this package in a child; return 0 if it works as in a fresh process."""
     if len(emitters) or sse.stats()["clients"]:
         return 1
     emitters.send("of a child")
@@ -95,7 +95,7 @@ def _child(seconds: float) -> int:
     own.complete()
     if not ended.wait(PATIENCE):
         return 2
-    time.sleep(seconds)  # under gevent, whatever the parent's greenlets were at goes on here
+    time.sleep(seconds)  # under gevent, the parent's greenlets would continue here
     return 0
 
 
@@ -112,7 +112,7 @@ def _fork(seconds: float) -> int:
 
 
 def _start_process(seconds: float) -> int:
-    """The exit code would tell nothing: where a pool's thread forks, it is 1 in any case, in Python itself."""
+    """Run a child by multiprocessing. Its exit code is useless: if a pool's thread forks, Python always sets 1."""
     context = multiprocessing.get_context("fork")
     code: Any = context.Value("i", 3, lock=False)
 
@@ -136,8 +136,8 @@ _CHILDREN: dict[str, Callable[[float], int]] = {
 }
 
 
-def _on_real_thread(call: Callable[[], None]) -> Callable[[], object]:
-    """Run this where it may be anywhere when the process forks, whatever is patched."""
+def _run_on_native_thread(call: Callable[[], None]) -> Callable[[], object]:
+    """Run a call on a native thread, so that a fork may interrupt it anywhere, whatever is patched."""
     if is_green():
         from gevent.hub import get_hub
 

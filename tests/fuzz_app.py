@@ -1,4 +1,4 @@
-"""The app that is fuzzed: channels that are public, that a token or a session opens, and one that nothing opens."""
+"""The app under fuzzing: public channels, channels that need a token or a session, and one that is never allowed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from flask_sse_emitters.access import Grant, jwt_authorizer
 ORIGINS = ["https://shop.example", "http://localhost:3000"]
 PUBLIC = ["news", "a/b", "user:7@example.org"]
 
-#: Their events say ``<<name>>``, which nobody may read who has no right to the channel.
+#: Channels whose events are ``<<name>>``, which no client without the right to the channel may read.
 CLOSED = ["orders", "orders/7", "desk", "vault"]
 PEOPLE = ["ann", "bob", "carol"]
 
@@ -65,12 +65,12 @@ def create_app() -> tuple[Flask, SSE]:
 
     @app.get("/mine")
     def mine() -> ResponseReturnValue:
-        """A stream of no channel, whose view asks the request for nothing."""
+        """Return a stream without channel; the view uses nothing of the request."""
         return SseEmitter()
 
     @app.post("/steer")
     def steer() -> dict[str, Any]:
-        """Publish everywhere, and take away what the query says."""
+        """Publish to all channels, and revoke what the query names."""
         steer_streams(sse, **request.args)
         return {"ids": publish_everywhere(sse), **sse.stats()}
 
@@ -78,7 +78,7 @@ def create_app() -> tuple[Flask, SSE]:
 
 
 def publish_everywhere(sse: SSE) -> dict[str, str]:
-    """The ids of the events, by what clients call their channels."""
+    """Publish to all channels; return the ids by the channel names that clients use."""
     ids = {name: sse.publish(name, "for all", event="greeting") for name in PUBLIC}
     ids |= {name: sse.publish(name, f"<<{name}>>") for name in CLOSED}
     ids |= {f"~{person}": sse.publish_to(person, f"<<~{person}>>") for person in PEOPLE}
@@ -96,14 +96,14 @@ app, sse = create_app()
 
 _soon = int(time.time()) + 3600
 
-#: What opens closed channels, and which; publishing is for the first one alone.
+#: Tokens that allow closed channels; only the first one may publish.
 TOKENS: Mapping[str, list[str]] = {
     signed(sub="ann", sse=["orders*", "~"], publish=["posted*", "news"], exp=_soon): ["orders", "orders/7", "~ann"],
     signed(sub="bob", sse="~", publish="posted"): ["~bob"],
 }
 SESSIONS: Mapping[str, list[str]] = {_session(user="carol"): ["desk", "~carol"]}
 
-#: These open nothing. Some are signed as they should be, and say what nobody expects.
+#: Tokens that allow nothing. Some are signed correctly, with unexpected claims.
 BAD_TOKENS = [
     signed(_OTHER_KEY, sub="ann", sse=["*"], forged=True),
     jwt.encode({"sub": "ann", "sse": ["*"]}, "", algorithm="none"),

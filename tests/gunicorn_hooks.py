@@ -1,4 +1,4 @@
-"""As gunicorn_settings.py, with this package's hooks."""
+"""The settings of gunicorn_settings.py, with this package's hooks."""
 
 import signal
 from typing import Any

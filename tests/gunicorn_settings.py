@@ -1,4 +1,4 @@
-"""How the tests run gunicorn."""
+"""Settings of gunicorn in tests."""
 
 import os
 

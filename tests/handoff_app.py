@@ -1,4 +1,4 @@
-"""The application of the contract behind, or with, a middleware that the environment names."""
+"""The contract application with a middleware that the environment names."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ logging.basicConfig(level=logging.INFO)
 
 
 class Gzip:
-    """Compresses what passes, event by event; stands around the application, and wraps ``start_response``."""
+    """Compress responses event by event, around the application, and wrap ``start_response``."""
 
     def __init__(self, app: WSGIApplication) -> None:
         self._app = app
@@ -48,7 +48,7 @@ class Gzip:
 
 
 def shouting(app: WSGIApplication) -> WSGIApplication:
-    """Changes the bytes, and wraps the iterable alone."""
+    """Change the bytes, and wrap the iterable alone."""
 
     def wrapped(environ: WSGIEnvironment, start_response: StartResponse) -> Iterator[bytes]:
         body = app(environ, start_response)
@@ -62,7 +62,7 @@ def shouting(app: WSGIApplication) -> WSGIApplication:
 
 
 def shouting_in_c(app: WSGIApplication) -> WSGIApplication:
-    """The same, with an iterator that has no frame."""
+    """Do the same with an iterator that has no frame."""
 
     def wrapped(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         body = app(environ, start_response)
@@ -72,12 +72,12 @@ def shouting_in_c(app: WSGIApplication) -> WSGIApplication:
 
 
 def forgetful(app: WSGIApplication) -> WSGIApplication:
-    """Wraps the iterable, and forgets to close it."""
+    """Wrap the iterable, and never close it."""
     return lambda environ, start_response: (part for part in app(environ, start_response))
 
 
 def hasty(app: WSGIApplication) -> WSGIApplication:
-    """Passes on the first part of each stream alone, and forgets to close it."""
+    """Pass on only the first part of each stream, and never close it."""
 
     def wrapped(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         body = app(environ, start_response)
@@ -87,7 +87,7 @@ def hasty(app: WSGIApplication) -> WSGIApplication:
 
 
 def compressing(app: Flask) -> None:
-    """Compresses inside the application."""
+    """Compress inside the application."""
     from flask_compress import Compress
 
     app.config.update(
@@ -97,7 +97,7 @@ def compressing(app: Flask) -> None:
 
 
 def tracing(app: WSGIApplication) -> WSGIApplication:
-    """OpenTelemetry's middleware, and what it tells: spans, which are counted."""
+    """Add OpenTelemetry's middleware, and record its spans."""
     from opentelemetry.instrumentation.wsgi import OpenTelemetryMiddleware
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -112,7 +112,7 @@ def tracing(app: WSGIApplication) -> WSGIApplication:
 
 
 def reporting(app: WSGIApplication) -> WSGIApplication:
-    """Sentry's middleware, and what it would report: errors and transactions."""
+    """Add Sentry's middleware, and record what it would report: errors and transactions."""
     import sentry_sdk
     from sentry_sdk.integrations.wsgi import SentryWsgiMiddleware
     from sentry_sdk.transport import Transport
@@ -129,7 +129,7 @@ def reporting(app: WSGIApplication) -> WSGIApplication:
     return reported
 
 
-#: What the middleware that looks on has seen.
+#: Functions that return what an observing middleware has seen.
 seen: list[Callable[[], list[str]]] = []
 
 AROUND: dict[str, Callable[[WSGIApplication], WSGIApplication]] = {
@@ -147,7 +147,7 @@ more = Blueprint("more", __name__)
 
 @more.get("/seen")
 def what_was_seen() -> ResponseReturnValue:
-    return [found for look in seen for found in look()]
+    return [found for read in seen for found in read()]
 
 
 @more.get("/stats")
@@ -157,7 +157,7 @@ def stats() -> ResponseReturnValue:
 
 @more.post("/fork")
 def fork() -> ResponseReturnValue:
-    """A child that holds all descriptors open, until it is killed."""
+    """Fork a child that holds all descriptors open until it is killed."""
     child = os.fork()
     if child == 0:
         unpatched("time", "sleep")(600)
@@ -167,7 +167,7 @@ def fork() -> ResponseReturnValue:
 
 @more.post("/from-loop/<name>")
 def from_loop(name: str) -> ResponseReturnValue:
-    """Send from the event loop itself, where nothing may wait: to the list, and to the emitter alone."""
+    """Send from the event loop itself, which may not wait: to the list, and to the emitter alone."""
     from gevent.hub import get_hub
 
     def send(number: int) -> None:
@@ -184,7 +184,7 @@ floods: dict[str, Any] = {}
 
 @more.post("/flood/<name>")
 def flood(name: str) -> ResponseReturnValue:
-    """Send from a real thread as fast as it can, until the stream ends."""
+    """Send from a native thread as fast as possible, until the stream ends."""
     from gevent.hub import get_hub
 
     def send() -> None:
@@ -202,11 +202,11 @@ def flooding(name: str) -> ResponseReturnValue:
 
 @more.post("/exhaust-descriptors")
 def exhaust_descriptors() -> ResponseReturnValue:
-    """Leave the process no more descriptors than it has now, that of this request's connection among them."""
+    """Limit the process to the descriptors that it has now, including that of this request's connection."""
     import resource
 
     highest = max(int(name) for name in os.listdir("/proc/self/fd"))
-    while (number := os.dup(0)) <= highest:  # what is free in between
+    while (number := os.dup(0)) <= highest:  # free numbers in between
         held.append(number)
     held.append(number)
     resource.setrlimit(resource.RLIMIT_NOFILE, (number + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
@@ -218,13 +218,13 @@ held: list[int] = []
 
 @more.get("/promising/<name>")
 def promising(name: str) -> ResponseReturnValue:
-    """A response that promises its length."""
+    """Return a response that declares a Content-Length."""
     return make(name).response(headers={"Content-Length": "1000"})
 
 
 @more.get("/noted/<name>")
 def noted(name: str) -> ResponseReturnValue:
-    """A response that notes when it is closed."""
+    """Return a response that records when it is closed."""
     response: Response = make(name).response()
     response.call_on_close(lambda: journals[name].append("closed"))
     return response

@@ -300,7 +300,7 @@ class Crowd:
             self._fail(client, str(error) if isinstance(error, WrongSequence) else repr(error))
             return
         if client.body.is_over:
-            self._ended(client, "the response connected_at to its end")
+            self._ended(client, "the response came to its end")
 
     def _take(self, client: Client, data: bytes, now: float) -> None:
         reader = client.reader

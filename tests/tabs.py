@@ -1,4 +1,4 @@
-"""Pages of one browser that read with the module: ``clients/tabs.html``."""
+"""Pages of a browser that read with the browser module: ``clients/tabs.html``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .waiting import until
 
 
 class Tab:
-    """A page that reads with the module."""
+    """A page that reads with the browser module."""
 
     def __init__(self, page: Page) -> None:
         self.page = page
@@ -29,8 +29,8 @@ class Tab:
         self.page.evaluate("said => follow(said)", said)
 
     def __getitem__(self, what: str | tuple[str, str]) -> Any:
-        """What a subscription has ``received``, its ``gaps``, ``errors``, ``changes`` of the reader and ``states``, or
-        its ``state`` now.
+        """Return what a subscription has ``received``, its ``gaps``, ``errors``, ``changes`` of the reader and
+        ``states``, or its present ``state``.
         """
         what, name = (what, "first") if isinstance(what, str) else what
         return self.page.evaluate(
@@ -41,12 +41,12 @@ class Tab:
         return [data for _, _, data, _ in self["received", name]]
 
     def await_data(self, last: str, name: str = "first") -> list[str]:
-        """All that came, once this has."""
+        """Wait for this event, and return all data so far."""
         return until(lambda: found if last in (found := self.data(name)) else [], f"event {last}")
 
 
 class Tabs:
-    """Those of one browser of somebody's own."""
+    """The tabs of one browser."""
 
     def __init__(self, context: BrowserContext, site: Server) -> None:
         self.context = context
@@ -68,11 +68,11 @@ def publish(site: Server, *said: tuple[str, str]) -> list[str]:
 
 
 def visits(site: Server, channel: str) -> list[dict[str, Any]]:
-    """The requests for streams of it."""
+    """Return the requests for streams of a channel."""
     return [visit for visit in get(site, "/state")["visits"] if channel in visit["channels"]]
 
 
 def connections(site: Server, channel: str) -> int:
-    """So many the server has of it now: none while a leader goes back for somebody who has come."""
+    """Return the number of streams of a channel now: 0 while a leader reconnects for a new tab."""
     count: int = get(site, "/state")["channels"].get(channel, 0)
     return count

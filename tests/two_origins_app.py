@@ -1,4 +1,4 @@
-"""Channels for pages of other origins, whose readers have a token: in a header, or in a cookie."""
+"""Channels for pages of other origins, with a token of the reader in a header or a cookie."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from flask import Flask, Response, request
 from flask_sse_emitters import SSE
 from flask_sse_emitters.access import Grant, jwt_authorizer
 
-#: Milliseconds until a client comes back.
+#: Milliseconds until a client reconnects.
 RETRY = 100
 
 #: Signs the tokens.
 SECRET = "a secret of the tests alone, of 32 bytes or more"
 
-#: Where a token may be, beside the header.
+#: The cookie that may hold a token.
 COOKIE = "token"
 
 app = Flask(__name__)
@@ -27,7 +27,7 @@ sse.channel("public", public=True)
 app.register_blueprint(sse.blueprint, url_prefix="/events")
 by_token = jwt_authorizer(SECRET, algorithms=["HS256"], cookie=COOKIE)
 
-#: Identities that may read no longer, whatever their tokens say.
+#: Identities without rights, whatever their tokens claim.
 banned: set[str | None] = set()
 
 #: The requests for streams, by the number of the reader in the query.
@@ -63,14 +63,14 @@ def get_visits(reader: str) -> list[dict[str, Any]]:
 
 @app.post("/publish")
 def publish() -> Response:
-    """Publish what is said; where it says so, end the streams of that channel first."""
-    for said in request.get_json():
-        if said.get("cuts"):
-            sse.channel(said["channel"]).emitters.complete()
-        elif "identity" in said:
-            sse.publish_to(said["identity"], said["data"])
+    """Publish the events of the body, or end the streams of a channel."""
+    for each in request.get_json():
+        if each.get("cuts"):
+            sse.channel(each["channel"]).emitters.complete()
+        elif "identity" in each:
+            sse.publish_to(each["identity"], each["data"])
         else:
-            sse.publish(said["channel"], said["data"], retry=said.get("retry"))
+            sse.publish(each["channel"], each["data"], retry=each.get("retry"))
     return Response(status=204)
 
 
@@ -83,7 +83,7 @@ def ban(identity: str) -> Response:
 
 @app.get("/log-in")
 def log_in() -> Response:
-    """Set the cookie, with what the query says of it."""
+    """Set the cookie, with the attributes of the query."""
     response = Response("hello")
     response.headers["Set-Cookie"] = f"{COOKIE}={request.args['token']}; HttpOnly; Path=/; {request.args['attributes']}"
     return response

@@ -1,4 +1,4 @@
-"""Werkzeug's own server, threaded as it is with ``flask run``: ``python -m tests.werkzeug_server module:app``."""
+"""Werkzeug's own server, threaded as with ``flask run``: ``python -m tests.werkzeug_server module:app``."""
 
 import logging
 import os
