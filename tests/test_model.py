@@ -387,7 +387,7 @@ class Streams(BaseMachine):
                 assert reason in allowed
             else:
                 reason = None if certain is None else certain[1]
-            if reason is CloseReason.TIMEOUT:
+            if reason in (CloseReason.TIMEOUT, CloseReason.ERROR):
                 model.complete(reason)
             elif reason is not None:
                 model.end(reason)
