@@ -1,4 +1,4 @@
-"""A scheduler under a test's control: time passes when the test says so, and nothing runs on another thread."""
+"""A scheduler under a test's control: the test decides when time passes, and nothing runs on another thread."""
 
 from __future__ import annotations
 

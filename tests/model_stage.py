@@ -1,4 +1,4 @@
-"""The package on a stage: its locks in an explorer's hands, and with them all that else runs in the background."""
+"""The package under an explorer's control: its locks, and everything that runs in the background."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from flask_sse_emitters.writers import socket_writer as direct
 from .clock import ManualScheduler, emitter_at
 from .interleavings import Explorer
 
-#: Of the package: whose lines count, where lines do.
+#: Modules of the package in which each line is a yield point, if lines are.
 TRACED = (
     *("streams/emitter", "streams/machine", "streams/stream", "streams/outgoing", "streams/ends", "streams/backlog"),
     *("broadcast/emitters", "broadcast/delivery", "broadcast/member", "broadcast/batch", "broadcast/copy_on_write"),
@@ -37,12 +37,12 @@ TRACED = (
     *("channels/replay/cursor", "channels/replay/gap", "channels/replay/pages", "brokers/event_log", "brokers/memory"),
 )
 
-#: The thread that stands for the main loop, in a background that has one.
+#: The name of the operation that stands for the main loop.
 LOOP = "the loop"
 
 
 class Background(ManualScheduler):
-    """A scheduler whose threads are operations of a scene."""
+    """A scheduler that runs as operations of a scene."""
 
     def __init__(self, explorer: Explorer) -> None:
         self._explorer = explorer
@@ -54,19 +54,19 @@ class Background(ManualScheduler):
         self._reset()
 
     def serve(self) -> None:
-        """What is to be called soon."""
+        """Run calls of ``call_soon``."""
         while True:
             self._explorer.rest(lambda: bool(self._soon))
             self._call_one()
 
     def help(self) -> None:
-        """Jobs: callbacks."""
+        """Run jobs, which are callbacks."""
         while True:
             self._explorer.rest(lambda: bool(self.jobs))
             self.jobs.pop(0)()
 
     def finish(self) -> None:
-        """All that is left to do, once everybody else is done."""
+        """Run everything that is left, once all operations are done."""
         while self._soon or self.jobs:
             if self._soon:
                 self._call_one()
@@ -91,16 +91,16 @@ class Stage:
         for module in (delivery, direct):
             patch.setattr(module, "SCHEDULER", self.background)
         patch.setattr("flask_sse_emitters.channels.replay.machine.SCHEDULER", self.background)
-        patch.setattr(delivery, "monotonic", lambda: 0.0)  # no walk takes longer than its slice
+        patch.setattr(delivery, "monotonic", lambda: 0.0)  # no delivery pass exceeds its time slice
         patch.setattr(wsgi, "make_waiter", explorer.make_waiter)
         self._patch = patch
 
     def begin(self) -> None:
-        """Before what is done on it is made."""
+        """Reset the background, before a scene is made."""
         self.background.begin()
 
     def have_one_loop(self) -> None:
-        """Have only the background walk over lists, as where gevent's loop is in another thread than the senders."""
+        """Run delivery passes in the background only, as if gevent's loop were in another thread than the senders."""
         self._patch.setattr(delivery, "on_main_loop", lambda: self.explorer.name() in (LOOP, None))
 
     def emitter(self, timeout: float = 0, **given: Any) -> SseEmitter:
@@ -111,28 +111,28 @@ class Stage:
 
 
 class StagedChannel:
-    """A channel, and who reads it here."""
+    """A channel and its readers in this process."""
 
     def __init__(self, stage: Stage, broker: Broker) -> None:
         self._stage = stage
         self._broker = broker
         self._pages = PageCache(stage.background)
-        self.feed = ChannelSubscription("a", broker, DEFAULTS, lambda: None)
+        self.subscription = ChannelSubscription("a", broker, DEFAULTS, lambda: None)
 
     def publish(self, *texts: str) -> list[str]:
-        """The ids of the events."""
+        """Publish events and return their ids."""
         frames = [make_frame(text, str, 1000) for text in texts]
         return [self._broker.publish("a", frame, Bounds(1000, 0.0)).id for frame in frames]
 
     def subscribe(self, last: str | None = None) -> SseEmitter:
         emitter = self._stage.emitter()
         stream_of(emitter).last_event_id = last
-        Replay(emitter, [self.feed], last, self._pages).begin()
+        Replay(emitter, [self.subscription], last, self._pages).begin()
         return emitter
 
 
 class Journal:
-    """Which callbacks of an emitter have run, and what held then."""
+    """Records which callbacks of an emitter have run, and whether it was open then."""
 
     def __init__(self, emitter: SseEmitter) -> None:
         self.calls: list[str] = []
@@ -145,7 +145,7 @@ class Journal:
         self.calls.append(call if not self._emitter.is_open else f"{call} of an open one")
 
 
-#: What must have been called after each end, and in this order.
+#: The callbacks after each end, in order.
 FOLLOWING = {
     CloseReason.COMPLETED: ["completion"],
     CloseReason.TIMEOUT: ["timeout", "completion"],
@@ -157,7 +157,7 @@ FOLLOWING = {
 
 
 class Sleeper:
-    """An outlet that takes nothing by itself, and notes that it was woken."""
+    """A writer that takes output only on demand, and records that it was woken."""
 
     declined: str | None = None
 
@@ -184,9 +184,9 @@ class Sleeper:
         return None
 
     def take_all(self) -> None:
-        """Whatever there is, until there is nothing."""
+        """Take all output, until there is none."""
         while True:
-            self.is_awake = False  # from before it looks for the last time: it may be woken right after that
+            self.is_awake = False  # before the last check, as it may be woken right after it
             payload = stream_of(self._emitter).next_output()
             if not payload:
                 return
@@ -200,7 +200,7 @@ class Sleeper:
 
 
 def read_rest(emitter: SseEmitter) -> list[Event]:
-    """What is there for a client, read to the end or to where there is nothing."""
+    """Read all output of a client, up to the end or until there is none."""
     payloads: list[bytes] = []
     take: Callable[[], bytes | None] = stream_of(emitter).next_output
     while payload := take():

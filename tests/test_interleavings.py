@@ -723,7 +723,7 @@ def test_reconnect_while_last_subscriber_leaves_loses_no_event(stage: Stage, eve
             stage.background.finish()
             channel.publish("2")
             stage.background.finish()
-            assert [member.emitter for member in channel.feed.members] == made
+            assert [member.emitter for member in channel.subscription.members] == made
             assert rest_of(made[0]) == ["1", "2"]
 
         return Scene({"leave": last.complete, "come": lambda: made.append(channel.subscribe(ids[0]))}, check)
@@ -741,7 +741,7 @@ def test_reconnect_while_last_leaves_and_another_publishes_loses_no_event(stage:
 
         def check() -> None:
             stage.background.finish()
-            assert [member.emitter for member in channel.feed.members] == made
+            assert [member.emitter for member in channel.subscription.members] == made
             assert rest_of(made[0]) == ["1", "2"]
 
         calls = {"leave": last.complete, "come": lambda: made.append(channel.subscribe(ids[0]))}
@@ -823,7 +823,7 @@ def test_stream_completed_during_broker_delivery_gets_all_published(stage: Stage
 
         def check() -> None:
             assert [event.data for event in decode(b"".join(body))] == ["1", "2"]
-            assert len(channel.feed.members) == 0
+            assert len(channel.subscription.members) == 0
 
         return Scene({"complete": complete, "read": lambda: body.extend(stream)}, check, {"listen": listen})
 

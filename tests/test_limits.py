@@ -103,7 +103,7 @@ def test_stats_count_streams_by_close_reason_writer_and_channel() -> None:
     assert stats["broker"] == {"scheme": "memory", "state": "ok"}
 
 
-def test_emitter_whose_response_is_dropped_is_not_counted() -> None:
+def test_emitter_with_dropped_response_is_not_counted() -> None:
     board = Board(SSE_ATTACH_SECONDS=0.05)
 
     @board.app.get("/dropped")

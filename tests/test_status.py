@@ -91,7 +91,7 @@ def test_status_shows_two_processes_with_clients_and_channels(
         assert "\norders         3\nnews           1\n" in shown
 
 
-def test_status_without_serving_process_says_so(redis: RedisServer) -> None:
+def test_status_without_serving_process_reports_none(redis: RedisServer) -> None:
     result = invoked(SSE_BROKER_URL=redis.url, SSE_BROKER_PREFIX="unused", SSE_PUBLISH_SECONDS=PATIENCE)
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout == "No process has had a stream of a channel in the last seconds.\n"
