@@ -80,7 +80,7 @@ class BrokerUnavailable(SseError):
 
 
 class TooManyClients(SseError):
-    """A stream ended before it began, because as many as allowed were open. Its client tries again later."""
+    """The limit of open streams is reached: the stream ended before it began. Its client tries again later."""
 
 
 class NotInitialized(SseError, RuntimeError):

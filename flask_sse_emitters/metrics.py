@@ -139,7 +139,7 @@ class SseMetrics:
 
 def _check_shared(folder: str, prefix: str) -> None:
     if not os.path.isdir(folder):
-        raise ValueError(f"{_FOLDER}={folder!r} is no folder: make it, empty, before the server starts")
+        raise ValueError(f"{_FOLDER}={folder!r} is not a directory: create it, empty, before the server starts")
     if any(writer.prefix == prefix for writer in _writers):
         raise ValueError(
             f"this process has metrics named {prefix}_... already, and with {_FOLDER} all registries are "
@@ -248,7 +248,7 @@ class _Writer:
             except OSError as error:
                 if not self._is_full_logged:
                     self._is_full_logged = True
-                    log.warning("no metrics are kept, but streams go on: %s; this is said once", error)
+                    log.warning("no metrics are kept, but streams go on: %s; this is logged once", error)
                 return None
             new = _Files(self.prefix, self._state.stats())
             with self._lock:

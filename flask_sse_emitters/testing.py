@@ -66,7 +66,7 @@ def open_stream(client: FlaskClient, path: str, **options: Any) -> Iterator[Open
     overrides = {**options.pop("environ_overrides", {}), TEST_HOOK: bodies}
     with client.get(path, environ_overrides=overrides, **options) as response:
         if not bodies:
-            raise AssertionError(f"GET {path} was answered by no stream: {response.status}, {response.content_type}")
+            raise AssertionError(f"GET {path} did not answer with a stream: {response.status}, {response.content_type}")
         yield OpenStream(response, bodies[0])
 
 

@@ -13,9 +13,9 @@ from flask_sse_emitters.brokers import Broker, memory
 from flask_sse_emitters.brokers import event_log as history
 from flask_sse_emitters.brokers.event_log import Bounds
 from flask_sse_emitters.brokers.memory import MemoryBroker
+from flask_sse_emitters.channels.process_subscription import ProcessSubscription
 from flask_sse_emitters.channels.replay.machine import Replay
 from flask_sse_emitters.channels.replay.pages import PageCache
-from flask_sse_emitters.channels.subscription import ChannelSubscription
 from flask_sse_emitters.config.settings import DEFAULTS
 from flask_sse_emitters.streams import machine
 from flask_sse_emitters.streams.emitter import stream_of
@@ -33,7 +33,12 @@ from .interleavings import Explorer
 TRACED = (
     *("streams/emitter", "streams/machine", "streams/stream", "streams/outgoing", "streams/ends", "streams/backlog"),
     *("broadcast/emitters", "broadcast/delivery", "broadcast/member", "broadcast/batch", "broadcast/copy_on_write"),
-    *("channels/subscription", "channels/replay/machine", "channels/replay/locating", "channels/replay/reading"),
+    *(
+        "channels/process_subscription",
+        "channels/replay/machine",
+        "channels/replay/locating",
+        "channels/replay/reading",
+    ),
     *("channels/replay/cursor", "channels/replay/gap", "channels/replay/pages", "brokers/event_log", "brokers/memory"),
 )
 
@@ -117,7 +122,7 @@ class StagedChannel:
         self._stage = stage
         self._broker = broker
         self._pages = PageCache(stage.background)
-        self.subscription = ChannelSubscription("a", broker, DEFAULTS, lambda: None)
+        self.subscription = ProcessSubscription("a", broker, DEFAULTS, lambda: None)
 
     def publish(self, *texts: str) -> list[str]:
         """Publish events and return their ids."""

@@ -111,7 +111,7 @@ def test_private_channel_without_a_rule_is_denied_and_asks_for_an_authorizer(cap
     answer = Site(debug=True).get("/events/~")
     assert (answer.status_code, "sse.channel(" in answer.text) == (403, False)
     assert "say who reads, with @sse.authorizer" in answer.text
-    assert "say who reads, with @sse.authorizer; this is said once" in caplog.text
+    assert "say who reads, with @sse.authorizer; this is logged once" in caplog.text
 
 
 def test_public_channel_is_readable_without_a_call_of_the_rule() -> None:
@@ -162,7 +162,7 @@ def test_authorizer_result_that_denies_is_a_403_without_a_log(result: Any, caplo
 def test_authorizer_result_that_is_invalid_denies_and_is_logged(result: Any, caplog: pytest.LogCaptureFixture) -> None:
     site = Site(lambda _: result)
     assert (site.get("/events/a").status_code, levels(caplog)) == (403, ["ERROR"])
-    assert "the authorizer failed for channel 'a', which denies" in caplog.text
+    assert "the authorizer failed for channel 'a': access denied" in caplog.text
     assert site.counts() == (0, 0, 0)
 
 

@@ -235,7 +235,7 @@ def test_publish_data_becomes_json_by_the_apps_provider(board: Board) -> None:
 
 def test_publish_data_nan_is_rejected_unless_the_provider_writes_null(board: Board) -> None:
     with board.open("a") as stream:
-        with pytest.raises(InvalidEvent, match="data holds NaN, which is no JSON"):
+        with pytest.raises(InvalidEvent, match="data holds NaN, which is not valid JSON"):
             board.sse.publish("a", {"mean": math.nan})
         board.app.json.dumps = lambda data, **_: json.dumps(data).replace("NaN", "null")  # type: ignore[method-assign]
         board.sse.publish("a", {"mean": math.nan})
@@ -790,7 +790,7 @@ def test_published_records_events_without_any_stream(board: Board) -> None:
 
 
 def test_open_stream_error_shows_the_answer_that_is_no_stream(board: Board) -> None:
-    with pytest.raises(AssertionError, match="GET /events was answered by no stream: 400 BAD REQUEST, text/plain"):
+    with pytest.raises(AssertionError, match="GET /events did not answer with a stream: 400 BAD REQUEST, text/plain"):
         with open_stream(board.client, "/events"):
             pass
 

@@ -224,7 +224,7 @@ def test_complete_with_error_wraps_what_is_no_exception(make: Make) -> None:
     emitter = make()
     emitter.complete_with_error("text")  # type: ignore[arg-type]
     assert isinstance(emitter.error, SseError)
-    assert "'text', which is no exception" in str(emitter.error)
+    assert "'text', which is not an exception" in str(emitter.error)
 
 
 def test_callback_that_is_not_callable_is_rejected(make: Make) -> None:

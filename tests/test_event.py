@@ -148,7 +148,7 @@ def test_event_data_with_a_number_not_finite_is_rejected(number: float) -> None:
     shown = json.dumps(number)
     for data in (number, [1, number], {"a": [{"b": number}, 'x"']}, {'NaN"\\': number, "b": "Infinity"}):
         for dumps in (json.dumps, partial(json.dumps, indent=1), partial(json.dumps, separators=(",", ":"))):
-            with pytest.raises(InvalidEvent, match=f"data holds {shown}, which is no JSON"):
+            with pytest.raises(InvalidEvent, match=f"data holds {shown}, which is not valid JSON"):
                 Event(data).encode(dumps)
         with pytest.raises(InvalidEvent, match=shown):
             Event(data).encode(lambda data: json.dumps(data).encode())

@@ -349,7 +349,7 @@ def test_missing_multiprocess_folder_raises_and_registers_nothing(folder: Path) 
     folder.rmdir()
     board = Board()
     registry = CollectorRegistry()
-    with pytest.raises(ValueError, match=r"PROMETHEUS_MULTIPROC_DIR=.* is no folder: make it, empty"):
+    with pytest.raises(ValueError, match=r"PROMETHEUS_MULTIPROC_DIR=.* is not a directory: create it, empty"):
         SseMetrics(board.sse, registry=registry)
     assert not scrape(registry)
 
@@ -566,7 +566,7 @@ with open_stream(app.test_client(), "/events?channel=a") as stream:
     assert len(stream.ready()) == 20
     until(lambda: files() == ["full"])  # once it has found that there is no space
     [warning] = said
-    assert "No space left on device" in warning and "said once" in warning, warning
+    assert "No space left on device" in warning and "logged once" in warning, warning
     os.remove(full)
     sse.publish("a", "there is room again")
     until(lambda: values().get("sse_events_published_total") == "21.0")

@@ -23,8 +23,8 @@ from flask_sse_emitters.brokers.event_ids import Position
 from flask_sse_emitters.brokers.event_log import with_id
 from flask_sse_emitters.runtime.scheduler import FIGURES, RULES, SCHEDULER
 from flask_sse_emitters.testing import OpenStream, open_stream, published
-from flask_sse_emitters.tools.monitor.clients import MonitorClients
-from flask_sse_emitters.tools.monitor.publisher import MonitorPublisher
+from flask_sse_emitters.tools.monitor.audience import MonitorClients
+from flask_sse_emitters.tools.monitor.feeder import MonitorFeeder
 from flask_sse_emitters.tools.monitor.remote import FETCH_SECONDS, RemoteProcesses
 from flask_sse_emitters.tools.monitor.report import CHANNELS_SHOWN, Rates, make_report
 from flask_sse_emitters.tools.monitor.sample import BYTES_SHOWN, EVENTS_SHOWN, ChannelSample
@@ -60,8 +60,8 @@ def open_app(**config: Any) -> tuple[Flask, SSE]:
     return app, sse
 
 
-def publisher_of(app: Flask) -> MonitorPublisher:
-    publisher: MonitorPublisher = app.extensions["sse_emitters.monitor"]
+def publisher_of(app: Flask) -> MonitorFeeder:
+    publisher: MonitorFeeder = app.extensions["sse_emitters.monitor"]
     return publisher
 
 
@@ -413,7 +413,7 @@ def test_shutdown_of_app_ends_monitor_streams() -> None:
 
 
 @contextmanager
-def watching(publisher: MonitorPublisher, channel: str | None = None) -> Iterator[Response]:
+def watching(publisher: MonitorFeeder, channel: str | None = None) -> Iterator[Response]:
     with publisher._state.app.test_request_context():
         response = publisher.open_stream(channel)
     body = response.iter_encoded()
@@ -424,7 +424,7 @@ def watching(publisher: MonitorPublisher, channel: str | None = None) -> Iterato
 
 def test_one_timer_serves_all_monitors_and_stops_after_the_last(scheduler: ManualScheduler) -> None:
     _, sse = open_app()
-    publisher = MonitorPublisher(sse.find_state(), scheduler)
+    publisher = MonitorFeeder(sse.find_state(), scheduler)
     assert (scheduler.live_timers(), scheduler.jobs) == ([], [])
     with watching(publisher), watching(publisher), watching(publisher):
         for _ in range(3):
@@ -443,7 +443,7 @@ def test_one_timer_serves_all_monitors_and_stops_after_the_last(scheduler: Manua
 
 def test_failed_tick_is_followed_by_the_next(scheduler: ManualScheduler, monkeypatch: pytest.MonkeyPatch) -> None:
     _, sse = open_app()
-    publisher = MonitorPublisher(sse.find_state(), scheduler)
+    publisher = MonitorFeeder(sse.find_state(), scheduler)
     with watching(publisher):
         with monkeypatch.context() as patched:
             patched.setattr(publisher._state, "stats", fail)
@@ -465,7 +465,7 @@ def test_remote_processes_are_fetched_at_interval_and_age_between(
         return [process("there", 2, age=0.5)]
 
     monkeypatch.setattr(sse._channels().broker, "processes", processes)
-    publisher = MonitorPublisher(sse.find_state(), scheduler)
+    publisher = MonitorFeeder(sse.find_state(), scheduler)
     ages = []
     with watching(publisher):
         for _ in range(2 * int(FETCH_SECONDS)):
@@ -490,7 +490,7 @@ def test_failed_fetch_shows_this_process_alone_and_is_logged_once(
 ) -> None:
     _, sse = open_app()
     monkeypatch.setattr(sse._channels().broker, "processes", fail)
-    publisher = MonitorPublisher(sse.find_state(), scheduler)
+    publisher = MonitorFeeder(sse.find_state(), scheduler)
     with watching(publisher):
         for _ in range(10):
             scheduler.run_jobs()
@@ -512,7 +512,7 @@ def test_malformed_figures_of_remote_process_are_ignored(
     there = {**dict.fromkeys([*sse.stats(), *process("", 0)], wrong), "id": "there", "channels": {"orders": 2}}
     found = [there, {"id": 7}, wrong, {"pid": 5}, process("beyond", 3, closed={"timeout": 1, "error": wrong})]
     monkeypatch.setattr(sse._channels().broker, "processes", lambda: found)
-    report = MonitorPublisher(sse.find_state(), scheduler)._report()
+    report = MonitorFeeder(sse.find_state(), scheduler)._report()
     assert [each["id"] for each in report["processes"]] == ["here", "there", "beyond"]
     assert report["sees_all"]
     assert report["point"]["clients"] == 3
@@ -523,10 +523,10 @@ def test_malformed_figures_of_remote_process_are_ignored(
 
 def test_clock_set_back_loses_no_point(scheduler: ManualScheduler, monkeypatch: pytest.MonkeyPatch) -> None:
     _, sse = open_app()
-    publisher = MonitorPublisher(sse.find_state(), scheduler)
+    publisher = MonitorFeeder(sse.find_state(), scheduler)
     drift = 0.0
     clock = SimpleNamespace(time=lambda: 1e9 + scheduler.now + drift)
-    monkeypatch.setattr("flask_sse_emitters.tools.monitor.publisher.time", clock)
+    monkeypatch.setattr("flask_sse_emitters.tools.monitor.feeder.time", clock)
     with watching(publisher):
         for second in range(6):
             drift = -3600.0 if second > 2 else 0.0
@@ -541,7 +541,7 @@ def test_failed_subscribe_of_monitor_leaves_no_sample_or_stream(
     scheduler: ManualScheduler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, sse = open_app()
-    publisher = MonitorPublisher(sse.find_state(), scheduler)
+    publisher = MonitorFeeder(sse.find_state(), scheduler)
     with monkeypatch.context() as patched:
         patched.setattr(sse._channels().broker, "subscribe", lambda *_: fail())
         with pytest.raises(ZeroDivisionError), watching(publisher, "orders"):
@@ -567,7 +567,7 @@ def test_tick_that_waits_for_broker_delays_no_access_rule(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(sse._channels().broker, "processes", processes)
     both = Barrier(3)
-    with watching(MonitorPublisher(sse.find_state())):
+    with watching(MonitorFeeder(sse.find_state())):
         try:
             assert waits.wait(PATIENCE)
             for _ in range(2):
@@ -605,7 +605,7 @@ def test_slow_first_sample_keeps_events_in_order(monkeypatch: pytest.MonkeyPatch
 
 def test_processes_are_not_fetched_from_degraded_broker(monkeypatch: pytest.MonkeyPatch) -> None:
     _, sse = open_app()
-    publisher = MonitorPublisher(sse.find_state())
+    publisher = MonitorFeeder(sse.find_state())
     broker = sse._channels().broker
     monkeypatch.setattr(broker, "status", lambda: {"state": "degraded", "error": "away"})
     monkeypatch.setattr(broker, "processes", fail)

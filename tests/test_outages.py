@@ -1187,7 +1187,7 @@ def test_gevent_without_patched_sockets_is_refused(server: RedisServer) -> None:
     program = (
         "import gevent\n"
         "from flask_sse_emitters import SseEmitter, UnsupportedWorker\n"
-        "from flask_sse_emitters.channels.subscription import ChannelSubscription\n"
+        "from flask_sse_emitters.channels.process_subscription import ProcessSubscription\n"
         "from flask_sse_emitters.config.settings import DEFAULTS\n"
         "from flask_sse_emitters.brokers import make_broker\n"
         "from flask_sse_emitters.wire.frame import Frame\n"
@@ -1204,7 +1204,7 @@ def test_gevent_without_patched_sockets_is_refused(server: RedisServer) -> None:
         "    except UnsupportedWorker as error:\n"
         "        print(error)\n"
         "gevent.spawn(publish).join()\n"
-        "subscription = ChannelSubscription('a', broker, DEFAULTS, list)\n"
+        "subscription = ProcessSubscription('a', broker, DEFAULTS, list)\n"
         "for _ in range(2):\n"  # the next one is refused as well
         "    gevent.spawn(subscribe).join()\n"
     )

@@ -10,7 +10,7 @@ from flask import Flask, request
 from flask.typing import ResponseReturnValue
 
 from flask_sse_emitters import SSE, Event, SseEmitter, SseEmitters
-from flask_sse_emitters.server.check_headers import COMMENTS, MAX_PROBES, PADDING_BYTES, PROBES
+from flask_sse_emitters.server.probe import COMMENTS, MAX_PROBES, PADDING_BYTES, PROBES
 from flask_sse_emitters.streams.emitter import stream_of
 from flask_sse_emitters.testing import decode, open_stream
 

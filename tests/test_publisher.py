@@ -317,7 +317,7 @@ def test_publish_after_close_raises(redis: RedisServer) -> None:
         ("redis://localhost?socket_timeout=soon", "'socket_timeout'.*: give a URL such as"),
         ("redis+sentinel://localhost", "lacks the name of the service: /mymaster"),
         ("redis+cluster://localhost/1", "a cluster has no databases"),
-        ("redis+cluster://", "is no host:port"),
+        ("redis+cluster://", "is not host:port"),
     ],
 )
 def test_invalid_url_raises_with_advice(url: Any, advice: str) -> None:

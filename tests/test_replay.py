@@ -18,9 +18,9 @@ from flask_sse_emitters.brokers import Broker, Listener, Published, Start
 from flask_sse_emitters.brokers.event_ids import read_ids
 from flask_sse_emitters.brokers.event_log import Bounds, Log
 from flask_sse_emitters.brokers.memory import MemoryBroker
+from flask_sse_emitters.channels.process_subscription import ProcessSubscription
 from flask_sse_emitters.channels.registry import Channels
 from flask_sse_emitters.channels.replay.machine import Replay
-from flask_sse_emitters.channels.subscription import ChannelSubscription
 from flask_sse_emitters.runtime.gevent_loop import TIME_SLICE_SECONDS
 from flask_sse_emitters.runtime.scheduler import SCHEDULER
 from flask_sse_emitters.runtime.socket_monitor import SOCKET_MONITOR
@@ -646,7 +646,7 @@ def test_concurrent_first_and_last_clients_of_a_channel_miss_no_event(board: Boa
             thread.join(PATIENCE)
     assert not faults
     assert isinstance(board.sse._channels(), Channels)
-    assert isinstance(board.sse._channels().subscription("a"), ChannelSubscription)
+    assert isinstance(board.sse._channels().subscription("a"), ProcessSubscription)
 
 
 def test_client_gets_event_that_its_own_view_publishes() -> None:

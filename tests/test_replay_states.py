@@ -10,9 +10,10 @@ import pytest
 from flask_sse_emitters import SseEmitter
 from flask_sse_emitters.brokers import Broker, Listener, Published, Start
 from flask_sse_emitters.brokers.event_log import Bounds, Log
+from flask_sse_emitters.channels.process_subscription import ProcessSubscription, SubscriptionState
+from flask_sse_emitters.channels.replay.locating import locate_returning
 from flask_sse_emitters.channels.replay.machine import Replay, ReplayState
 from flask_sse_emitters.channels.replay.pages import PageCache
-from flask_sse_emitters.channels.subscription import ChannelSubscription, SubscriptionState
 from flask_sse_emitters.config.settings import DEFAULTS
 from flask_sse_emitters.streams.emitter import stream_of
 from flask_sse_emitters.testing import decode
@@ -67,12 +68,12 @@ def broker() -> SlowBroker:
 
 
 @pytest.fixture
-def subscription(broker: SlowBroker) -> ChannelSubscription:
-    return ChannelSubscription("a", broker, DEFAULTS, lambda: None)
+def subscription(broker: SlowBroker) -> ProcessSubscription:
+    return ProcessSubscription("a", broker, DEFAULTS, lambda: None)
 
 
 @pytest.fixture
-def make_replay(subscription: ChannelSubscription) -> Callable[..., Replay]:
+def make_replay(subscription: ProcessSubscription) -> Callable[..., Replay]:
     scheduler = ManualScheduler()
     emitters: list[SseEmitter] = []
 
@@ -88,7 +89,7 @@ def texts(replay: Replay) -> list[Any]:
 
 
 def test_subscription_buffers_until_broker_starts_it(
-    broker: SlowBroker, subscription: ChannelSubscription, make_replay: Callable[..., Replay]
+    broker: SlowBroker, subscription: ProcessSubscription, make_replay: Callable[..., Replay]
 ) -> None:
     states = [subscription.state]
     make_replay().begin()
@@ -153,6 +154,24 @@ def test_ended_replay_reads_events_that_had_arrived(broker: SlowBroker, make_rep
     broker.deliver("4")
     assert (replay.prepare(), texts(replay), replay.prepare()) == (True, ["2", "3"], None)
     assert replay.state is ReplayState.ENDED
+
+
+def test_replay_ended_just_before_it_is_located_reads_nothing_later(
+    broker: SlowBroker, make_replay: Callable[..., Replay], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another thread ends the stream while its writer finds the position; then an event is published."""
+    replay = make_replay("e-0")
+    replay.begin()
+    broker.keep("1")
+    broker.start()
+
+    def locate(*args: Any) -> Any:
+        replay.end(is_synced=False)
+        broker.deliver("2")
+        return locate_returning(*args)
+
+    monkeypatch.setattr("flask_sse_emitters.channels.replay.machine.locate_returning", locate)
+    assert replay.prepare() is None
 
 
 @pytest.mark.parametrize(("is_synced", "read"), [(True, ["1"]), (False, [])])

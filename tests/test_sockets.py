@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Iterator
 from contextlib import suppress
@@ -11,6 +12,7 @@ from flask import Flask
 from flask.testing import EnvironBuilder
 
 from flask_sse_emitters import SSE, SseEmitter
+from flask_sse_emitters.runtime import fork, socket_monitor
 from flask_sse_emitters.runtime.socket_monitor import SOCKET_MONITOR
 
 from .waiting import until
@@ -117,3 +119,39 @@ def test_socket_is_watched_until_server_closes_response(pair: tuple[socket.socke
     assert len(SOCKET_MONITOR) == before + 1
     body.close()  # type: ignore[attr-defined]
     assert len(SOCKET_MONITOR) == before
+
+
+def test_dead_descriptor_is_had_where_system_has_no_epoll(
+    pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a forked child it takes the place of the parent's client."""
+    server, client = pair
+    monkeypatch.setattr(socket_monitor, "_dead_fd", [])
+    monkeypatch.setattr(socket_monitor, "_new_epoll", lambda: (None, None))
+    descriptor = os.dup(server.fileno())
+    server.close()
+    socket_monitor.replace_with_dead_fd(descriptor)
+    assert client.recv(1) == b"", "nothing keeps it connected"
+    os.close(descriptor)
+    for dead in socket_monitor._dead_fd:
+        dead.close()
+
+
+def test_failed_reset_in_forked_child_leaves_others_to_be_reset(caplog: pytest.LogCaptureFixture) -> None:
+    """Without a fork: the child does no more than this."""
+    calls: list[str] = []
+
+    class Owner:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def reset(self) -> None:
+            calls.append(self.name)
+            if self.name == "fails":
+                raise OSError("no descriptor")
+
+    owners = [Owner("fails"), Owner("follows")]
+    resets = dict.fromkeys(owners, Owner.reset)
+    fork.reset_all(resets)
+    assert calls == ["fails", "follows"]
+    assert "could not be reset" in caplog.text

@@ -1,6 +1,6 @@
 """Asking an app's rule again about streams that are open: :meth:`.SSE.recheck`.
 
-The request of each stream is restored from its copy, in a context of its own, on a worker thread.
+The request of each stream is restored from its copy, in a context of its own, on a helper thread.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ def _ask_again(app: Flask, rules: Rules, reader: Reader, stream: Stream) -> Admi
     except (AccessDenied, HTTPException) as error:
         log.debug("%r is denied: %s", stream, error)
     except Exception:
-        log.exception("the rule could not be asked again, which denies")
+        log.exception("the rule failed when it was asked again: access denied")
     return None
 
 
 def _admit_again(app: Flask, rules: Rules, request: bytes, channels: Sequence[str]) -> Admission:
     with app.request_context(restore_environ(request)):
         if app.preprocess_request() is not None:
-            raise AccessDenied("something before the request answers in place of the channel")
+            raise AccessDenied("a before_request function answered in place of the channel")
         return rules.admit_reader(channels)

@@ -262,4 +262,4 @@ def _is_revocation(read: Revocation) -> bool:
 
 @lru_cache(maxsize=1000)  # once for each payload
 def _note_foreign(payload: bytes) -> None:
-    log.warning("something else than this package revokes: %r", payload)
+    log.warning("ignoring a revocation that this package did not publish: %r", payload)

@@ -126,7 +126,7 @@ class Rules:
         closed = f"channel {name!r} is closed, because it was never opened: {advice}"
         if not self._is_warned_of_closed:
             self._is_warned_of_closed = True
-            log.warning("%s; this is said once", closed)
+            log.warning("%s; this is logged once", closed)
         raise AccessDenied(closed)
 
 
@@ -146,7 +146,7 @@ def ask_rule(rule: Callable[[], _Answer], called: str, about: str = "") -> _Answ
         log.debug("the %s denies%s: %s", called, about, error)
         raise AccessDenied(f"the {called} denies{about}: {error}") from error
     except Exception as error:
-        log.exception("the %s failed%s, which denies", called, about)
+        log.exception("the %s failed%s: access denied", called, about)
         raise AccessDenied(f"the {called} failed{about}: {error!r}") from error
 
 

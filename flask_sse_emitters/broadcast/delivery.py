@@ -1,4 +1,4 @@
-"""The way of an event to all clients of a list.
+"""How an event reaches all clients of a list.
 
 What is sent to a list is queued in its outbox. One *pass* at a time delivers the outbox: on one pass over the members
 all that waits, so that what is sent faster than it can be delivered goes in fewer and larger pieces. The first few
@@ -234,7 +234,7 @@ class Delivery:
         try:
             return self._deliver_some()
         except BaseException:
-            SCHEDULER.call_soon(self._deliver_slice)  # the others shall not be forgotten
+            SCHEDULER.call_soon(self._deliver_slice)  # the others must not be forgotten
             raise
 
     def _deliver_some(self, clients: float = float("inf")) -> bool:

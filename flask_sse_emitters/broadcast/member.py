@@ -26,7 +26,10 @@ JOINING, REPLAYING, LIVE, ENDED = MemberState
 
 
 class Member:
-    """One stream's place in one list. Its state and numbers are guarded by the stream's lock.
+    """One stream's place in one list.
+
+    The stream's lock guards it, but for joining and going live: these the list does under its own lock, in steps after
+    each of which any other thread may look.
 
     It holds all that delivering to a client needs where that is quick, so that little memory is touched for each.
 

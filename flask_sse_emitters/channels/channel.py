@@ -9,8 +9,8 @@ from ..broadcast.emitters import SseEmitters
 from ..config.settings import Duration, Settings
 from ..streams.emitter import SseEmitter
 from ..streams.registry.identity import Reader, check_identity
+from .process_subscription import ProcessSubscription
 from .registry import UNSET, Channels
-from .subscription import ChannelSubscription
 
 
 class Channel:
@@ -94,7 +94,7 @@ class ChannelEmitters(SseEmitters):
 
     __slots__ = ("_subscription",)
 
-    def __init__(self, subscription: ChannelSubscription) -> None:
+    def __init__(self, subscription: ProcessSubscription) -> None:
         self._delivery = self._subscription = subscription
 
     def _settings(self) -> Settings:

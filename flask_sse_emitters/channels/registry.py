@@ -24,10 +24,10 @@ from ..streams.stream import Stream
 from ..wire.event import Event, EventBuilder, as_event
 from ..wire.frame import Frame, make_frame
 from .names import check_key
+from .process_subscription import ProcessSubscription
 from .replay.gap import GAP
 from .replay.machine import Replay
 from .replay.pages import PageCache
-from .subscription import ChannelSubscription
 
 #: Stands for an argument that was left out, where None means something else.
 UNSET: Any = object()
@@ -114,14 +114,14 @@ class Channels:
         self._seconds = 0.0  # that the confirmed ones took
         self._pages = PageCache()
         # Each is kept while it has clients, or is in use.
-        self._subscriptions: WeakValueDictionary[str, ChannelSubscription] = WeakValueDictionary()
+        self._subscriptions: WeakValueDictionary[str, ProcessSubscription] = WeakValueDictionary()
         self._limits: dict[str, Limit] = {}
 
-    def subscription(self, name: str) -> ChannelSubscription:
+    def subscription(self, name: str) -> ProcessSubscription:
         """Return the list of a channel's clients in this process."""
         subscription = self._subscriptions.get(name)
         if subscription is None:
-            new = ChannelSubscription(name, self.broker, self._settings, lambda: self.before_subscribing())
+            new = ProcessSubscription(name, self.broker, self._settings, lambda: self.before_subscribing())
             with self._lock:
                 subscription = self._subscriptions.setdefault(name, new)
         return subscription
@@ -231,7 +231,7 @@ class Channels:
             for member in subscription.members:
                 yield member.stream
 
-    def _all_subscriptions(self) -> Iterator[ChannelSubscription]:
+    def _all_subscriptions(self) -> Iterator[ProcessSubscription]:
         with self._lock:
             references = self._subscriptions.valuerefs()
         return (found for reference in references if (found := reference()) is not None)

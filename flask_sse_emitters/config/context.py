@@ -81,7 +81,7 @@ def take_made_in_request() -> list[Any]:
 
 
 def last_event_id() -> str | None:
-    """Return the id of the event that the current request's client received last; None without one.
+    """Return the id of the event that the current request's client received last: ``""`` if none, None without one.
 
     From the header ``Last-Event-ID`` (WHATWG HTML, section 9.2.3), or else from the query, where polyfills send it.
     Servers decode headers as latin-1, while browsers send UTF-8.
@@ -92,8 +92,8 @@ def last_event_id() -> str | None:
     if header:
         return str(header).encode("latin-1", "replace").decode("utf-8", "replace")
     if not request.environ.get("QUERY_STRING"):
-        return None
-    return next(filter(None, map(query().get, _ID_PARAMETERS)), None)
+        return ""
+    return next(filter(None, map(query().get, _ID_PARAMETERS)), "")
 
 
 def query() -> MultiDict[str, str]:

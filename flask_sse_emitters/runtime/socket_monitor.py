@@ -113,7 +113,7 @@ class SocketMonitor:
             if self._watches.get(watch.descriptor) is watch:
                 del self._watches[watch.descriptor]
                 self._unwatch(watch)
-                watch.watcher = None  # which refers to the watch: neither shall wait for the garbage collector
+                watch.watcher = None  # which refers to the watch: neither must wait for the garbage collector
 
     def cut(self, watch: Watch) -> None:
         """Shut the connection down, so that a write that waits for the client fails now."""
@@ -198,7 +198,7 @@ class SocketMonitor:
                 self._epoll.unregister(descriptor)
 
 
-_dead_fd: list[epoll] = []  # in a forked child: stands for the parent's clients
+_dead_fd: list[epoll | _socket.socket] = []  # in a forked child: stands for the parent's clients
 
 #: The watched sockets of this process.
 SOCKET_MONITOR = SocketMonitor()
@@ -240,8 +240,9 @@ def replace_with_dead_fd(descriptor: int) -> None:
     parent's greenlets may still wait for it, and the event loop aborts where it is gone.
     """
     with suppress(OSError):
-        if not _dead_fd:
-            _dead_fd.append(unpatched("select", "epoll")())  # one descriptor for all, with nothing to wait for
+        if not _dead_fd:  # one descriptor for all, with nothing to wait for
+            instance, _ = _new_epoll()
+            _dead_fd.extend([instance] if instance is not None else unpatched("socket", "socketpair")())
         os.dup2(_dead_fd[0].fileno(), descriptor, inheritable=False)
 
 

@@ -68,7 +68,7 @@ def answer_refused(refused: Refused) -> Response:
 def read_body(max_bytes: int) -> bytes:
     """Return the body of the current request, also if a rule has read it before.
 
-    :raises Refused: where it is larger, ends before its ``Content-Length``, or has no such header.
+    :raises Refused: where it is larger, ends before its ``Content-Length``, or comes in chunks, without one.
     """
     if "HTTP_TRANSFER_ENCODING" in request.environ:
         raise Refused(411, "The request must say its Content-Length")

@@ -20,7 +20,7 @@ from ..streams.registry.draining import drain_at_exit
 from ..streams.registry.open_streams import StreamRegistry
 from ..wire.event import Event
 from ..writers.response_body import TEST_HOOK, ClosingBody, ResponseBody
-from .check_headers import ENVIRON_KEY, add_check_header
+from .probe import ENVIRON_KEY, add_check_header
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment

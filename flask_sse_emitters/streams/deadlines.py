@@ -13,7 +13,7 @@ from ..runtime.timers import Timer
 Due: TypeAlias = Literal["timeout", "attach", "write", "heartbeat"]
 
 
-#: Heartbeats are due at whole parts of their interval: so many.
+#: The times of heartbeats are rounded down to such a part of their interval, so that many fall together.
 HEARTBEAT_STEPS = 64
 
 

@@ -150,7 +150,7 @@ class SseEmitter:
     def complete_with_error(self, error: BaseException) -> None:
         """End the stream as :meth:`complete` does, with an error, which goes to the callbacks and not to the client."""
         if not isinstance(error, BaseException):
-            error = SseError(f"complete_with_error() was called with {error!r}, which is no exception")
+            error = SseError(f"complete_with_error() was called with {error!r}, which is not an exception")
         self._stream.end(CloseReason.ERROR, error, awaits_channels=True)
 
     def on_completion(self, call: _Callback) -> _Callback:
@@ -194,7 +194,7 @@ class SseEmitter:
 
         def __iter__(self) -> NoReturn:
             # Of Response(emitter), say.
-            raise TypeError("an emitter is no iterable: return it from the view as it is, or emitter.response()")
+            raise TypeError("an emitter is not iterable: return it from the view as it is, or emitter.response()")
 
     def __repr__(self) -> str:
         state = "open" if self._stream.close_reason is None else self._stream.close_reason.name

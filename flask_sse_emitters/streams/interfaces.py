@@ -108,7 +108,7 @@ class MemberList(Protocol):
 
 
 class Member(Protocol):
-    """A stream's place in one list. The stream's lock guards it."""
+    """A stream's place in one list."""
 
     @property
     def list(self) -> MemberList:

@@ -13,8 +13,8 @@ A stream is in one of five phases, and only ever goes forwards:
 It ends once: :data:`.ENDS` says what follows. Whatever ends it takes it out of its lists, wakes or cuts its writer, and
 sends the callbacks to the scheduler.
 
-Lists deliver in the background. So every operation on a stream first takes what its lists have been sent before: no
-caller can tell that it had not been delivered yet.
+Lists deliver in the background. So what an app does with an emitter first takes what its lists have been sent before:
+no caller can tell that it had not been delivered yet.
 
 The lifetime runs from the beginning. One timer carries all deadlines: see :mod:`.streams.deadlines`.
 
@@ -59,15 +59,24 @@ class Phase(IntEnum):
 
 WAITING, STREAMING, ENDING, ENDED, DRAINED = Phase
 
+#: The phases that may follow each.
+STEPS = {
+    WAITING: (STREAMING, ENDING, ENDED),
+    STREAMING: (ENDING, ENDED),
+    ENDING: (ENDED,),
+    ENDED: (DRAINED,),
+    DRAINED: (),
+}
+
 
 class Machine:
     """The phases of one stream. Every method may be called from any thread, and none blocks.
 
     :param settings: the values that hold for it.
     :param given: those of them that its view gave, by name: they hold in any app.
-    :param last_event_id: what the client received last, as it says.
+    :param last_event_id: what the client received last, as it says; None where no request has been asked yet.
     :ivar reader: whose stream it is; None where that is unknown.
-    :ivar limits: what counts it: of its channels; once it is open, all of them.
+    :ivar limits: the limits that it counts against: those of its channels, and all of them once it is open.
     :ivar registry: counts it; None until a response carries it, or its reader is known.
     """
 
@@ -244,7 +253,9 @@ class Machine:
             awaited = tuple(each for each in channels if not each.has_ended)  # a list that ends it was in time itself
             sleeper, left = self._stop_taking(channels if awaited else (), is_synced=awaits_channels)
             if awaited:
-                self._begin_ending()
+                self._go(ENDING)
+                # Take no more than what was published until now, which has no bounds but the broker's.
+                self.settings = replace(self.settings, max_pending=sys.maxsize, max_pending_bytes=sys.maxsize)
         self._part(sleeper, left)
         if busy is not None and rule.client_sees != "end":
             busy.cut()
@@ -259,10 +270,14 @@ class Machine:
         log.debug("%r ended: %s", self, error or reason.value)
         return True
 
-    def _begin_ending(self) -> None:
-        """Take no more than what was published until now, which has no bounds but the broker's."""
-        self.phase = ENDING
-        self.settings = replace(self.settings, max_pending=sys.maxsize, max_pending_bytes=sys.maxsize)
+    def _go(self, phase: Phase) -> None:
+        """Enter a phase. Under the lock.
+
+        :raises RuntimeError: where that is no step forwards.
+        """
+        if phase not in STEPS[self.phase]:
+            raise RuntimeError(f"illegal step: a stream that is {self.phase.name} cannot be {phase.name}")
+        self.phase = phase
 
     def _on_synced(self) -> None:
         """Write what the channels have got for it, and then the end."""
@@ -287,7 +302,8 @@ class Machine:
         with self.lock:
             _, left = self._stop_taking(())
             self.outgoing.release()
-            self.phase = DRAINED
+            if self.phase is not DRAINED:
+                self._go(DRAINED)
             timer, self.deadlines.timer = self.deadlines.timer, None
         self._part(None, left)
         if timer is not None:
@@ -304,7 +320,8 @@ class Machine:
         """
         sleeper, outgoing = None, self.outgoing
         if not staying:
-            self.phase = max(self.phase, ENDED)
+            if self.takes_events:
+                self._go(ENDED)
             if outgoing.replay is not None:
                 outgoing.replay.end(is_synced=is_synced)
                 outgoing.replay.has_more = True  # its last answer, that there is nothing, may not have been heeded yet

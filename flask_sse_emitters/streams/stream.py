@@ -9,7 +9,7 @@ from ..errors import CloseReason, SseError
 from ..wire.event import Event
 from ..wire.frame import Frame
 from .interfaces import DirectWriter, Member, Output, Registry, ReplaySource, Writer
-from .machine import DRAINED, STREAMING, Machine
+from .machine import DRAINED, STREAMING, WAITING, Machine
 
 
 class Stream(Machine):
@@ -64,7 +64,8 @@ class Stream(Machine):
             if self.phase is DRAINED:
                 return
             self.outgoing.begin(writer)
-            self.phase = max(self.phase, STREAMING)
+            if self.phase is WAITING:  # else it has ended, and the writer writes what is left
+                self._go(STREAMING)
             self.deadlines.begin_streaming(now)
         self.deadlines.set_timer(self)
 
@@ -109,9 +110,11 @@ class Stream(Machine):
                 raise SseError(f"a response carries {self!r} already: make an emitter for each request")
             self._is_attached = True
             self.registry = registry
-            if self.settings.app_context is None:
+            is_new_to_app = self.settings.app_context is None
+            if is_new_to_app:
                 self.settings = self.deadlines.settings = replace(settings, **self._given)
-        self.deadlines.set_timer(self)
+        if is_new_to_app:
+            self.deadlines.set_timer(self)
 
     def prepend(self, payload: bytes, gap: str | None) -> None:
         """Have this written before all that was sent; nothing has been taken yet.

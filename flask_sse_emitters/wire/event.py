@@ -199,7 +199,7 @@ def _json(data: Any, dumps: Dumps) -> str:
         raise InvalidEvent(f"data of type {kind} cannot be made JSON ({error}); send a str instead") from error
     if ("NaN" in text or "Infinity" in text) and (found := next(filter(None, _NOT_FINITE.findall(text)), None)):
         raise InvalidEvent(
-            f"data holds {found}, which is no JSON: JSON.parse() of browsers fails over it. Send None in its place, or "
+            f"data holds {found}, which is not valid JSON: browsers cannot parse it. Send None in its place, or "
             "have app.json write it as null"
         )
     return text

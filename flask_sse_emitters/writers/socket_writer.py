@@ -215,11 +215,11 @@ class SocketWriter:
         def look_again() -> None:
             nonlocal unsent, since
             now = self.unsent() or 0
-            if now == 0 or SCHEDULER.clock() >= since + self._stream.settings.write_seconds:
+            if 0 < now < unsent:
+                unsent, since = now, SCHEDULER.clock()
+            elif now == 0 or SCHEDULER.clock() >= since + self._stream.settings.write_seconds:
                 self._close()
                 return
-            if now < unsent:
-                unsent, since = now, SCHEDULER.clock()
             self._call_later(LINGER_SECONDS, look_again)
 
         self._call_later(LINGER_SECONDS, look_again)

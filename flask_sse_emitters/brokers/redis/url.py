@@ -29,7 +29,7 @@ class Address:
         parts = urlsplit(url)
         known = _SCHEMES.fullmatch(parts.scheme)
         if known is None:
-            raise ValueError(f"{parts.scheme}:// is no scheme of Redis")
+            raise ValueError(f"{parts.scheme}:// is not a Redis scheme")
         self.kind = known[2] or "single"
         user, _, hosts = parts.netloc.rpartition("@")
         login = f"{user}@" if user else ""
@@ -75,5 +75,5 @@ class Address:
 def _host(text: str, port: int) -> tuple[str, int]:
     parts = urlsplit(f"//{text}")
     if not parts.hostname:
-        raise ValueError(f"{text!r} is no host:port")
+        raise ValueError(f"{text!r} is not host:port")
     return parts.hostname, parts.port or port

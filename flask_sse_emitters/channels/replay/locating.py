@@ -58,7 +58,7 @@ def locate_returning(positions: Sequence[Position] | None, channels: Sequence[Kn
 
 
 def locate_new(came_at: float, newest: Sequence[int], channels: Sequence[KnownChannel]) -> Location:
-    """Find where a client begins that comes without an id: it shall get all that is published after it came.
+    """Find where a client begins that comes without an id: it gets all that is published after it came.
 
     :param came_at: when it came, by the clock of the logs.
     :param newest: the offset of the newest event in each channel as it came, or :data:`UNKNOWN`.

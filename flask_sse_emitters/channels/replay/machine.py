@@ -33,7 +33,7 @@ from ...runtime.calls import Countdown
 from ...runtime.scheduler import SCHEDULER
 from ...streams.emitter import SseEmitter, stream_of
 from ...streams.interfaces import Output
-from ..subscription import ChannelSubscription
+from ..process_subscription import ProcessSubscription
 from .cursor import Cursor, MultiChannelMember
 from .locating import UNKNOWN, KnownChannel, find_foreign, locate_new, locate_returning
 from .pages import PageCache
@@ -79,7 +79,7 @@ class Replay:
     def __init__(
         self,
         emitter: SseEmitter,
-        subscriptions: Sequence[ChannelSubscription],
+        subscriptions: Sequence[ProcessSubscription],
         requested: str | None,
         pages: PageCache,
     ) -> None:
@@ -221,7 +221,9 @@ class Replay:
             has_ended = self.state is ReplayState.ENDED
             if not has_ended and reader.lost is None:
                 self._go_live(reader)
-            upto = self._upto or self._list_offsets()
+            upto = self._list_offsets() if self._upto is None else self._upto
+            if not upto:  # the stream has ended just before its position was found
+                return None
             behind = reader.behind(self._members, upto)
             if behind or reader.lost is not None:
                 is_alone = len(self._members) == len(self._subscriptions)

@@ -11,7 +11,7 @@ import "./leader.js"; // this and the others are fetched at once, rather than af
 import "./messages.js";
 import { makeRequester } from "./stream.js";
 import { ChannelEvent, Subscription } from "./subscription.js";
-import "./reader.js";
+import "./identity.js";
 
 export { ChannelEvent };
 

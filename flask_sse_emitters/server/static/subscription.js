@@ -5,7 +5,7 @@
  */
 
 import { distance, ID, reaches, UNKNOWN_ID } from "./stream.js";
-import { isSameReader } from "./reader.js";
+import { isSameReader } from "./identity.js";
 
 /** @typedef {import("./messages.js").PositionMessage} PositionMessage */
 /** @typedef {import("./messages.js").LeaderMessage} LeaderMessage */

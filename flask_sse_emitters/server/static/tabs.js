@@ -9,7 +9,7 @@
  * id of the one before it, so that late messages are ignored, and lost ones requested again.
  *
  * Only tabs of the same reader share: the names of the lock and the BroadcastChannel contain the reader's tags from the
- * server. A leader ends a stream that belongs to another reader, and tells its page (see `reader.js`).
+ * server. A leader ends a stream that belongs to another reader, and tells its page (see `identity.js`).
  *
  * Without Web Locks, as in an insecure context, each page has a connection of its own; all else is the same.
  *
@@ -19,7 +19,7 @@
 import { Leader } from "./leader.js";
 import { isMessage } from "./messages.js";
 import { keepEarliest, pause } from "./stream.js";
-import { fetchReaders, isSameReader, OWN_CHANNEL, tagsByChannel, UNIDENTIFIED, UNTAGGED } from "./reader.js";
+import { fetchReaders, isSameReader, OWN_CHANNEL, tagsByChannel, UNIDENTIFIED, UNTAGGED } from "./identity.js";
 
 /** @typedef {import("./messages.js").Ids} Ids */
 /** @typedef {import("./messages.js").Join} Join */
@@ -143,7 +143,7 @@ export class TabGroup {
    * Admit the subscriptions whose readers are known now.
    *
    * @param {Subscription[]} asking
-   * @param {import("./reader.js").Readers} readers
+   * @param {import("./identity.js").Readers} readers
    */
   #take(asking, { tags, refused }) {
     for (const [channel, { status, message }] of refused) {
@@ -363,7 +363,7 @@ export class TabGroup {
   }
 }
 
-/** The result without a request, where each subscription has a connection of its own. @type {import("./reader.js").Readers} */
+/** The result without a request, where each subscription has a connection of its own. @type {import("./identity.js").Readers} */
 const NO_READERS = { tags: new Map(), refused: new Map() };
 
 /** @param {Iterable<Subscription>} subscriptions */

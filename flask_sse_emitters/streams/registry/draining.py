@@ -85,7 +85,7 @@ def _end(stream: Stream) -> None:
 
 
 def _cut(stream: Stream, within: str) -> None:
-    error = TimeoutError(f"the worker stops, and the client did not take the end within {within}")
+    error = TimeoutError(f"the worker stops, and the client did not read to the end within {within}")
     stream.end(CloseReason.DISCONNECTED, error)
 
 

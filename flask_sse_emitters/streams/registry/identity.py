@@ -1,4 +1,4 @@
-"""Whose a stream is."""
+"""The reader of a stream: who it is, and what it reads."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class ServerReport:
-    """What a server with this package reports of a request: see :mod:`.server.check_headers`.
+    """What a server with this package reports of a request: see :mod:`.server.probe`.
 
     :ivar heartbeat: seconds; 0 where there is none.
     :ivar comments: how many comments it writes, one every :attr:`every` seconds.

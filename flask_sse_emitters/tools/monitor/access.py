@@ -108,7 +108,7 @@ class MonitorAccess:
     def _log_closed(self) -> None:
         if not self._is_closed_logged:
             self._is_closed_logged = True
-            log.warning("%s; this is said once", _CLOSED)
+            log.warning("%s; this is logged once", _CLOSED)
 
 
 def _check_origin() -> None:

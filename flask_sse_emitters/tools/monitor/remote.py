@@ -55,5 +55,5 @@ class RemoteProcesses:
         except Exception:  # the broker may be a third party's
             if not self._is_error_logged:
                 self._is_error_logged = True
-                log.exception("the monitor sees this process alone, because of an error; this is said once")
+                log.exception("the monitor sees this process alone, because of an error; this is logged once")
         return None

@@ -15,7 +15,7 @@ from ...runtime.scheduler import FIGURES, SCHEDULER, Scheduler
 from ...streams.emitter import SseEmitter, stream_of
 from ...wire.decoder import decode
 from ...wire.frame import Frame
-from .clients import MonitorClients, monitor_frame
+from .audience import MonitorClients, monitor_frame
 
 #: How many of the newest events are shown.
 EVENTS_SHOWN = 50
@@ -32,7 +32,7 @@ class ChannelSample:
 
     Any thread may call any method.
 
-    :ivar users: how many monitors show it. Guarded by the lock of :class:`.MonitorPublisher`.
+    :ivar users: how many monitors show it. Guarded by the lock of :class:`.MonitorFeeder`.
     """
 
     clients = 0

@@ -16,7 +16,7 @@ from ...server.app_state import State
 from ...server.denials import deny, plain_response
 from ...server.publish_endpoint import Refused, parse_json, publish_posted, read_body, read_json
 from .access import MonitorAccess
-from .publisher import MonitorPublisher
+from .feeder import MonitorFeeder
 
 _PAGE = Path(__file__).with_name("monitor.html")
 
@@ -76,9 +76,9 @@ def _add_headers(response: Response) -> Response:
     return response
 
 
-def _publisher(state: State) -> MonitorPublisher:
-    publisher: MonitorPublisher | None = current_app.extensions.get(_EXTENSION)
-    return publisher or current_app.extensions.setdefault(_EXTENSION, MonitorPublisher(state))
+def _publisher(state: State) -> MonitorFeeder:
+    publisher: MonitorFeeder | None = current_app.extensions.get(_EXTENSION)
+    return publisher or current_app.extensions.setdefault(_EXTENSION, MonitorFeeder(state))
 
 
 def _publish(state: State) -> Response:

@@ -207,7 +207,7 @@ class Session:
         except ValueError:
             if topic.name not in self._warned:
                 self._warned.add(topic.name)
-                log.warning("something else than this package announces in channel %r: %r", topic.name, data[:100])
+                log.warning("this package did not publish what is announced in channel %r: %r", topic.name, data[:100])
             return None
 
     def _sweep(self, now: float) -> None:

@@ -22,7 +22,7 @@ from ...server.worker import watch_worker
 from ...streams.emitter import SseEmitter, stream_of
 from ...streams.registry.draining import drain
 from ...streams.registry.open_streams import StreamRegistry
-from .clients import MonitorClients, monitor_frame
+from .audience import MonitorClients, monitor_frame
 from .remote import RemoteProcesses
 from .report import SMOOTH_SECONDS, Rates, make_report
 from .sample import ChannelSample
@@ -43,7 +43,7 @@ LIFETIME_SECONDS = 300.0
 MAX_PENDING, MAX_PENDING_BYTES = 30, 8_388_608
 
 
-class MonitorPublisher:
+class MonitorFeeder:
     """The monitors of one app, in this process. Any thread may call any method.
 
     :ivar samples: by channel, what monitors show of its events.

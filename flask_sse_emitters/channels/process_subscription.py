@@ -30,7 +30,7 @@ class SubscriptionState(Enum):
     LIVE = "live"  #: it delivers them to its clients
 
 
-class ChannelSubscription(Delivery):
+class ProcessSubscription(Delivery):
     """The clients of one channel in this process, as a list to which the broker delivers.
 
     It is a :class:`.Delivery` that subscribes to the broker for its first client, and unsubscribes after the last.
@@ -235,7 +235,7 @@ class ChannelListener:
 
     __slots__ = ("_subscription",)
 
-    def __init__(self, subscription: ChannelSubscription) -> None:
+    def __init__(self, subscription: ProcessSubscription) -> None:
         self._subscription = subscription
 
     def started(self, start: Start) -> None:
