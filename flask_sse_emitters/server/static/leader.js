@@ -8,7 +8,8 @@
  * @module
  */
 
-import { distance, ID, keepEarliest, pause, pump, Refused, StreamDecoder, UNKNOWN_ID } from "./stream.js";
+import { Positions, readGap, splitId } from "./positions.js";
+import { fetchGap, findExcess, pause, pump, Refused, StreamDecoder } from "./stream.js";
 
 /** @typedef {import("./messages.js").Join} Join */
 /** @typedef {import("./messages.js").LeaderMessage} LeaderMessage */
@@ -21,22 +22,11 @@ const SETTLE_MS = 50;
 /** A channel that no tab wants stays on the stream for so long: often the next page wants it again. */
 const LINGER_MS = 5_000;
 
-/** The server's limit for one stream. */
-const MAX_CHANNELS = 50;
-
-/** The limit of a stream's query, since servers limit the length of a line: gunicorn to 4,094 characters. */
-const MAX_QUERY_CHARACTERS = 3_500;
-
 export class Leader {
   #ending = new AbortController();
   /** Channels by tab. @type {Map<string, Set<string>>} */
   #wanted = new Map();
-  /** The stream's position in each channel, or where it will begin. @type {Map<string, string>} */
-  #cursors = new Map();
-  /** The newest known position of each channel: new subscriptions begin there. @type {Map<string, string>} */
-  #heads = new Map();
-  /** Positions that pages gave, which may be beyond the newest event. @type {Map<string, string>} */
-  #claims = new Map();
+  #positions = new Positions();
   /** @type {{ channels: string[], cut: AbortController } | null} */
   #stream = null;
   /** @type {EventMessage[]} */
@@ -84,13 +74,7 @@ export class Leader {
    */
   join({ tab, channels, since, claims }) {
     this.#wanted.set(tab, new Set(channels));
-    for (const [channel, id] of since) if (id !== UNKNOWN_ID) keepLatest(this.#heads, channel, id);
-    for (const [channel, id] of claims) keepLatest(this.#claims, channel, id);
-    for (const [channel, id] of [...since, ...claims]) {
-      const cursor = this.#cursors.get(channel);
-      keepEarliest(this.#cursors, channel, id);
-      if (cursor && cursor !== this.#cursors.get(channel)) this.#cut(); // its events would seem to come later
-    }
+    if (this.#positions.include(since, claims)) this.#cut(); // else events would seem to come later
     this.#announce(tab);
     this.#settle();
   }
@@ -118,8 +102,8 @@ export class Leader {
     this.#limit();
     const had = this.#stream?.channels ?? [];
     const wanted = this.#wantedChannels();
-    this.#forget((channel) => wanted.includes(channel) || had.includes(channel));
-    const known = wanted.filter((channel) => this.#cursors.has(channel));
+    this.#positions.forget((channel) => wanted.includes(channel) || had.includes(channel));
+    const known = wanted.filter((channel) => this.#positions.has(channel));
     const fresh = this.#newChannels();
     if (known.length && fresh.length) this.#locateNewChannels();
     this.#checkClaims();
@@ -132,7 +116,7 @@ export class Leader {
       }
     }
     this.#cut();
-    this.#forget((channel) => wanted.includes(channel));
+    this.#positions.forget((channel) => wanted.includes(channel));
     if (!needed.length) return;
     this.#stream = { channels: needed, cut: new AbortController() };
     this.#follow(needed, this.#stream.cut.signal);
@@ -140,16 +124,9 @@ export class Leader {
 
   /** Refuse new channels that do not fit into one stream. */
   #limit() {
-    let [count, length] = [0, 0];
     const fresh = this.#newChannels();
-    for (const channel of [...this.#wantedChannels().filter((channel) => !fresh.includes(channel)), ...fresh]) {
-      const more = `&${new URLSearchParams({ channel })}`.length;
-      if (count === MAX_CHANNELS) {
-        this.#refuse(channel, new Refused(400, `one browser reads ${MAX_CHANNELS} channels at most`));
-      } else if (length + more > MAX_QUERY_CHARACTERS) {
-        this.#refuse(channel, new Refused(414, `one browser asks in ${MAX_QUERY_CHARACTERS} characters for its channels`));
-      } else [count, length] = [count + 1, length + more];
-    }
+    const old = this.#wantedChannels().filter((channel) => !fresh.includes(channel));
+    for (const [channel, refused] of findExcess([...old, ...fresh])) this.#refuse(channel, refused);
   }
 
   /** Read streams one after the other, until cut. @param {string[]} channels @param {AbortSignal} signal */
@@ -182,22 +159,15 @@ export class Leader {
     this.#settle();
   }
 
-  /** Check positions beyond those that the stream has asked for, and whose gap it has not been told. */
+  /** Check claims beyond the stream's position: the stream itself reports no gap for them. */
   async #checkClaims() {
     if (this.#isCheckingClaims) return;
     this.#isCheckingClaims = true;
     const signal = this.over;
-    for (let failures = 0, channel; !signal.aborted && (channel = this.#findDoubtfulClaim()); ) {
+    for (let failures = 0, channel; !signal.aborted && (channel = this.#positions.findDoubtfulClaim()); ) {
       await this.#checkClaim(channel, signal).catch(() => pause(this.#retry, ++failures, signal));
     }
     this.#isCheckingClaims = false;
-  }
-
-  #findDoubtfulClaim() {
-    for (const [channel, claim] of this.#claims) {
-      const known = this.#heads.get(channel) ?? this.#cursors.get(channel) ?? claim;
-      if (distance(claim, known) > 0) return channel;
-    }
   }
 
   /**
@@ -207,35 +177,17 @@ export class Leader {
    * @param {AbortSignal} signal
    */
   async #checkClaim(channel, signal) {
-    const gap = await this.#fetchGap(channel, signal).catch((error) => {
+    const gap = await fetchGap(channel, this.#open, signal, this.#silence).catch((error) => {
       if (!(error instanceof Refused)) throw error;
       this.#refuse(channel, error);
     });
-    const claim = this.#claims.get(channel);
-    if (!gap || !claim || signal.aborted) return;
-    this.#claims.delete(channel);
-    keepLatest(this.#heads, channel, gap.newest[0][1]);
-    const head = this.#heads.get(channel) ?? claim; // the stream may have received more since
-    if (!(distance(claim, head) > 0)) return;
+    if (!gap || signal.aborted) return;
+    const head = this.#positions.settleClaim(channel, gap);
+    if (!head) return;
     this.#flush();
     this.#broadcast({ type: "gap", term: this.term, at: gap.at, newest: [[channel, head]] });
-    keepEarliest(this.#cursors, channel, gap.at[0][1]);
     this.#cut();
     this.#settle();
-  }
-
-  /** @param {string} channel @param {AbortSignal} signal */
-  async #fetchGap(channel, signal) {
-    const decoder = new StreamDecoder();
-    /** @type {ReturnType<typeof readGap>} */
-    let gap = null;
-    await pump(await this.#open([channel], UNKNOWN_ID, signal), this.#silence, (bytes) => {
-      const block = decoder.feed(bytes).find(({ name, id }) => name === "gap" && id === undefined);
-      if (block) gap = readGap(block.data ?? "", [channel]);
-      return !block;
-    });
-    if (!gap) throw new Error("the server asks to come back later");
-    return /** @type {NonNullable<ReturnType<typeof readGap>>} */ (gap);
   }
 
   /**
@@ -282,7 +234,7 @@ export class Leader {
   #refuse(channel, { status, message }) {
     for (const channels of this.#wanted.values()) channels.delete(channel);
     if (this.#stream?.channels.includes(channel)) this.#cut();
-    this.#forget((other) => other !== channel);
+    this.#positions.forget((other) => other !== channel);
     this.#broadcast({ type: "refused", term: this.term, channel, status, message });
     this.#announce();
     this.#settle();
@@ -297,7 +249,7 @@ export class Leader {
    * @returns whether it brought anything.
    */
   async #read(channels, signal, isBrief = false) {
-    const ids = channels.flatMap((channel) => this.#cursors.get(channel) ?? []);
+    const ids = this.#positions.of(channels);
     const body = await this.#open(channels, ids.join(), signal);
     const decoder = new StreamDecoder();
     let hasEvents = false;
@@ -334,27 +286,16 @@ export class Leader {
   #take({ name, data, id, retry }, channels) {
     if (retry !== undefined) this.#retry = retry;
     if (id === undefined) return name === "gap" && this.#relayGap(data, channels); // else it was not published
-    const ids = split(id, channels);
+    const ids = splitId(id, channels);
     if (!ids) throw new Refused(200, `the stream of ${channels} has other ids: ${id}`);
-    if (data === undefined) return this.#setPositions(ids);
-    const moved = ids.filter(([channel, id]) => this.#cursors.get(channel) !== id);
-    if (moved.length > 1) throw new Error("events were dropped on the way: the channel of this one is unknown");
-    for (const [channel, id] of moved) {
-      this.#outbox.push({ channel, id, after: this.#cursors.get(channel) ?? id, name, data });
-      this.#cursors.set(channel, id);
-      keepLatest(this.#heads, channel, id);
+    if (data === undefined) {
+      this.#positions.advance(ids);
+      this.#announce();
+      return true;
     }
-    return moved.length > 0;
-  }
-
-  /** @param {[string, string][]} ids */
-  #setPositions(ids) {
-    for (const [channel, id] of ids) {
-      this.#cursors.set(channel, id);
-      keepLatest(this.#heads, channel, id);
-    }
-    this.#announce();
-    return true;
+    const step = this.#positions.advanceToEvent(ids);
+    if (step) this.#outbox.push({ ...step, name, data });
+    return !!step;
   }
 
   /**
@@ -365,27 +306,10 @@ export class Leader {
    */
   #relayGap(data = "", channels = []) {
     const gap = readGap(data, channels);
-    if (!gap || !this.#cursors.has(channels[0])) return false; // a new channel can have no gap
+    if (!gap || !this.#positions.has(channels[0])) return false; // a new channel can have no gap
     this.#flush();
-    // A process that lags behind the others looks up the newest id only for a request with an id that it does not know.
-    const newest = gap.newest.filter(([channel, id]) => !(distance(this.#cursors.get(channel) ?? id, id) <= 0));
-    for (const [channel, id] of newest) {
-      this.#heads.set(channel, id);
-      this.#claims.delete(channel);
-    }
-    for (const [channel, id] of gap.at) {
-      this.#cursors.set(channel, id);
-      keepLatest(this.#heads, channel, id);
-    }
-    this.#broadcast({ type: "gap", term: this.term, at: gap.at, newest });
+    this.#broadcast({ type: "gap", term: this.term, at: gap.at, newest: this.#positions.skip(gap) });
     return true;
-  }
-
-  /** @param {(channel: string) => boolean} isKept */
-  #forget(isKept) {
-    for (const ids of [this.#cursors, this.#heads, this.#claims]) {
-      for (const channel of [...ids.keys()]) if (!isKept(channel)) ids.delete(channel);
-    }
   }
 
   #wantedChannels() {
@@ -393,7 +317,7 @@ export class Leader {
   }
 
   #newChannels() {
-    return this.#wantedChannels().filter((channel) => !this.#cursors.has(channel));
+    return this.#wantedChannels().filter((channel) => !this.#positions.has(channel));
   }
 
   #cut() {
@@ -408,38 +332,6 @@ export class Leader {
 
   /** Send the positions of all channels. @param {string} [to] */
   #announce(to) {
-    const cursors = [...this.#cursors];
-    const heads = [...new Map([...cursors.filter(([, id]) => id !== UNKNOWN_ID), ...this.#heads])];
-    this.#broadcast({ type: "at", term: this.term, to, heads, cursors, live: this.#live });
-  }
-}
-
-/** @param {string} id @param {string[]} channels @returns {[channel: string, id: string][] | null} */
-function split(id, channels) {
-  const ids = id.split(",");
-  if (ids.length !== channels.length || !ids.every((part) => ID.test(part))) return null;
-  return ids.map((part, index) => [channels[index], part]);
-}
-
-/** Keep the later of this id and the known one. @type {typeof keepEarliest} */
-function keepLatest(ids, channel, id) {
-  const known = ids.get(channel);
-  if (known === undefined || !(distance(known, id) >= 0)) ids.set(channel, id);
-}
-
-/**
- * Return the ids after which all events are kept, and the newest ids; null if the data is no gap.
- *
- * @param {string} data
- * @param {string[]} channels
- */
-function readGap(data, channels) {
-  try {
-    const { oldest, newest } = JSON.parse(data);
-    const start = String(oldest).replace(/[0-9]+(?=,|$)/g, (offset) => String(Number(offset) - 1));
-    const [at, end] = [split(start, channels), split(String(newest), channels)];
-    return at && end && { at, newest: end };
-  } catch {
-    return null;
+    this.#broadcast({ type: "at", term: this.term, to, ...this.#positions.all, live: this.#live });
   }
 }

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { ID } from "./stream.js";
+import { ID } from "./positions.js";
 
 /** @typedef {import("./sse-emitters.js").Refusal} Refusal */
 /** @typedef {{ channel: string, id: string, after: string, name: string, data: string }} EventMessage one event. */

@@ -6,9 +6,11 @@
  * @module
  */
 
-import { TabGroup } from "./tabs.js";
-import "./leader.js"; // this and the others are fetched at once, rather than after tabs.js
+import { PageSubscriptions } from "./page.js";
+import "./tabs.js"; // this and the others are fetched at once, rather than after page.js
+import "./leader.js";
 import "./messages.js";
+import "./positions.js";
 import { makeRequester } from "./stream.js";
 import { ChannelEvent, Subscription } from "./subscription.js";
 import "./identity.js";
@@ -38,7 +40,7 @@ export { ChannelEvent };
 
 /** @typedef {(event: ChannelEvent) => void} Handler */
 
-/** @type {Map<string, TabGroup>} */
+/** @type {Map<string, PageSubscriptions>} */
 const groups = new Map();
 
 /**
@@ -61,7 +63,7 @@ export function subscribe(url, channels, options = {}) {
   const key = ["sse-emitters", address.href, withCredentials, share];
   const name = JSON.stringify(key);
   const ask = makeRequester(address, options);
-  const group = (share !== false && groups.get(name)) || new TabGroup(key, share, ask, silence);
+  const group = (share !== false && groups.get(name)) || new PageSubscriptions(key, share, ask, silence);
   if (share !== false) groups.set(name, group);
   const subscription = new Subscription(names, options);
   group.add(subscription, options.headers ? ask : undefined);

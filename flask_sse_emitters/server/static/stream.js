@@ -1,5 +1,5 @@
 /**
- * One stream of the server: its ids, its request, and its decoder.
+ * One stream of the server: its limits, its request, and its decoder.
  *
  * It uses fetch, since an EventSource reports neither why it was refused nor which event had no id, cannot begin after
  * a given id, and sends no headers of yours.
@@ -7,46 +7,7 @@
  * @module
  */
 
-/** One channel's part of an id: the epoch, and the offset in it. */
-export const ID = /^[0-9A-Za-z]{1,32}-(0|[1-9][0-9]{0,14})$/;
-
-/** An id of no channel: the server answers it with a gap, and with all events that it keeps. */
-export const UNKNOWN_ID = "0-0";
-
-/**
- * Return how many events one id is after another; NaN where the channel has another epoch.
- *
- * @param {string} id
- * @param {string} other
- */
-export function distance(id, other) {
-  const [epoch, offset] = id.split("-");
-  const [otherEpoch, otherOffset] = other.split("-");
-  return epoch === otherEpoch ? Number(offset) - Number(otherOffset) : NaN;
-}
-
-/**
- * Return whether a subscription at this id has all events up to the other id.
- *
- * @param {string} id
- * @param {string} start
- */
-export function reaches(id, start) {
-  return start === UNKNOWN_ID || distance(id, start) >= 0;
-}
-
-/**
- * Keep the earlier of this id and the known one; {@link UNKNOWN_ID} where their order is unknown.
- *
- * @param {Map<string, string>} ids by channel.
- * @param {string} channel
- * @param {string} id
- */
-export function keepEarliest(ids, channel, id) {
-  const known = ids.get(channel) ?? id;
-  const ahead = distance(id, known);
-  ids.set(channel, Number.isNaN(ahead) ? UNKNOWN_ID : ahead < 0 ? id : known);
-}
+import { readGap, UNKNOWN_ID } from "./positions.js";
 
 /**
  * The fields between two blank lines. Without `data` it is no event; an id without an event is a position.
@@ -106,6 +67,30 @@ export class Refused extends Error {
   constructor(status, message) {
     super(message);
     this.status = status;
+  }
+}
+
+/** The server's limit for one stream. */
+const MAX_CHANNELS = 50;
+
+/** The limit of a stream's query, since servers limit the length of a line: gunicorn to 4,094 characters. */
+const MAX_QUERY_CHARACTERS = 3_500;
+
+/**
+ * Find the channels that do not fit into one stream with those before them.
+ *
+ * @param {string[]} channels
+ * @returns {Generator<[channel: string, refused: Refused]>}
+ */
+export function* findExcess(channels) {
+  let [count, length] = [0, 0];
+  for (const channel of channels) {
+    const more = `&${new URLSearchParams({ channel })}`.length;
+    if (count === MAX_CHANNELS) {
+      yield [channel, new Refused(400, `one browser reads ${MAX_CHANNELS} channels at most`)];
+    } else if (length + more > MAX_QUERY_CHARACTERS) {
+      yield [channel, new Refused(414, `one browser asks in ${MAX_QUERY_CHARACTERS} characters for its channels`)];
+    } else [count, length] = [count + 1, length + more];
   }
 }
 
@@ -202,4 +187,25 @@ export async function pump(body, silence, take) {
     clearInterval(watch);
     end();
   }
+}
+
+/**
+ * Fetch the gap that the server answers an unknown id with: it contains the newest position of the channel.
+ *
+ * @param {string} channel
+ * @param {Open} open
+ * @param {AbortSignal} signal
+ * @param {number} silence see {@link pump}.
+ */
+export async function fetchGap(channel, open, signal, silence) {
+  const decoder = new StreamDecoder();
+  /** @type {ReturnType<typeof readGap>} */
+  let gap = null;
+  await pump(await open([channel], UNKNOWN_ID, signal), silence, (bytes) => {
+    const block = decoder.feed(bytes).find(({ name, id }) => name === "gap" && id === undefined);
+    if (block) gap = readGap(block.data ?? "", [channel]);
+    return !block;
+  });
+  if (!gap) throw new Error("the server asks to come back later");
+  return /** @type {NonNullable<ReturnType<typeof readGap>>} */ (gap);
 }

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { distance, ID, reaches, UNKNOWN_ID } from "./stream.js";
+import { distance, ID, reaches, UNKNOWN_ID } from "./positions.js";
 import { isSameReader } from "./identity.js";
 
 /** @typedef {import("./messages.js").PositionMessage} PositionMessage */
@@ -170,4 +170,9 @@ export class Subscription {
     call(this.options.onError, { channel, status, message });
     if (!this.channels.size) this.enter("closed");
   }
+}
+
+/** Return all channels of these subscriptions, each once. @param {Iterable<Subscription>} subscriptions */
+export function channelsOf(subscriptions) {
+  return [...new Set([...subscriptions].flatMap(({ channels }) => [...channels]))];
 }

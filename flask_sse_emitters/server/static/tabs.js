@@ -3,13 +3,13 @@
  *
  * Of the tabs that read from one address, the one that holds a Web Lock is the leader. It opens a single stream of all
  * channels that any tab wants, and sends what arrives to all of them through a BroadcastChannel. When it closes, however
- * suddenly, another tab gets the lock. No event is lost, because each subscription knows its position in each channel (an
- * id is `<epoch>-<offset>`; a stream of several channels joins theirs with commas): the new leader begins at the earliest
- * position, and each subscription drops events that it has had. A leader's messages carry its term, and each event the
- * id of the one before it, so that late messages are ignored, and lost ones requested again.
+ * suddenly, another tab gets the lock. No event is lost, because each subscription knows its position in each channel:
+ * the new leader begins at the earliest position, and each subscription drops events that it has had. A leader's
+ * messages carry its term, and each event the id of the one before it, so that late messages are ignored, and lost ones
+ * requested again.
  *
  * Only tabs of the same reader share: the names of the lock and the BroadcastChannel contain the reader's tags from the
- * server. A leader ends a stream that belongs to another reader, and tells its page (see `identity.js`).
+ * server. A leader ends a stream that belongs to another reader, and notifies its page (see `identity.js`).
  *
  * Without Web Locks, as in an insecure context, each page has a connection of its own; all else is the same.
  *
@@ -18,8 +18,9 @@
 
 import { Leader } from "./leader.js";
 import { isMessage } from "./messages.js";
-import { keepEarliest, pause } from "./stream.js";
-import { fetchReaders, isSameReader, OWN_CHANNEL, tagsByChannel, UNIDENTIFIED, UNTAGGED } from "./identity.js";
+import { keepEarliest } from "./positions.js";
+import { channelsOf } from "./subscription.js";
+import { isSameReader, tagsByChannel, UNIDENTIFIED, UNTAGGED } from "./identity.js";
 
 /** @typedef {import("./messages.js").Ids} Ids */
 /** @typedef {import("./messages.js").Join} Join */
@@ -27,22 +28,11 @@ import { fetchReaders, isSameReader, OWN_CHANNEL, tagsByChannel, UNIDENTIFIED, U
 /** @typedef {import("./messages.js").LeaderMessage} LeaderMessage */
 /** @typedef {import("./subscription.js").Subscription} Subscription */
 
-/** After a failure, the server is asked again who reads after so long. */
-const RETRY_MS = 3_000;
-
 /** A leader that does not answer for so long hangs, and loses the lock. */
 const LEADER_TIMEOUT_MS = 10_000;
 
-/** This page's part in sharing the connections of one address. */
-export class TabGroup {
-  /** Subscriptions whose reader is known. @type {Set<Subscription>} */
-  #admitted = new Set();
-  /** Subscriptions whose reader the server has not named yet. @type {Set<Subscription>} */
-  #pending = new Set();
-  /** Ends all activity; null while the page is hidden away, or has no subscription. @type {AbortController | null} */
-  #activity = null;
-  /** Set while the server is asked who reads. @type {AbortSignal | null} */
-  #identifying = null;
+/** This tab among those that share a connection. */
+export class Tab {
   /** The reader of this tab's stream as leader: a tag by channel. @type {Map<string, string>} */
   #readerTags = new Map();
   /** @type {BroadcastChannel | null} */
@@ -51,156 +41,54 @@ export class TabGroup {
   #leader = null;
   /** Ends this tab's part among the others; null while it has none. @type {AbortController | null} */
   #leaving = null;
-  /** @type {AbortController | null} */
-  #listening = null;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #leaderTimeout;
   #name = ""; // shared by tabs of the same reader; "" where this tab shares with none
-  #tab = "";
+  #id = "";
   #term = 0;
   #isPresent = false; // this tab holds its lock, which shows the others that it lives
   #isJoining = false;
-  #key;
-  #share;
+  #subscriptions;
   #ask;
   #silence;
+  #owner;
 
   /**
-   * @param {unknown[]} key tabs with the same key may share.
-   * @param {string | false} share
+   * @param {Set<Subscription>} subscriptions that share; their owner changes this set.
    * @param {import("./stream.js").Ask} ask
-   * @param {number} silence
+   * @param {number} silence see `pump` in `stream.js`.
+   * @param {{ endAll: () => void, removeClosed: () => void }} owner of the subscriptions: `endAll` because they have
+   *   another reader now, `removeClosed` after a message.
    */
-  constructor(key, share, ask, silence) {
-    this.#key = key;
-    this.#share = share;
+  constructor(subscriptions, ask, silence, owner) {
+    this.#subscriptions = subscriptions;
     this.#ask = ask;
     this.#silence = silence;
-  }
-
-  /** @param {Subscription} subscription @param {import("./stream.js").Ask} [ask] with new headers. */
-  add(subscription, ask = this.#ask) {
-    this.#ask = ask;
-    if (!this.#admitted.size && !this.#pending.size) this.#listen();
-    this.#pending.add(subscription);
-    this.#resume();
-  }
-
-  /** @param {Subscription} subscription */
-  remove(subscription) {
-    subscription.close();
-    const wasPending = this.#pending.delete(subscription);
-    if (!this.#admitted.delete(subscription) && !wasPending) return;
-    if (this.#admitted.size) return this.#join();
-    this.#leave();
-    if (this.#pending.size) return;
-    this.#listening?.abort();
-    this.#suspend();
-  }
-
-  #listen() {
-    if (typeof document === "undefined") return; // a worker
-    const { signal } = (this.#listening = new AbortController());
-    addEventListener("pagehide", () => this.#suspend(), { signal }); // else browsers could not keep it for "back"
-    addEventListener("pageshow", () => this.#resume(), { signal });
-    document.addEventListener("freeze", () => this.#suspend(), { signal });
-    document.addEventListener("resume", () => this.#resume(), { signal });
-    document.addEventListener("visibilitychange", () => document.hidden || this.#join(), { signal });
-  }
-
-  #resume() {
-    if (!this.#pending.size) return;
-    this.#activity ??= new AbortController();
-    this.#identify(this.#activity.signal);
-  }
-
-  /** Leave the other tabs while the page is away; the server is asked again who reads once it is back. */
-  #suspend() {
-    this.#activity?.abort();
-    this.#activity = null;
-    this.#leave();
-    this.#pending = new Set([...this.#admitted, ...this.#pending]);
-    this.#admitted.clear();
-  }
-
-  /** Ask who reads, until that is known for all subscriptions. @param {AbortSignal} signal */
-  async #identify(signal) {
-    if (this.#identifying === signal) return;
-    this.#identifying = signal;
-    for (let failures = 0; this.#pending.size && !signal.aborted; ) {
-      await null; // subscriptions made in one task share one request
-      const asking = [...this.#pending];
-      const channels = channelsOf([...this.#admitted, ...asking]);
-      const readers = this.#share === false ? NO_READERS : await fetchReaders(this.#ask, channels, signal).catch(() => null);
-      if (signal.aborted) return;
-      if (readers) this.#take(asking, readers);
-      else await pause(RETRY_MS, ++failures, signal);
-    }
-    if (this.#identifying === signal) this.#identifying = null;
+    this.#owner = owner;
   }
 
   /**
-   * Admit the subscriptions whose readers are known now.
+   * Share with the tabs of this name, instead of those of another.
    *
-   * @param {Subscription[]} asking
-   * @param {import("./identity.js").Readers} readers
+   * @param {string} name "" to share with none.
+   * @param {Subscription[]} added new ones, if it shares with these tabs already.
    */
-  #take(asking, { tags, refused }) {
-    for (const [channel, { status, message }] of refused) {
-      for (const each of [...this.#admitted, ...asking]) each.giveUp({ channel, status, message });
-    }
-    const added = asking.filter((each) => this.#pending.delete(each) && this.#admitted.add(each));
-    this.#endSubscriptions((each) => !each.confirmReader(tags));
-    this.#removeClosed();
-    if (!this.#admitted.size) return;
-    const name = this.#nameFor(channelsOf(this.#admitted), tags);
-    if (this.#leaving && name === this.#name) return this.#join(added);
-    this.#leave();
+  enter(name, added) {
+    if (this.#leaving && name === this.#name) return this.join(added);
+    this.leave();
     this.#name = name;
-    this.#enter();
-  }
-
-  /**
-   * Return the name of the lock and the BroadcastChannel that tabs of the same reader share. Of each tag it contains the
-   * last part, which is the oldest, so that tabs find each other while the server changes its SECRET_KEY.
-   *
-   * @param {string[]} channels
-   * @param {Map<string, string>} tags
-   * @returns {string} "" if this tab shares with no other.
-   */
-  #nameFor(channels, tags) {
-    const reader = (/** @type {string} */ channel) => (tags.get(channel) ?? UNTAGGED).split(".").at(-1);
-    const readers = new Set(channels.map(reader));
-    if (!this.#share && readers.has(UNTAGGED)) return "";
-    readers.delete(UNIDENTIFIED);
-    // A rule may name several readers; tabs with the same ones can still differ in the own channel that they read.
-    const own = readers.size > 1 && channels.includes(OWN_CHANNEL) ? [reader(OWN_CHANNEL)] : [];
-    return JSON.stringify([...this.#key, [...readers].sort(), ...own]);
-  }
-
-  /** End subscriptions that have another reader now, and tell the page. @param {(s: Subscription) => boolean} isOver */
-  #endSubscriptions(isOver) {
-    const over = [...this.#admitted].filter(isOver);
-    for (const each of over) this.remove(each);
-    for (const each of over) each.reportReaderChange();
-  }
-
-  #removeClosed() {
-    for (const each of this.#admitted) if (each.state === "closed") this.remove(each);
-  }
-
-  #enter() {
     const { signal } = (this.#leaving = new AbortController());
-    this.#tab = crypto.getRandomValues(new Uint32Array(4)).join("-");
+    this.#id = crypto.getRandomValues(new Uint32Array(4)).join("-");
     if (!this.#name || typeof BroadcastChannel === "undefined") return this.#becomeLeader(signal);
     this.#broadcastChannel = new BroadcastChannel(this.#name);
     this.#broadcastChannel.onmessage = ({ data }) => this.#receive(data);
     this.#awaitLeadership(signal);
   }
 
-  #leave() {
+  /** Share with no tab any more, and end the stream if this tab is the leader. Idempotent. */
+  leave() {
     if (!this.#leaving) return;
-    this.#sendRequest({ type: "leave", tab: this.#tab });
+    this.#sendRequest({ type: "leave", tab: this.#id });
     this.#leaving.abort();
     this.#leaving = null;
     this.#isPresent = this.#isJoining = false;
@@ -208,14 +96,14 @@ export class TabGroup {
     this.#broadcastChannel?.close();
     this.#broadcastChannel = null;
     clearTimeout(this.#leaderTimeout);
-    for (const each of this.#admitted) each.enter("connecting");
+    for (const each of this.#subscriptions) each.enter("connecting");
   }
 
   /** Hold the lock that shows that this tab lives, and wait for the leader's lock. @param {AbortSignal} signal */
   async #awaitLeadership(signal) {
     const locks = globalThis.navigator?.locks;
     const isPresent = new Promise((resolve, reject) => {
-      locks.request(`${this.#name} ${this.#tab}`, () => (resolve(null), ended(signal))).catch(reject);
+      locks.request(`${this.#name} ${this.#id}`, () => (resolve(null), ended(signal))).catch(reject);
     });
     try {
       await isPresent;
@@ -227,7 +115,7 @@ export class TabGroup {
     }
     if (signal.aborted) return;
     this.#isPresent = true;
-    this.#join(this.#admitted);
+    this.join(this.#subscriptions);
     while (!signal.aborted) await this.#requestLock({ signal }, signal);
   }
 
@@ -272,11 +160,11 @@ export class TabGroup {
     if (isSame) {
       // The server may name readers that it could not name before.
       for (const [channel, tag] of tagsByChannel(channels, tags)) this.#readerTags.set(channel, tag);
-      for (const each of this.#admitted) each.confirmReader(this.#readerTags);
+      for (const each of this.#subscriptions) each.confirmReader(this.#readerTags);
       return /** @type {ReadableStream<Uint8Array>} */ (body);
     }
     body?.cancel().catch(() => {});
-    if (tags) this.#endSubscriptions(() => true);
+    if (tags) this.#owner.endAll();
     throw new Error(tags ? "another reader is logged in now" : "this server does not name the reader: the next may");
   }
 
@@ -303,7 +191,7 @@ export class TabGroup {
    *
    * @param {Iterable<Subscription>} [behind]
    */
-  #join(behind = []) {
+  join(behind = []) {
     if (!this.#isPresent || !this.#leaving) return;
     const { signal } = this.#leaving;
     const since = new Map();
@@ -318,9 +206,9 @@ export class TabGroup {
     this.#isJoining = true;
     clearTimeout(this.#leaderTimeout);
     if (this.#broadcastChannel) this.#leaderTimeout = setTimeout(() => this.#requestLock({ steal: true }, signal), LEADER_TIMEOUT_MS);
-    const channels = channelsOf(this.#admitted);
-    const tags = [...new Map([...this.#admitted].flatMap((each) => [...each.tags]))];
-    this.#sendRequest({ type: "join", tab: this.#tab, term: this.#term, channels, tags, since: [...since], claims });
+    const channels = channelsOf(this.#subscriptions);
+    const tags = [...new Map([...this.#subscriptions].flatMap((each) => [...each.tags]))];
+    this.#sendRequest({ type: "join", tab: this.#id, term: this.#term, channels, tags, since: [...since], claims });
   }
 
   /** Receive a message of another tab, or of the leader in this one. @param {unknown} message */
@@ -330,16 +218,16 @@ export class TabGroup {
     if (message.term > this.#term || message.type === "hello") {
       if (message.term > this.#term && this.#leader?.term !== message.term) this.#stepDown(); // its lock was stolen
       this.#term = Math.max(this.#term, message.term);
-      this.#join(this.#admitted);
+      this.join(this.#subscriptions);
     }
     if (message.term < this.#term) return;
-    if (message.type === "at" && message.to === this.#tab) {
+    if (message.type === "at" && message.to === this.#id) {
       clearTimeout(this.#leaderTimeout);
       this.#isJoining = false;
     }
-    const isInStep = [...this.#admitted].map((each) => each.receive(message)).every(Boolean);
-    this.#removeClosed();
-    if (!isInStep && !this.#isJoining) this.#join(this.#admitted);
+    const isInStep = [...this.#subscriptions].map((each) => each.receive(message)).every(Boolean);
+    this.#owner.removeClosed();
+    if (!isInStep && !this.#isJoining) this.join(this.#subscriptions);
   }
 
   /** Receive a message for the leader. @param {Join | Leave} message */
@@ -352,7 +240,7 @@ export class TabGroup {
       this.#term = leader.term = message.term + 1;
       return this.#broadcast({ type: "hello", term: this.#term }, this.#leaving.signal);
     }
-    if (this.#broadcastChannel && message.tab !== this.#tab && !leader.knows(message.tab)) this.#watch(leader, message.tab);
+    if (this.#broadcastChannel && message.tab !== this.#id && !leader.knows(message.tab)) this.#watch(leader, message.tab);
     for (const [channel, tag] of message.tags) if (!this.#readerTags.has(channel)) this.#readerTags.set(channel, tag);
     leader.join(message);
   }
@@ -361,14 +249,6 @@ export class TabGroup {
   #watch(leader, tab) {
     navigator.locks.request(`${this.#name} ${tab}`, { signal: leader.over }, () => leader.leave(tab)).catch(() => {});
   }
-}
-
-/** The result without a request, where each subscription has a connection of its own. @type {import("./identity.js").Readers} */
-const NO_READERS = { tags: new Map(), refused: new Map() };
-
-/** @param {Iterable<Subscription>} subscriptions */
-function channelsOf(subscriptions) {
-  return [...new Set([...subscriptions].flatMap(({ channels }) => [...channels]))];
 }
 
 /** @param {AbortSignal} signal @returns {Promise<void>} */
