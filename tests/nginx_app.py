@@ -29,7 +29,8 @@ def page() -> str:
 
 @app.get("/connect")
 def connect() -> SseEmitter:
-    return emitters.add(SseEmitter())
+    emitter = SseEmitter()  # before the list is looked up: the first one starts a greenlet, and others run meanwhile
+    return emitters.add(emitter)
 
 
 @app.post("/send")
