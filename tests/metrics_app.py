@@ -31,7 +31,7 @@ def name_worker(response: Response) -> Response:
 
 @app.get("/state")
 def state() -> dict[str, Any]:
-    return {"pid": os.getpid()}
+    return {"pid": os.getpid(), "clients": sse.stats()["clients"]}
 
 
 @app.post("/publish/<channel>/<int:count>")

@@ -695,6 +695,19 @@ def connect(server: Server, stack: ExitStack, count: int) -> tuple[dict[int, lis
     raise AssertionError
 
 
+def await_clients(server: Server, held: dict[int, list[Client]]) -> None:
+    """Wait until each process has noticed which of its other clients have left."""
+    expected = {process: len(clients) for process, clients in held.items()}
+    found: dict[int, int] = {}
+
+    def is_so() -> bool:
+        state = get(server, "/state")
+        found[state["pid"]] = state["clients"]
+        return found == expected
+
+    until(is_so, "the others to be counted out")
+
+
 def await_both(server: WorkersServer, gone: Collection[int]) -> None:
     """Wait until two other workers serve and these are gone: an earlier signal to the new ones may be lost."""
     pids: set[int] = set()
@@ -746,6 +759,7 @@ def test_metrics_of_two_workers_add_up_and_outlive_them(kind: str, preload: Sequ
 def test_worker_writes_its_final_counts_at_exit(kind: str, tmp_path: Path) -> None:
     with serving(kind, tmp_path, interval=3600, hook=False) as server, ExitStack() as stack:
         held, opened = connect(server, stack, 2)
+        await_clients(server, held)
         post(server, "/publish/a/5")
         for client in itertools.chain(*held.values()):
             assert len(client.events(5)) == 5
