@@ -56,9 +56,7 @@ class Rules:
         :raises TypeError: where it is no function, or an async one.
         :raises RuntimeError: where another one is set already.
         """
-        if self.authorizer is not None and self.authorizer is not rule:
-            raise RuntimeError("this SSE has an authorizer already: let one function ask both")
-        _check_rule(rule, "authorizer")
+        check_rule(rule, self.authorizer, "an authorizer")
         self.authorizer = rule
 
     def set_publisher(self, rule: Rule, cookies: bool) -> None:
@@ -68,9 +66,7 @@ class Rules:
         :raises TypeError: where it is no function, or an async one.
         :raises RuntimeError: where another one is set already.
         """
-        if self.publisher is not None and self.publisher is not rule:
-            raise RuntimeError("this SSE has a publisher already: let one function ask both")
-        _check_rule(rule, "publisher")
+        check_rule(rule, self.publisher, "a publisher")
         self.publisher = rule
         self._accepts_cookies = cookies
 
@@ -130,6 +126,22 @@ class Rules:
         raise AccessDenied(closed)
 
 
+def check_rule(rule: object, current: object, called: str, takes: str = "of a channel's name") -> None:
+    """Check what is to become a rule of the app.
+
+    :param current: the rule that is set already, if any.
+    :param called: its name in messages, with an article.
+    :param takes: its arguments, as text.
+    :raises TypeError: where it is no function, or an async one.
+    :raises RuntimeError: where another one is set already.
+    """
+    if current is not None and current is not rule:
+        raise RuntimeError(f"this SSE has {called} already: let one function ask both")
+    if not callable(rule) or iscoroutinefunction(rule):
+        decorator = called.rpartition(" ")[2]
+        raise TypeError(f"{decorator}() takes a function {takes}, and none that is async, not {rule!r}")
+
+
 def ask_rule(rule: Callable[[], _Answer], called: str, about: str = "") -> _Answer:
     """Ask a rule of the app. An exception denies; it is logged as an error unless it is an HTTPException.
 
@@ -148,11 +160,6 @@ def ask_rule(rule: Callable[[], _Answer], called: str, about: str = "") -> _Answ
     except Exception as error:
         log.exception("the %s failed%s: access denied", called, about)
         raise AccessDenied(f"the {called} failed{about}: {error!r}") from error
-
-
-def _check_rule(rule: object, called: str) -> None:
-    if not callable(rule) or iscoroutinefunction(rule):
-        raise TypeError(f"{called}() takes a function of a channel's name, and none that is async, not {rule!r}")
 
 
 def _ask_about(rule: Rule, called: str, name: str) -> Grant:

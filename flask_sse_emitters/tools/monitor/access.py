@@ -6,13 +6,12 @@ import ipaddress
 import logging
 import re
 from collections.abc import Callable
-from inspect import iscoroutinefunction
 from typing import Any, TypeAlias
 
 from flask import Response, current_app, request
 
 from ...access import origins
-from ...access.rules import ask_rule
+from ...access.rules import ask_rule, check_rule
 from ...errors import AccessDenied
 from ...server.denials import deny
 
@@ -66,12 +65,7 @@ class MonitorAccess:
         :raises TypeError: where it is no function, or an async one.
         :raises RuntimeError: where another one is set already.
         """
-        if self._rule is not None and self._rule is not rule:
-            raise RuntimeError("this SSE has a monitor_access already: let one function ask both")
-        if not callable(rule) or iscoroutinefunction(rule):
-            raise TypeError(
-                f"monitor_access() takes a function without arguments, and none that is async, not {rule!r}"
-            )
+        check_rule(rule, self._rule, "a monitor_access", "without arguments")
         self._rule = rule
 
     def check(self) -> Response | None:
