@@ -89,8 +89,7 @@ class Member:
                     payload, events = rest.payload, rest.events
                 self.delivered_upto = batch.last
                 self.written_at = batch.when
-                sleeper = outgoing.wake()
-                outgoing.state = WRITING
+                sleeper = outgoing.wake(WRITING)
         if sleeper is not None:
             sleeper.wake_with(payload)
             stream.count(events, len(payload))

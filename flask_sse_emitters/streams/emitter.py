@@ -42,7 +42,7 @@ class SseEmitter:
 
     :param timeout: the whole lifetime, seconds (not milliseconds, as in Spring) or a timedelta, from now; then the
         stream ends and a browser reconnects. None takes ``SSE_TIMEOUT``, 0 means never.
-    :param heartbeat: after so long without an event (seconds or a timedelta) a comment is written. None takes
+    :param heartbeat: before so long without an event (seconds or a timedelta) a comment is written. None takes
         ``SSE_HEARTBEAT``, 0 means never.
     :param max_pending: how many events may wait for a slow client, from 1. None takes ``SSE_MAX_PENDING``.
     :param max_pending_bytes: how many bytes of them, from 1. None takes ``SSE_MAX_PENDING_BYTES``.

@@ -205,9 +205,7 @@ class Machine:
             if due == "heartbeat" and outgoing.state is IDLE:  # a busy one writes something better
                 deadlines.written = now
                 direct = outgoing.direct
-                sleeper = outgoing.wake() if direct is None else None
-                if sleeper is not None:
-                    outgoing.state = WRITING
+                sleeper = outgoing.wake(WRITING) if direct is None else None
         if direct is not None:
             direct.beat(HEARTBEAT)
         elif sleeper is not None:

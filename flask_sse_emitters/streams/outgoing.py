@@ -83,11 +83,14 @@ class Outgoing:
         self.members = staying
         return left
 
-    def wake(self) -> Writer | None:
-        """Return the writer where it is idle, and has to be woken once the lock is left; else None."""
+    def wake(self, state: WriterState = AWAKE) -> Writer | None:
+        """Return the writer where it is idle, and has to be woken once the lock is left; else None.
+
+        :param state: what it does then: it is awake, or writing, where it is woken with something to write.
+        """
         if self.state is not IDLE:
             return None
-        self.state = AWAKE
+        self.state = state
         if self.direct is not None:
             self._take_client_from_lists()
         return self.writer
