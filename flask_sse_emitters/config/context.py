@@ -81,7 +81,7 @@ def take_made_in_request() -> list[Any]:
 
 
 def last_event_id() -> str | None:
-    """Return the id of the event that the current request's client received last: ``""`` if none, None without one.
+    """Return the id that the current request's client received last: ``""`` if none, None without a request.
 
     From the header ``Last-Event-ID`` (WHATWG HTML, section 9.2.3), or else from the query, where polyfills send it.
     Servers decode headers as latin-1, while browsers send UTF-8.
