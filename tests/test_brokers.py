@@ -176,7 +176,12 @@ def test_broker_delivers_to_each_listener_until_it_unsubscribes(broker: Broker) 
 
 
 def test_broker_unsubscribe_without_a_subscription_is_harmless(broker: Broker) -> None:
-    broker.unsubscribe(new_name(), RecordingListener())
+    channel = new_name()
+    broker.unsubscribe(channel, RecordingListener())
+    listener = listening(broker, channel)
+    publish(broker, channel, "after")
+    until(lambda: listener.frames, "an event")
+    assert listener.texts == [b"data: after\n\n"]
 
 
 def test_broker_new_subscription_begins_with_new_events(broker: Broker) -> None:

@@ -182,6 +182,18 @@ def test_signals_are_sent_once_each_with_the_app_as_sender() -> None:
         assert isinstance(values["error"], ConnectionAbortedError)
 
 
+def test_signal_gap_sent_names_the_emitter_of_a_refused_stream_too() -> None:
+    app, _ = make_app(SSE_MAX_CLIENTS=1)
+    sent: list[tuple[str, dict[str, Any]]] = []
+    with open_stream(app.test_client(), "/events?channel=a"), listening(app, sent):
+        with open_stream(app.test_client(), "/events?channel=a", headers={"Last-Event-ID": "old"}) as refused:
+            assert [event.event for event in refused.ready()] == ["gap"]
+        until(lambda: sent, "the signal")
+    name, values = sent[0]
+    assert (name, values["requested"], values["emitter"].close_reason) == ("gap-sent", "old", CloseReason.ERROR)
+    assert not app.extensions["sse_emitters"].streams._refused
+
+
 def test_signal_event_published_is_not_sent_for_a_repeated_key() -> None:
     app, sse = make_app()
     sent: list[tuple[str, dict[str, Any]]] = []
