@@ -47,11 +47,11 @@ bench-quick: $(VENV)/.bench
 
 # The Debian packages that tests need: where we are root they are installed, elsewhere their tests say what is missing.
 debian:
-	@sh tests/debian-packages chromium=chromium curl=curl faketime=faketime nginx=nginx node=nodejs npm=npm \
+	@sh tests/support/environment/debian-packages chromium=chromium curl=curl faketime=faketime nginx=nginx node=nodejs npm=npm \
 	    redis-server=redis-server systemd-analyze=systemd systemd-socket-activate=systemd
 
 $(VENV)/bin/python $(LOWEST)/bin/python:
-	@sh tests/virtual-environment "$(PYTHON)" $(@:/bin/python=)
+	@sh tests/support/environment/virtual-environment "$(PYTHON)" $(@:/bin/python=)
 
 $(VENV)/.run: setup.cfg pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --editable ".[server,redis]"
@@ -61,13 +61,13 @@ $(VENV)/.test: setup.cfg pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --editable ".[server,redis,jwt,metrics,docs,test]"
 	@touch $@ $(VENV)/.run
 
-$(LOWEST)/.test: setup.cfg pyproject.toml tests/constraints/lowest.txt | $(LOWEST)/bin/python
-	$(LOWEST)/bin/python -m pip install --quiet --constraint tests/constraints/lowest.txt \
+$(LOWEST)/.test: setup.cfg pyproject.toml tests/support/environment/lowest.txt | $(LOWEST)/bin/python
+	$(LOWEST)/bin/python -m pip install --quiet --constraint tests/support/environment/lowest.txt \
 	    --editable ".[server,redis,jwt,metrics,docs,test]"
 	@touch $@
 
 # The clients that npm has; without npm the tests of them say what is missing.
-$(NPM)/.installed: tests/npm/package.json | debian
+$(NPM)/.installed: tests/support/environment/package.json | debian
 	@mkdir -p $(NPM)
 	@cp $< $(NPM)
 	@! command -v npm >/dev/null || { \
@@ -78,18 +78,18 @@ $(VENV)/.bench: setup.cfg pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --editable ".[server,redis,bench]"
 	@touch $@
 
-# Ten minutes each of the fuzzer that watches coverage; see tests/fuzz/README.md.
+# Ten minutes each of the fuzzer that watches coverage; see tests/security/fuzz/README.md.
 fuzz: $(VENV)/.test
 	$(BIN)/python -m pip install --quiet --editable ".[fuzz]"
 	@mkdir -p build/fuzz/decoder build/fuzz/endpoint
-	$(BIN)/python -m tests.fuzz decoder -max_total_time=600 -max_len=1024 -artifact_prefix=build/fuzz/ \
-	    build/fuzz/decoder tests/fuzz/corpus/decoder
-	$(BIN)/python -m tests.fuzz endpoint -max_total_time=600 -max_len=2048 -artifact_prefix=build/fuzz/ \
-	    build/fuzz/endpoint tests/fuzz/corpus/endpoint
+	$(BIN)/python -m tests.security.fuzz decoder -max_total_time=600 -max_len=1024 -artifact_prefix=build/fuzz/ \
+	    build/fuzz/decoder tests/security/fuzz/corpus/decoder
+	$(BIN)/python -m tests.security.fuzz endpoint -max_total_time=600 -max_len=2048 -artifact_prefix=build/fuzz/ \
+	    build/fuzz/endpoint tests/security/fuzz/corpus/endpoint
 
 # Leaves benchmarks/results/soak.*, and ends with an error where anything grows, or a client misses anything.
 soak: debian $(VENV)/.test $(VENV)/.bench
-	$(BIN)/python -m tests.soak
+	$(BIN)/python -m tests.faults.soak
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

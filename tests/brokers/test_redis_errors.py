@@ -1,0 +1,141 @@
+"""Errors of Redis: whether anything was published, and what to change."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import redis as redis_py
+
+from flask_sse_emitters import BrokerUnavailable
+from flask_sse_emitters.brokers import make_broker
+from flask_sse_emitters.brokers.redis.errors import AWAY, KEYS, OTHER, RIGHTS, diagnose, error_text, may_have_run
+from tests.support.broker_calls import KEPT, frame, publish
+from tests.support.redis_server import RedisServer
+from tests.support.waiting import until
+
+OLD = "Error running script (call to f_64db9): @user_script:8: @user_script: 8: "
+
+
+def config(name: str, value: object) -> Callable[[Any], None]:
+    def change(client: Any) -> None:
+        client.config_set(name, value)
+
+    return change
+
+
+def fail_to_save(client: Any) -> None:
+    client.config_set("save", "3600 1000000")
+    shutil.rmtree(client.config_get("dir")["dir"])
+    client.bgsave()
+    until(lambda: client.info("persistence")["rdb_last_bgsave_status"] == "err", "saving to fail")
+
+
+def become_replica(client: Any) -> None:
+    client.execute_command("REPLICAOF", "127.0.0.1", "1")
+
+
+@pytest.mark.parametrize(
+    ("change", "login", "says"),
+    [
+        (config("maxmemory", 1), "", "Redis is full: raise its maxmemory"),
+        (config("requirepass", "secret"), "", "asks for a password: put it into SSE_BROKER_URL"),
+        (config("requirepass", "secret"), ":wrong@", "refuses the user or the password in SSE_BROKER_URL"),
+        (config("maxmemory", 0), ":needless@", "has no password: take it out of SSE_BROKER_URL"),
+        (config("min-replicas-to-write", 1), "", "lower its min-replicas-to-write"),
+        (config("maxclients", 1), "", "raise its maxclients"),
+        (become_replica, "", "let SSE_BROKER_URL name the master"),
+        (fail_to_save, "", "cannot write to its disk"),
+    ],
+    ids=["full", "no password", "wrong password", "needless password", "replicas", "maxclients", "replica", "disk"],
+)
+def test_refused_publish_names_setting_to_change(change: Callable[[Any], None], login: str, says: str) -> None:
+    with RedisServer() as server:
+        client = redis_py.Redis(port=server.port, decode_responses=True)
+        change(client)
+        broker = make_broker(f"redis://{login}127.0.0.1:{server.port}")
+        with pytest.raises(BrokerUnavailable, match=f"nothing was published; .*{says}") as raised:
+            broker.publish("a", frame("x"), KEPT)
+        assert "does it run" not in str(raised.value)
+        assert says in broker.status()["error"]
+        broker.close()
+
+
+def test_loading_redis_needs_no_change() -> None:
+    def serve(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection:
+            while connection.recv(65536):
+                connection.sendall(b"-LOADING Redis is loading the dataset in memory\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, args=(listener,))
+        thread.start()
+        broker = make_broker(f"redis://127.0.0.1:{listener.getsockname()[1]}")
+        with pytest.raises(BrokerUnavailable, match=r"nothing was published; .*nothing needs to be changed"):
+            broker.publish("a", frame("x"), KEPT)
+        broker.close()
+        thread.join()
+
+
+def test_refused_connection_reports_that_nothing_was_published() -> None:
+    with RedisServer() as server:
+        broker = make_broker(server.url)
+        publish(broker, "a", "x")
+        server.kill()
+        with pytest.raises(BrokerUnavailable, match=r"nothing was published; is redis://.*SSE_BROKER_URL.*does it run"):
+            broker.publish("a", frame("x"), KEPT)
+        broker.close()
+
+
+@pytest.mark.parametrize(
+    ("rule", "says"),
+    [("-evalsha", "nothing was published"), ("-publish", "may have been published"), ("resetkeys", "nothing was")],
+)
+def test_missing_acl_rights_are_named_and_may_fail_halfway(rule: str, says: str) -> None:
+    with RedisServer() as server:
+        client: Any = redis_py.Redis(port=server.port)
+        client.execute_command("ACL", "SETUSER", "app", "on", ">secret", "~*", "&*", "+@all", rule)
+        broker = make_broker(f"redis://app:secret@127.0.0.1:{server.port}")
+        with pytest.raises(BrokerUnavailable, match=rf"{says}.*ACL SETUSER"):
+            broker.publish("a", frame("x"), KEPT)
+        assert client.exists("sse:{a}:log") == ("may" in says)
+        broker.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        (f"{OLD}-OOM command not allowed when used memory > 'maxmemory'.", "memory"),
+        (f"{OLD}-READONLY You can't write against a read only replica.", "replica"),
+        (f"{OLD}-MISCONF Errors writing to the AOF file: No space left on device", "disk"),
+        (f"{OLD}WRONGTYPE Operation against a key holding the wrong kind of value", "keys"),
+        ("The cluster is down", "cluster"),
+        ("unknown command 'evalsha'", "other"),
+    ],
+)
+def test_errors_of_older_redis_versions_are_diagnosed(text: str, cause: str) -> None:
+    error = redis_py.ResponseError(text)
+    assert diagnose(error).cause == cause
+    assert not may_have_run(error)
+
+
+def test_timeout_or_disconnect_may_have_published() -> None:
+    for error in (redis_py.TimeoutError("Timeout reading from socket"), redis_py.ConnectionError("closed by server")):
+        assert diagnose(error) is AWAY
+        assert may_have_run(error)
+
+
+def test_error_text_omits_position_in_lua_script() -> None:
+    error = redis_py.ResponseError("WRONGTYPE Operation script: 64db933a, on @user_script:8.")
+    assert (error_text(error), diagnose(error)) == ("WRONGTYPE Operation", KEYS)
+    assert error_text(redis_py.TimeoutError()) == "TimeoutError"
+
+
+def test_advice_has_no_unfilled_placeholder() -> None:
+    for trouble in (AWAY, KEYS, OTHER, RIGHTS):
+        assert "{" not in trouble.advice.format(url="redis://x", keys="a and b")

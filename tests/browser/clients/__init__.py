@@ -1,0 +1,179 @@
+"""The clients that people use, each a program or a page here, written as its users should write it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Literal, NamedTuple, Protocol
+from urllib.parse import urlencode
+
+import pytest
+from playwright.sync_api import Browser, Page
+
+from tests.apps.clients import PACKAGES
+from tests.support.programs import program
+from tests.support.servers import Server
+from tests.support.waiting import PATIENCE
+
+HERE = Path(__file__).parent
+
+
+class Client(NamedTuple):
+    """How to start it, and what is to be known of it."""
+
+    file: str
+    npm_package: str | None = None
+    options: tuple[str, ...] = ()
+    #: When an ``id:`` that comes without an event, as a stream begins with one, becomes its position.
+    takes_bare_id: Literal["at once", "with an event", "never"] = "at once"
+    #: Whether it waits as long as the server's ``retry:`` says, or longer.
+    heeds_retry: bool = True
+    #: Whether the id of an event of which only a part has come is not its position.
+    drops_halves: bool = True
+
+    @property
+    def is_page(self) -> bool:
+        return self.file.endswith(".html")
+
+
+CLIENTS = {
+    "native": Client("native.html"),
+    "event-source-polyfill": Client("polyfill.html", "event-source-polyfill", takes_bare_id="with an event"),
+    "fetch-event-source": Client("fetch.html", "@microsoft/fetch-event-source", drops_halves=False),
+    "fetch-event-source with an id of ours": Client("fetch.html", "@microsoft/fetch-event-source", ("keep-id",)),
+    "eventsource": Client("eventsource.mjs", "eventsource"),
+    "httpx-sse": Client("with_httpx_sse.py"),
+    "sseclient-py": Client("with_sseclient.py", takes_bare_id="never", heeds_retry=False),
+    "launchdarkly-eventsource": Client("with_launchdarkly.py", takes_bare_id="never", heeds_retry=False),
+    "curl": Client("curl.sh"),
+}
+
+
+class Received(NamedTuple):
+    event: str
+    id: str
+    data: str
+
+
+class Follower(Protocol):
+    """A client at work."""
+
+    def received(self) -> list[Received]: ...
+
+    def is_over(self) -> bool:
+        """Whether it has given up."""
+
+
+class InPage:
+    """One that keeps what it receives in its page."""
+
+    def __init__(self, page: Page) -> None:
+        self._page = page
+
+    def received(self) -> list[Received]:
+        return [Received(*each) for each in self._page.evaluate("received")]
+
+    def is_over(self) -> bool:
+        return bool(self._page.evaluate("window.isOver"))
+
+
+class AsProgram:
+    """One that writes what it receives, an event a line."""
+
+    def __init__(self, process: subprocess.Popen[bytes], output: Path) -> None:
+        self._process = process
+        self._output = output
+
+    def received(self) -> list[Received]:
+        *lines, _ = self._output.read_text().split("\n")
+        return [Received(*line.split("\t")) for line in lines]
+
+    def is_over(self) -> bool:
+        return self._process.poll() is not None
+
+
+class Pages:
+    """Pages of a browser, which are used again: a new one takes longer than a test."""
+
+    def __init__(self, browser: Browser) -> None:
+        self._context = browser.new_context()
+        self._free: list[Page] = []
+        self._errors: list[str] = []
+
+    @contextmanager
+    def one(self) -> Iterator[Page]:
+        page = self._free.pop() if self._free else self._new()
+        self._errors.clear()
+        yield page
+        page.goto("about:blank")
+        self._free.append(page)
+        assert self._errors == []
+
+    def _new(self) -> Page:
+        page = self._context.new_page()
+        page.on("pageerror", lambda error: self._errors.append(str(error)))
+        return page
+
+
+@contextmanager
+def in_page(client: Client, url: str, site: Server, pages: Pages, options: tuple[str, ...]) -> Iterator[Follower]:
+    find_package(client)
+    query = urlencode([("url", url), *((option, "") for option in client.options + options)])
+    with pages.one() as page:
+        page.goto(f"{site.url}/pages/{client.file}?{query}")
+        yield InPage(page)
+
+
+@contextmanager
+def as_program(client: Client, url: str, output: Path, options: tuple[str, ...]) -> Iterator[Follower]:
+    script = HERE / client.file
+    with ExitStack() as stack:
+        stdin = None
+        match script.suffix:
+            case ".mjs":
+                # Packages are looked for beside a script, but for one from stdin where node is started.
+                command = [program("node", "nodejs"), "--input-type=module", "-"]
+                stdin = stack.enter_context(script.open())
+            case ".sh":
+                command = ["sh", str(script), program("curl", "curl")]
+            case _:
+                command = [sys.executable, str(script)]
+        process = subprocess.Popen(
+            [*command, url, *client.options, *options],
+            cwd=find_package(client),
+            stdin=stdin or subprocess.DEVNULL,
+            stdout=stack.enter_context(output.open("wb")),
+            start_new_session=True,
+        )
+        try:
+            yield AsProgram(process, output)
+        finally:
+            _end(process)
+
+
+def find_package(client: Client) -> Path | None:
+    """Where its npm package is installed; without it the test is skipped, or fails where CI must have it."""
+    if client.npm_package is None:
+        return None
+    if not (PACKAGES / client.npm_package).is_dir():
+        reason = f"{client.npm_package} is missing: apt-get install npm && make build/npm/.installed"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return PACKAGES.parent
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is not None:
+        return
+    os.killpg(process.pid, signal.SIGTERM)
+    try:
+        process.wait(PATIENCE)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(PATIENCE)

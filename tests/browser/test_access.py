@@ -1,0 +1,285 @@
+"""Pages of another origin read private channels in a real browser, and get an error when that is denied."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any, TypeAlias
+from urllib.parse import urlencode
+
+import jwt
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+from tests.apps.two_origins import COOKIE, SECRET
+from tests.browser.clients import CLIENTS, find_package
+from tests.support.browser import FLAGS
+from tests.support.client import get, new_name, post
+from tests.support.programs import program
+from tests.support.servers import Server
+from tests.support.waiting import until
+
+pytestmark = [pytest.mark.xdist_group("browser"), pytest.mark.timeout(300)]
+
+#: The error that a page gets: the state of its stream then, and the status if the client reports it.
+PageError: TypeAlias = list[int | None]
+ENDED: PageError = [0, None]
+GONE: PageError = [2, None]
+DENIED: PageError = [2, 403]
+UNKNOWN: PageError = [2, 401]
+RENEWS: PageError = [0, 401]
+
+#: The error that a page gets when its reader is denied for good.
+KINDS = {"native with cookies": GONE, "polyfill": DENIED, "fetch": DENIED}
+
+#: The headers of preflights. While the address stays the same, one answer allows Last-Event-ID as well.
+PREFLIGHTS = {"native with cookies": [], "polyfill": ["authorization"] * 2, "fetch": ["authorization"]}
+
+
+@pytest.fixture(scope="module")
+def pages() -> Iterator[Server]:
+    """Serve the page that reads: its origin has another port, and may have another host as well."""
+    with Server("werkzeug", "tests.apps.clients:app") as pages:
+        yield pages
+
+
+@pytest.fixture(scope="module")
+def strangers() -> Iterator[Server]:
+    """Serve the same page from an origin that is not listed, of the same site: cookies are sent for its pages, too."""
+    with Server("werkzeug", "tests.apps.clients:app") as strangers:
+        yield strangers
+
+
+@pytest.fixture(scope="module")
+def site(pages: Server) -> Iterator[Server]:
+    origins = f"http://127.0.0.1:{pages.port} http://localhost:{pages.port}"
+    with Server("gevent", "tests.apps.two_origins:app", env={"ORIGINS": origins}) as site:
+        yield site
+        site.kill()  # an orderly stop takes seconds
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    for package in ("event-source-polyfill", "fetch-event-source"):
+        find_package(CLIENTS[package])
+    executable = program("chromium", "chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+class Visitor:
+    """A user with a browser; the pages come from another server than the streams."""
+
+    def __init__(self, context: BrowserContext, pages: Server, site: Server) -> None:
+        self.identity = new_name()
+        self._context = context
+        self._pages = pages
+        self._site = site
+
+    def token(self, seconds: float = 600, *, channels: str = "mine/*") -> str:
+        claims = {"sub": self.identity, "sse": [channels, "~"], "exp": int(time.time() + seconds)}
+        return jwt.encode(claims, SECRET, "HS256")
+
+    def log_in(self, attributes: str = "SameSite=Lax") -> None:
+        page = self._context.new_page()
+        page.goto(f"{self._site.url}/log-in?{urlencode({'token': self.token(), 'attributes': attributes})}")
+        assert [cookie.get("name") for cookie in self._context.cookies()] == [COOKIE]
+        page.close()
+
+    def open_page(self, server: Server | None = None, host: str = "127.0.0.1") -> Page:
+        page = self._context.new_page()
+        page.goto(f"http://{host}:{(server or self._pages).port}/pages/with_access.html")
+        return page
+
+    def follow(self, page: Page, kind: str, *channels: str, tokens: tuple[str, ...] = ()) -> Reader:
+        name = new_name()
+        query = urlencode([("reader", name), *(("channel", channel) for channel in channels)])
+        options = {"name": name, "kind": kind, "url": f"{self._site.url}/events?{query}", "tokens": tokens}
+        page.evaluate("options => follow(options)", options)
+        return Reader(name, page, self._site)
+
+
+class Reader:
+    """A client that reads in a page."""
+
+    def __init__(self, name: str, page: Page, site: Server) -> None:
+        self.name = name
+        self._page = page
+        self._site = site
+
+    def __getitem__(self, what: str) -> Any:
+        """Return the texts ``received``, the ``errors``, or how often the stream was ``opened``."""
+        return self._page.evaluate("([name, what]) => readers[name][what]", [self.name, what])
+
+    def visits(self, method: str = "GET") -> list[dict[str, Any]]:
+        return [visit for visit in get(self._site, f"/visits/{self.name}") if visit["method"] == method]
+
+    def await_opened(self, times: int = 1) -> None:
+        until(lambda: self["opened"] >= times, f"{times} streams")
+
+    def await_received(self, last: str) -> list[str]:
+        return until(lambda: found if last in (found := self["received"]) else [], last)
+
+    def await_errors(self, *errors: PageError) -> None:
+        until(lambda: len(self["errors"]) >= len(errors), "the errors in the page")
+        assert self["errors"][: len(errors)] == list(errors)
+
+
+@pytest.fixture
+def visitor(browser: Browser, pages: Server, site: Server) -> Iterator[Visitor]:
+    context = browser.new_context()
+    yield Visitor(context, pages, site)
+    context.close()
+
+
+def publish(site: Server, *events: dict[str, Any]) -> None:
+    post(site, "/publish", events)
+
+
+def event(channel: str, data: str, **options: Any) -> dict[str, Any]:
+    return {"channel": channel, "data": data, **options}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_page_reads_allowed_channels_and_replays_after_a_cut(kind: str, visitor: Visitor, site: Server) -> None:
+    channel = f"mine/{new_name()}"
+    visitor.log_in()
+    reader = visitor.follow(visitor.open_page(), kind, channel, "~", tokens=(visitor.token(),))
+    reader.await_opened()
+    publish(site, {"identity": new_name(), "data": "for another reader"}, event(channel, "1"))
+    publish(site, {"identity": visitor.identity, "data": "2"})
+    reader.await_received("2")
+    publish(site, {"channel": channel, "cuts": True}, event(channel, "3"))
+    reader.await_received("3")
+    publish(site, event(channel, "4"))
+    assert reader.await_received("4") == ["1", "2", "3", "4"]
+    assert reader["errors"] == [ENDED]
+    first, second = reader.visits()
+    assert first["header"] is None
+    assert second["query" if kind == "polyfill" else "header"], "it sends its last id"
+    assert [visit["wanted_headers"] for visit in reader.visits("OPTIONS")] == PREFLIGHTS[kind]
+
+
+@pytest.mark.parametrize(
+    ("kind", "errors"),
+    [
+        ("polyfill", [ENDED, UNKNOWN]),
+        ("polyfill that is ahead", [ENDED]),
+        ("fetch", [ENDED, RENEWS]),
+    ],
+)
+def test_page_with_an_expired_token_gets_an_error_and_goes_on_with_a_new_one(
+    kind: str, errors: list[PageError], visitor: Visitor, site: Server
+) -> None:
+    channel = f"mine/{new_name()}"
+    page = visitor.open_page()
+    reader = visitor.follow(page, kind, channel, tokens=(visitor.token(5), visitor.token()))
+    reader.await_opened()
+    publish(site, event(channel, "1"))
+    reader.await_received("1")
+    until(lambda: reader["errors"], "the end of the token")
+    publish(site, event(channel, "2"))
+    reader.await_opened(2)
+    publish(site, event(channel, "3"))
+    assert reader.await_received("3") == ["1", "2", "3"]
+    assert reader["errors"] == errors
+
+
+def test_page_that_is_denied_gets_an_error_and_does_not_reconnect(
+    visitor: Visitor, site: Server, strangers: Server
+) -> None:
+    """A page whose stream ends does reconnect."""
+    channel, elsewhere = f"mine/{new_name()}", f"theirs/{new_name()}"
+    visitor.log_in()
+    listed, stranger = visitor.open_page(), visitor.open_page(strangers)
+    neighbour = visitor.follow(listed, "native", "public")
+    neighbour.await_opened()
+    token = visitor.token()
+    cases: list[tuple[Page, str, str, tuple[str, ...], int, PageError]] = [
+        (listed, "native", channel, (), 401, GONE),  # it sends no cookie
+        (listed, "native with cookies", elsewhere, (), 403, GONE),
+        (stranger, "native", "public", (), 403, GONE),
+        (stranger, "native with cookies", channel, (), 403, GONE),  # though it sends the reader's cookie
+        (listed, "polyfill", channel, (), 401, UNKNOWN),
+        (listed, "polyfill", channel, ("no token",), 401, UNKNOWN),
+        (listed, "polyfill", elsewhere, (token,), 403, DENIED),
+        (listed, "fetch", channel, (), 401, UNKNOWN),
+        (listed, "fetch", elsewhere, (token,), 403, DENIED),
+    ]
+    refused = [visitor.follow(page, kind, name, tokens=tokens) for page, kind, name, tokens, *_ in cases]
+    for reader, (*_, errors) in zip(refused, cases, strict=True):
+        reader.await_errors(errors)
+    # The neighbour stays away longer than any browser does without a retry field.
+    publish(site, event("public", "1", retry=4000))
+    neighbour.await_received("1")
+    publish(site, {"channel": "public", "cuts": True})
+    neighbour.await_opened(2)
+    assert neighbour["errors"] == [ENDED]
+    assert [[(visit["has_cookie"], visit["status"]) for visit in reader.visits()] for reader in refused] == [
+        [("with cookies" in kind, status)] for _, kind, _, _, status, _ in cases
+    ]
+    assert [reader["errors"] for reader in refused] == [[errors] for *_, errors in cases]
+    assert [reader["opened"] for reader in refused] == [0] * len(cases)
+
+
+OPENED = """([url, names]) => {
+    window.open(`${url}&reader=${names[0]}`);
+    for (const [index, tag] of ["iframe", "img", "script"].entries()) {
+        const element = document.createElement(tag);
+        element.src = `${url}&reader=${names[index + 1]}`;
+        document.body.append(element);
+    }
+}"""
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_page_opens_no_stream_in_a_window_or_a_frame(host: str, visitor: Visitor, site: Server) -> None:
+    """From another port, which is the same site, and from another site: whatever the reader's cookie would open."""
+    visitor.log_in()
+    names = [new_name() for _ in range(4)]
+    visitor.open_page(host=host).evaluate(OPENED, [f"{site.url}/events?channel=~&channel=public", names])
+    until(lambda: all(get(site, f"/visits/{name}") for name in names), "the requests")
+    found = [get(site, f"/visits/{name}") for name in names]
+    assert [[visit["status"] for visit in visits] for visits in found] == [[403]] * 4
+    assert found[0][0]["has_cookie"], "Lax cookies go along where a window is opened"
+
+
+def test_page_of_an_unlisted_origin_cannot_send_a_token(visitor: Visitor, strangers: Server) -> None:
+    stranger = visitor.open_page(strangers)
+    for kind in ("polyfill", "fetch"):
+        reader = visitor.follow(stranger, kind, f"mine/{new_name()}", tokens=(visitor.token(),))
+        reader.await_errors(ENDED, ENDED)  # the client takes this for a bad connection
+        assert (reader["opened"], reader.visits(), len(reader.visits("OPTIONS")) > 1) == (0, [], True)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_page_after_a_revocation_gets_an_error_and_does_not_reconnect(
+    kind: str, visitor: Visitor, site: Server
+) -> None:
+    channel = f"mine/{new_name()}"
+    visitor.log_in()
+    page = visitor.open_page()
+    reader = visitor.follow(page, kind, channel, tokens=(visitor.token(),))
+    neighbour = visitor.follow(page, "native", "public")
+    for each in (reader, neighbour):
+        each.await_opened()
+    post(site, f"/ban/{visitor.identity}")
+    reader.await_errors(ENDED, KINDS[kind])
+    for number in (2, 3, 4):
+        publish(site, {"channel": "public", "cuts": True})
+        neighbour.await_opened(number)
+    assert (len(reader.visits()), reader["errors"]) == (2, [ENDED, KINDS[kind]])
+
+
+@pytest.mark.parametrize("attributes", ["", "SameSite=Lax", "SameSite=Strict"])
+def test_cookie_is_sent_for_pages_of_all_ports_of_its_host_alone(attributes: str, visitor: Visitor) -> None:
+    visitor.log_in(attributes)
+    neighbour, other = (
+        visitor.follow(visitor.open_page(host=host), "native with cookies", f"mine/{new_name()}")
+        for host in ("127.0.0.1", "localhost")
+    )
+    neighbour.await_opened()
+    other.await_errors(GONE)
+    assert [reader.visits()[0]["has_cookie"] for reader in (neighbour, other)] == [True, False]

@@ -1,0 +1,222 @@
+"""Popular clients are cut in every way, reconnect with their last id, and miss nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+
+from tests.apps.clients import RETRY
+from tests.browser.clients import CLIENTS, Client, Follower, as_program, in_page
+from tests.support.client import new_name, post, state
+from tests.support.servers import Server
+from tests.support.waiting import until
+
+pytestmark = pytest.mark.timeout(300)
+
+in_browser = pytest.mark.xdist_group("browser")
+
+
+def clients(fits: Callable[[Client], bool] = lambda _: True) -> pytest.MarkDecorator:
+    """Run the test with each of the clients that it fits."""
+    return pytest.mark.parametrize(
+        "name",
+        [pytest.param(name, marks=in_browser if each.is_page else ()) for name, each in CLIENTS.items() if fits(each)],
+    )
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[Server]:
+    with Server("gevent", "tests.apps.clients:app") as site:
+        yield site
+        site.kill()  # an orderly stop takes seconds
+
+
+Follow = Callable[..., AbstractContextManager[Follower]]
+
+
+@pytest.fixture
+def follow(request: pytest.FixtureRequest, tmp_path: Path) -> Follow:
+    """``with follow(name, site, channels) as follower``: a client reads, from after the id ``since``."""
+
+    def follow(
+        name: str, site: Server, channels: Sequence[str], *options: str, since: str = ""
+    ) -> AbstractContextManager[Follower]:
+        query = [("channel", channel) for channel in channels[1:]] + [("lastEventId", since)] * bool(since)
+        path = f"/events/{channels[0]}"
+        if len(channels) > 1:
+            path, query = "/events", [("channel", channels[0]), *query]
+        url = f"{site.url}{path}?{urlencode(query)}".rstrip("?")
+        client = CLIENTS[name]
+        if client.is_page:
+            return in_page(client, url, site, request.getfixturevalue("pages"), options)
+        return as_program(client, url, tmp_path / new_name(), options)
+
+    return follow
+
+
+def publish(site: Server, channels: Sequence[str], *numbers: int) -> list[str]:
+    ids: list[str] = post(site, "/publish", {"channels": channels, "numbers": numbers})
+    return ids
+
+
+def cut(site: Server, how: str, channels: Sequence[str], *numbers: int) -> dict[str, Any]:
+    """Cut all clients of the channels; the numbers are published before they can reconnect."""
+    done: dict[str, Any] = post(site, f"/cut/{how}", {"channels": channels, "numbers": numbers})
+    assert done["cut"] > 0
+    return done
+
+
+def visits(site: Server, channels: Sequence[str]) -> list[dict[str, Any]]:
+    made: list[dict[str, Any]] = state(site, channels[0])["visits"]
+    return made
+
+
+def await_clients(site: Server, channels: Sequence[str], visits: int = 1, clients: int = 1) -> None:
+    """Wait for this many visits, and for this many clients that wait for events."""
+
+    def are_there() -> bool:
+        now = state(site, channels[0])
+        return len(now["visits"]) >= visits and now["waiting"] == clients
+
+    until(are_there, f"{clients} clients after {visits} visits")
+
+
+def position(visit: dict[str, Any]) -> str | None:
+    """Return the id after which a client asked to go on."""
+    assert len(visit["query"]) <= 1
+    return visit["header"] or next(iter(visit["query"]), None)
+
+
+def numbers(follower: Follower) -> list[int]:
+    received = follower.received()
+    assert {each.event for each in received} <= {"message"}
+    return [int(each.data) for each in received]
+
+
+def await_number(follower: Follower, number: int) -> list[int]:
+    """Return all numbers received, once this one is among them."""
+    return until(lambda: found if number in (found := numbers(follower)) else [], f"number {number}")
+
+
+@pytest.mark.parametrize(
+    ("how", "count"), [("end", 1), ("halfway", 1), ("reset", 2)], ids=["ended", "halfway", "reset, two channels"]
+)
+@clients()
+def test_client_that_is_cut_reconnects_and_gets_every_event_once(
+    name: str, how: str, count: int, site: Server, follow: Follow
+) -> None:
+    if how == "halfway" and not CLIENTS[name].drops_halves:
+        how = "break"  # it would miss the event
+    channels = [new_name() for _ in range(count)]
+    with follow(name, site, channels) as follower:
+        await_clients(site, channels)
+        ids = publish(site, channels, 1, 2, 3)
+        await_number(follower, 3)
+        done = cut(site, how, channels, 4, 5, 6)
+        await_number(follower, 6)
+        await_clients(site, channels, visits=2)
+        ids += done["ids"] + publish(site, channels, 7)
+        assert await_number(follower, 7) == [1, 2, 3, 4, 5, 6, 7]
+        received = follower.received()
+    first, second = visits(site, channels)
+    assert [position(first), position(second)] == [None, received[2].id]
+    if count == 1:
+        assert [each.id for each in received] == ids
+    if CLIENTS[name].heeds_retry:
+        assert second["at"] - done["at"] > RETRY / 1000 - 0.02
+
+
+@clients()
+def test_client_cut_before_its_first_event_replays_if_it_takes_a_bare_id(
+    name: str, site: Server, follow: Follow
+) -> None:
+    channels = [new_name()]
+    with follow(name, site, channels) as follower:
+        await_clients(site, channels)
+        cut(site, "end", channels, 1, 2)
+        await_clients(site, channels, visits=2)
+        publish(site, channels, 3)
+        found = await_number(follower, 3)
+    assert found == ([1, 2, 3] if CLIENTS[name].takes_bare_id == "at once" else [3])
+
+
+@clients()
+def test_client_cut_after_an_event_without_an_id_replays_if_it_takes_a_bare_id(
+    name: str, site: Server, follow: Follow
+) -> None:
+    channels = [new_name()]
+    with follow(name, site, channels) as follower:
+        await_clients(site, channels)
+        post(site, f"/greet/{channels[0]}", 0)
+        await_number(follower, 0)
+        cut(site, "break", channels, 1, 2)
+        await_clients(site, channels, visits=2)
+        publish(site, channels, 3)
+        found = await_number(follower, 3)
+    assert found == ([0, 1, 2, 3] if CLIENTS[name].takes_bare_id != "never" else [0, 3])
+
+
+@clients(lambda client: client.takes_bare_id != "at once")
+def test_client_that_takes_no_bare_id_replays_from_last_event_id_in_its_url(
+    name: str, site: Server, follow: Follow
+) -> None:
+    channels = [new_name()]
+    [since] = publish(site, channels, 0)
+    with follow(name, site, channels, since=since) as follower:
+        await_clients(site, channels)
+        cut(site, "end", channels, 1, 2)
+        await_number(follower, 2)
+        await_clients(site, channels, visits=2)
+        cut(site, "break", channels, 3, 4)
+        await_number(follower, 4)
+        await_clients(site, channels, visits=3)
+        publish(site, channels, 5)
+        assert await_number(follower, 5) == [1, 2, 3, 4, 5]
+        received = follower.received()
+    assert [position(visit) for visit in visits(site, channels)] == [since, since, received[1].id]
+
+
+@pytest.mark.parametrize("name", [pytest.param("fetch-event-source", marks=in_browser), "launchdarkly-eventsource"])
+def test_client_that_must_be_configured_to_reconnect_stays_away_otherwise(
+    name: str, site: Server, follow: Follow
+) -> None:
+    channels = [new_name()]
+    with follow(name, site, channels, "stay-away") as follower:
+        await_clients(site, channels)
+        publish(site, channels, 1)
+        await_number(follower, 1)
+        cut(site, "end", channels, 2)
+        until(follower.is_over, "the end of the client")
+        assert numbers(follower) == [1]
+    assert len(visits(site, channels)) == 1
+
+
+@in_browser
+def test_clients_all_reconnect_after_a_restart_and_get_a_gap(follow: Follow) -> None:
+    channels = [new_name()]
+    patient = ["--graceful-timeout", "5"]
+    with Server("gevent", "tests.apps.clients:app", arguments=patient) as site, ExitStack() as stack:
+        followers = {name: stack.enter_context(follow(name, site, channels)) for name in CLIENTS}
+        await_clients(site, channels, clients=len(CLIENTS))
+        publish(site, channels, 1)
+        for follower in followers.values():
+            await_number(follower, 1)
+        site.stop()
+        site.start()
+        await_clients(site, channels, clients=len(CLIENTS))
+        publish(site, channels, 2)
+
+        def found() -> dict[str, list[str]]:
+            return {
+                name: [each.data if each.event == "message" else each.event for each in follower.received()]
+                for name, follower in followers.items()
+            }
+
+        until(lambda: all("2" in each for each in found().values()), "the second event")
+        assert found() == {name: ["1", "gap", "2"] for name in CLIENTS}
+        site.kill()

@@ -1,0 +1,309 @@
+"""The example in a real browser."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from playwright.sync_api import Browser, Locator, Page, Route, expect, sync_playwright
+
+from tests.support.browser import FLAGS
+from tests.support.client import answer, get, post
+from tests.support.programs import program
+from tests.support.servers import ROOT, Server
+from tests.support.waiting import PATIENCE, until
+
+pytestmark = [pytest.mark.xdist_group("browser"), pytest.mark.timeout(300)]
+
+
+#: The script of the article on Spring's SseEmitter, unchanged but for what it does with the data.
+SEED = """() => new Promise(resolve => {
+    const sse = new EventSource("http://localhost:8080/connect");
+
+    sse.addEventListener('connect', (e) => {
+        const { data: receivedConnectData } = e;
+        resolve(receivedConnectData);
+    });
+})"""
+
+#: Makes a page record what it shows of its connection and of errors, and how often it fetches the notices.
+WATCH = """() => {
+    const now = performance.now();
+    performance.now = () => now; // for the page, no time passes, however slow this machine is
+    window.seen = { shown: [], fetched: 0 };
+    for (const id of ["state", "error"]) {
+        const element = document.getElementById(id);
+        const note = () => seen.shown.push(element.textContent);
+        new MutationObserver(note).observe(element, { attributes: true, childList: true });
+    }
+    const { fetch } = window;
+    window.fetch = (...request) => {
+        seen.fetched += 1;
+        return fetch(...request);
+    };
+}"""
+
+expect.set_options(timeout=PATIENCE * 1000)
+
+
+@pytest.fixture(scope="module")
+def example(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    env = {"NOTICES_FILE": str(tmp_path_factory.mktemp("example") / "kept" / "notices.json")}
+    with Server("gevent", "example_app:app", env=env, arguments=["--config", str(ROOT / "gunicorn.conf.py")]) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def browser(example: Server) -> Iterator[Browser]:
+    executable = program("chromium", "chromium")
+    there = f"--host-resolver-rules=MAP localhost:8080 127.0.0.1:{example.port}"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=[*FLAGS, there])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def pages(browser: Browser, example: Server) -> Iterator[list[Page]]:
+    """Two pages of two visitors, both live."""
+    contexts = [browser.new_context(viewport={"width": 1280, "height": 800}) for _ in range(2)]
+    pages = [context.new_page() for context in contexts]
+    for page in pages:
+        page.goto(example.url)
+        expect(page.locator("#state")).to_have_attribute("data-state", "live")
+    yield pages
+    for context in contexts:
+        context.close()
+
+
+def write(page: Page, text: str) -> None:
+    page.locator("[name=author]").fill("Ada")
+    page.locator("[name=text]").fill(text)
+    page.locator("button[type=submit]").click()
+
+
+def notices(page: Page, text: str) -> Locator:
+    return page.locator("#notices li").filter(has_text=text)
+
+
+def shown(page: Page) -> list[str]:
+    """Return the ids of all notices, newest first."""
+    ids: list[str] = page.evaluate("[...document.querySelectorAll('#notices li')].map(({ dataset }) => dataset.id)")
+    return ids
+
+
+def samples(page: Page) -> int:
+    return int(page.locator("#chart").get_attribute("data-samples") or 0)
+
+
+def test_example_notice_is_shown_on_all_pages(pages: list[Page]) -> None:
+    write(pages[0], "<b>Lunch</b> at noon")
+    for page in pages:
+        expect(notices(page, "<b>Lunch</b> at noon")).to_have_count(1)
+        expect(notices(page, "<b>Lunch</b> at noon")).to_contain_text("Ada")
+    write(pages[1], "I come along")
+    for page in pages:
+        expect(notices(page, "I come along")).to_have_count(1)
+
+
+def test_example_chart_moves_and_clients_are_counted(pages: list[Page]) -> None:
+    for page in pages:
+        expect(page.locator("#clients")).to_have_text("2")
+    before = [samples(page) for page in pages]
+    until(lambda: all(samples(page) >= then + 3 for page, then in zip(pages, before, strict=True)), "new samples")
+    pages[1].close()
+    expect(pages[0].locator("#clients")).to_have_text("1")
+
+
+def test_example_pages_reconnect_after_a_server_restart(pages: list[Page], example: Server) -> None:
+    write(pages[0], "before the restart")
+    for page in pages:
+        expect(notices(page, "before the restart")).to_have_count(1)
+    example.kill()
+    for page in pages:
+        expect(page.locator("#state")).not_to_have_attribute("data-state", "live")
+    example.start()
+    for page in pages:
+        expect(page.locator("#state")).to_have_attribute("data-state", "live")
+    write(pages[1], "after the restart")
+    for page in pages:
+        expect(notices(page, "after the restart")).to_have_count(1)
+        expect(notices(page, "before the restart")).to_have_count(1)
+
+
+def test_example_new_page_misses_no_notice_and_shows_none_twice(browser: Browser, example: Server) -> None:
+    answered: list[str] = []
+    listened: list[bool] = []
+
+    def fetch(route: Route) -> None:
+        listened.append(f"{example.url}/events/notices" in answered)
+        post(example, "/notices", {"text": "both streamed and fetched"})
+        fetched = route.fetch()
+        post(example, "/notices", {"text": "too late to be fetched"})
+        route.fulfill(response=fetched)
+
+    post(example, "/notices", {"text": "there before the page"})
+    page = browser.new_page()
+    page.on("response", lambda response: answered.append(response.url))
+    page.route(f"{example.url}/notices", fetch)
+    page.goto(example.url)
+    for text in ["there before the page", "both streamed and fetched", "too late to be fetched"]:
+        expect(notices(page, text)).to_have_count(1)
+    post(example, "/notices", {"text": "after all of these"})
+    expect(notices(page, "after all of these")).to_have_count(1)
+    assert notices(page, "both streamed and fetched").count() == 1
+    assert listened == [True], "else what was posted between the two would be missed"
+    page.close()
+
+
+def test_example_reload_of_the_server_loses_no_notice_and_shows_no_error(pages: list[Page], example: Server) -> None:
+    errors: list[str] = []
+    for page in pages:
+        page.evaluate(WATCH)
+        page.on("console", lambda message: errors.append(message.text))
+        page.on("pageerror", lambda error: errors.append(str(error)))
+    exited = example.log.count("Worker exiting")
+    post(example, "/notices", {"text": "ahead of the reload"})
+    with pages[0].expect_event("requestfinished", lambda request: request.url == f"{example.url}/events/notices"):
+        example.signal(signal.SIGHUP)
+        post(example, "/notices", {"text": "as the reload begins"})
+    post(example, "/notices", {"text": "while pages are away"})
+    until(lambda: all(page.evaluate("seen.fetched") for page in pages), "the pages to fetch the notices again")
+    post(example, "/notices", {"text": "once they are back"})
+    for page in pages:
+        for text in ["ahead of the reload", "as the reload begins", "while pages are away", "once they are back"]:
+            expect(notices(page, text)).to_have_count(1)
+        assert page.evaluate("seen") == {"shown": [], "fetched": 1}
+    assert errors == []
+    assert "ahead of the reload" in [notice["text"] for notice in get(example, "/notices")]
+    until(lambda: example.log.count("Worker exiting") > exited, "the old worker to exit")
+    assert "graceful timeout" not in example.log
+
+
+def test_example_reload_leaves_old_and_new_pages_with_the_same_notices(browser: Browser, example: Server) -> None:
+    for number in range(60):
+        post(example, "/notices", {"text": f"notice {number}"})
+    old, new = browser.new_page(), browser.new_page()
+    old.goto(example.url)
+    expect(notices(old, "notice 59")).to_have_count(1)
+    exited = example.log.count("Worker exiting")
+    example.signal(signal.SIGHUP)
+    until(lambda: example.log.count("Worker exiting") > exited, "the old worker to exit")
+    for number in range(60, 65):
+        post(example, "/notices", {"text": f"notice {number}"})
+    new.goto(example.url)
+    for page in (old, new):
+        expect(notices(page, "notice 64")).to_have_count(1)
+        expect(page.locator("#notices li")).to_have_count(50)
+    assert shown(old) == shown(new)
+    assert set(Counter(shown(new)).values()) == {1}
+    for page in (old, new):
+        page.close()
+
+
+def test_example_lost_server_is_shown_when_the_first_retry_fails(pages: list[Page], example: Server) -> None:
+    page = pages[0]
+    page.evaluate(WATCH)  # no time passes: only what the page learns can show it
+    example.kill()
+    try:
+        expect(page.locator("#state")).to_have_attribute("data-state", "lost")
+        expect(page.locator("#state")).to_have_text("Reconnecting… 0 s")
+    finally:
+        example.start()
+    expect(page.locator("#state")).to_have_attribute("data-state", "live")
+
+
+def test_example_silent_server_is_shown_as_lost_after_five_seconds(pages: list[Page], example: Server) -> None:
+    page = pages[0]
+    assert example._process is not None
+    workers = psutil.Process(example._process.pid).children()
+    for worker in workers:
+        worker.suspend()
+    try:
+        page.evaluate("() => { const later = performance.now() + 5_100; performance.now = () => later; }")
+        expect(page.locator("#state")).to_have_attribute("data-state", "lost")
+    finally:
+        for worker in workers:
+            worker.resume()
+
+
+def test_example_connection_error_goes_after_the_reconnect(pages: list[Page], example: Server) -> None:
+    page = pages[0]
+    example.kill()
+    try:
+        write(page, "nowhere to go")
+        expect(page.locator("#error")).to_contain_text("cannot be reached")
+    finally:
+        example.start()
+    expect(page.locator("#state")).to_have_attribute("data-state", "live")
+    expect(page.locator("#error")).to_be_empty()
+    expect(page.locator("[name=text]")).to_have_value("nowhere to go")
+
+
+@pytest.mark.parametrize("size", [12, 16, 24])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_example_chart_labels_are_shown_whole(width: int, size: int, browser: Browser, example: Server) -> None:
+    page = browser.new_page(viewport={"width": width, "height": 800})
+    page.goto(example.url)
+    page.add_style_tag(content=f":root {{ font-size: {size}px }}")
+    until(lambda: samples(page), "a sample")
+    outside = page.evaluate("""() => {
+        const chart = document.getElementById("chart").getBoundingClientRect();
+        const boxes = [...document.querySelectorAll("#chart text")].map((text) => [text, text.getBoundingClientRect()]);
+        const isOutside = ([, box]) => box.left < chart.left - 1 || box.right > chart.right + 1;
+        return [boxes.length, boxes.filter(isOutside).map(([text]) => text.textContent)];
+    }""")
+    assert outside == [8, []]
+    page.close()
+
+
+def test_example_phone_shows_new_notices_above_the_form(browser: Browser, example: Server) -> None:
+    for number in range(5):
+        post(example, "/notices", {"text": f"read on a phone {number}"})
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    page.goto(example.url)
+    expect(notices(page, "read on a phone 4")).to_have_count(1)
+    first, form = page.locator("#notices li").first.bounding_box(), page.locator("#form").bounding_box()
+    assert first is not None
+    assert form is not None
+    assert first["y"] + first["height"] <= form["y"]
+    assert form["y"] + form["height"] <= 844
+    page.close()
+
+
+def test_example_runs_the_spring_articles_javascript_unchanged(pages: list[Page]) -> None:
+    assert pages[0].evaluate(SEED) == "connected!"
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_example_page_fits_its_window(width: int, browser: Browser, example: Server, tmp_path: Path) -> None:
+    errors: list[str] = []
+    page = browser.new_page(viewport={"width": width, "height": 800})
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("request", lambda request: errors.append(request.url) if not request.url.startswith(example.url) else None)
+    page.goto(example.url)
+    expect(page.locator("#state")).to_have_attribute("data-state", "live")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert errors == [], "an error, or something fetched from elsewhere"
+    page.close()
+
+
+@pytest.mark.parametrize(
+    ("notice", "message"),
+    [
+        ([], "Send a JSON object"),
+        ({"text": " "}, "1 to 500 characters"),
+        ({"text": "x" * 501}, "1 to 500 characters"),
+        ({"text": 5}, "1 to 500 characters"),
+        ({"author": "x" * 41, "text": "x"}, "at most 40 characters"),
+    ],
+)
+def test_example_invalid_notice_is_a_400_that_says_what_is_wrong(notice: object, message: str, example: Server) -> None:
+    status, body = answer(example, "POST", "/notices", json.dumps(notice), {"Content-Type": "application/json"})
+    assert status == 400
+    assert message in json.loads(body)["error"]

@@ -1,0 +1,216 @@
+"""Third-party clients get a hundred awkward events as they were published, cut at any byte."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.browser.client_pages import pages
+from tests.browser.clients import Client, Follower, Pages, as_program, in_page
+from tests.browser.oracles_deviations import BEFORE, DEVIATIONS, RIGHT
+from tests.browser.oracles_splitter import Splitter
+from tests.support.awkward_events import END, MARK, PUBLISHED, WHOLE, WRITTEN, Dispatched, Row
+from tests.support.client import get, new_name, post
+from tests.support.servers import Server
+from tests.support.waiting import PATIENCE, until
+
+__all__ = ["pages"]
+
+pytestmark = pytest.mark.timeout(300)
+
+CLIENTS = {
+    "native": Client("oracle_native.html"),
+    "event-source-polyfill": Client("oracle_polyfill.html", "event-source-polyfill"),
+    "fetch-event-source": Client("oracle_fetch.html", "@microsoft/fetch-event-source"),
+    "eventsource": Client("oracle_eventsource.mjs", "eventsource"),
+    "eventsource-parser": Client("oracle_parser.mjs", "eventsource-parser"),
+    "httpx-sse": Client("oracle_httpx_sse.py"),
+    "our decoder": Client("oracle_decoder.py"),
+    "our module": Client("oracle_module.html"),
+}
+
+each_client = pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.xdist_group("browser") if client.is_page else ())
+        for name, client in CLIENTS.items()
+    ],
+)
+
+#: Dispatched events, by the data of the mark after them: the number of their row, or other text.
+Sections = dict[str, list[Dispatched]]
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[Server]:
+    with Server("gevent", "tests.apps.oracles:app") as site:
+        yield site
+        site.kill()  # a clean shutdown takes seconds
+
+
+@pytest.fixture(scope="module")
+def splitter(site: Server) -> Iterator[Splitter]:
+    with Splitter(site.port, WHOLE) as splitter:
+        yield splitter
+
+
+Read = Callable[..., Sections]
+
+
+@pytest.fixture
+def read(request: pytest.FixtureRequest, site: Server, tmp_path: Path) -> Read:
+    """``read(name, url, done)``: run ``done`` while a client reads, and return what it dispatched."""
+
+    def read(name: str, url: str, done: Callable[[], object] = lambda: None) -> Sections:
+        client, output = CLIENTS[name], tmp_path / "dispatched"
+        follower: AbstractContextManager[Follower]
+        if client.is_page:
+            page_pool: Pages = request.getfixturevalue("pages")
+            follower = in_page(client, url, site, page_pool, ())
+        else:
+            follower = as_program(client, url, output, (site.url,))
+        with follower as at_work:
+            done()
+            until(at_work.is_over, f"the end of {name}", 3 * PATIENCE)
+            if client.is_page:
+                return by_mark([Dispatched(*each) for each in at_work.received()])
+        return by_mark([Dispatched(*json.loads(dispatched)) for dispatched in output.read_text().split("\n")[:-1]])
+
+    return read
+
+
+def by_mark(dispatched: list[Dispatched]) -> Sections:
+    sections: Sections = {}
+    since: list[Dispatched] = []
+    for each in dispatched:
+        if each.event != MARK:
+            since.append(each)
+            continue
+        assert each.data not in sections, f"mark {each.data} came twice"
+        sections[each.data], since = since, []
+    assert since == []
+    return sections
+
+
+def expected(client: str, name: str, right: list[Dispatched], before: str) -> list[Dispatched]:
+    """Return what this client dispatches for a row: what is right, unless a deviation is known.
+
+    :param before: the last id before the row.
+    """
+    known = [
+        deviation.dispatched[name]
+        for deviation in DEVIATIONS
+        if deviation.client == client and name in deviation.dispatched
+    ]
+    if not known:
+        return right
+    [dispatched] = known
+    ids = {RIGHT: right[0].id if right else before, BEFORE: before}
+    return [Dispatched(event, ids.get(own, own) or "", data) for event, own, data in dispatched]
+
+
+def differences(client: str, sections: Sections, rows: list[tuple[str, list[Dispatched], str]]) -> dict[str, Any]:
+    """Return what the client dispatched and should have dispatched, shortened, by name of the row."""
+    assert [*sections][-1] == END
+    found = {}
+    for number, (name, right, before) in enumerate(rows):
+        dispatched = sections.get(str(number))
+        if dispatched != (should := expected(client, name, right, before)):
+            found[name] = (repr(dispatched)[:500], repr(should)[:500])
+    return found
+
+
+def published_rows(ids: list[list[str]], sections: Sections) -> list[tuple[str, list[Dispatched], str]]:
+    """Return what is right for each published row.
+
+    If the data are JSON, the dispatched data are normalized as well.
+    """
+    rows = []
+    before = ids[0][0]
+    for number, (row, (own, of_mark)) in enumerate(zip(PUBLISHED, ids, strict=True)):
+        in_force = own or (before if row.event.id is None else str(row.event.id))
+        if row.is_json:
+            dispatched = sections.get(str(number), [])
+            sections[str(number)] = [each._replace(data=normalized(json.loads(each.data))) for each in dispatched]
+        right = (
+            [] if row.event.data is None else [Dispatched(row.event.event or "message", in_force, expected_data(row))]
+        )
+        rows.append((row.name, right, in_force if not right else before))
+        before = of_mark
+    return rows
+
+
+def expected_data(row: Row) -> str:
+    return normalized(row.event.data) if row.expected is None else row.expected
+
+
+def normalized(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)
+
+
+def written_rows() -> list[tuple[str, list[Dispatched], str]]:
+    rows = []
+    in_force = ""
+    for block in WRITTEN:
+        before, right = in_force, []
+        for event, own, data in block.dispatched:
+            in_force = in_force if own is None else own
+            right.append(Dispatched(event, in_force, data))
+        rows.append((block.name, right, before))
+    return rows
+
+
+@pytest.mark.parametrize("way", ["as it comes", "a byte a packet"])
+@each_client
+def test_published_events_reach_every_client_unchanged(
+    name: str, way: str, site: Server, splitter: Splitter, read: Read
+) -> None:
+    channel, before = new_name(), splitter.pieces
+    port = splitter.port if way == "a byte a packet" else site.port
+    ids: list[list[str]] = []
+
+    def publish() -> None:
+        until(lambda: get(site, f"/waiting/{channel}")["clients"] == 1, "the client")
+        ids.extend(post(site, f"/publish/{channel}"))
+
+    sections = read(name, f"http://127.0.0.1:{port}/events?channel={channel}", publish)
+    assert differences(name, sections, published_rows(ids, sections)) == {}
+    preamble = [each._replace(id="") for each in sections["begin"]]
+    assert preamble == expected(name, "the preamble", [], "")
+    assert (splitter.pieces - before > 3_000) == (way == "a byte a packet")
+
+
+@pytest.mark.parametrize("way", ["in its pieces", "a byte a write", "a byte a packet"])
+@each_client
+def test_stream_of_another_server_is_parsed_as_standard_says(
+    name: str, way: str, site: Server, splitter: Splitter, read: Read
+) -> None:
+    port = splitter.port if way == "a byte a packet" else site.port
+    sections = read(name, f"http://127.0.0.1:{port}/written?size={1 if way == 'a byte a write' else 0}")
+    assert differences(name, sections, written_rows()) == {}
+
+
+def test_splitter_sends_one_byte_at_a_time(splitter: Splitter) -> None:
+    """Otherwise the tests above would cut nothing."""
+    with socket.create_connection(("127.0.0.1", splitter.port), PATIENCE) as client:
+        client.sendall(b"GET /written HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        pieces = list(iter(partial(client.recv, 65_536), b""))
+    assert b"".join(pieces).endswith(b"data: end\n\n\r\n0\r\n\r\n")
+    assert sum(len(piece) == 1 for piece in pieces) > 1000
+    assert all(re.fullmatch(b"%b|9{400}|." % WHOLE, piece, re.DOTALL) for piece in pieces)
+
+
+def test_known_deviations_name_existing_clients_and_rows() -> None:
+    names = [row.name for row in PUBLISHED] + [block.name for block in WRITTEN]
+    assert len(names) == len({*names}) > 100
+    for deviation in DEVIATIONS:
+        assert deviation.client in CLIENTS
+        assert {*deviation.dispatched} <= {*names, "the preamble"}

@@ -1,0 +1,188 @@
+"""Thousands of clients on one thread: they connect all at once, read, and disconnect all at once.
+
+What they get is kept as bytes and decoded on demand: while a crowd connects, there is no time for it.
+"""
+
+from __future__ import annotations
+
+import errno
+import select
+import socket
+import struct
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+
+from flask_sse_emitters import Event
+from flask_sse_emitters.testing import decode
+from tests.support.waiting import PATIENCE
+
+_RESET = struct.pack("ii", 1, 0)
+
+#: One address has too few ports for all, as those of closed connections stay in use for a while.
+_ADDRESSES = 8
+
+_BIND_ADDRESS_NO_PORT = 24  # Linux: the port is chosen at connect, and need not differ between destinations
+
+#: Clients that connect in one go before others are read.
+_STRIDE = 50
+
+
+@dataclass(slots=True, eq=False)
+class Visitor:
+    """A client. Times are those of ``time.monotonic()``."""
+
+    address: str
+    request: bytes
+    socket: socket.socket = field(init=False)
+    received: bytearray = field(default_factory=bytearray)
+    began: float = 0.0
+    answered: float = 0.0  #: when the first byte came
+    ended: bool = False  #: by the server
+    before: list[Event] = field(default_factory=list)  #: events of earlier connections
+    at_cut: str = ""  #: the data of the newest event when the last one ended
+
+    @property
+    def status(self) -> int:
+        return int(self.received.split(b" ", 2)[1])
+
+    def events(self) -> list[Event]:
+        """Return its complete events so far."""
+        head, _, body = bytes(self.received).partition(b"\r\n\r\n")
+        return decode(_unchunked(body) if b"chunked" in head.lower() else body)
+
+    def ask_again(self) -> None:
+        """Prepare a request that continues after the last event."""
+        self.before += self.events()
+        last = self.before[-1].id if self.before else None
+        self.at_cut = self.before[-1].data if self.before else ""
+        request, _, _ = self.request.partition(b"\r\n\r\n")
+        request, _, _ = request.partition(b"\r\nLast-Event-ID")
+        self.request = request + (f"\r\nLast-Event-ID: {last}" if last else "").encode() + b"\r\n\r\n"
+        self.received.clear()
+        self.ended = False
+
+    def leave(self, how: str) -> None:
+        if how == "reset":
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        self.socket.close()
+
+
+class Crowd:
+    """Clients of a server on this machine, in a ``with`` block."""
+
+    def __init__(self, port: int) -> None:
+        self.visitors: list[Visitor] = []
+        self.answered = 0  #: number of clients that have got something
+        self.refused = 0  #: number of connections that were reset before, and made again at once
+        self.returns = 0  #: number of reconnects after the end of a stream
+        self._port = port
+        self._epoll = select.epoll()
+        self._open: dict[int, Visitor] = {}
+
+    def __enter__(self) -> Crowd:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        for visitor in self._open.values():
+            visitor.leave("close")
+        self._epoll.close()
+
+    def come(self, number: int, path: str, within: float = 0.0) -> float:
+        """Connect, evenly over the time, and request the stream.
+
+        :return: the seconds that this took.
+        """
+        request = f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+        began = time.monotonic()
+        for index in range(number):
+            visitor = Visitor(f"127.0.0.{2 + index % _ADDRESSES}", request)
+            self.visitors.append(visitor)
+            self._connect(visitor)
+            if index % _STRIDE == 0:  # not before their time
+                ahead = began + within * index / number - time.monotonic()
+                self.read(max(0.0, ahead))
+        return time.monotonic() - began
+
+    def read(self, seconds: float, most: int = 1000) -> int:
+        """Read what has come, or comes first within this time.
+
+        :param most: number of clients at most.
+        :return: the number of bytes.
+        """
+        size = 0
+        for descriptor, events in self._epoll.poll(seconds, most):
+            visitor = self._open[descriptor]
+            try:
+                if events & select.EPOLLOUT:
+                    visitor.socket.send(visitor.request)
+                    self._epoll.modify(descriptor, select.EPOLLIN)
+                else:
+                    size += self._take(visitor)
+            except OSError as error:
+                if error.errno not in (errno.ECONNRESET, errno.ECONNREFUSED, errno.EPIPE):
+                    raise
+                self._lose(visitor)
+        return size
+
+    def read_until(self, condition: Callable[[], object], what: str, seconds: float = PATIENCE) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, f"waited {seconds:g} s in vain for {what}"
+            self.read(0.05)
+
+    def leave(self, visitors: Sequence[Visitor], how: Sequence[str]) -> None:
+        """Disconnect these clients, in these ways by turns."""
+        for index, visitor in enumerate(visitors):
+            del self._open[visitor.socket.fileno()]
+            visitor.leave(how[index % len(how)])
+
+    def come_back(self, visitors: Sequence[Visitor]) -> None:
+        """Reconnect clients with an ended stream, with the id of their last event."""
+        self.returns += len(visitors)
+        for visitor in visitors:
+            visitor.ask_again()
+            self._connect(visitor)
+
+    def _connect(self, visitor: Visitor) -> None:
+        client = visitor.socket = socket.socket()
+        client.setblocking(False)
+        client.setsockopt(socket.IPPROTO_IP, _BIND_ADDRESS_NO_PORT, 1)
+        client.bind((visitor.address, 0))
+        visitor.began = visitor.began or time.monotonic()
+        client.connect_ex(("127.0.0.1", self._port))
+        self._open[client.fileno()] = visitor
+        self._epoll.register(client.fileno(), select.EPOLLOUT)
+
+    def _take(self, visitor: Visitor) -> int:
+        data = visitor.socket.recv(65_536)
+        if not data:
+            self._lose(visitor)
+        elif not visitor.received:
+            visitor.answered = time.monotonic()
+            self.answered += 1
+        visitor.received += data
+        return len(data)
+
+    def _lose(self, visitor: Visitor) -> None:
+        del self._open[visitor.socket.fileno()]
+        visitor.socket.close()
+        if visitor.received:
+            visitor.ended = True
+        else:
+            self.refused += 1
+            self._connect(visitor)
+
+
+def _unchunked(body: bytes) -> bytes:
+    """Join complete chunks; an incomplete last one is left out."""
+    parts: list[bytes] = []
+    while (line := body.find(b"\r\n")) > 0:
+        size = int(body[:line], 16)
+        begin = line + 2
+        if len(body) < begin + size + 2:
+            break
+        parts.append(body[begin : begin + size])
+        body = body[begin + size + 2 :]
+    return b"".join(parts)

@@ -1,0 +1,80 @@
+"""Run the Python of one page, in a process of its own: ``python -m tests.project.docs_run FOLDER``.
+
+Import the files of the folder, request every route of every app in them, and run the tests among them. Write the
+responses of the routes as JSON: the status, and the first events of a stream.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from runpy import run_path
+from typing import Any
+
+import pytest
+from flask import Flask
+from werkzeug.routing import Rule
+
+from flask_sse_emitters.testing import OpenStream
+from flask_sse_emitters.writers.response_body import TEST_HOOK, ResponseBody
+
+#: The value of each variable part of a URL.
+PART = "7"
+
+#: The body of POST requests, with all keys that views of the pages use.
+BODY = {"id": 7, "name": "ann", "text": "hello"}
+
+
+def namespaces(folder: Path) -> Iterator[dict[str, Any]]:
+    """Yield the namespace of each file, ``app.py`` first, as others may import it."""
+    sys.path.insert(0, str(folder))
+    for file in sorted(folder.glob("*.py"), key=lambda file: (file.name != "app.py", file.name)):
+        yield vars(import_module(file.stem)) if file.stem.isidentifier() else run_path(str(file))
+
+
+def apps_in(namespace: dict[str, Any]) -> list[Flask]:
+    made = [value for value in namespace.values() if isinstance(value, Flask)]
+    factory = namespace.get("create_app")
+    return made if made or factory is None else [factory()]
+
+
+def request_routes(app: Flask) -> Iterator[tuple[str, list[Any]]]:
+    """Request every route that the page defines, by each of its methods."""
+    app.testing = True  # errors of views are raised here
+    client = app.test_client()
+    for rule in app.url_map.iter_rules():
+        for method in sorted((rule.methods or set()) & {"GET", "POST", "PUT", "DELETE"}):
+            if rule.endpoint != "static" and "sse_" not in rule.endpoint:
+                bodies: list[ResponseBody] = []
+                options: Any = {"json": BODY} if method != "GET" else {}
+                with client.open(
+                    _url(rule), method=method, environ_overrides={TEST_HOOK: bodies}, **options
+                ) as response:
+                    events = OpenStream(response, bodies[0]).ready() if bodies else []
+                    begun = [[event.event, event.data] for event in events]
+                    yield f"{method} {rule.rule}", [response.status_code, *begun]
+
+
+def _url(rule: Rule) -> str:
+    built = rule.build(dict.fromkeys(rule.arguments, PART), append_unknown=False)
+    assert built is not None
+    return built[1]
+
+
+def main(folder: Path) -> None:
+    answers: dict[str, list[Any]] = {}
+    for namespace in namespaces(folder):
+        for app in apps_in(namespace):
+            answers.update(request_routes(app))
+        if any(name.startswith("test_") for name in namespace):
+            file = str(namespace["__file__"])
+            failed = pytest.main([file, "-q", "-p", "no:randomly", "-p", "no:cacheprovider", "--rootdir", str(folder)])
+            assert not failed, f"the tests in {file}"
+    print(json.dumps(answers))  # noqa: T201
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

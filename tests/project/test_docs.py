@@ -1,0 +1,317 @@
+"""The documentation builds without a warning, its links are valid, and all its code runs."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import fields
+from importlib import import_module
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+from flask import Flask
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from flask_sse_emitters import SSE
+from flask_sse_emitters.config.settings import _CHECKS, Settings
+from tests.project import docs_shell
+from tests.project.docs_blocks import BROWSER, PAGES, PARSED, PYTHON, SHELL, Block, blocks_of, modules_of
+from tests.project.docs_pages import ANSWERS, DONE_AND_SEEN, ENVIRONMENT, IN_BROWSER, NOT_RUN
+from tests.project.docs_parsed import parse
+from tests.support.browser import FLAGS
+from tests.support.programs import program
+from tests.support.redis_server import RedisServer
+from tests.support.servers import ROOT, Server
+from tests.support.waiting import PATIENCE, until
+
+BLOCKS = {page.name: blocks_of(page) for page in PAGES}
+
+MARKDOWN = sorted(ROOT.glob("*.md"))
+
+_REDIS = re.compile(r"redis://localhost(:6379)?\b")
+_HERE = re.compile(r"http://(localhost|127\.0\.0\.1):(8080|8000|5000)|https://[\w.]*example\.(com|org)")
+
+#: Waits for heartbeats, which are 15 seconds apart unless an app says otherwise.
+_WAITS = re.compile(r"flask sse check")
+_MADE = "app = Flask(__name__)\n"
+
+#: Makes a page record every EventSource that it opens, and every error, also of a script that cannot be loaded.
+WATCH = """
+window.opened = [];
+window.failed = [];
+window.EventSource = class extends EventSource {
+    constructor(...options) { super(...options); opened.push(this); }
+};
+addEventListener("error", event => failed.push(event.message || "something cannot be loaded"), true);
+addEventListener("unhandledrejection", event => failed.push(String(event.reason)));
+"""
+
+#: Whether every stream of a page is open, or will never be.
+SETTLED = "failed.length || (window.isDone && opened.every(source => source.readyState !== EventSource.CONNECTING))"
+
+
+def pages_with(*languages: str) -> list[str]:
+    return [page for page, blocks in BLOCKS.items() if any(block.language in languages for block in runnable(blocks))]
+
+
+def runnable(blocks: list[Block]) -> list[Block]:
+    return [block for block in blocks if (block.page, block.first_line) not in NOT_RUN]
+
+
+class Written:
+    """The files of a page, written to a folder, with the addresses of this test's servers in place of its own."""
+
+    def __init__(self, page: str, folder: Path, stack: ExitStack) -> None:
+        self.page = page
+        self.folder = folder
+        self.blocks = runnable(BLOCKS[page])
+        self.env = dict(ENVIRONMENT)
+        self._redis = stack.enter_context(RedisServer()).url if self._needs(_REDIS) else ""
+        hurried = _MADE + 'app.config["SSE_HEARTBEAT"] = 1\n' if self._needs(_WAITS) else _MADE
+        for file, text in modules_of(self.blocks).items():
+            (folder / file).write_text(self.here(text).replace(_MADE, hurried))
+
+    def here(self, text: str, server: str = "") -> str:
+        text = _REDIS.sub(self._redis, text)
+        return _HERE.sub(server, text) if server else text
+
+    def _needs(self, what: re.Pattern[str]) -> bool:
+        return any(what.search(block.text) for block in self.blocks)
+
+    def needs_server(self) -> bool:
+        return any(_HERE.search(block.text) for block in self.blocks if block.language in SHELL)
+
+    @contextmanager
+    def server(self, kind: str) -> Iterator[str]:
+        """Run the page's app on a server, and yield its URL."""
+        with Server(kind, "app:app", env={**self.env, "PYTHONPATH": f"{self.folder}:{ROOT}"}) as server:
+            try:
+                yield server.url
+            except BaseException as error:
+                error.add_note(server.log)
+                raise
+            server.kill()
+
+
+@pytest.mark.parametrize("page", pages_with(*PYTHON))
+def test_docs_python_of_a_page_runs_and_its_routes_answer(page: str, tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        written = Written(page, tmp_path, stack)
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-m", "tests.project.docs_run", str(tmp_path)],
+            cwd=ROOT,
+            env=docs_shell.environment(tmp_path, written.env),
+            capture_output=True,
+            text=True,
+            timeout=4 * PATIENCE,
+            check=False,
+        )
+    assert done.returncode == 0, done.stdout + done.stderr
+    answers: dict[str, list[object]] = json.loads(done.stdout.splitlines()[-1])
+    wrong = {route: answer for route, answer in answers.items() if answer[0] in (404, 405, *range(500, 600))}
+    assert not wrong
+    promised = {route for block in written.blocks if block.language in PYTHON for route in _routes_in(block.text)}
+    assert promised <= set(answers)
+    for route, answer in ANSWERS.get(page, {}).items():
+        assert answers[route] == answer, route
+
+
+def _routes_in(text: str) -> set[str]:
+    return {f"{method.upper()} {path}" for method, path in re.findall(r'^@app\.(get|post)\("([^"]+)"\)', text, re.M)}
+
+
+@pytest.mark.parametrize("page", pages_with(*SHELL))
+def test_docs_commands_of_a_page_do_what_they_promise(page: str, tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        written = Written(page, tmp_path, stack)
+        server = stack.enter_context(written.server("gevent")) if written.needs_server() else ""
+        for block in written.blocks:
+            for command in docs_shell.commands_of(block.text) if block.language in SHELL else []:
+                docs_shell.run(written.here(command, server), tmp_path, written.env)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    path = program("chromium", "chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.mark.xdist_group("browser")
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", pages_with(*BROWSER))
+def test_docs_scripts_of_a_page_run_in_a_browser(name: str, browser: Browser, tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        written = Written(name, tmp_path, stack)
+        server = stack.enter_context(written.server("werkzeug"))
+        page = stack.enter_context(browser.new_page())
+        page.set_default_timeout(PATIENCE * 1000)
+        page.add_init_script(WATCH)
+        for block in written.blocks:
+            if block.language in BROWSER:
+                _run_in(page, block, server)
+
+
+def _run_in(page: Page, block: Block, url: str) -> None:
+    is_page = block.language == "html"
+    body = block.text if is_page else "<!doctype html><title>a page</title>"
+    page.unroute_all()
+    page.route(f"{url}/a-page", lambda route: route.fulfill(body=body, content_type="text/html"))
+    page.goto(f"{url}/a-page")
+    page.evaluate(IN_BROWSER.get(block.page, "0"))
+    page.add_script_tag(content=("" if is_page else block.text) + "\nwindow.isDone = true;", type="module")
+    page.wait_for_function(SETTLED)
+    assert page.evaluate("failed") == [], f"{block.page}:{block.line}"
+    assert page.evaluate("opened.every(source => source.readyState === EventSource.OPEN)"), f"{block.page}:{block.line}"
+    if is_page:
+        done, seen = DONE_AND_SEEN[block.page]
+        page.evaluate(done)
+        page.wait_for_function(seen)
+
+
+@pytest.mark.parametrize("page", pages_with(*PARSED))
+def test_docs_settings_files_of_a_page_can_be_parsed(page: str) -> None:
+    for block in runnable(BLOCKS[page]):
+        if block.language in PARSED:
+            parse(block.language, block.text)
+
+
+def test_docs_custom_broker_is_found_by_its_scheme(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    blocks = BLOCKS["brokers.rst"]
+    [declared] = [tomllib.loads(block.text)["project"]["entry-points"] for block in blocks if block.language == "toml"]
+    (tmp_path / "audited.py").write_text(modules_of(blocks)["audited.py"])
+    installed = tmp_path / "audited-1.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: audited\nVersion: 1\n")
+    [(group, points)] = declared.items()
+    lines = [f"{name} = {target}" for name, target in points.items()]
+    (installed / "entry_points.txt").write_text("\n".join([f"[{group}]", *lines]))
+    monkeypatch.syspath_prepend(tmp_path)
+    app = Flask(__name__)
+    app.config["SSE_BROKER_URL"] = "audited://"
+    sse = SSE(app)
+    with caplog.at_level(logging.INFO, "audited"):
+        event_id = sse.publish("orders", "one")
+    assert [record.getMessage() for record in caplog.records] == [f"orders: {event_id}"]
+    del sys.modules["audited"]
+
+
+@pytest.mark.parametrize("page", ["quickstart.rst", "deploying.rst", "the example"])
+def test_docs_gunicorn_conf_logs_warnings_in_gunicorns_format(page: str, tmp_path: Path) -> None:
+    name = "gunicorn.conf.py"
+    config = (ROOT / name).read_text() if page == "the example" else modules_of(BLOCKS[page])[name]
+    (tmp_path / name).write_text(config)
+    (tmp_path / "app.py").write_text(
+        "from flask import Flask\n"
+        "from flask_sse_emitters import SSE\n"
+        "app = Flask(__name__)\n"
+        "app.config['SSE_TIMOUT'] = 60\n"
+        "SSE(app)\n"
+    )
+    arguments = ["--config", str(tmp_path / name), "--chdir", str(tmp_path), "--workers", "1"]
+    with Server("gevent", "app:app", arguments=arguments) as server:
+        until(lambda: "SSE_TIMOUT" in server.log, "the warning")
+        [line] = [line for line in server.log.splitlines() if "SSE_TIMOUT" in line]
+        [booted] = [line for line in server.log.splitlines() if "Booting worker with pid" in line]
+    form = r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d [+-]\d{4}\] \[\d+\] \[%s\] %s"
+    assert re.fullmatch(form % ("INFO", "Booting worker with pid.*"), booted)
+    assert re.fullmatch(form % ("WARNING", r"flask_sse_emitters\.state: the config key SSE_TIMOUT.*"), line)
+
+
+def test_docs_every_block_is_run_or_listed_with_a_reason() -> None:
+    blocks = [block for blocks in BLOCKS.values() for block in blocks]
+    known = {*SHELL, *BROWSER, *PYTHON, *PARSED}
+    untested = [f"{each.page}:{each.line} ({each.language})" for each in runnable(blocks) if each.language not in known]
+    assert not untested, "neither run, nor listed in docs_pages.NOT_RUN"
+    assert set(NOT_RUN) <= {(block.page, block.first_line) for block in blocks}, "listed, but no longer there"
+
+
+def test_docs_every_included_file_is_used_by_a_test() -> None:
+    shown = [name for page in PAGES for name in re.findall(r"\.\. literalinclude:: (\S+)", page.read_text())]
+    tests = "".join(file.read_text() for file in (ROOT / "tests").rglob("*.py") if file.name != Path(__file__).name)
+    assert [name for name in shown if Path(name).name not in tests] == []
+
+
+@pytest.mark.timeout(300)
+def test_docs_build_without_a_warning(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-n", "-q", "-b", "html", "docs", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    api = (tmp_path / "api.html").read_text()
+    assert [name for name in _public_names() if f'id="{name}"' not in api] == []
+    assert "http" not in "".join(re.findall(r"<(?:script|link|img)[^>]* (?:src|href)=\"(http[^\"]*)", api))
+
+
+#: For this package's own use, though its other modules import it.
+_OWN_USE = "flask_sse_emitters.brokers.broker_of"
+
+
+def _public_names() -> set[str]:
+    """Return the public names of the package, and of its modules that are imported by name."""
+    parts = ("", ".access", ".brokers", ".gunicorn", ".metrics", ".signals", ".testing")
+    modules = [import_module(f"flask_sse_emitters{part}") for part in parts]
+    return {f"{module.__name__}.{name}" for module in modules for name in module.__all__} - {_OWN_USE}
+
+
+def test_docs_every_setting_is_documented_as_in_the_code() -> None:
+    text = (ROOT / "docs" / "configuration.rst").read_text()
+    found = re.findall(r"^\.\. confval:: (\w+)\n   :type: (.*)\n   :default: ``(.*)``\n\n   \S", text, re.MULTILINE)
+    written = {name: (accepts.replace("``", ""), default) for name, accepts, default in found}
+    defaults = {field.name: field.default for field in fields(Settings)}
+    assert written == {
+        f"SSE_{name.upper()}": (accepts, _as_written(defaults[name])) for name, (accepts, _) in _CHECKS.items()
+    }
+    assert len(found) == len(written)
+
+
+def _as_written(default: object) -> str:
+    if isinstance(default, float) and default.is_integer():
+        default = int(default)
+    return f'"{default}"' if isinstance(default, str) else repr(default)
+
+
+def test_docs_reliability_names_an_existing_test_for_every_fault() -> None:
+    text = (ROOT / "docs" / "reliability.rst").read_text()
+    rows = [re.split(r"\n     - ", row) for row in re.findall(r"^   \* - (.*?)(?=^   \* - |^\S|\Z)", text, re.M | re.S)]
+    faults = [row for row in rows if row[0] != "Fault"]
+    assert len(faults) > 20
+    for row in faults:
+        assert len(row) == 5, row[0]
+        named = re.findall(r"``([\w/]+/test_\w+)(?:::(\w+))?``", row[4])
+        assert named, row[0]
+        for module, name in named:
+            written = (ROOT / "tests" / f"{module}.py").read_text()
+            assert re.search(rf"^(def |class )?{name}\b", written, re.M), name
+
+
+@pytest.mark.parametrize("page", MARKDOWN, ids=lambda page: str(page.name))
+def test_docs_every_markdown_link_is_valid(page: Path) -> None:
+    text = re.sub(r"^( *)```.*?^\1```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    targets = re.findall(r"\]\(([^)\s]+)\)", text)
+    broken = [target for target in targets if "://" not in target and not _is_there(page, target)]
+    assert not broken
+
+
+def _is_there(page: Path, target: str) -> bool:
+    path, _, anchor = unquote(target).partition("#")
+    file = page if not path else page.parent / path
+    if not file.exists():
+        return False
+    return not anchor or anchor in {_anchor(line) for line in file.read_text().split("\n") if line.startswith("#")}
+
+
+def _anchor(heading: str) -> str:
+    """Return the anchor that GitHub makes from a heading."""
+    text = re.sub(r"[`*]|\[|\]\([^)]*\)", "", heading.lstrip("#").strip())
+    return re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-")

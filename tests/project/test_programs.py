@@ -1,0 +1,28 @@
+"""A test whose program is missing is skipped with advice; in continuous integration it fails."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+
+from tests.support.programs import program
+from tests.support.servers import ROOT
+
+
+def test_missing_program_skips_test_and_names_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CI", "")
+    with pytest.raises(pytest.skip.Exception, match="no-such-program is missing: apt-get install no-such-package"):
+        program("no-such-program", "no-such-package")
+
+
+def test_missing_program_fails_test_in_continuous_integration(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(pytest.fail.Exception, match="no-such-program is missing: apt-get install no-such-package"):
+        program("no-such-program", "no-such-package")
+
+
+def test_setup_without_apt_get_names_packages_to_install() -> None:
+    command = ["/bin/sh", "tests/support/environment/debian-packages", "no-such-program=no-such-package"]
+    output = subprocess.run(command, cwd=ROOT, env={"PATH": ""}, capture_output=True, text=True, check=True).stdout
+    assert "apt-get install no-such-package" in output

@@ -1,0 +1,78 @@
+"""The example with many workers, and its ``gunicorn.conf.py``. ``test_browser.py`` tests its pages."""
+
+from __future__ import annotations
+
+import json
+import runpy
+from contextlib import ExitStack
+from multiprocessing import cpu_count
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.support.client import answer, connected, get, post
+from tests.support.redis_server import RedisServer
+from tests.support.servers import ROOT, Server
+from tests.support.waiting import until
+
+CONFIG = ROOT / "gunicorn.conf.py"
+
+
+@pytest.mark.parametrize(
+    ("env", "workers"),
+    [
+        ({}, 1),
+        ({"WEB_CONCURRENCY": "7"}, 1),
+        ({"SSE_BROKER_URL": ""}, 1),
+        ({"SSE_BROKER_URL": "memory://"}, 1),
+        ({"SSE_BROKER_URL": "redis://localhost"}, 2 * cpu_count()),
+        ({"SSE_BROKER_URL": "redis+cluster://a,b", "WEB_CONCURRENCY": "7"}, 7),
+    ],
+)
+def test_example_gunicorn_conf_uses_many_workers_with_a_shared_broker(
+    env: dict[str, str], workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("SSE_BROKER_URL", "WEB_CONCURRENCY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    assert runpy.run_path(str(CONFIG))["workers"] == workers
+
+
+@pytest.mark.parametrize("content", [b"", b'[{"id": "1", "au', b"\xff"])
+def test_example_unreadable_notices_file_is_logged_and_kept(content: bytes, tmp_path: Path) -> None:
+    """A machine that lost its power may leave such a file."""
+    file = tmp_path / "notices.json"
+    file.write_bytes(content)
+    posted = json.dumps({"text": "hi"}), {"Content-Type": "application/json"}
+    with Server("werkzeug", "example_app:app", env={"NOTICES_FILE": str(file)}) as server:
+        assert answer(server, "GET", "/notices")[0] == 503
+        assert answer(server, "POST", "/notices", *posted)[0] == 503
+        assert f"{file} does not hold notices, move it away" in server.log
+    assert file.read_bytes() == content
+
+
+def test_example_workers_with_a_common_redis_share_the_notices() -> None:
+    with RedisServer() as redis, ExitStack() as stack:
+        env = {"SSE_BROKER_URL": redis.url, "WEB_CONCURRENCY": "3"}
+        arguments = ["--config", str(CONFIG)]
+        server = stack.enter_context(Server("gevent", "example_app:app", env=env, arguments=arguments))
+        clients = [stack.enter_context(connected(server, "/events/notices")) for _ in range(12)]
+        assert server._process is not None
+        assert len(psutil.Process(server._process.pid).children()) == 3
+        texts = [post(server, "/notices", {"text": f"notice {number}"})["text"] for number in range(5)]
+        for client in clients:
+            assert [json.loads(event.data)["text"] for event in client.events(5)] == texts
+        for _ in range(6):
+            assert [notice["text"] for notice in get(server, "/notices")] == texts[::-1]
+        with connected(server, "/load") as chart:
+            assert [event.event for event in chart.events(1)] == ["samples"]
+            until(lambda: json.loads(chart.texts(1)[0])["clients"] == 12, "all clients to be counted")
+        redis.kill()
+        post_failed: Any = answer(
+            server, "POST", "/notices", json.dumps({"text": "lost"}), {"Content-Type": "application/json"}
+        )
+        assert post_failed[0] == 503
+        assert b"cannot be reached" in post_failed[1]

@@ -1,0 +1,73 @@
+"""What tests call on a broker, whichever it is."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+
+from flask_sse_emitters.brokers import Bounds, Broker, Frame, Log, Start
+from tests.support.waiting import PATIENCE, until
+
+KEPT = Bounds(1000, 60.0)
+
+
+class RecordingListener:
+    """Records what the broker delivers to it."""
+
+    clients = 1
+
+    def __init__(self) -> None:
+        self.log: Log | None = None
+        self.newest = -1
+        self.starts = 0
+        self.frames: list[Frame] = []
+
+    def started(self, start: Start) -> None:
+        self.log, self.newest = start
+        self.starts += 1
+
+    def arrived(self, frames: Sequence[Frame]) -> None:
+        self.frames += frames
+
+    @property
+    def texts(self) -> list[bytes]:
+        return [frame.payload[frame.body :] for frame in self.frames]
+
+
+def listening(broker: Broker, channel: str) -> RecordingListener:
+    listener = RecordingListener()
+    subscribed(broker, channel, listener)
+    return listener
+
+
+def subscribed(broker: Broker, channel: str, listener: RecordingListener) -> None:
+    start = broker.subscribe(channel, listener)
+    if start is not None:
+        listener.started(start)
+    until(lambda: listener.starts, "the answer of the broker")
+
+
+def frame(text: object) -> Frame:
+    return Frame(b"data: %b\n\n" % str(text).encode(), "message")
+
+
+def publish(broker: Broker, channel: str, *texts: object, bounds: Bounds = KEPT) -> list[str]:
+    return [broker.publish(channel, frame(text), bounds).id for text in texts]
+
+
+def in_threads(calls: Sequence[Callable[[], object]]) -> None:
+    errors: list[BaseException] = []
+
+    def run(call: Callable[[], object]) -> None:
+        try:
+            call()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(call,)) for call in calls]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert not errors
+    assert not any(thread.is_alive() for thread in threads)

@@ -1,0 +1,19 @@
+"""Programs of Debian that tests start."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import pytest
+
+
+def program(name: str, package: str) -> str:
+    """Return the path of a program of Debian; if it is missing, skip the test, or fail it in CI."""
+    path = shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")  # sbin is not in every PATH
+    if path is None:
+        reason = f"{name} is missing: apt-get install {package}"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return path

@@ -1,0 +1,146 @@
+"""Publishers that retry until each event is confirmed, so that it is certain what was published."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import random
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from urllib.parse import urlencode
+
+from flask import Flask
+
+from flask_sse_emitters import SSE, BrokerUnavailable
+from tests.apps.swarm import CHANNELS, drawn
+from tests.support.client import answer
+from tests.support.servers import Server
+from tests.support.waiting import PATIENCE
+
+#: Seconds until the next attempt, at most.
+MAX_RETRY_SECONDS = 0.1
+
+
+class Publishers:
+    """Threads of this process. Every other one makes a worker of the server publish, as many events as it can.
+
+    An event keeps its key over all attempts, as an app does that needs each event exactly once.
+
+    :param events: of the threads that publish themselves.
+    :param seconds: that publishing takes, or longer if it is not possible.
+    :param config: of the server's app.
+    """
+
+    def __init__(
+        self, server: Server, threads: int, events: int, seconds: float, seed: int, config: Mapping[str, object]
+    ) -> None:
+        #: The event of each id of each channel.
+        self.published: dict[str, dict[bytes, bytes]] = {channel: {} for channel in CHANNELS}
+        #: When the first attempt to publish it began.
+        self.begun: dict[bytes, float] = {}
+        #: Events with at least one attempt of unknown outcome.
+        self.doubtful: defaultdict[str, set[bytes]] = defaultdict(set)
+        self.attempts = 0
+        self._server = server
+        self._seed = seed
+        app = Flask(__name__)
+        app.config.from_mapping(config)
+        self._sse = SSE(app)
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._left = threading.Event()
+        self._failures: list[BaseException] = []
+        each = events // len(range(0, threads, 2))
+        self._threads = [threading.Thread(target=self._run, args=(number, each, seconds)) for number in range(threads)]
+
+    def __enter__(self) -> Publishers:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._stopping.set()
+        self._left.set()
+        for thread in self._threads:
+            thread.join()
+        self._sse._channels().broker.close()
+
+    @property
+    def confirmed(self) -> int:
+        """The number of confirmed events."""
+        return sum(map(len, self.published.values()))
+
+    def are_done(self) -> bool:
+        for failure in self._failures:
+            raise failure
+        if not any(thread.is_alive() for thread in self._threads[::2]):
+            self._stopping.set()
+        return not any(thread.is_alive() for thread in self._threads)
+
+    def publish_over(self) -> dict[str, bytes]:
+        """Publish the end of each channel and return its id."""
+        return {
+            channel: self._publish(self._publish_here, channel, "over", "", f"{self._seed}/over/{channel}")
+            for channel in CHANNELS
+        }
+
+    def _run(self, thread: int, events: int, seconds: float) -> None:
+        way = self._publish_by_worker if thread % 2 else self._publish_here
+        dice = random.Random(f"{self._seed}/{thread}")
+        newest: dict[str, bytes] = {}
+        try:
+            for number, event in enumerate(drawn(thread, events, seconds, dice, self._stopping.wait)):
+                if self._stopping.is_set():
+                    return
+                channel, event_id = event[0], self._publish(way, *event, f"{self._seed}/{thread}/{number}")
+                assert _follows(event_id, newest.get(channel)), "a thread's later event has a lower id"
+                newest[channel] = event_id
+        except BaseException as error:
+            self._failures.append(error)
+
+    def _publish(self, way: Callable[..., str], channel: str, name: str | None, data: str, key: str) -> bytes:
+        lines = [f"event: {name}"] * bool(name) + [f"data: {line}" for line in data.split("\n")]
+        rest, begun = "\n".join(lines).encode(), time.monotonic()
+        event_id = self._confirmed(way, channel, name, data, key, rest).encode()
+        with self._lock:
+            self.begun[event_id] = begun
+            before = self.published[channel].setdefault(event_id, rest)
+            assert before is rest, f"{event_id!r} stands for {before!r} and {rest!r} of {channel}"
+        return event_id
+
+    def _confirmed(
+        self, way: Callable[..., str], channel: str, name: str | None, data: str, key: str, rest: bytes
+    ) -> str:
+        deadline = time.monotonic() + 2 * PATIENCE
+        while True:
+            with self._lock:
+                self.attempts += 1
+            try:
+                return way(channel, name, data, key)
+            except (BrokerUnavailable, OSError, http.client.HTTPException):
+                with self._lock:
+                    self.doubtful[channel].add(rest)
+                if time.monotonic() > deadline or self._left.wait(random.uniform(0, MAX_RETRY_SECONDS)):
+                    raise
+
+    def _publish_here(self, channel: str, name: str | None, data: str, key: str) -> str:
+        return self._sse.publish(channel, data, event=name, key=key)
+
+    def _publish_by_worker(self, channel: str, name: str | None, data: str, key: str) -> str:
+        path = f"/publish/{channel}?{urlencode({'key': key} | ({'event': name} if name else {}))}"
+        headers = {"Content-Type": "application/json"}
+        status, body = answer(self._server, "POST", path, json.dumps(data), headers)
+        if status == 503:
+            raise BrokerUnavailable(body.decode())
+        assert status == 200, body
+        event_id: str = json.loads(body)["id"]
+        return event_id
+
+
+def _follows(event_id: bytes, before: bytes | None) -> bool:
+    epoch, _, offset = event_id.rpartition(b"-")
+    was, _, last = (before or b"").rpartition(b"-")
+    return epoch != was or int(offset) > int(last)

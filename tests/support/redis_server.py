@@ -1,0 +1,84 @@
+"""A real Redis, on a free port and in a temporary folder."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import tempfile
+from pathlib import Path
+from types import TracebackType
+
+from tests.support.programs import program
+from tests.support.waiting import PATIENCE, until
+
+
+class RedisServer:
+    """A Redis that runs in a ``with`` block, and may be paused, killed and restarted on the same port."""
+
+    def __init__(self, *options: str, settings: Path | None = None) -> None:
+        self._options = options
+        self._settings = [] if settings is None else [str(settings)]
+        self._folder = tempfile.TemporaryDirectory()
+        self._process: subprocess.Popen[bytes] | None = None
+        # Bound for as long as this lives: while Redis is down, no other process gets its port.
+        self._held = socket.socket()
+        self._held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._held.bind(("127.0.0.1", 0))
+        self.port = self._held.getsockname()[1]
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}"
+
+    def __enter__(self) -> RedisServer:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.kill()
+        self._held.close()
+        self._folder.cleanup()
+
+    def start(self) -> None:
+        command = [
+            program("redis-server", "redis-server"),
+            *self._settings,
+            "--port",
+            str(self.port),
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+        ]
+        self._process = subprocess.Popen(
+            [*command, "--dir", self._folder.name, *self._options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        until(self._answers, "Redis to answer")
+
+    @property
+    def folder(self) -> Path:
+        """The folder of its files."""
+        return Path(self._folder.name)
+
+    def signal(self, number: int) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def kill(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            process.send_signal(signal.SIGKILL)
+            process.wait(PATIENCE)
+
+    def run(self, command: str, seconds: float = PATIENCE) -> bytes:
+        """Run a command and return the beginning of the answer."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=seconds) as connection:
+            connection.sendall(f"{command}\r\n".encode())
+            return connection.recv(100)
+
+    def _answers(self) -> bool:
+        try:
+            return self.run("PING", 1).startswith((b"+PONG", b"-NOAUTH"))
+        except OSError:
+            return False

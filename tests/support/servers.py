@@ -1,0 +1,156 @@
+"""Real servers in processes of their own, on free ports."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
+from types import TracebackType
+
+from packaging.version import Version
+
+from tests.support.waiting import PATIENCE
+
+ROOT = Path(__file__).parents[2]
+
+_GUNICORN = [sys.executable, "-m", "gunicorn", "--config", str(ROOT / "tests" / "support" / "gunicorn_settings.py")]
+
+GUNICORN = Version(version("gunicorn"))
+
+#: Without this, gunicorn opens a socket for its own commands. Before 25.1 it does not, and has no such option.
+NO_CONTROL_SOCKET = ["--no-control-socket"] if Version("25.1") <= GUNICORN else []
+
+_COMMANDS = {
+    "gevent": [*_GUNICORN, "--worker-class", "gevent"],
+    "gthread": [*_GUNICORN, "--worker-class", "gthread", "--threads", "200"],
+    "gevent_pywsgi": [*_GUNICORN, "--worker-class", "gevent_pywsgi"],
+    "sync": [*_GUNICORN, "--worker-class", "sync"],
+    "werkzeug": [sys.executable, "-m", "tests.support.werkzeug_server"],
+}
+
+_COMMANDS["gevent_off"] = _COMMANDS["gevent"]
+
+_ENVIRONMENTS = {"gevent_off": {"SSE_HANDOFF": "off"}}
+
+#: Servers of the contract tests.
+SERVERS = ["gevent", "gevent_off", "gthread", "gevent_pywsgi", "werkzeug"]
+
+
+class Server:
+    """A server that runs an application in a ``with`` block.
+
+    It listens at a socket that this process opened, so the port is free, and connections wait while it starts.
+
+    :param before: a command that runs the server, which it gets as arguments.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        app: str,
+        *,
+        env: dict[str, str] | None = None,
+        port: int = 0,
+        arguments: Sequence[str] = (),
+        before: Sequence[str] = (),
+    ) -> None:
+        self.kind = kind
+        self._command = [*before, *_COMMANDS[kind], *arguments, app]
+        self._env = {**_ENVIRONMENTS.get(kind, {}), **(env or {})}
+        self._log = tempfile.TemporaryFile("a+")  # noqa: SIM115 - closed by __exit__
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port = port
+
+    def __enter__(self) -> Server:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.stop()
+        self._log.close()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def drops_unread(self) -> bool:
+        """Whether a stopping worker closes connections that it has not begun to read: gthread before gunicorn 24."""
+        return self.kind == "gthread" and Version("24") > GUNICORN
+
+    @property
+    def log(self) -> str:
+        """What the server has written so far to stdout and stderr."""
+        position = self._log.seek(0)
+        text = self._log.read()
+        assert position == 0
+        return text
+
+    @property
+    def has_exited(self) -> bool:
+        assert self._process is not None
+        return self._process.poll() is not None
+
+    def start(self) -> None:
+        with socket.socket() as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(("127.0.0.1", self.port))
+            listener.listen(2048)
+            self.port = listener.getsockname()[1]
+            self._process = subprocess.Popen(
+                self._command,
+                cwd=ROOT,
+                env={
+                    **os.environ,
+                    "LISTENER": str(listener.fileno()),
+                    "GUNICORN_CMD_ARGS": f"--bind=fd://{listener.fileno()}",  # overrides its config
+                    **self._env,
+                },
+                pass_fds=[listener.fileno()],
+                stdout=self._log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def signal(self, number: int) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def kill(self) -> None:
+        """Kill all its processes, as a crash would."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> None:
+        self._end(signal.SIGTERM)
+
+    def _end(self, number: int) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        with suppress(ProcessLookupError):  # it has already exited
+            os.killpg(process.pid, number)
+        try:
+            process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait(PATIENCE)
+        self._await_group_end(process.pid)
+
+    @staticmethod
+    def _await_group_end(group: int) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            try:
+                os.killpg(group, 0)
+            except ProcessLookupError:
+                return
+            time.sleep(0.01)
+        os.killpg(group, signal.SIGKILL)

@@ -1,0 +1,147 @@
+"""The copy-on-write list: many threads change it while many others read it."""
+
+from __future__ import annotations
+
+import math
+import random
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flask_sse_emitters import CopyOnWriteList
+from tests.support.waiting import PATIENCE
+
+CHANGES = st.lists(st.tuples(st.booleans(), st.integers(0, 3)))
+
+
+@given(CHANGES, st.sampled_from([lambda n: n, lambda n: [n]]))
+def test_copy_on_write_list_behaves_as_a_list(changes: list[tuple[bool, int]], element: Callable[[int], Any]) -> None:
+    model: list[Any] = []
+    subject: CopyOnWriteList[Any] = CopyOnWriteList()
+    for is_add, number in changes:
+        value = element(number)  # a list cannot be hashed
+        if is_add:
+            model.append(value)
+            subject.add(value)
+        else:
+            assert subject.remove(value) is (value in model)
+            if value in model:
+                model.remove(value)
+        assert list(subject) == model
+        assert len(subject) == len(model)
+        assert (value in subject) is (value in model)
+    assert subject.snapshot() == tuple(model)
+    assert list(reversed(subject)) == model[::-1]
+    assert subject[:2] == tuple(model[:2])
+    assert [subject.count(element(n)) for n in range(4)] == [model.count(element(n)) for n in range(4)]
+
+
+def test_copy_on_write_snapshot_never_changes_and_is_shared_until_the_next_change() -> None:
+    subject = CopyOnWriteList("ab")
+    before = subject.snapshot()
+    assert subject.snapshot() is before
+    iterator = iter(subject)
+    subject.add("c")
+    subject.remove("a")
+    assert before == ("a", "b")
+    assert list(iterator) == ["a", "b"]
+    assert subject.snapshot() == ("b", "c")
+    assert repr(subject) == "CopyOnWriteList(['b', 'c'])"
+
+
+def test_add_if_absent_adds_once() -> None:
+    subject: CopyOnWriteList[str] = CopyOnWriteList()
+    assert [subject.add_if_absent("a"), subject.add_if_absent("a")] == [True, False]
+    assert list(subject) == ["a"]
+
+
+class _Stubborn:
+    """Compares only once the test lets it: a writer can be stopped in the middle of a change."""
+
+    def __init__(self) -> None:
+        self.comparing = threading.Event()
+        self.let = threading.Event()
+
+    def __hash__(self) -> int:
+        return 1
+
+    def __eq__(self, other: object) -> bool:
+        self.comparing.set()
+        assert self.let.wait(PATIENCE)
+        return self is other
+
+
+def test_copy_on_write_readers_do_not_wait_for_a_writer() -> None:
+    stubborn = _Stubborn()
+    subject: CopyOnWriteList[object] = CopyOnWriteList([stubborn])
+    writer = threading.Thread(target=subject.remove, args=(_Stubborn(),))
+    writer.start()
+    assert stubborn.comparing.wait(PATIENCE)
+    assert subject.snapshot() == (stubborn,)
+    assert len(subject) == 1
+    stubborn.let.set()
+    writer.join(PATIENCE)
+    assert not writer.is_alive()
+
+
+def test_copy_on_write_readers_see_every_change_whole() -> None:
+    """Writers move pairs: a reader sees both of a pair side by side, or its removal under way, never less."""
+    subject: CopyOnWriteList[int] = CopyOnWriteList(range(100))
+    stop = threading.Event()
+    wrong: list[str] = []
+
+    def churn(first: int) -> None:
+        while not stop.is_set():
+            for number in range(first, first + 50):
+                subject.add(number)
+            for number in range(first, first + 50):
+                subject.remove(number)
+
+    def read() -> None:
+        while not stop.is_set():
+            seen = subject.snapshot()
+            if seen[:100] != tuple(range(100)):
+                wrong.append("an element that no thread touched is missing")
+            for first in (1000, 2000):
+                mine = [number for number in seen if first <= number < first + 50]
+                if mine != list(range(mine[0], mine[-1] + 1)) if mine else False:
+                    wrong.append(f"not a state that ever was: {mine}")
+
+    threads = [threading.Thread(target=churn, args=(first,)) for first in (1000, 2000)]
+    threads += [threading.Thread(target=read) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    time.sleep(1.0)  # seconds in which they try to break it
+    stop.set()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert wrong == []
+    assert subject.snapshot() == tuple(range(100))
+
+
+def _changes_take(count: int) -> float:
+    numbers = list(range(count))
+    subject: CopyOnWriteList[int] = CopyOnWriteList()
+    random.shuffle(numbers)
+    leaving = random.sample(numbers, count)
+    begin = time.process_time()
+    for number in numbers:
+        subject.add(number)
+    for number in leaving:
+        subject.remove(number)
+    return time.process_time() - begin
+
+
+def test_copy_on_write_changes_take_constant_time() -> None:
+    """Compares the least processor times seen; other load only adds to a time. The ratio of O(n^2) is 100."""
+    small, large = math.inf, math.inf
+    for _ in range(50):
+        small, large = min(small, _changes_take(2_000)), min(large, _changes_take(20_000))
+        if large < 10 * small * 1.5:
+            return
+    pytest.fail(f"20,000 changes take {large / small:.1f} times what 2,000 take")

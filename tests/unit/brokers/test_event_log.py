@@ -1,0 +1,175 @@
+"""The log of a channel, and the ids of its events."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from flask_sse_emitters.brokers.event_ids import Position, new_epoch, read_ids
+from flask_sse_emitters.brokers.event_log import Bounds, Log
+from flask_sse_emitters.wire.frame import Frame
+from tests.unit.doubles.clock import ManualScheduler
+
+
+class Kept:
+    """A log, and what is published into it."""
+
+    def __init__(self, scheduler: ManualScheduler, newest: int = 0) -> None:
+        self.log = Log("epoch", newest, scheduler.clock)
+
+    def append(self, n: int, events: int = 1000, seconds: float = 0.0) -> None:
+        for _ in range(n):
+            text = b"data: %d\n\n" % (self.log.newest + 1)
+            with self.log.guard:
+                self.log.append(Frame(text, "message"), Bounds(events, seconds))
+
+    def offsets(self, after: int, upto: int = 10**9, room: int = 65_536) -> list[int]:
+        return [frame.offset for frame in self.log.after(after, upto, room)]
+
+
+@pytest.fixture
+def kept(scheduler: ManualScheduler) -> Kept:
+    return Kept(scheduler)
+
+
+def test_log_offsets_begin_at_one_without_a_hole(kept: Kept) -> None:
+    assert (kept.log.oldest, kept.log.newest) == (1, 0)
+    kept.append(3)
+    assert (kept.log.oldest, kept.log.newest) == (1, 3)
+    assert [frame.payload for frame in kept.log.after(1, 3)] == [
+        b"id: epoch-2\ndata: 2\n\n",
+        b"id: epoch-3\ndata: 3\n\n",
+    ]
+
+
+def test_log_after_returns_the_events_between_two_offsets(kept: Kept) -> None:
+    kept.append(5)
+    assert kept.offsets(0) == [1, 2, 3, 4, 5]
+    assert kept.offsets(2, 4) == [3, 4]
+    assert kept.offsets(4, 4) == kept.offsets(5) == kept.offsets(9) == []
+
+
+def test_log_after_returns_what_has_room_and_at_least_one_event(kept: Kept) -> None:
+    kept.append(5)
+    size = len(kept.log.after(0, 1)[0].payload)
+    assert kept.offsets(0, room=size * 2) == [1, 2]
+    assert kept.offsets(0, room=size * 2 - 1) == [1]
+    assert kept.offsets(0, room=0) == [1]
+
+
+def test_log_keeps_only_the_newest_events(kept: Kept) -> None:
+    kept.append(10, events=3)
+    assert (kept.log.oldest, kept.log.newest) == (8, 10)
+    assert kept.offsets(0) == kept.offsets(7) == [8, 9, 10]
+    assert kept.offsets(0, 7) == []
+
+
+def test_log_that_keeps_no_events_still_counts_offsets(kept: Kept) -> None:
+    kept.append(4, events=0)
+    assert (kept.log.oldest, kept.log.newest, kept.offsets(0)) == (5, 4, [])
+
+
+def test_log_applies_the_bounds_of_the_last_event(kept: Kept) -> None:
+    kept.append(10, events=10)
+    kept.append(1, events=2)
+    assert kept.offsets(0) == [10, 11]
+    kept.append(2, events=10)
+    assert kept.offsets(0) == [10, 11, 12, 13]
+
+
+def test_log_events_expire_at_their_age(kept: Kept, scheduler: ManualScheduler) -> None:
+    kept.append(2, seconds=10)
+    scheduler.pass_time(6)
+    kept.append(1, seconds=10)
+    scheduler.pass_time(3.9)
+    assert (kept.log.oldest, kept.offsets(0)) == (1, [1, 2, 3])
+    scheduler.pass_time(0.2)
+    assert (kept.log.oldest, kept.offsets(0)) == (3, [3])
+    scheduler.pass_time(10)
+    assert (kept.log.oldest, kept.log.newest, kept.offsets(0)) == (4, 3, [])
+
+
+def test_log_without_an_age_limit_keeps_events_by_count_alone(kept: Kept, scheduler: ManualScheduler) -> None:
+    kept.append(2, seconds=0)
+    scheduler.pass_time(10**6)
+    assert kept.offsets(0) == [1, 2]
+
+
+@pytest.mark.parametrize("events", [1, 63, 64, 65, 500])
+def test_log_stays_small_after_many_events(kept: Kept, events: int) -> None:
+    kept.append(5000, events=events)
+    assert kept.offsets(0) == list(range(5001 - events, 5001))
+    assert len(kept.log._frames) <= 2 * events + 128
+
+
+def test_log_can_begin_after_an_offset(scheduler: ManualScheduler) -> None:
+    kept = Kept(scheduler, newest=41)
+    assert (kept.log.oldest, kept.log.newest) == (42, 41)
+    kept.append(1)
+    assert kept.offsets(0) == [42]
+
+
+def test_epochs_differ() -> None:
+    epochs = {new_epoch() for _ in range(1000)}
+    assert len(epochs) == 1000
+    assert all(re.fullmatch("[0-9A-Za-z]{5}", epoch) for epoch in epochs)
+
+
+def test_ids_are_short_and_ascii() -> None:
+    ids = ",".join(str(Position(new_epoch(), 999_999_999)) for _ in range(8))
+    assert len(ids) <= 128
+    assert re.fullmatch("[0-9A-Za-z,-]+", ids), "safe for a CORS header: fetch.spec.whatwg.org, 2.2.2"
+
+
+def test_ids_are_parsed_back_to_positions() -> None:
+    positions = [Position("abcde", 1), Position("A0z9x", 0)]
+    assert read_ids("abcde-1,A0z9x-0", 2) == positions
+    assert read_ids("abcde-1", 1) == positions[:1]
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("abcde-1", 2),
+        ("abcde-1,abcde-2", 1),
+        ("abcde-1,", 2),
+        ("abcde-1,", 1),
+        ("", 1),
+        ("abcde", 1),
+        ("abcde-", 1),
+        ("-1", 1),
+        ("abcde--1", 1),
+        ("abcde-01", 1),
+        ("abcde-1.5", 1),
+        ("abcde-1\n", 1),
+        (" abcde-1", 1),
+        ("abcde-\N{ARABIC-INDIC DIGIT FIVE}", 1),
+        ("\N{LATIN SMALL LETTER E WITH ACUTE}-1", 1),
+        ("abcde-" + "9" * 19, 1),
+        ("a" * 10_000 + "-1", 1),
+        (",".join(["abcde-1"] * 1000), 1000),
+        ("\0", 1),
+    ],
+)
+def test_ids_that_are_invalid_are_parsed_to_none(text: str, count: int) -> None:
+    assert read_ids(text, count) is None
+
+
+@pytest.mark.parametrize(
+    ("when", "offset", "is_known"), [(0.5, 2, False), (3.0, 2, False), (3.5, 3, True), (5.0, 4, True), (9.0, 5, True)]
+)
+def test_log_before_finds_the_newest_event_before_a_time_if_kept(when: float, offset: int, is_known: bool) -> None:
+    log = Log("epoch", 0, lambda: 5.0)
+    with log.guard:
+        for at in range(1, 6):
+            log.keep(Frame(b"data: x\n\n", "message"), Bounds(3, 0.0), float(at))
+    assert log.before(when) == (offset, is_known)
+
+
+def test_log_before_the_first_event_is_offset_zero() -> None:
+    log = Log("epoch", 0, lambda: 5.0)
+    assert log.before(1.0) == (0, True)
+    with log.guard:
+        log.keep(Frame(b"data: x\n\n", "message"), Bounds(3, 0.0), 2.0)
+    assert log.before(1.0) == (0, True)
