@@ -8,17 +8,21 @@ NPM := build/npm
 # One more than there are processors: many tests wait.
 JOBS := $(shell expr $$(nproc) + 1)
 
-.PHONY: help run test test-lowest lint pytest docs debian bench bench-quick soak fuzz clean
+.PHONY: help run check test test-lowest lint pytest mutants docs debian bench bench-quick soak fuzz clean
 
 help:
 	@echo "make run    serve the example on http://127.0.0.1:$(PORT)/ (PORT=... changes it; SSE_BROKER_URL=redis://...: many workers)"
 	@echo "make test   ruff, mypy, the documentation and all tests"
+	@echo "make check  ruff, mypy and the tests that start nothing, in less than a minute"
 	@echo "make docs   the documentation, in build/docs"
 	@echo "make bench  this package beside its peers, in some 25 minutes; make bench-quick in less than one"
 	@echo "make soak   an hour of clients that come and go, over Redis; SOAK_SECONDS=600 make soak: ten minutes"
 
 run: $(VENV)/.run
 	@PORT=$(PORT) $(BIN)/gunicorn example_app:app
+
+check: lint
+	$(BIN)/pytest -n $(JOBS) tests/unit tests/inprocess
 
 test: debian lint pytest
 
@@ -33,11 +37,16 @@ lint: $(VENV)/.test
 	$(BIN)/mypy
 
 pytest: $(VENV)/.test $(NPM)/.installed
-	$(BIN)/pytest -n $(JOBS)
+	$(BIN)/pytest -n $(JOBS) --durations 10
 
 # The same tests on the lowest versions that setup.cfg allows, which have wheels for Python 3.11 and 3.12 alone.
 test-lowest: debian $(LOWEST)/.test $(NPM)/.installed
 	$(LOWEST)/bin/pytest -n $(JOBS)
+
+# Faults put into the package on purpose, each of which a test must find: tests/project/mutants/list.toml.
+# MUTANTS="word word": those whose text has one of these words.
+mutants: debian $(VENV)/.test $(NPM)/.installed
+	$(BIN)/python -m tests.project.mutants $(MUTANTS)
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks

@@ -290,6 +290,11 @@ def test_decoder_result_is_independent_of_cuts_for_any_bytes(stream: bytes, data
     assert decoder.feed(stream[:cut]) + decoder.feed(stream[cut:]) == decode(stream)
 
 
+def test_decoder_crlf_that_is_cut_is_one_line_end() -> None:
+    decoder = EventDecoder()
+    assert decoder.feed(b"data: a\r") + decoder.feed(b"\ndata: b\r\n\r\n") == [Event("a\nb")]
+
+
 @given(st.lists(EVENTS, max_size=4))
 def test_event_encoding_is_read_alike_by_httpx_sse(events: list[Event]) -> None:
     stream = b"".join(event.encode() for event in events)

@@ -1,0 +1,97 @@
+"""Run the tests of each mutant with its fault: ``python -m tests.project.mutants [WORD...]``.
+
+With words, only mutants whose text holds one of them. Ends with an error where a fault is not found.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from queue import SimpleQueue
+
+from tests.project.mutants import PACKAGE, Mutant, mutants, places_of_tests
+from tests.support.servers import ROOT
+
+#: A test that hangs with a fault has found it.
+SECONDS = 60
+
+#: pytest's exit status where tests were run, and some failed.
+FAILED = 1
+
+_LEFT_OUT = shutil.ignore_patterns(".git", ".venv*", "build", "*.egg-info", "__pycache__", ".*_cache", ".hypothesis")
+
+
+class Copies:
+    """Copies of the project, one for each mutant that is run at a time."""
+
+    def __init__(self, folder: Path, count: int) -> None:
+        self._free: SimpleQueue[Path] = SimpleQueue()
+        for number in range(count):
+            copy = folder / str(number)
+            shutil.copytree(ROOT, copy, ignore=_LEFT_OUT)
+            if (ROOT / "build").exists():
+                (copy / "build").symlink_to(ROOT / "build")
+            self._free.put(copy)
+
+    @contextmanager
+    def one(self, mutant: Mutant) -> Iterator[Path]:
+        """Yield a copy with this fault."""
+        copy = self._free.get()
+        try:
+            mutant.apply(copy)
+            yield copy
+        finally:
+            shutil.copy(ROOT / PACKAGE / mutant.file, copy / PACKAGE / mutant.file)
+            self._free.put(copy)
+
+
+def run(copy: Path, test: str, module: str) -> subprocess.CompletedProcess[str]:
+    """Run one test in a copy of the project."""
+    options = ["-n0", "-x", "-q", "-p", "no:cacheprovider", "-o", f"timeout={SECONDS}"]
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", *options, f"{module}::{test}"],
+        cwd=copy,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def find(mutant: Mutant, copies: Copies) -> tuple[bool, str]:
+    """Return whether each test of the mutant finds it, and what to print."""
+    places, began, lines = places_of_tests(), time.monotonic(), []
+    with copies.one(mutant) as copy:
+        for test in mutant.tests:
+            [module] = places[test]
+            done = run(copy, test, module)
+            if done.returncode != FAILED:
+                lines.append(f"    {module}::{test} ended with {done.returncode}\n{done.stdout[-2000:]}")
+    word = "NOT FOUND" if lines else "found"
+    return not lines, "\n".join([f"{word:9} {time.monotonic() - began:5.1f} s  {mutant.about}", *lines])
+
+
+def main(words: list[str]) -> int:
+    """Run the mutants that have one of these words, or all; return the exit status."""
+    chosen = [each for each in mutants() if not words or any(word in f"{each}" for word in words)]
+    count = os.cpu_count() or 1
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(count) as pool:
+        copies = Copies(Path(folder), count)
+        missed = 0
+        for is_found, text in pool.map(lambda mutant: find(mutant, copies), chosen):
+            missed += not is_found
+            print(text, flush=True)  # noqa: T201
+    print(f"{len(chosen) - missed} of {len(chosen)} mutants found")  # noqa: T201
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
