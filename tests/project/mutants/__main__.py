@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -53,17 +54,27 @@ class Copies:
             self._free.put(copy)
 
 
-def run(copy: Path, test: str, module: str) -> subprocess.CompletedProcess[str]:
-    """Run one test in a copy of the project."""
+def run(copy: Path, test: str, module: str) -> tuple[int, str]:
+    """Run one test in a copy of the project; return pytest's exit status, and what it printed."""
     options = ["-n0", "-x", "-q", "-p", "no:cacheprovider", "-o", f"timeout={SECONDS}"]
-    return subprocess.run(
+    process = subprocess.Popen(
         [sys.executable, "-m", "pytest", *options, f"{module}::{test}"],
         cwd=copy,
         env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
-        check=False,
+        start_new_session=True,
     )
+    try:
+        output, _ = process.communicate(timeout=2 * SECONDS)
+    except subprocess.TimeoutExpired:  # a thread of the test waits for ever
+        return FAILED, "it hangs"
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    return process.returncode, output
 
 
 def find(mutant: Mutant, copies: Copies) -> tuple[bool, str]:
@@ -72,9 +83,9 @@ def find(mutant: Mutant, copies: Copies) -> tuple[bool, str]:
     with copies.one(mutant) as copy:
         for test in mutant.tests:
             [module] = places[test]
-            done = run(copy, test, module)
-            if done.returncode != FAILED:
-                lines.append(f"    {module}::{test} ended with {done.returncode}\n{done.stdout[-2000:]}")
+            status, output = run(copy, test, module)
+            if status != FAILED:
+                lines.append(f"    {module}::{test} ended with {status}\n{output[-2000:]}")
     word = "NOT FOUND" if lines else "found"
     return not lines, "\n".join([f"{word:9} {time.monotonic() - began:5.1f} s  {mutant.about}", *lines])
 
