@@ -23,9 +23,9 @@ from flask_sse_emitters.runtime.socket_monitor import SOCKET_MONITOR
 from flask_sse_emitters.streams.emitter import stream_of
 from flask_sse_emitters.streams.stream import Stream
 from flask_sse_emitters.writers.socket_writer import SocketWriter
-from tests.concurrency.stress import texts_of
 from tests.support.waiting import PATIENCE, until
 from tests.unit.doubles.clock import ManualScheduler, emitter_at
+from tests.unit.doubles.writer import FakeWriter, texts_of
 
 
 def test_list_send_reaches_every_emitter_and_returns_their_count() -> None:
@@ -248,41 +248,18 @@ def test_list_events_come_before_later_calls_on_one_of_its_emitters() -> None:
 def test_list_events_sent_to_an_idle_client_do_not_overflow_it() -> None:
     """They are no backlog of an idle client, though the delivery pass has not reached it and its state is read."""
     emitters, other = SseEmitters(), SseEmitter(max_pending=2)
-    wakes: list[str] = []
-    stream_of(other).begin(_IdleWriter(wakes))
-    assert stream_of(other).next_output() == b""
+    writer = FakeWriter(other)
+    assert writer.take() == b""
     gate, sender = held_up(emitters, other)
     for number in range(10):
         emitters.send(str(number))
     assert "open, 11 pending" in repr(other)
     assert other.try_send("own")
-    assert wakes == ["wake"]
+    assert (writer.wakes, writer.got) == (1, [])
     assert other.try_send("another")
     assert not other.try_send("one too many")
     gate.let.set()
     sender.join(PATIENCE)
-
-
-class _IdleWriter:
-    declined: str | None = None
-
-    def __init__(self, calls: list[str]) -> None:
-        self._calls = calls
-
-    def wake(self) -> None:
-        self._calls.append("wake")
-
-    def wake_with(self, payload: bytes) -> None:
-        self._calls.append(payload.decode())
-
-    def cut(self) -> None:
-        self._calls.append("cut")
-
-    def unsent(self) -> int | None:
-        return None
-
-    def acknowledged(self) -> int | None:
-        return None
 
 
 def test_list_events_sent_after_its_complete_are_not_delivered() -> None:
@@ -696,13 +673,14 @@ def test_list_idle_client_that_joins_amid_a_batch_does_not_overflow() -> None:
     emitters, first = SseEmitters(), SseEmitter()
     gate, sender = held_up(emitters, first)
     emitters.send("1")
-    comes, calls = emitters.add(SseEmitter(max_pending=2)), list[str]()
-    stream_of(comes).begin(_IdleWriter(calls))
-    assert stream_of(comes).next_output() == b""
+    comes = emitters.add(SseEmitter(max_pending=2))
+    writer = FakeWriter(comes)
+    assert writer.take() == b""
     for number in range(2, 7):
         emitters.send(str(number))
     gate.let.set()
     sender.join(PATIENCE)
     until(lambda: not emitters._delivery._is_passing, "the delivery pass")
-    assert calls == ["".join(f"data: {number}\n\n" for number in range(2, 7))]
+    assert writer.texts() == ["2", "3", "4", "5", "6"]
+    assert (writer.wakes, len(writer.got)) == (1, 1), "as one batch"
     assert (comes.is_open, comes.dropped) == (True, 0)

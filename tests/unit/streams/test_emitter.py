@@ -19,48 +19,7 @@ from flask_sse_emitters.streams.outgoing import WriterState
 from flask_sse_emitters.testing import decode
 from flask_sse_emitters.wire.frame import make_frame
 from tests.unit.doubles.clock import ManualScheduler, emitter_at
-
-
-class FakeWriter:
-    """Takes when a test calls it, and records the calls it gets."""
-
-    declined: str | None = None
-
-    def __init__(self, emitter: SseEmitter) -> None:
-        self.emitter = emitter
-        self.wakes = 0
-        self.cuts = 0
-        self.in_flight: int | None = None
-        self.has_taken: int | None = None
-        self.given: list[bytes] = []
-        stream_of(emitter).begin(self)
-
-    def wake(self) -> None:
-        self.wakes += 1
-
-    def wake_with(self, payload: bytes) -> None:
-        self.given.append(payload)
-        self.wake()
-
-    def cut(self) -> None:
-        self.cuts += 1
-
-    def unsent(self) -> int | None:
-        return self.in_flight
-
-    def acknowledged(self) -> int | None:
-        return self.has_taken
-
-    def take(self) -> bytes | None:
-        return self.given.pop(0) if self.given else stream_of(self.emitter).next_output()
-
-    def take_all(self) -> list[bytes]:
-        """Everything up to the end, or up to where there is nothing."""
-        taken = []
-        while payload := self.take():
-            taken.append(payload)
-        return taken
-
+from tests.unit.doubles.writer import FakeWriter
 
 Make = Callable[..., SseEmitter]
 
@@ -313,43 +272,21 @@ def test_heartbeat_is_sent_only_after_silence(make: Make, scheduler: ManualSched
     for _ in range(20):
         scheduler.pass_time(5)
         emitter.send("busy")
-        assert writer.take() == b"data: busy\n\n"
-        assert writer.take() == b""
+        assert writer.take_all() == [b"data: busy\n\n"]
+    writer.got.clear()
     scheduler.pass_time(10)
-    assert writer.take() == HEARTBEAT
-    assert writer.take() == b""
+    assert (writer.take(), writer.got) == (b"", [HEARTBEAT])
 
 
 def test_heartbeats_keep_their_interval(make: Make, scheduler: ManualScheduler) -> None:
     emitter = make(timeout=0, heartbeat=10)
     writer = FakeWriter(emitter)
     writer.take()
-    beats = 0
     for _ in range(100):
         scheduler.pass_time(1)
-        if writer.take():
-            beats += 1
-            writer.take()
-    assert 9 <= beats <= 13
-
-
-class FakeDirectWriter(FakeWriter):
-    """A writer to which lists write directly."""
-
-    def __init__(self, emitter: SseEmitter) -> None:
-        self.client = None
-        self.beats = 0
-        super().__init__(emitter)
-        stream_of(emitter).take_over(self)
-        assert self.take() == b""
-
-    def beat(self, payload: bytes) -> None:
-        assert payload == HEARTBEAT
-        self.beats += 1
-
-    def keep(self, data: bytes, sent: int) -> None: ...
-
-    def lose(self, error: OSError) -> None: ...
+        writer.take()
+    assert writer.got == [HEARTBEAT] * len(writer.got)
+    assert 9 <= len(writer.got) <= 13
 
 
 class FakeMember:
@@ -367,7 +304,8 @@ class FakeMember:
 
 def test_heartbeat_is_left_out_after_a_direct_write_of_a_list(make: Make, scheduler: ManualScheduler) -> None:
     emitter, member = make(timeout=0, heartbeat=10), FakeMember()
-    writer = FakeDirectWriter(emitter)
+    writer = FakeWriter(emitter, direct=True)
+    assert writer.take() == b""
     assert stream_of(emitter).join(member)
     for _ in range(10):
         member.written_at = scheduler.now
@@ -574,9 +512,9 @@ def awaiting(emitter: SseEmitter) -> tuple[FakeWriter, SilentChannel]:
 
 def test_completed_stream_that_awaits_its_broker_sends_heartbeats(make: Make, scheduler: ManualScheduler) -> None:
     writer, _ = awaiting(make(timeout=0, heartbeat=10))
-    for _ in range(10):
+    for number in range(1, 11):
         scheduler.pass_time(10)
-        assert writer.take_all() == [HEARTBEAT]
+        assert (writer.take(), writer.got) == (b"", [HEARTBEAT] * number)
 
 
 def test_completed_stream_that_awaits_its_broker_ends_at_its_timeout(make: Make, scheduler: ManualScheduler) -> None:
