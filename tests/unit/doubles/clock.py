@@ -39,6 +39,10 @@ class ManualScheduler(Scheduler):
         pass
 
 
+#: Makes an emitter; arguments are those of :class:`SseEmitter`.
+Make = Callable[..., SseEmitter]
+
+
 def emitter_at(scheduler: Scheduler, *args: Any, **given: Any) -> SseEmitter:
     """Make an emitter with timers of this scheduler; arguments are those of :class:`SseEmitter`."""
 

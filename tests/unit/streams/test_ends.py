@@ -1,0 +1,191 @@
+"""How a stream ends: its close reason, its callbacks, and what becomes of pending events."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import pytest
+from flask import Flask, current_app, g
+
+from flask_sse_emitters import SSE, CloseReason, EmitterClosed, SseEmitter, SseError
+from flask_sse_emitters.streams.emitter import stream_of
+from tests.unit.doubles.clock import Make, ManualScheduler, emitter_at
+from tests.unit.doubles.journal import Journal
+from tests.unit.doubles.writer import FakeWriter
+
+End = Callable[[SseEmitter, ManualScheduler], object]
+
+ENDS: list[tuple[CloseReason, End, list[str]]] = [
+    (CloseReason.COMPLETED, lambda emitter, _: emitter.complete(), ["completion"]),
+    (CloseReason.TIMEOUT, lambda _, scheduler: scheduler.pass_time(60), ["timeout", "completion"]),
+    (CloseReason.ERROR, lambda emitter, _: emitter.complete_with_error(KeyError("x")), ["error", "completion"]),
+    (
+        CloseReason.DISCONNECTED,
+        lambda emitter, _: stream_of(emitter).end(CloseReason.DISCONNECTED, OSError("gone")),
+        ["error", "completion"],
+    ),
+    (CloseReason.OVERFLOW, lambda emitter, _: [emitter.try_send("x") for _ in range(1001)], ["error", "completion"]),
+    (CloseReason.SHUTDOWN, lambda emitter, _: stream_of(emitter).end(CloseReason.SHUTDOWN), ["completion"]),
+]
+
+
+@pytest.mark.parametrize(("reason", "end", "calls"), ENDS, ids=[reason.name for reason, _, _ in ENDS])
+def test_emitter_end_sets_its_close_reason_and_runs_its_callbacks(
+    reason: CloseReason, end: End, calls: list[str], make: Make, scheduler: ManualScheduler
+) -> None:
+    """The first end counts. Callbacks run on the scheduler, also those registered after the end. No timer is left."""
+    emitter = make(timeout=60, heartbeat=0)
+    writer = FakeWriter(emitter)
+    writer.take()
+    journal, late = Journal(emitter), list[Journal]()
+    emitter.on_completion(lambda: late.append(Journal(emitter)))
+    assert (emitter.is_open, emitter.close_reason, emitter.error) == (True, None, None)
+    end(emitter, scheduler)
+    assert (emitter.is_open, emitter.close_reason) == (False, reason)
+    assert journal.calls == [], "never on the thread that ends the stream"
+    scheduler.run_jobs()
+    assert journal.calls == calls
+    assert sorted(late[0].calls) == sorted(calls)
+    assert journal.errors == late[0].errors == ([] if emitter.error is None else [emitter.error])
+    assert type(emitter.error) is {"ERROR": KeyError, "DISCONNECTED": OSError, "OVERFLOW": SseError}.get(
+        reason.name, type(None)
+    )
+
+    for other_reason, other_end, _ in ENDS:  # the first end counts
+        if other_reason is not CloseReason.TIMEOUT:
+            other_end(emitter, scheduler)
+    scheduler.run_jobs()
+    assert (emitter.close_reason, journal.calls) == (reason, calls)
+    writer.take_all()
+    assert scheduler.live_timers() == []
+
+
+def test_callbacks_of_one_kind_run_in_the_order_of_registration(make: Make, scheduler: ManualScheduler) -> None:
+    emitter = make(timeout=1)
+    calls: list[str] = []
+    for name in ("c1", "c2"):
+        emitter.on_completion(lambda name=name: calls.append(name))
+    for name in ("t1", "t2"):
+        emitter.on_timeout(lambda name=name: calls.append(name))
+    scheduler.pass_time(1)
+    scheduler.run_jobs()
+    assert calls == ["t1", "t2", "c1", "c2"]
+
+
+@pytest.mark.parametrize("error", [ValueError("mine"), SystemExit(3), KeyboardInterrupt()])
+def test_callback_that_raises_is_logged_and_the_others_run(
+    error: BaseException, make: Make, scheduler: ManualScheduler, caplog: pytest.LogCaptureFixture
+) -> None:
+    emitter = make()
+    calls: list[str] = []
+
+    @emitter.on_completion
+    def fail() -> None:
+        raise error
+
+    emitter.on_completion(lambda: calls.append("the next one"))
+    emitter.complete()
+    scheduler.run_jobs()
+    assert calls == ["the next one"]
+    assert type(error).__name__ in caplog.text
+    emitter.on_completion(lambda: calls.append("a late one"))
+    scheduler.run_jobs()
+    assert calls == ["the next one", "a late one"]
+
+
+def test_emitter_complete_with_error_wraps_what_is_no_exception(make: Make) -> None:
+    emitter = make()
+    emitter.complete_with_error("text")  # type: ignore[arg-type]
+    assert isinstance(emitter.error, SseError)
+    assert "'text', which is not an exception" in str(emitter.error)
+
+
+def test_callback_that_is_not_callable_is_rejected(make: Make) -> None:
+    with pytest.raises(TypeError, match="on_timeout takes something to call, not 'x'"):
+        make().on_timeout("x")  # type: ignore[type-var]
+
+
+def test_emitter_send_after_its_end_raises_with_the_reason(make: Make) -> None:
+    emitter = make()
+    error = KeyError("why")
+    emitter.complete_with_error(error)
+    with pytest.raises(EmitterClosed, match=r"ended with ERROR: 'why'; use try_send") as caught:
+        emitter.send("x")
+    assert (caught.value.reason, caught.value.error) == (CloseReason.ERROR, error)
+    assert emitter.try_send("x") is False
+
+
+@pytest.mark.parametrize("error", [None, ValueError()], ids=["complete", "complete_with_error"])
+def test_emitter_pending_events_are_delivered_after_completion(error: Exception | None, make: Make) -> None:
+    emitter = make()
+    emitter.send("last words")
+    emitter.complete() if error is None else emitter.complete_with_error(error)
+    writer = FakeWriter(emitter)
+    assert [writer.take(), writer.take(), writer.take()] == [b"data: last words\n\n", None, None]
+
+
+def test_emitter_disconnect_discards_pending_events(make: Make) -> None:
+    emitter = make()
+    writer = FakeWriter(emitter)
+    emitter.send("x")
+    stream_of(emitter).end(CloseReason.DISCONNECTED, ConnectionResetError("the client left"))
+    assert emitter.pending == 0
+    assert writer.take() is None
+
+
+def test_callbacks_run_in_the_context_of_the_emitters_app(scheduler: ManualScheduler) -> None:
+    app = Flask("mine")
+    SSE(app)
+    popped: list[str] = []
+    app.teardown_appcontext(lambda _: popped.append(g.name))
+    seen: list[str] = []
+
+    with app.app_context():
+        g.name = "outer"
+        emitter = emitter_at(scheduler)
+
+    @emitter.on_completion
+    def look() -> None:
+        seen.append(current_app.name)
+        g.name = "callback"
+
+    popped.clear()
+    emitter.complete()
+    scheduler.run_jobs()
+    assert (seen, popped) == (["mine"], ["callback"])
+
+
+def test_callbacks_run_though_a_teardown_raises(scheduler: ManualScheduler, caplog: pytest.LogCaptureFixture) -> None:
+    app = Flask(__name__)
+    SSE(app)
+
+    @app.teardown_appcontext
+    def fail(_: BaseException | None) -> None:
+        if g.get("in_callback"):
+            raise RuntimeError("no database")
+
+    with app.app_context():
+        emitter = emitter_at(scheduler)
+    calls: list[int] = []
+
+    def call() -> None:
+        g.in_callback = True
+        calls.append(1)
+
+    emitter.on_completion(call)
+    emitter.on_completion(call)
+    emitter.complete()
+    scheduler.run_jobs()
+    assert calls == [1, 1]
+    assert "no database" in caplog.text
+
+
+def test_emitter_end_is_one_debug_log_line(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "flask_sse_emitters")
+    emitter = make()
+    stream_of(emitter).end(CloseReason.DISCONNECTED, ConnectionResetError("the client left"))
+    emitter.complete()
+    assert [record.levelname for record in caplog.records] == ["DEBUG"]
+    assert "DISCONNECTED" in caplog.text
+    assert "Traceback" not in caplog.text
