@@ -24,6 +24,11 @@ class ManualScheduler(Scheduler):
             self._call_due()
         self.now = end
 
+    def run_calls(self) -> None:
+        """Make the calls of ``call_soon``, and again those that ask for it."""
+        while self._soon:
+            self._call_due()
+
     def run_jobs(self) -> None:
         """Run the callbacks that are due."""
         while self.jobs:

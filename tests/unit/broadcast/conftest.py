@@ -1,0 +1,46 @@
+"""Gates, which hold up delivery passes, and a record of what is delivered."""
+
+from __future__ import annotations
+
+import pytest
+
+from flask_sse_emitters.broadcast import delivery
+from flask_sse_emitters.broadcast.batch import Batch
+from flask_sse_emitters.broadcast.member import Member
+from tests.unit.broadcast.gate import Gate
+from tests.unit.doubles.clock import ManualScheduler
+
+
+@pytest.fixture(autouse=True)
+def _gates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have each delivery to a gate wait there."""
+    original = Member.deliver
+
+    def deliver(member: Member, batch: Batch) -> None:
+        if isinstance(member.emitter, Gate):
+            member.emitter.stop()
+        original(member, batch)
+
+    monkeypatch.setattr(Member, "deliver", deliver)
+
+
+@pytest.fixture
+def delivered(_gates: None, monkeypatch: pytest.MonkeyPatch) -> list[Batch]:
+    """Return a list of the batches that emitters are given, one for each time."""
+    batches: list[Batch] = []
+    original = Member.deliver
+
+    def deliver(member: Member, batch: Batch) -> None:
+        batches.append(batch)
+        original(member, batch)
+
+    monkeypatch.setattr(Member, "deliver", deliver)
+    return batches
+
+
+@pytest.fixture
+def background(scheduler: ManualScheduler, monkeypatch: pytest.MonkeyPatch) -> ManualScheduler:
+    """Return what runs the deliveries that senders leave to the background. The clock stops, so no time slice ends."""
+    monkeypatch.setattr(delivery, "SCHEDULER", scheduler)
+    monkeypatch.setattr(delivery, "monotonic", lambda: 0.0)
+    return scheduler

@@ -1,0 +1,218 @@
+"""The delivery passes of lists: senders on several threads, the background, back pressure, fork and finalizers."""
+
+from __future__ import annotations
+
+import gc
+import os
+import socket
+import threading
+import weakref
+from typing import Any
+
+import pytest
+
+from flask_sse_emitters import CopyOnWriteList, SseEmitter, SseEmitters
+from flask_sse_emitters.broadcast import delivery
+from flask_sse_emitters.broadcast.batch import Batch
+from flask_sse_emitters.broadcast.delivery import CLIENTS_PER_LOOK, HIGH_WATER_BYTES, HIGH_WATER_EVENTS, INLINE_CLIENTS
+from flask_sse_emitters.broadcast.member import Member
+from flask_sse_emitters.runtime.socket_monitor import SOCKET_MONITOR
+from flask_sse_emitters.streams.emitter import stream_of
+from flask_sse_emitters.writers.socket_writer import SocketWriter
+from tests.support.waiting import PATIENCE, until
+from tests.unit.broadcast.gate import Gate, await_pass, held_up
+from tests.unit.doubles.clock import ManualScheduler
+from tests.unit.doubles.writer import texts_of
+
+
+def test_list_second_sender_neither_overtakes_nor_waits() -> None:
+    """While one thread delivers, others leave their events to it, and return."""
+    emitters = SseEmitters()
+    first, last = emitters.add(SseEmitter()), SseEmitter()
+    gate = held_up(emitters, last, event="a")
+    assert emitters.send("b") == 3
+    newcomer = emitters.add(SseEmitter())
+    emitters.send("c")
+    emitters.complete()
+    assert first.is_open, "the end does not overtake what was sent before it"
+    gate.open()
+    assert len(emitters) == 0
+    assert [texts_of(emitter) for emitter in (first, gate, last)] == [["a", "b", "c"]] * 3
+    assert texts_of(newcomer) == ["c"], "not what was sent before it came"
+
+
+class _IgnoredWatch:
+    """Watches a socket, and ignores what it reports."""
+
+    def on_hang_up(self) -> None: ...
+
+    def on_room(self) -> None: ...
+
+    def on_fork(self) -> None: ...
+
+
+def _hand_off_to_gone_client(emitter: SseEmitter) -> None:
+    """Hand an emitter off to a socket whose client has left unnoticed."""
+    server, client = socket.socketpair()
+    writer = SocketWriter(stream_of(emitter), server, True, SOCKET_MONITOR.watch(server.fileno(), _IgnoredWatch()), ())
+    stream_of(emitter).begin(writer)
+    stream_of(emitter).take_over(writer)
+    writer.begin()
+    client.close()
+
+
+def test_list_clients_found_gone_are_freed_without_the_garbage_collector() -> None:
+    """Where hundreds leave in a second, the garbage collector would have to look at everything for them each time."""
+    emitters = SseEmitters()
+    gone = [weakref.ref(emitters.add(SseEmitter())) for _ in range(2 * CLIENTS_PER_LOOK)]
+    for emitter in emitters:
+        _hand_off_to_gone_client(emitter)
+    del emitter
+    gc.collect()
+    gc.disable()
+    try:
+        emitters.send("x")
+        until(lambda: not any(each() for each in gone), "all to be freed")
+    finally:
+        gc.enable()
+
+
+class _Interlude:
+    """A lock that, once the first delivery pass has ended, starts a second and holds it up before the first returns."""
+
+    def __init__(self, emitters: SseEmitters, gate: Gate) -> None:
+        self._emitters, self._gate, self._lock = emitters, gate, emitters._delivery.lock
+        self._has_begun = False
+
+    def __enter__(self) -> bool:
+        return self._lock.__enter__()
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._lock.__exit__(*exc_info)
+        if not self._has_begun and not self._emitters._delivery._is_passing:
+            self._has_begun = True
+            self._gate.let.clear()
+            self._gate.reached.clear()
+            self._gate.hold_up(self._emitters, "second")
+
+
+@pytest.mark.usefixtures("background")
+def test_list_delivery_pass_that_has_ended_leaves_the_next_alone() -> None:
+    emitters, gate = SseEmitters(), Gate()
+    members = [emitters.add(gate), *(emitters.add(SseEmitter()) for _ in range(2 * CLIENTS_PER_LOOK))]
+    gate.let.set()
+    emitters._delivery.lock = _Interlude(emitters, gate)
+    emitters.send("first")
+    gate.open()
+    assert all(texts_of(member) == ["first", "second"] for member in members)
+
+
+def test_list_sender_delivers_to_the_first_clients_and_the_background_to_the_rest(background: ManualScheduler) -> None:
+    emitters = SseEmitters()
+    members = [emitters.add(SseEmitter()) for _ in range(1_000)]
+    assert emitters.send("x") == 1_000
+    assert sum(len(stream_of(member).outgoing.backlog) for member in members) == INLINE_CLIENTS
+    assert members[-1].pending == 1, "pending shows no difference"
+    background.run_calls()
+    assert all(texts_of(member) == ["x"] for member in members)
+
+
+def test_list_sender_does_not_deliver_for_others_without_end(
+    background: ManualScheduler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "BATCH_BYTES", 1)  # a delivery for each event
+    emitters = SseEmitters()
+    gate = held_up(emitters, event=0)
+    for number in range(1, 500):
+        emitters.send(number)
+    gate.let_through()
+    assert len(stream_of(gate).outgoing.backlog) == INLINE_CLIENTS
+    background.run_calls()
+    assert texts_of(gate) == [str(number) for number in range(500)]
+
+
+def test_list_sender_that_is_interrupted_leaves_the_rest_to_the_background(monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupts = [KeyboardInterrupt]
+    original = Member.deliver
+
+    def deliver(member: Member, batch: Batch) -> None:
+        while member.emitter is interrupted and interrupts:
+            raise interrupts.pop()
+        original(member, batch)
+
+    emitters = SseEmitters()
+    before = emitters.add(SseEmitter())
+    interrupted = emitters.add(SseEmitter())
+    monkeypatch.setattr(Member, "deliver", deliver)
+    after = emitters.add(SseEmitter())
+    with pytest.raises(KeyboardInterrupt):
+        emitters.send("x")
+    await_pass(emitters)
+    assert texts_of(before) == texts_of(after) == ["x"]
+
+
+def test_list_back_pressure_pauses_senders_beyond_the_high_water(monkeypatch: pytest.MonkeyPatch) -> None:
+    naps: list[float] = []
+    monkeypatch.setattr("flask_sse_emitters.broadcast.delivery.pause", naps.append)
+    emitters = SseEmitters()
+    gate = held_up(emitters)
+    while not naps:
+        emitters.send("x")
+    assert len(emitters._delivery._outbox) > HIGH_WATER_EVENTS
+    gate.open()
+
+    naps.clear()
+    gate = held_up(emitters)
+    large = "x" * 1_000_000
+    for _ in range(HIGH_WATER_BYTES // len(large) + 1):
+        emitters.send(large)
+    assert [round(nap * 1000) for nap in naps] == [1]
+    gate.open()
+    naps.clear()
+    emitters.send("small")
+    await_pass(emitters)
+    assert (naps, emitters._delivery._bytes) == ([], 0)
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_list_after_fork_belongs_to_the_child_alone() -> None:
+    """Also where another thread of the parent was delivering events at the time."""
+    emitters = SseEmitters()
+    gate = held_up(emitters, event="of the parent")
+    read_end, write_end = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            emitter = emitters.add(SseEmitter())
+            reached = emitters.send("of the child")
+            os.write(write_end, f"{reached} {texts_of(emitter)}".encode())
+        finally:
+            os._exit(0)
+    os.close(write_end)
+    with open(read_end) as answer:
+        assert answer.read() == "1 ['of the child']"
+    os.waitpid(child, 0)
+    gate.open()
+    assert texts_of(gate) == ["of the parent"]
+
+
+def test_list_send_from_a_finalizer_during_a_send_does_not_deadlock() -> None:
+    """The garbage collector runs finalizers wherever memory is allocated, also under a lock."""
+    emitters, sent, finalizers = SseEmitters(), threading.Event(), ["one"]
+
+    class Members(CopyOnWriteList[Any]):
+        def snapshot(self) -> tuple[Any, ...]:
+            if emitters._delivery.lock._is_owned() and finalizers:  # type: ignore[attr-defined]
+                emitters.send(finalizers.pop())
+            return super().snapshot()
+
+    emitters._delivery.members = Members()
+    emitter = emitters.add(SseEmitter(0))
+
+    def send() -> None:
+        emitters.send("sent")
+        sent.set()
+
+    threading.Thread(target=send, daemon=True).start()
+    assert sent.wait(PATIENCE), "no deadlock"
+    assert (emitter.pending, finalizers) == (2, [])
