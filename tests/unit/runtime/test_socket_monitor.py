@@ -12,7 +12,7 @@ from flask import Flask
 from flask.testing import EnvironBuilder
 
 from flask_sse_emitters import SSE, SseEmitter
-from flask_sse_emitters.runtime import fork, socket_monitor
+from flask_sse_emitters.runtime import socket_monitor
 from flask_sse_emitters.runtime.socket_monitor import SOCKET_MONITOR
 from tests.support.waiting import until
 
@@ -134,23 +134,3 @@ def test_dead_descriptor_is_had_where_system_has_no_epoll(
     os.close(descriptor)
     for dead in socket_monitor._dead_fd:
         dead.close()
-
-
-def test_failed_reset_in_forked_child_leaves_others_to_be_reset(caplog: pytest.LogCaptureFixture) -> None:
-    """Without a fork: the child does no more than this."""
-    calls: list[str] = []
-
-    class Owner:
-        def __init__(self, name: str) -> None:
-            self.name = name
-
-        def reset(self) -> None:
-            calls.append(self.name)
-            if self.name == "fails":
-                raise OSError("no descriptor")
-
-    owners = [Owner("fails"), Owner("follows")]
-    resets = dict.fromkeys(owners, Owner.reset)
-    fork.reset_all(resets)
-    assert calls == ["fails", "follows"]
-    assert "could not be reset" in caplog.text

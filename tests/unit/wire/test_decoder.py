@@ -1,0 +1,88 @@
+"""Decoding a stream: the examples and rules of WHATWG HTML 9.2.6, and what is encoded comes back."""
+
+from __future__ import annotations
+
+import httpx
+import httpx_sse
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flask_sse_emitters import Event
+from flask_sse_emitters.testing import EventDecoder, decode
+
+NOT_SURROGATES = st.characters(exclude_categories=["Cs"])
+TEXT = st.text(NOT_SURROGATES.filter(lambda c: c != "\r"))
+LINE = st.text(NOT_SURROGATES.filter(lambda c: c not in "\r\n"), min_size=1).filter(lambda name: name != "message")
+IDS = st.text(NOT_SURROGATES.filter(lambda c: c not in "\r\n\0"))
+EVENTS = st.builds(Event, TEXT, event=st.none() | LINE, id=st.none() | IDS)
+
+#: Encoded events, and any bytes, among which line ends and fields are frequent.
+STREAMS = st.one_of(
+    st.lists(EVENTS, max_size=5).map(lambda events: b": begin\n\n" + b"".join(event.encode() for event in events)),
+    st.binary().map(lambda raw: raw.replace(b"\x80", b"\r").replace(b"\x81", b"\n").replace(b"\x82", b"data:")),
+)
+
+
+@pytest.mark.parametrize(
+    ("stream", "events"),
+    [
+        # The examples of the standard, in its order.
+        (b"data: YHOO\ndata: +2\ndata: 10\n\n", [Event("YHOO\n+2\n10")]),
+        (
+            b": test stream\n\ndata: first event\nid: 1\n\ndata:second event\nid\n\ndata:  third event\n\n",
+            [Event("first event", id="1"), Event("second event", id=""), Event(" third event", id="")],
+        ),
+        (b"data\n\ndata\ndata\n\ndata:", [Event(""), Event("\n")]),
+        (b"data:test\n\ndata: test\n\n", [Event("test"), Event("test")]),
+        # Its rules.
+        (b"\xef\xbb\xbfdata: a\n\n", [Event("a")]),
+        (b"data: a\r\rdata: b\r\n\r\ndata: c\n\n", [Event("a"), Event("b"), Event("c")]),
+        (b"event: message\ndata: a\n\nevent:\ndata: b\n\n", [Event("a"), Event("b")]),
+        (b"event: lost\n\ndata: a\n\n", [Event("a")]),
+        (b"id: 1\n\ndata: a\n\nid: 2\0\ndata: b\n\n", [Event("a", id="1"), Event("b", id="1")]),
+        (b"retry: 10\n\n: only a comment\n\n", []),
+        (b"unknown: x\ndata: a\n:\n\n", [Event("a")]),
+        (b"data: \xff\n\n", [Event("\ufffd")]),
+        (b"data: a\n", []),
+    ],
+)
+def test_decoder_reads_as_a_browser_does(stream: bytes, events: list[Event]) -> None:
+    assert decode(stream) == events
+
+
+@given(EVENTS, st.none() | st.integers(min_value=0), st.none() | st.text(NOT_SURROGATES))
+def test_decoder_returns_the_event_that_was_encoded(event: Event, retry: int | None, comment: str | None) -> None:
+    more = Event(event.data, event=event.event, id=event.id, retry=retry, comment=comment)
+    assert decode(more.encode()) == [event]
+
+
+@given(st.text(NOT_SURROGATES))
+def test_event_data_cr_and_crlf_become_lf_alone(text: str) -> None:
+    assert decode(Event(text).encode())[0].data == text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+@given(STREAMS, st.data())
+def test_decoder_result_is_independent_of_cuts(stream: bytes, data: st.DataObject) -> None:
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=8)))
+    decoder, got = EventDecoder(), []
+    for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True):
+        got += decoder.feed(stream[start:end])
+    assert got == decode(stream)
+
+
+@given(st.lists(EVENTS, max_size=4))
+def test_event_encoding_is_read_alike_by_httpx_sse(events: list[Event]) -> None:
+    stream = b"".join(event.encode() for event in events)
+    response = httpx.Response(200, headers={"Content-Type": "text/event-stream"}, content=stream)
+    read = [(sse.data, sse.event, sse.id) for sse in httpx_sse.EventSource(response).iter_sse()]
+    ids, last = [], ""
+    for event in events:
+        last = last if event.id is None else str(event.id)
+        ids.append(last)
+    assert read == [(e.data, e.event or "message", last_id) for e, last_id in zip(events, ids, strict=True)]
+
+
+def test_decoder_crlf_that_is_cut_is_one_line_end() -> None:
+    decoder = EventDecoder()
+    assert decoder.feed(b"data: a\r") + decoder.feed(b"\ndata: b\r\n\r\n") == [Event("a\nb")]
