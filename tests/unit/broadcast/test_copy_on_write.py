@@ -41,7 +41,7 @@ def test_copy_on_write_list_behaves_as_a_list(changes: list[tuple[bool, int]], e
     assert [subject.count(element(n)) for n in range(4)] == [model.count(element(n)) for n in range(4)]
 
 
-def test_copy_on_write_snapshot_never_changes_and_is_shared_until_the_next_change() -> None:
+def test_copy_on_write_snapshot_never_changes_and_is_shared_until_a_change() -> None:
     subject = CopyOnWriteList("ab")
     before = subject.snapshot()
     assert subject.snapshot() is before

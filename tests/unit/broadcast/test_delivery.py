@@ -107,7 +107,7 @@ def test_list_delivery_pass_that_has_ended_leaves_the_next_alone() -> None:
     assert all(texts_of(member) == ["first", "second"] for member in members)
 
 
-def test_list_sender_delivers_to_the_first_clients_and_the_background_to_the_rest(background: ManualScheduler) -> None:
+def test_list_sender_delivers_to_the_first_clients_and_leaves_the_rest(background: ManualScheduler) -> None:
     emitters = SseEmitters()
     members = [emitters.add(SseEmitter()) for _ in range(1_000)]
     assert emitters.send("x") == 1_000

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
-from flask import Flask
-from flask.testing import EnvironBuilder
 
-from flask_sse_emitters import SSE, SseEmitter
 from flask_sse_emitters.runtime import socket_monitor
 from flask_sse_emitters.runtime.socket_monitor import SOCKET_MONITOR
 from tests.support.waiting import until
@@ -31,16 +27,6 @@ class RecordingWatcher:
 
     def on_fork(self) -> None:
         self.calls.append("forked")
-
-
-@pytest.fixture
-def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
-    """The server's and the client's end of a TCP connection."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        client = socket.create_connection(listener.getsockname())
-        server, _ = listener.accept()
-    with server, client:
-        yield server, client
 
 
 def test_disconnect_is_noticed_once(pair: tuple[socket.socket, socket.socket]) -> None:
@@ -99,25 +85,6 @@ def test_unwatchable_socket_is_logged_and_raises_no_error(caplog: pytest.LogCapt
     watch = SOCKET_MONITOR.watch(-1, RecordingWatcher())
     assert "noticed at their next heartbeat only" in caplog.text
     SOCKET_MONITOR.forget(watch)
-
-
-def test_socket_is_watched_until_server_closes_response(pair: tuple[socket.socket, socket.socket]) -> None:
-    """A process that exits waits for watched sockets: the last chunk is written after the last piece of the body."""
-    server, _ = pair
-    app = Flask(__name__)
-    SSE(app)
-    emitter = SseEmitter()
-    app.add_url_rule("/", view_func=lambda: emitter)
-    environ = {**EnvironBuilder(app).get_environ(), "werkzeug.socket": server, "wsgi.multithread": True}
-    before = len(SOCKET_MONITOR)
-    body = app(environ, lambda *_: lambda _: None)
-    pieces = iter(body)
-    next(pieces)
-    emitter.complete()
-    assert list(pieces) == []
-    assert len(SOCKET_MONITOR) == before + 1
-    body.close()  # type: ignore[attr-defined]
-    assert len(SOCKET_MONITOR) == before
 
 
 def test_dead_descriptor_is_had_where_system_has_no_epoll(

@@ -68,7 +68,7 @@ def test_completed_stream_that_awaits_its_broker_ends_at_a_disconnect(make: Make
     assert (writer.wakes, writer.cuts, writer.take(), len(channel)) == (1, 1, None, 0)
 
 
-def test_completed_stream_that_awaits_its_broker_sends_its_closing_at_shutdown(make: Make) -> None:
+def test_completed_stream_that_awaits_its_broker_sends_closing_at_shutdown(make: Make) -> None:
     emitter = make()
     writer, channel = awaiting(emitter)
     stream_of(emitter).end(CloseReason.SHUTDOWN, closing=b"retry: 5\n\n")

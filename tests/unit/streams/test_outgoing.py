@@ -7,7 +7,7 @@ from tests.unit.doubles.clock import Make
 from tests.unit.doubles.writer import FakeWriter
 
 
-def test_emitter_events_sent_before_the_client_are_delivered_first_in_order(make: Make) -> None:
+def test_emitter_events_sent_before_the_client_came_are_delivered_first(make: Make) -> None:
     emitter = make()
     for number in range(3):
         emitter.send(number)

@@ -1,14 +1,39 @@
-"""The body that a server iterates over: what its pieces are, whatever wakes it."""
+"""The body of a response, which a server reads piece by piece."""
 
 from __future__ import annotations
 
+import socket
 import threading
 
+from flask import Flask
+from flask.testing import EnvironBuilder
+
+from flask_sse_emitters import SSE, SseEmitter
+from flask_sse_emitters.runtime.socket_monitor import SOCKET_MONITOR
 from flask_sse_emitters.streams.emitter import stream_of
 from flask_sse_emitters.streams.outgoing import WriterState
 from flask_sse_emitters.writers.response_body import ResponseBody
 from tests.support.waiting import PATIENCE, until
 from tests.unit.doubles.clock import ManualScheduler, emitter_at
+
+
+def test_socket_is_watched_until_server_closes_response(pair: tuple[socket.socket, socket.socket]) -> None:
+    """A process that exits waits for watched sockets: the last chunk is written after the last piece of the body."""
+    server, _ = pair
+    app = Flask(__name__)
+    SSE(app)
+    emitter = SseEmitter()
+    app.add_url_rule("/", view_func=lambda: emitter)
+    environ = {**EnvironBuilder(app).get_environ(), "werkzeug.socket": server, "wsgi.multithread": True}
+    before = len(SOCKET_MONITOR)
+    body = app(environ, lambda *_: lambda _: None)
+    pieces = iter(body)
+    next(pieces)
+    emitter.complete()
+    assert list(pieces) == []
+    assert len(SOCKET_MONITOR) == before + 1
+    body.close()  # type: ignore[attr-defined]
+    assert len(SOCKET_MONITOR) == before
 
 
 def test_response_body_that_is_woken_for_nothing_yields_no_empty_piece(scheduler: ManualScheduler) -> None:

@@ -23,7 +23,7 @@ def test_check_redirects_share_the_timeout_of_one_answer() -> None:
     assert found[-1].level == "fault"
 
 
-def test_check_follows_redirects_and_sends_no_credentials_to_another_origin() -> None:
+def test_check_follows_redirects_without_credentials_to_other_origins() -> None:
     with TinyServer(good) as other:
 
         def answering(request: Request) -> Iterator[bytes]:
