@@ -50,20 +50,6 @@ def test_list_events_sent_to_an_idle_client_do_not_overflow_it() -> None:
     gate.open()
 
 
-def test_list_events_sent_after_its_complete_are_not_delivered() -> None:
-    emitters, others, both = SseEmitters(), SseEmitters(), SseEmitter()
-    gate = held_up(emitters, both)
-    other_gate = held_up(others, both)
-    emitters.complete()
-    emitters.send("after the end")
-    others.complete()
-    assert not both.try_send("too late")
-    assert texts_of(both) == ["before", "before"]
-    gate.let.set()
-    other_gate.open()
-    gate.open()
-
-
 def test_list_client_that_joins_during_sends_gets_no_hole_in_the_events() -> None:
     """The test sends between the steps of ``add``: the client gets all, or the later events alone."""
     emitters, emitter = SseEmitters(), SseEmitter()

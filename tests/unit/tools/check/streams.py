@@ -28,27 +28,33 @@ FRESH = "Cache-Control: no-cache"
 COOKIE = ("Cookie", "session=1")
 
 
-def header_for(request: Request, **claims: object) -> str:
+def header_for(request: Request, nonce: str | None = None, **claims: Any) -> str:
     """Return the header with which this package's server describes itself."""
     has_last = "yes" if "last-event-id" in request.headers else "no"
     values: dict[str, object] = {"protocol": "HTTP/1.1", "connection": "", "last_event_id": has_last}
     values |= {"heartbeat": 0.1, "comments": 1, "every": 0.1, **claims}
-    return f"Sse-Check: {request.nonce}; " + "; ".join(f"{name}={value}" for name, value in values.items()).replace(
-        "last_event_id", "last-event-id"
-    )
+    claimed = "; ".join(f"{name.replace('_', '-')}={value}" for name, value in values.items())
+    return f"Sse-Check: {nonce or request.nonce}; {claimed}"
 
 
-def good(request: Request, *lines: str, **claims: object) -> Iterator[bytes]:
-    """A stream without faults, unless ``lines`` or ``claims`` make some."""
-    yield head(header_for(request, **claims), FRESH, *lines)
-    yield opening(request)
+def good(
+    request: Request, *lines: str, begin: bytes | None = None, kind: str = "text/event-stream", **claims: Any
+) -> Iterator[bytes]:
+    """A stream without faults, unless headers, its first bytes or claims make some."""
+    yield head(header_for(request, **claims), *(lines or [FRESH]), kind=kind)
+    yield begin or opening(request)
     while not request.hold(0.1):
         yield BEAT
 
 
 def opening(request: Request) -> bytes:
-    """Return the first chunks of a stream."""
+    """Return the first chunks of a good stream."""
     return GAP if "last-event-id" in request.headers else EVENT + COMMENT
+
+
+def pieces_and_silence(request: Request, *pieces: bytes) -> Iterator[bytes]:
+    yield from pieces
+    yield request.hold()
 
 
 def findings(answering: Answering, path: str = "/", **plan: Any) -> dict[str, Finding]:

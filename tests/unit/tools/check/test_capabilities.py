@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from tests.support.tiny_server import END, Answering, Request, chunk, head
-from tests.unit.tools.check.streams import BEAT, COMMENT, COOKIE, EVENT, FRESH, GAP, faults, findings, good, header_for
+from tests.unit.tools.check.streams import COMMENT, COOKIE, EVENT, FRESH, GAP, faults, findings, good, header_for
 
 
 @pytest.mark.usefixtures("hurry")
@@ -22,13 +23,11 @@ from tests.unit.tools.check.streams import BEAT, COMMENT, COOKIE, EVENT, FRESH, 
     ids=["ids without a gap", "no ids", "the header is lost", "a gap"],
 )
 def test_check_reconnect_finds_missing_gaps_and_a_lost_last_event_id(
-    first: bytes, back: bytes, claims: dict[str, str], expected: str | None
+    first: bytes, back: bytes, claims: dict[str, Any], expected: str | None
 ) -> None:
     def answering(request: Request) -> Iterator[bytes]:
-        yield head(header_for(request, **claims), FRESH)
-        yield back if "last-event-id" in request.headers else first + COMMENT
-        while not request.hold(0.1):
-            yield BEAT
+        begin = back if "last-event-id" in request.headers else first + COMMENT
+        return good(request, begin=begin, **claims)
 
     assert faults(findings(answering)) == ([] if expected is None else [expected])
     assert faults(findings(answering, replay=False)) == []
@@ -49,8 +48,8 @@ def test_check_tolerates_a_refused_second_and_third_stream() -> None:
 
 
 PAGE = "https://app.example.com"
-
-
+LISTED = f"Access-Control-Allow-Origin: {PAGE}"
+ANY = "Access-Control-Allow-Origin: *"
 TOKEN = ("Authorization", "Bearer 1")
 
 
@@ -68,51 +67,23 @@ def cors(*lines: str, preflight: tuple[str, ...] = (), status: str = "200 OK") -
     return answering
 
 
-@pytest.mark.parametrize(
-    ("answering", "headers", "expected"),
-    [
-        (cors(f"Access-Control-Allow-Origin: {PAGE}"), (), []),
-        (cors("Access-Control-Allow-Origin: *"), (), []),
-        (cors(), (), ["cors"]),
-        (cors("Access-Control-Allow-Origin: https://example.com"), (), ["cors"]),
-        (cors(f"Access-Control-Allow-Origin: {PAGE}", f"Access-Control-Allow-Origin: {PAGE}"), (), ["cors"]),
-        (cors(f"Access-Control-Allow-Origin: {PAGE}, *"), (), ["cors"]),
-        (cors(status="403 Forbidden"), (), ["cors"]),
-        (cors("Access-Control-Allow-Origin: *"), (COOKIE,), ["cors"]),
-        (cors(f"Access-Control-Allow-Origin: {PAGE}"), (COOKIE,), ["cors"]),
-        (
-            cors(f"Access-Control-Allow-Origin: {PAGE}", "Access-Control-Allow-Credentials: true"),
-            (COOKIE,),
-            [],
-        ),
-        (cors(f"Access-Control-Allow-Origin: {PAGE}"), (TOKEN,), ["preflight"]),
-        (
-            cors(
-                f"Access-Control-Allow-Origin: {PAGE}",
-                preflight=(
-                    f"Access-Control-Allow-Origin: {PAGE}",
-                    "Access-Control-Allow-Headers: Accept, authorization",
-                ),
-            ),
-            (TOKEN,),
-            [],
-        ),
-    ],
-    ids=[
-        "listed",
-        "any",
-        "missing",
-        "another",
-        "twice",
-        "twice in one",
-        "refused",
-        "any, with cookies",
-        "listed, without credentials",
-        "listed, with credentials",
-        "a token, not asked about",
-        "a token",
-    ],
-)
+CORS: dict[str, tuple[Answering, tuple[tuple[str, str], ...], list[str]]] = {
+    "listed": (cors(LISTED), (), []),
+    "any": (cors(ANY), (), []),
+    "missing": (cors(), (), ["cors"]),
+    "another": (cors("Access-Control-Allow-Origin: https://example.com"), (), ["cors"]),
+    "twice": (cors(LISTED, LISTED), (), ["cors"]),
+    "twice in one": (cors(f"{LISTED}, *"), (), ["cors"]),
+    "refused": (cors(status="403 Forbidden"), (), ["cors"]),
+    "any, with cookies": (cors(ANY), (COOKIE,), ["cors"]),
+    "listed, without credentials": (cors(LISTED), (COOKIE,), ["cors"]),
+    "listed, with credentials": (cors(LISTED, "Access-Control-Allow-Credentials: true"), (COOKIE,), []),
+    "a token, not asked about": (cors(LISTED), (TOKEN,), ["preflight"]),
+    "a token": (cors(LISTED, preflight=(LISTED, "Access-Control-Allow-Headers: Accept, authorization")), (TOKEN,), []),
+}
+
+
+@pytest.mark.parametrize(("answering", "headers", "expected"), CORS.values(), ids=CORS)
 def test_check_reports_cors_and_preflight_faults(
     answering: Answering, headers: tuple[tuple[str, str], ...], expected: list[str]
 ) -> None:

@@ -7,11 +7,11 @@ import json
 import pytest
 
 from tests.support.tiny_server import END, TinyServer, head
-from tests.unit.tools.check.streams import good, invoked
+from tests.unit.tools.check.streams import FRESH, good, invoked
 
 
 def test_check_prints_faults_and_fixes_and_exits_with_1() -> None:
-    with TinyServer(lambda request: good(request, "Content-Encoding: br")) as server:
+    with TinyServer(lambda request: good(request, FRESH, "Content-Encoding: br")) as server:
         result = invoked(server.url, "--no-replay")
     assert result.exit_code == 1
     assert "FAULT  compressed" in result.stdout

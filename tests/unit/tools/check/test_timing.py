@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from flask_sse_emitters.tools.check.answer import Answer, Piece
 from flask_sse_emitters.tools.check.timing import judge_body
 from tests.support.tiny_server import END, Request, chunk, head
-from tests.unit.tools.check.streams import EVENT, FRESH, HURRY, faults, findings, good, header_for, opening
+from tests.unit.tools.check.streams import (
+    EVENT,
+    FRESH,
+    HURRY,
+    faults,
+    findings,
+    good,
+    header_for,
+    opening,
+    pieces_and_silence,
+)
+
+
+def silent(request: Request, begin: bytes, **claims: Any) -> Iterator[bytes]:
+    """A stream that begins, and then sends nothing."""
+    return pieces_and_silence(request, head(header_for(request, **claims), FRESH), begin)
 
 
 def test_check_finds_no_fault_in_a_good_stream() -> None:
@@ -20,12 +36,7 @@ def test_check_finds_no_fault_in_a_good_stream() -> None:
 
 @pytest.mark.usefixtures("hurry")
 def test_check_notes_what_it_cannot_see_of_another_kind_of_server() -> None:
-    def other(request: Request) -> Iterator[bytes]:
-        yield head(FRESH)
-        yield EVENT
-        yield request.hold()
-
-    found = findings(other, seconds=HURRY)
+    found = findings(lambda request: pieces_and_silence(request, head(FRESH), EVENT), seconds=HURRY)
     assert faults(found) == []
     assert {name for name, finding in found.items() if finding.level == "note"} >= {"server", "replay", "read-timeout"}
 
@@ -36,7 +47,7 @@ def test_check_notes_what_it_cannot_see_of_another_kind_of_server() -> None:
     [{"comments": 10**9}, {"every": 1e9}, {"heartbeat": "nan"}, {"heartbeat": "inf"}, {"comments": "x"}],
     ids=str,
 )
-def test_check_ignores_absurd_claims_of_a_server(claims: dict[str, object]) -> None:
+def test_check_ignores_absurd_claims_of_a_server(claims: dict[str, Any]) -> None:
     found = findings(lambda request: good(request, **claims), seconds=HURRY)
     assert faults(found) == []
     assert "server" in found
@@ -44,11 +55,7 @@ def test_check_ignores_absurd_claims_of_a_server(claims: dict[str, object]) -> N
 
 @pytest.mark.usefixtures("hurry")
 def test_check_reports_a_stream_without_a_byte() -> None:
-    def mute(request: Request) -> Iterator[bytes]:
-        yield head(FRESH)
-        yield request.hold()
-
-    assert faults(findings(mute, seconds=HURRY)) == ["no-byte"]
+    assert faults(findings(lambda request: pieces_and_silence(request, head(FRESH)), seconds=HURRY)) == ["no-byte"]
 
 
 class RecordedAnswer(Answer):
@@ -68,11 +75,7 @@ def test_check_reports_buffered_lumps_of_another_kind_of_server() -> None:
 
 @pytest.mark.usefixtures("hurry")
 def test_check_reports_a_proxy_that_buffers_everything() -> None:
-    def hoarding(request: Request) -> Iterator[bytes]:
-        yield head(header_for(request, comments=6, every=0.01), FRESH)
-        yield request.hold()
-
-    found = findings(hoarding, seconds=HURRY)
+    found = findings(lambda request: silent(request, b"", comments=6, every=0.01), seconds=HURRY)
     assert faults(found) == ["buffered"]
     assert found["buffered"].seen.startswith("Of 6 comments, written over 0.06 s, nothing came in ")
 
@@ -98,23 +101,13 @@ def test_check_reports_a_missing_heartbeat(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("flask_sse_emitters.tools.check.run.SLACK_SECONDS", 0.5)
     monkeypatch.setattr("flask_sse_emitters.tools.check.timing.SLACK_SECONDS", 0.5)
 
-    def without(request: Request) -> Iterator[bytes]:
-        yield head(header_for(request, heartbeat=0.2), FRESH)
-        yield opening(request)
-        yield request.hold()
-
-    found = findings(without)
+    found = findings(lambda request: silent(request, opening(request), heartbeat=0.2))
     assert faults(found) == ["heartbeat"]
     assert "though the server writes one every 0.2 s" in found["heartbeat"].seen
 
 
 def test_check_notes_a_stream_without_heartbeats() -> None:
-    def without(request: Request) -> Iterator[bytes]:
-        yield head(header_for(request, heartbeat=0), FRESH)
-        yield opening(request)
-        yield request.hold()
-
-    found = findings(without, seconds=HURRY)
+    found = findings(lambda request: silent(request, opening(request), heartbeat=0), seconds=HURRY)
     assert faults(found) == []
     assert found["heartbeat"].level == "note"
 
