@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.support.servers import SERVERS, Server
-from tests.unit.doubles.clock import ManualScheduler
 
 
 @pytest.fixture
@@ -33,11 +32,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("seeds (SEED=... repeats a test's choices)")
         for test, value in sorted(seeds.items()):
             terminalreporter.line(f"{value:>10} {test}")
-
-
-@pytest.fixture
-def scheduler() -> ManualScheduler:
-    return ManualScheduler()
 
 
 @pytest.fixture(scope="session", params=SERVERS)
