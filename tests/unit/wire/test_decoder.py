@@ -62,6 +62,13 @@ def test_event_data_cr_and_crlf_become_lf_alone(text: str) -> None:
     assert decode(Event(text).encode())[0].data == text.replace("\r\n", "\n").replace("\r", "\n")
 
 
+def test_decoder_result_is_independent_of_a_cut_in_a_line_end() -> None:
+    stream = "\ufeffdata: é\r\ndata: b\r\r\nid: 1\ndata: c\n\ndata: d\r\n\r\n".encode()
+    for cut in range(len(stream)):
+        decoder = EventDecoder()
+        assert decoder.feed(stream[:cut]) + decoder.feed(stream[cut:]) == decode(stream)
+
+
 @given(STREAMS, st.data())
 def test_decoder_result_is_independent_of_cuts(stream: bytes, data: st.DataObject) -> None:
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=8)))
