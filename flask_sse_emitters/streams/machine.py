@@ -324,7 +324,16 @@ class Machine:
                 outgoing.replay.end(is_synced=is_synced)
                 outgoing.replay.has_more = True  # its last answer, that there is nothing, may not have been heeded yet
             sleeper = outgoing.wake()
-        return sleeper, outgoing.keep_members(staying)
+        return sleeper, self._keep_members(staying)
+
+    def _keep_members(self, staying: tuple[Member, ...]) -> tuple[Member, ...]:
+        """Give up all places in lists but these, and return them. Under the lock.
+
+        What a list has written to the client itself counts for the write timeout from then on.
+        """
+        left = self.outgoing.keep_members(staying)
+        self.deadlines.written = max(self.deadlines.written, *(member.written_at for member in left), 0.0)
+        return left
 
     def _part(self, sleeper: Writer | None, left: tuple[Member, ...]) -> None:
         for member in left:

@@ -33,8 +33,7 @@ class Stream(Machine):
     def leave(self, member: Member) -> None:
         """Give up a place in a list."""
         with self.lock:
-            self.deadlines.written = max(self.deadlines.written, member.written_at)
-            self.outgoing.keep_members(tuple(other for other in self.outgoing.members if other is not member))
+            self._keep_members(tuple(other for other in self.outgoing.members if other is not member))
 
     def offer(self, frame: Frame) -> bool:
         """Keep one more event. Return False where the stream takes none, or has ended because this one did not fit."""

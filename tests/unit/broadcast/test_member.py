@@ -10,6 +10,7 @@ from flask_sse_emitters import CloseReason, SseEmitter, SseEmitters
 from flask_sse_emitters.streams.emitter import stream_of
 from flask_sse_emitters.streams.stream import Stream
 from tests.unit.broadcast.gate import held_up
+from tests.unit.doubles.clock import ManualScheduler, emitter_at
 from tests.unit.doubles.writer import FakeWriter, texts_of
 
 
@@ -141,6 +142,21 @@ def test_list_remove_still_delivers_what_was_sent_before_it_took_effect(
     assert reached == [3, 2]
     assert texts_of(leaves) == ["before", "1"]
     assert texts_of(stays) == texts_of(gate) == ["before", "1", "2"]
+
+
+def test_list_write_before_its_complete_has_the_full_write_timeout(background: ManualScheduler) -> None:
+    """The timeout starts at what the list gave to its idle client, and not at what the client took before."""
+    emitters = SseEmitters()
+    emitter = emitters.add(emitter_at(background, timeout=0, heartbeat=0))
+    writer = FakeWriter(emitter)
+    assert writer.take() == b""
+    background.pass_time(29)
+    emitters.send("x")
+    emitters.complete()
+    background.pass_time(29)
+    assert (writer.texts(), writer.cuts) == (["x"], 0)
+    background.pass_time(5)
+    assert writer.cuts == 1
 
 
 def test_list_idle_client_that_joins_amid_a_batch_does_not_overflow() -> None:

@@ -88,8 +88,3 @@ def test_event_encoding_is_read_alike_by_httpx_sse(events: list[Event]) -> None:
         last = last if event.id is None else str(event.id)
         ids.append(last)
     assert read == [(e.data, e.event or "message", last_id) for e, last_id in zip(events, ids, strict=True)]
-
-
-def test_decoder_crlf_that_is_cut_is_one_line_end() -> None:
-    decoder = EventDecoder()
-    assert decoder.feed(b"data: a\r") + decoder.feed(b"\ndata: b\r\n\r\n") == [Event("a\nb")]
