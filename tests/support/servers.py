@@ -15,6 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 
+import psutil
 from packaging.version import Version
 
 from tests.support.waiting import PATIENCE
@@ -147,10 +148,17 @@ class Server:
     @staticmethod
     def _await_group_end(group: int) -> None:
         deadline = time.monotonic() + PATIENCE
-        while time.monotonic() < deadline:
-            try:
-                os.killpg(group, 0)
-            except ProcessLookupError:
+        while _is_alive(group):
+            if time.monotonic() > deadline:
+                os.killpg(group, signal.SIGKILL)
                 return
             time.sleep(0.01)
-        os.killpg(group, signal.SIGKILL)
+
+
+def _is_alive(group: int) -> bool:
+    """Return whether a process of the group runs. A killed server's workers may stay, as zombies, for a second."""
+    for process in psutil.process_iter():
+        with suppress(ProcessLookupError, psutil.NoSuchProcess):
+            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
+                return True
+    return False
