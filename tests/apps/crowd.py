@@ -1,24 +1,20 @@
-"""Lists to which crowds connect, while a native thread sends to them without waiting for an event loop."""
+"""Lists to which crowds connect, while a real thread sends to them without waiting for an event loop."""
 
 from __future__ import annotations
 
-import gc
 import itertools
 import json
 import os
-import sys
-import threading
 import time
 from collections import Counter, defaultdict
 from typing import Any
 
-import psutil
 from flask import Flask, request
 from flask.typing import ResponseReturnValue
 
 from flask_sse_emitters import SSE, SseEmitter, SseEmitters
-from flask_sse_emitters.runtime.gevent_loop import is_green, unpatched
-from flask_sse_emitters.runtime.locks import native_lock
+from tests.apps.holdings import holdings
+from tests.apps.real_threads import original, start_thread
 
 app = Flask(__name__)
 app.config.update(json.loads(os.environ.get("CONFIG", "{}")))
@@ -29,7 +25,7 @@ lists: defaultdict[str, SseEmitters] = defaultdict(SseEmitters)
 
 #: For each list, how its streams ended, according to their callbacks.
 ends: defaultdict[str, Counter[str]] = defaultdict(Counter)
-_lock = native_lock()
+_lock = original("_thread", "allocate_lock")()
 _ticking = False
 
 
@@ -57,7 +53,7 @@ def tick(name: str) -> ResponseReturnValue:
     global _ticking
     every = float(request.args["every"])
     _ticking = every > 0
-    nap = unpatched("time", "sleep")
+    nap = original("time", "sleep")
 
     def run() -> None:
         for number in itertools.count():
@@ -67,34 +63,13 @@ def tick(name: str) -> ResponseReturnValue:
             nap(every)
 
     if _ticking:
-        on_native_thread(run)
+        start_thread(run)
     return ""
-
-
-def on_native_thread(call: Any) -> None:
-    if is_green():
-        from gevent import get_hub
-
-        get_hub().threadpool.spawn(call)
-    else:
-        threading.Thread(target=call, daemon=True).start()
 
 
 @app.get("/state")
 def state() -> dict[str, Any]:
-    gc.collect()
-    me = psutil.Process()
-    greenlets = sys.modules.get("greenlet")
-    return {
-        "pid": os.getpid(),
-        "stats": sse.stats(),
-        "lists": {name: len(each) for name, each in lists.items()},
-        "ends": ends,
-        "descriptors": me.num_fds(),
-        "uss": me.memory_full_info().uss,
-        "cpu": sum(me.cpu_times()[:2]),
-        "greenlets": sum(isinstance(thing, greenlets.greenlet) for thing in gc.get_objects()) if greenlets else 0,
-    }
+    return {**holdings(), "lists": {name: len(each) for name, each in lists.items()}, "ends": ends}
 
 
 @app.get("/counts/<name>")

@@ -11,7 +11,7 @@ from flask import Flask, request
 from flask.typing import ResponseReturnValue
 
 from flask_sse_emitters import SSE, EmitterClosed, SseEmitter, SseEmitters
-from flask_sse_emitters.runtime.locks import native_lock
+from tests.apps.real_threads import original
 
 app = Flask(__name__)
 app.config["SSE_HANDOFF"] = os.environ.get("SSE_HANDOFF", "auto")
@@ -20,7 +20,7 @@ sse = SSE(app)
 lists: defaultdict[str, SseEmitters] = defaultdict(SseEmitters)
 emitters: dict[str, SseEmitter] = {}
 journal: list[str] = []
-_lock = native_lock()
+_lock = original("_thread", "allocate_lock")()
 _released = threading.Event()
 
 

@@ -10,8 +10,7 @@ from __future__ import annotations
 import sys
 import time
 
-from flask_sse_emitters import BrokerUnavailable
-from flask_sse_emitters.publisher import Publisher
+from flask_sse_emitters import BrokerUnavailable, Publisher
 
 
 def main(url: str, channel: str, first: int, last: int, pause: float) -> None:

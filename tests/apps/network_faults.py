@@ -1,4 +1,4 @@
-"""Channels with named clients: the app records their ends, and shows how its worker writes to them."""
+"""Channels with named clients: the app records their ends, and which connections they have."""
 
 from __future__ import annotations
 
@@ -12,15 +12,14 @@ from flask.typing import ResponseReturnValue
 
 from flask_sse_emitters import SseEmitter
 from flask_sse_emitters.signals import emitter_closed, emitter_opened
-from flask_sse_emitters.streams.emitter import stream_of
-from flask_sse_emitters.streams.outgoing import WriterState
 from tests.apps.channels import app as app
-from tests.apps.contract import process
-from tests.faults import network_syscalls as faults_network_syscalls
+from tests.apps.holdings import holdings
+from tests.faults.network_syscalls import offer_sends
 
-app.add_url_rule("/process", view_func=process)
+app.add_url_rule("/process", view_func=holdings)
 
 streams: WeakValueDictionary[str, SseEmitter] = WeakValueDictionary()
+connections: dict[str, str] = {}  #: as /proc names them, by client
 ends: defaultdict[str, list[list[str]]] = defaultdict(list)
 
 
@@ -30,6 +29,7 @@ def note_ends(_app: Any, emitter: SseEmitter) -> None:
     emitter.name = name  # type: ignore[attr-defined]
     if name:
         streams[name] = emitter
+        connections[name] = os.readlink(f"/proc/self/fd/{request.environ['gunicorn.socket'].fileno()}")
     emitter.on_error(lambda error: ends[name].append(["error", str(error)]))
     emitter.on_completion(lambda: ends[name].append(["completion", str(emitter.close_reason)]))
 
@@ -45,14 +45,7 @@ def look(name: str) -> ResponseReturnValue:
     emitter = streams.get(name)
     if emitter is None:
         return {"open": False}
-    watch = getattr(stream_of(emitter).outgoing.writer, "_watch", None)
-    return {
-        "open": emitter.is_open,
-        "idle": stream_of(emitter).outgoing.state is WriterState.IDLE,
-        "pending": emitter.pending,
-        "writer": type(stream_of(emitter).outgoing.writer).__name__,
-        "descriptor": watch and watch.descriptor,
-    }
+    return {"open": emitter.is_open, "pending": emitter.pending, "connection": connections[name]}
 
 
 @app.get("/ends")
@@ -61,4 +54,4 @@ def what_became() -> ResponseReturnValue:
 
 
 if path := os.environ.get("SYSCALLS"):
-    faults_network_syscalls.offer_sends(path)
+    offer_sends(path)

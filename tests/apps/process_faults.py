@@ -17,8 +17,8 @@ from flask import request
 from flask.typing import ResponseReturnValue
 
 from flask_sse_emitters import SseEmitter
-from flask_sse_emitters.runtime.gevent_loop import is_green, unpatched
 from tests.apps.channels import app, emitters, sse
+from tests.apps.real_threads import original, start_thread
 from tests.support.waiting import PATIENCE
 
 if "LOSE_LINES" in os.environ:
@@ -57,13 +57,13 @@ def brief() -> ResponseReturnValue:
 
 @app.post("/forks")
 def fork() -> ResponseReturnValue:
-    """Fork children, one after the other, while a native thread sends to all clients, unless ``quiet``.
+    """Fork children, one after the other, while a real thread sends to all clients, unless ``quiet``.
 
     :return: the number of events sent, and the children's exit codes.
     """
     count, seconds = int(request.args["count"]), float(request.args.get("seconds", 0))
     begin = _CHILDREN[request.args["how"]]
-    nap, over = unpatched("time", "sleep"), threading.Event()
+    nap, over = original("time", "sleep"), threading.Event()
     sent = 0
 
     def broadcast() -> None:
@@ -73,7 +73,7 @@ def fork() -> ResponseReturnValue:
             sent += 1
             nap(0.002)
 
-    wait = time.time if "quiet" in request.args else _run_on_native_thread(broadcast)
+    wait = time.time if "quiet" in request.args else start_thread(broadcast)
     try:
         ends = [begin(seconds) for _ in range(count)]
     finally:
@@ -133,15 +133,3 @@ _CHILDREN: dict[str, Callable[[float], int]] = {
     "multiprocessing": _start_process,
     "subprocess": _run_program,
 }
-
-
-def _run_on_native_thread(call: Callable[[], None]) -> Callable[[], object]:
-    """Run a call on a native thread, so that a fork may interrupt it anywhere, whatever is patched."""
-    if is_green():
-        from gevent.hub import get_hub
-
-        wait: Callable[[], object] = get_hub().threadpool.spawn(call).get
-        return wait
-    thread = threading.Thread(target=call)
-    thread.start()
-    return thread.join

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from flask import Flask, request
 from flask.typing import ResponseReturnValue
 
 from flask_sse_emitters import SSE, BrokerUnavailable
-from flask_sse_emitters.runtime.gevent_loop import is_green, unpatched
+from tests.apps.real_threads import is_patched, original, start_thread
 
 CHANNELS = ("a", "b", "c", "d", "e")
 
@@ -30,23 +31,22 @@ sse.authorizer(lambda _: True)
 #: What was published: channel, id, name and data of each event, in the order of each thread.
 published: list[list[tuple[str, str, str | None, str]]] = []
 errors: list[str] = []
-_lock = unpatched("_thread", "allocate_lock")()
+_lock = original("_thread", "allocate_lock")()
 
 
 @app.before_request
 def shrink_send_buffer() -> None:
     """Make the socket's send buffer as small as the client asks, so that a slow client fills it."""
-    room = request.args.get("room", type=int)
-    if room is not None:
-        kind, option = unpatched("socket", "SOL_SOCKET"), unpatched("socket", "SO_SNDBUF")
-        request.environ["gunicorn.socket"].setsockopt(kind, option, room)
+    if room := request.args.get("room", type=int):
+        client = request.environ["gunicorn.socket"]
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, room)
 
 
 @app.post("/publish")
 def publish() -> ResponseReturnValue:
     """Publish events from several threads in about ``seconds``, and ``over`` to each channel at the end.
 
-    If threads are greenlets, every other one is a native thread.
+    If threads are greenlets, every other one is a real thread.
     """
     threads, events, seed = (int(request.args[name]) for name in ("threads", "events", "seed"))
     seconds = float(request.args["seconds"])
@@ -69,10 +69,8 @@ def publish() -> ResponseReturnValue:
                     _note(number, channel, "over", "")
 
     for number in range(threads):
-        if is_green() and number % 2:
-            from gevent import get_hub
-
-            get_hub().threadpool.spawn(run, number, unpatched("time", "sleep"))
+        if is_patched() and number % 2:
+            start_thread(run, number, original("time", "sleep"))
         else:
             threading.Thread(target=run, args=(number, time.sleep), daemon=True).start()
     return "", 204
@@ -121,5 +119,4 @@ def refuse_with_503(error: BrokerUnavailable) -> ResponseReturnValue:
 
 @app.get("/state")
 def state() -> dict[str, Any]:
-    pages = sse._channels()._pages
-    return {"pid": os.getpid(), "pages_built": pages.built, "pages_kept": len(pages), "stats": sse.stats()}
+    return {"pid": os.getpid(), "stats": sse.stats()}

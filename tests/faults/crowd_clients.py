@@ -16,6 +16,7 @@ from types import TracebackType
 
 from flask_sse_emitters import Event
 from flask_sse_emitters.testing import decode
+from tests.faults.chunked_body import Body
 from tests.support.waiting import PATIENCE
 
 _RESET = struct.pack("ii", 1, 0)
@@ -49,8 +50,7 @@ class Visitor:
 
     def events(self) -> list[Event]:
         """Return its complete events so far."""
-        head, _, body = bytes(self.received).partition(b"\r\n\r\n")
-        return decode(_unchunked(body) if b"chunked" in head.lower() else body)
+        return decode(Body().take(bytes(self.received)))
 
     def ask_again(self) -> None:
         """Prepare a request that continues after the last event."""
@@ -173,16 +173,3 @@ class Crowd:
         else:
             self.refused += 1
             self._connect(visitor)
-
-
-def _unchunked(body: bytes) -> bytes:
-    """Join complete chunks; an incomplete last one is left out."""
-    parts: list[bytes] = []
-    while (line := body.find(b"\r\n")) > 0:
-        size = int(body[:line], 16)
-        begin = line + 2
-        if len(body) < begin + size + 2:
-            break
-        parts.append(body[begin : begin + size])
-        body = body[begin + size + 2 :]
-    return b"".join(parts)

@@ -15,7 +15,6 @@ import socket
 import struct
 import tempfile
 import threading
-from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
@@ -58,7 +57,6 @@ class Syscalls:
     def __init__(self) -> None:
         #: Returns the error with which a send fails, 0 for none. Runs on a thread of its own; the worker waits for it.
         self.judge: Callable[[Send], int] = lambda _: 0
-        self.failed: Counter[int] = Counter()  #: failed sends, by descriptor
         self._report = ""  # of the worker
         if platform.machine() not in _NUMBERS:
             pytest.skip(f"system call numbers are unknown for this machine: {platform.machine()}")
@@ -110,8 +108,6 @@ class Syscalls:
         number, _, _, _, _, _, *arguments = _NOTIFICATION.unpack(notification)
         send = Send(arguments[0], arguments[2])
         code = self.judge(send)
-        if code:
-            self.failed[send.descriptor] += 1
         fcntl.ioctl(listener, _SEND, bytearray(_RESPONSE.pack(number, 0, -code, 0 if code else _CONTINUE)))
 
 

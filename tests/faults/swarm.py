@@ -35,12 +35,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate, count
 from types import TracebackType
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import psutil
 
 from tests.apps.swarm import CHANNELS
 from tests.faults.chaos import Chaos, Troubles
+from tests.faults.chunked_body import Body, WrongSequence
 from tests.support.client import get, post
 from tests.support.publishers import Publishers
 from tests.support.redis_server import RedisServer
@@ -151,9 +152,8 @@ class Client:
         self._received = 0
         self._stop_at: int | None = None  # read no further
         self._slow_until = swarm.now + plan.slow_for
-        self._head: bytes | None = b""
-        self._raw = self._text = b""
-        self._left = 0  # bytes of this chunk, with the line end after it
+        self._body = Body()
+        self._text = b""
         self._blocks = 0
         self._announced = None
         # Ending streams may be a little ahead of new ones, so the others' position is a lower bound only.
@@ -271,46 +271,18 @@ class Client:
 
     def _take(self, data: bytes) -> bool:
         """Read new data; return True at the end of the response."""
-        if self._head is not None:
-            self._head += data
-            head, found, data = self._head.partition(b"\r\n\r\n")
-            if not found:
-                return False
-            if not head.startswith(b"HTTP/1.1 200 ") or b"chunked" not in head:
-                self.fail(f"got {head!r} and {data[:1000]!r}")
-            self._head = None
-            if not self.ids:
-                self.was_let_in = time.monotonic()
-        text, ended = self._unchunked(data)
+        body = self._body
+        had_begun = body.has_begun
+        try:
+            text = body.take(data)
+        except WrongSequence as error:
+            self.fail(str(error))
+        if body.has_begun and not had_begun and not self.ids:
+            self.was_let_in = time.monotonic()
         if text:
-            text = self._text + text
-            *blocks, self._text = text.split(b"\n\n")
-            if blocks:
-                self._read_blocks(blocks)
-        return ended
-
-    def _unchunked(self, data: bytes) -> tuple[bytes, bool]:
-        if self._raw:
-            data, self._raw = self._raw + data, b""
-        parts: list[bytes] = []
-        at, left, size = 0, self._left, len(data)
-        while at < size:
-            if not left:
-                line = data.find(b"\r\n", at)
-                if line < 0:
-                    self._raw = data[at:]
-                    break
-                left = int(data[at:line], 16) + 2
-                if left == 2:
-                    return b"".join(parts), True
-                at = line + 2
-            if left > 2:
-                parts.append(data[at : min(size, at + left - 2)])
-            taken = min(left, size - at)
-            at += taken
-            left -= taken
-        self._left = left
-        return parts[0] if len(parts) == 1 else b"".join(parts), False
+            *blocks, self._text = (self._text + text).split(b"\n\n")
+            self._read_blocks(blocks)
+        return body.is_over
 
     def _read_blocks(self, blocks: list[bytes]) -> None:
         ids, following = self.ids, self._swarm.following
@@ -404,7 +376,7 @@ class Client:
     def _note(self, what: str) -> None:
         self._story.append(f"{self._swarm.now - self._swarm.began:7.3f} {what} @ {b','.join(self.ids).decode()}")
 
-    def fail(self, what: str) -> None:
+    def fail(self, what: str) -> NoReturn:
         story = "\n  ".join(self._story)
         raise AssertionError(
             f"client {self.number} of {'+'.join(self.channels)} at {b','.join(self.ids)!r} on its connection "
@@ -483,15 +455,6 @@ class Swarm:
         """Call later, if the client still has the same connection."""
         when = (self.now + seconds, next(self._order), client, client.connections, call)
         heapq.heappush(self._timers, when)
-
-    def scatter(self) -> None:
-        """Disconnect all until :meth:`gather`."""
-        for client in self.clients:
-            client.close()
-
-    def gather(self) -> None:
-        for client in self.clients:
-            client.connect()
 
     def start_cutting(self) -> None:
         """Start cutting connections."""

@@ -8,11 +8,12 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
+from tests.faults.chunked_body import Body, WrongSequence
 from tests.faults.soak.__main__ import Soak
 from tests.faults.soak.events import Tape, Times, text_of
 from tests.faults.soak.figures import judge, trend
 from tests.faults.soak.findings import Findings, Plan
-from tests.faults.soak.reader import Body, Reader, WrongSequence
+from tests.faults.soak.reader import Reader
 
 SEED = random.SystemRandom().randrange(1, 2**32)
 

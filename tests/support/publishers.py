@@ -66,7 +66,7 @@ class Publishers:
         self._left.set()
         for thread in self._threads:
             thread.join()
-        self._sse._channels().broker.close()
+        self._sse.close()
 
     @property
     def confirmed(self) -> int:

@@ -17,8 +17,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
 
+from tests.faults.chunked_body import Body, WrongSequence
 from tests.faults.soak.events import Histogram, Tape, Times, channel_name
-from tests.faults.soak.reader import Body, Reader, WrongSequence
+from tests.faults.soak.reader import Reader
 from tests.support.waiting import PATIENCE
 
 #: Seconds between two turns, in which most clients are read.
