@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
 
-from flask_sse_emitters.brokers.redis.scripts import LOOK_UP, PUBLISH, Script
-from flask_sse_emitters.brokers.redis.subscriber import clock as redis_clock
-from flask_sse_emitters.runtime.scheduler import SCHEDULER
 from tests.faults.process_servers import await_heartbeats, config, serving
-from tests.support.board import closing_board, read, texts
+from tests.faults.redis_clock import OtherClock
+from tests.support.board import Board, read, texts
 from tests.support.client import connected, get, post
 from tests.support.programs import program
 from tests.support.redis_server import RedisServer
-from tests.support.waiting import PATIENCE, until
+from tests.support.waiting import until
 
 
 class Clock:
@@ -84,35 +82,20 @@ def test_changed_clock_of_the_server_does_not_affect_streams(kind: str, broker: 
         until(lambda: get(server, "/stats")["closed"] == {"timeout": 4, "disconnected": 1}, "all ends")
 
 
-@pytest.mark.parametrize("offset", [HOUR, -HOUR])
-def test_changed_clock_of_redis_loses_no_event(offset: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is set by an hour, while events are kept for five minutes: the scripts have another time from then on."""
-    with RedisServer() as redis, closing_board(redis.url) as board, board.open("a") as stream:
-        stream.ready()
-        subscription = board.sse._channels().subscription("a")
-        until(lambda: subscription.log is not None, "the channel to be known")
-        for script in (PUBLISH, LOOK_UP):
-            later = Script(script.text.replace("clock[1] * 1000", f"(clock[1] + {offset}) * 1000"))
-            assert later.text != script.text
-            monkeypatch.setattr(script, "text", later.text)
-            monkeypatch.setattr(script, "digest", later.digest)
-        first, *_ = board.publish("a", *range(4))
-        assert texts(read(stream, 4)) == list("0123")
-        with board.open("a", last=first) as again:
-            assert texts(read(again, 3)) == list("123")
-        assert subscription.log is not None
-        kept = [frame.at - SCHEDULER.clock() for frame in subscription.log.after(0, 4)]
-        assert len(kept) == 4
-        assert all(-PATIENCE < age <= 0 for age in kept), "their times of publishing, by the clock of this process"
-
-
-def test_late_events_without_history_are_still_delivered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The process stood still, for example: it cannot tell whether the clock of Redis was changed."""
-    monkeypatch.setattr(redis_clock, "LATE_SECONDS", 0.0)
-    with RedisServer() as redis, closing_board(redis.url, SSE_HISTORY=0) as board, board.open("a") as stream:
-        stream.ready()
-        subscription = board.sse._channels().subscription("a")
-        until(lambda: subscription.log is not None, "the channel to be known")
-        stream.ready()  # from here on the list delivers to it
-        board.publish("a", *range(200))
-        assert texts(read(stream, 200)) == [str(number) for number in range(200)]
+@pytest.mark.parametrize(("offset", "history"), [(HOUR, 1000), (-HOUR, 1000), (-HOUR, 0)])
+def test_changed_clock_of_redis_loses_no_event(offset: int, history: int) -> None:
+    """It is set by an hour, while events are kept for five minutes. Put back, all events seem to come late."""
+    with RedisServer() as redis, OtherClock(redis) as clock:
+        board = Board(SSE_BROKER_URL=clock.url, SSE_HISTORY=history)
+        with closing(board.sse), board.open("a") as stream:
+            until(lambda: board.publish("a", "before") and "before" in texts(list(stream.ready())), "it to be live")
+            clock.set(offset)
+            first, *_ = board.publish("a", *range(20))
+            got: list[str] = []
+            while "19" not in got:
+                got += texts(read(stream, 1))
+            assert [text for text in got if text != "before"] == [str(number) for number in range(20)]
+            assert clock.changed
+            if history:
+                with board.open("a", last=first) as again:
+                    assert texts(read(again, 19)) == [str(number) for number in range(1, 20)]

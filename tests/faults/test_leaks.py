@@ -33,7 +33,7 @@ def own_server(request: pytest.FixtureRequest) -> Iterator[Server]:
     Its malloc has one arena. How many more the C library makes depends on which threads contend for it, and each keeps
     the most that it ever held. That differs by megabytes from run to run, without one more object.
     """
-    few_threads = ("--threads", "24") if request.param == "gthread" else ()  # fills its pool early
+    few_threads = ("--threads", "12") if request.param == "gthread" else ()  # fills its pool early
     env = {"MALLOC_ARENA_MAX": "1"}
     with Server(request.param, "tests.apps.leaks:app", env=env, arguments=few_threads) as server:
         yield server

@@ -20,7 +20,7 @@ SEED = random.SystemRandom().randrange(1, 2**32)
 
 @pytest.mark.xdist_group("swarm")  # never at once with others that keep both cores busy
 def test_short_soak_loses_no_event_and_leaks_nothing() -> None:
-    plan = Plan(seconds=6, clients=120, churn=20, channels=2, probes=12, every=1, seed=SEED)
+    plan = Plan(seconds=4, clients=80, churn=30, channels=2, probes=8, every=1, seed=SEED)
     with Soak(plan) as soak:
         found = soak.run()
         assert [str(verdict) for verdict in found.verdicts if not verdict.passed] == []
