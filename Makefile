@@ -56,7 +56,8 @@ bench-quick: $(VENV)/.bench
 
 # The Debian packages that tests need: where we are root they are installed, elsewhere their tests say what is missing.
 debian:
-	@sh tests/support/environment/debian-packages chromium=chromium curl=curl faketime=faketime nginx=nginx node=nodejs npm=npm \
+	@sh tests/support/environment/debian-packages chromium=chromium \
+	    chromium-headless-shell=chromium-headless-shell curl=curl faketime=faketime nginx=nginx node=nodejs npm=npm \
 	    redis-server=redis-server systemd-analyze=systemd systemd-socket-activate=systemd
 
 $(VENV)/bin/python $(LOWEST)/bin/python:

@@ -1,4 +1,4 @@
-"""Channels for the browser module: the app records its requests, and denies some channels."""
+"""Channels for the browser module, whose users log in and out with a cookie; the app records their requests."""
 
 from __future__ import annotations
 
@@ -8,37 +8,88 @@ import time
 from pathlib import Path
 from typing import Any
 
-from flask import Flask, Response, request, send_from_directory
+from flask import Flask, Response, request, send_from_directory, session
 
 from flask_sse_emitters import SSE
+from flask_sse_emitters.access import Grant
 
 PAGES = Path(__file__).parents[1] / "browser" / "clients"
 
 app = Flask(__name__)
-app.config.update({"SSE_RETRY": 100, **json.loads(os.environ.get("CONFIG", "{}"))})
+app.config.update({"SECRET_KEY": "of the tests alone", "SSE_RETRY": 100, **json.loads(os.environ.get("CONFIG", "{}"))})
 sse = SSE(app)
+sse.channel("news", public=True)
 app.register_blueprint(sse.blueprint, url_prefix="/events")
 
-#: The requests for streams.
+#: The requests for channels.
 visits: list[dict[str, Any]] = []
 
 #: Channels that may not be read.
 closed: set[str] = set()
 
+#: Whether this server sends the reader's identity; an older version does not.
+says = {"reader": True}
+
+
+def user() -> str | None:
+    name: str | None = request.headers.get("X-Reader") or session.get("user")
+    return name
+
 
 @sse.authorizer
-def may_read(channel: str) -> bool | str:
-    if channel == "~":
-        return request.headers.get("X-Reader", "")
-    return channel not in closed and not channel.startswith("closed")
+def may_read(channel: str) -> bool | Grant:
+    if channel in closed or channel.startswith("closed"):
+        return False
+    if channel.startswith("child-of"):
+        return Grant(request.headers["X-Child"])  # another identity than that of the other channels
+    if channel.startswith("admins"):
+        return user() == "alice"  # without an identity
+    if channel == "~" or channel.startswith("mine"):
+        name = user()
+        return Grant(name, seconds=session.get("seconds")) if name else False
+    return True
 
 
-@app.before_request
-def note_visit() -> None:
-    if request.path != "/events" or request.method != "GET":
-        return
-    visit = {"at": time.monotonic(), "channels": request.args.getlist("channel")}
-    visits.append({**visit, "id": request.headers.get("Last-Event-ID")})
+@app.after_request
+def note_visit(response: Response) -> Response:
+    if request.path == "/events":
+        visit = {"method": request.method, "channels": request.args.getlist("channel"), "user": user()}
+        visits.append({**visit, "at": time.monotonic(), "id": request.headers.get("Last-Event-ID")})
+        if not says["reader"]:
+            response.headers.pop("SSE-Reader", None)
+    return response
+
+
+@app.post("/log-in/<name>")
+def log_in(name: str) -> dict[str, str]:
+    session.clear()
+    session.update(request.get_json(silent=True) or {}, user=name)
+    return {"user": name}
+
+
+@app.post("/log-out")
+def log_out() -> dict[str, str]:
+    session.clear()
+    return {}
+
+
+@app.post("/disconnect/<name>")
+def disconnect(name: str) -> dict[str, str]:
+    sse.disconnect(name)
+    return {}
+
+
+@app.post("/says-reader")
+def say_reader() -> dict[str, bool]:
+    says["reader"] = request.get_json()
+    return says
+
+
+@app.post("/secrets")
+def change_secrets() -> dict[str, str]:
+    """Change the app's ``SECRET_KEY`` and its fallbacks, as a deploy does."""
+    app.config["SECRET_KEY"], *app.config["SECRET_KEY_FALLBACKS"] = request.get_json()
+    return {}
 
 
 @app.post("/publish")

@@ -9,13 +9,11 @@ from urllib.parse import urlencode
 
 import jwt
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page
 
 from tests.apps.two_origins import COOKIE, SECRET
 from tests.browser.clients import CLIENTS, find_package
-from tests.support.browser import FLAGS
 from tests.support.client import get, new_name, post
-from tests.support.programs import program
 from tests.support.servers import Server
 from tests.support.waiting import until
 
@@ -52,21 +50,12 @@ def strangers() -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def site(pages: Server) -> Iterator[Server]:
+    for package in ("event-source-polyfill", "fetch-event-source"):
+        find_package(CLIENTS[package])
     origins = f"http://127.0.0.1:{pages.port} http://localhost:{pages.port}"
     with Server("gevent", "tests.apps.two_origins:app", env={"ORIGINS": origins}) as site:
         yield site
         site.kill()  # an orderly stop takes seconds
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    for package in ("event-source-polyfill", "fetch-event-source"):
-        find_package(CLIENTS[package])
-    executable = program("chromium", "chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 class Visitor:

@@ -10,13 +10,11 @@ from pathlib import Path
 
 import psutil
 import pytest
-from playwright.sync_api import Browser, Locator, Page, Route, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, Route, expect
 
-from tests.support.browser import FLAGS
 from tests.support.client import answer, get, post
-from tests.support.programs import program
 from tests.support.servers import ROOT, Server
-from tests.support.waiting import PATIENCE, until
+from tests.support.waiting import until
 
 pytestmark = [pytest.mark.xdist_group("browser"), pytest.mark.timeout(300)]
 
@@ -48,24 +46,12 @@ WATCH = """() => {
     };
 }"""
 
-expect.set_options(timeout=PATIENCE * 1000)
-
 
 @pytest.fixture(scope="module")
 def example(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     env = {"NOTICES_FILE": str(tmp_path_factory.mktemp("example") / "kept" / "notices.json")}
     with Server("gevent", "example_app:app", env=env, arguments=["--config", str(ROOT / "gunicorn.conf.py")]) as server:
         yield server
-
-
-@pytest.fixture(scope="module")
-def browser(example: Server) -> Iterator[Browser]:
-    executable = program("chromium", "chromium")
-    there = f"--host-resolver-rules=MAP localhost:8080 127.0.0.1:{example.port}"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=[*FLAGS, there])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -276,7 +262,8 @@ def test_example_phone_shows_new_notices_above_the_form(browser: Browser, exampl
     page.close()
 
 
-def test_example_runs_the_spring_articles_javascript_unchanged(pages: list[Page]) -> None:
+def test_example_runs_the_spring_articles_javascript_unchanged(pages: list[Page], example: Server) -> None:
+    pages[0].route("http://localhost:8080/**", lambda route: route.continue_(url=f"{example.url}/connect"))
     assert pages[0].evaluate(SEED) == "connected!"
 
 

@@ -10,14 +10,12 @@ from http.client import HTTPException
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect
 
-from tests.support.browser import FLAGS
 from tests.support.client import Client, answer, connected, new_name, post
-from tests.support.programs import program
 from tests.support.redis_server import RedisServer
 from tests.support.servers import ROOT, Server
-from tests.support.waiting import PATIENCE, until
+from tests.support.waiting import until
 
 pytestmark = [pytest.mark.xdist_group("browser"), pytest.mark.timeout(300)]
 
@@ -28,23 +26,12 @@ AXE = ROOT / "build" / "npm" / "node_modules" / "axe-core" / "axe.min.js"
 #: Text that must not be rendered as HTML.
 NASTY = "<img src=x onerror=\"document.title='hacked'\"><script>document.title='hacked'</script>"
 
-expect.set_options(timeout=PATIENCE * 1000)
-
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
     env = {"SCRIPT_NAME": PREFIX, "CONFIG": json.dumps({"SSE_OVERFLOW": "drop_oldest"})}
     with Server("gevent", "tests.apps.monitor:app", env=env) as server:
         yield server
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    executable = program("chromium", "chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @contextmanager

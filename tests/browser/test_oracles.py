@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from tests.browser.client_pages import pages
 from tests.browser.clients import Client, Follower, Pages, as_program, in_page
 from tests.browser.oracles_deviations import BEFORE, DEVIATIONS, RIGHT
 from tests.browser.oracles_splitter import Splitter
@@ -21,8 +20,6 @@ from tests.support.awkward_events import END, MARK, PUBLISHED, WHOLE, WRITTEN, D
 from tests.support.client import get, new_name, post
 from tests.support.servers import Server
 from tests.support.waiting import PATIENCE, until
-
-__all__ = ["pages"]
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -1,0 +1,87 @@
+"""The files of the browser module: who gets them, their types, and the scripts of the documentation that use them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from flask import Flask
+
+from flask_sse_emitters import SSE
+from flask_sse_emitters.testing import open_stream
+from tests.apps.browser_module import app, sse
+from tests.apps.clients import PACKAGES
+from tests.browser.tabs import STATIC, Tabs
+from tests.project.docs_blocks import blocks_of, modules_of
+from tests.support.client import connected, post
+from tests.support.programs import program
+from tests.support.servers import ROOT, Server
+from tests.support.waiting import until
+
+pytestmark = [pytest.mark.xdist_group("browser_module"), pytest.mark.timeout(300)]
+
+
+def test_module_scripts_of_the_documentation_receive_their_events(tabs: Tabs, tmp_path: Path) -> None:
+    blocks = blocks_of(ROOT / "docs" / "browser.rst")
+    scripts = [block.text for block in blocks if "subscribe(" in block.text]
+    (tmp_path / "app.py").write_text(modules_of(blocks)["app.py"])
+    with Server("gevent", "app:app", env={"PYTHONPATH": f"{tmp_path}:{ROOT}"}) as site:
+        for number, script in enumerate(scripts):
+            before, after = ({"number": f"{number} {which}"} for which in ("before", "after"))
+            post(site, "/orders", before)
+            page = tabs.context.new_page()
+            page.add_init_script("window.sent = []; console.log = (...words) => sent.push(JSON.stringify(words));")
+            page.goto(f"{site.url}/orders")
+            page.add_script_tag(content=script + "\nwindow.live = live;", type="module")
+            page.wait_for_function("() => window.live?.state === 'open'")
+            post(site, "/orders", after)
+            expected = f"{number} after"
+            until(lambda: [text for text in page.evaluate("sent") if expected in text], expected)  # noqa: B023
+            page.close()
+        site.kill()
+    assert len(scripts) == 2
+
+
+def test_module_file_is_served_and_takes_no_channel_name(site: Server) -> None:
+    with connected(site, "/events/static/sse-emitters.js") as client:
+        assert client.response.status == 200
+        assert client.response.headers["Content-Type"].partition(";")[0] in (
+            "text/javascript",
+            "application/javascript",
+        )
+        assert client.response.headers["Cache-Control"] == "no-cache"
+        assert client.rest() == (STATIC / "sse-emitters.js").read_bytes()
+        tag = client.response.headers["ETag"]
+    with connected(site, "/events/static/sse-emitters.js", headers={"If-None-Match": tag}) as client:
+        assert client.response.status == 304
+    with connected(site, "/events/static/none.js") as client:
+        assert client.response.status == 404
+    with open_stream(app.test_client(), "/events?channel=static/sse-emitters.js") as stream:
+        sse.publish("static/sse-emitters.js", "an event")
+        assert [event.data for event in stream.ready()] == ["an event"]
+
+
+def test_module_file_can_be_loaded_by_listed_origins() -> None:
+    app = Flask(__name__)
+    app.config["SSE_CORS_ORIGINS"] = ["https://app.example.com"]
+    app.register_blueprint(SSE(app).blueprint)
+    found = []
+    for origin in ("https://app.example.com", "https://other.example.com"):
+        with app.test_client().get("/events/static/leader.js", headers={"Origin": origin}) as response:
+            found.append((response.status_code, response.headers.get("Access-Control-Allow-Origin")))
+    assert found == [(200, "https://app.example.com"), (200, None)]
+
+
+def test_module_types_pass_the_typescript_compiler() -> None:
+    compiler = PACKAGES / "typescript" / "bin" / "tsc"
+    if not compiler.exists():
+        reason = "typescript is missing: apt-get install npm && make build/npm/.installed"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    options = "--allowJs --checkJs --strict --noEmit --target es2022 --lib es2022,dom,dom.iterable --module esnext"
+    command = [program("node", "nodejs"), str(compiler), *options.split(), "--moduleResolution", "bundler"]
+    done = subprocess.run([*command, str(STATIC / "sse-emitters.js")], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "")

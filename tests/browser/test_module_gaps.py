@@ -1,0 +1,163 @@
+"""Where a subscription begins, and when the browser module reports a gap: once, to those alone that missed events."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.sync_api import Browser
+
+from tests.browser.tabs import Tabs, publish
+from tests.support.client import get, new_name, post
+from tests.support.servers import Server
+from tests.support.waiting import until
+
+pytestmark = [pytest.mark.xdist_group("browser_module"), pytest.mark.timeout(300)]
+
+#: A leader whose stream is at 5 while the server is at 6, and a new tab that claims to be further.
+CLAIM = """async (claim) => {
+    const { Leader } = await import("./events/static/leader.js");
+    const requests = [], messages = [];
+    const gap = 'event: gap\\ndata: {"requested":"0-0","oldest":"e-3","newest":"e-6"}\\n\\n';
+    const open = async (channels, id) => {
+        requests.push(id);
+        const text = id === "0-0" ? gap : ": here\\n\\n";
+        return new ReadableStream({ start: (c) => c.enqueue(new TextEncoder().encode(text)) });
+    };
+    const until = async (found) => { while (!found()) await new Promise((resolve) => setTimeout(resolve, 5)); };
+    const leader = new Leader(1, open, 0, (message) => messages.push(message));
+    const join = { type: "join", term: 1, channels: ["a"] };
+    leader.join({ ...join, tab: "one", since: [["a", "e-5"]], claims: [] });
+    await until(() => messages.some(({ live }) => live?.length));
+    leader.join({ ...join, tab: "two", since: [], claims: [["a", claim]] });
+    await until(() => requests.length > (claim === "e-6" ? 1 : 2));
+    const begin = () => { // where a tab begins that joins now
+        leader.join({ ...join, tab: "three", since: [], claims: [] });
+        return messages.findLast(({ type }) => type === "at").heads[0][1];
+    };
+    await until(() => begin() === "e-6");
+    leader.stop();
+    return { requests, gaps: messages.filter(({ type }) => type === "gap") };
+}"""
+
+
+#: A fake server: the text of its first stream, which stays open until it is ended, and that of all later ones.
+MADE_UP = """([first, later]) => {
+    let streams = 0;
+    const headers = { "Content-Type": "text/event-stream", "SSE-Reader": "-" };
+    window.fetch = async (url, { method }) => {
+        if (method === "HEAD") return new Response(null, { headers });
+        const text = streams++ ? later : first;
+        const start = (c) => {
+            c.enqueue(new TextEncoder().encode(`retry: 10\\n\\n${text}`));
+            if (streams === 1) window.end = () => c.close();
+        };
+        return new Response(new ReadableStream({ start }), { headers });
+    };
+}"""
+
+
+def test_module_since_replays_after_its_id_and_disturbs_no_other_tab(tabs: Tabs, site: Server) -> None:
+    channel = new_name()
+    ids = publish(site, *((channel, str(number)) for number in range(5)))
+    tab, other = tabs.open(), tabs.open()
+    tab.follow(channel)
+    other.follow(channel, since={channel: ids[1]})
+    other.await_data("4")
+    tab.follow(channel, name="second", since={channel: ids[3]})
+    publish(site, (channel, "5"))
+    assert tab.await_data("5") == ["5"]
+    assert tab.await_data("5", "second") == ["4", "5"]
+    assert other.await_data("5") == ["2", "3", "4", "5"]
+    assert [each[3] for each in other["received"]][:3] == ids[2:]
+    assert tab["gaps"] == tab["gaps", "second"] == other["gaps"] == []
+
+
+@pytest.mark.parametrize("since", ["nonsense", "aaaaa-7"])
+def test_module_unknown_since_is_a_gap_for_its_subscription_alone(since: str, tabs: Tabs, site: Server) -> None:
+    channel = new_name()
+    tab, other = tabs.open(), tabs.open()
+    tab.follow(channel)
+    publish(site, (channel, "0"))
+    tab.await_data("0")
+    other.follow(channel, since={channel: since})
+    assert other.await_data("0") == ["0"]
+    publish(site, (channel, "1"))
+    assert (other.await_data("1"), other["gaps"]) == (["0", "1"], [[channel]])
+    assert (tab.await_data("1"), tab["gaps"]) == (["0", "1"], [])
+
+
+@pytest.mark.parametrize("order", ["alone", "before another", "after another", "beside another in one tab"])
+def test_module_since_beyond_the_newest_event_is_a_gap_for_it_alone(order: str, tabs: Tabs, site: Server) -> None:
+    channel = new_name()
+    ids = publish(site, (channel, "0"), (channel, "1"))
+    wrong = {channel: ids[1].replace("-2", "-999")}
+    tab = tabs.open()
+    other, name = (tab, "second") if order.startswith("beside") else (tabs.open(), "first")
+    if order.startswith(("after", "beside")):
+        other.follow(channel, name=name)
+    tab.follow(channel, since=wrong, **({"name": "wrong"} if other is tab else {}))
+    mine = "wrong" if other is tab else "first"
+    assert tab.await_data("1", mine) == ["0", "1"]
+    if order.startswith("before"):
+        other.follow(channel)
+    publish(site, (channel, "2"))
+    assert (tab.await_data("2", mine), tab["gaps", mine]) == (["0", "1", "2"], [[channel]])
+    if order != "alone":
+        assert (other.await_data("2", name), other["gaps", name]) == (["2"], [])
+    assert [each[3] for each in tab["received", mine]][:2] == ids
+
+
+def test_module_since_ahead_of_the_stream_is_no_gap_if_the_server_has_the_event(tabs: Tabs) -> None:
+    """The event was published just now, and the page got its id before the stream brought it."""
+    page = tabs.open().page
+    found = page.evaluate(CLAIM, "e-6")
+    assert found == {"requests": ["e-5", "0-0"], "gaps": []}
+    found = page.evaluate(CLAIM, "e-7")
+    assert found["gaps"] == [{"type": "gap", "term": 1, "at": [["a", "e-2"]], "newest": [["a", "e-6"]]}]
+    assert found["requests"] == ["e-5", "0-0", "e-2"], "the stream begins again where the gap points"
+
+
+def test_module_server_that_went_back_brings_a_gap_and_its_events_to_all_tabs(tabs: Tabs) -> None:
+    made = "id: e-41\ndata: x\n\n"
+    gap = 'event: gap\ndata: {"requested":"e-100","oldest":"e-%d","newest":"e-40"}\n\nid: e-%d\n\n'
+    leader, other = tabs.open(), tabs.open()
+    for number, tab in enumerate(tabs.all):
+        stream = "id: e-100\n\n" if not number else "never"
+        tab.page.evaluate(MADE_UP, [stream, gap % (39, 38) + "id: e-39\ndata: 39\n\nid: e-40\ndata: 40\n\n" + made])
+        tab.follow("a")
+    leader.page.evaluate("end()")
+    for tab in (leader, other):
+        assert (tab.await_data("x"), tab["gaps"]) == (["39", "40", "x"], [["a"]])
+
+
+def test_module_change_of_epoch_within_a_stream_brings_no_gap(tabs: Tabs) -> None:
+    leader, other = tabs.open(), tabs.open()
+    for number, tab in enumerate(tabs.all):
+        stream = "id: e-1\n\n" if not number else "never"
+        tab.page.evaluate(MADE_UP, [stream, "id: e-2\ndata: 2\n\nid: f-3\ndata: 3\n\nid: f-4\ndata: 4\n\n"])
+        tab.follow("a")
+    leader.page.evaluate("end()")
+    for tab in (leader, other):
+        assert (tab.await_data("4"), tab["gaps"]) == (["2", "3", "4"], [])
+
+
+def test_module_gap_is_reported_once_per_tab_with_its_channels(browser: Browser) -> None:
+    with Server("gevent", "tests.apps.browser_module:app", env={"CONFIG": '{"SSE_HISTORY": 5}'}) as site:
+        tabs = Tabs(browser.new_context(), site)
+        busy, quiet = new_name(), new_name()
+        for _ in range(3):
+            tabs.open().follow(busy, quiet)
+        sent = [{"channel": busy, "data": str(number)} for number in range(10)]
+        post(site, f"/cut/{busy}", [*sent, {"channel": quiet, "data": "quiet"}])
+        for tab in tabs.all:
+            assert sorted(tab.await_data("quiet")) == ["5", "6", "7", "8", "9", "quiet"]
+            assert tab["gaps"] == [[busy]]
+        site.kill()
+        site.start()
+        until(lambda: get(site, "/state")["channels"] == {busy: 1, quiet: 1}, "the tabs to reconnect")
+        publish(site, (busy, "new"))
+        for tab in tabs.all:
+            assert tab.await_data("new")[-1] == "new"
+            assert [sorted(gap) for gap in tab["gaps"]] == [[busy], sorted([busy, quiet])]
+            assert tab["states"] == ["open", "connecting", "open", "connecting", "open"]
+        site.kill()
+        tabs.context.close()

@@ -1,0 +1,178 @@
+"""Tabs of one browser share one connection: each gets every event once, in order, whichever of them leads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from playwright.sync_api import Error
+
+from tests.browser.tabs import Tabs, await_all, connections, publish, publishing, visits
+from tests.support.client import get, new_name, post
+from tests.support.servers import Server
+from tests.support.waiting import until
+
+pytestmark = [pytest.mark.xdist_group("browser_module"), pytest.mark.timeout(300)]
+
+#: Makes a page give a leader up after 0.2 s.
+IMPATIENT = """
+    const set = window.setTimeout;
+    window.setTimeout = (callback, wait) => set(callback, wait === 10_000 ? 200 : wait);
+"""
+
+
+def test_module_eight_tabs_share_one_connection_and_each_gets_all_events_once(tabs: Tabs, site: Server) -> None:
+    channel = new_name()
+    for _ in range(8):
+        tabs.open().follow(channel)
+    assert connections(site, channel) == 1
+    with publishing(site, [channel]) as publisher:
+        pass
+    await_all(tabs.all, publisher.sent, [channel])
+    assert connections(site, channel) == 1
+
+
+@pytest.mark.parametrize("how", ["closed", "crashed"])
+def test_module_leader_that_closes_or_crashes_costs_other_tabs_no_event(how: str, tabs: Tabs, site: Server) -> None:
+    channels = [new_name(), new_name()]
+    for _ in range(8 if how == "closed" else 3):
+        tabs.open().follow(*channels)
+    leader, *others = tabs.all
+    with publishing(site, channels) as publisher:
+        until(lambda: len(others[0].data()) > 50, "some events")
+        if how == "closed":
+            leader.page.close()
+        else:
+            with leader.page.expect_event("crash"), pytest.raises(Error):
+                leader.page.goto("chrome://crash")
+        reached = len(publisher.sent)
+        until(lambda: len(others[0].data()) > reached, "events by way of another tab")
+    await_all(others, publisher.sent, channels)
+    until(lambda: connections(site, channels[0]) == 1, "one connection")
+
+
+def test_module_tabs_with_different_channels_share_one_connection(tabs: Tabs, site: Server) -> None:
+    first, second, both = new_name(), new_name(), new_name()
+    wanted = [[first], [second], [first, second, both]]
+    for channels in wanted:
+        tabs.open().follow(*channels)
+    with publishing(site, [both, first, second]) as publisher:
+        pass
+    for tab, channels in zip(tabs.all, wanted, strict=True):
+        await_all([tab], publisher.sent, channels)
+    requests = [visit for visit in visits(site, first) if visit["id"] is not None]
+    assert {len(visit["channels"]) for visit in requests} == {2, 3}
+    assert all(visit["id"].count(",") == len(visit["channels"]) - 1 for visit in requests), "else all would be replayed"
+    until(lambda: {connections(site, channel) for channel in (first, second, both)} == {1}, "one connection")
+
+
+def test_module_tabs_that_come_and_go_cost_other_tabs_no_event(tabs: Tabs, site: Server) -> None:
+    channels = [new_name() for _ in range(4)]
+    came: dict[str, list[str]] = {}
+    stays = [tabs.open(), tabs.open()]
+    for tab in stays:
+        tab.follow(channels[0], channels[1])
+    with publishing(site, channels) as publisher:
+        for channel in channels[1:]:
+            tab = tabs.open()
+            tab.follow(channel)
+            until(lambda: len(tab.data()) > 10, "some events")  # noqa: B023 - called at once
+            came[channel] = tab.data()
+            tab.page.close()
+    await_all(stays, publisher.sent, channels[:2])
+    for channel, found in came.items():
+        expected = [data for name, data in publisher.sent if name == channel]
+        assert found == expected[expected.index(found[0]) :][: len(found)]
+
+
+def test_module_last_subscription_to_close_closes_the_connection(tabs: Tabs, site: Server) -> None:
+    channel = new_name()
+    one, two = tabs.open(), tabs.open()
+    one.follow(channel)
+    two.follow(channel)
+    one.page.evaluate("readers.first.subscription.close()")
+    until(lambda: two["state"] == "open" and len(visits(site, channel)) == 2, "the other to lead")
+    publish(site, (channel, "1"))
+    assert two.await_data("1") == ["1"]
+    assert (one["state"], one.data()) == ("closed", [])
+    two.page.evaluate("readers.first.subscription.close()")
+    until(lambda: channel not in get(site, "/state")["channels"], "the end of the connection")
+
+
+def test_module_headers_are_sent_and_readers_do_not_share(tabs: Tabs, site: Server) -> None:
+    ann, bob = tabs.open(), tabs.open()
+    names = {ann: new_name(), bob: new_name()}
+    for tab, name in names.items():
+        tab.follow("~", headers={"X-Reader": name})
+    for name in names.values():
+        post(site, f"/publish-to/{name}", name)
+    for tab, name in names.items():
+        assert tab.await_data(name) == [name]
+        assert tab["received"][0][0] == "~"
+
+
+@pytest.mark.parametrize("how", ["without locks", "where locks are refused", "share is off", "share differs"])
+def test_module_tabs_that_cannot_share_have_a_connection_each(how: str, tabs: Tabs, site: Server) -> None:
+    scripts = {
+        "without locks": "Object.defineProperty(navigator, 'locks', { value: undefined })",
+        "where locks are refused": "LockManager.prototype.request = () => Promise.reject(new Error('refused'))",
+    }
+    channel = new_name()
+    tabs.context.add_init_script(scripts.get(how, ""))
+    options: dict[str, list[Any]] = {
+        "share is off": [{"share": False}] * 2,
+        "share differs": [{"share": "one"}, {"share": "two"}],
+    }
+    for each in options.get(how, [{}, {}]):
+        tabs.open().follow(channel, **each)
+    until(lambda: connections(site, channel) == 2, "two connections")
+    with publishing(site, [channel], 50) as publisher:
+        post(site, f"/cut/{channel}", [])
+    await_all(tabs.all, publisher.sent, [channel])
+
+
+def test_module_leader_that_hangs_is_replaced_and_misses_nothing(tabs: Tabs, site: Server) -> None:
+    channel = new_name()
+    leader = tabs.open()
+    leader.follow(channel)
+    tabs.context.add_init_script(IMPATIENT)
+    other = tabs.open()
+    other.follow(channel)
+    dialogs: list[Any] = []
+    leader.page.on("dialog", lambda dialog: dialogs.append(dialog))
+    leader.page.evaluate("() => void setTimeout(() => alert('nothing else runs in this page meanwhile'))")
+    until(lambda: other["state"] == "open" and dialogs, "the dialog")
+    publish(site, (channel, "1"))
+    other.page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    assert other.await_data("1") == ["1"]
+    dialogs[0].dismiss()
+    publish(site, (channel, "2"))
+    for tab in (leader, other):
+        assert tab.await_data("2") == ["1", "2"]
+    until(lambda: connections(site, channel) == 1, "one connection")
+
+
+def test_module_foreign_broadcast_messages_change_nothing(tabs: Tabs, site: Server) -> None:
+    channel = new_name()
+    leader, other = tabs.open(), tabs.open()
+    leader.follow(channel)
+    other.follow(channel)
+    name = other.page.evaluate(
+        "async () => (await navigator.locks.query()).held.find(({ name }) => name.endsWith(']')).name"
+    )
+    sent: list[object] = [
+        None, 5, "join", [], {"type": "__proto__"}, {"type": "join"}, {"type": "constructor", "term": 9e15},
+        {"type": "events", "term": 9e15, "events": [{"channel": channel}]},
+        {"type": "at", "term": 9e15, "heads": [[channel, "x"]], "cursors": [], "live": []},
+        {"type": "gap", "term": 9e15, "at": [[channel, 5]], "newest": []},
+        {"type": "gap", "term": 9e15, "at": [[channel, "e-5"]]},
+        {"type": "refused", "term": 9e15, "channel": channel},
+        {"type": "join", "tab": "x", "term": 1, "channels": "all", "since": [], "claims": []},
+    ]  # fmt: skip
+    tabs.open().page.evaluate(
+        "([name, sent]) => { const bus = new BroadcastChannel(name); sent.forEach((each) => bus.postMessage(each)); }",
+        [name, sent],
+    )
+    publish(site, (channel, "1"))
+    for tab in (leader, other):
+        assert (tab.await_data("1"), tab["states"], tab["gaps"], tab["errors"]) == (["1"], ["open"], [], [])
