@@ -1,0 +1,123 @@
+"""``flask sse`` of ``tests.apps.cli``, in processes of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from types import TracebackType
+from typing import Any
+
+from click.testing import Result
+from flask import Flask
+
+from flask_sse_emitters import SSE, Event
+from flask_sse_emitters.testing import decode
+from tests.support.cli import cli_runner
+from tests.support.programs import program
+from tests.support.redis_server import RedisServer
+from tests.support.servers import ROOT
+from tests.support.waiting import PATIENCE, until
+
+FLASK = [sys.executable, "-m", "flask", "--app", "tests.apps.cli", "sse"]
+
+
+@contextmanager
+def app_at(url: str, **config: object) -> Iterator[tuple[Flask, SSE]]:
+    """Make an app that uses a Redis, and release its connections in the end."""
+    app = Flask(__name__)
+    app.config.update({"SSE_BROKER_URL": url, "SSE_PUBLISH_SECONDS": PATIENCE, **config})
+    sse = SSE(app)
+    app.register_blueprint(sse.blueprint, url_prefix="/events")
+    sse.authorizer(lambda _channel: True)
+    yield app, sse
+    sse.close()
+
+
+def invoked(url: str, *arguments: str, data: bytes | None = None, **config: object) -> Result:
+    """Run ``flask sse`` in this process, for claims that are not about the process."""
+    with app_at(url, **config) as (app, _):
+        return cli_runner(app).invoke(args=["sse", *arguments], input=data)
+
+
+def environment(url: str, **config: object) -> dict[str, str]:
+    config = {"SSE_BROKER_URL": url, "SSE_PUBLISH_SECONDS": PATIENCE, **config}
+    return {**os.environ, "CONFIG": json.dumps(config), "PYTHONWARNINGS": "error", "PYTHONUNBUFFERED": ""}
+
+
+def run(*arguments: str, env: dict[str, str], data: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    """Run ``flask sse`` to its end."""
+    command = [*FLASK, *arguments]
+    return subprocess.run(command, cwd=ROOT, env=env, input=data, capture_output=True, timeout=PATIENCE, check=False)
+
+
+class Listening:
+    """``flask sse listen``, from ``with`` to its end.
+
+    :param to: a shell's command that reads its output.
+    :param log: the level of the app's log, which goes to stderr.
+    """
+
+    def __init__(self, redis: RedisServer, *arguments: str, to: str = "", log: str = "", **config: object) -> None:
+        command = shlex.join([*FLASK, "listen", *arguments])
+        self._out = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
+        self._process = subprocess.Popen(
+            [program("bash", "bash"), "-c", f"set -o pipefail; {command} | {to}" if to else f"exec {command}"],
+            cwd=ROOT,
+            env={**environment(redis.url, **config), **({"LOG_LEVEL": log} if log else {})},
+            stdout=self._out,
+            stderr=self._errors,
+            start_new_session=True,
+        )
+
+    def __enter__(self) -> Listening:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.kill()
+        self._out.close()
+        self._errors.close()
+
+    @property
+    def out(self) -> bytes:
+        return _content(self._out)
+
+    @property
+    def errors(self) -> list[str]:
+        return _content(self._errors).decode().splitlines()
+
+    @property
+    def events(self) -> list[Event]:
+        return decode(self.out)
+
+    def position(self) -> str:
+        """Return the id that the output begins with, once it is there."""
+        until(lambda: b"\n\n" in self.out or self._process.poll() is not None, "the position")
+        assert self.out.startswith(b"id: "), self.errors
+        return self.out[len(b"id: ") : self.out.index(b"\n")].decode()
+
+    def await_texts(self, texts: Sequence[str]) -> None:
+        until(lambda: [event.data for event in self.events] == list(texts), f"{texts!r}")
+
+    def interrupt(self) -> int:
+        self._process.send_signal(signal.SIGINT)
+        return self.exit_code()
+
+    def exit_code(self) -> int:
+        return self._process.wait(PATIENCE)
+
+    def kill(self) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait(PATIENCE)
+
+
+def _content(file: Any) -> bytes:
+    return os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0)

@@ -1,0 +1,89 @@
+"""``flask sse`` with brokers that are not Redis, and with answers that no working broker gives."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from click.testing import Result
+from flask import Flask
+
+from flask_sse_emitters import SSE, BrokerUnavailable
+from flask_sse_emitters.brokers.memory import MemoryBroker
+from flask_sse_emitters.server.app_state import State
+from tests.support.cli import cli_runner
+
+
+class Elsewhere(MemoryBroker):
+    """A broker of a third party, which counts no clients. It may never answer a subscription."""
+
+    is_shared = True
+    is_silent = False
+
+    def subscribe(self, *_arguments: Any) -> Any:
+        assert self.is_silent
+        return None
+
+
+def app_elsewhere(**config: object) -> tuple[Flask, Elsewhere]:
+    app = Flask(__name__)
+    app.config.update(config)
+    SSE(app)
+    broker = app.extensions["sse_emitters"].channels.broker = Elsewhere()
+    return app, broker
+
+
+def invoked(app: Flask, *arguments: str) -> Result:
+    return cli_runner(app).invoke(args=["sse", *arguments])
+
+
+def fail(*_: object) -> None:
+    raise BrokerUnavailable(f"Redis said {HOSTILE}")
+
+
+#: Clears the screen by C0 and by C1, returns to the line's begin, and shows the rest from right to left.
+HOSTILE = "\x1b[2J \x9b2J \b\r \u202e \u2066 \u2028 \x7f\ttab, Täg"
+
+ESCAPED = r"Redis said \x1b[2J \x9b2J \x08\r \u202e \u2066 \u2028 \x7f\ttab, Täg" + "\n"
+
+
+def test_listen_with_a_broker_that_does_not_subscribe_is_an_error() -> None:
+    app, broker = app_elsewhere(SSE_PUBLISH_SECONDS=0.1)
+    broker.is_silent = True
+    result = invoked(app, "listen", "orders")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "Error: the broker does not let us listen: no answer in SSE_PUBLISH_SECONDS" in result.stderr
+    assert app.extensions["sse_emitters"].stats()["channels"] == {}
+
+
+def test_cli_publish_prints_no_count_where_the_broker_counts_no_clients() -> None:
+    app, _ = app_elsewhere()
+    result = invoked(app, "publish", "orders", "x")
+    assert (result.exit_code, result.stderr) == (0, "")
+
+
+def test_cli_broker_error_escapes_control_characters(monkeypatch: pytest.MonkeyPatch) -> None:
+    app, broker = app_elsewhere()
+    monkeypatch.setattr(broker, "publish", fail)
+    assert invoked(app, "publish", "orders", "x").stderr == f"Error: {ESCAPED}"
+
+
+def test_status_warning_escapes_control_characters(monkeypatch: pytest.MonkeyPatch) -> None:
+    app, broker = app_elsewhere()
+    monkeypatch.setattr(broker, "check_writable", fail)
+    assert invoked(app, "status").stdout.endswith(f"warning: nothing can be published now: {ESCAPED}")
+
+
+def test_status_hides_no_process_because_of_malformed_figures_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    process = {"host": "web-1", "pid": 7, "clients": 1500, "channels": {"orders": 500, "news": 1000}, "age": 0.44}
+    names = [*process, "since", "deliveries", "pending", "dropped", "warnings", "broker", "draining", "gaps", "refused"]
+    wrong = [{**dict.fromkeys(names, value), "id": "b"} for value in (None, "many", -1, float("nan"), [1], {"a": "b"})]
+    wrong[0]["broker"] = {"state": "degraded", "error": "timed out", "troubles": ["orders cannot be read", None]}
+    monkeypatch.setattr(State, "processes", lambda _: [{**process, "id": "a"}, *wrong])
+    app, _ = app_elsewhere()
+    result = invoked(app, "status")
+    assert result.exit_code == 0, result.exception
+    assert result.stdout.startswith("7 processes, 1,500 clients, 2 channels\n")
+    assert "\nweb-1    7 " in result.stdout
+    assert "\nwarning, of 1 process: the broker is degraded: timed out\n" in result.stdout
+    assert "\nwarning, of 1 process: orders cannot be read" in result.stdout
