@@ -1,0 +1,257 @@
+"""Who may open the monitor, and how its page is protected in a browser."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from flask import abort
+from flask.testing import FlaskClient
+
+from flask_sse_emitters import AccessDenied
+from flask_sse_emitters.testing import published
+from tests.support.monitored import MONITOR, TEST_EVENT, make_app, open_app
+
+#: Every endpoint.
+REQUESTS = [("GET", "/"), ("GET", ""), ("GET", "/stream"), ("GET", "/static/monitor.js"), ("POST", "/publish")]
+
+
+def statuses(client: FlaskClient, headers: dict[str, str] | None = None) -> set[int]:
+    """Return the status codes of all endpoints."""
+    found = set()
+    for method, path in REQUESTS:
+        body = TEST_EVENT if method == "POST" else None
+        with client.open(f"{MONITOR}{path}", method=method, json=body, headers=headers) as response:
+            found.add(response.status_code)
+    return found
+
+
+def test_monitor_is_denied_by_default_at_every_endpoint(caplog: pytest.LogCaptureFixture) -> None:
+    app, _ = make_app()
+    with caplog.at_level(logging.DEBUG, "flask_sse_emitters"):
+        assert statuses(app.test_client()) == {403}
+        with app.test_client().get(f"{MONITOR}/") as response:
+            assert response.get_data(as_text=True) == "Forbidden\n"
+    said = [record.levelname for record in caplog.records if "@sse.monitor_access" in record.getMessage()]
+    assert said.count("WARNING") == 1
+    assert said.count("DEBUG") == len(REQUESTS) + 1
+
+
+def test_monitor_is_open_in_debug_mode_at_every_endpoint() -> None:
+    app, _ = make_app()
+    app.debug = True
+    assert statuses(app.test_client()) == {200, 201, 308}
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost:5000", "LOCALHOST", "shop.localhost", "127.0.0.1", "127.0.0.1:5000", "127.9.9.9", "[::1]:5000"]
+)
+def test_monitor_in_debug_mode_allows_local_host_names(host: str) -> None:
+    app, _ = make_app()
+    app.debug = True
+    assert statuses(app.test_client(), {"Host": host, "Origin": f"http://{host}"}) == {200, 201, 308}
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "rebound.example",
+        "rebound.example:5000",
+        "localhost.rebound.example",
+        "notlocalhost",
+        "127.0.0.1.rebound.example",
+        "128.0.0.1",
+        "192.168.1.7:5000",
+        "[::2]",
+        "",
+    ],
+)
+def test_monitor_in_debug_mode_denies_host_names_open_to_dns_rebinding(host: str) -> None:
+    app, sse = make_app()
+    app.debug = True
+    headers = {"Host": host, "Origin": f"http://{host}", "Sec-Fetch-Site": "same-origin"}  # as a page from there sends
+    with published(sse, "orders") as events:
+        assert statuses(app.test_client(), headers) == {403}
+    assert events == []
+    with app.test_client().get(f"{MONITOR}/", headers=headers) as response:
+        assert "@sse.monitor_access" in response.get_data(as_text=True)
+    sse.monitor_access(lambda: True)
+    assert statuses(app.test_client(), headers) == {200, 201, 308}, "if there is a rule, it decides"
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"])
+def test_monitor_in_debug_mode_allows_loopback_addresses(address: str) -> None:
+    app, _ = make_app()
+    app.debug = True
+    client = app.test_client()
+    client.environ_base["REMOTE_ADDR"] = address
+    assert statuses(client) == {200, 201, 308}
+
+
+@pytest.mark.parametrize(
+    ("address", "headers"),
+    [
+        ("192.168.1.7", {}),
+        ("172.17.0.1", {}),
+        ("::ffff:192.168.1.7", {}),
+        ("fe80::1%eth0", {}),
+        ("", {}),
+        ("unix:", {}),
+        ("127.0.0.1", {"X-Forwarded-For": "192.168.1.7"}),
+        ("127.0.0.1", {"X-Forwarded-For": "127.0.0.1"}),
+        ("127.0.0.1", {"Forwarded": "for=192.168.1.7"}),
+        ("127.0.0.1", {"X-Forwarded-Host": "localhost"}),
+        ("127.0.0.1", {"X-Real-IP": "192.168.1.7"}),
+        ("127.0.0.1", {"Via": "1.1 proxy"}),
+        ("127.0.0.1", {"X-Forwarded-Proto": "https"}),
+    ],
+)
+def test_monitor_in_debug_mode_denies_remote_addresses_and_proxies(address: str, headers: dict[str, str]) -> None:
+    app, sse = make_app()
+    app.debug = True
+    client = app.test_client()
+    client.environ_base["REMOTE_ADDR"] = address
+    with published(sse, "orders", "~bob") as events:
+        assert statuses(client, {"Host": "localhost", **headers}) == {403}
+    assert events == []
+    with client.get(f"{MONITOR}/", headers=headers) as response:
+        assert "@sse.monitor_access" in response.get_data(as_text=True)
+    sse.monitor_access(lambda: True)
+    assert statuses(client, headers) == {200, 201, 308}, "if there is a rule, it decides"
+
+
+def test_monitor_in_debug_mode_denies_http_1_0_proxy_without_headers() -> None:
+    """As nginx's ``proxy_pass http://localhost:5000;`` sends by default."""
+    app, sse = make_app()
+    app.debug = True
+    serve: Any = app.wsgi_app
+    as_proxy: Any = lambda environ, start: serve({**environ, "SERVER_PROTOCOL": "HTTP/1.0"}, start)  # noqa: E731
+    app.wsgi_app = as_proxy  # type: ignore[method-assign]
+    assert statuses(app.test_client()) == {403}
+    sse.monitor_access(lambda: True)
+    assert statuses(app.test_client()) == {200, 201, 308}, "if there is a rule, it decides"
+
+
+def test_monitor_access_rule_decides_for_every_endpoint() -> None:
+    app, sse = make_app()
+    answers = [True]
+    sse.monitor_access(lambda: answers[0])
+    assert statuses(app.test_client()) == {200, 201, 308}
+    answers[0] = False
+    assert statuses(app.test_client()) == {403}
+    app.debug = True
+    assert statuses(app.test_client()) == {403}, "if there is a rule, it decides"
+
+
+def fail() -> bool:
+    raise ZeroDivisionError("the database is away")
+
+
+def deny() -> bool:
+    raise AccessDenied("please log in", challenge="Basic")
+
+
+def not_found() -> bool:
+    abort(404)
+
+
+@pytest.mark.parametrize(
+    ("rule", "status", "reason"),
+    [
+        (fail, 403, "ZeroDivisionError('the database is away')"),
+        (not_found, 403, "404 Not Found"),
+        (deny, 401, "please log in"),
+        (lambda: None, 403, "returned None"),
+        (lambda: "yes", 403, "returned 'yes'"),
+        (lambda: 1, 403, "returned 1"),
+    ],
+)
+def test_monitor_access_rule_denies_with_reason_in_debug_mode_only(
+    rule: Callable[[], Any], status: int, reason: str
+) -> None:
+    app, sse = make_app()
+    sse.monitor_access(rule)
+    for debug in (False, True):
+        app.debug = debug
+        with app.test_client().get(f"{MONITOR}/") as response:
+            assert response.status_code == status
+            assert response.content_type.startswith("text/plain")
+            assert (reason in response.get_data(as_text=True)) is debug
+            assert response.headers.get("WWW-Authenticate") == ("Basic" if status == 401 else None)
+
+
+def test_monitor_access_rule_that_is_invalid_or_second_raises() -> None:
+    _, sse = make_app()
+
+    async def rule() -> bool:
+        return True
+
+    with pytest.raises(TypeError, match="monitor_access"):
+        sse.monitor_access(rule)  # type: ignore[type-var]
+    sse.monitor_access(fail)
+    with pytest.raises(RuntimeError, match="already"):
+        sse.monitor_access(deny)
+
+
+@pytest.mark.parametrize("origin", ["https://elsewhere.example", "https://listed.example", "null"])
+def test_monitor_denies_other_origins_even_if_cors_allows_channels(origin: str) -> None:
+    app, sse = open_app(SSE_CORS_ORIGINS=["https://listed.example"])
+    with published(sse, "orders") as events:
+        assert statuses(app.test_client(), {"Origin": origin}) == {403}
+    assert events == []
+    assert statuses(app.test_client(), {"Origin": "http://localhost"}) == {200, 201, 308}
+
+
+def test_monitor_page_opens_by_cross_site_link_but_no_other_endpoint() -> None:
+    app, _ = open_app()
+    client = app.test_client()
+    link = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+
+    def status(method: str, path: str, **changed: str) -> int:
+        headers = {**link, **changed}
+        with client.open(f"{MONITOR}{path}", method=method, json=TEST_EVENT, headers=headers) as response:
+            return response.status_code
+
+    assert [status(*request) for request in REQUESTS] == [200, 308, 403, 403, 403]
+    assert status("GET", "/", **{"Sec-Fetch-Dest": "iframe"}) == 403
+    assert status("GET", "/", **{"Sec-Fetch-Mode": "no-cors"}) == 403
+    assert status("GET", "/", Origin="null") == 403
+    assert status("GET", "/stream", **{"Sec-Fetch-Site": "none"}) == 200
+
+
+@pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "text/plain", "multipart/form-data", ""])
+def test_monitor_publish_with_form_content_type_is_refused(kind: str) -> None:
+    app, sse = open_app()
+    with published(sse, "orders") as events:
+        response = app.test_client().post(f"{MONITOR}/publish", data=json.dumps(TEST_EVENT), content_type=kind)
+    assert response.status_code == 415
+    assert events == []
+
+
+def test_monitor_cors_preflight_is_denied() -> None:
+    app, _ = open_app(SSE_CORS_ORIGINS=["https://listed.example"])
+    headers = {"Origin": "https://listed.example", "Access-Control-Request-Method": "POST"}
+    response = app.test_client().options(f"{MONITOR}/publish", headers=headers)
+    assert response.status_code == 403
+
+
+def test_monitor_page_policy_forbids_foreign_content_and_framing() -> None:
+    app, _ = open_app()
+    with app.test_client().get(f"{MONITOR}/") as response:
+        policy = dict(part.split(" ", 1) for part in response.headers["Content-Security-Policy"].split("; "))
+        assert policy["default-src"] == policy["frame-ancestors"] == policy["base-uri"] == "'none'"
+        assert {policy[kind] for kind in ("script-src", "style-src", "connect-src", "img-src")} == {"'self'"}
+        assert response.headers["X-Content-Type-Options"] == "nosniff"
+        assert response.headers["Referrer-Policy"] == "same-origin"
+        assert response.headers["Cache-Control"] == "no-store"
+        assert "<style" not in response.get_data(as_text=True)
+        assert " style=" not in response.get_data(as_text=True)
+
+
+def test_monitor_page_without_slash_redirects_relatively_behind_prefix() -> None:
+    app, _ = open_app()
+    response = app.test_client().get(MONITOR, base_url="http://localhost/some/prefix")
+    assert (response.status_code, response.headers["Location"]) == (308, "sse-monitor/")
