@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
@@ -12,21 +11,12 @@ from flask.typing import ResponseReturnValue
 from flask_sse_emitters import SSE, Event, SseEmitter, SseEmitters
 from flask_sse_emitters.server.probe import COMMENTS, MAX_PROBES, PADDING_BYTES, PROBES
 from flask_sse_emitters.streams.emitter import stream_of
-from flask_sse_emitters.testing import decode, open_stream
-from tests.support.client import Client, connected, get, post
-from tests.support.servers import Server
+from flask_sse_emitters.testing import open_stream
 from tests.support.waiting import until
 from tests.unit.doubles.clock import ManualScheduler, emitter_at
 
 NONCE = "0123456789abcdef"
 COMMENTS_WANTED = {"Sse-Check": f"{NONCE}; comments"}
-
-
-@pytest.fixture(scope="module", params=["gevent", "gevent_off", "gthread", "werkzeug"])
-def channels(request: pytest.FixtureRequest) -> Iterator[Server]:
-    with Server(request.param, "tests.apps.channels:app") as server:
-        get(server, "/stats")
-        yield server
 
 
 def make_app(scheduler: ManualScheduler, **given: int | str) -> tuple[Flask, SseEmitters]:
@@ -50,71 +40,21 @@ def values_of(header: str) -> dict[str, str]:
     return dict(value.split("=") for value in values)
 
 
-@pytest.mark.parametrize("path", ["/events?channel=probed", "/connect"], ids=["a channel", "an emitter of a view"])
-def test_probe_gets_comments_and_padding_and_unchanged_events(path: str, channels: Server) -> None:
-    with connected(channels, path, headers=COMMENTS_WANTED) as client, connected(channels, path) as other:
-        header = values_of(client.response.headers["Sse-Check"])
-        assert header["comments"] == str(COMMENTS)
-        assert "Sse-Check" not in other.response.headers
-        before = get(channels, "/stats")
-        body = read_to(client, b": check 1\n\n")
-        assert get(channels, "/stats")["published"] == before["published"]
-        post(channels, "/publish/probed" if path.startswith("/events") else "/send", "between")
-        body += read_to(client, b"data: between\n\n")
-        while b"check %d\n: " % COMMENTS not in body or len(body) < PADDING_BYTES:
-            body += client.read_some()
-        seen = read_to(other, b"data: between\n\n")
-    assert b"check" not in seen
-    assert [event.data for event in decode(body)] == ["between"]
-    assert decode(body) == decode(seen), "comments have no ids"
-    numbers = [line for line in body.split(b"\n") if line.startswith(b": check ")]
-    assert numbers == [b": check %d" % (number + 1) for number in range(COMMENTS)]
-
-
-def read_to(client: Client, end: bytes) -> bytes:
-    body = b""
-    while end not in body:
-        piece = client.read_some()
-        assert piece, body
-        body += piece
-    return body
-
-
-@pytest.mark.parametrize(
-    ("version", "headers", "expected"),
-    [
-        (11, {}, {"protocol": "HTTP/1.1", "connection": "", "last-event-id": "no"}),
-        (10, {"Connection": "close"}, {"protocol": "HTTP/1.0", "connection": "close", "last-event-id": "no"}),
-        (11, {"Connection": "Upgrade, Keep-Alive"}, {"protocol": "HTTP/1.1", "connection": "keep-alive"}),
-        (11, {"Last-Event-ID": "x"}, {"last-event-id": "yes"}),
-    ],
-    ids=["HTTP/1.1", "HTTP/1.0", "kept", "reconnect"],
-)
-def test_probe_header_reports_the_request(
-    version: int, headers: dict[str, str], expected: dict[str, str], channels: Server
-) -> None:
-    asked = {"Sse-Check": NONCE, **headers}
-    with connected(channels, "/events?channel=probed", headers=asked, version=version) as client:
-        header = values_of(client.response.headers["Sse-Check"])
-    assert expected.items() <= header.items()
-    assert (header["heartbeat"], header["comments"]) == ("15", "0")
-
-
 @pytest.mark.parametrize("asked", ["", "short", "x" * 65, f"{NONCE}; other", "<script>", f"{NONCE}\t"])
-def test_invalid_nonce_gets_no_probe_header(asked: str, scheduler: ManualScheduler) -> None:
+def test_probe_with_invalid_nonce_gets_no_header(asked: str, scheduler: ManualScheduler) -> None:
     app, _ = make_app(scheduler)
     with open_stream(app.test_client(), "/connect", headers={"Sse-Check": asked}) as stream:
         assert "Sse-Check" not in stream.response.headers
 
 
-def test_only_streams_answer_probes(scheduler: ManualScheduler) -> None:
+def test_probe_is_answered_by_streams_only(scheduler: ManualScheduler) -> None:
     app, _ = make_app(scheduler)
     answer = app.test_client().get("/page", headers=COMMENTS_WANTED)
     assert answer.text == "True"
     assert "Sse-Check" not in answer.headers
 
 
-def test_number_of_concurrent_probes_is_limited(scheduler: ManualScheduler) -> None:
+def test_probes_at_a_time_are_limited(scheduler: ManualScheduler) -> None:
     app, emitters = make_app(scheduler)
 
     def comments(stack: ExitStack) -> int:
@@ -132,7 +72,7 @@ def test_number_of_concurrent_probes_is_limited(scheduler: ManualScheduler) -> N
     scheduler.pass_time(10)
 
 
-def test_head_request_gets_no_probe_comments(scheduler: ManualScheduler) -> None:
+def test_probe_with_head_request_gets_no_comments(scheduler: ManualScheduler) -> None:
     app, _ = make_app(scheduler)
     answer = app.test_client().head("/connect", headers=COMMENTS_WANTED)
     assert values_of(answer.headers["Sse-Check"])["comments"] == "0"
@@ -153,7 +93,7 @@ def test_probe_comment_never_replaces_an_event(overflow: str, scheduler: ManualS
         assert stream.ready() == [Event("taken at once"), Event("kept", event="a")]
 
 
-def test_low_byte_limit_omits_probe_padding(scheduler: ManualScheduler) -> None:
+def test_probe_padding_is_omitted_with_low_byte_limit(scheduler: ManualScheduler) -> None:
     app, emitters = make_app(scheduler, max_pending_bytes=PADDING_BYTES)
     with open_stream(app.test_client(), "/connect", headers=COMMENTS_WANTED) as stream:
         body = b""
