@@ -89,7 +89,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def site(request: pytest.FixtureRequest, folder: Path) -> Iterator[Server]:
     with Server(request.param, "tests.apps.login:app", env={"FOLDER": str(folder)}) as site:
         yield site
-        site.kill()
 
 
 @pytest.fixture
@@ -104,7 +103,6 @@ def workers(folder: Path) -> Iterator[WorkersServer]:
         env = {"FOLDER": str(folder), "SSE_BROKER_URL": redis.url}
         with WorkersServer("gevent", "tests.apps.login:app", 2, env=env) as workers:
             yield workers
-            workers.kill()
 
 
 @pytest.fixture

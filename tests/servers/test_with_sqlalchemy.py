@@ -31,7 +31,6 @@ def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
         for name in READERS:
             post(site, f"/readers/{name}", True)
         yield site
-        site.kill()
 
 
 @contextmanager

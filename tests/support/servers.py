@@ -46,7 +46,7 @@ SERVERS = ["gevent", "gevent_off", "gthread", "gevent_pywsgi", "werkzeug"]
 
 
 class Server:
-    """A server that runs an application in a ``with`` block.
+    """A server that runs an application in a ``with`` block, at whose end it is killed: an orderly end takes seconds.
 
     It listens at a socket that this process opened, so the port is free, and connections wait while it starts.
 
@@ -75,7 +75,7 @@ class Server:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self.stop()
+        self.kill()
         self._log.close()
 
     @property
@@ -130,6 +130,7 @@ class Server:
         self._end(signal.SIGKILL)
 
     def stop(self) -> None:
+        """Stop it in order: its streams end first."""
         self._end(signal.SIGTERM)
 
     def _end(self, number: int) -> None:
