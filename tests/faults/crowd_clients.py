@@ -44,10 +44,6 @@ class Visitor:
     before: list[Event] = field(default_factory=list)  #: events of earlier connections
     at_cut: str = ""  #: the data of the newest event when the last one ended
 
-    @property
-    def status(self) -> int:
-        return int(self.received.split(b" ", 2)[1])
-
     def events(self) -> list[Event]:
         """Return its complete events so far."""
         return decode(Body().take(bytes(self.received)))

@@ -419,16 +419,11 @@ class Swarm:
     def events(self) -> int:
         return sum(client.events for client in self.clients)
 
-    def add(self, number: int, *, within: float = 0.0, streams: Sequence[Sequence[str]] = ()) -> None:
-        """Add clients.
-
-        :param within: seconds over which they connect.
-        :param streams: the channels they read, in turns; one or two at random by default.
-        """
+    def add(self, number: int, *, within: float = 0.0) -> None:
+        """Add clients, which connect within so many seconds."""
         dice = random.Random(f"{self.habits.seed}/{len(self.clients)}")
-        for index in range(number):
-            drawn = dice.sample(CHANNELS, 1 + (dice.random() < self.habits.pairs))
-            client = Client(self, len(self.clients), streams[index % len(streams)] if streams else drawn)
+        for _ in range(number):
+            client = Client(self, len(self.clients), dice.sample(CHANNELS, 1 + (dice.random() < self.habits.pairs)))
             self.clients.append(client)
             self.later(dice.uniform(0, within), client, client.connect)
 

@@ -27,7 +27,7 @@ SCALE = int(os.environ.get("SWARM_SCALE", 1))
 @pytest.mark.parametrize(
     ("kind", "size"),
     [
-        ("gevent", Size(120 * SCALE, 4_000 * SCALE, seconds=2 + SCALE)),
+        ("gevent", Size(125 * SCALE, 5_000 * SCALE, seconds=2 + SCALE)),
         ("gevent_off", Size(50 * SCALE, 1_600 * SCALE, seconds=2 + SCALE)),
         ("gthread", Size(30 * SCALE, 800 * SCALE, seconds=2 + SCALE)),
     ],
