@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
-
-from tests.support.servers import SERVERS, Server
 
 
 @pytest.fixture
@@ -32,10 +30,3 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("seeds (SEED=... repeats a test's choices)")
         for test, value in sorted(seeds.items()):
             terminalreporter.line(f"{value:>10} {test}")
-
-
-@pytest.fixture(scope="session", params=SERVERS)
-def server(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """Serve the contract application on each of the servers, one after the other."""
-    with Server(request.param, "tests.apps.contract:app") as server:
-        yield server

@@ -11,13 +11,8 @@ from typing import Any
 
 from flask import Blueprint, Flask, Response, current_app, g, has_request_context, request
 from flask.typing import ResponseReturnValue
-from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
 from flask_sse_emitters import SSE, SseEmitter, SseEmitters
-from flask_sse_emitters.runtime.gevent_loop import is_green
-from flask_sse_emitters.runtime.socket_monitor import SOCKET_MONITOR
-from flask_sse_emitters.streams.emitter import stream_of
-from flask_sse_emitters.streams.outgoing import WriterState
 
 sse = SSE()
 streams = Blueprint("streams", __name__)
@@ -125,12 +120,15 @@ def state(name: str) -> ResponseReturnValue:
         "open": emitter.is_open,
         "reason": emitter.close_reason and emitter.close_reason.name,
         "error": emitter.error and str(emitter.error),
-        "writer": type(stream_of(emitter).outgoing.writer).__name__,
         "pending": emitter.pending,
-        "idle": stream_of(emitter).outgoing.state is WriterState.IDLE,
         "last_event_id": emitter.last_event_id,
         "journal": journals[name],
     }
+
+
+@steering.get("/stats")
+def stats() -> ResponseReturnValue:
+    return sse.stats()
 
 
 @steering.get("/requests")
@@ -191,7 +189,7 @@ def pause_briefly() -> None:
 
 
 def run_on_threads(call: Callable[[int], object], count: int, foreign: bool) -> None:
-    if foreign and is_green():
+    if foreign and is_patched_by_gevent():
         from gevent.hub import get_hub
         from gevent.monkey import get_original
 
@@ -208,9 +206,14 @@ def run_on_threads(call: Callable[[int], object], count: int, foreign: bool) -> 
         thread.join()
 
 
+def is_patched_by_gevent() -> bool:
+    monkey = sys.modules.get("gevent.monkey")
+    return monkey is not None and bool(monkey.is_module_patched("threading"))
+
+
 @steering.get("/process")
 def process() -> ResponseReturnValue:
-    """Return what this process holds."""
+    """Return what this process holds. Its clients are the open connections but that of this request."""
     import gc
 
     import psutil
@@ -233,6 +236,9 @@ def process() -> ResponseReturnValue:
         kind = type(thing)
         if kind.__name__ in counts and kind.__module__.startswith("flask_sse_emitters"):
             counts[kind.__name__] += 1
+    connections = me.net_connections("tcp")
+    ports = {each.laddr.port for each in connections if each.status == psutil.CONN_LISTEN}
+    clients = [each for each in connections if each.raddr and each.laddr.port in ports]
     greenlets = sys.modules.get("greenlet")
     return {
         "pid": os.getpid(),
@@ -243,7 +249,7 @@ def process() -> ResponseReturnValue:
         "threads": me.num_threads(),
         "python_threads": threading.active_count(),
         "descriptors": me.num_fds(),
-        "watched": len(SOCKET_MONITOR),
+        "watched": len(clients) - 1,
     }
 
 
@@ -257,12 +263,4 @@ def create_app(name: str, **config: Any) -> Flask:
     return app
 
 
-#: The mounted apps are for emitters that no view returns, and for clients that read nothing.
 app = create_app("contract")
-app.wsgi_app = DispatcherMiddleware(  # type: ignore[method-assign]
-    app.wsgi_app,
-    {
-        "/impatient": create_app("impatient", SSE_ATTACH_SECONDS=0.2),
-        "/hasty": create_app("hasty", SSE_WRITE_SECONDS=0.3),
-    },
-)

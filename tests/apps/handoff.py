@@ -1,165 +1,45 @@
-"""The contract application with a middleware that the environment names."""
+"""The site of most tests here: the contract application, views about hand-off, and apps that tests add."""
 
 from __future__ import annotations
 
 import logging
 import os
-import zlib
-from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from flask import Blueprint, Flask, Response, request
+from flask import Blueprint, Flask, Response, current_app, request
 from flask.typing import ResponseReturnValue
+from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
-from flask_sse_emitters.runtime.gevent_loop import unpatched
-from tests.apps.contract import create_app, emitters, journals, lists, make, sse
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+from tests.apps import channels, contract
+from tests.apps.contract import emitters, journals, lists, make, sse
+from tests.apps.middleware import add_middleware
 
 logging.basicConfig(level=logging.INFO)
-
-
-class Gzip:
-    """Compress responses event by event, around the application, and wrap ``start_response``."""
-
-    def __init__(self, app: WSGIApplication) -> None:
-        self._app = app
-
-    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
-            return start_response(status, [*headers, ("Content-Encoding", "gzip")], exc_info)
-
-        if "gzip" not in environ.get("HTTP_ACCEPT_ENCODING", ""):
-            return self._app(environ, start_response)
-        return self._compressed(self._app(environ, start))
-
-    @staticmethod
-    def _compressed(body: Iterable[bytes]) -> Iterator[bytes]:
-        gzip = zlib.compressobj(wbits=31)
-        try:
-            for part in body:
-                yield gzip.compress(part) + gzip.flush(zlib.Z_SYNC_FLUSH)
-            yield gzip.flush()
-        finally:
-            body.close()  # type: ignore[attr-defined]
-
-
-def shouting(app: WSGIApplication) -> WSGIApplication:
-    """Change the bytes, and wrap the iterable alone."""
-
-    def wrapped(environ: WSGIEnvironment, start_response: StartResponse) -> Iterator[bytes]:
-        body = app(environ, start_response)
-        is_stream = environ["PATH_INFO"].startswith("/numbered")
-        try:
-            yield from (part.upper() if is_stream else part for part in body)
-        finally:
-            body.close()  # type: ignore[attr-defined]
-
-    return wrapped
-
-
-def shouting_in_c(app: WSGIApplication) -> WSGIApplication:
-    """Do the same with an iterator that has no frame."""
-
-    def wrapped(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        body = app(environ, start_response)
-        return map(bytes.upper, body) if environ["PATH_INFO"].startswith("/numbered") else body
-
-    return wrapped
-
-
-def forgetful(app: WSGIApplication) -> WSGIApplication:
-    """Wrap the iterable, and never close it."""
-    return lambda environ, start_response: (part for part in app(environ, start_response))
-
-
-def hasty(app: WSGIApplication) -> WSGIApplication:
-    """Pass on only the first part of each stream, and never close it."""
-
-    def wrapped(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        body = app(environ, start_response)
-        return islice(body, 1) if environ["PATH_INFO"].startswith("/numbered") else body
-
-    return wrapped
-
-
-def compressing(app: Flask) -> None:
-    """Compress inside the application."""
-    from flask_compress import Compress
-
-    app.config.update(
-        COMPRESS_MIMETYPES=["text/event-stream"], COMPRESS_STREAMS=True, COMPRESS_ALGORITHM_STREAMING="gzip"
-    )
-    Compress(app)
-
-
-def tracing(app: WSGIApplication) -> WSGIApplication:
-    """Add OpenTelemetry's middleware, and record its spans."""
-    from opentelemetry.instrumentation.wsgi import OpenTelemetryMiddleware
-    from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-
-    spans = InMemorySpanExporter()
-    provider = TracerProvider()
-    provider.add_span_processor(SimpleSpanProcessor(spans))
-    seen.append(lambda: [span.name for span in spans.get_finished_spans()])
-    traced: WSGIApplication = OpenTelemetryMiddleware(app, tracer_provider=provider)
-    return traced
-
-
-def reporting(app: WSGIApplication) -> WSGIApplication:
-    """Add Sentry's middleware, and record what it would report: errors and transactions."""
-    import sentry_sdk
-    from sentry_sdk.integrations.wsgi import SentryWsgiMiddleware
-    from sentry_sdk.transport import Transport
-
-    reports: list[str] = []
-
-    class Kept(Transport):
-        def capture_envelope(self, envelope: Any) -> None:
-            reports.extend(item.type for item in envelope.items)
-
-    sentry_sdk.init(dsn="http://key@localhost/1", transport=Kept, traces_sample_rate=1.0, default_integrations=False)
-    seen.append(lambda: [report for report in reports if report in ("event", "transaction")])
-    reported: WSGIApplication = SentryWsgiMiddleware(app)
-    return reported
-
-
-#: Functions that return what an observing middleware has seen.
-seen: list[Callable[[], list[str]]] = []
-
-AROUND: dict[str, Callable[[WSGIApplication], WSGIApplication]] = {
-    "gzip": Gzip,
-    "shouting": shouting,
-    "shouting in C": shouting_in_c,
-    "forgetful": forgetful,
-    "hasty": hasty,
-    "tracing": tracing,
-    "reporting": reporting,
-}
 
 more = Blueprint("more", __name__)
 
 
 @more.get("/seen")
 def what_was_seen() -> ResponseReturnValue:
-    return [found for read in seen for found in read()]
+    """Return what the app's observing middleware has seen."""
+    found: list[str] = current_app.extensions["seen"]()
+    return found
 
 
-@more.get("/stats")
-def stats() -> ResponseReturnValue:
-    return sse.stats()
+@more.post("/shutdown")
+def shutdown() -> ResponseReturnValue:
+    sse.shutdown()
+    return ""
 
 
 @more.post("/fork")
 def fork() -> ResponseReturnValue:
     """Fork a child that holds all descriptors open until it is killed."""
+    from gevent.monkey import get_original
+
     child = os.fork()
     if child == 0:
-        unpatched("time", "sleep")(600)
+        get_original("time", "sleep")(600)
         os._exit(0)
     return {"pid": child}
 
@@ -229,10 +109,26 @@ def noted(name: str) -> ResponseReturnValue:
     return response
 
 
-app = create_app("contract", SSE_DRAIN_SECONDS=float(os.environ.get("SSE_DRAIN_SECONDS") or 5))
-app.register_blueprint(more)
-middleware = os.environ.get("MIDDLEWARE", "")
-if middleware == "compressing":
-    compressing(app)
-elif middleware:
-    app.wsgi_app = AROUND[middleware](app.wsgi_app)  # type: ignore[assignment,method-assign]
+def create_app(name: str, middleware: str = "", **config: Any) -> Flask:
+    app = contract.create_app(name, **config)
+    app.register_blueprint(more)
+    add_middleware(app, middleware)
+    return app
+
+
+#: What tests add, by path.
+added: dict[str, Any] = {}
+
+app = create_app("contract")
+dispatcher = DispatcherMiddleware(app.wsgi_app)
+dispatcher.mounts = added  # it takes no empty one
+app.wsgi_app = dispatcher  # type: ignore[method-assign]
+
+
+@app.post("/apps/<name>")
+def add_app(name: str) -> ResponseReturnValue:
+    """Serve one more app below a path of this name: with channels, or like this one."""
+    given = request.get_json()
+    create = channels.create_app if given.pop("channels") else create_app
+    added[f"/{name}"] = create(name, **given).wsgi_app
+    return {}

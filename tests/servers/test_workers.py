@@ -1,12 +1,11 @@
-"""Workers and options that the contract tests do not cover."""
+"""Workers and options of servers: single threads, an app that is loaded before the fork, and what is warned of."""
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
-from tests.support.client import connected, ended, get, new_name, post, state
+from tests.servers.kinds import on
+from tests.support.client import connected, ended, get, new_app, new_name, post, state, stats
 from tests.support.servers import Server
 from tests.support.waiting import until
 
@@ -38,21 +37,40 @@ def test_preloaded_app_serves_streams(kind: str) -> None:
                 post(server, "/lists/all/send", "x")
                 assert client.texts(1) == ["x"]
                 assert state(server, name)["open"]
+                until(lambda: stats(server)["outlets"]["handed_off"] == (kind == "gevent"), "the outlet")
             assert ended(server, name, 2)["reason"] == "DISCONNECTED"
 
 
-@pytest.mark.parametrize(
-    ("kind", "most", "is_warned_of"),
-    [("gthread", 4, True), ("gthread", 3, False), ("gevent", 4, False)],
-)
-def test_gthread_with_max_clients_equal_to_threads_is_warned_of(kind: str, most: int, is_warned_of: bool) -> None:
-    env, arguments = {"CONFIG": json.dumps({"SSE_MAX_CLIENTS": most})}, ["--threads", "4"]
-    with Server(kind, "tests.apps.channels:app", env=env, arguments=arguments) as server:
-        assert get(server, "/stats")["warnings"] == [], "no stream has begun"
+@on("gevent", "gthread")
+def test_gthread_with_max_clients_equal_to_threads_is_warned_of_once(server: Server) -> None:
+    """The gthread worker here has 200 threads."""
+    warning = "SSE_MAX_CLIENTS=200, but this gthread worker has 200 threads"
+    for most in (199, 200):
+        app = new_app(server, channels=True, SSE_MAX_CLIENTS=most)
+        assert stats(server, app)["warnings"] == [], "no stream has begun"
         for _ in range(2):
-            with connected(server, "/events/a"):
-                warnings = get(server, "/stats")["warnings"]
-        assert ["SSE_MAX_CLIENTS=4, but this gthread worker has 4 threads" in each for each in warnings] == (
-            [True] if is_warned_of else []
-        )
-        assert server.log.count("this gthread worker has") == is_warned_of, "once"
+            with connected(server, f"{app}/events/a"):
+                warnings = stats(server, app)["warnings"]
+        is_warned_of = server.kind == "gthread" and most == 200
+        assert [warning in each for each in warnings] == [True] * is_warned_of
+    assert server.log.count(warning) == (server.kind == "gthread")
+
+
+def test_memory_broker_with_several_workers_is_warned_of() -> None:
+    """Their app is loaded before they are forked, so that it cannot tell by then. One worker is warned of nothing."""
+    with Server("gevent", "tests.apps.channels:app", arguments=["--workers", "2", "--preload"]) as server:
+        until(lambda: server.log.count("Booting worker") == 2, "both workers")
+        pids: set[int] = set()
+        warnings: set[str] = set()
+
+        def both_answered() -> bool:
+            found = get(server, "/stats")
+            pids.add(found["pid"])
+            warnings.update(found["warnings"])
+            return len(pids) == 2 and bool(warnings)
+
+        with connected(server, "/events?channel=a"):
+            until(both_answered, "answers from both, and a warning")
+        [warning] = warnings
+        assert "SSE_BROKER_URL='memory://' reaches the clients of one process" in warning
+        assert 1 <= server.log.count(warning) <= 2, "once for each worker"

@@ -12,7 +12,7 @@ from contextlib import closing, contextmanager
 from typing import Any
 
 from flask_sse_emitters import Event
-from flask_sse_emitters.testing import read_events
+from flask_sse_emitters.testing import decode, read_events
 from tests.support.servers import Server
 from tests.support.waiting import PATIENCE, until
 
@@ -70,6 +70,28 @@ def connected(server: Server, path: str, **options: Any) -> Iterator[Client]:
         client.close()
 
 
+def slow_client(server: Server, path: str, headers: str = "", buffer: int = 4096) -> socket.socket:
+    """Return the socket of a client with a small buffer, which has sent its request and reads nothing yet.
+
+    :param headers: further ones, each with its line end.
+    """
+    raw = socket.socket()
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+    raw.settimeout(PATIENCE)
+    raw.connect(("127.0.0.1", server.port))
+    raw.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n{headers}\r\n".encode())
+    return raw
+
+
+def whole_response(raw: socket.socket) -> list[str]:
+    """Return the texts of all events up to a clean end of the body and of the connection."""
+    response = http.client.HTTPResponse(raw)
+    response.begin()
+    texts = [event.data for event in decode(response.read())]
+    assert raw.recv(1) == b"", "the connection ends, too"
+    return texts
+
+
 def get(server: Server, path: str) -> Any:
     return _answer(server, "GET", path)
 
@@ -109,8 +131,24 @@ def answer_to_the_end(server: Server, path: str) -> tuple[bytes, bytes]:
     return head, body
 
 
+def new_app(server: Server, channels: bool = False, **given: Any) -> str:
+    """Have the site of ``tests/apps/handoff.py`` serve one more app; return its path.
+
+    :param channels: it is like ``tests/apps/channels.py``, in place of ``tests/apps/contract.py``.
+    :param given: its config, and for the latter a ``middleware``.
+    """
+    name = new_name()
+    post(server, f"/apps/{name}", {"channels": channels, **given})
+    return f"/{name}"
+
+
 def state(server: Server, name: str, app: str = "") -> dict[str, Any]:
     found: dict[str, Any] = get(server, f"{app}/state/{name}")
+    return found
+
+
+def stats(server: Server, app: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = get(server, f"{app}/stats")
     return found
 
 
