@@ -29,7 +29,8 @@ def page() -> str:
 
 @app.get("/connect")
 def connect() -> SseEmitter:
-    emitter = SseEmitter()  # before the list is looked up: the first one starts a greenlet, and others run meanwhile
+    beat = float(request.args["heartbeat"]) if "heartbeat" in request.args else None
+    emitter = SseEmitter(heartbeat=beat)
     return emitters.add(emitter)
 
 

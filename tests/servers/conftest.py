@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.servers.behind_nginx import App
 from tests.servers.kinds import ON_EACH
 from tests.support.servers import Server
 
@@ -15,3 +16,10 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     """Serve ``tests/apps/handoff.py``, to which a test may add an app of its own: see ``new_app``."""
     with Server(request.param, "tests.apps.handoff:app") as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def nginx_app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
+    """Serve ``tests/apps/behind_nginx.py`` with a short heartbeat, for the xdist group "nginx"."""
+    with App(tmp_path_factory.mktemp("app"), SSE_HEARTBEAT=1) as app:
+        yield app

@@ -1,0 +1,89 @@
+"""An app behind nginx."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import ssl
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from http.client import HTTPConnection, HTTPSConnection
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import psutil
+
+from tests.support.nginx import Nginx
+from tests.support.servers import Server
+from tests.support.waiting import PATIENCE, until
+
+CHANNEL, VIEW = "/events?channel=news", "/connect"
+
+
+class App:
+    """The app on gunicorn, at a socket for nginx, and for tests that control it.
+
+    :param folder: of the socket.
+    :param kind: of the server.
+    """
+
+    def __init__(self, folder: Path, kind: str = "gevent", **config: object) -> None:
+        self.socket = folder / "app.sock"
+        arguments = ["--bind", f"unix:{self.socket}"]
+        self._server = Server(
+            kind, "tests.apps.behind_nginx:app", env={"CONFIG": json.dumps(config)}, arguments=arguments
+        )
+
+    def __enter__(self) -> App:
+        self._server.start()
+        until(self.socket.exists, "gunicorn's socket")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._server.__exit__(kind, error, tb)
+
+    def replace_worker(self) -> None:
+        """Reload gunicorn and wait until the old worker has exited."""
+        old = self.get("/stats")["pid"]
+        self._server.signal(signal.SIGHUP)
+        until(lambda: not psutil.pid_exists(old), "the old worker's end")
+
+    def get(self, path: str) -> Any:
+        return self._answer("GET", path)
+
+    def post(self, path: str, data: object) -> Any:
+        return self._answer("POST", path, json.dumps(data), {"Content-Type": "application/json"})
+
+    def _answer(self, *request: Any) -> Any:
+        with closing(HTTPConnection("localhost")) as connection, closing(socket.socket(socket.AF_UNIX)) as connected:
+            connected.settimeout(PATIENCE)
+            connected.connect(str(self.socket))
+            connection.sock = connected
+            connection.request(*request)
+            with connection.getresponse() as response:
+                assert response.status == 200
+                return json.loads(response.read())
+
+
+@contextmanager
+def stream(nginx: Nginx, path: str, headers: dict[str, str] | None = None) -> Iterator[Any]:
+    """Open a stream through nginx and yield its response."""
+    context = ssl.create_default_context(cafile=str(nginx.certificate))
+    connection = HTTPSConnection("localhost", nginx.port, context=context, timeout=PATIENCE)
+    try:
+        connection.request("GET", path, headers=headers or {})
+        with connection.getresponse() as response:
+            yield response
+    finally:
+        connection.close()
+
+
+def await_text(response: Any, text: str) -> None:
+    """Read up to this event, and no further."""
+    read = b""
+    while f"data: {text}\n".encode() not in read:
+        piece = response.read1()
+        assert piece, f"the stream ended before {text!r}: {read!r}"
+        read += piece
