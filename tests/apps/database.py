@@ -14,7 +14,6 @@ from sqlalchemy import Engine, QueuePool, event
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from flask_sse_emitters import SSE, SseEmitter
-from flask_sse_emitters.runtime.scheduler import SCHEDULER
 
 
 class Base(DeclarativeBase):
@@ -107,13 +106,21 @@ def publish() -> str:
     return ""
 
 
+@app.post("/reset")
+def reset() -> list[str]:
+    """Allow all readers, and forget the queries so far."""
+    db.session.execute(db.update(Reader).values(is_allowed=True))
+    db.session.commit()
+    asked.clear()
+    return readers()
+
+
 @app.get("/state")
 def state() -> dict[str, Any]:
     pool = db.engine.pool
     assert isinstance(pool, QueuePool)
     return {
         "checked_out": pool.checkedout(),
-        "is_calling": SCHEDULER.is_calling,
         "asked": Counter(asked),
         "clients": sse.stats()["clients"],
         "handed_off": sse.stats()["outlets"]["handed_off"],

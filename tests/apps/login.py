@@ -14,7 +14,6 @@ from flask.typing import ResponseReturnValue
 from flask_login import LoginManager, UserMixin, current_user, login_required, login_user, logout_user
 
 from flask_sse_emitters import SSE
-from flask_sse_emitters.runtime.scheduler import SCHEDULER
 
 FOLDER = Path(os.environ.get("FOLDER", ""))
 
@@ -52,8 +51,13 @@ def load(name: str) -> User | None:
 manager.user_loader(load)
 
 
+#: The channels that the rule was asked about.
+asked: list[str] = []
+
+
 @sse.authorizer
 def may_read(channel: str) -> bool | str:
+    asked.append(channel)
     if not current_user.is_authenticated or (channel == "staff" and not is_marked(current_user.id, "staff")):
         return False
     return str(current_user.get_id())
@@ -100,7 +104,7 @@ def publish_to(name: str) -> ResponseReturnValue:
 
 @app.get("/state")
 def state() -> dict[str, Any]:
-    return {**sse.stats(), "pid": os.getpid(), "is_rechecking": SCHEDULER.is_calling}
+    return {**sse.stats(), "pid": os.getpid(), "asked": len(asked)}
 
 
 @app.after_request

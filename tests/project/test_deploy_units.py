@@ -15,14 +15,24 @@ from pathlib import Path
 
 import pytest
 
-from flask_sse_emitters.config.settings import DEFAULTS
-from flask_sse_emitters.streams.registry.limits import OTHER_FILES
 from tests.support.programs import program
 from tests.support.servers import NO_CONTROL_SOCKET, ROOT
 from tests.support.waiting import PATIENCE, until
 
 DEPLOY = ROOT / "deploy"
+
+#: Files that a process opens beside its clients' sockets.
+OTHER_FILES = 64
+
 UNITS = ("flask-sse.service", "flask-sse.socket")
+
+
+def default(key: str) -> int:
+    """Return the default of a config key, as documented."""
+    text = (ROOT / "docs" / "configuration.rst").read_text()
+    found = re.search(rf"^\.\. confval:: {key}\n.*\n +:default: ``(\d+)``$", text, re.MULTILINE)
+    assert found is not None
+    return int(found[1])
 
 
 def values(unit: str) -> dict[str, str]:
@@ -43,26 +53,26 @@ def test_systemd_verifies_the_units(tmp_path: Path) -> None:
 
 
 def test_file_limits_of_units_suffice_for_default_max_clients() -> None:
-    assert int(values("flask-sse.service")["LimitNOFILE"]) >= DEFAULTS.max_clients + OTHER_FILES
+    assert int(values("flask-sse.service")["LimitNOFILE"]) >= default("SSE_MAX_CLIENTS") + OTHER_FILES
     nginx = (DEPLOY / "nginx.conf").read_text()
     for limit in ("worker_rlimit_nofile", "worker_connections"):
         found = re.search(rf"^\s*{limit} (\d+);", nginx, re.MULTILINE)
         assert found is not None
-        assert int(found[1]) >= 2 * DEFAULTS.max_clients, limit
+        assert int(found[1]) >= 2 * default("SSE_MAX_CLIENTS"), limit
 
 
 def test_shutdown_timeouts_leave_time_to_drain() -> None:
     """Each waits for the next: systemd for gunicorn, gunicorn for its workers, and the workers for their streams."""
     service = values("flask-sse.service")
     graceful = runpy.run_path(str(ROOT / "gunicorn.conf.py"))["graceful_timeout"]
-    assert DEFAULTS.drain_seconds + 2 < graceful < int(service["TimeoutStopSec"])
+    assert default("SSE_DRAIN_SECONDS") + 2 < graceful < int(service["TimeoutStopSec"])
     assert (service["KillMode"], service["KillSignal"]) == ("mixed", "SIGTERM")
 
 
 def test_proxy_read_timeout_exceeds_heartbeat() -> None:
     found = re.search(r"proxy_read_timeout (\d+)s;", (DEPLOY / "nginx.conf").read_text())
     assert found is not None
-    assert int(found[1]) >= 2 * DEFAULTS.heartbeat
+    assert int(found[1]) >= 2 * default("SSE_HEARTBEAT")
 
 
 def test_nginx_uses_the_socket_of_the_unit() -> None:

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 import pytest
 
 from tests.servers.behind_nginx import App
-from tests.servers.kinds import ON_EACH
-from tests.support.servers import Server
+from tests.servers.kinds import each
+from tests.support.servers import SERVERS, Server
 
 
-@pytest.fixture(scope="session", params=ON_EACH)
+@pytest.fixture(scope="session", params=each("server", SERVERS))
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     """Serve ``tests/apps/handoff.py``, to which a test may add an app of its own: see ``new_app``."""
     with Server(request.param, "tests.apps.handoff:app") as server:

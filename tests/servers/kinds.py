@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
-from tests.support.servers import SERVERS
 
-
-def _params(kinds: tuple[str, ...]) -> list[object]:
-    """Return parameters with which xdist runs all tests of a kind on one worker, so that they share one server."""
-    return [pytest.param(kind, marks=pytest.mark.xdist_group(f"server-{kind}")) for kind in kinds]
-
-
-#: The parameters of the fixture ``server``.
-ON_EACH = _params(tuple(SERVERS))
+def each(app: str, kinds: Sequence[str]) -> list[object]:
+    """Return parameters with which xdist runs all tests of an app and kind on one worker, to share a server."""
+    return [pytest.param(kind, marks=pytest.mark.xdist_group(f"{app}-{kind}")) for kind in kinds]
 
 
 def on(*kinds: str) -> pytest.MarkDecorator:
-    """Run a test on the servers of these kinds only."""
-    return pytest.mark.parametrize("server", _params(kinds), indirect=True)
+    """Run a test on the servers of these kinds only, in place of all."""
+    return pytest.mark.parametrize("server", each("server", kinds), indirect=True)
