@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
 import socket
-import struct
 import time
 from collections import defaultdict
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 from flask import Flask, Response, request, send_from_directory
 
-from flask_sse_emitters import SSE, CloseReason, Event
-from flask_sse_emitters.streams.emitter import stream_of
-from flask_sse_emitters.streams.outgoing import WriterState
-from flask_sse_emitters.wire.frame import chunk
+from flask_sse_emitters import SSE, Event
 
 TESTS = Path(__file__).parents[1]
 
@@ -33,6 +31,9 @@ sse.authorizer(lambda _: True)
 #: The requests for streams of each channel: their times and last ids.
 visits: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
 
+#: Duplicates of their connections, since a client that is handed off is taken from gunicorn.
+connections: defaultdict[str, list[socket.socket]] = defaultdict(list)
+
 
 @app.before_request
 def note_visit() -> None:
@@ -45,17 +46,20 @@ def note_visit() -> None:
         }
         for name in [channel] if channel else request.args.getlist("channel"):
             visits[name].append(visit)
+            connections[name].append(request.environ["gunicorn.socket"].dup())
 
 
 @app.get("/state/<channel>")
 def get_state(channel: str) -> dict[str, Any]:
     """Return the visits, and how many clients have received everything and wait."""
-    emitters = sse.channel(channel).emitters
-    waiting = sum(
-        stream_of(emitter).outgoing.direct is not None and stream_of(emitter).outgoing.state is WriterState.IDLE
-        for emitter in emitters
-    )
-    return {"visits": visits[channel], "waiting": waiting}
+    return {"visits": visits[channel], "waiting": count_waiting(sse, channel)}
+
+
+def count_waiting(sse: SSE, channel: str) -> int:
+    """Return how many clients of a channel wait for events; 0 while any client of the app still gets some."""
+    stats = sse.stats()
+    is_busy = stats["pending"] or stats["outlets"]["server"]
+    return 0 if is_busy else stats["channels"].get(channel, 0)
 
 
 @app.post("/publish")
@@ -76,28 +80,28 @@ def greet(channel: str) -> dict[str, int]:
 def cut(how: str) -> dict[str, Any]:
     """Cut all clients of the channels, and publish numbers before any can reconnect."""
     wanted = request.get_json()
-    emitters = list(dict.fromkeys(emitter for name in wanted["channels"] for emitter in sse.channel(name).emitters))
-    clients: list[Any] = [stream_of(emitter).outgoing.direct._client for emitter in emitters]  # type: ignore[union-attr]
+    channels = wanted["channels"]
+    clients = sse.stats()["channels"][channels[0]]
     at = time.monotonic()
+    if how == "end":
+        for name in channels:
+            sse.channel(name).emitters.complete()
+    for connection in connections.pop(channels[0]):
+        with closing(connection), suppress(OSError):  # it may be over
+            cut_connection(connection, how, wanted)
+    return {"at": at, "ids": publish(), "cut": clients}
+
+
+def cut_connection(connection: socket.socket, how: str, wanted: dict[str, Any]) -> None:
+    if how == "reset":
+        ctypes.CDLL(None).connect(
+            connection.fileno(), bytes(16), 16
+        )  # to no address: TCP resets the connection at once
     if how == "halfway":
-        half = Event(wanted["numbers"][0], id=next_id(wanted["channels"][0])).encode().rstrip(b"\n")
-        for client in clients:
-            client.send(chunk(half))
-    for emitter, client in zip(emitters, clients, strict=True):
-        if how == "end":
-            emitter.complete()
-        else:
-            if how == "reset":
-                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            stream_of(emitter).end(CloseReason.DISCONNECTED, ConnectionResetError("cut by the test"))
-    return {"at": at, "ids": publish(), "cut": len(emitters)}
-
-
-def next_id(channel: str) -> str:
-    """Return the id that the next published event will have."""
-    log = sse._channels().subscription(channel).log
-    assert log is not None
-    return f"{log.epoch}-{log.newest + 1}"
+        half = Event(wanted["numbers"][0], id=wanted["next_id"]).encode().rstrip(b"\n")
+        connection.sendall(b"%x\r\n%b\r\n" % (len(half), half))
+    if how in ("halfway", "break"):
+        connection.shutdown(socket.SHUT_RDWR)
 
 
 @app.get("/pages/<path:path>")

@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from flask import Flask, Response, request
 
 from flask_sse_emitters import SSE
-from flask_sse_emitters.streams.emitter import stream_of
-from flask_sse_emitters.streams.outgoing import WriterState
 from tests.apps import clients as clients_app
 from tests.support.awkward_events import END, EVENT_NAMES, MARK, PUBLISHED, WRITTEN, Row, mark_bytes
 
@@ -36,11 +34,7 @@ def names() -> list[str]:
 @app.get("/waiting/<channel>")
 def waiting(channel: str) -> dict[str, int]:
     """Return how many clients have received everything and wait."""
-    return {
-        "clients": sum(
-            stream_of(emitter).outgoing.state is WriterState.IDLE for emitter in sse.channel(channel).emitters
-        )
-    }
+    return {"clients": clients_app.count_waiting(sse, channel)}
 
 
 @app.post("/publish/<channel>")
