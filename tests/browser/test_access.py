@@ -12,12 +12,12 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page
 
 from tests.apps.two_origins import COOKIE, SECRET
-from tests.browser.clients import CLIENTS, find_package
+from tests.browser.clients import CLIENTS, another_origin, find_package
 from tests.support.client import get, new_name, post
 from tests.support.servers import Server
 from tests.support.waiting import until
 
-pytestmark = [pytest.mark.xdist_group("browser"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.xdist_group("browser_access"), pytest.mark.timeout(300)]
 
 #: The error that a page gets: the state of its stream then, and the status if the client reports it.
 PageError: TypeAlias = list[int | None]
@@ -35,24 +35,24 @@ PREFLIGHTS = {"native with cookies": [], "polyfill": ["authorization"] * 2, "fet
 
 
 @pytest.fixture(scope="module")
-def pages() -> Iterator[Server]:
+def pages() -> Iterator[int]:
     """Serve the page that reads: its origin has another port, and may have another host as well."""
-    with Server("werkzeug", "tests.apps.clients:app") as pages:
-        yield pages
-
-
-@pytest.fixture(scope="module")
-def strangers() -> Iterator[Server]:
-    """Serve the same page from an origin that is not listed, of the same site: cookies are sent for its pages, too."""
-    with Server("werkzeug", "tests.apps.clients:app") as strangers:
-        yield strangers
-
-
-@pytest.fixture(scope="module")
-def site(pages: Server) -> Iterator[Server]:
     for package in ("event-source-polyfill", "fetch-event-source"):
         find_package(CLIENTS[package])
-    origins = f"http://127.0.0.1:{pages.port} http://localhost:{pages.port}"
+    with another_origin() as port:
+        yield port
+
+
+@pytest.fixture(scope="module")
+def strangers() -> Iterator[int]:
+    """Serve the same page from an origin that is not listed, of the same site: cookies are sent for its pages, too."""
+    with another_origin() as port:
+        yield port
+
+
+@pytest.fixture(scope="module")
+def site(pages: int) -> Iterator[Server]:
+    origins = f"http://127.0.0.1:{pages} http://localhost:{pages}"
     with Server("gevent", "tests.apps.two_origins:app", env={"ORIGINS": origins}) as site:
         yield site
         site.kill()  # an orderly stop takes seconds
@@ -61,7 +61,7 @@ def site(pages: Server) -> Iterator[Server]:
 class Visitor:
     """A user with a browser; the pages come from another server than the streams."""
 
-    def __init__(self, context: BrowserContext, pages: Server, site: Server) -> None:
+    def __init__(self, context: BrowserContext, pages: int, site: Server) -> None:
         self.identity = new_name()
         self._context = context
         self._pages = pages
@@ -77,9 +77,9 @@ class Visitor:
         assert [cookie.get("name") for cookie in self._context.cookies()] == [COOKIE]
         page.close()
 
-    def open_page(self, server: Server | None = None, host: str = "127.0.0.1") -> Page:
+    def open_page(self, port: int = 0, host: str = "127.0.0.1") -> Page:
         page = self._context.new_page()
-        page.goto(f"http://{host}:{(server or self._pages).port}/pages/with_access.html")
+        page.goto(f"http://{host}:{port or self._pages}/pages/with_access.html")
         return page
 
     def follow(self, page: Page, kind: str, *channels: str, tokens: tuple[str, ...] = ()) -> Reader:
@@ -117,10 +117,9 @@ class Reader:
 
 
 @pytest.fixture
-def visitor(browser: Browser, pages: Server, site: Server) -> Iterator[Visitor]:
-    context = browser.new_context()
-    yield Visitor(context, pages, site)
-    context.close()
+def visitor(browser: Browser, pages: int, site: Server) -> Iterator[Visitor]:
+    with browser.new_context() as context:
+        yield Visitor(context, pages, site)
 
 
 def publish(site: Server, *events: dict[str, Any]) -> None:
@@ -132,7 +131,7 @@ def event(channel: str, data: str, **options: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_page_reads_allowed_channels_and_replays_after_a_cut(kind: str, visitor: Visitor, site: Server) -> None:
+def test_access_page_reads_allowed_channels_and_replays_after_a_cut(kind: str, visitor: Visitor, site: Server) -> None:
     channel = f"mine/{new_name()}"
     visitor.log_in()
     reader = visitor.follow(visitor.open_page(), kind, channel, "~", tokens=(visitor.token(),))
@@ -151,33 +150,31 @@ def test_page_reads_allowed_channels_and_replays_after_a_cut(kind: str, visitor:
     assert [visit["wanted_headers"] for visit in reader.visits("OPTIONS")] == PREFLIGHTS[kind]
 
 
-@pytest.mark.parametrize(
-    ("kind", "errors"),
-    [
-        ("polyfill", [ENDED, UNKNOWN]),
-        ("polyfill that is ahead", [ENDED]),
-        ("fetch", [ENDED, RENEWS]),
-    ],
-)
-def test_page_with_an_expired_token_gets_an_error_and_goes_on_with_a_new_one(
-    kind: str, errors: list[PageError], visitor: Visitor, site: Server
+def test_access_page_with_an_expired_token_gets_an_error_and_goes_on_with_a_new_one(
+    visitor: Visitor, site: Server
 ) -> None:
+    errors = {"polyfill": [ENDED, UNKNOWN], "polyfill that is ahead": [ENDED], "fetch": [ENDED, RENEWS]}
     channel = f"mine/{new_name()}"
     page = visitor.open_page()
-    reader = visitor.follow(page, kind, channel, tokens=(visitor.token(5), visitor.token()))
-    reader.await_opened()
+    tokens = (visitor.token(6), visitor.token())
+    readers = {kind: visitor.follow(page, kind, channel, tokens=tokens) for kind in errors}
+    for reader in readers.values():
+        reader.await_opened()
     publish(site, event(channel, "1"))
-    reader.await_received("1")
-    until(lambda: reader["errors"], "the end of the token")
+    for reader in readers.values():
+        reader.await_received("1")
+    until(lambda: all(reader["errors"] for reader in readers.values()), "the end of the token")
     publish(site, event(channel, "2"))
-    reader.await_opened(2)
+    for reader in readers.values():
+        reader.await_opened(2)
     publish(site, event(channel, "3"))
-    assert reader.await_received("3") == ["1", "2", "3"]
-    assert reader["errors"] == errors
+    for kind, reader in readers.items():
+        assert reader.await_received("3") == ["1", "2", "3"]
+        assert reader["errors"] == errors[kind]
 
 
-def test_page_that_is_denied_gets_an_error_and_does_not_reconnect(
-    visitor: Visitor, site: Server, strangers: Server
+def test_access_page_that_is_denied_gets_an_error_and_does_not_reconnect(
+    visitor: Visitor, site: Server, strangers: int
 ) -> None:
     """A page whose stream ends does reconnect."""
     channel, elsewhere = f"mine/{new_name()}", f"theirs/{new_name()}"
@@ -224,7 +221,7 @@ OPENED = """([url, names]) => {
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-def test_page_opens_no_stream_in_a_window_or_a_frame(host: str, visitor: Visitor, site: Server) -> None:
+def test_access_page_opens_no_stream_in_a_window_or_a_frame(host: str, visitor: Visitor, site: Server) -> None:
     """From another port, which is the same site, and from another site: whatever the reader's cookie would open."""
     visitor.log_in()
     names = [new_name() for _ in range(4)]
@@ -235,7 +232,7 @@ def test_page_opens_no_stream_in_a_window_or_a_frame(host: str, visitor: Visitor
     assert found[0][0]["has_cookie"], "Lax cookies go along where a window is opened"
 
 
-def test_page_of_an_unlisted_origin_cannot_send_a_token(visitor: Visitor, strangers: Server) -> None:
+def test_access_page_of_an_unlisted_origin_cannot_send_a_token(visitor: Visitor, strangers: int) -> None:
     stranger = visitor.open_page(strangers)
     for kind in ("polyfill", "fetch"):
         reader = visitor.follow(stranger, kind, f"mine/{new_name()}", tokens=(visitor.token(),))
@@ -244,7 +241,7 @@ def test_page_of_an_unlisted_origin_cannot_send_a_token(visitor: Visitor, strang
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_page_after_a_revocation_gets_an_error_and_does_not_reconnect(
+def test_access_page_after_a_revocation_gets_an_error_and_does_not_reconnect(
     kind: str, visitor: Visitor, site: Server
 ) -> None:
     channel = f"mine/{new_name()}"
@@ -263,7 +260,7 @@ def test_page_after_a_revocation_gets_an_error_and_does_not_reconnect(
 
 
 @pytest.mark.parametrize("attributes", ["", "SameSite=Lax", "SameSite=Strict"])
-def test_cookie_is_sent_for_pages_of_all_ports_of_its_host_alone(attributes: str, visitor: Visitor) -> None:
+def test_access_cookie_is_sent_for_pages_of_all_ports_of_its_host_alone(attributes: str, visitor: Visitor) -> None:
     visitor.log_in(attributes)
     neighbour, other = (
         visitor.follow(visitor.open_page(host=host), "native with cookies", f"mine/{new_name()}")

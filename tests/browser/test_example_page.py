@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import signal
-from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
+from contextlib import contextmanager
+from itertools import product
 
 import psutil
 import pytest
@@ -16,7 +16,7 @@ from tests.support.client import answer, get, post
 from tests.support.servers import ROOT, Server
 from tests.support.waiting import until
 
-pytestmark = [pytest.mark.xdist_group("browser"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.xdist_group("browser_example"), pytest.mark.timeout(300)]
 
 
 #: The script of the article on Spring's SseEmitter, unchanged but for what it does with the data.
@@ -47,6 +47,18 @@ WATCH = """() => {
 }"""
 
 
+#: Waits until the page is drawn for a new size.
+DRAWN = "async () => { for (let i = 0; i < 3; i++) await new Promise(requestAnimationFrame); }"
+
+#: Returns how many labels the chart has, and the texts of those not wholly within it.
+LABELS_OUTSIDE = """() => {
+    const chart = document.getElementById("chart").getBoundingClientRect();
+    const boxes = [...document.querySelectorAll("#chart text")].map((text) => [text, text.getBoundingClientRect()]);
+    const isOutside = ([, box]) => box.left < chart.left - 1 || box.right > chart.right + 1;
+    return [boxes.length, boxes.filter(isOutside).map(([text]) => text.textContent)];
+}"""
+
+
 @pytest.fixture(scope="module")
 def example(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     env = {"NOTICES_FILE": str(tmp_path_factory.mktemp("example") / "kept" / "notices.json")}
@@ -54,17 +66,29 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
-@pytest.fixture
-def pages(browser: Browser, example: Server) -> Iterator[list[Page]]:
-    """Two pages of two visitors, both live."""
-    contexts = [browser.new_context(viewport={"width": 1280, "height": 800}) for _ in range(2)]
-    pages = [context.new_page() for context in contexts]
-    for page in pages:
+@contextmanager
+def visitor(browser: Browser, example: Server, errors: list[str] | None = None) -> Iterator[Page]:
+    """Open a live page of a visitor; note its errors, and what it fetches from elsewhere."""
+    wrong: list[str] = [] if errors is None else errors
+    with browser.new_context(viewport={"width": 1280, "height": 800}) as context:
+        page = context.new_page()
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("request", lambda asked: None if asked.url.startswith(example.url) else wrong.append(asked.url))
         page.goto(example.url)
         expect(page.locator("#state")).to_have_attribute("data-state", "live")
-    yield pages
-    for context in contexts:
-        context.close()
+        yield page
+
+
+@pytest.fixture
+def page(browser: Browser, example: Server) -> Iterator[Page]:
+    with visitor(browser, example) as page:
+        yield page
+
+
+@pytest.fixture
+def pages(page: Page, browser: Browser, example: Server) -> Iterator[list[Page]]:
+    with visitor(browser, example) as other:
+        yield [page, other]
 
 
 def write(page: Page, text: str) -> None:
@@ -106,17 +130,25 @@ def test_example_chart_moves_and_clients_are_counted(pages: list[Page]) -> None:
     expect(pages[0].locator("#clients")).to_have_text("1")
 
 
-def test_example_pages_reconnect_after_a_server_restart(pages: list[Page], example: Server) -> None:
+def test_example_lost_server_is_shown_and_pages_reconnect_after_its_restart(pages: list[Page], example: Server) -> None:
     write(pages[0], "before the restart")
     for page in pages:
         expect(notices(page, "before the restart")).to_have_count(1)
+        page.evaluate(WATCH)  # no time passes: only a retry that fails can show that the server is lost
     example.kill()
-    for page in pages:
-        expect(page.locator("#state")).not_to_have_attribute("data-state", "live")
-    example.start()
+    try:
+        for page in pages:
+            expect(page.locator("#state")).to_have_attribute("data-state", "lost")
+            expect(page.locator("#state")).to_have_text("Reconnecting… 0 s")
+        write(pages[0], "after the restart")
+        expect(pages[0].locator("#error")).to_contain_text("cannot be reached")
+    finally:
+        example.start()
     for page in pages:
         expect(page.locator("#state")).to_have_attribute("data-state", "live")
-    write(pages[1], "after the restart")
+    expect(pages[0].locator("#error")).to_be_empty()
+    expect(pages[0].locator("[name=text]")).to_have_value("after the restart")
+    pages[0].locator("button[type=submit]").click()
     for page in pages:
         expect(notices(page, "after the restart")).to_have_count(1)
         expect(notices(page, "before the restart")).to_have_count(1)
@@ -147,8 +179,13 @@ def test_example_new_page_misses_no_notice_and_shows_none_twice(browser: Browser
     page.close()
 
 
-def test_example_reload_of_the_server_loses_no_notice_and_shows_no_error(pages: list[Page], example: Server) -> None:
+def test_example_reload_of_the_server_loses_no_notice_and_shows_no_error(
+    pages: list[Page], browser: Browser, example: Server
+) -> None:
+    """Pages that were open before show the same notices as a new one: the newest fifty."""
     errors: list[str] = []
+    for number in range(50):
+        post(example, "/notices", {"text": f"notice {number}"})
     for page in pages:
         page.evaluate(WATCH)
         page.on("console", lambda message: errors.append(message.text))
@@ -169,43 +206,15 @@ def test_example_reload_of_the_server_loses_no_notice_and_shows_no_error(pages: 
     assert "ahead of the reload" in [notice["text"] for notice in get(example, "/notices")]
     until(lambda: example.log.count("Worker exiting") > exited, "the old worker to exit")
     assert "graceful timeout" not in example.log
-
-
-def test_example_reload_leaves_old_and_new_pages_with_the_same_notices(browser: Browser, example: Server) -> None:
-    for number in range(60):
-        post(example, "/notices", {"text": f"notice {number}"})
-    old, new = browser.new_page(), browser.new_page()
-    old.goto(example.url)
-    expect(notices(old, "notice 59")).to_have_count(1)
-    exited = example.log.count("Worker exiting")
-    example.signal(signal.SIGHUP)
-    until(lambda: example.log.count("Worker exiting") > exited, "the old worker to exit")
-    for number in range(60, 65):
-        post(example, "/notices", {"text": f"notice {number}"})
+    new = browser.new_page()
     new.goto(example.url)
-    for page in (old, new):
-        expect(notices(page, "notice 64")).to_have_count(1)
-        expect(page.locator("#notices li")).to_have_count(50)
-    assert shown(old) == shown(new)
-    assert set(Counter(shown(new)).values()) == {1}
-    for page in (old, new):
-        page.close()
+    expect(notices(new, "once they are back")).to_have_count(1)
+    assert len(set(shown(new))) == 50
+    assert [shown(page) for page in (*pages, new)] == [shown(new)] * 3
+    new.close()
 
 
-def test_example_lost_server_is_shown_when_the_first_retry_fails(pages: list[Page], example: Server) -> None:
-    page = pages[0]
-    page.evaluate(WATCH)  # no time passes: only what the page learns can show it
-    example.kill()
-    try:
-        expect(page.locator("#state")).to_have_attribute("data-state", "lost")
-        expect(page.locator("#state")).to_have_text("Reconnecting… 0 s")
-    finally:
-        example.start()
-    expect(page.locator("#state")).to_have_attribute("data-state", "live")
-
-
-def test_example_silent_server_is_shown_as_lost_after_five_seconds(pages: list[Page], example: Server) -> None:
-    page = pages[0]
+def test_example_silent_server_is_shown_as_lost_after_five_seconds(page: Page, example: Server) -> None:
     assert example._process is not None
     workers = psutil.Process(example._process.pid).children()
     for worker in workers:
@@ -218,34 +227,13 @@ def test_example_silent_server_is_shown_as_lost_after_five_seconds(pages: list[P
             worker.resume()
 
 
-def test_example_connection_error_goes_after_the_reconnect(pages: list[Page], example: Server) -> None:
-    page = pages[0]
-    example.kill()
-    try:
-        write(page, "nowhere to go")
-        expect(page.locator("#error")).to_contain_text("cannot be reached")
-    finally:
-        example.start()
-    expect(page.locator("#state")).to_have_attribute("data-state", "live")
-    expect(page.locator("#error")).to_be_empty()
-    expect(page.locator("[name=text]")).to_have_value("nowhere to go")
-
-
-@pytest.mark.parametrize("size", [12, 16, 24])
-@pytest.mark.parametrize("width", [1280, 390])
-def test_example_chart_labels_are_shown_whole(width: int, size: int, browser: Browser, example: Server) -> None:
-    page = browser.new_page(viewport={"width": width, "height": 800})
-    page.goto(example.url)
-    page.add_style_tag(content=f":root {{ font-size: {size}px }}")
+def test_example_chart_labels_are_shown_whole(page: Page) -> None:
     until(lambda: samples(page), "a sample")
-    outside = page.evaluate("""() => {
-        const chart = document.getElementById("chart").getBoundingClientRect();
-        const boxes = [...document.querySelectorAll("#chart text")].map((text) => [text, text.getBoundingClientRect()]);
-        const isOutside = ([, box]) => box.left < chart.left - 1 || box.right > chart.right + 1;
-        return [boxes.length, boxes.filter(isOutside).map(([text]) => text.textContent)];
-    }""")
-    assert outside == [8, []]
-    page.close()
+    for width, size in product([1280, 390], [12, 16, 24]):
+        page.set_viewport_size({"width": width, "height": 800})
+        page.add_style_tag(content=f":root {{ font-size: {size}px }}")
+        page.evaluate(DRAWN)
+        assert page.evaluate(LABELS_OUTSIDE) == [8, []], (width, size)
 
 
 def test_example_phone_shows_new_notices_above_the_form(browser: Browser, example: Server) -> None:
@@ -262,22 +250,19 @@ def test_example_phone_shows_new_notices_above_the_form(browser: Browser, exampl
     page.close()
 
 
-def test_example_runs_the_spring_articles_javascript_unchanged(pages: list[Page], example: Server) -> None:
-    pages[0].route("http://localhost:8080/**", lambda route: route.continue_(url=f"{example.url}/connect"))
-    assert pages[0].evaluate(SEED) == "connected!"
+def test_example_runs_the_spring_articles_javascript_unchanged(page: Page, example: Server) -> None:
+    page.route("http://localhost:8080/**", lambda route: route.continue_(url=f"{example.url}/connect"))
+    assert page.evaluate(SEED) == "connected!"
 
 
-@pytest.mark.parametrize("width", [1280, 390])
-def test_example_page_fits_its_window(width: int, browser: Browser, example: Server, tmp_path: Path) -> None:
+def test_example_page_fits_its_window(browser: Browser, example: Server) -> None:
     errors: list[str] = []
-    page = browser.new_page(viewport={"width": width, "height": 800})
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on("request", lambda request: errors.append(request.url) if not request.url.startswith(example.url) else None)
-    page.goto(example.url)
-    expect(page.locator("#state")).to_have_attribute("data-state", "live")
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    with visitor(browser, example, errors) as page:
+        for width in (1280, 390):
+            page.set_viewport_size({"width": width, "height": 800})
+            page.evaluate(DRAWN)
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert errors == [], "an error, or something fetched from elsewhere"
-    page.close()
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Route
 
+from tests.browser.clients import another_origin
 from tests.browser.tabs import Tabs, connections, methods, publish, publish_to, streams
 from tests.support.client import get, new_name, post
 from tests.support.servers import Server
@@ -257,13 +258,14 @@ def test_module_tabs_of_one_reader_share_and_send_one_head_each(tabs: Tabs, site
 
 def test_module_pages_of_another_origin_share_one_connection(tabs: Tabs, alice: str) -> None:
     channel = f"mine-{new_name()}"
-    with Server("werkzeug", "tests.apps.clients:app") as pages:
-        config = f'{{"SSE_CORS_ORIGINS": ["{pages.url}"]}}'
+    with another_origin() as port:
+        origin = f"http://127.0.0.1:{port}"
+        config = f'{{"SSE_CORS_ORIGINS": ["{origin}"]}}'
         with Server("gevent", APP, env={"CONFIG": config}) as site:
             tabs.log_in(alice, site)
             for _ in range(2):
                 page = tabs.context.new_page()
-                page.goto(f"{pages.url}/pages/native.html")
+                page.goto(f"{origin}/pages/native.html")
                 page.evaluate(
                     """async ([url, channel]) => {
                         const { subscribe } = await import(`${url}/events/static/sse-emitters.js`);

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -14,8 +15,9 @@ from urllib.parse import urlencode
 
 import pytest
 from playwright.sync_api import Browser, Page
+from werkzeug.serving import make_server
 
-from tests.apps.clients import PACKAGES
+from tests.apps.clients import PACKAGES, app
 from tests.support.programs import program
 from tests.support.servers import Server
 from tests.support.waiting import PATIENCE
@@ -118,6 +120,18 @@ class Pages:
         page = self._context.new_page()
         page.on("pageerror", lambda error: self._errors.append(str(error)))
         return page
+
+
+@contextmanager
+def another_origin() -> Iterator[int]:
+    """Serve the same pages from a port of their own, and return it."""
+    server = make_server("127.0.0.1", 0, app, threaded=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield server.server_port
+    server.shutdown()
+    thread.join()
+    server.server_close()
 
 
 @contextmanager
