@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from http.client import HTTPException
-from typing import Any
+from itertools import product
+from typing import Any, Literal
 
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
@@ -17,10 +18,11 @@ from tests.support.redis_server import RedisServer
 from tests.support.servers import ROOT, Server
 from tests.support.waiting import until
 
-pytestmark = [pytest.mark.xdist_group("browser"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.xdist_group("browser_monitor"), pytest.mark.timeout(300)]
 
 #: The prefix of the app behind a proxy.
 PREFIX = "/behind/a/proxy"
+SCHEMES: list[Literal["light", "dark"]] = ["light", "dark"]
 AXE = ROOT / "build" / "npm" / "node_modules" / "axe-core" / "axe.min.js"
 
 #: Text that must not be rendered as HTML.
@@ -32,6 +34,7 @@ def server() -> Iterator[Server]:
     env = {"SCRIPT_NAME": PREFIX, "CONFIG": json.dumps({"SSE_OVERFLOW": "drop_oldest"})}
     with Server("gevent", "tests.apps.monitor:app", env=env) as server:
         yield server
+        server.kill()  # an orderly stop takes seconds
 
 
 @contextmanager
@@ -76,7 +79,7 @@ def connect_clients(stack: ExitStack, server: Server, channel: str, count: int) 
         stack.enter_context(connected(server, f"{PREFIX}/events?channel={channel}"))
 
 
-def test_page_shows_clients_and_deliveries_as_they_change(page: Page, server: Server) -> None:
+def test_monitor_page_shows_clients_and_deliveries_as_they_change(page: Page, server: Server) -> None:
     channel = new_name()
     expect(page.locator("#clients")).to_have_text("0")
     expect(page.locator("#monitors")).to_have_text("and 1 monitor")
@@ -101,7 +104,7 @@ def delivered(page: Page) -> int:
     return int(page.locator("#delivered").inner_text().split(" ")[0].replace(",", ""))
 
 
-def test_page_shows_a_bar_for_every_close_reason(page: Page, server: Server) -> None:
+def test_monitor_page_shows_a_bar_for_every_close_reason(page: Page, server: Server) -> None:
     def shown(reason: str) -> float:
         return number(page.locator(f"tr[data-reason={reason}] td"))
 
@@ -126,7 +129,7 @@ def read(client: Client) -> bytes:
         return b""
 
 
-def test_page_shows_events_of_a_channel_and_may_be_paused(page: Page, browser: Browser, server: Server) -> None:
+def test_monitor_page_shows_events_of_a_channel_and_may_be_paused(page: Page, browser: Browser, server: Server) -> None:
     channel = new_name()
     [kept] = post(server, f"{PREFIX}/events-of/{channel}?event=created", {"id": 1})["ids"]
     show(page, channel)
@@ -147,7 +150,7 @@ def test_page_shows_events_of_a_channel_and_may_be_paused(page: Page, browser: B
     expect(event(page, unseen)).to_have_count(1)
 
 
-def test_table_has_a_row_for_each_item_with_equal_keys(page: Page) -> None:
+def test_monitor_table_has_a_row_for_each_item_with_equal_keys(page: Page) -> None:
     """Another program may have written the same event or process id into the broker twice."""
     counts = page.evaluate("""async () => {
         const { make, rows } = await import(new URL("static/dom.js", document.baseURI));
@@ -161,7 +164,7 @@ def test_table_has_a_row_for_each_item_with_equal_keys(page: Page) -> None:
     assert counts == ["aab", "aab", "aaab", "ba", "", "aa"]
 
 
-def test_event_flood_shows_newest_events_and_number_skipped(page: Page, server: Server) -> None:
+def test_monitor_event_flood_shows_newest_events_and_number_skipped(page: Page, server: Server) -> None:
     channel = new_name()
     show(page, channel)
     expect(page.locator("#no-events")).to_contain_text(channel)
@@ -189,7 +192,7 @@ def press_publish(page: Page) -> None:
     page.get_by_role("dialog").get_by_role("button", name="Publish").click()
 
 
-def test_publish_asks_for_confirmation_with_number_of_subscribers(page: Page, server: Server) -> None:
+def test_monitor_publish_asks_to_confirm_with_number_of_subscribers(page: Page, server: Server) -> None:
     channel, unread = new_name(), new_name()
     question = page.get_by_role("dialog")
     form = publishing_form(page)
@@ -215,7 +218,7 @@ def test_publish_asks_for_confirmation_with_number_of_subscribers(page: Page, se
     expect(page.locator("#publish-result")).to_contain_text("No client reads the channel now.")
 
 
-def test_form_publishes_event_and_shows_errors(page: Page, server: Server) -> None:
+def test_monitor_form_publishes_event_and_shows_errors(page: Page, server: Server) -> None:
     channel = new_name()
     form = publishing_form(page)
     with connected(server, f"{PREFIX}/events?channel={channel}") as client:
@@ -243,7 +246,7 @@ def test_form_publishes_event_and_shows_errors(page: Page, server: Server) -> No
     expect(page.locator("#choose-error")).to_contain_text("ASCII letters")
 
 
-def test_foreign_text_is_never_rendered_as_html(page: Page, server: Server) -> None:
+def test_monitor_foreign_text_is_never_rendered_as_html(page: Page, server: Server) -> None:
     channel = new_name()
     show(page, channel)
     with connected(server, f"{PREFIX}/events?channel={channel}&identity=%3Cimg%20src%3Dx%20onerror%3Dx%3E"):
@@ -259,10 +262,12 @@ def test_foreign_text_is_never_rendered_as_html(page: Page, server: Server) -> N
     assert page.locator("#events img, #events script, #slow img").count() == 0
 
 
-def test_page_reconnects_after_server_restart(page: Page, server: Server) -> None:
+def test_monitor_page_reconnects_after_server_restart(page: Page, server: Server) -> None:
     channel = new_name()
     show(page, channel)
-    server.kill()
+    with page.expect_event("requestfailed", lambda request: request.method == "HEAD"):
+        server.kill()
+    page.evaluate("() => { const later = performance.now() + 3_100; performance.now = () => later; }")
     expect(page.locator("#state")).to_have_text("Not connected")
     server.start()
     expect(page.locator("#state")).to_have_text("Live")
@@ -270,7 +275,7 @@ def test_page_reconnects_after_server_restart(page: Page, server: Server) -> Non
     expect(event(page, live)).to_have_count(1)
 
 
-def test_page_shows_access_denied_after_revocation(page: Page, server: Server) -> None:
+def test_monitor_page_shows_access_denied_after_revocation(page: Page, server: Server) -> None:
     assert answer(server, "POST", f"{PREFIX}/open/no")[0] == 204
     try:
         assert answer(server, "POST", f"{PREFIX}/cut-monitors")[0] == 204
@@ -280,7 +285,7 @@ def test_page_shows_access_denied_after_revocation(page: Page, server: Server) -
     expect(page.locator("#state")).to_have_text("Live")
 
 
-def test_short_reconnect_does_not_change_shown_state(page: Page, server: Server) -> None:
+def test_monitor_short_reconnect_does_not_change_shown_state(page: Page, server: Server) -> None:
     page.evaluate("""() => {
         window.seen = [];
         const element = document.getElementById("state");
@@ -299,30 +304,33 @@ def number_of_points(page: Page) -> int:
     return int(page.locator("#chart").get_attribute("data-points") or 0)
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 390])
-def test_page_fits_window_and_has_no_accessibility_violation(
-    width: int, scheme: Any, browser: Browser, server: Server
-) -> None:
+def test_monitor_fits_window_and_has_no_accessibility_violation(page: Page, server: Server) -> None:
     channel = new_name() + "x" * 150
     with ExitStack() as stack:
         connect_clients(stack, server, channel, 2)
         post(server, f"{PREFIX}/events-of/{channel}?event=created&times=3", {"id": 1})
         post(server, f"{PREFIX}/events-of/{channel}", "x" * 600)
-        size = {"width": width, "height": 800}
-        page = stack.enter_context(opened(browser, server, f"/#{channel}", viewport=size, color_scheme=scheme))
+        show(page, channel)
         publishing_form(page)
         expect(page.locator("#events li")).to_have_count(4)
         expect(page.locator("#channels tr").first).to_be_visible()
-        assert page.evaluate("document.documentElement.scrollWidth") <= width
-        ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
-        assert (sum(map(int, re.findall(r"\d+", ground))) > 380) is (scheme == "light")
-        if not AXE.exists():
-            pytest.skip("axe-core is missing: make test installs it, where there is npm")
-        page.evaluate(AXE.read_text())
-        found = page.evaluate("axe.run({ runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'best-practice'] })")
-        assert [(each["id"], each["nodes"][0]["html"]) for each in found["violations"]] == []
-        assert len(found["passes"]) > 20
+        for width, scheme in product([1280, 390], SCHEMES):
+            page.set_viewport_size({"width": width, "height": 800})
+            page.emulate_media(color_scheme=scheme)
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+            assert (sum(map(int, re.findall(r"\d+", ground))) > 380) is (scheme == "light")
+            if AXE.exists():
+                assert_accessible(page)
+    if not AXE.exists():
+        pytest.skip("axe-core is missing: make test installs it, where there is npm")
+
+
+def assert_accessible(page: Page) -> None:
+    page.evaluate(AXE.read_text())
+    found = page.evaluate("axe.run({ runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'best-practice'] })")
+    assert [(each["id"], each["nodes"][0]["html"]) for each in found["violations"]] == []
+    assert len(found["passes"]) > 20
 
 
 #: Draws points, one for each second, in two parts of the last five minutes.
@@ -336,7 +344,7 @@ DRAW = """async () => {
 }"""
 
 
-def test_chart_marks_times_without_figures(page: Page) -> None:
+def test_monitor_chart_marks_times_without_figures(page: Page) -> None:
     until(lambda: number_of_points(page) > 0, "figures")
     assert page.evaluate(DRAW) == 2
     assert page.locator("#chart text.unwatched").all_text_contents() == ["not watched"] * 2
@@ -347,7 +355,7 @@ def test_chart_marks_times_without_figures(page: Page) -> None:
     )
 
 
-def test_phone_layout_shows_channels_first_and_whole_tables(browser: Browser) -> None:
+def test_monitor_phone_layout_shows_channels_first_and_whole_tables(browser: Browser) -> None:
     with RedisServer() as redis, ExitStack() as stack:
         env = {"SCRIPT_NAME": PREFIX, "SSE_BROKER_URL": redis.url}
         servers = [stack.enter_context(Server("gevent", "tests.apps.monitor:app", env=env)) for _ in range(2)]
@@ -368,7 +376,7 @@ def test_phone_layout_shows_channels_first_and_whole_tables(browser: Browser) ->
             assert shown.evaluate("cell => getComputedStyle(cell, '::before').content") == f'"{head}"'
 
 
-def test_page_is_usable_with_keyboard_alone(page: Page, server: Server) -> None:
+def test_monitor_page_is_usable_with_keyboard_alone(page: Page, server: Server) -> None:
     channels = sorted(new_name() for _ in range(2))
     with ExitStack() as stack:
         for count, channel in enumerate(channels, 1):
@@ -427,15 +435,14 @@ def tab_through(page: Page) -> list[str]:
     return reached
 
 
-def test_reduced_motion_stops_animations(browser: Browser, server: Server) -> None:
-    with opened(browser, server, reduced_motion="reduce") as page:
-        running = "document.getAnimations().filter(each => each.playState === 'running').length"
-        assert page.evaluate(running) == 0
-    with opened(browser, server, reduced_motion="no-preference") as page:
-        assert page.evaluate(running) > 0
+def test_monitor_reduced_motion_stops_animations(page: Page) -> None:
+    running = "document.getAnimations().filter(each => each.playState === 'running').length"
+    assert page.evaluate(running) > 0
+    page.emulate_media(reduced_motion="reduce")
+    assert page.evaluate(running) == 0
 
 
-def test_denied_page_shows_only_forbidden(browser: Browser, server: Server) -> None:
+def test_monitor_denied_page_shows_only_forbidden(browser: Browser, server: Server) -> None:
     assert answer(server, "POST", f"{PREFIX}/open/no")[0] == 204
     try:
         page = browser.new_page()
