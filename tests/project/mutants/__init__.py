@@ -19,7 +19,7 @@ class Mutant(NamedTuple):
     file: str  #: in the package
     old: str
     new: str
-    tests: list[str]  #: their names; each fails with this fault
+    tests: list[str]  #: their names, with a parameter or without; each fails with this fault
 
     def apply(self, root: Path) -> None:
         """Put the fault into the package below this folder.
@@ -39,8 +39,8 @@ def mutants() -> list[Mutant]:
     return [Mutant(**each) for each in listed]
 
 
-def places_of_tests() -> dict[str, list[str]]:
-    """Return the modules of each test, by its name."""
+def modules_of_tests() -> dict[str, list[str]]:
+    """Return the modules of each test, by its name without a parameter."""
     found: dict[str, list[str]] = {}
     for path in sorted((ROOT / "tests").rglob("test_*.py")):
         for name in re.findall(r"^ *def (test_\w+)", path.read_text(), re.MULTILINE):

@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import SimpleQueue
 
-from tests.project.mutants import PACKAGE, Mutant, mutants, places_of_tests
+from tests.project.mutants import PACKAGE, Mutant, mutants, modules_of_tests
 from tests.support.servers import ROOT
 
 #: A test that hangs with a fault has found it.
@@ -79,10 +79,10 @@ def run(copy: Path, test: str, module: str) -> tuple[int, str]:
 
 def find(mutant: Mutant, copies: Copies) -> tuple[bool, str]:
     """Return whether each test of the mutant finds it, and what to print."""
-    places, began, lines = places_of_tests(), time.monotonic(), []
+    modules, began, lines = modules_of_tests(), time.monotonic(), []
     with copies.one(mutant) as copy:
         for test in mutant.tests:
-            [module] = places[test]
+            [module] = modules[test.partition("[")[0]]
             status, output = run(copy, test, module)
             if status != FAILED:
                 lines.append(f"    {module}::{test} ended with {status}\n{output[-2000:]}")
