@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.project.mutants import PACKAGE, Mutant, mutants, modules_of_tests
+from tests.project.mutants import PACKAGE, Mutant, modules_of_tests, mutants
 from tests.support.servers import ROOT
 
 MUTANTS = mutants()

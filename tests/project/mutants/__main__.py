@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import SimpleQueue
 
-from tests.project.mutants import PACKAGE, Mutant, mutants, modules_of_tests
+from tests.project.mutants import PACKAGE, Mutant, modules_of_tests, mutants
 from tests.support.servers import ROOT
 
 #: A test that hangs with a fault has found it.
