@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 
@@ -73,35 +71,22 @@ def test_handoff_slow_client_with_a_full_socket_gets_every_byte(by_list: bool, s
 
 
 def test_handoff_stopped_client_overflows_and_delays_no_other(server: Server) -> None:
-    """The client process is stopped, as on a laptop that was closed."""
+    """Nobody reads from its socket, as on a laptop that was closed."""
     stuck, room = new_name(), new_name()
-    program = (
-        "import socket, sys, time\n"
-        f"s = socket.create_connection(('127.0.0.1', {server.port}))\n"
-        f"s.sendall(b'GET /silent/{stuck}?list={room}&max_pending=100 HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n')\n"
-        "print(s.recv(10), flush=True)\n"
-        "while s.recv(65536): pass\n"
-    )
-    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
-    try:
-        assert process.stdout is not None
-        assert process.stdout.readline()
-        process.send_signal(signal.SIGSTOP)
-        with connected(server, f"/silent/{new_name()}?list={room}") as other:
-            until(lambda: get(server, f"/lists/{room}") == {"count": 2}, "both")
-            sent = 0
-            while state(server, stuck)["open"]:
-                assert sent < 1_000
-                post(server, f"/lists/{room}/send", f"{sent} " + "x" * 50_000)
-                assert other.texts(1)[0].startswith(f"{sent} ")
-                assert state(server, stuck)["pending"] <= 100
-                sent += 1
-            assert ended(server, stuck, 2)["reason"] == "OVERFLOW"
-            assert get(server, f"/lists/{room}") == {"count": 1}
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()  # type: ignore[union-attr]
+    with (
+        slow_client(server, f"/silent/{stuck}?list={room}&max_pending=100"),
+        connected(server, f"/silent/{new_name()}?list={room}") as other,
+    ):
+        until(lambda: get(server, f"/lists/{room}") == {"count": 2}, "both")
+        sent = 0
+        while state(server, stuck)["open"]:
+            assert sent < 1_000
+            post(server, f"/lists/{room}/send", f"{sent} " + "x" * 50_000)
+            assert other.texts(1)[0].startswith(f"{sent} ")
+            assert state(server, stuck)["pending"] <= 100
+            sent += 1
+        assert ended(server, stuck, 2)["reason"] == "OVERFLOW"
+        assert get(server, f"/lists/{room}") == {"count": 1}
 
 
 @pytest.mark.parametrize("pause", [0, 2.5])  # seconds: an ended stream's client has 2 to close its side
