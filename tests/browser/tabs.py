@@ -71,6 +71,13 @@ class Tabs:
         self.all.append(Tab(page))
         return self.all[-1]
 
+    def follow(self, count: int, *channels: str, **options: Any) -> list[Tab]:
+        """Open tabs that subscribe one after the other: the first of all leads."""
+        opened = [self.open() for _ in range(count)]
+        for tab in opened:
+            tab.follow(*channels, **options)
+        return opened
+
     def log_in(self, name: str, site: Server | None = None, **options: Any) -> None:
         """Log in, as any page of this browser would."""
         assert self.context.request.post(f"{(site or self.site).url}/log-in/{name}", data=options).ok

@@ -150,9 +150,7 @@ def test_access_page_reads_allowed_channels_and_replays_after_a_cut(kind: str, v
     assert [visit["wanted_headers"] for visit in reader.visits("OPTIONS")] == PREFLIGHTS[kind]
 
 
-def test_access_page_with_an_expired_token_gets_an_error_and_goes_on_with_a_new_one(
-    visitor: Visitor, site: Server
-) -> None:
+def test_access_expired_token_is_an_error_and_a_new_one_goes_on(visitor: Visitor, site: Server) -> None:
     errors = {"polyfill": [ENDED, UNKNOWN], "polyfill that is ahead": [ENDED], "fetch": [ENDED, RENEWS]}
     channel = f"mine/{new_name()}"
     page = visitor.open_page()
@@ -241,7 +239,7 @@ def test_access_page_of_an_unlisted_origin_cannot_send_a_token(visitor: Visitor,
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_access_page_after_a_revocation_gets_an_error_and_does_not_reconnect(
+def test_access_revocation_is_an_error_and_the_page_does_not_reconnect(
     kind: str, visitor: Visitor, site: Server
 ) -> None:
     channel = f"mine/{new_name()}"

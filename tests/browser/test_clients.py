@@ -133,40 +133,28 @@ def test_client_that_is_cut_reconnects_and_gets_every_event_once(
         assert [each.id for each in received] == ids
 
 
+@pytest.mark.parametrize("first", ["nothing", "an event without an id"])
 @clients()
-def test_client_cut_before_its_first_event_replays_if_it_takes_a_bare_id(
-    name: str, site: Server, follow: Follow
+def test_client_cut_before_its_first_id_replays_if_it_takes_a_bare_id(
+    name: str, first: str, site: Server, follow: Follow
 ) -> None:
     channels = [new_name()]
+    has_event = first != "nothing"
     with follow(name, site, channels) as follower:
         await_clients(site, channels)
-        cut(site, "end", channels, 1, 2)
+        if has_event:
+            post(site, f"/greet/{channels[0]}", 0)
+            await_number(follower, 0)
+        cut(site, "break" if has_event else "end", channels, 1, 2)
         await_clients(site, channels, visits=2)
         publish(site, channels, 3)
         found = await_number(follower, 3)
-    assert found == ([1, 2, 3] if CLIENTS[name].takes_bare_id == "at once" else [3])
-
-
-@clients()
-def test_client_cut_after_an_event_without_an_id_replays_if_it_takes_a_bare_id(
-    name: str, site: Server, follow: Follow
-) -> None:
-    channels = [new_name()]
-    with follow(name, site, channels) as follower:
-        await_clients(site, channels)
-        post(site, f"/greet/{channels[0]}", 0)
-        await_number(follower, 0)
-        cut(site, "break", channels, 1, 2)
-        await_clients(site, channels, visits=2)
-        publish(site, channels, 3)
-        found = await_number(follower, 3)
-    assert found == ([0, 1, 2, 3] if CLIENTS[name].takes_bare_id != "never" else [0, 3])
+    replays = CLIENTS[name].takes_bare_id in ("at once", "with an event" if has_event else "at once")
+    assert found == [0] * has_event + ([1, 2, 3] if replays else [3])
 
 
 @clients(lambda client: client.takes_bare_id != "at once")
-def test_client_that_takes_no_bare_id_replays_from_last_event_id_in_its_url(
-    name: str, site: Server, follow: Follow
-) -> None:
+def test_client_without_bare_ids_replays_from_last_event_id_in_its_url(name: str, site: Server, follow: Follow) -> None:
     channels = [new_name()]
     [since] = publish(site, channels, 0)
     with follow(name, site, channels, since=since) as follower:

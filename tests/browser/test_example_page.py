@@ -130,7 +130,7 @@ def test_example_chart_moves_and_clients_are_counted(pages: list[Page]) -> None:
     expect(pages[0].locator("#clients")).to_have_text("1")
 
 
-def test_example_lost_server_is_shown_and_pages_reconnect_after_its_restart(pages: list[Page], example: Server) -> None:
+def test_example_lost_server_is_shown_and_its_restart_reconnects_pages(pages: list[Page], example: Server) -> None:
     write(pages[0], "before the restart")
     for page in pages:
         expect(notices(page, "before the restart")).to_have_count(1)

@@ -38,11 +38,9 @@ def go_back(tab: Tab) -> None:
     tab.page.wait_for_function("() => window.isKept")
 
 
-def test_module_page_in_the_back_forward_cache_gives_up_the_lead_and_replays(tabs: Tabs, site: Server) -> None:
+def test_module_page_in_back_forward_cache_gives_up_the_lead_and_replays(tabs: Tabs, site: Server) -> None:
     channel = new_name()
-    leader, other = tabs.open(), tabs.open()
-    leader.follow(channel)
-    other.follow(channel)
+    leader, other = tabs.follow(2, channel)
     leave(leader, site)
     publish(site, (channel, "1"))
     assert other.await_data("1") == ["1"]
@@ -59,9 +57,7 @@ def test_module_page_in_the_back_forward_cache_gives_up_the_lead_and_replays(tab
 
 def test_module_frozen_page_gives_up_the_lead(tabs: Tabs, site: Server) -> None:
     channel = new_name()
-    leader, other = tabs.open(), tabs.open()
-    leader.follow(channel)
-    other.follow(channel)
+    leader, other = tabs.follow(2, channel)
     leader.page.evaluate("document.dispatchEvent(new Event('freeze'))")
     publish(site, (channel, "1"))
     assert other.await_data("1") == ["1"]
@@ -77,7 +73,7 @@ def test_module_tab_that_closes_at_once_holds_no_lock(tabs: Tabs) -> None:
     until(lambda: page.evaluate(HELD) == [], "no lock to be held")
 
 
-def test_module_page_restored_from_the_cache_is_notified_of_another_reader(tabs: Tabs, site: Server) -> None:
+def test_module_page_in_back_forward_cache_is_notified_of_another_reader(tabs: Tabs, site: Server) -> None:
     alice, bob = new_name(), new_name()
     tabs.log_in(alice)
     tab = tabs.open()

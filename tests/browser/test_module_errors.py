@@ -25,7 +25,7 @@ REFUSING = """([most, times]) => {
 }"""
 
 
-def test_module_denied_channel_is_an_error_in_its_tab_and_disturbs_no_other(tabs: Tabs, site: Server) -> None:
+def test_module_denied_channel_is_an_error_in_its_tab_alone(tabs: Tabs, site: Server) -> None:
     channels = [new_name(), new_name()]
     closed = [f"closed-{new_name()}", f"closed-{new_name()}"]
     stays = tabs.open()
@@ -47,7 +47,7 @@ def test_module_denied_channel_is_an_error_in_its_tab_and_disturbs_no_other(tabs
     until(lambda: other.data()[-1] in [data for name, data in publisher.sent[-2:] if name == channels[0]], "all of it")
 
 
-def test_module_channel_denied_later_ends_in_all_tabs_and_other_channels_go_on(tabs: Tabs, site: Server) -> None:
+def test_module_channel_denied_later_ends_in_all_tabs_and_others_go_on(tabs: Tabs, site: Server) -> None:
     one, two, three = (new_name() for _ in range(3))
     for channels in ([one, two], [two, three], [one, three], [two]):
         tabs.open().follow(*channels)
@@ -62,7 +62,7 @@ def test_module_channel_denied_later_ends_in_all_tabs_and_other_channels_go_on(t
     until(lambda: [data for name, _, data, _ in tabs.all[0]["received"] if name == one] == expected, "all of one")
 
 
-def test_module_channels_beyond_the_request_line_are_refused_and_the_others_go_on(tabs: Tabs, site: Server) -> None:
+def test_module_channels_beyond_the_request_line_are_refused_alone(tabs: Tabs, site: Server) -> None:
     channels = [f"{new_name()}-{number}-{'x' * 140}" for number in range(30)]
     stays, tab = tabs.open(), tabs.open()
     stays.follow(channels[29])
@@ -77,17 +77,13 @@ def test_module_channels_beyond_the_request_line_are_refused_and_the_others_go_o
     assert (stays.await_data("1"), stays["errors"]) == (["1"], [])
 
 
-def test_module_refusal_of_too_many_channels_drops_the_last_ones(tabs: Tabs) -> None:
+@pytest.mark.parametrize(("times", "refused"), [(10_000, ["d", "c"]), (1, [])], ids=["always", "once"])
+def test_module_refusal_of_many_channels_drops_the_last_if_it_repeats(
+    times: int, refused: list[str], tabs: Tabs
+) -> None:
+    """If it does not, a token had expired, for example, and has been renewed meanwhile."""
     tab = tabs.open()
-    tab.page.evaluate(REFUSING, [2, 10_000])
+    tab.page.evaluate(REFUSING, [2, times])
     tab.follow("a", "b", "c", "d")
-    assert tab["errors"] == [["d", 414, "too long"], ["c", 414, "too long"]]
-    assert tab["channels"] == ["a", "b"]
-
-
-def test_module_refusal_that_does_not_repeat_drops_no_channel(tabs: Tabs) -> None:
-    """A token had expired, for example, and has been renewed meanwhile."""
-    tab = tabs.open()
-    tab.page.evaluate(REFUSING, [2, 1])
-    tab.follow("a", "b", "c", "d")
-    assert (tab["errors"], len(tab["channels"])) == ([], 4)
+    assert tab["errors"] == [[channel, 414, "too long"] for channel in refused]
+    assert tab["channels"] == ["a", "b", "c", "d"][: 4 - len(refused)]

@@ -71,42 +71,39 @@ def test_module_since_replays_after_its_id_and_disturbs_no_other_tab(tabs: Tabs,
     assert tab["gaps"] == tab["gaps", "second"] == other["gaps"] == []
 
 
-@pytest.mark.parametrize("since", ["nonsense", "aaaaa-7"])
-def test_module_unknown_since_is_a_gap_for_its_subscription_alone(since: str, tabs: Tabs, site: Server) -> None:
-    channel = new_name()
-    tab, other = tabs.open(), tabs.open()
-    tab.follow(channel)
-    publish(site, (channel, "0"))
-    tab.await_data("0")
-    other.follow(channel, since={channel: since})
-    assert other.await_data("0") == ["0"]
-    publish(site, (channel, "1"))
-    assert (other.await_data("1"), other["gaps"]) == (["0", "1"], [[channel]])
-    assert (tab.await_data("1"), tab["gaps"]) == (["0", "1"], [])
-
-
-@pytest.mark.parametrize("order", ["alone", "before another", "after another", "beside another in one tab"])
-def test_module_since_beyond_the_newest_event_is_a_gap_for_it_alone(order: str, tabs: Tabs, site: Server) -> None:
+@pytest.mark.parametrize(
+    ("order", "since"),
+    [
+        ("alone", "beyond the newest"),
+        ("before another", "beyond the newest"),
+        ("after another", "beyond the newest"),
+        ("after another", "nonsense"),
+        ("after another", "aaaaa-7"),
+        ("beside another in one tab", "beyond the newest"),
+    ],
+)
+def test_module_unknown_since_is_a_gap_for_its_subscription_alone(
+    order: str, since: str, tabs: Tabs, site: Server
+) -> None:
     channel = new_name()
     ids = publish(site, (channel, "0"), (channel, "1"))
-    wrong = {channel: ids[1].replace("-2", "-999")}
+    wrong = ids[1].replace("-2", "-999") if since == "beyond the newest" else since
     tab = tabs.open()
-    other, name = (tab, "second") if order.startswith("beside") else (tabs.open(), "first")
+    other = tab if order.startswith("beside") else tabs.open()
     if order.startswith(("after", "beside")):
-        other.follow(channel, name=name)
-    tab.follow(channel, since=wrong, **({"name": "wrong"} if other is tab else {}))
-    mine = "wrong" if other is tab else "first"
-    assert tab.await_data("1", mine) == ["0", "1"]
+        other.follow(channel, name="other")
+    tab.follow(channel, since={channel: wrong})
+    assert tab.await_data("1") == ["0", "1"]
     if order.startswith("before"):
-        other.follow(channel)
+        other.follow(channel, name="other")
     publish(site, (channel, "2"))
-    assert (tab.await_data("2", mine), tab["gaps", mine]) == (["0", "1", "2"], [[channel]])
+    assert (tab.await_data("2"), tab["gaps"]) == (["0", "1", "2"], [[channel]])
     if order != "alone":
-        assert (other.await_data("2", name), other["gaps", name]) == (["2"], [])
-    assert [each[3] for each in tab["received", mine]][:2] == ids
+        assert (other.await_data("2", "other"), other["gaps", "other"]) == (["2"], [])
+    assert [each[3] for each in tab["received"]][:2] == ids
 
 
-def test_module_since_ahead_of_the_stream_is_no_gap_if_the_server_has_the_event(tabs: Tabs) -> None:
+def test_module_since_ahead_of_the_stream_is_no_gap_if_its_event_exists(tabs: Tabs) -> None:
     """The event was published just now, and the page got its id before the stream brought it."""
     page = tabs.open().page
     found = page.evaluate(CLAIM, "e-6")
@@ -116,28 +113,47 @@ def test_module_since_ahead_of_the_stream_is_no_gap_if_the_server_has_the_event(
     assert found["requests"] == ["e-5", "0-0", "e-2"], "the stream begins again where the gap points"
 
 
-def test_module_server_that_went_back_brings_a_gap_and_its_events_to_all_tabs(tabs: Tabs) -> None:
-    made = "id: e-41\ndata: x\n\n"
-    gap = 'event: gap\ndata: {"requested":"e-100","oldest":"e-%d","newest":"e-40"}\n\nid: e-%d\n\n'
-    leader, other = tabs.open(), tabs.open()
-    for number, tab in enumerate(tabs.all):
-        stream = "id: e-100\n\n" if not number else "never"
-        tab.page.evaluate(MADE_UP, [stream, gap % (39, 38) + "id: e-39\ndata: 39\n\nid: e-40\ndata: 40\n\n" + made])
-        tab.follow("a")
-    leader.page.evaluate("end()")
-    for tab in (leader, other):
-        assert (tab.await_data("x"), tab["gaps"]) == (["39", "40", "x"], [["a"]])
+#: The later streams of a server whose newest event is at 40, while the page was at 100.
+WENT_BACK = """event: gap
+data: {"requested":"e-100","oldest":"e-39","newest":"e-40"}
+
+id: e-38
+
+id: e-39
+data: 39
+
+id: e-40
+data: 40
+
+id: e-41
+data: last
+
+"""
 
 
-def test_module_change_of_epoch_within_a_stream_brings_no_gap(tabs: Tabs) -> None:
-    leader, other = tabs.open(), tabs.open()
-    for number, tab in enumerate(tabs.all):
-        stream = "id: e-1\n\n" if not number else "never"
-        tab.page.evaluate(MADE_UP, [stream, "id: e-2\ndata: 2\n\nid: f-3\ndata: 3\n\nid: f-4\ndata: 4\n\n"])
+@pytest.mark.parametrize(
+    ("first", "later", "data", "gaps"),
+    [
+        (
+            "id: e-100\n\n",
+            WENT_BACK,
+            ["39", "40", "last"],
+            [["a"]],
+        ),
+        ("id: e-1\n\n", "id: e-2\ndata: 2\n\nid: f-3\ndata: 3\n\nid: f-4\ndata: last\n\n", ["2", "3", "last"], []),
+    ],
+    ids=["went back", "began another epoch within a stream"],
+)
+def test_module_server_that_went_back_brings_a_gap_to_all_tabs(
+    first: str, later: str, data: list[str], gaps: list[list[str]], tabs: Tabs
+) -> None:
+    for stream in (first, "never"):
+        tab = tabs.open()
+        tab.page.evaluate(MADE_UP, [stream, later])
         tab.follow("a")
-    leader.page.evaluate("end()")
-    for tab in (leader, other):
-        assert (tab.await_data("4"), tab["gaps"]) == (["2", "3", "4"], [])
+    tabs.all[0].page.evaluate("end()")
+    for tab in tabs.all:
+        assert (tab.await_data("last"), tab["gaps"]) == (data, gaps)
 
 
 def test_module_gap_is_reported_once_per_tab_with_its_channels(browser: Browser) -> None:

@@ -36,9 +36,7 @@ def await_next_stream(site: Server, name: str) -> None:
     until(lambda: get(site, "/state")["opened"] > before and streams(site, name), "the next stream")
 
 
-def test_module_tabs_of_a_server_without_reader_tags_have_a_connection_each(
-    tabs: Tabs, site: Server, alice: str, bob: str
-) -> None:
+def test_module_tabs_without_reader_tags_have_a_connection_each(tabs: Tabs, site: Server, alice: str, bob: str) -> None:
     post(site, "/says-reader", False)
     for name in (alice, alice, bob):
         tabs.log_in(name)
@@ -123,9 +121,7 @@ def test_module_readers_are_distinguished_without_a_secret_key(tabs: Tabs, alice
         site.kill()
 
 
-def test_module_share_option_lets_tabs_of_a_server_without_reader_tags_share(
-    tabs: Tabs, site: Server, alice: str
-) -> None:
+def test_module_share_option_shares_where_a_server_sends_no_reader_tags(tabs: Tabs, site: Server, alice: str) -> None:
     post(site, "/says-reader", False)
     for _ in range(2):
         tabs.open().follow("~", headers={"X-Reader": alice}, share=alice)

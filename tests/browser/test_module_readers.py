@@ -71,7 +71,7 @@ def test_module_page_of_a_logged_out_reader_is_denied_after_a_disconnect(tabs: T
     assert ([error[:2] for error in tab["errors"]], tab["changes"]) == ([["~", 403]], 0)
 
 
-def test_module_page_of_a_former_reader_is_notified_when_it_becomes_leader(
+def test_module_former_reader_is_notified_when_its_page_becomes_leader(
     tabs: Tabs, site: Server, alice: str, bob: str
 ) -> None:
     tabs.log_in(alice)
@@ -110,7 +110,7 @@ def test_module_leader_reloaded_by_another_reader_reads_as_that_reader(
     assert second.data() == []
 
 
-def test_module_page_with_an_expired_grant_goes_on_unless_another_reader_is_there(
+def test_module_expired_grant_goes_on_unless_another_reader_is_there(
     tabs: Tabs, site: Server, alice: str, bob: str
 ) -> None:
     tabs.log_in(alice, seconds=2)
@@ -126,7 +126,7 @@ def test_module_page_with_an_expired_grant_goes_on_unless_another_reader_is_ther
 
 
 @pytest.mark.parametrize("way", ["cookie", "header"])
-def test_module_page_that_subscribes_as_another_reader_reads_as_that_one_alone(
+def test_module_page_that_changes_its_reader_reads_as_the_new_one_alone(
     way: str, tabs: Tabs, site: Server, alice: str, bob: str
 ) -> None:
     tab = tabs.open()

@@ -21,10 +21,9 @@ IMPATIENT = """
 """
 
 
-def test_module_eight_tabs_share_one_connection_and_each_gets_all_events_once(tabs: Tabs, site: Server) -> None:
+def test_module_eight_tabs_share_a_connection_and_get_every_event_once(tabs: Tabs, site: Server) -> None:
     channel = new_name()
-    for _ in range(8):
-        tabs.open().follow(channel)
+    tabs.follow(8, channel)
     assert connections(site, channel) == 1
     with publishing(site, [channel]) as publisher:
         pass
@@ -35,9 +34,7 @@ def test_module_eight_tabs_share_one_connection_and_each_gets_all_events_once(ta
 @pytest.mark.parametrize("how", ["closed", "crashed"])
 def test_module_leader_that_closes_or_crashes_costs_other_tabs_no_event(how: str, tabs: Tabs, site: Server) -> None:
     channels = [new_name(), new_name()]
-    for _ in range(8 if how == "closed" else 3):
-        tabs.open().follow(*channels)
-    leader, *others = tabs.all
+    leader, *others = tabs.follow(8 if how == "closed" else 3, *channels)
     with publishing(site, channels) as publisher:
         until(lambda: len(others[0].data()) > 50, "some events")
         if how == "closed":
@@ -69,9 +66,7 @@ def test_module_tabs_with_different_channels_share_one_connection(tabs: Tabs, si
 def test_module_tabs_that_come_and_go_cost_other_tabs_no_event(tabs: Tabs, site: Server) -> None:
     channels = [new_name() for _ in range(4)]
     came: dict[str, list[str]] = {}
-    stays = [tabs.open(), tabs.open()]
-    for tab in stays:
-        tab.follow(channels[0], channels[1])
+    stays = tabs.follow(2, *channels[:2])
     with publishing(site, channels) as publisher:
         for channel in channels[1:]:
             tab = tabs.open()
@@ -154,9 +149,7 @@ def test_module_leader_that_hangs_is_replaced_and_misses_nothing(tabs: Tabs, sit
 
 def test_module_foreign_broadcast_messages_change_nothing(tabs: Tabs, site: Server) -> None:
     channel = new_name()
-    leader, other = tabs.open(), tabs.open()
-    leader.follow(channel)
-    other.follow(channel)
+    leader, other = tabs.follow(2, channel)
     name = other.page.evaluate(
         "async () => (await navigator.locks.query()).held.find(({ name }) => name.endsWith(']')).name"
     )
