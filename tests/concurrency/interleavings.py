@@ -3,11 +3,13 @@
 The operations of a :class:`Scene` run on threads, one at a time. A thread stops at yield points: where it takes a lock,
 where it has released one, and, if asked for, before every line of the package. There the explorer decides which thread
 runs next: first it lets each thread run to its end, then it returns to the last point that had another choice, as a
-depth-first search does.
+depth-first search does. The threads are greenlets: the code under test cannot tell them from threads, as all its locks
+are the explorer's, and a switch between them costs a hundredth.
 
 Two parameters bound the search. The *grain*: ``TAKES`` stops where locks are taken, ``EDGES`` also where they have been
 released, ``LINES`` also at every line. And *preemptions*: how often a thread that could continue may lose the processor
-(None: any number, which is every interleaving of that grain). Nothing else is pruned.
+(None: any number, which is every interleaving of that grain). Nothing else is pruned. Once a run has used up its
+preemptions, it is traced no longer: its threads lose the processor only where they wait.
 
 A thread that waits for a lock, or sleeps, cannot be picked. If no thread can be picked, that is a deadlock or a lost
 wake-up. So no run waits for anything, and needs no timeout.
@@ -15,8 +17,8 @@ wake-up. So no run waits for anything, and needs no timeout.
 
 from __future__ import annotations
 
+import math
 import sys
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -24,6 +26,8 @@ from operator import itemgetter
 from pathlib import Path
 from types import FrameType
 from typing import Any
+
+from greenlet import getcurrent, greenlet
 
 import flask_sse_emitters
 
@@ -83,13 +87,6 @@ class Explorer:
             "a module was moved, and its lines are no longer traced"
         )
         self._run: _Run | None = None
-        self._crew: list[_Worker] = []
-
-    def crew(self, count: int) -> list[_Worker]:
-        """Return ``count`` threads for one run."""
-        while len(self._crew) < count:
-            self._crew.append(_Worker())
-        return self._crew[:count]
 
     def lock(self) -> ControlledLock:
         """Return a replacement for :func:`flask_sse_emitters.runtime.locks.native_lock`."""
@@ -109,13 +106,13 @@ class Explorer:
 
     def name(self) -> str | None:
         """Return the name of the operation that runs on the calling thread."""
-        thread = None if self._run is None else self._run.here()
+        thread = _here()
         return None if thread is None else thread.name
 
-    def pause(self, what: str, ready: Callable[[], bool] = lambda: True) -> None:
+    def pause(self, what: str, ready: Callable[[], bool] | None = None) -> None:
         """Mark a yield point."""
-        if self._run is not None and (thread := self._run.here()) is not None:
-            self._run.pause(thread, what, ready)
+        if (thread := _here()) is not None:
+            thread.run_of.pause(thread, what, ready)
 
     def explore(self, scene: Callable[[], Scene], most: int | None = None) -> int:
         """Run the scene, made afresh each time, under every schedule.
@@ -171,34 +168,24 @@ class _Abandoned(BaseException):
     """Raised in a thread of a run that is over."""
 
 
-class _Worker:
-    """A thread of the operating system, reused for one operation after the other, as starting one is slow."""
-
-    def __init__(self) -> None:
-        self.turn = threading.Lock()
-        self.turn.acquire()
-        self.job: Callable[[], object] = lambda: None
-        threading.Thread(target=self._work, name="interleavings", daemon=True).start()
-
-    def _work(self) -> None:
-        while True:
-            self.turn.acquire()
-            self.job()
-
-
-class _Thread:
+class _Thread(greenlet):
     """One of the threads that take turns in a run."""
 
-    def __init__(self, run: _Run, worker: _Worker, index: int, name: str, call: Callable[[], object]) -> None:
+    def __init__(self, run: _Run, index: int, name: str, call: Callable[[], object]) -> None:
+        super().__init__(lambda: run.work(self))
+        self.run_of = run
         self.index = index
         self.name = name
         self.call = call
         self.is_over = False
-        self.has_begun = False
-        self.ready: Callable[[], bool] = lambda: True
+        self.ready: Callable[[], bool] | None = None  # None: it could go on
         self.at = "begins"
-        self.turn = worker.turn
-        worker.job = lambda: run.work(self)
+
+
+def _here() -> _Thread | None:
+    """Return the thread of a run that calls this, if one does."""
+    thread = getcurrent()
+    return thread if isinstance(thread, _Thread) else None
 
 
 class _Run:
@@ -212,85 +199,81 @@ class _Run:
         self.error: BaseException | None = None
         self.story: list[tuple[str, str]] = []  # which thread ran, and from where
         self.schedule = dict(schedule)
-        self._choices: list[
-            tuple[list[int], bool, int]
-        ] = []  # runnable threads, whether the first was running, and the choice
+        # The threads that could run, whether the first of them was running, and the one that was chosen.
+        self._choices: list[tuple[list[_Thread], bool, _Thread]] = []
         self._files = explorer.files if explorer.grain == LINES else frozenset()
+        self._preemptions_left = math.inf if explorer.preemptions is None else explorer.preemptions
         self._traces_story = traces_story
         self._steps = 0
         self._is_over = False
-        self._done = threading.Lock()
-        self._here = threading.local()
+        self._main = getcurrent()
         calls = [*scene.operations.items(), *scene.background.items()]
-        workers = explorer.crew(len(calls))
-        self._threads = [
-            _Thread(self, worker, index, *each) for index, (worker, each) in enumerate(zip(workers, calls, strict=True))
-        ]
-
-    def here(self) -> _Thread | None:
-        thread: _Thread | None = getattr(self._here, "thread", None)
-        return thread
+        self._threads = [_Thread(self, index, *each) for index, each in enumerate(calls)]
 
     def go(self) -> None:
-        self._done.acquire()
-        self._resume_next(None)
-        self._done.acquire()
+        tracer = sys.gettrace()
+        while not self._is_over and (following := self._pick(None)) is not None:
+            following.switch()  # until a thread ends, or the run
         self._is_over = True
         for thread in self._threads:  # threads in the background, and stuck ones
-            if thread.has_begun and not thread.is_over:
-                thread.turn.release()
-                self._done.acquire()
+            if thread:
+                thread.throw(_Abandoned)
+        sys.settrace(tracer)
 
     def work(self, thread: _Thread) -> None:
-        thread.has_begun = True
-        self._here.thread = thread
         try:
-            sys.settrace(self._trace if self._files else None)
+            if self._files and self._preemptions_left:
+                sys.settrace(self._trace)
             thread.call()
         except _Abandoned:
             pass
         except BaseException as error:
             self.error = self.error or error
         finally:
-            sys.settrace(None)
             thread.is_over = True
-        if self._is_over:
-            self._done.release()
-        else:
-            self._resume_next(thread)
 
-    def pause(self, thread: _Thread, what: str, ready: Callable[[], bool]) -> None:
+    def pause(self, thread: _Thread, what: str, ready: Callable[[], bool] | None = None) -> None:
         if self._is_over:
             raise _Abandoned
         thread.at, thread.ready = what, ready
         self._steps += 1
-        if self._resume_next(thread) is not thread:
-            thread.turn.acquire()
-            if self._is_over:
-                raise _Abandoned
+        if not self._preemptions_left and self._steps <= MAX_STEPS and (ready is None or ready()):
+            following: greenlet | None = thread
+        else:
+            following = self._pick(thread)
+        if following is None:
+            self._is_over = True
+            following = self._main
+        if following is not thread:
+            sys.call_tracing(following.switch, ())  # from a line, this is within a tracer, where nothing is traced
         if self._traces_story:
             self.story.append((thread.name, f"{what}{_place()}"))
 
-    def _resume_next(self, running: _Thread | None) -> _Thread | None:
-        """Resume the next thread; none if this run is over."""
-        following = self._pick(running)
-        if following is None:
-            self._done.release()
-        elif following is not running:
-            following.turn.release()
-        return following
-
     def _pick(self, running: _Thread | None) -> _Thread | None:
-        runnable = [each for each in self._threads if not each.is_over and each.ready()]
+        runnable: list[_Thread] = []
+        runs = False
+        for each in self._threads:
+            if each.is_over or not (each.ready is None or each.ready()):
+                continue
+            if each is running:
+                runs = True
+                runnable.insert(0, each)
+            else:
+                runnable.append(each)
         if self.error is not None or not runnable or self._steps > MAX_STEPS:
             self._conclude(runnable)
             return None
-        if len(runnable) == 1:
-            return runnable[0]
-        runnable.sort(key=lambda each: each is not running)
-        following = self._threads[self.schedule.get(len(self._choices), runnable[0].index)]
-        assert following in runnable, "this scene is not the same each time"
-        self._choices.append(([each.index for each in runnable], runnable[0] is running, following.index))
+        following = runnable[0]
+        if len(runnable) > 1:
+            chosen = self.schedule.get(len(self._choices))
+            if chosen is not None:
+                following = self._threads[chosen]
+                assert following in runnable, "this scene is not the same each time"
+            self._choices.append((runnable, runs, following))
+            if runs and following is not running:
+                self._preemptions_left -= 1
+                if not self._preemptions_left:
+                    sys.settrace(None)
         return following
 
     def _conclude(self, runnable: list[_Thread]) -> None:
@@ -302,22 +285,21 @@ class _Run:
 
     def next_schedule(self, preemptions: int | None) -> dict[int, int] | None:
         """Return the next schedule of the search; None after the last."""
-        used = [0]
-        for runnable, runs, chosen in self._choices:
-            used.append(used[-1] + (runs and chosen != runnable[0]))
+        used = sum(runs and chosen is not runnable[0] for runnable, runs, chosen in self._choices)
         for position in range(len(self._choices) - 1, -1, -1):
             runnable, runs, chosen = self._choices[position]
-            rest = runnable[runnable.index(chosen) + 1 :]
-            if rest and not (runs and used[position] == preemptions):
-                return {at: index for at, index in self.schedule.items() if at < position} | {position: rest[0]}
+            used -= runs and chosen is not runnable[0]  # before this choice
+            if chosen is not runnable[-1] and not (runs and used == preemptions):
+                following = runnable[runnable.index(chosen) + 1].index
+                return {at: index for at, index in self.schedule.items() if at < position} | {position: following}
         return None
 
     def _trace(self, frame: FrameType, _event: str, _argument: Any) -> Any:
         return self._trace_line if frame.f_code.co_filename in self._files else None
 
-    def _trace_line(self, frame: FrameType, event: str, _argument: Any) -> Any:
-        if event == "line" and not self._is_over and (thread := self.here()) is not None:
-            self.pause(thread, f"line {frame.f_lineno} of {Path(frame.f_code.co_filename).name}", lambda: True)
+    def _trace_line(self, _frame: FrameType, event: str, _argument: Any) -> Any:
+        if event == "line" and not self._is_over and (thread := _here()) is not None:
+            self.pause(thread, "goes on")
         return self._trace_line
 
 
@@ -327,12 +309,12 @@ class ControlledLock:
     def __init__(self, explorer: Explorer, *, is_quiet: bool = False) -> None:
         self._explorer = explorer
         self._is_quiet = is_quiet
-        self._owner: int | None = None
+        self._owner: greenlet | None = None
         self._depth = 0
 
     def __enter__(self) -> bool:
-        mine = threading.get_ident()
-        if self._owner != mine:
+        mine = getcurrent()
+        if self._owner is not mine:
             if not self._is_quiet or self._owner is not None:
                 self._explorer.pause("takes a lock", self._is_free)
             assert self._owner is None, "a thread outside the explorer's control holds it"
@@ -349,7 +331,7 @@ class ControlledLock:
             self._explorer.pause("has released a lock")
 
     def is_held_here(self) -> bool:
-        return self._owner == threading.get_ident()
+        return self._owner is getcurrent()
 
     def _is_free(self) -> bool:
         return self._owner is None

@@ -92,11 +92,12 @@ class Stage:
         for module in (memory, streams):
             patch.setattr(module, "native_lock", explorer.quiet_lock)
         patch.setattr("flask_sse_emitters.channels.replay.pages.native_lock", explorer.quiet_lock)
-        for module in (delivery, direct):
+        for module in (delivery, direct, wsgi):
             patch.setattr(module, "SCHEDULER", self.background)
         patch.setattr("flask_sse_emitters.channels.replay.machine.SCHEDULER", self.background)
         patch.setattr(delivery, "monotonic", lambda: 0.0)  # no delivery pass exceeds its time slice
         patch.setattr(wsgi, "make_waiter", explorer.make_waiter)
+        patch.setattr(wsgi, "yield_now", lambda: None)
         self._patch = patch
 
     def begin(self) -> None:
