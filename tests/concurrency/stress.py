@@ -5,10 +5,11 @@ The threads are greenlets if gevent has patched them.
 
 from __future__ import annotations
 
+import os
 import random
-import threading
 from collections import Counter, deque
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 from flask_sse_emitters import CloseReason, SseEmitter, SseEmitters
@@ -17,14 +18,15 @@ from flask_sse_emitters.testing import decode
 from flask_sse_emitters.writers.response_body import ResponseBody
 from tests.support.waiting import until
 from tests.unit.doubles.clock import ManualScheduler, emitter_at
+from tests.unit.doubles.writer import texts_of
 
 SENDERS = 16
 CHURNERS = 16
 
-#: 200,000 operations in all.
-SENDS_EACH = 1_250
-ADDS_EACH = 5_625
-OPERATIONS = SENDERS * SENDS_EACH + CHURNERS * ADDS_EACH * 2
+#: Operations of all threads: sends, additions and completions. ``STRESS_OPERATIONS=200000`` runs more by hand.
+OPERATIONS = int(os.environ.get("STRESS_OPERATIONS", "40000"))
+SENDS_EACH = OPERATIONS // 10 // SENDERS
+ADDS_EACH = (OPERATIONS - SENDS_EACH * SENDERS) // 2 // CHURNERS
 
 UNBOUNDED: dict[str, Any] = {"max_pending": 10**9, "max_pending_bytes": 10**12}
 
@@ -33,7 +35,7 @@ class Job(Protocol):
     def join(self) -> object: ...
 
 
-def churn_and_send(yield_now: Callable[[], object], scale: float = 1.0) -> None:
+def churn_and_send(yield_now: Callable[[], object]) -> None:
     """Send to a list on 16 threads, while 16 others add emitters and complete them."""
     emitters = SseEmitters()
     # It stays, and so gets everything in the list's order. Its clock stands still, so it has no attach timeout.
@@ -43,13 +45,13 @@ def churn_and_send(yield_now: Callable[[], object], scale: float = 1.0) -> None:
     removals_seen: list[bool] = []
 
     def send(sender: int) -> None:
-        for number in range(int(SENDS_EACH * scale)):
+        for number in range(SENDS_EACH):
             assert emitters.send(f"{sender}:{number}") >= 1
             yield_now()
 
     def churn(_: int) -> None:
         window: deque[SseEmitter] = deque()
-        for number in range(int(ADDS_EACH * scale)):
+        for number in range(ADDS_EACH):
             emitter = SseEmitter(timeout=0, **UNBOUNDED)
             emitter.on_completion(lambda emitter=emitter: completions.update([id(emitter)]))
             assert emitters.add(emitter) is emitter
@@ -67,10 +69,9 @@ def churn_and_send(yield_now: Callable[[], object], scale: float = 1.0) -> None:
     until(lambda: not emitters._delivery._is_passing, "the last events to be delivered")
 
     order = texts_of(witness)
-    sent = int(SENDS_EACH * scale)
     for sender in range(SENDERS):  # all events of a sender, in its order
-        assert [text for text in order if text.startswith(f"{sender}:")] == [f"{sender}:{n}" for n in range(sent)]
-    assert len(order) == len(set(order)) == SENDERS * sent, "an event twice or lost"
+        assert [text for text in order if text.startswith(f"{sender}:")] == [f"{sender}:{n}" for n in range(SENDS_EACH)]
+    assert len(order) == len(set(order)) == SENDERS * SENDS_EACH, "an event twice or lost"
     place = {text: position for position, text in enumerate(order)}
     for emitter in gone:
         got = [place[text] for text in texts_of(emitter)]
@@ -114,28 +115,9 @@ def publish_to_streams(spawn: Callable[[Callable[[], object]], Job], consumers: 
     assert len(read[0]) == len(set(read[0])) == senders * each
 
 
-def texts_of(emitter: SseEmitter) -> list[str]:
-    taken = []
-    while payload := stream_of(emitter).next_output():
-        taken.append(payload)
-    return [event.data for event in decode(b"".join(taken))]
-
-
 def run_all(jobs: list[tuple[Callable[[int], object], int]]) -> None:
     """Run each job on a thread of its own, and raise the first error."""
-    errors: list[BaseException] = []
-
-    def run(job: Callable[[int], object], argument: int) -> None:
-        try:
-            job(argument)
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=run, args=job) for job in jobs]
-    random.shuffle(threads)
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise errors[0]
+    random.shuffle(jobs)
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        for result in [pool.submit(*job) for job in jobs]:
+            result.result()

@@ -34,6 +34,6 @@ class ForeignThread:
 if __name__ == "__main__":
     assert is_green()
     churn_and_send(lambda: sleep(0))
-    publish_to_streams(Greenlet, consumers=50, senders=8, each=500)
-    publish_to_streams(ForeignThread, consumers=50, senders=8, each=500)
+    publish_to_streams(Greenlet, consumers=50, senders=8, each=200)
+    publish_to_streams(ForeignThread, consumers=50, senders=8, each=200)
     print("held")  # noqa: T201

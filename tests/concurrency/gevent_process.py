@@ -14,8 +14,8 @@ from flask import Flask  # noqa: E402
 from gevent.hub import get_hub  # noqa: E402
 
 from flask_sse_emitters import SSE, CloseReason, SseEmitter, SseEmitters  # noqa: E402
-from tests.concurrency.stress import texts_of  # noqa: E402
 from tests.support.waiting import PATIENCE, until  # noqa: E402
+from tests.unit.doubles.writer import texts_of  # noqa: E402
 
 
 def check_callbacks_run_at_once() -> None:
