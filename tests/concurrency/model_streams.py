@@ -121,6 +121,14 @@ class ModelEmitter:
         self.queue, self.in_flight = [], []
         self.is_streaming = self.is_counted = False
 
+    def give_up_writing(self, now: float, *, has_given_up: bool) -> None:
+        """After its end, drop what is pending for a client that takes nothing."""
+        if self.reason is None or self.busy_since is None or not self.is_streaming:
+            return
+        since = now - self.busy_since
+        if since >= AT_THE_LATEST or (since >= WRITE_SECONDS and has_given_up):
+            self.queue, self.in_flight = [], []
+
     def ends_at(self) -> tuple[float, CloseReason] | None:
         """Return when and why it ends by time, if nothing else ends it."""
         deadlines = []

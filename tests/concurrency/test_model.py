@@ -390,6 +390,7 @@ class Streams(BaseMachine):
                 model.complete(reason)
             elif reason is not None:
                 model.end(reason)
+            model.give_up_writing(now, has_given_up=pair.emitter.pending == 0)
             if model.left_at is not None and model.left_at <= now and not model.is_streaming:
                 model.is_counted = False
 
@@ -686,7 +687,8 @@ def test_event_queued_by_list_is_counted_when_idle_writer_takes_it(direct: bool)
         machine.teardown()
 
 
-def test_write_timeout_starts_at_list_delivery_though_emitter_leaves_list() -> None:
+@pytest.mark.parametrize("does", ["leaves list", "is completed", "is completed by list"])
+def test_write_timeout_starts_at_list_delivery_though_emitter_leaves(does: str) -> None:
     """A client has its full write time for an event of a list, even if it leaves the list meanwhile."""
     machine = Streams()
     try:
@@ -695,9 +697,13 @@ def test_write_timeout_starts_at_list_delivery_though_emitter_leaves_list() -> N
         machine.respond(emitter)
         assert SteppedWriter(emitter, direct=False).take() == b""
         machine.time.pass_time(20)
-        machine.on(0, lambda: clients.send("a"))
-        clients.remove(emitter)
+        machine.on(0, lambda: [clients.send(text) for text in "ab"])
+        assert emitter.pending == 1, "the first has been given to the writer"
+        leave = {"leaves list": lambda: clients.remove(emitter), "is completed": emitter.complete}
+        machine.on(0, leave.get(does, clients.complete))
         machine.time.pass_time(20)
-        assert emitter.is_open, "it has had the event for 20 s of its 30"
+        assert emitter.pending == 1, "it has had the first event for 20 s of its 30"
+        machine.time.pass_time(20)
+        assert emitter.pending == 0
     finally:
         machine.teardown()
