@@ -86,7 +86,7 @@ class Explorer:
         assert all(Path(file).is_file() for file in self.files), (
             "a module was moved, and its lines are no longer traced"
         )
-        self._run: _Run | None = None
+        self.before_each: Callable[[], object] = lambda: None  # before a scene is made
 
     def lock(self) -> ControlledLock:
         """Return a replacement for :func:`flask_sse_emitters.runtime.locks.native_lock`."""
@@ -146,11 +146,10 @@ class Explorer:
         return None if run.error is None else self._failed(scene, run)
 
     def _once(self, scene: Callable[[], Scene], schedule: Mapping[int, int], *, traces_story: bool = False) -> _Run:
-        self._run = None  # making the scene is no step of a thread
+        self.before_each()
         made = scene()
-        run = self._run = _Run(self, made, schedule, traces_story)
+        run = _Run(self, made, schedule, traces_story)
         run.go()
-        self._run = None
         if run.error is None:
             try:
                 made.check()

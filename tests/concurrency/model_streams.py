@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from flask_sse_emitters import CloseReason
-from tests.concurrency.model_stage import FOLLOWING
+from tests.concurrency.stage import FOLLOWING
 
 ATTACH_SECONDS = 30.0
 
@@ -52,6 +52,8 @@ class ModelEmitter:
 
     def end(self, reason: CloseReason) -> None:
         if self.reason is not None:
+            if reason in CUT:
+                self.queue, self.in_flight = [], []
             return
         self.reason, self.has_app = reason, self.is_attached
         self.is_idle = False

@@ -119,5 +119,5 @@ def run_all(jobs: list[tuple[Callable[[int], object], int]]) -> None:
     """Run each job on a thread of its own, and raise the first error."""
     random.shuffle(jobs)
     with ThreadPoolExecutor(len(jobs)) as pool:
-        for result in [pool.submit(*job) for job in jobs]:
+        for result in [pool.submit(job, argument) for job, argument in jobs]:
             result.result()

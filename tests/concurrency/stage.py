@@ -20,8 +20,6 @@ from flask_sse_emitters.config.settings import DEFAULTS
 from flask_sse_emitters.streams import machine
 from flask_sse_emitters.streams.emitter import stream_of
 from flask_sse_emitters.streams.registry import open_streams as streams
-from flask_sse_emitters.testing import decode
-from flask_sse_emitters.wire.event import Event
 from flask_sse_emitters.wire.frame import make_frame
 from flask_sse_emitters.writers import response_body as wsgi
 from flask_sse_emitters.writers import socket_writer as direct
@@ -40,6 +38,9 @@ TRACED = (
     ),
     *("channels/replay/cursor", "channels/replay/gap", "channels/replay/pages", "brokers/event_log", "brokers/memory"),
 )
+
+#: The type of the fixture ``every``.
+Every = Callable[..., None]
 
 #: The name of the operation that stands for the main loop.
 LOOP = "the loop"
@@ -99,10 +100,7 @@ class Stage:
         patch.setattr(wsgi, "make_waiter", explorer.make_waiter)
         patch.setattr(wsgi, "yield_now", lambda: None)
         self._patch = patch
-
-    def begin(self) -> None:
-        """Reset the background, before a scene is made."""
-        self.background.begin()
+        explorer.before_each = self.background.begin
 
     def have_one_loop(self) -> None:
         """Run delivery passes in the background only, as if gevent's loop were in another thread than the senders."""
@@ -136,20 +134,6 @@ class StagedChannel:
         return emitter
 
 
-class Journal:
-    """Records which callbacks of an emitter have run, and whether it was open then."""
-
-    def __init__(self, emitter: SseEmitter) -> None:
-        self.calls: list[str] = []
-        self._emitter = emitter
-        emitter.on_completion(lambda: self._note("completion"))
-        emitter.on_timeout(lambda: self._note("timeout"))
-        emitter.on_error(lambda _: self._note("error"))
-
-    def _note(self, call: str) -> None:
-        self.calls.append(call if not self._emitter.is_open else f"{call} of an open one")
-
-
 #: The callbacks after each end, in order.
 FOLLOWING = {
     CloseReason.COMPLETED: ["completion"],
@@ -159,59 +143,3 @@ FOLLOWING = {
     CloseReason.OVERFLOW: ["error", "completion"],
     CloseReason.SHUTDOWN: ["completion"],
 }
-
-
-class Sleeper:
-    """A writer that takes output only on demand, and records that it was woken."""
-
-    declined: str | None = None
-
-    def __init__(self, emitter: SseEmitter) -> None:
-        self._emitter = emitter
-        self.is_awake = True
-        self.got: list[bytes] = []
-        stream_of(emitter).begin(self)
-
-    def wake(self) -> None:
-        assert not self.is_awake, "woken twice"
-        self.is_awake = True
-
-    def wake_with(self, payload: bytes) -> None:
-        self.got.append(payload)
-        self.wake()
-
-    def cut(self) -> None: ...
-
-    def unsent(self) -> int | None:
-        return None
-
-    def acknowledged(self) -> int | None:
-        return None
-
-    def take_all(self) -> None:
-        """Take all output, until there is none."""
-        while True:
-            self.is_awake = False  # before the last check, as it may be woken right after it
-            payload = stream_of(self._emitter).next_output()
-            if not payload:
-                return
-            self.got.append(payload)
-
-    def texts(self) -> list[str]:
-        return [event.data for event in self.events()]
-
-    def events(self) -> list[Event]:
-        return decode(b"".join(self.got))
-
-
-def read_rest(emitter: SseEmitter) -> list[Event]:
-    """Read all output of a client, up to the end or until there is none."""
-    payloads: list[bytes] = []
-    take: Callable[[], bytes | None] = stream_of(emitter).next_output
-    while payload := take():
-        payloads.append(payload)
-    return decode(b"".join(payloads))
-
-
-def rest_of(emitter: SseEmitter) -> list[str]:
-    return [event.data for event in read_rest(emitter)]

@@ -1,0 +1,107 @@
+"""A stream that is handed off to the event loop under every interleaving with senders."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from flask_sse_emitters import SseEmitters
+from flask_sse_emitters.streams.emitter import stream_of
+from flask_sse_emitters.streams.stream import Stream
+from flask_sse_emitters.testing import decode
+from flask_sse_emitters.writers import response_body as wsgi
+from flask_sse_emitters.writers import socket_writer as direct
+from flask_sse_emitters.writers.response_body import ResponseBody
+from flask_sse_emitters.writers.socket_writer import SocketWriter
+from tests.concurrency.fake_socket import FakeMonitor, Socket
+from tests.concurrency.interleavings import Scene
+from tests.concurrency.stage import LOOP, Every, Stage
+from tests.unit.doubles.writer import FakeWriter
+
+
+@pytest.mark.parametrize("room", [10_000, 20])
+def test_handoff_during_sends_keeps_all_events_in_order(
+    room: int, stage: Stage, every: Every, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The main loop writes to the client while a foreign thread sends to its list and to its emitter."""
+    stage.have_one_loop()
+    monkeypatch.setattr(direct, "SOCKET_MONITOR", FakeMonitor())
+
+    def scene() -> Scene:
+        clients = SseEmitters()
+        emitter = clients.add(stage.emitter())
+        socket: Any = Socket(room)
+        before = FakeWriter(emitter)
+
+        def write_directly() -> None:
+            before.take_all()
+            writer = SocketWriter(stream_of(emitter), socket, True, socket, ())
+            stream_of(emitter).take_over(writer)
+            writer.begin()
+            while True:
+                stage.explorer.rest(lambda: bool(stage.background._soon) or socket.is_awaited)
+                if socket.is_awaited:
+                    socket.is_awaited, socket.room = False, room
+                    writer.on_room()
+                stage.background._call_one()
+
+        def send() -> None:
+            clients.send("a")
+            emitter.send("b")
+            clients.send("c")
+            clients.complete()
+
+        def check() -> None:
+            assert [event.data for event in decode(b"".join(before.got) + socket.body())] == ["a", "b", "c"]
+            assert socket.got.endswith(b"0\r\n\r\n")
+
+        return Scene({"send": send}, check, {LOOP: write_directly})
+
+    every(scene, takes=3)
+
+
+def test_list_send_while_server_writes_preamble_is_delivered(
+    stage: Stage, every: Every, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server's write yields to the event loop, which delivers before the stream's writer is decided."""
+    stage.have_one_loop()
+    monkeypatch.setattr(direct, "SOCKET_MONITOR", FakeMonitor())
+    monkeypatch.setattr(wsgi, "SOCKET_MONITOR", FakeMonitor())
+    monkeypatch.setattr(wsgi, "why_not", lambda _facts: None)
+    monkeypatch.setattr(wsgi, "_client_socket", lambda environ: environ["socket"])
+
+    def hand_off(stream: Stream, call: Any, watch: Any, when_over: Any) -> None:
+        writer = SocketWriter(stream, call.environ["socket"], True, watch, when_over)
+        stream.take_over(writer)
+        writer.begin()
+
+    monkeypatch.setattr(wsgi, "hand_off", hand_off)
+
+    def scene() -> Scene:
+        clients = SseEmitters()
+        socket: Any = Socket(10_000)
+        environ = {"socket": socket, "SERVER_PROTOCOL": "HTTP/1.1"}
+        stream = ResponseBody(stream_of(clients.add(stage.emitter())), b": hello\n\n", environ, "on")
+        body: list[bytes] = []
+
+        def serve() -> None:
+            body.append(next(stream))
+            stage.explorer.pause("writes")
+            if stage.background._soon:
+                stage.background._call_one()
+            body.extend(stream)
+            while True:
+                stage.explorer.rest(lambda: bool(stage.background._soon))
+                stage.background._call_one()
+
+        def check() -> None:
+            assert [event.data for event in decode(b"".join(body) + socket.body())] == ["a", "b"]
+
+        def send() -> None:
+            clients.send("a")
+            clients.send("b")
+
+        return Scene({"send": send}, check, {LOOP: serve})
+
+    every(scene, takes=3)
