@@ -61,7 +61,7 @@ def moved(event_id: str, by: int) -> str:
 def closing_board(url: str, **config: Any) -> Iterator[Board]:
     board = Board(SSE_BROKER_URL=url, **config)
     yield board
-    board.sse._channels().broker.close()
+    board.sse.close()
 
 
 def read(stream: OpenStream, count: int) -> list[Event]:
