@@ -50,16 +50,31 @@ class RedisServer:
             "127.0.0.1",
             "--save",
             "",
+            "--repl-diskless-sync-delay",
+            "0",
         ]
+        self._settings_when_new = b""
         self._process = subprocess.Popen(
             [*command, "--dir", self._folder.name, *self._options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         until(self._answers, "Redis to answer")
 
     @property
+    def is_running(self) -> bool:
+        return self._process is not None
+
+    @property
     def folder(self) -> Path:
         """The folder of its files."""
         return Path(self._folder.name)
+
+    def renew(self) -> None:
+        """Be as new for the next test: empty, and started again if the last one killed, paused or configured it."""
+        if not (self.is_running and self._is_as_new()):
+            self.kill()
+            self.start()
+            self._settings_when_new = self._current_settings()
+        self.run("FLUSHALL")
 
     def signal(self, number: int) -> None:
         assert self._process is not None
@@ -76,6 +91,18 @@ class RedisServer:
         with socket.create_connection(("127.0.0.1", self.port), timeout=seconds) as connection:
             connection.sendall(f"{command}\r\n".encode())
             return connection.recv(100)
+
+    def _is_as_new(self) -> bool:
+        try:
+            return self._current_settings() == self._settings_when_new
+        except OSError:
+            return False
+
+    def _current_settings(self) -> bytes:
+        """Return all settings and users, as far as an anonymous client may read them."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
+            connection.sendall(b"CONFIG GET *\r\nACL LIST\r\nQUIT\r\n")
+            return b"".join(iter(lambda: connection.recv(65_536), b""))
 
     def _answers(self) -> bool:
         try:

@@ -40,7 +40,15 @@ def cluster(nodes: int = 3) -> Iterator[list[RedisServer]]:
     """Start a cluster of ``nodes`` masters."""
     with ExitStack() as stack:
         buses = [free_port() for _ in range(nodes)]
-        options = [["--cluster-enabled", "yes", "--cluster-port", str(bus)] for bus in buses]
+        settings = (
+            "--cluster-enabled",
+            "yes",
+            "--cluster-require-full-coverage",
+            "no",
+            "--cluster-node-timeout",
+            "2000",
+        )
+        options = [[*settings, "--cluster-port", str(bus)] for bus in buses]
         servers = [stack.enter_context(RedisServer(*each)) for each in options]
         clients: list[Any] = [redis.Redis(port=server.port) for server in servers]
         for number, client in enumerate(clients):
@@ -48,9 +56,30 @@ def cluster(nodes: int = 3) -> Iterator[list[RedisServer]]:
             client.execute_command("CLUSTER ADDSLOTSRANGE", first, last)
         for server, bus in zip(servers[1:], buses[1:], strict=True):
             clients[0].execute_command("CLUSTER MEET", "127.0.0.1", server.port, bus)
-        until(lambda: all(client.cluster("INFO")["cluster_state"] == "ok" for client in clients), "the cluster")
-        until(lambda: all(len(client.cluster("NODES")) == nodes for client in clients), "all nodes to know each other")
+        _await_cluster(servers)
         yield servers
+
+
+def join_again(servers: list[RedisServer]) -> None:
+    """Start the nodes of a cluster that were killed, and delete all data."""
+    for server in servers:
+        if not server.is_running:
+            server.start()
+    _await_cluster(servers)
+    for server in servers:
+        server.run("FLUSHALL")
+
+
+def _await_cluster(servers: list[RedisServer]) -> None:
+    for server in servers:
+        client: Any = redis.Redis(port=server.port)
+
+        def is_complete(client: Any = client) -> bool:
+            others = client.cluster("NODES").values()
+            is_ok = client.cluster("INFO")["cluster_state"] == "ok"
+            return is_ok and len(others) == len(servers) and all(other["connected"] for other in others)
+
+        until(is_complete, "the node to reach all others")
 
 
 def free_port() -> int:
