@@ -1,10 +1,12 @@
 """No event is lost between workers that share a Redis, while all of them fail. See ``swarm.py`` for the checks.
 
-``SWARM_SEED`` repeats the choices of a failure. ``python -m tests.faults.swarm --redis`` does the same in any size.
+``SWARM_SEED`` repeats the choices of a failure, and ``SWARM_SCALE=3`` makes each swarm that much larger.
+``python -m tests.faults.swarm --redis`` does the same in any size.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 import pytest
@@ -29,19 +31,30 @@ from tests.support.publishers import Publishers
 #: One at a time: each keeps two cores busy.
 pytestmark = pytest.mark.xdist_group("swarm")
 
+#: A small swarm shows the same: each worker that is started costs more than its clients.
+SCALE, WORKERS = int(os.environ.get("SWARM_SCALE", 1)), 2
+
+
+def sized(clients: int, events: int, seconds: float) -> Size:
+    return Size(clients * SCALE, events * SCALE, seconds=seconds * SCALE)
+
+
+def troubled() -> Troubles:
+    return Troubles(rounds=SCALE, redis_every=0.5, workers_every=0.8)
+
 
 @pytest.mark.parametrize(
     ("kind", "size"),
     [
-        ("gevent", Size(150, 3_000, seconds=6)),
-        ("gevent_off", Size(80, 1_500, seconds=4)),
-        ("gthread", Size(40, 800, seconds=4)),
+        ("gevent", sized(60, 1_000, 2.5)),
+        ("gevent_off", sized(40, 600, 2)),
+        ("gthread", sized(20, 400, 2)),
     ],
     ids=["gevent", "gevent_off", "gthread"],
 )
 def test_clients_get_every_event_once_in_order_during_redis_and_worker_outages(kind: str, size: Size) -> None:
-    with swarming_over_redis(kind, Habits(new_seed()), SSE_TIMEOUT=size.seconds / 2) as shared:
-        publishers, _ = publish_during_outages(shared, size, Troubles())
+    with swarming_over_redis(kind, Habits(new_seed()), workers=WORKERS, SSE_TIMEOUT=size.seconds / 2) as shared:
+        publishers, _ = publish_during_outages(shared, size, troubled())
         check_all(shared.swarm, publishers)
         assert publishers.confirmed >= size.events + len(CHANNELS)
         for client in shared.swarm.clients[: size.clients * 9 // 10]:
@@ -50,9 +63,9 @@ def test_clients_get_every_event_once_in_order_during_redis_and_worker_outages(k
 
 def test_each_hole_is_one_gap_during_redis_and_worker_outages() -> None:
     habits = Habits(new_seed(), slow=0.5, pairs=0.7, away=0.4, history=20)
-    size = Size(120, 3_000, seconds=5)
-    with swarming_over_redis("gevent", habits, SSE_TIMEOUT=size.seconds / 2) as shared:
-        publishers, _ = publish_during_outages(shared, size, Troubles())
+    size = sized(50, 1_000, 2.5)
+    with swarming_over_redis("gevent", habits, workers=WORKERS, SSE_TIMEOUT=size.seconds / 2) as shared:
+        publishers, _ = publish_during_outages(shared, size, troubled())
         check_all(shared.swarm, publishers)
         assert publishers.confirmed >= size.events + len(CHANNELS)
         holes = [hole for client in shared.swarm.clients for hole in client.holes]
@@ -69,12 +82,10 @@ def kill(shared: Shared) -> None:
 
 
 @pytest.mark.parametrize("lose", [flush, kill])
-def test_redis_data_loss_is_one_gap_for_each_client_and_channel(
-    lose: Callable[[Shared], object],
-) -> None:
+def test_redis_data_loss_is_one_gap_for_each_client_and_channel(lose: Callable[[Shared], object]) -> None:
     """After the gap, each client gets every new event."""
-    habits, size = Habits(new_seed(), history=10**6), Size(120, 2_500, seconds=5)
-    with swarming_over_redis("gevent", habits, options=[], SSE_TIMEOUT=size.seconds / 2) as shared:
+    habits, size = Habits(new_seed(), history=10**6), sized(40, 800, 2)
+    with swarming_over_redis("gevent", habits, workers=WORKERS, options=[], SSE_TIMEOUT=size.seconds / 2) as shared:
         swarm = shared.swarm
         swarm.add(size.clients)
         swarm.run_to_position()
