@@ -12,9 +12,12 @@ from flask_sse_emitters.brokers import make_broker  # noqa: E402
 from tests.support.broker_calls import RecordingListener, listening, publish  # noqa: E402
 from tests.support.waiting import until  # noqa: E402
 
+waitpid = monkey.get_original("os", "waitpid")  # gevent's returns with the next timer
+
 if __name__ == "__main__":
-    broker = make_broker(sys.argv[1])
+    broker, other = make_broker(sys.argv[1]), make_broker(sys.argv[1])
     listener: RecordingListener = listening(broker, "a")
+    until(lambda: other.clients_elsewhere("a") == 1, "no command to be under way: the child would get its answer")
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -28,5 +31,5 @@ if __name__ == "__main__":
     os.close(reader)
     publish(broker, "a", *range(20))
     until(lambda: len(listener.frames) == 21, "all events, and the child's")
-    os.close(writer)
-    print("received by the child:", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))  # noqa: T201
+    os.write(writer, b"x")
+    print("received by the child:", os.waitstatus_to_exitcode(waitpid(child, 0)[1]))  # noqa: T201

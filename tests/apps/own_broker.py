@@ -1,4 +1,4 @@
-"""A broker from scratch, written with public names only: docs/brokers.rst shows it, and ``test_brokers`` tests it."""
+"""A broker from scratch, written with public names only: docs/brokers.rst shows it, ``test_contract`` tests it."""
 
 from __future__ import annotations
 

@@ -1,0 +1,72 @@
+"""A Redis for all tests of a process, and apps and connections to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from typing import Any
+
+import pytest
+import redis
+
+from flask_sse_emitters.brokers import Broker, make_broker
+from tests.support.board import Board, closing_board
+from tests.support.redis_server import RedisServer
+from tests.support.wire import Wire
+
+
+@pytest.fixture(scope="session")
+def shared_server() -> Iterator[RedisServer]:
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture
+def server(shared_server: RedisServer) -> RedisServer:
+    """A Redis that is empty. A test may pause, kill and configure it."""
+    shared_server.renew()
+    return shared_server
+
+
+@pytest.fixture
+def client(server: RedisServer) -> Iterator[Any]:
+    """A plain client of that Redis."""
+    with redis.Redis(port=server.port) as client:
+        yield client
+
+
+@pytest.fixture
+def new_broker(server: RedisServer) -> Iterator[Callable[..., Broker]]:
+    """Make brokers, as that many processes that share the Redis have them; they are closed after the test."""
+    with ExitStack() as stack:
+
+        def make(url: str = server.url, **options: Any) -> Broker:
+            return stack.enter_context(closing(make_broker(url, **options)))
+
+        yield make
+
+
+@pytest.fixture
+def kept() -> Iterator[RedisServer]:
+    """A Redis that has every confirmed write after a restart."""
+    with RedisServer("--appendonly", "yes", "--appendfsync", "always") as server:
+        yield server
+
+
+@pytest.fixture
+def wire(server: RedisServer) -> Iterator[Wire]:
+    with Wire(server.port) as wire:
+        yield wire
+
+
+@pytest.fixture
+def board(server: RedisServer) -> Iterator[Board]:
+    with closing_board(server.url) as board:
+        yield board
+
+
+@pytest.fixture
+def wired(wire: Wire) -> Iterator[Board]:
+    """An app whose connection to Redis the test can hold and cut."""
+    with closing_board(f"redis://127.0.0.1:{wire.port}", SSE_MAX_PENDING_BYTES=10**9) as board:
+        yield board
