@@ -1,4 +1,4 @@
-"""Fork a gevent process that is subscribed to Redis; the child receives none of its messages. A program."""
+"""Fork a gevent process that listens to Redis and waits for answers; the child gets none of either. A program."""
 
 from gevent import monkey
 
@@ -8,6 +8,9 @@ import os  # noqa: E402
 import sys  # noqa: E402
 import time  # noqa: E402
 
+import gevent  # noqa: E402
+from redis import Redis  # noqa: E402
+
 from flask_sse_emitters.brokers import make_broker  # noqa: E402
 from tests.support.broker_calls import RecordingListener, listening, publish  # noqa: E402
 from tests.support.waiting import until  # noqa: E402
@@ -15,20 +18,23 @@ from tests.support.waiting import until  # noqa: E402
 waitpid = monkey.get_original("os", "waitpid")  # gevent's returns with the next timer
 
 if __name__ == "__main__":
-    broker, other = make_broker(sys.argv[1]), make_broker(sys.argv[1])
+    broker, pauses = make_broker(sys.argv[1], publish_seconds=30.0), Redis.from_url(sys.argv[1])
     listener: RecordingListener = listening(broker, "a")
-    until(lambda: other.clients_elsewhere("a") == 1, "no command to be under way: the child would get its answer")
+    pauses.client_pause(1000)
+    waiting = [gevent.spawn(broker.clients_elsewhere, "a") for _ in range(8)]
+    gevent.sleep(0.1)  # until all have asked: their answers come once the pause is over
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(writer)
-        time.sleep(0.5)  # the parent's greenlets continue here, unless they are stopped
+        time.sleep(2)  # the parent's greenlets continue here, unless they are stopped
         own: RecordingListener = listening(broker, "a")
         publish(broker, "a", "of the child")
         until(lambda: own.frames, "its own event")
         os.read(reader, 1)
         os._exit(len(listener.frames))
     os.close(reader)
+    assert [each.get() for each in waiting] == [0] * 8
     publish(broker, "a", *range(20))
     until(lambda: len(listener.frames) == 21, "all events, and the child's")
     os.write(writer, b"x")

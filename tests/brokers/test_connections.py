@@ -70,7 +70,7 @@ def test_connections_end_at_close_and_after_later_use(client: Any, new_broker: C
     until(lambda: not connections(client), "the new ones to be closed")
 
 
-def test_fork_under_gevent_leaves_subscription_of_parent_alone(server: RedisServer) -> None:
+def test_fork_under_gevent_takes_no_message_or_answer_of_the_parent(server: RedisServer) -> None:
     command = [sys.executable, "-m", "tests.apps.gevent_fork_redis", server.url]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=2 * PATIENCE)
     assert (done.returncode, done.stdout) == (0, "received by the child: 0\n"), done.stderr

@@ -7,6 +7,7 @@ carried out, and an event would be published twice.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,8 @@ from redis.exceptions import RedisClusterException
 from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelConnectionPool
 
+from ...runtime.fork import reset_after_fork
+from ...runtime.socket_monitor import replace_with_dead_fd
 from .errors import before_sending
 from .url import Address
 
@@ -87,12 +90,14 @@ class DeadlineConnection(_Connection):  # type: ignore[misc]
     timeout must be set for each step, and because a selector waits for it.
     """
 
+    pid: int
     socket_connect_timeout: Any
     socket_timeout: Any
     _is_limited = False  # the socket's timeout is not the connection's own
 
     def connect(self, *args: Any, **options: Any) -> Any:
         """Connect, and mark errors as raised before any command was sent."""
+        reset_after_fork(self._let_go)
         with before_sending():
             return super().connect(*args, **options)
 
@@ -122,7 +127,17 @@ class DeadlineConnection(_Connection):  # type: ignore[misc]
         finally:
             self.socket_connect_timeout, self.socket_timeout = own
 
+    def _let_go(self) -> None:
+        """Let go of the parent's socket in a forked child, where gevent may go on with a greenlet that waits for it.
+
+        That would take an answer for which the parent waits.
+        """
+        if (descriptor := self.fileno()) >= 0:
+            replace_with_dead_fd(descriptor)
+
     def _limit_next_step(self) -> None:
+        if self.pid != os.getpid():  # it was being made at the fork
+            raise redis.ConnectionError("this connection is that of the parent process")
         left = seconds_left()
         if self._sock and (left is not None or self._is_limited):
             self._sock.settimeout(self.socket_timeout if left is None else min(self.socket_timeout, left))
