@@ -7,16 +7,15 @@ id of that channel.
 
 from __future__ import annotations
 
-import logging
 import random
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
 from zlib import crc32
 
 from tests.apps import fuzzed as fuzz_app
 from tests.apps.fuzzed import BAD_SESSIONS, BAD_TOKENS, SESSIONS, TOKENS
-from tests.security.fuzz.requests import Faults, InProcess, Request
+from tests.security.fuzz.in_process import Faults, InProcess
+from tests.security.fuzz.requests import Request
 from tests.support.waiting import until
 
 #: What is documented, and what Flask answers where a request gets to no view or asks for part of a static file.
@@ -41,34 +40,23 @@ class Dice(random.Random):
 class Checked(InProcess):
     """What is asked here and answered has a size."""
 
-    def _check(self, request: Request, piece: bytes) -> None:
+    def judge(self, request: Request, piece: bytes) -> None:
         assert len(piece) <= MOST_BYTES
-        super()._check(request, piece)
+        super().judge(request, piece)
 
 
 def check(said: bytes) -> None:
     ids = fuzz_app.publish_everywhere(fuzz_app.sse)
-    with faults() as found:
+    with Faults() as found:
         visitor = Checked(Dice(crc32(said)))
         for request in requests(said, ids):
-            visitor._ask(request)
-        if visitor._held:
-            fuzz_app.publish_everywhere(fuzz_app.sse)
-        for held in visitor._held:
-            visitor._read(held)
+            visitor.ask(request)
+        fuzz_app.publish_everywhere(fuzz_app.sse)
+        visitor.read_all()
         visitor.end()
         until(lambda: fuzz_app.sse.stats()["clients"] == 0, "the streams to end")
         assert {status for status in visitor.counts if status.isdigit()} <= STATUSES, visitor.counts
         assert found == []
-
-
-@contextmanager
-def faults() -> Iterator[list[str]]:
-    """What is logged as an error meanwhile."""
-    handler, root = Faults(), logging.getLogger()
-    root.addHandler(handler)
-    yield handler.messages
-    root.removeHandler(handler)
 
 
 def requests(said: bytes, ids: dict[str, str]) -> Iterator[Request]:
