@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakSet
 
 from flask import Flask, request, session
 from flask.typing import ResponseReturnValue
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
-from flask_sse_emitters import SSE
+from flask_sse_emitters import SSE, SseEmitter
 from flask_sse_emitters.access import Rule, jwt_authorizer
+from flask_sse_emitters.signals import emitter_opened
 
 logging.basicConfig(level=logging.INFO)
 
@@ -87,7 +90,7 @@ class Site:
         return {}
 
     def stats(self) -> dict[str, Any]:
-        return {**self.sse.stats(), "owned": len(self.sse.find_state().streams._owned)}
+        return self.sse.stats()
 
 
 def of_tokens(key: str, algorithm: str, **options: Any) -> Site:
@@ -98,15 +101,33 @@ posts = Site(SSE_MAX_EVENT_BYTES=10_000)
 posts.sse.publisher(posts.may_publish)
 
 site = Site(SSE_MAX_PENDING_BYTES=50_000_000)
-app = DispatcherMiddleware(
-    site.app,
-    {
-        "/posts": posts.app,
-        "/listed": Site(SSE_CORS_ORIGINS=["https://listed.example"]).app,
-        "/anyone": Site(SSE_CORS_ORIGINS="*").app,
-        "/limited": Site(SSE_MAX_CLIENTS_PER_ADDRESS=2).app,
-        "/jwt": of_tokens(SECRETS["tokens"], "HS256").app,
-        "/jwt-anywhere": of_tokens(SECRETS["tokens"], "HS256", cookie="token", query="access").app,
-        "/jwt-rsa": of_tokens(SECRETS["public"], "RS256").app,
-    },
-)
+others = {
+    "/posts": posts,
+    "/listed": Site(SSE_CORS_ORIGINS=["https://listed.example"]),
+    "/anyone": Site(SSE_CORS_ORIGINS="*"),
+    "/limited": Site(SSE_MAX_CLIENTS_PER_ADDRESS=2),
+    "/jwt": of_tokens(SECRETS["tokens"], "HS256"),
+    "/jwt-anywhere": of_tokens(SECRETS["tokens"], "HS256", cookie="token", query="access"),
+    "/jwt-rsa": of_tokens(SECRETS["public"], "RS256"),
+}
+app = DispatcherMiddleware(site.app, {path: each.app for path, each in others.items()})
+
+emitters: WeakSet[SseEmitter] = WeakSet()
+
+
+@emitter_opened.connect
+def note(_: Flask, emitter: SseEmitter) -> None:
+    emitters.add(emitter)
+
+
+@site.app.get("/left")
+def left() -> dict[str, Any]:
+    """Return what is there of all sites' streams."""
+    if emitters:
+        gc.collect()
+    stats = [each.sse.stats() for each in (site, *others.values())]
+    return {
+        "clients": sum(each["clients"] for each in stats),
+        "channels": {name: number for each in stats for name, number in each["channels"].items()},
+        "emitters": len(emitters),
+    }

@@ -1,0 +1,243 @@
+"""Attempts to read or publish without the right to: one request each, and the judge of its answer.
+
+Each is sent as it is, unlike what a client would make of it. Secrets are published before it and while it runs, to all
+channels of bob; bob reads them, which proves that they went out.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import http.client
+import json
+import re
+import socket
+import time
+from collections.abc import Callable
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from tests.support.client import connected, get, new_name
+from tests.support.servers import Server
+from tests.support.waiting import PATIENCE, until
+
+#: The sites of ``tests/apps/attempts.py``; the first one is at the root.
+SITES = ["", "/posts", "/listed", "/anyone", "/limited", "/jwt", "/jwt-anywhere", "/jwt-rsa"]
+BOBS = ["secret", "team/b", "~bob"]
+OTHERS = ["news", "open", "team/a", "~alice"]
+ASKED_BY_BOB = "channel=secret&channel=team/b&channel=~"
+KEY = new_name() + new_name()
+PUBLISHER = f"Bearer {new_name()}"
+BODIES = {401: b"Unauthorized\n", 403: b"Forbidden\n"}
+FORGED = "eyJ1c2VyIjoiYm9iIn0.ZzZzZz.c2lnbmF0dXJlIG9mIG5vYm9keSE"  # {"user":"bob"}
+EVIL = "Origin: https://evil.example"
+LISTED = "Origin: https://listed.example"
+
+
+GEVENT, GTHREAD = [
+    pytest.param(kind, id=kind, marks=pytest.mark.xdist_group(f"attempts on {kind}")) for kind in ("gevent", "gthread")
+]
+
+#: For attempts whose outcome cannot depend on the worker: both kinds have one parser, and the rest is the library's.
+on_gevent = pytest.mark.parametrize("world", [GEVENT], indirect=True)
+on_gthread = pytest.mark.parametrize("world", [GTHREAD], indirect=True)
+
+
+@cache
+def rsa_key() -> rsa.RSAPrivateKey:
+    return rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+
+@cache
+def public_pem() -> str:
+    return rsa_key().public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+
+
+def token(key: str = KEY, alg: str = "HS256", header: dict[str, Any] | None = None, **claims: Any) -> str:
+    """Make a token without PyJWT, which would refuse to make most of these."""
+    payload = {
+        "sub": "bob",
+        "aud": "streams",
+        "sse": ["secret", "team/b", "~"],
+        "exp": int(time.time()) + 600,
+        **claims,
+    }
+    payload = {name: value for name, value in payload.items() if value is not None}
+    parts = [base64url(json.dumps(part).encode()) for part in ({"alg": alg, "typ": "JWT", **(header or {})}, payload)]
+    digest = {"HS256": hashlib.sha256, "HS512": hashlib.sha512}.get(alg)
+    signature = b"" if digest is None else hmac.digest(key.encode(), ".".join(parts).encode(), digest)
+    return ".".join([*parts, base64url(signature)])
+
+
+def base64url(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+class World:
+    """A server, and the cookies of its users."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.cookies = {"alice": self.login("alice"), "bob": self.login("bob")}
+
+    def login(self, user: str) -> str:
+        with closing(http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=PATIENCE)) as connection:
+            connection.request("POST", "/login", json.dumps(user), {"Content-Type": "application/json"})
+            return (connection.getresponse().getheader("Set-Cookie") or "").partition(";")[0]
+
+    def post(self, path: str, body: Any) -> Any:
+        with closing(http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=PATIENCE)) as connection:
+            connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
+            with connection.getresponse() as response:
+                assert response.status == 200, response.read()
+                return json.loads(response.read())
+
+    def publish(self, site: str, channels: list[str], data: str) -> dict[str, str]:
+        found: dict[str, str] = self.post(f"{site}/publish", {"channels": channels, "data": data})
+        return found
+
+    def stats(self, site: str) -> dict[str, Any]:
+        found: dict[str, Any] = get(self.server, f"{site}/stats")
+        return found
+
+    def credentials_of_bob(self, site: str) -> dict[str, str]:
+        """Return the headers that bob sends."""
+        if site == "/jwt-rsa":
+            claims = {"sub": "bob", "aud": "streams", "sse": ["*"]}
+            return {"Authorization": f"Bearer {jwt.encode(claims, rsa_key(), 'RS256')}"}
+        return {"Authorization": f"Bearer {token()}"} if "jwt" in site else {"Cookie": self.cookies["bob"]}
+
+
+class Outsider:
+    """Sends bytes, and keeps all that it receives."""
+
+    def __init__(self, world: World, sent: bytes, buffer: int = 0) -> None:
+        self.got = b""
+        self.has_ended = False
+        self._socket = socket.socket()
+        if buffer:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+        self._socket.settimeout(PATIENCE)
+        self._socket.connect(("127.0.0.1", world.server.port))
+        self._socket.sendall(sent)
+
+    def __enter__(self) -> Outsider:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    def read_until(self, there: bytes) -> None:
+        while there not in self.got and not self.has_ended:
+            self._read()
+
+    def read_to_end(self) -> None:
+        while not self.has_ended:
+            self._read()
+
+    def _read(self) -> None:
+        came = b""
+        with suppress(ConnectionResetError):  # where a server did not read all that was sent
+            came = self._socket.recv(65_536)
+        self.got += came
+        if not came:
+            self.has_ended = True
+            self._socket.close()  # at once: some servers wait for it
+
+    @property
+    def status(self) -> int:
+        return int(self.got.split(b" ", 2)[1])
+
+    @property
+    def head(self) -> list[str]:
+        return self.got.partition(b"\r\n\r\n")[0].decode("latin-1").split("\r\n")
+
+    @property
+    def body(self) -> bytes:
+        """The body without the framing of its chunks."""
+        body = self.got.partition(b"\r\n\r\n")[2]
+        if "transfer-encoding: chunked" not in map(str.lower, self.head):
+            return body
+        whole, rest = b"", body
+        while found := re.match(rb"([0-9a-fA-F]+)\r\n", rest):
+            size = int(found[1], 16)
+            whole, rest = whole + rest[found.end() :][:size], rest[found.end() + size + 2 :]
+        return whole
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One request. ``{secret}`` and ``{private}`` stand for the last ids of these channels, ``{good}`` for a token."""
+
+    tried: str
+    target: str
+    status: int
+    user: str = "alice"  #: the user of its session
+    method: str = "GET"
+    headers: tuple[str, ...] = ()
+    body: bytes = b""
+    token: Callable[[], str] | None = None
+    reaches: bool = False  #: whether the request is allowed, so that the secrets arrive
+    present: tuple[str, ...] = ()  #: lines that the answer's head has
+    absent: str = "X-Injected"  #: begins no line of the answer's head
+
+    @property
+    def site(self) -> str:
+        return next((site for site in SITES[1:] if self.target.startswith(f"{site}/")), "")
+
+    def request(self, world: World, ids: dict[str, str]) -> bytes:
+        lines = [f"{self.method} {self.target} HTTP/1.1", f"Host: 127.0.0.1:{world.server.port}", "Connection: close"]
+        lines += [f"Cookie: {world.cookies[self.user]}"] if self.user else []
+        lines += [f"Authorization: Bearer {self.token()}"] if self.token is not None else []
+        lines += self.headers
+        text = "\r\n".join(lines)
+        values = {"secret": ids["secret"], "private": ids["~bob"], "port": str(world.server.port), "good": token()}
+        for name, value in values.items():
+            text = text.replace(f"{{{name}}}", value)
+        return text.encode() + b"\r\n\r\n" + self.body
+
+
+def check_attempt(world: World, attempt: Attempt) -> None:
+    """Check that it gets the status, and no byte of a secret; or all of them, where it is allowed."""
+    site, (before, during, last) = attempt.site, (new_name(), new_name(), new_name())
+    with connected(world.server, f"{site}/events?{ASKED_BY_BOB}", headers=world.credentials_of_bob(site)) as bob:
+        ids = world.publish(site, BOBS, before)
+        stats = world.stats(site)
+        with Outsider(world, attempt.request(world, ids)) as outsider:
+            outsider.read_until(b"\r\n\r\n")
+            if attempt.method == "HEAD" or "content-type: text/event-stream" not in map(str.lower, outsider.head):
+                outsider.read_to_end()
+            world.publish(site, BOBS, during)
+            world.publish(site, [*BOBS, *OTHERS], last)
+            outsider.read_until(last.encode())
+        texts = bob.texts(9)
+        if outsider.status != 200:
+            until(
+                lambda: (now := world.stats(site))["opened"] == stats["opened"] and now["channels"] == stats["channels"]
+            )
+    assert texts == [before] * 3 + [during] * 3 + [last] * 3, "and nothing else"
+    got = outsider.got + outsider.body
+    assert outsider.status == attempt.status, got
+    assert (before.encode() in got, during.encode() in got) == (False, attempt.reaches)
+    check_answer(outsider, attempt)
+
+
+def check_answer(outsider: Outsider, attempt: Attempt) -> None:
+    head = [line.lower() for line in outsider.head]
+    assert set(map(str.lower, attempt.present)) <= set(head)
+    assert not [line for line in head if line.startswith(attempt.absent.lower())]
+    assert any(line.startswith("www-authenticate: bearer") for line in head) == (outsider.status == 401)
+    assert b"Traceback" not in outsider.got
+    assert b"\ndata: injected" not in outsider.body
+    if attempt.method == "HEAD":
+        assert outsider.body == b""
+    else:
+        assert outsider.body == BODIES.get(outsider.status, outsider.body)

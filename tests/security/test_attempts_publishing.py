@@ -1,0 +1,118 @@
+"""Nobody publishes without the right to, and what is published injects nothing."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from flask_sse_emitters.testing import decode
+from tests.security.attempts import BOBS, EVIL, PUBLISHER, Attempt, Outsider, World, check_attempt
+from tests.support.client import new_name
+
+
+def posting(
+    tried: str,
+    status: int,
+    *headers: str,
+    target: str = "/posts/events/secret",
+    user: str = "",
+    body: bytes = b'"posted"',
+) -> Attempt:
+    kind = () if any(line.startswith("Content-Type") for line in headers) else ("Content-Type: application/json",)
+    length = (
+        () if any("Length:" in line or "Encoding:" in line for line in headers) else (f"Content-Length: {len(body)}",)
+    )
+    return Attempt(tried, target, status, user, "POST", (*headers, *kind, *length), body)
+
+
+MAY = f"Authorization: {PUBLISHER}"
+CHUNKED = "Transfer-Encoding: chunked"
+POSTS = [
+    posting("an event without credentials", 403),
+    posting("an event by alice", 403, user="alice"),
+    posting("an event by bob's cookie alone", 403, user="bob"),
+    posting("an event by bob's cookie from our own page", 403, "Origin: http://127.0.0.1:{port}", user="bob"),
+    posting("an event by a bad token", 403, f"{MAY}x"),
+    posting("an event by a token in lower case", 403, MAY.lower()),
+    posting("an event by a bad token and alice's cookie", 403, "Authorization: Basic eDp4", user="alice"),
+    posting("an event from a page of another site", 403, MAY, EVIL),
+    posting("an event from a page of no site", 403, MAY, "Origin: null"),
+    posting("a form", 415, MAY, "Content-Type: application/x-www-form-urlencoded"),
+    posting("a form without credentials", 403, "Content-Type: application/x-www-form-urlencoded"),
+    posting("a form of parts", 415, MAY, "Content-Type: multipart/form-data; boundary=x"),
+    posting("no type", 415, MAY, "Content-Type:"),
+    posting("a type that begins like one", 415, MAY, "Content-Type: application/json-seq"),
+    posting("another charset", 415, MAY, "Content-Type: text/plain; charset=utf-7"),
+    posting("too much", 413, MAY, "Content-Length: 10001", body=b""),
+    posting("far too much", 413, MAY, "Content-Length: 99999999999999", body=b""),
+    posting("chunks", 411, MAY, CHUNKED, body=b"3\r\n123\r\n0\r\n\r\n"),
+    posting("too much in chunks", 411, MAY, CHUNKED, body=b"2712\r\n" + b"1" * 10_002 + b"\r\n0\r\n\r\n"),
+    posting("chunks without credentials", 403, CHUNKED, body=b"3\r\n123\r\n0\r\n\r\n"),
+    posting("an empty key", 400, MAY, target="/posts/events/secret?key="),
+    posting("too much without credentials", 403, "Content-Length: 10001", body=b""),
+    posting("what is too large as an event", 400, MAY, "Content-Type: text/plain", body=b"\n" * 10_000),
+    posting("to another reader's private channel", 400, MAY, target="/posts/events/~bob"),
+    posting("to another reader's private channel, quoted", 400, MAY, target="/posts/events/%7Ebob"),
+    posting("to the private channel", 400, MAY, target="/posts/events/~"),
+    posting("to the revocation channel", 400, MAY, target="/posts/events/!revoked"),
+    posting("to the revocation channel, quoted", 400, MAY, target="/posts/events/%21revoked"),
+    posting("to no name", 400, MAY, target="/posts/events/secret%00"),
+    posting("to no channel", 405, MAY, target="/posts/events"),
+    posting("to a channel in the query", 405, MAY, target="/posts/events?channel=secret"),
+    posting("where publishing is off", 405, MAY, target="/events/secret", user="bob"),
+    posting("where publishing is off, without credentials", 405, target="/events/secret"),
+    posting("no JSON", 400, MAY, body=b"{"),
+    posting("what only Python takes for JSON", 400, MAY, body=b"NaN"),
+    posting("half a character in JSON", 400, MAY, body=b'"\\ud800"'),
+    posting("brackets", 400, MAY, body=b"[" * 9_000),
+    posting("many digits", 400, MAY, body=b"9" * 9_000),
+    posting("bytes that are no text", 400, MAY, "Content-Type: text/plain", body=b"\xff\xfe"),
+    posting("a name of two lines", 400, MAY, target="/posts/events/secret?event=x%0d%0adata:%20injected"),
+    posting("a name that ends in CR", 400, MAY, target="/posts/events/secret?event=x%0d"),
+    posting("a retry of two lines", 400, MAY, target="/posts/events/secret?retry=1%0d%0adata:%20injected"),
+    posting("a retry below 0", 400, MAY, target="/posts/events/secret?retry=-1"),
+    posting("a retry of many digits", 400, MAY, target="/posts/events/secret?retry=" + "9" * 4_000),
+]
+
+
+@pytest.mark.parametrize("attempt", POSTS, ids=lambda attempt: attempt.tried)
+def test_attempt_to_publish_gets_no_byte_of_a_secret(world: World, attempt: Attempt) -> None:
+    check_attempt(world, attempt)
+
+
+@pytest.mark.parametrize(
+    ("query", "kind", "sent", "data"),
+    [
+        ("", "text/plain", b"a\r\n\r\nevent: injected\ndata: injected\n\n", "a\n\nevent: injected\ndata: injected\n\n"),
+        ("", "text/plain", b"a\r\rid: injected\rretry: 1\r\r", "a\n\nid: injected\nretry: 1\n\n"),
+        ("", "text/plain", b"a\n\n0\r\n\r\nHTTP/1.1 200 OK\r\n\r\n", "a\n\n0\n\nHTTP/1.1 200 OK\n\n"),
+        ("", "application/json", b'"a\\n\\ndata: injected"', "a\n\ndata: injected"),
+        ("", "application/json", b'{"id": "injected", "event": "injected"}', '{"event": "injected", "id": "injected"}'),
+        ("?id=injected%0d%0adata:%20injected", "text/plain", b"a", "a"),
+        ("?key=k%0d%0aX-Injected:%201%0d%0a%0d%0ainjected", "text/plain", b"a", "a"),
+        ("?event=a%E2%80%A8data:%20injected%C2%85", "text/plain", "a\u2028\u0085b".encode(), "a\u2028\u0085b"),
+    ],
+    ids=["LF", "CR", "chunks", "JSON", "an object", "an id", "a key", "other line ends"],
+)
+def test_publish_endpoint_injects_nothing_beside_the_data(
+    world: World, query: str, kind: str, sent: bytes, data: str
+) -> None:
+    channel, last = new_name(), new_name()
+    attempt = posting("", 201, MAY, f"Content-Type: {kind}", target=f"/posts/events/{channel}{query}", body=sent)
+    request = Attempt("", f"/posts/events/{channel}", 200, user="bob").request
+    ids = world.publish("/posts", BOBS, new_name())
+    with Outsider(world, request(world, ids)) as bob:
+        bob.read_until(b"\r\n\r\n")
+        query = query and f"{query}{new_name()}"
+        with Outsider(world, attempt.request(world, ids)) as publisher:
+            publisher.read_to_end()
+        world.publish("/posts", [channel], last)
+        bob.read_until(f"{last}\n\n".encode())
+    assert publisher.status == 201, publisher.got
+    events = decode(bob.body)
+    assert [event.data for event in events] == [data, last]
+    assert all(re.fullmatch(r"[\w-]+-[12]", str(event.id)) for event in events)
+    assert len(re.findall(rb"\n\n", bob.body)) == 4, "the preamble, the position, and two events"
+    for answer in (bob, publisher):
+        assert not [line for line in answer.head if "injected" in line.lower()]
