@@ -1,0 +1,102 @@
+"""The register of open streams: what it logs, counts and forgets, also in a forked child."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from flask_sse_emitters import SseEmitter
+from flask_sse_emitters.config.settings import DEFAULTS
+from flask_sse_emitters.streams.emitter import stream_of
+from flask_sse_emitters.streams.registry import open_streams as streams_module
+from flask_sse_emitters.streams.registry.identity import Reader, check_identity
+from flask_sse_emitters.streams.registry.open_streams import StreamRegistry
+from tests.support.board import Board, by_header
+from tests.support.identities import ADMINS, TEXT
+from tests.unit.doubles.clock import ManualScheduler, emitter_at
+
+
+def test_reached_limit_is_logged_once_a_minute(scheduler: ManualScheduler, caplog: pytest.LogCaptureFixture) -> None:
+    streams = StreamRegistry(replace(DEFAULTS, max_clients=1), scheduler)
+    streams.admit(SseEmitter())
+    for _ in range(61):
+        streams.admit(SseEmitter())
+        scheduler.pass_time(2)
+    assert len([record for record in caplog.records if "SSE_MAX_CLIENTS=1" in record.message]) == 3
+    assert (len(streams), streams.refused) == (1, 61)
+
+
+def test_counting_many_streams_yields_to_other_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    turns: list[int] = []
+    monkeypatch.setattr(streams_module, "yield_if_due", lambda: turns.append(1))
+    streams = StreamRegistry(DEFAULTS)
+    for _ in range(10 * streams_module.COUNTED_AT_ONCE):
+        streams.admit(SseEmitter())
+    assert streams.counts()["clients"] == 10 * streams_module.COUNTED_AT_ONCE
+    assert len(turns) == 10
+
+
+def test_registry_keeps_nothing_of_readers_and_addresses_that_left(scheduler: ManualScheduler) -> None:
+    """Not of one that had completed before a response carried it, either."""
+    settings = replace(DEFAULTS, max_clients_per_identity=5, max_clients_per_address=5)
+    streams = StreamRegistry(settings, scheduler)
+    emitters = [emitter_at(scheduler, 0) for _ in range(6)]
+    for number, emitter in enumerate(emitters):
+        stream = stream_of(emitter)
+        stream.reader = Reader((f"user {number % 2}",), ("a",))
+        stream.attach(settings, streams)
+        streams.enlist(stream)
+        if number == 5:
+            emitter.complete()
+        streams.admit(emitter, f"192.0.2.{number % 3}")
+    assert (len(streams), len(streams._owned), len(streams._limits)) == (6, 2, 5)
+    for emitter in emitters[:5]:
+        stream_of(emitter).release(ConnectionError())
+    scheduler.pass_time(settings.attach_seconds)
+    assert (len(streams), len(streams._owned), len(streams._limits)) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("channel", "user", "has_reader", "is_kept"),
+    [("a", "ann", True, True), ("a", "", True, False), ("public", "ann", False, False)],
+    ids=["with an identity", "without one", "public channel"],
+)
+def test_request_is_kept_only_for_stream_with_identity(
+    channel: str, user: str, has_reader: bool, is_kept: bool
+) -> None:
+    board = Board(lambda channel: by_header(channel) or True)
+    board.sse.channel("public", public=True)
+    with board.open(channel, user=user):
+        reader = stream_of(board.emitters[0]).reader
+    assert (reader is not None) is has_reader
+    assert (reader is not None and reader.request is not None) is is_kept
+
+
+@pytest.mark.parametrize("admin", ADMINS, ids=lambda each: type(each).__name__)
+def test_identity_is_kept_as_a_plain_str(admin: Any) -> None:
+    found = check_identity(admin)
+    assert (type(found), found) == (str, TEXT)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_forked_child_counts_only_its_own_streams() -> None:
+    streams = StreamRegistry(replace(DEFAULTS, max_clients=2))
+    for _ in range(2):
+        streams.admit(SseEmitter())
+    reader, writer = os.pipe()
+    with streams.lock:  # held at the fork
+        child = os.fork()
+        if child == 0:
+            try:
+                streams.admit(SseEmitter())
+                os.write(writer, f"{len(streams)} {streams.refused}".encode())
+            finally:
+                os._exit(0)
+    os.waitpid(child, 0)
+    assert os.read(reader, 100) == b"1 0"
+    assert len(streams) == 2
+    os.close(reader)
+    os.close(writer)
