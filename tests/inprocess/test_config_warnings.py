@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import fields
+import resource
 from datetime import timedelta
 from typing import Any
 
@@ -11,7 +11,7 @@ import pytest
 from flask import Flask
 
 from flask_sse_emitters import SSE, SseEmitter
-from flask_sse_emitters.config.settings import Settings, read_config
+from tests.support.board import Board
 
 
 @pytest.fixture(autouse=True)
@@ -42,10 +42,11 @@ def test_config_unknown_key_is_warned_of_once(key: str, expected: str, caplog: p
     assert [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING] == [warning]
 
 
-def test_config_own_and_foreign_keys_not_warned_of() -> None:
-    config: dict[str, Any] = {}
-    assert read_config(config).keys() == {each.name for each in fields(Settings)} - {"dumps", "app_context"}
-    assert warnings_of(**config, SECRET_KEY="x", SQLALCHEMY_DATABASE_URI="x", sse_lower=1) == []
+def test_config_own_and_foreign_keys_are_not_warned_of() -> None:
+    app = Flask(__name__)
+    SSE(app)  # fills in all of its keys
+    own = {key: value for key, value in app.config.items() if key.startswith("SSE_")}
+    assert warnings_of(**{**own, "SSE_MAX_CLIENTS": 1, "SECRET_KEY": "x", "REDIS_CACHE": "x", "sse_lower": 1}) == []
 
 
 @pytest.mark.parametrize("key", ["SSE_REDIS_URL", "REDIS_URL"])
@@ -117,3 +118,32 @@ def test_config_max_event_bytes_above_max_pending_bytes_is_warned_of() -> None:
     assert "SSE_MAX_PENDING_BYTES=65536 is less than SSE_MAX_EVENT_BYTES=1048576" in warning
     assert "Set SSE_MAX_EVENT_BYTES=65536" in warning
     assert warnings_of(SSE_MAX_PENDING_BYTES=65_536, SSE_MAX_EVENT_BYTES=65_536) == []
+
+
+@pytest.mark.parametrize(("limit", "warns"), [(1024, True), (964, False), (resource.RLIM_INFINITY, False)])
+def test_config_max_clients_beyond_the_file_limit_is_warned_of(
+    limit: int, warns: bool, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the first stream, not when the app is made: a shell or a Celery worker has no clients."""
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (limit, limit))
+    board = Board(SSE_MAX_CLIENTS=10_000 if warns else 900)
+    assert board.sse.stats()["warnings"] == []
+    with board.open("a"):
+        warnings = board.sse.stats()["warnings"]
+    assert [record.message for record in caplog.records if record.levelno == logging.WARNING] == warnings
+    assert len(warnings) == warns
+    for part in ("SSE_MAX_CLIENTS=10000", "1024 files", "it takes 960 clients", "10064 (ulimit -n", "LimitNOFILE="):
+        assert not warns or part in warnings[0]
+
+
+@pytest.mark.parametrize("multiprocess", [True, False])
+def test_config_memory_broker_of_many_processes_is_warned_of(multiprocess: bool) -> None:
+    """At the first stream."""
+    board = Board()
+    for _ in range(2):
+        with board.open("a", environ_overrides={"wsgi.multiprocess": multiprocess}):
+            pass
+    warnings = board.sse.stats()["warnings"]
+    assert ["SSE_BROKER_URL='memory://' reaches the clients of one process" in each for each in warnings] == (
+        [True] if multiprocess else []
+    )

@@ -1,0 +1,214 @@
+"""Publishing over HTTP: what the endpoint takes from whom, and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import request, session
+
+from flask_sse_emitters import BrokerUnavailable, Event
+from flask_sse_emitters.access import Grant, Rule
+from flask_sse_emitters.testing import published
+from tests.apps.own_broker import OwnBroker
+from tests.support.board import Board, by_header
+
+FOREIGN = "https://evil.example"
+
+
+@pytest.fixture
+def press() -> Board:
+    """A board where a client with the token may publish to channels that begin with "open"."""
+    board = Board()
+
+    @board.sse.publisher
+    def may_publish(channel: str) -> bool:
+        return channel.startswith("open") and request.headers.get("Authorization") == "Bearer t"
+
+    return board
+
+
+def send(board: Board, path: str = "/events/open", headers: dict[str, str] | None = None, **options: Any) -> Any:
+    return board.client.post(path, headers={"Authorization": "Bearer t", **(headers or {})}, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "event"),
+    [
+        ({"json": {"a": 1}}, Event('{"a": 1}')),
+        ({"json": "text"}, Event("text")),
+        ({"json": 0}, Event("0")),
+        ({"data": b"null", "content_type": "application/json"}, Event("null")),
+        ({"data": "안녕\nworld".encode(), "content_type": "text/plain"}, Event("안녕\nworld")),
+        ({"data": b"", "content_type": "text/plain; charset=UTF-8"}, Event("")),
+        ({"json": 1, "query_string": {"event": "created"}}, Event("1", event="created")),
+    ],
+)
+def test_publish_endpoint_publishes_json_and_text(press: Board, options: dict[str, Any], event: Event) -> None:
+    with published(press.sse, "open") as events:
+        answer = send(press, **options)
+    assert answer.status_code == 201
+    assert [(each.data, each.event) for each in events] == [(event.data, event.event)]
+    assert answer.json == {"id": events[0].id}
+
+
+def test_publish_endpoint_retry_with_the_same_key_is_published_once(press: Board) -> None:
+    with published(press.sse, "open") as events:
+        answers = [send(press, json=1, query_string={"key": "k"}).json for _ in range(3)]
+    assert (len(events), len({answer["id"] for answer in answers})) == (1, 1)
+
+
+def test_publish_endpoint_key_is_apart_from_the_apps_keys(press: Board) -> None:
+    with published(press.sse, "open") as events:
+        theirs = send(press, json="theirs", query_string={"key": "paid-8"}).json["id"]
+        assert press.sse.publish("open", "the app's", key="paid-8") != theirs
+        assert send(press, json="theirs", query_string={"key": "paid-8"}).json["id"] == theirs
+        assert send(press, json="other", query_string={"key": "paid-9"}).json["id"] != theirs
+    assert [event.data for event in events] == ["theirs", "the app's", "other"]
+
+
+@pytest.mark.parametrize("rule", [by_header, lambda _: Grant(request.headers["User"])], ids=["str", "Grant"])
+def test_publish_endpoint_key_belongs_to_the_publishing_identity(rule: Rule) -> None:
+    board = Board()
+    board.sse.publisher(rule)
+    with published(board.sse, "a") as events:
+        for user in ("one", "two", "one", "two"):
+            answer = board.client.post("/events/a?key=1", json=user, headers={"User": user})
+            assert answer.status_code == 201
+    assert [event.data for event in events] == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    ("options", "status"),
+    [
+        ({"json": 1, "path": "/events/closed"}, 403),
+        ({"json": 1, "headers": {"Authorization": "Bearer x"}}, 403),
+        ({"json": 1, "headers": {"Origin": FOREIGN}}, 403),
+        ({"json": 1, "path": "/events/a b"}, 400),
+        ({"json": 1, "path": "/events/~"}, 400),
+        ({"json": 1, "path": "/events/~ann"}, 400),
+        ({"json": 1, "path": "/events"}, 405),
+        ({"data": b"x"}, 415),
+        ({"data": {"a": "b"}}, 415),
+        ({"data": "é".encode("latin-1"), "content_type": "text/plain; charset=latin-1"}, 415),
+        ({"data": b"\xff", "content_type": "text/plain"}, 400),
+        ({"data": b"{", "content_type": "application/json"}, 400),
+        ({"data": b"NaN", "content_type": "application/json"}, 400),
+        ({"data": b"", "content_type": "application/json"}, 400),
+        ({"data": b"[1e999]", "content_type": "application/json"}, 400),
+        pytest.param({"data": b"[" * 100_000, "content_type": "application/json"}, 400, id="deep"),
+        pytest.param({"data": b"1" * 5000, "content_type": "application/json"}, 400, id="a long number"),
+        ({"json": 1, "query_string": {"event": "a\nb"}}, 400),
+        ({"json": 1, "query_string": {"event": "gap"}}, 400),
+        ({"json": 1, "query_string": {"event": "open"}}, 400),
+        ({"json": 1, "query_string": {"event": "error"}}, 400),
+        ({"json": 1, "query_string": {"retry": "0"}}, 400),
+        ({"json": 1, "query_string": {"retry": "3000"}}, 400),
+        ({"json": 1, "query_string": {"retry": ""}}, 400),
+        ({"json": 1, "query_string": {"key": ""}}, 400),
+        ({"json": 1, "headers": {"Transfer-Encoding": "chunked"}}, 411),
+        pytest.param({"data": b"x" * 1_048_577, "content_type": "text/plain"}, 413, id="too large"),
+        pytest.param({"data": b"\n" * 1_000_000, "content_type": "text/plain"}, 400, id="too large once encoded"),
+    ],
+    ids=str,
+)
+def test_publish_endpoint_rejects_invalid_requests_without_publishing(
+    press: Board, options: dict[str, Any], status: int
+) -> None:
+    with published(press.sse, "open", "closed") as events:
+        answer = send(press, **options)
+    assert (answer.status_code, events) == (status, [])
+    assert "Traceback" not in answer.text
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "says"),
+    [(ValueError("the broker is odd"), 500, ""), (BrokerUnavailable("away"), 503, "with a key")],
+    ids=["odd", "away"],
+)
+def test_publish_endpoint_broker_error_is_not_blamed_on_the_body(
+    error: Exception, status: int, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_args: object) -> None:
+        raise error
+
+    monkeypatch.setattr(OwnBroker, "publish", fail)
+    package = tmp_path / "own-1.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: own\nVersion: 1\n")
+    (package / "entry_points.txt").write_text("[flask_sse_emitters.brokers]\nown = tests.apps.own_broker:OwnBroker\n")
+    monkeypatch.syspath_prepend(tmp_path)  # type: ignore[no-untyped-call, unused-ignore]
+    board = Board(SSE_BROKER_URL="own://")
+    board.sse.publisher(lambda _: True)
+    answer = send(board, json=1)
+    assert (answer.status_code, answer.headers.get("Retry-After")) == (status, "1" if status == 503 else None)
+    assert says in answer.text
+    assert not any(word in answer.text for word in ("Content-Type", "JSON"))
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [(b"{", "no JSON: Expecting"), (b"NaN", "NaN is no JSON"), (b"\xff", "not UTF-8: invalid start")],
+)
+def test_publish_endpoint_body_that_cannot_be_parsed_is_a_400_with_the_reason(
+    press: Board, body: bytes, expected: str
+) -> None:
+    answer = send(press, data=body, content_type="application/json")
+    assert (answer.status_code, expected in answer.text) == (400, True)
+
+
+def test_publish_endpoint_with_a_cookie_alone_is_denied_unless_enabled() -> None:
+    def by_session(_channel: str) -> bool:
+        return "user" in session
+
+    def board_with(register: Callable[[Board], object]) -> Board:
+        board = Board()
+        register(board)
+
+        @board.app.post("/login")
+        def login() -> str:
+            session["user"] = "ann"
+            return ""
+
+        board.client.post("/login")
+        return board
+
+    board = board_with(lambda board: board.sse.publisher(by_session))
+    assert board.client.post("/events/a", json=1).status_code == 403
+    assert board.client.post("/events/a", json=1, headers={"Authorization": "Bearer x"}).status_code == 201
+    board = board_with(lambda board: board.sse.publisher(cookies=True)(by_session))
+    assert board.client.post("/events/a", json=1).status_code == 201
+    assert board.client.post("/events/a", json=1, headers={"Origin": FOREIGN}).status_code == 403
+    for value, status in (("cross-site", 403), ("same-site", 403), ("same-origin", 201), ("none", 201)):
+        assert board.client.post("/events/a", json=1, headers={"Sec-Fetch-Site": value}).status_code == status
+
+
+def test_publish_endpoint_denies_foreign_pages_though_every_page_may_read() -> None:
+    board = Board(SSE_CORS_ORIGINS="*")
+    board.sse.publisher(lambda _: True)
+    headers = {"Authorization": "Basic YTpi", "Origin": FOREIGN}
+    options: dict[str, Any] = {"data": "x", "content_type": "text/plain", "headers": headers}
+    assert board.client.post("/events/a", **options).status_code == 403
+    headers["Origin"] = "http://localhost"
+    assert board.client.post("/events/a", **options).status_code == 201
+
+
+def test_publisher_rule_can_read_the_body() -> None:
+    board = Board(None)
+    board.sse.publisher(lambda _: request.get_json()["from"] == "ann")
+    assert [board.client.post("/events/a", json={"from": user}).status_code for user in ("ann", "bob")] == [201, 403]
+
+
+def test_publish_endpoint_respects_max_content_length() -> None:
+    board = Board(None, MAX_CONTENT_LENGTH=10)
+    board.sse.publisher(lambda _: True)
+    assert board.client.post("/events/a", json="x" * 50).status_code == 413
+
+
+def test_publish_endpoint_without_a_rule_is_a_405() -> None:
+    board = Board()
+    for method in ("POST", "PUT", "DELETE", "PATCH"):
+        assert board.client.open("/events/a", method=method, json=1).status_code == 405
+    assert "POST" not in board.client.post("/events/a").headers["Allow"]

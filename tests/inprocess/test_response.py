@@ -1,0 +1,164 @@
+"""The response of a stream: its headers, its first bytes, its body, and what the app may do with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import pytest
+from flask import Blueprint, Response, request, stream_with_context
+from flask.typing import ResponseReturnValue
+
+from flask_sse_emitters import CloseReason, Event, SseEmitter, SseEmitters
+from flask_sse_emitters.testing import decode, open_stream, read_events
+from tests.support.board import Board, completed, texts
+
+
+def test_response_headers_are_those_of_an_event_stream(board: Board) -> None:
+    board.app.add_url_rule("/", view_func=lambda: completed(SseEmitter()))
+    response = board.get("/")
+    assert response.status_code == 200
+    assert dict(response.headers) == {
+        "Content-Type": "text/event-stream",
+        "Cache-Control": "no-cache, no-transform",
+        "X-Accel-Buffering": "no",
+    }
+
+
+def test_response_first_bytes_are_sent_at_once(board: Board) -> None:
+    """A comment and ``retry:``, before the view has sent anything, so that proxies and ``onopen`` need not wait."""
+    board.app.config["SSE_RETRY"] = 1
+    board.app.add_url_rule("/", view_func=SseEmitter)
+    with board.get("/") as response:
+        first = next(response.iter_encoded())
+    assert first.startswith(b":")
+    assert b"\nretry: 3000\n" in first, "the config is read once, by init_app"
+    assert decode(first) == []
+
+
+@pytest.mark.parametrize("parameter", ["padding", "evs_preamble"])
+def test_response_padding_for_polyfills_is_two_kilobytes(parameter: str, board: Board) -> None:
+    board.app.add_url_rule("/", view_func=lambda: completed(SseEmitter()))
+    assert board.get(f"/?{parameter}=true").data.startswith(b":" + b" " * 2048 + b"\n")
+    assert len(board.get("/").data) < 100
+
+
+def test_response_heartbeat_is_a_comment_during_silence_alone() -> None:
+    board = Board(SSE_HEARTBEAT=0.05)
+    with board.get("/events/a") as response:
+        pieces = response.iter_encoded()
+        next(pieces)
+        assert [next(pieces) for _ in range(2)] == [b":\n\n"] * 2
+        board.publish("a", "x")
+        assert texts(decode(next(pieces))) == ["x"]
+
+
+def test_response_delivers_what_was_sent_before_the_view_returned(board: Board) -> None:
+    """In order, within the bounds of what may be pending."""
+
+    @board.app.get("/")
+    def view() -> ResponseReturnValue:
+        emitter = SseEmitter(max_pending=3, overflow="drop_oldest")
+        for number in range(5):
+            emitter.send(number)
+        return completed(emitter)
+
+    assert texts(decode(board.get("/").data)) == ["2", "3", "4"]
+
+
+def test_response_delivers_events_as_they_are_sent(board: Board, emitters: SseEmitters) -> None:
+    board.app.add_url_rule("/", view_func=lambda: emitters.add(SseEmitter()))
+    response = board.get("/")
+    emitters.send("a")
+    assert read_events(response, 1) == [Event("a")]
+    emitters.send("b")
+    emitters.send(Event("c", event="n", id=1))
+    emitters.complete()
+    assert read_events(response, 5) == [Event("b"), Event("c", event="n", id="1")]
+
+
+@pytest.mark.parametrize(
+    ("text", "received"),
+    [
+        ("a\rb\r\nc\n", "a\nb\nc\n"),
+        ("\u2028 \u0085 \v\f\0 id: 7", "\u2028 \u0085 \v\f\0 id: 7"),
+        (" : 안녕 😀", " : 안녕 😀"),
+        ("", ""),
+    ],
+)
+def test_response_delivers_any_text_with_lf_for_line_ends(text: str, received: str, board: Board) -> None:
+    with board.open("a") as stream:
+        board.publish("a", text)
+        assert texts(stream.ready()) == [received]
+
+
+def test_response_in_a_blueprint_has_the_apps_response_class(board: Board) -> None:
+    class Special(Response):
+        special = True
+
+    board.app.response_class = Special  # set after init_app
+    blueprint = Blueprint("streams", __name__)
+    blueprint.add_url_rule("/connect", view_func=lambda: completed(SseEmitter()))
+    classes: list[type] = []
+
+    @board.app.after_request
+    def look(response: Response) -> Response:
+        classes.append(type(response))
+        return response
+
+    board.app.register_blueprint(blueprint, url_prefix="/api")
+    assert board.get("/api/connect").status_code == 200
+    assert issubclass(classes[0], Special)
+
+
+def test_response_call_on_close_is_called_once_at_the_end(board: Board) -> None:
+    closed: list[str] = []
+
+    @board.app.get("/")
+    def view() -> ResponseReturnValue:
+        response = SseEmitter().response()
+        response.call_on_close(lambda: closed.append(request.method if request else "no request"))
+        return response
+
+    response = board.get("/")
+    next(response.iter_encoded())
+    assert closed == []
+    response.close()
+    assert closed == ["no request"], "the stream keeps no request"
+    board.client.head("/").close()
+    assert len(closed) == 2
+
+
+@pytest.mark.parametrize("way", ["a generator", "stream_with_context", "no passthrough"])
+def test_response_body_that_the_app_wraps_is_delivered_and_ends(way: str, board: Board) -> None:
+    board.app.add_url_rule("/", view_func=SseEmitter)
+
+    def passed_on(body: Iterable[bytes]) -> Iterator[bytes]:
+        yield from body
+
+    @board.app.after_request
+    def wrap(response: Response) -> Response:
+        if way == "a generator":
+            response.response = passed_on(response.response)  # type: ignore[arg-type]
+        elif way == "stream_with_context":
+            response.response = stream_with_context(response.response)  # type: ignore[call-overload]
+        else:
+            response.direct_passthrough = False
+        return response
+
+    response = board.get("/")
+    [emitter] = board.emitters
+    emitter.send("x")
+    assert read_events(response, 1) == [Event("x")]
+    response.close()
+    assert emitter.close_reason is CloseReason.DISCONNECTED
+
+
+def test_request_ends_before_its_stream(board: Board) -> None:
+    """And with it what is released at its end, such as a database session."""
+    order: list[str] = []
+    board.app.teardown_appcontext(lambda _: order.append("released"))
+    board.app.add_url_rule("/", view_func=SseEmitter)
+    with open_stream(board.client, "/") as stream:
+        board.emitters[0].send("x")
+        assert stream.ready() == [Event("x")]
+        assert order == ["released"]

@@ -1,0 +1,176 @@
+"""Revocation in one process: whom ``disconnect`` ends, and that nothing pending or later reaches them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from flask_sse_emitters import SSE, CloseReason, NotInitialized, SseEmitter, SseEmitters
+from flask_sse_emitters.testing import decode, open_stream
+from tests.support.board import Board, by_header
+from tests.support.waiting import PATIENCE, until
+from tests.support.watched import watching
+
+#: More than one write takes of what waits.
+MORE_THAN_A_WRITE = 70_000
+
+
+@pytest.mark.parametrize(
+    ("identity", "channel", "ended"),
+    [("ann", None, "12"), (None, "a", "23"), ("ann", "a", "2")],
+    ids=["by identity", "by channel", "by both"],
+)
+def test_disconnect_ends_only_the_streams_it_means(identity: str | None, channel: str | None, ended: str) -> None:
+    board = Board(by_header)
+    with (
+        watching(board, "b", user="ann") as one,
+        watching(board, "b", "a", user="ann") as two,
+        watching(board, "a", user="bob") as three,
+    ):
+        board.sse.disconnect(identity, channel=channel)
+        for name in "ab":
+            board.publish(name, "late")
+        for number, watched in zip("123", (one, two, three), strict=True):
+            assert watched.is_open == (number not in ended)
+            assert ("late" in watched.read()) == (number not in ended)
+            assert watched.emitter.close_reason in (None, CloseReason.COMPLETED)
+    assert board.clients == 0
+
+
+def test_disconnect_by_channel_ends_streams_of_a_public_channel() -> None:
+    board = Board(by_header)
+    board.sse.channel("a", public=True)
+    with watching(board, "a") as stream:
+        board.sse.disconnect(channel="a")
+        assert not stream.is_open
+
+
+def test_disconnect_leaves_streams_of_own_lists_open() -> None:
+    board, emitters = Board(None), SseEmitters()
+    board.app.add_url_rule("/mine", view_func=lambda: emitters.add(SseEmitter()))
+    with open_stream(board.client, "/mine"):
+        board.sse.disconnect("ann")
+        board.sse.disconnect(channel="a")
+        assert board.emitters[0].is_open
+
+
+def test_disconnect_without_an_app_or_arguments_is_an_error() -> None:
+    with pytest.raises(NotInitialized):
+        SSE().disconnect("ann")
+    with pytest.raises(TypeError, match="an identity, a channel, or both"):
+        Board(None).sse.disconnect()
+
+
+def test_revocation_of_thousands_of_streams_ends_them_all() -> None:
+    board = Board(None, SSE_MAX_CLIENTS=20_000)
+    emitters = [board.sse.channel("a").subscribe(identity=f"user {number}") for number in range(2000)]
+    board.sse.disconnect(channel="a")
+    assert {emitter.close_reason for emitter in emitters} == {CloseReason.COMPLETED}
+    assert board.clients == 0
+
+
+def test_revoked_client_gets_a_retry_and_is_authorized_again() -> None:
+    board = Board(by_header)
+    with watching(board, "a", user="ann") as ann:
+        assert ann.read() == []
+        board.sse.disconnect("ann")
+        assert b"".join(ann.stream.response.iter_encoded()).startswith(b"retry: ")
+    with watching(board, "a", user="ann") as again:
+        board.publish("a", "x")
+        assert again.read() == ["x"]
+
+
+def test_authorizer_can_disconnect_the_readers_other_streams() -> None:
+    board = Board(None)
+
+    @board.sse.authorizer
+    def may_read(_channel: str) -> str:
+        board.sse.disconnect("ann")
+        return "ann"
+
+    with board.open("a"), board.open("a"):
+        assert [emitter.is_open for emitter in board.emitters] == [False, True]
+
+
+@pytest.mark.parametrize(("identity", "channel"), [("ann", None), (None, "a")], ids=["by identity", "by channel"])
+def test_revocation_while_rule_runs_denies_stream(identity: str | None, channel: str | None) -> None:
+    asked, goes_on = threading.Event(), threading.Event()
+
+    def slow_rule(_channel: str) -> str:
+        asked.set()
+        assert goes_on.wait(PATIENCE)
+        return "ann"
+
+    board, answers = Board(slow_rule), list[bytes]()
+    thread = threading.Thread(target=lambda: answers.append(board.get("/events/a").data))
+    thread.start()
+    assert asked.wait(PATIENCE)
+    board.sse.disconnect(identity, channel=channel)
+    goes_on.set()
+    thread.join(PATIENCE)
+    board.publish("a", "secret")
+    [answer] = answers
+    assert b"secret" not in answer
+    assert board.clients == 0
+
+
+def test_revocation_discards_pending_and_replayed_events() -> None:
+    board = Board(by_header, SSE_MAX_PENDING_BYTES=10**8)
+    [first, *_] = board.publish("a", "x", *("x" * 10_000 for _ in range(50)))
+    with board.open("a", user="ann", last=first) as replayed, board.open("a", user="ann") as behind:
+        pieces = replayed.response.iter_encoded()
+        next(pieces)
+        next(behind.response.iter_encoded())
+        board.publish("a", "pending")
+        board.sse.disconnect("ann")
+        rest = b"".join(pieces)
+        assert len(rest) <= MORE_THAN_A_WRITE
+        assert b"pending" not in rest
+        assert b"pending" not in b"".join(behind.response.iter_encoded())
+
+
+@pytest.mark.parametrize("channel", [None, "a"])
+def test_revocation_of_completed_stream_discards_pending_events(channel: str | None) -> None:
+    board = Board(None)
+
+    @board.app.get("/mine")
+    def mine() -> SseEmitter:
+        emitter = board.sse.channel("a").subscribe(identity="ann")
+        emitter.send("secret")
+        emitter.complete()
+        return emitter
+
+    with board.get("/mine") as response:
+        board.sse.disconnect("ann", channel=channel)
+        assert b"secret" not in response.data
+
+
+@contextmanager
+def partly_read_event() -> Iterator[tuple[Board, Callable[[], bytes]]]:
+    """Open ann's stream and read part of a large event; yield a function that reads the rest and returns all."""
+    board = Board(by_header, SSE_MAX_PENDING_BYTES=10**8)
+    with board.open("a", user="ann") as stream:
+        pieces = stream.response.iter_encoded()
+        read = next(pieces)
+        board.publish("a", "x" * 500_000)
+        while b"data: x" not in read:
+            read += next(pieces)
+        yield board, lambda: read + b"".join(pieces)
+
+
+@pytest.mark.parametrize("drains", [False, True])
+def test_event_cut_by_revocation_is_not_decoded_as_complete(drains: bool) -> None:
+    with partly_read_event() as (board, read_all):
+        thread = threading.Thread(target=board.sse.shutdown)
+        if drains:
+            thread.start()
+            until(lambda: not board.emitters[0].is_open, "its end")
+        board.sse.disconnect("ann")
+        read = read_all()
+    if drains:
+        thread.join(PATIENCE)
+    assert len(read) < 500_000
+    assert decode(read) == []

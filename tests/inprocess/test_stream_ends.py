@@ -1,0 +1,170 @@
+"""How a stream ends: its close reason, its callbacks in their order, and what the client sees."""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from flask import Response, abort
+
+from flask_sse_emitters import CloseReason, SseEmitter, SseEmitters
+from flask_sse_emitters.testing import decode
+from tests.support.board import Board, journal_of, levels, texts
+from tests.support.waiting import until
+
+
+def shut_down(board: Board, emitter: SseEmitter, _response: Any) -> None:
+    """Shut down on another thread, which waits until the client has read to the end."""
+    threading.Thread(target=board.sse.shutdown).start()
+    until(lambda: not emitter.is_open, "its end")
+
+
+End = Callable[[Board, SseEmitter, Any], object]
+
+ENDS: list[tuple[str, End, CloseReason, list[str]]] = [
+    ("complete", lambda _board, emitter, _: emitter.complete(), CloseReason.COMPLETED, ["completion"]),
+    ("timeout", lambda *_: None, CloseReason.TIMEOUT, ["timeout", "completion"]),
+    (
+        "complete with error",
+        lambda _board, emitter, _: emitter.complete_with_error(ValueError("mine")),
+        CloseReason.ERROR,
+        ["error: mine", "completion"],
+    ),
+    ("shutdown", shut_down, CloseReason.SHUTDOWN, ["completion"]),
+]
+
+
+@pytest.mark.parametrize(("name", "end", "reason", "calls"), ENDS, ids=[name for name, *_ in ENDS])
+def test_stream_end_is_clean_after_pending_events(
+    name: str, end: End, reason: CloseReason, calls: list[str], board: Board, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is also quiet: one line, at DEBUG."""
+    emitter = SseEmitter(timeout=0.2 if name == "timeout" else 0)
+    journal = journal_of(emitter)
+    board.app.add_url_rule("/", view_func=lambda: emitter)
+    with board.get("/") as response:
+        pieces = response.iter_encoded()
+        next(pieces)
+        emitter.send("pending")
+        with caplog.at_level(logging.DEBUG, "flask_sse_emitters.emitter"):
+            end(board, emitter, response)
+            rest = b"".join(pieces)
+        assert (response.status_code, texts(decode(rest))) == (200, ["pending"])
+    assert emitter.close_reason is reason
+    until(lambda: len(journal) == len(calls), "the callbacks")
+    assert journal == calls
+    closing = re.search(rb"retry: (\d+)\n\n$", rest)
+    assert (closing is not None) == (reason is CloseReason.SHUTDOWN)
+    if closing is not None:
+        assert 1500 <= int(closing[1]) <= 6000, "a random delay of its own"
+    assert [line for line in levels(caplog) if line not in ("DEBUG", "INFO")] == []
+    assert caplog.text.count("Traceback") == 0
+
+
+def test_overflow_cuts_the_connection(board: Board) -> None:
+    """So that no client takes what it has for everything; it resumes by id."""
+    emitter = SseEmitter(max_pending=1)
+    journal = journal_of(emitter)
+    board.app.add_url_rule("/", view_func=lambda: emitter)
+    pieces = board.get("/").iter_encoded()
+    next(pieces)
+    assert [emitter.try_send(number) for number in range(2)] == [True, False]
+    assert emitter.close_reason is CloseReason.OVERFLOW
+    with pytest.raises(BrokenPipeError, match="more events pending"):
+        next(pieces)
+    until(lambda: len(journal) == 2, "the callbacks")
+    assert [entry.partition(":")[0] for entry in journal] == ["error", "completion"]
+
+
+def test_disconnect_is_quiet_and_frees_the_client(board: Board, caplog: pytest.LogCaptureFixture) -> None:
+    emitter = SseEmitter()
+    journal = journal_of(emitter)
+    board.app.add_url_rule("/", view_func=lambda: emitter)
+    response = board.get("/")
+    next(response.iter_encoded())
+    with caplog.at_level(logging.DEBUG, "flask_sse_emitters"):
+        response.close()
+        until(lambda: len(journal) == 2, "the callbacks")
+    assert (emitter.close_reason, board.clients) == (CloseReason.DISCONNECTED, 0)
+    assert [entry.partition(":")[0] for entry in journal] == ["error", "completion"]
+    assert (levels(caplog), "Traceback" in caplog.text) == (["DEBUG"], False)
+
+
+@pytest.mark.parametrize("is_head", [True, False], ids=["HEAD", "GET"])
+def test_disconnect_before_the_first_byte_ends_the_stream(is_head: bool, board: Board) -> None:
+    emitter = SseEmitter()
+    journal = journal_of(emitter)
+    board.app.add_url_rule("/", view_func=lambda: emitter)
+    if is_head:
+        response = board.client.head("/")
+        assert (response.status_code, response.content_type, response.data) == (200, "text/event-stream", b"")
+        response.close()
+    else:  # the test client reads the first bytes before it returns
+        with board.app.test_request_context():
+            emitter.response().close()
+    assert (emitter.close_reason, board.clients) == (CloseReason.DISCONNECTED, 0)
+    until(lambda: len(journal) == 2, "the callbacks")
+    assert [entry.partition(":")[0] for entry in journal] == ["error", "completion"]
+    assert "before its first byte" in journal[0]
+
+
+def test_head_request_leaves_no_subscriber(board: Board) -> None:
+    with board.client.head("/events/a") as answer:
+        assert (answer.status_code, answer.data, answer.content_type) == (200, b"", "text/event-stream")
+    assert (board.sse.channel("a").subscribers(), board.clients) == (0, 0)
+
+
+@pytest.mark.parametrize("fails", ["the view", "after_request"])
+def test_failed_request_ends_its_emitter_and_leaves_the_list(fails: str, board: Board, emitters: SseEmitters) -> None:
+    made: list[SseEmitter] = []
+
+    @board.app.get("/")
+    def view() -> SseEmitter:
+        made.append(emitters.add(SseEmitter()))
+        if fails == "the view":
+            raise RuntimeError(fails)
+        return made[0]
+
+    @board.app.after_request
+    def after(response: Response) -> Response:
+        if fails == "after_request":
+            raise RuntimeError(fails)
+        return response
+
+    assert board.get("/").status_code == 500
+    assert (made[0].close_reason, str(made[0].error)) == (CloseReason.ERROR, fails)
+    assert len(emitters) == 0
+
+
+@pytest.mark.parametrize("has_response", [False, True])
+def test_emitter_that_no_view_returns_ends_at_the_attach_deadline(has_response: bool, emitters: SseEmitters) -> None:
+    board = Board(SSE_ATTACH_SECONDS=0.05)
+    made: list[SseEmitter] = []
+
+    @board.app.get("/")
+    def view() -> Any:
+        made.append(emitters.add(SseEmitter()))
+        if has_response:
+            made[0].response()  # which is dropped
+        abort(409)
+
+    assert board.get("/").status_code == 409
+    until(lambda: made[0].close_reason is CloseReason.ERROR, "the attach deadline")
+    assert "SSE_ATTACH_SECONDS=0.05" in str(made[0].error)
+    until(lambda: board.clients == 0, "it to be counted out")
+    assert (len(emitters), board.sse.stats()["closed"]) == (0, {"error": 1} if has_response else {})
+
+
+def test_end_of_a_stream_is_the_first_one(board: Board) -> None:
+    emitter = SseEmitter()
+    journal = journal_of(emitter)
+    emitter.complete()
+    emitter.complete_with_error(ValueError("late"))
+    board.app.add_url_rule("/", view_func=lambda: emitter)
+    board.get("/").close()
+    until(lambda: journal, "the callback")
+    assert (emitter.close_reason, emitter.error, journal) == (CloseReason.COMPLETED, None, ["completion"])
