@@ -39,6 +39,23 @@ def test_private_channel_replays_missed_events_at_a_reconnect() -> None:
         assert texts(stream.ready()) == ["1", "2"]
 
 
+@pytest.mark.parametrize(
+    "identity", ["ann", "~", "!revoked", "a b", "안녕", "{x}", "a/../b", "x" * 500, "é" * 500, "a\nb"]
+)
+def test_private_channel_of_any_identity_is_its_own(identity: str) -> None:
+    board = Board(lambda _: identity)
+    with board.open("~") as stream:
+        for other in ("ann", "~", "!revoked", "a b", "x" * 499, identity + "x" if len(identity) < 500 else "y" * 500):
+            if other != identity:
+                board.sse.publish_to(other, "not this")
+        board.sse.publish_to(identity, "this")
+        assert texts(stream.ready()) == ["this"]
+        [name] = board.sse.stats()["channels"]
+        assert name.isascii()
+        assert name.isprintable()
+        assert len(name) <= 200
+
+
 def test_private_channel_without_an_identity_is_denied() -> None:
     board = Board(lambda _: True, debug=True)
     answer = board.get("/events/~")
