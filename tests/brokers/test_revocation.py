@@ -143,17 +143,6 @@ def test_event_published_right_after_revocation_is_not_delivered(looks_up: bool,
         thread.join(PATIENCE)
 
 
-def test_revoked_client_reconnects_and_is_authorized_again(boards: tuple[Board, Board]) -> None:
-    here, there = boards
-    with watching(there, "a", user="ann") as ann:
-        settle(here, ann)
-        here.sse.disconnect("ann")
-        ann.await_end()
-    with watching(there, "a", user="ann") as again:
-        settle(here, again)
-        assert again.is_open
-
-
 @pytest.mark.parametrize(("identity", "channel"), [("ann", None), (None, "a")], ids=["by identity", "by channel"])
 def test_revocation_while_rule_runs_denies_stream(
     identity: str | None, channel: str | None, make_board: MakeBoard

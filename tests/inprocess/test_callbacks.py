@@ -1,4 +1,4 @@
-"""Callbacks of streams: how often, in which order, where, and with which context they run."""
+"""Callbacks of streams: they run once, however the stream ends."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from flask import Response, current_app
+from flask import Response
 
 from flask_sse_emitters import SseEmitter
 from tests.support.board import Board, journal_of
@@ -55,50 +55,6 @@ def test_callback_runs_once_however_the_stream_ends(way: str) -> None:
     assert [entry.partition(":")[0] for entry in journals[0]] == (
         ["completion"] if way == "completed" else ["error", "completion"]
     )
-
-
-def test_callbacks_of_one_kind_run_in_the_order_of_registration() -> None:
-    emitter, calls = SseEmitter(timeout=0.05), list[str]()
-    for name in ("c1", "c2"):
-        emitter.on_completion(lambda name=name: calls.append(name))
-    for name in ("t1", "t2"):
-        emitter.on_timeout(lambda name=name: calls.append(f"{name} {emitter.is_open}"))
-    until(lambda: len(calls) == 4, "the callbacks")
-    assert calls == ["t1 False", "t2 False", "c1", "c2"]
-
-
-def test_callback_runs_on_another_thread_with_the_apps_context(board: Board) -> None:
-    """It may use the emitter and block: no lock is held."""
-    calls: list[tuple[threading.Thread, str, list[str]]] = []
-    popped: list[str] = []
-    board.app.teardown_appcontext(lambda _: popped.append("popped"))
-    with board.app.app_context():
-        emitter = SseEmitter()
-
-    @emitter.on_completion
-    def note() -> None:
-        assert not emitter.try_send("late")
-        emitter.complete()
-        calls.append((threading.current_thread(), current_app.name, popped.copy()))
-
-    popped.clear()
-    emitter.complete()
-    until(lambda: popped, "the context to be popped")
-    assert calls[0][1:] == (board.app.name, [])
-    assert calls[0][0] is not threading.current_thread()
-
-
-def test_callback_that_raises_is_logged_and_stops_no_other(caplog: pytest.LogCaptureFixture) -> None:
-    emitter, done = SseEmitter(), threading.Event()
-
-    @emitter.on_completion
-    def fail() -> None:
-        raise ValueError("mine")
-
-    emitter.on_completion(done.set)
-    emitter.complete()
-    until(done.is_set, "the next one")
-    assert "ValueError: mine" in caplog.text
 
 
 def test_callback_that_is_async_is_rejected() -> None:

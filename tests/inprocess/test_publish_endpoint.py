@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -160,25 +159,17 @@ def test_publish_endpoint_body_that_cannot_be_parsed_is_a_400_with_the_reason(
 
 
 def test_publish_endpoint_with_a_cookie_alone_is_denied_unless_enabled() -> None:
-    def by_session(_channel: str) -> bool:
-        return "user" in session
-
-    def board_with(register: Callable[[Board], object]) -> Board:
+    def logged_in_board(cookies: bool) -> Board:
         board = Board()
-        register(board)
-
-        @board.app.post("/login")
-        def login() -> str:
-            session["user"] = "ann"
-            return ""
-
-        board.client.post("/login")
+        board.sse.publisher(cookies=cookies)(lambda _: "user" in session)
+        with board.client.session_transaction() as mine:
+            mine["user"] = "ann"
         return board
 
-    board = board_with(lambda board: board.sse.publisher(by_session))
+    board = logged_in_board(cookies=False)
     assert board.client.post("/events/a", json=1).status_code == 403
     assert board.client.post("/events/a", json=1, headers={"Authorization": "Bearer x"}).status_code == 201
-    board = board_with(lambda board: board.sse.publisher(cookies=True)(by_session))
+    board = logged_in_board(cookies=True)
     assert board.client.post("/events/a", json=1).status_code == 201
     assert board.client.post("/events/a", json=1, headers={"Origin": FOREIGN}).status_code == 403
     for value, status in (("cross-site", 403), ("same-site", 403), ("same-origin", 201), ("none", 201)):

@@ -8,7 +8,7 @@ import pytest
 from flask import Blueprint, Response, request, stream_with_context
 from flask.typing import ResponseReturnValue
 
-from flask_sse_emitters import CloseReason, Event, SseEmitter, SseEmitters
+from flask_sse_emitters import CloseReason, Event, SseEmitter
 from flask_sse_emitters.testing import decode, open_stream, read_events
 from tests.support.board import Board, completed, texts
 
@@ -42,16 +42,6 @@ def test_response_padding_for_polyfills_is_two_kilobytes(parameter: str, board: 
     assert len(board.get("/").data) < 100
 
 
-def test_response_heartbeat_is_a_comment_during_silence_alone() -> None:
-    board = Board(SSE_HEARTBEAT=0.05)
-    with board.get("/events/a") as response:
-        pieces = response.iter_encoded()
-        next(pieces)
-        assert [next(pieces) for _ in range(2)] == [b":\n\n"] * 2
-        board.publish("a", "x")
-        assert texts(decode(next(pieces))) == ["x"]
-
-
 def test_response_delivers_what_was_sent_before_the_view_returned(board: Board) -> None:
     """In order, within the bounds of what may be pending."""
 
@@ -63,32 +53,6 @@ def test_response_delivers_what_was_sent_before_the_view_returned(board: Board) 
         return completed(emitter)
 
     assert texts(decode(board.get("/").data)) == ["2", "3", "4"]
-
-
-def test_response_delivers_events_as_they_are_sent(board: Board, emitters: SseEmitters) -> None:
-    board.app.add_url_rule("/", view_func=lambda: emitters.add(SseEmitter()))
-    response = board.get("/")
-    emitters.send("a")
-    assert read_events(response, 1) == [Event("a")]
-    emitters.send("b")
-    emitters.send(Event("c", event="n", id=1))
-    emitters.complete()
-    assert read_events(response, 5) == [Event("b"), Event("c", event="n", id="1")]
-
-
-@pytest.mark.parametrize(
-    ("text", "received"),
-    [
-        ("a\rb\r\nc\n", "a\nb\nc\n"),
-        ("\u2028 \u0085 \v\f\0 id: 7", "\u2028 \u0085 \v\f\0 id: 7"),
-        (" : 안녕 😀", " : 안녕 😀"),
-        ("", ""),
-    ],
-)
-def test_response_delivers_any_text_with_lf_for_line_ends(text: str, received: str, board: Board) -> None:
-    with board.open("a") as stream:
-        board.publish("a", text)
-        assert texts(stream.ready()) == [received]
 
 
 def test_response_in_a_blueprint_has_the_apps_response_class(board: Board) -> None:

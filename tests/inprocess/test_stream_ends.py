@@ -157,14 +157,3 @@ def test_emitter_that_no_view_returns_ends_at_the_attach_deadline(has_response: 
     assert "SSE_ATTACH_SECONDS=0.05" in str(made[0].error)
     until(lambda: board.clients == 0, "it to be counted out")
     assert (len(emitters), board.sse.stats()["closed"]) == (0, {"error": 1} if has_response else {})
-
-
-def test_end_of_a_stream_is_the_first_one(board: Board) -> None:
-    emitter = SseEmitter()
-    journal = journal_of(emitter)
-    emitter.complete()
-    emitter.complete_with_error(ValueError("late"))
-    board.app.add_url_rule("/", view_func=lambda: emitter)
-    board.get("/").close()
-    until(lambda: journal, "the callback")
-    assert (emitter.close_reason, emitter.error, journal) == (CloseReason.COMPLETED, None, ["completion"])
