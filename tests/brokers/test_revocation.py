@@ -158,7 +158,7 @@ def test_revocation_while_rule_runs_denies_stream(
 
     here, there = make_board(), make_board(slow_rule)
     answers: list[bytes] = []
-    thread = threading.Thread(target=lambda: answers.append(there.get("/events/a", User="ann").data))
+    thread = threading.Thread(target=lambda: answers.append(there.get("/events/a", User="ann").data), daemon=True)
     thread.start()
     assert asked.wait(PATIENCE)
     here.sse.disconnect(identity, channel=channel)

@@ -105,7 +105,7 @@ def test_revocation_while_rule_runs_denies_stream(identity: str | None, channel:
         return "ann"
 
     board, answers = Board(slow_rule), list[bytes]()
-    thread = threading.Thread(target=lambda: answers.append(board.get("/events/a").data))
+    thread = threading.Thread(target=lambda: answers.append(board.get("/events/a").data), daemon=True)
     thread.start()
     assert asked.wait(PATIENCE)
     board.sse.disconnect(identity, channel=channel)
