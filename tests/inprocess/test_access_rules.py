@@ -25,7 +25,7 @@ def test_public_channel_is_readable_without_a_call_of_the_rule() -> None:
     assert calls == []
 
 
-def test_authorizer_is_called_once_per_channel_before_anything_is_registered() -> None:
+def test_authorizer_is_called_once_per_channel_before_any_registration() -> None:
     calls: list[tuple[str, int, dict[str, int]]] = []
     board = Board(None)
     board.sse.channel("b", public=True)

@@ -67,7 +67,7 @@ def test_config_value_that_is_invalid_is_named(key: str, value: object, accepts:
     assert "sse_emitters" not in app.extensions
 
 
-def test_config_of_the_app_that_returns_it_holds_for_an_emitter_made_outside() -> None:
+def test_config_of_the_app_that_returns_an_emitter_holds_for_it() -> None:
     board = Board(SSE_MAX_PENDING=2, SSE_TIMEOUT=0.05)
     emitter, own = SseEmitter(), SseEmitter(timeout=0, max_pending=3)
     late = SseEmitter()

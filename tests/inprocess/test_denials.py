@@ -54,7 +54,7 @@ def test_denial_answer_is_replaced_by_a_handler_of_access_denied_alone(handled: 
     assert board.get("/events/a").status_code == status
 
 
-def test_denial_handler_of_the_app_wins_over_a_blueprints_exception_handler() -> None:
+def test_denial_handler_of_the_app_wins_over_one_of_a_blueprint() -> None:
     app, outer = Flask(__name__), Blueprint("outer", __name__)
     app.register_error_handler(AccessDenied, lambda _: ("teapot", 418))
     outer.register_error_handler(Exception, lambda _: ("not for this", 500))

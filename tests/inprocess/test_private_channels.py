@@ -8,7 +8,7 @@ from flask_sse_emitters import Event, InvalidChannel
 from tests.support.board import Board, by_header, texts
 
 
-def test_private_channel_without_a_rule_is_denied_and_asks_for_an_authorizer(caplog: pytest.LogCaptureFixture) -> None:
+def test_private_channel_without_a_rule_is_denied_and_asks_for_one(caplog: pytest.LogCaptureFixture) -> None:
     answer = Board(None, debug=True).get("/events/~")
     assert (answer.status_code, "sse.channel(" in answer.text) == (403, False)
     assert "say who reads, with @sse.authorizer" in answer.text

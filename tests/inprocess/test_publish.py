@@ -64,9 +64,7 @@ def test_publish_takes_a_whole_event_or_builder(board: Board) -> None:
         ("x" * 2_000_000, {}),
     ],
 )
-def test_publish_invalid_event_is_rejected_reaches_no_client_and_wastes_no_id(
-    board: Board, data: Any, options: dict[str, Any]
-) -> None:
+def test_publish_invalid_event_is_rejected_and_wastes_no_id(board: Board, data: Any, options: dict[str, Any]) -> None:
     with board.open("a") as stream:
         with pytest.raises(InvalidEvent):
             board.sse.publish("a", data, **options)

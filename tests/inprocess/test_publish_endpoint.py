@@ -151,9 +151,7 @@ def test_publish_endpoint_broker_error_is_not_blamed_on_the_body(
     ("body", "expected"),
     [(b"{", "no JSON: Expecting"), (b"NaN", "NaN is no JSON"), (b"\xff", "not UTF-8: invalid start")],
 )
-def test_publish_endpoint_body_that_cannot_be_parsed_is_a_400_with_the_reason(
-    press: Board, body: bytes, expected: str
-) -> None:
+def test_publish_endpoint_body_that_is_invalid_is_a_400_with_a_reason(press: Board, body: bytes, expected: str) -> None:
     answer = send(press, data=body, content_type="application/json")
     assert (answer.status_code, expected in answer.text) == (400, True)
 
