@@ -20,7 +20,6 @@ from flask_sse_emitters.signals import event_published
 from flask_sse_emitters.testing import open_stream
 from tests.support.board import Board
 from tests.support.servers import ROOT
-from tests.support.site import Site
 from tests.support.waiting import until
 
 #: Values of samples by name and labels, as Prometheus writes them.
@@ -181,7 +180,7 @@ def test_metrics_count_delivered_bytes_as_in_response_bodies() -> None:
 
 
 def test_metrics_count_refused_denied_and_dropped() -> None:
-    site = Site(lambda channel: channel != "secret")
+    site = Board(lambda channel: channel != "secret")
     registry = measure(site.sse)
     site.sse.channel("full", max_clients=1)
 
@@ -210,7 +209,7 @@ def test_metrics_count_refused_denied_and_dropped() -> None:
 )
 def test_metrics_count_refused_streams_by_limit(limit: str) -> None:
     config: dict[str, Any] = {limit: 1} if limit.isupper() else {}
-    site = Site(lambda _channel: "ann", **config)
+    site = Board(lambda _channel: "ann", **config)
     registry = measure(site.sse)
     site.sse.channel("few", max_clients=None if config else 1)
     with site.open("few"):

@@ -11,7 +11,6 @@ import pytest
 from flask_sse_emitters import BrokerUnavailable, Event, SseEmitter, SseEmitters
 from flask_sse_emitters.testing import open_stream
 from tests.support.board import Board
-from tests.support.site import Site
 from tests.support.waiting import until
 
 
@@ -61,7 +60,7 @@ def test_stats_of_a_list_with_clients_of_two_apps_count_for_each() -> None:
 
 
 def test_stats_show_pending_and_dropped_events_with_their_stream() -> None:
-    site = Site(lambda _: "ann", SSE_OVERFLOW="drop_oldest", SSE_MAX_PENDING=5)
+    site = Board(lambda _: "ann", SSE_OVERFLOW="drop_oldest", SSE_MAX_PENDING=5)
     with site.open("closed") as stream:
         stream.ready()
         for number in range(9):
