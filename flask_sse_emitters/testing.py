@@ -22,7 +22,7 @@ from .writers.response_body import TEST_HOOK, ResponseBody
 #: How long :func:`published` waits for a shared broker.
 BROKER_SECONDS = 10.0
 
-__all__ = ["EventDecoder", "decode", "open_stream", "published", "read_events"]
+__all__ = ["EventDecoder", "OpenStream", "decode", "open_stream", "published", "read_events"]
 
 
 def read_events(response: Any, n: int) -> list[Event]:

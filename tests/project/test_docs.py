@@ -10,7 +10,6 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
 from urllib.parse import unquote
@@ -20,7 +19,6 @@ from flask import Flask
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from flask_sse_emitters import SSE
-from flask_sse_emitters.config.settings import _CHECKS, Settings
 from tests.project import docs_shell
 from tests.project.docs_blocks import BROWSER, PAGES, PARSED, PYTHON, SHELL, Block, blocks_of, modules_of
 from tests.project.docs_pages import ANSWERS, DONE_AND_SEEN, ENVIRONMENT, IN_BROWSER, NOT_RUN
@@ -268,11 +266,20 @@ def test_docs_every_setting_is_documented_as_in_the_code() -> None:
     text = (ROOT / "docs" / "configuration.rst").read_text()
     found = re.findall(r"^\.\. confval:: (\w+)\n   :type: (.*)\n   :default: ``(.*)``\n\n   \S", text, re.MULTILINE)
     written = {name: (accepts.replace("``", ""), default) for name, accepts, default in found}
-    defaults = {field.name: field.default for field in fields(Settings)}
-    assert written == {
-        f"SSE_{name.upper()}": (accepts, _as_written(defaults[name])) for name, (accepts, _) in _CHECKS.items()
-    }
+    app = Flask(__name__)
+    SSE(app)
+    defaults = {name: value for name, value in app.config.items() if name.startswith("SSE_")}
+    assert written == {name: (_accepts(name), _as_written(value)) for name, value in defaults.items()}
     assert len(found) == len(written)
+
+
+def _accepts(setting: str) -> str:
+    """Return what the error for a wrong value says that the setting must be."""
+    app = Flask(__name__)
+    app.config[setting] = object()
+    with pytest.raises(ValueError, match=f"{setting} must be ") as caught:
+        SSE(app)
+    return str(caught.value).removeprefix(f"{setting} must be ").partition(", not <object")[0]
 
 
 def _as_written(default: object) -> str:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable
 
-from flask_sse_emitters.brokers import Broker, Listener, Published, Start
-from flask_sse_emitters.brokers.event_log import Bounds, Log
-from flask_sse_emitters.wire.frame import Frame
+from flask_sse_emitters.brokers import Bounds, Broker, Frame, Listener, Log, Published, Start
 from tests.support.broker_calls import KEPT
 
 
