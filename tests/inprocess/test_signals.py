@@ -36,8 +36,7 @@ def listening(app: Flask) -> Iterator[Sent]:
         yield sent
 
 
-def test_signals_are_sent_once_each_with_the_app_as_sender() -> None:
-    board = Board()
+def test_signals_are_sent_once_each_with_the_app_as_sender(board: Board) -> None:
     with listening(board.app) as sent:
         event_id = board.sse.publish("a", "x", event="created")
         assert [name for name, _ in sent] == ["event-published"]
@@ -75,16 +74,14 @@ def test_signal_gap_sent_names_the_emitter_of_a_refused_stream_too() -> None:
     until(is_forgotten, "the app to forget the emitter")
 
 
-def test_signal_event_published_is_not_sent_for_a_repeated_key() -> None:
-    board = Board()
+def test_signal_event_published_is_not_sent_for_a_repeated_key(board: Board) -> None:
     with listening(board.app) as sent:
         assert board.sse.publish("a", "x", key="k") == board.sse.publish("a", "x", key="k")
     assert [name for name, _ in sent] == ["event-published"]
     assert (board.sse.stats()["published"], board.sse.stats()["publish"]["count"]) == (1, 2)
 
 
-def test_signal_emitter_closed_is_sent_in_the_background_and_may_block() -> None:
-    board = Board()
+def test_signal_emitter_closed_is_sent_in_the_background_and_may_block(board: Board) -> None:
     emitter = SseEmitter()
     board.app.add_url_rule("/emitter", view_func=lambda: emitter)
     blocked, seen = threading.Event(), threading.Event()
@@ -104,8 +101,9 @@ def test_signal_emitter_closed_is_sent_in_the_background_and_may_block() -> None
         until(seen.is_set, "the receiver")
 
 
-def test_signal_receiver_that_raises_is_logged_and_stops_no_other(caplog: pytest.LogCaptureFixture) -> None:
-    board = Board()
+def test_signal_receiver_that_raises_is_logged_and_stops_no_other(
+    board: Board, caplog: pytest.LogCaptureFixture
+) -> None:
 
     def fail(_: Flask, **values: Any) -> None:
         raise ValueError("broken")
@@ -117,8 +115,7 @@ def test_signal_receiver_that_raises_is_logged_and_stops_no_other(caplog: pytest
     assert "event-published" in caplog.text
 
 
-def test_signal_that_is_muted_is_not_sent() -> None:
-    board = Board()
+def test_signal_that_is_muted_is_not_sent(board: Board) -> None:
     with listening(board.app) as sent, signals.event_published.muted():
         board.publish("a", "x")
     assert sent == []

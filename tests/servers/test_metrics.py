@@ -14,36 +14,17 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
-from flask_sse_emitters import CloseReason
 from tests.support.client import Client, answer, connected, get, post
 from tests.support.redis_server import RedisServer
+from tests.support.samples import Samples, closed, read
 from tests.support.servers import Server
 from tests.support.waiting import until
 from tests.support.workers_server import WorkersServer
 
-#: Values of samples by name and labels, as Prometheus writes them.
-Samples = dict[str, float]
-
-
-def read(text: str) -> Samples:
-    samples = {}
-    for family in text_string_to_metric_families(text):
-        assert family.documentation
-        for sample in family.samples:
-            labels = ",".join(f'{name}="{value}"' for name, value in sorted(sample.labels.items()))
-            samples[sample.name + (f"{{{labels}}}" if labels else "")] = sample.value
-    return samples
-
 
 def counters(samples: Samples) -> Samples:
     return {name: value for name, value in samples.items() if re.search(r"_(total|count|sum|bucket)\b", name)}
-
-
-def closed(samples: Samples) -> Samples:
-    found = {reason.value: f'sse_streams_closed_total{{reason="{reason.value}"}}' for reason in CloseReason}
-    return {reason: samples[name] for reason, name in found.items() if name in samples}
 
 
 class Scrapes:
@@ -106,7 +87,6 @@ def serving(kind: str, tmp_path: Path, *arguments: str, interval: float, hook: b
         }
         with WorkersServer(kind, "tests.apps.metrics:app", 2, env=env, arguments=arguments) as server:
             yield server
-            server.kill()  # an orderly stop takes seconds
 
 
 def connect(server: Server, stack: ExitStack, count: int) -> tuple[dict[int, list[Client]], int]:
