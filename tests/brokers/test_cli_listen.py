@@ -11,6 +11,7 @@ import subprocess
 import termios
 from array import array
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -23,15 +24,9 @@ from tests.support.servers import ROOT
 from tests.support.waiting import PATIENCE, until
 
 
-@pytest.fixture(scope="module")
-def redis() -> Iterator[RedisServer]:
-    with RedisServer() as server:
-        yield server
-
-
 @pytest.fixture
-def publisher(redis: RedisServer) -> Iterator[Publisher]:
-    with Publisher(redis.url, publish_seconds=PATIENCE) as publisher:
+def publisher(server: RedisServer) -> Iterator[Publisher]:
+    with Publisher(server.url, publish_seconds=PATIENCE) as publisher:
         yield publisher
 
 
@@ -42,10 +37,10 @@ def publisher(redis: RedisServer) -> Iterator[Publisher]:
 HOSTILE = "\x1b[2J \x9b2J \b \u202e \u2066 \u2028 \x7f\ttab, Täg"
 
 
-def test_listen_prints_events_as_on_the_wire_and_nothing_else(redis: RedisServer, publisher: Publisher) -> None:
+def test_listen_prints_events_as_on_the_wire_and_nothing_else(server: RedisServer, publisher: Publisher) -> None:
     """Also control characters are written as they are."""
     one, other = new_name(), new_name()
-    with Listening(redis, one, other, one, SSE_HEARTBEAT=0.01, SSE_TIMEOUT=0.2) as listening:
+    with Listening(server, one, other, one, SSE_HEARTBEAT=0.01, SSE_TIMEOUT=0.2) as listening:
         begin = listening.position()
         assert begin.count(",") == 1, "each channel once"
         first = publisher.publish(one, f"a\n{HOSTILE}", event="lines")
@@ -61,51 +56,61 @@ def test_listen_prints_events_as_on_the_wire_and_nothing_else(redis: RedisServer
         assert listening.errors == []
 
 
-def test_listen_counts_as_a_client_and_exits_with_130_at_an_interrupt(redis: RedisServer) -> None:
+def test_listen_counts_as_a_client_and_exits_with_130_at_an_interrupt(server: RedisServer) -> None:
     channel = new_name()
-    with Listening(redis, channel) as listening, app_at(redis.url) as (_, sse):
+    with Listening(server, channel) as listening, app_at(server.url) as (_, sse):
         listening.position()
         until(lambda: sse.channel(channel).subscribers() == 1, "the client")
-        assert invoked(redis.url, "publish", channel, "x").stderr == "1 client reads it\n"
+        assert invoked(server.url, "publish", channel, "x").stderr == "1 client reads it\n"
         assert listening.interrupt() == 130
         assert listening.errors == []
 
 
-def test_listen_with_last_event_id_replays_and_goes_on_live(redis: RedisServer, publisher: Publisher) -> None:
+def test_listen_with_last_event_id_replays_and_goes_on_live(server: RedisServer, publisher: Publisher) -> None:
     channel = new_name()
     ids = [publisher.publish(channel, number) for number in range(300)]
-    with Listening(redis, channel, "--last-event-id", ids[99]) as listening:
+    with Listening(server, channel, "--last-event-id", ids[99]) as listening:
         listening.await_texts([str(number) for number in range(100, 300)])
         publisher.publish(channel, "new")
         listening.await_texts([*(str(number) for number in range(100, 300)), "new"])
 
 
-def test_listen_with_an_unknown_last_event_id_prints_a_gap(redis: RedisServer, publisher: Publisher) -> None:
+def test_listen_with_an_unknown_last_event_id_prints_a_gap(server: RedisServer, publisher: Publisher) -> None:
     channel = new_name()
     last = publisher.publish(channel, "x")
-    with Listening(redis, channel, "--last-event-id", "other-7") as listening:
+    with Listening(server, channel, "--last-event-id", "other-7") as listening:
         until(lambda: len(listening.events) == 2, "the gap, and the event")
         gap, event = listening.events
         assert (gap.event, json.loads(gap.data)) == ("gap", {"requested": "other-7", "oldest": last, "newest": last})
         assert (event.data, event.id) == ("x", last)
 
 
-def test_listen_at_a_terminal_escapes_control_characters(redis: RedisServer, publisher: Publisher) -> None:
-    channel = new_name()
-    terminal, side = pty.openpty()
-    env = {**environment(redis.url), "PYTHONUTF8": "1"}
-    process = subprocess.Popen([*FLASK, "listen", channel], cwd=ROOT, env=env, stdout=side, stderr=side)
+@contextmanager
+def listening_to_end(ends: tuple[int, int], *arguments: str, env: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """Have the output go to the second end of a pipe or terminal; the first has been read up to the position."""
+    reader, writer = ends
+    process = subprocess.Popen([*FLASK, "listen", *arguments], cwd=ROOT, env=env, stdout=writer, stderr=writer)
     try:
-        os.close(side)
-        found = os.read(terminal, 1000)
-        event_id = publisher.publish(channel, HOSTILE, event="\x1b]0;title\x07")
-        while b"T\xc3\xa4g\r\n\r\n" not in found:
-            found += os.read(terminal, 1000)
+        os.close(writer)
+        head = b""
+        while not head.endswith((b"\n\n", b"\n\r\n")):
+            head += os.read(reader, 1000)
+        assert head.startswith(b"id: ")
+        yield process
     finally:
         process.kill()
         process.wait(PATIENCE)
-        os.close(terminal)
-    assert found.decode().partition("\r\n\r\n")[2] == (
+        os.close(reader)
+
+
+def test_listen_at_a_terminal_escapes_control_characters(server: RedisServer, publisher: Publisher) -> None:
+    channel, ends = new_name(), pty.openpty()
+    with listening_to_end(ends, channel, env={**environment(server.url), "PYTHONUTF8": "1"}):
+        event_id = publisher.publish(channel, HOSTILE, event="\x1b]0;title\x07")
+        found = b""
+        while not found.endswith(b"T\xc3\xa4g\r\n\r\n"):
+            found += os.read(ends[0], 1000)
+    assert found.decode() == (
         f"id: {event_id}\r\nevent: \\x1b]0;title\\x07\r\n"
         r"data: \x1b[2J \x9b2J \x08 \u202e \u2066 \u2028 \x7f" + "\ttab, Täg\r\n\r\n"
     )
@@ -117,62 +122,46 @@ def unread(pipe: int) -> int:
     return size[0]
 
 
-def test_listen_interrupt_exits_though_its_pipe_is_full(redis: RedisServer, publisher: Publisher) -> None:
+def test_listen_interrupt_exits_though_its_pipe_is_full(server: RedisServer, publisher: Publisher) -> None:
     """Nothing reads its output: it waits to write."""
-    channel = new_name()
-    reader, writer = os.pipe()
-    process = subprocess.Popen([*FLASK, "listen", channel], cwd=ROOT, env=environment(redis.url), stdout=writer)
-    try:
-        os.close(writer)
-        assert os.read(reader, 1000).startswith(b"id: ")
+    channel, ends = new_name(), os.pipe()
+    with listening_to_end(ends, channel, env=environment(server.url)) as process:
         for _ in range(20):
             publisher.publish(channel, "x" * 10_000)
-        until(lambda: unread(reader) > 60_000, "a full pipe")
+        until(lambda: unread(ends[0]) > 60_000, "a full pipe")
         process.send_signal(signal.SIGINT)
         assert process.wait(PATIENCE) == 130
-    finally:
-        process.kill()
-        process.wait(PATIENCE)
-        os.close(reader)
 
 
-def test_listen_slow_reader_loses_no_event_despite_overflow_settings(redis: RedisServer, publisher: Publisher) -> None:
+def test_listen_slow_reader_loses_no_event_despite_overflow_settings(server: RedisServer, publisher: Publisher) -> None:
     """More is pending than ``SSE_MAX_PENDING`` time and again; the app would drop events of a client then."""
-    channel = new_name()
-    reader, writer = os.pipe()
-    env = environment(redis.url, SSE_MAX_PENDING=10, SSE_OVERFLOW="drop_oldest")
-    process = subprocess.Popen([*FLASK, "listen", channel], cwd=ROOT, env=env, stdout=writer)
-    try:
-        os.close(writer)
-        with open(reader, "rb", buffering=0) as stream:
-            assert stream.read(1000).startswith(b"id: ")
-            texts = [f"{number} {'x' * 1000}" for number in range(500)]
-            for text in texts:
-                publisher.publish(channel, text)
-            found = b""
-            while found.count(b"\n\n") < len(texts):
-                found += stream.read(4096)
-        assert [event.data for event in decode(found)] == texts
-    finally:
-        process.kill()
-        process.wait(PATIENCE)
+    channel, ends = new_name(), os.pipe()
+    env = environment(server.url, SSE_MAX_PENDING=10, SSE_OVERFLOW="drop_oldest")
+    texts = [f"{number} {'x' * 1000}" for number in range(500)]
+    with listening_to_end(ends, channel, env=env):
+        for text in texts:
+            publisher.publish(channel, text)
+        found = b""
+        while found.count(b"\n\n") < len(texts):
+            found += os.read(ends[0], 4096)
+    assert [event.data for event in decode(found)] == texts
 
 
-def test_listen_exits_quietly_once_its_pipe_has_no_reader(redis: RedisServer) -> None:
+def test_listen_exits_quietly_once_its_pipe_has_no_reader(server: RedisServer) -> None:
     """At once, though it has nothing to write: its shell waits for it."""
-    with Listening(redis, new_name(), to="head -n 1") as listening:
+    with Listening(server, new_name(), to="head -n 1") as listening:
         assert listening.exit_code() == 0
         assert listening.out.startswith(b"id: ")
         assert listening.out.count(b"\n") == 1
         assert listening.errors == []
 
 
-def test_listen_exits_quietly_if_its_reader_leaves_during_a_write(redis: RedisServer, publisher: Publisher) -> None:
+def test_listen_exits_quietly_if_its_reader_leaves_during_a_write(server: RedisServer, publisher: Publisher) -> None:
     channel = new_name()
     first = publisher.publish(channel, "first")
     for _ in range(20):
         publisher.publish(channel, "x" * 10_000)
-    with Listening(redis, channel, "--last-event-id", first, to="head -c 100000") as listening:
+    with Listening(server, channel, "--last-event-id", first, to="head -c 100000") as listening:
         assert listening.exit_code() == 0
         assert len(listening.out) == 100_000
         assert listening.errors == []
