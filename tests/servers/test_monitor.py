@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import re
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
-
-import pytest
 
 from tests.support.client import Client, connected, new_name, post
 from tests.support.redis_server import RedisServer
 from tests.support.servers import Server
 from tests.support.waiting import until
+
+APP = "tests.apps.monitor:app"
+
+GRACEFUL = ["--graceful-timeout", "60"]
 
 
 def figures(client: Client, wanted: Callable[[Any], bool], what: str) -> Any:
@@ -32,20 +34,14 @@ def figures(client: Client, wanted: Callable[[Any], bool], what: str) -> Any:
     return said[0]
 
 
-@contextmanager
-def served(kind: str, **env: str) -> Iterator[Server]:
-    with Server(kind, "tests.apps.monitor:app", env=env) as server:
-        yield server
-        server.kill()  # a clean shutdown takes seconds
-
-
 def has_come(monitor: Client, name: str) -> bool:
     return name in monitor.events(1)[0].data
 
 
 def test_monitor_sees_processes_sharing_redis_and_its_outage() -> None:
     with RedisServer() as redis, ExitStack() as stack:
-        servers = [stack.enter_context(served(kind, SSE_BROKER_URL=redis.url)) for kind in ("gevent", "gthread")]
+        env = {"SSE_BROKER_URL": redis.url}
+        servers = [stack.enter_context(Server(kind, APP, env=env)) for kind in ("gevent", "gthread")]
         for server in servers:
             for _ in range(2):
                 stack.enter_context(connected(server, "/events?channel=orders"))
@@ -81,25 +77,25 @@ def test_monitor_sees_processes_sharing_redis_and_its_outage() -> None:
             )
 
 
-def assert_figures_arrive(server: Server, monitor: Client) -> None:
-    assert monitor.response.headers["Content-Type"].startswith("text/event-stream")
-    with connected(server, "/events?channel=orders"):
-        figures(monitor, lambda received: received["point"]["clients"] == 1, "the client")
-    figures(monitor, lambda received: received["ends"]["DISCONNECTED"] == 1, "the end of the client")
-
-
-def test_monitor_on_threaded_server_gets_figures() -> None:
-    with served("werkzeug") as server, connected(server, "/sse-monitor/stream") as monitor:
-        assert_figures_arrive(server, monitor)
-
-
-@pytest.mark.parametrize("kind", ["gevent", "gthread"])
-def test_monitor_on_worker_gets_figures_and_ends_at_shutdown(kind: str) -> None:
-    with (
-        Server(kind, "tests.apps.monitor:app", arguments=["--graceful-timeout", "60"]) as server,
-        connected(server, "/sse-monitor/stream") as monitor,
-    ):
-        assert_figures_arrive(server, monitor)
-        server.signal(signal.SIGTERM)
-        assert re.search(rb"retry: \d+\n\n\Z", monitor.rest())
-        server.kill()
+def test_monitor_gets_figures_and_ends_at_shutdown() -> None:
+    """On all servers at once, because figures come once a second. Only workers end their streams at shutdown."""
+    with ExitStack() as stack:
+        servers = {
+            kind: stack.enter_context(Server(kind, APP, arguments=arguments))
+            for kind, arguments in {"gevent": GRACEFUL, "gthread": GRACEFUL, "werkzeug": []}.items()
+        }
+        monitors = {
+            kind: stack.enter_context(connected(server, "/sse-monitor/stream")) for kind, server in servers.items()
+        }
+        with ExitStack() as clients:
+            for kind, monitor in monitors.items():
+                assert monitor.response.headers["Content-Type"].startswith("text/event-stream")
+                clients.enter_context(connected(servers[kind], "/events?channel=orders"))
+            for kind, monitor in monitors.items():
+                figures(monitor, lambda received: received["point"]["clients"] == 1, f"the client of {kind}")
+        for kind, monitor in monitors.items():
+            figures(monitor, lambda received: received["ends"]["DISCONNECTED"] == 1, f"the end of the client of {kind}")
+        for kind in ("gevent", "gthread"):
+            servers[kind].signal(signal.SIGTERM)
+        for kind in ("gevent", "gthread"):
+            assert re.search(rb"retry: \d+\n\n\Z", monitors[kind].rest()), kind
