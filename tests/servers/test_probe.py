@@ -26,10 +26,7 @@ COMMENTS_WANTED = {"Sse-Check": f"{NONCE}; comments"}
 @pytest.fixture(scope="module")
 def servers() -> Iterator[dict[str, Server]]:
     with ExitStack() as stack:
-        servers = {kind: stack.enter_context(Server(kind, "tests.apps.channels:app")) for kind in KINDS}
-        yield servers
-        for server in servers.values():
-            server.kill()  # an orderly stop takes seconds
+        yield {kind: stack.enter_context(Server(kind, "tests.apps.channels:app")) for kind in KINDS}
 
 
 def values_of(header: str) -> dict[str, str]:

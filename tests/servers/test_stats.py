@@ -26,7 +26,6 @@ KINDS = [
 def channels(request: pytest.FixtureRequest) -> Iterator[Server]:
     with Server(request.param, "tests.apps.channels:app", env={"CONFIG": CONFIG}) as server:
         yield server
-        server.kill()  # an orderly stop takes seconds
 
 
 class Counted:
