@@ -85,7 +85,7 @@ def away(board: Board, wire: Wire) -> None:
     [("ann", None, "12"), (None, "a", "23"), ("ann", "a", "2")],
     ids=["by identity", "by channel", "by both"],
 )
-def test_disconnect_ends_only_the_streams_it_means(
+def test_disconnect_elsewhere_ends_only_the_streams_it_means(
     identity: str | None, channel: str | None, ended: str, boards: tuple[Board, Board]
 ) -> None:
     here, there = boards
@@ -144,7 +144,7 @@ def test_event_published_right_after_revocation_is_not_delivered(looks_up: bool,
 
 
 @pytest.mark.parametrize(("identity", "channel"), [("ann", None), (None, "a")], ids=["by identity", "by channel"])
-def test_revocation_while_rule_runs_denies_stream(
+def test_revocation_elsewhere_while_rule_runs_denies_stream(
     identity: str | None, channel: str | None, make_board: MakeBoard
 ) -> None:
     asked, goes_on = threading.Event(), threading.Event()
