@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import logging
 import re
@@ -107,6 +108,7 @@ def listen(context: click.Context, names: tuple[str, ...], last_event_id: str | 
     names = tuple(dict.fromkeys(names))
     if len(names) > MAX_CHANNELS:
         raise click.UsageError(f"{len(names)} channels: one stream carries {MAX_CHANNELS} at most")
+    atexit.register(channels.broker.close)  # other processes count this one as a client no longer
     try:
         with _show_errors():
             _print_stream(channels, names, last_event_id, settings.publish_seconds)

@@ -64,6 +64,7 @@ def test_listen_counts_as_a_client_and_exits_with_130_at_an_interrupt(server: Re
         assert invoked(server.url, "publish", channel, "x").stderr == "1 client reads it\n"
         assert listening.interrupt() == 130
         assert listening.errors == []
+        assert sse.channel(channel).subscribers() == 0, "it has taken back its report"
 
 
 def test_listen_with_last_event_id_replays_and_goes_on_live(server: RedisServer, publisher: Publisher) -> None:
