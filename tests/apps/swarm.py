@@ -14,6 +14,7 @@ from flask import Flask, request
 from flask.typing import ResponseReturnValue
 
 from flask_sse_emitters import SSE, BrokerUnavailable
+from tests.apps.holdings import holdings
 from tests.apps.real_threads import is_patched, original, start_thread
 
 CHANNELS = ("a", "b", "c", "d", "e")
@@ -115,6 +116,11 @@ def publish_one(channel: str) -> ResponseReturnValue:
 @app.errorhandler(BrokerUnavailable)
 def refuse_with_503(error: BrokerUnavailable) -> ResponseReturnValue:
     return {"error": str(error)}, 503
+
+
+@app.get("/holdings")
+def held() -> dict[str, Any]:
+    return {**state(), **holdings()}
 
 
 @app.get("/state")

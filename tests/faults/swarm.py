@@ -32,10 +32,11 @@ import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import lru_cache
 from itertools import accumulate, count
 from types import TracebackType
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn, TypeVar
 
 import psutil
 
@@ -48,6 +49,8 @@ from tests.support.redis_server import RedisServer
 from tests.support.servers import Server
 from tests.support.waiting import PATIENCE
 from tests.support.workers_server import WorkersServer
+
+T = TypeVar("T")
 
 OVER = b"event: over\n"
 
@@ -73,19 +76,22 @@ class Habits:
     seed: int
     cut_every: float = 1.0  #: seconds, on average
     most_cuts: int = 8  #: of each client, so that the server also does other work
+    ways: tuple[str, ...] = ("reset", "half-close", "age")  #: in which connections end; age is up to the server
+    by_bytes: float = 0.4  #: share of the cuts after a number of bytes, not of seconds
+    new: float = 0.0  #: share of the connections of new clients, which have no id
+    turn: float = 0.0  #: seconds between two reads, on a machine that is busy otherwise
+    channels: tuple[str, ...] = CHANNELS
     slow: float = 0.15  #: share of the connections that are read slowly at first
     pairs: float = 0.3  #: share of the clients that read two channels
     away: float = 0.0  #: seconds, at most, until a client reconnects; half of them reconnect at once
     history: int | None = None  #: events that the server keeps; None is all, and there are no gaps
 
 
-class Following(dict[bytes, bytes]):
-    """A cache of the id that follows each id."""
-
-    def __missing__(self, id: bytes) -> bytes:
-        epoch, _, offset = id.rpartition(b"-")
-        following = self[id] = b"%b-%d" % (epoch, int(offset) + 1)
-        return following
+@lru_cache(100_000)
+def following(id: bytes) -> bytes:
+    """Return the id that follows an id."""
+    epoch, _, offset = id.rpartition(b"-")
+    return b"%b-%d" % (epoch, int(offset) + 1)
 
 
 def offset_of(id: bytes) -> int:
@@ -115,12 +121,13 @@ class Plan:
 
     def __init__(self, habits: Habits, client: int, connection: int) -> None:
         self.dice = dice = random.Random(f"{habits.seed}/{client}/{connection}")
-        self.way = dice.choice(("reset", "half-close", "age"))
-        by_bytes, size, seconds = dice.random() < 0.4, int(dice.paretovariate(0.4)), dice.expovariate(1)
+        self.way = dice.choice(habits.ways)
+        by_bytes, size, seconds = dice.random() < habits.by_bytes, int(dice.paretovariate(0.4)), dice.expovariate(1)
         self.size = size if by_bytes else None  # cut after so many bytes,
         self.seconds = seconds * habits.cut_every  # or seconds
         self.slow_for = dice.uniform(0.3, 2) if dice.random() < habits.slow else 0.0
         self.away = max(0.0, dice.uniform(-habits.away, habits.away))
+        self.is_new = dice.random() < habits.new
 
 
 class Client:
@@ -142,6 +149,7 @@ class Client:
         self._announced: list[bytes] | None = None  # by a gap, whose position is to follow
         self._story: deque[str] = deque(maxlen=40)
         self.socket: socket.socket | None = None
+        self.is_leaving = False
 
     # Connecting and disconnecting.
 
@@ -149,6 +157,8 @@ class Client:
         swarm = self._swarm
         self.connections += 1
         self.plan = plan = Plan(swarm.habits, self.number, self.connections)
+        if plan.is_new:
+            self.ids, self.first = [], []
         self._received = 0
         self._stop_at: int | None = None  # read no further
         self._slow_until = swarm.now + plan.slow_for
@@ -157,7 +167,8 @@ class Client:
         self._blocks = 0
         self._announced = None
         # Ending streams may be a little ahead of new ones, so the others' position is a lower bound only.
-        self._least = [len(tape) - swarm.ahead for tape in self._tapes] if not self.ids else []
+        newest = [next(reversed(tape), b"-0") for tape in self._tapes]
+        self._least = [offset_of(event_id) - swarm.ahead for event_id in newest] if not self.ids else []
         self.is_leaving = False
         path = f"/events/{self.channels[0]}"
         if len(self.channels) > 1:
@@ -238,9 +249,10 @@ class Client:
         if self.socket is None or self.is_leaving or not self._swarm.is_cutting:
             return
         self._cuts += 1
-        if self.plan.way == "reset":
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-            self._leave("reset")
+        if self.plan.way != "half-close":
+            if self.plan.way == "reset":
+                self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            self._leave(self.plan.way)
         else:
             self.is_leaving = True
             self._stop_at = None
@@ -253,7 +265,8 @@ class Client:
     def _lost(self, error: OSError) -> None:
         if error.errno not in _AGAIN:
             raise error
-        self._leave(f"lost by {errno.errorcode[error.errno]}", _REFUSED * (error.errno == errno.ECONNREFUSED))
+        how = "half-close" if self.is_leaving else f"lost by {errno.errorcode[error.errno]}"
+        self._leave(how, _REFUSED * (error.errno == errno.ECONNREFUSED))
 
     def _leave(self, how: str, seconds: float = 0.0) -> None:
         self._note(f"gone: {how}")
@@ -285,11 +298,11 @@ class Client:
         return body.is_over
 
     def _read_blocks(self, blocks: list[bytes]) -> None:
-        ids, following = self.ids, self._swarm.following
+        ids = self.ids
         for block in blocks:
             head, _, rest = block.partition(b"\n")
             for index, here in enumerate(ids):
-                ids[index] = there = following[here]
+                ids[index] = there = following(here)
                 if rest and head == b"id: %b" % b",".join(ids):
                     if self._announced is None and self._tapes[index].setdefault(there, rest) == rest:
                         self.events += 1
@@ -399,7 +412,6 @@ class Swarm:
         self.ahead = ahead
         self.selector = selectors.DefaultSelector()
         self.clients: list[Client] = []
-        self.following = Following()
         self.tapes: defaultdict[str, dict[bytes, bytes]] = defaultdict(dict)  #: the event of each id, by channel
         self.cuts: Counter[str] = Counter()
         self.is_cutting = False  #: clients are being cut
@@ -421,9 +433,11 @@ class Swarm:
 
     def add(self, number: int, *, within: float = 0.0) -> None:
         """Add clients, which connect within so many seconds."""
-        dice = random.Random(f"{self.habits.seed}/{len(self.clients)}")
+        habits = self.habits
+        dice = random.Random(f"{habits.seed}/{len(self.clients)}")
         for _ in range(number):
-            client = Client(self, len(self.clients), dice.sample(CHANNELS, 1 + (dice.random() < self.habits.pairs)))
+            channels = dice.sample(habits.channels, 1 + (dice.random() < habits.pairs))
+            client = Client(self, len(self.clients), channels)
             self.clients.append(client)
             self.later(dice.uniform(0, within), client, client.connect)
 
@@ -444,7 +458,10 @@ class Swarm:
     def run_to(self, newest: Mapping[str, bytes]) -> None:
         """Run as :meth:`run_to_end` does, if some clients may connect after the end of the channels."""
         ends = {client: [newest[channel] for channel in client.channels] for client in self.clients}
-        self.run(lambda: all(client.ids == ends[client] for client in self.clients), "all to be at the end")
+        self.run(
+            lambda: all(client.ids == ends[client] and not client.is_leaving for client in self.clients),
+            "all to be at the end",
+        )
 
     def later(self, seconds: float, client: Client, call: Callable[[], object]) -> None:
         """Call later, if the client still has the same connection."""
@@ -489,6 +506,7 @@ class Swarm:
             rest = min(look, self._timers[0][0] if self._timers else look) - time.monotonic()
             for key, _ in self.selector.select(max(0.0, rest)):
                 key.data()
+            time.sleep(self.habits.turn)
 
     def compare(self, published: dict[str, dict[bytes, bytes]]) -> None:
         """Check that clients got under each id what was published under it."""
@@ -526,7 +544,7 @@ def _swarming(server: Server, habits: Habits, ahead: float = AHEAD) -> Iterator[
         with Swarm(server.port, habits, ahead) as swarm:
             yield swarm
     except BaseException as error:
-        error.add_note(f"SWARM_SEED={habits.seed} repeats the choices. The server said:\n{server.log[-5000:]}")
+        error.add_note(f"SEED={habits.seed} repeats the choices. The server said:\n{server.log[-5000:]}")
         raise
     finally:
         server.kill()  # a clean shutdown is not tested here
@@ -629,7 +647,21 @@ def check_all(swarm: Swarm, publishers: Publishers) -> None:
 
 def new_seed() -> int:
     """Return a new seed, or that of the environment."""
-    return int(os.environ.get("SWARM_SEED", 0)) or random.SystemRandom().randrange(1, 2**32)
+    return int(os.environ.get("SEED", 0)) or random.SystemRandom().randrange(1, 2**32)
+
+
+def add_options(parser: argparse.ArgumentParser, kind: type) -> None:
+    """Add an option for each number of a dataclass."""
+    for each in fields(kind):
+        if isinstance(each.default, int | float):
+            name = each.name.replace("_", "-")
+            parser.add_argument(f"--{name}", type=type(each.default), default=each.default)
+
+
+def chosen(kind: type[T], given: argparse.Namespace) -> T:
+    """Make a dataclass of the options that were given."""
+    names = {each.name for each in fields(kind)}  # type: ignore[arg-type]
+    return kind(**{name: value for name, value in vars(given).items() if name in names})
 
 
 def main() -> None:
@@ -637,29 +669,14 @@ def main() -> None:
         prog="python -m tests.faults.swarm", description="A swarm of clients, in any size."
     )
     parser.add_argument("--kind", default="gevent", help="gevent, gevent_off or gthread")
-    parser.add_argument("--clients", type=int, default=Size.clients)
-    parser.add_argument("--events", type=int, default=Size.events)
-    parser.add_argument("--threads", type=int, default=Size.threads)
-    parser.add_argument("--seconds", type=float, default=Size.seconds)
-    parser.add_argument("--cut-every", type=float, default=Habits.cut_every)
-    parser.add_argument("--slow", type=float, default=Habits.slow)
-    parser.add_argument("--pairs", type=float, default=Habits.pairs)
-    parser.add_argument("--history", type=int, help="events that the server keeps; all by default")
-    parser.add_argument("--away", type=float, default=Habits.away)
     parser.add_argument("--seed", type=int, default=new_seed())
     parser.add_argument("--redis", action="store_true", help="several workers share a Redis, and all of them fail")
     parser.add_argument("--workers", type=int, default=4)
-    parser.add_argument("--rounds", type=int, default=Troubles.rounds, help="how often each kind of trouble happens")
-    parser.add_argument("--redis-every", type=float, default=Troubles.redis_every)
-    parser.add_argument("--workers-every", type=float, default=Troubles.workers_every)
-    parser.add_argument("--longest", type=float, default=Troubles.longest)
-    parser.add_argument("--long-pauses", type=float, default=Troubles.long_pauses)
+    parser.add_argument("--history", type=int, help="events that the server keeps; all by default")
+    for kind in (Habits, Size, Troubles):
+        add_options(parser, kind)
     given = parser.parse_args()
-    habits = Habits(
-        given.seed, given.cut_every, slow=given.slow, pairs=given.pairs, away=given.away, history=given.history
-    )
-    size = Size(given.clients, given.events, given.threads, given.seconds)
-    troubles = Troubles(given.rounds, given.redis_every, given.workers_every, given.longest, given.long_pauses)
+    habits, size, troubles = chosen(Habits, given), chosen(Size, given), chosen(Troubles, given)
     if given.redis:
         with swarming_over_redis(given.kind, habits, workers=given.workers, SSE_TIMEOUT=size.seconds / 2) as shared:
             publishers, happened = publish_during_outages(shared, size, troubles)

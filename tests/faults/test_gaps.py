@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.faults.swarm import Habits, Size, new_seed, publish_to, published_by, swarming
+from tests.faults.swarm import Habits, Size, publish_to, published_by, swarming
 from tests.support.board import Board, gap_of, texts
 
 
@@ -14,8 +14,8 @@ from tests.support.board import Board, gap_of, texts
 @pytest.mark.parametrize(
     ("kind", "size"), [("gevent", Size(80, 3_000, seconds=3)), ("gthread", Size(40, 1_200, seconds=3))]
 )
-def test_each_hole_is_announced_by_one_gap_and_no_other_gap_is_sent(kind: str, size: Size) -> None:
-    habits = Habits(new_seed(), slow=0.5, pairs=0.7, away=0.4, history=20)
+def test_each_hole_is_announced_by_one_gap_and_no_other_gap_is_sent(kind: str, size: Size, seed: int) -> None:
+    habits = Habits(seed, slow=0.5, pairs=0.7, away=0.4, history=20)
     with swarming(kind, habits, SSE_TIMEOUT=size.seconds / 2) as (server, swarm):
         publish_to(server, swarm, size)
         swarm.compare(published_by(server))

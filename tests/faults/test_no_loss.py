@@ -1,6 +1,6 @@
 """No event is lost between two connections. See ``swarm.py`` for the checks.
 
-``SWARM_SEED`` repeats the choices of a failure, ``SWARM_SCALE=4`` takes four times as many clients and events.
+``SEED`` repeats the choices of a failure, ``SWARM_SCALE=4`` takes four times as many clients and events.
 ``python -m tests.faults.swarm`` does the same in any size.
 """
 
@@ -14,7 +14,7 @@ from collections import defaultdict
 import pytest
 
 from tests.apps.swarm import CHANNELS
-from tests.faults.swarm import Habits, Size, Swarm, epoch_of, new_seed, offset_of, publish_to, published_by, swarming
+from tests.faults.swarm import Habits, Size, Swarm, epoch_of, offset_of, publish_to, published_by, swarming
 from tests.support.client import post
 from tests.support.servers import Server
 
@@ -33,8 +33,8 @@ SCALE = int(os.environ.get("SWARM_SCALE", 1))
     ],
     ids=["gevent", "gevent_off", "gthread"],
 )
-def test_clients_that_reconnect_get_every_event_once_in_order(kind: str, size: Size) -> None:
-    with swarming(kind, Habits(new_seed()), SSE_TIMEOUT=size.seconds / 2) as (server, swarm):
+def test_clients_that_reconnect_get_every_event_once_in_order(kind: str, size: Size, seed: int) -> None:
+    with swarming(kind, Habits(seed), SSE_TIMEOUT=size.seconds / 2) as (server, swarm):
         publish_to(server, swarm, size)
         published = published_by(server)
         swarm.compare(published)
@@ -50,8 +50,8 @@ def test_clients_that_reconnect_get_every_event_once_in_order(kind: str, size: S
 
 
 @pytest.mark.parametrize("kind", ["gevent", "gthread"])
-def test_reload_delivers_all_old_events_then_one_gap_from_new_worker(kind: str) -> None:
-    with swarming(kind, Habits(new_seed(), history=10**6), SSE_TIMEOUT=0) as (server, swarm):
+def test_reload_delivers_all_old_events_then_one_gap_from_new_worker(kind: str, seed: int) -> None:
+    with swarming(kind, Habits(seed, history=10**6), SSE_TIMEOUT=0) as (server, swarm):
         swarm.add(40)
         swarm.run_to_position()
         old = epoch_of(swarm.clients[0].ids[0])

@@ -15,10 +15,8 @@ from tests.support.servers import Server
 from tests.support.waiting import PATIENCE
 
 
-def test_reset_at_any_moment_of_a_connect_leaves_nothing_behind(server: Server) -> None:
+def test_reset_at_any_moment_of_a_connect_leaves_nothing_behind(server: Server, seed: int) -> None:
     """Before they are accepted, amid the request, before the answer, amid its first bytes."""
-    seed = int(os.environ.get("SEED", 0)) or random.SystemRandom().randrange(1, 10**6)
-    print(f"SEED={seed}")  # noqa: T201
     with Room(server, 1) as room:  # for objects that are made once, and kept
         room.publish("first")
     quiet = settled(server)

@@ -1,0 +1,407 @@
+"""A soak of hours: thousands of clients connect and disconnect, over Redis and several workers, and nothing may leak.
+
+    make soak                                 # an hour; SOAK_SECONDS=600 make soak: ten minutes
+    python -m tests.faults.soak --seconds 60 --clients 500 --churn 20 --channels 1 --output build/soak
+
+The clients are those of ``swarm.py``, which check that only the next event follows, over all their connections, and
+that it is what was published. The first that gets anything else ends the soak. Every few seconds, memory, descriptors
+and threads of each worker and of Redis are sampled from outside, and the latency of events. The exit status is 1 if
+memory, descriptors or greenlets grow, or if a client gets anything but the next event.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import multiprocessing
+import os
+import sys
+import time
+from array import array
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import asdict, replace
+from itertools import count
+from multiprocessing.connection import Connection
+from pathlib import Path
+from statistics import quantiles
+from typing import Any
+
+import psutil
+
+from benchmarks.processes import raise_limits
+from benchmarks.report import machine
+from flask_sse_emitters import Publisher
+from tests.faults.soak_verdicts import WAYS, Findings, Plan, Row, surplus, verdicts
+from tests.faults.swarm import Habits, Swarm, add_options, chosen, new_seed, offset_of
+from tests.support.client import get
+from tests.support.redis_server import RedisServer
+from tests.support.servers import ROOT
+from tests.support.waiting import PATIENCE
+from tests.support.workers_server import WorkersServer
+
+#: Seconds between two counts of objects, which are rarer because a worker has to visit all of its objects.
+OBJECTS_EVERY = 30.0
+
+#: Seconds, at most, until a client reconnects; half of them reconnect at once.
+AWAY = 4.0
+
+#: Objects that stay: what channels keep, and cancelled timers, which are removed later.
+KEPT = ("brokers.", "runtime.timers.")
+
+
+def mark_of(text: str) -> str:
+    """Return what is appended to an event's text, so that no other event has its data."""
+    return hashlib.blake2b(text.encode(), digest_size=30).hexdigest()
+
+
+class Tape(OrderedDict[bytes, bytes]):
+    """The newest events of a channel by id, checked with what was published.
+
+    :param latencies: where to add the time from before an event was published until it was read.
+    """
+
+    def __init__(self, channel: str, latencies: array[float] | None) -> None:
+        super().__init__()
+        self._channel = channel
+        self._latencies = latencies
+
+    def setdefault(self, id: bytes, rest: bytes) -> bytes:
+        text, _, mark = rest.decode().removeprefix("data: ").rpartition(" ")
+        if self._latencies is not None:
+            self._latencies.append(time.monotonic() - float(text.rpartition(" ")[2]))
+        if id in self:
+            return self[id]
+        is_right = mark == mark_of(text) and text.startswith(f"{self._channel} {offset_of(id)} ")
+        self[id] = rest if is_right else b"something else"
+        if len(self) > 5_000:
+            self.popitem(last=False)
+        return self[id]
+
+
+def run_clients(pipe: Connection, port: int, habits: Habits, number: int, ahead: float, is_probing: bool) -> None:
+    """Connect clients twice, the second time for the soak. The main function of a process.
+
+    It sends None when the first have left, and what has happened as an answer to each None that it gets, and to the
+    ids of the last events, once all clients have them. If it fails, it sends the reason.
+    """
+    try:
+        with Swarm(port, habits, ahead) as swarm:
+            swarm.add(number, within=number / 1000)
+            swarm.run_to_position()
+        pipe.send(None)
+        newest = pipe.recv()
+        with Swarm(port, habits, ahead) as swarm:
+            latencies = array("d")
+            for channel in habits.channels:
+                swarm.tapes[channel] = Tape(channel, latencies if is_probing else None)
+            swarm.add(number, within=number / 1000)
+            swarm.run_to_position()
+            swarm.start_cutting()
+            while newest is None:
+                here = sum(bool(client.socket and client.ids) for client in swarm.clients)
+                pipe.send((here, swarm.events, swarm.cuts, latencies))
+                del latencies[:]
+                swarm.run(pipe.poll, "the next order")
+                newest = pipe.recv()
+            swarm.stop_cutting()
+            swarm.run_to(newest)
+            pipe.send((0, swarm.events, swarm.cuts, latencies))
+            pipe.recv()  # until then, the streams stay open
+    except BaseException as error:
+        pipe.send(str(error))
+        raise
+
+
+class Soak:
+    """A run in a ``with`` block.
+
+    :param saw: called with each sample.
+    """
+
+    def __init__(self, plan: Plan, saw: Callable[[Row], object] = lambda _: None) -> None:
+        self.findings = Findings(plan)
+        self._plan = plan
+        self._saw = saw
+        self._stack = ExitStack()
+        self._channels = tuple(f"soak-{number}" for number in range(plan.channels))
+        self._crowds: list[Connection] = []
+        self._objects_due = 0.0
+
+    def __enter__(self) -> Soak:
+        with ExitStack() as stack:
+            self._redis = stack.enter_context(RedisServer("--pidfile", "pid"))
+            env = {"SWARM_SSE_BROKER_URL": self._redis.url}
+            server = WorkersServer("gevent", "tests.apps.swarm:app", self._plan.workers, env=env)
+            self._server = stack.enter_context(server)
+            stack.callback(server.kill)
+            self._workers = sorted(server.workers, key=lambda worker: worker.pid)
+            for habits, number, is_probing in self._habits():
+                self._start_clients(stack, habits, number, is_probing)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        if error is not None:
+            error.add_note(
+                f"--seed {self._plan.seed} repeats the choices. The server said:\n{self._server.log[-5000:]}"
+            )
+        self._stack.close()
+
+    def _habits(self) -> Iterator[tuple[Habits, int, bool]]:
+        """Yield habits and number of the clients of each process; those of the last stay, and measure latency."""
+        plan = self._plan
+        stays = plan.clients / plan.churn - AWAY / 4  # seconds, on average
+        habits = Habits(
+            plan.seed, stays, 10**9, WAYS, by_bytes=0, new=0.5, turn=0.05, channels=self._channels, slow=0, pairs=0,
+            away=AWAY,
+        )  # fmt: skip
+        for number in range(plan.processes):
+            share = plan.clients * (number + 1) // plan.processes - plan.clients * number // plan.processes
+            yield replace(habits, seed=plan.seed + number), share, False
+        yield Habits(plan.seed, ways=("age",), slow=0, pairs=0, channels=self._channels), plan.probes, True
+
+    def _start_clients(self, stack: ExitStack, habits: Habits, number: int, is_probing: bool) -> None:
+        context = multiprocessing.get_context("spawn")
+        here, there = context.Pipe()
+        ahead = PATIENCE * self._plan.rate / self._plan.channels
+        process = context.Process(
+            target=run_clients, args=(there, self._server.port, habits, number, ahead, is_probing), daemon=True
+        )
+        process.start()
+        there.close()
+        stack.callback(process.join)
+        stack.callback(process.kill)
+        self._crowds.append(here)
+
+    def run(self) -> Findings:
+        found = self.findings
+        self._hear()
+        found.before = self._settled([])
+        self._ask(None)
+        with ThreadPoolExecutor(1) as pool:
+            publishing = pool.submit(self._publish)
+            self._sample_until(publishing)
+        self._note(self._ask(publishing.result()))
+        self._ask(None, answers=False)
+        found.after = self._settled(found.before)
+        return found
+
+    def _publish(self) -> dict[str, bytes]:
+        """Publish to one channel after the other, each event when it is due; return the last id of each channel."""
+        plan, found, ids = self._plan, self.findings, {}
+        with Publisher(self._redis.url) as publisher:
+            began = time.monotonic()
+            for number in range(int(plan.seconds * plan.rate)):
+                time.sleep(max(0.0, began + number / plan.rate - time.monotonic()))
+                channel, event = self._channels[number % plan.channels], number // plan.channels + 1
+                text = f"{channel} {event} {time.monotonic()}"
+                ids[channel] = publisher.publish(channel, f"{text} {mark_of(text)}").encode()
+                found.published = number + 1
+        return ids
+
+    # The processes of the clients.
+
+    def _ask(self, order: object, *, answers: bool = True) -> list[Any]:
+        for crowd in self._crowds:
+            crowd.send(order)
+        return self._hear() if answers else []
+
+    def _hear(self) -> list[Any]:
+        """Return the answer of each process."""
+        answers = []
+        for crowd in self._crowds:
+            assert crowd.poll(2 * PATIENCE), "the clients do not answer"
+            answers.append(crowd.recv())
+        for answer in answers:
+            assert not isinstance(answer, str), answer
+        return answers
+
+    def _note(self, answers: list[Any]) -> tuple[int, array[float]]:
+        """Note what the clients say; return how many there are, and the latencies since the last time."""
+        found, latencies = self.findings, array("d")
+        found.read, found.ends = 0, Counter()
+        for _, read, ends, more in answers:
+            found.read += read
+            found.ends.update(ends)
+            latencies.extend(more)
+        found.latencies.extend(latencies)
+        return sum(answer[0] for answer in answers), latencies
+
+    # Sampling.
+
+    def _sample_until(self, publishing: Future[Any]) -> None:
+        began = time.monotonic()
+        for number in count(1):
+            while not publishing.done() and time.monotonic() < began + number * self._plan.every:
+                time.sleep(0.05)
+            self.sample(time.monotonic() - began)
+            if publishing.done():
+                return
+
+    def sample(self, at: float) -> None:
+        """Add a row: time in seconds, clients and what they did, latencies, and what each process holds."""
+        found = self.findings
+        clients, latencies = self._note(self._ask(None))
+        row: Row = {"at": at, "clients": clients, "published": found.published, "read": found.read}
+        row["left"] = found.ends.total()
+        row |= zip(("p50 ms", "p99 ms", "max ms"), in_ms(latencies), strict=True)
+        with_objects = at >= self._objects_due
+        if with_objects:
+            self._objects_due = at + OBJECTS_EVERY
+        for number, held in enumerate(self._held(with_objects)):
+            row[f"worker {number}, MB"] = held["uss"] / 1e6
+            row[f"worker {number}, other descriptors"] = held["descriptors"] - held["clients"]
+            last = found.rows[-1] if found.rows else {}
+            name = f"worker {number}, greenlets"
+            row[name] = held["greenlets"] if with_objects else last[name]
+        redis = psutil.Process(int((self._redis.folder / "pid").read_text()))
+        row["Redis, MB"] = redis.memory_full_info().uss / 1e6
+        found.rows.append(row)
+        self._saw(row)
+
+    def _held(self, with_objects: bool) -> list[dict[str, Any]]:
+        """Return what each worker holds, once all have answered."""
+        answers: dict[int, dict[str, Any]] = {}
+        while len(answers) < len(self._workers):
+            answer = get(self._server, "/holdings" if with_objects else "/state")
+            answers[answer["pid"]] = answer
+        pids = [worker.pid for worker in self._workers]
+        assert sorted(answers) == pids, f"the workers were {pids}, and now they are {sorted(answers)}"
+        held = []
+        for worker in self._workers:
+            answer = answers[worker.pid]
+            kept = {name: number for name, number in answer.get("objects", {}).items() if not name.startswith(KEPT)}
+            held.append(
+                {
+                    "clients": answer["stats"]["clients"],
+                    "outlets": answer["stats"]["outlets"],
+                    "uss": worker.memory_full_info().uss,
+                    "descriptors": worker.num_fds(),
+                    "threads": worker.num_threads(),
+                    "objects": sum(kept.values()),
+                    "greenlets": answer.get("greenlets"),
+                }
+            )
+        return held
+
+    def _settled(self, before: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return what the workers hold once all clients have left and nothing remains of them, or at the timeout."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            found = self._held(with_objects=True)
+            have_left = not any(worker["clients"] for worker in found)
+            if (have_left and not (before and surplus(before, found))) or time.monotonic() > deadline:
+                return found
+            time.sleep(0.2)
+
+
+def in_ms(latencies: array[float]) -> tuple[float, float, float]:
+    """Return the median, the 99th percentile and the maximum in milliseconds, or zeros."""
+    if len(latencies) < 2:
+        return 0.0, 0.0, 0.0
+    parts = quantiles(latencies, n=100)
+    return 1000 * parts[49], 1000 * parts[98], 1000 * max(latencies)
+
+
+class Report:
+    """The report of a run: lines as it runs, which are printed and logged, JSON, and a picture."""
+
+    def __init__(self, plan: Plan, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
+        self._log = path.with_suffix(".log").open("w")
+        self._facts = machine()
+        self._next = 0.0
+        self._wait = 60.0 if plan.seconds >= 300 else 0.0
+        self.say(f"seed {plan.seed}, warm-up {plan.warm_up:g} s: {plan}")
+        self.say(", ".join(f"{key} {fact}" for key, fact in self._facts.items() if fact is not None))
+
+    def say(self, text: str) -> None:
+        for file in (sys.stdout, self._log):
+            file.write(f"{text}\n")
+            file.flush()
+
+    def saw(self, row: Row) -> None:
+        """Print a sample, once a minute in long runs."""
+        if row["at"] >= self._next:
+            if not self._next:
+                self.say("\n" + " | ".join(row))
+            self._next = row["at"] + self._wait
+            self.say(" | ".join(f"{value:>{len(name)}.{2 * (value % 1 > 0)}f}" for name, value in row.items()))
+
+    def end(self, found: Findings) -> bool:
+        """Write everything; return whether all is well."""
+        half, most, slowest = in_ms(found.latencies)
+        self.say(f"\nmedian of the latency {half:.1f} ms, 99th percentile {most:.1f}, slowest {slowest:.1f}")
+        self.say(f"connections left: {dict(found.ends)}")
+        judged = verdicts(found)
+        for verdict in judged:
+            self.say(str(verdict))
+        everything = {
+            "machine": self._facts,
+            "plan": asdict(found.plan),
+            "verdicts": [*map(asdict, judged)],
+            "published": found.published,
+            "read": found.read,
+            "ends": found.ends,
+            "latency_ms": [half, most, slowest],
+            "before": found.before,
+            "after": found.after,
+            "series": {name: json.dumps([round(row[name], 3) for row in found.rows]) for name in found.rows[0]},
+        }
+        self._path.with_suffix(".json").write_text(json.dumps(everything, indent=1) + "\n")
+        draw(found, self._path.with_suffix(".svg"))
+        return all(verdict.passed for verdict in judged)
+
+
+def draw(found: Findings, path: Path) -> None:
+    """Draw memory, latency, descriptors and greenlets over time, if matplotlib is installed."""
+    try:
+        import matplotlib
+    except ImportError:
+        return
+    matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "soak"
+    from matplotlib import pyplot
+
+    times = [row["at"] / 60 for row in found.rows]
+    figure, grid = pyplot.subplots(2, 2, figsize=(12.8, 8), layout="constrained")
+    for axes, unit in zip(grid.flat, ("MB", "ms", "other descriptors", "greenlets"), strict=True):
+        for name in found.rows[0]:
+            if name.endswith(unit):
+                axes.plot(times, [row[name] for row in found.rows], lw=1.2, label=name)
+        axes.axvspan(0, found.plan.warm_up / 60, color="#eeeeee", zorder=0)
+        axes.set(title=unit, xlabel="minutes", ylim=(0, None))
+        axes.legend(frameon=False)
+    figure.savefig(path, metadata={"Date": None})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.faults.soak", description="Clients that connect and disconnect, for hours."
+    )
+    add_options(parser, Plan)
+    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results")
+    parser.add_argument("--name", default="soak", help="name of the files, without suffix")
+    parser.set_defaults(seconds=float(os.environ.get("SOAK_SECONDS") or Plan.seconds), seed=new_seed())
+    given = parser.parse_args()
+    plan = chosen(Plan, given)
+    limit = raise_limits()
+    if limit < plan.clients + 200:
+        sys.exit(f"{plan.clients} clients need {plan.clients + 200} descriptors, and {limit} may be open (ulimit -n)")
+    report = Report(plan, given.output / given.name)
+    try:
+        with Soak(plan, report.saw) as soak:
+            found = soak.run()
+    except BaseException as error:
+        report.say(f"FAIL  {error!r}")
+        raise
+    sys.exit(not report.end(found))
+
+
+if __name__ == "__main__":
+    main()
