@@ -40,24 +40,10 @@ class Visitor:
     received: bytearray = field(default_factory=bytearray)
     began: float = 0.0
     answered: float = 0.0  #: when the first byte came
-    ended: bool = False  #: by the server
-    before: list[Event] = field(default_factory=list)  #: events of earlier connections
-    at_cut: str = ""  #: the data of the newest event when the last one ended
 
     def events(self) -> list[Event]:
         """Return its complete events so far."""
         return decode(Body().take(bytes(self.received)))
-
-    def ask_again(self) -> None:
-        """Prepare a request that continues after the last event."""
-        self.before += self.events()
-        last = self.before[-1].id if self.before else None
-        self.at_cut = self.before[-1].data if self.before else ""
-        request, _, _ = self.request.partition(b"\r\n\r\n")
-        request, _, _ = request.partition(b"\r\nLast-Event-ID")
-        self.request = request + (f"\r\nLast-Event-ID: {last}" if last else "").encode() + b"\r\n\r\n"
-        self.received.clear()
-        self.ended = False
 
     def leave(self, how: str) -> None:
         if how == "reset":
@@ -72,7 +58,6 @@ class Crowd:
         self.visitors: list[Visitor] = []
         self.answered = 0  #: number of clients that have got something
         self.refused = 0  #: number of connections that were reset before, and made again at once
-        self.returns = 0  #: number of reconnects after the end of a stream
         self._port = port
         self._epoll = select.epoll()
         self._open: dict[int, Visitor] = {}
@@ -134,13 +119,6 @@ class Crowd:
             del self._open[visitor.socket.fileno()]
             visitor.leave(how[index % len(how)])
 
-    def come_back(self, visitors: Sequence[Visitor]) -> None:
-        """Reconnect clients with an ended stream, with the id of their last event."""
-        self.returns += len(visitors)
-        for visitor in visitors:
-            visitor.ask_again()
-            self._connect(visitor)
-
     def _connect(self, visitor: Visitor) -> None:
         client = visitor.socket = socket.socket()
         client.setblocking(False)
@@ -164,8 +142,6 @@ class Crowd:
     def _lose(self, visitor: Visitor) -> None:
         del self._open[visitor.socket.fileno()]
         visitor.socket.close()
-        if visitor.received:
-            visitor.ended = True
-        else:
+        if not visitor.received:
             self.refused += 1
             self._connect(visitor)

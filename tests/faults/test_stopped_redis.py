@@ -3,48 +3,38 @@
 from __future__ import annotations
 
 import signal
-import time
+from contextlib import ExitStack
 
-from tests.faults.crowd_clients import Crowd
-from tests.faults.publishing_process import numbers, publishing, read_to, sharing
-from tests.support.client import answer, get
-from tests.support.redis_server import RedisServer
+from tests.faults.process_servers import await_heartbeats
+from tests.faults.swarm import Habits, Size, check_all, swarming_over_redis
+from tests.support.client import answer, connected, get
 from tests.support.waiting import until
 
 
-def test_stopped_redis_loses_no_event_and_streams_stay_open() -> None:
-    number, last = 60, 150
-    with RedisServer() as redis, sharing(redis, SSE_HEARTBEAT=0.2) as server, Crowd(server.port) as crowd:
-        crowd.come(number, "/events?channel=a")
-        crowd.read_until(lambda: crowd.answered == number, "all to be answered")
-        with publishing(redis.url, last, pause=0.005) as publisher:
-            crowd.read_until(lambda: publisher.confirmed > 30, "the first events")
-            redis.signal(signal.SIGSTOP)
+def test_stopped_redis_loses_no_event_and_streams_stay_open(seed: int) -> None:
+    """A worker is refused to publish; a publisher repeats each event until it is confirmed."""
+    size = Size(60, 400, threads=1, seconds=2)
+    habits = Habits(seed, slow=0)
+    with swarming_over_redis("gevent", habits, workers=2, SSE_HEARTBEAT=0.2) as shared, ExitStack() as stack:
+        swarm, server = shared.swarm, shared.server
+        swarm.add(size.clients)
+        swarm.run_to_position()
+        idle = [stack.enter_context(connected(server, "/events/idle")) for _ in range(8)]
+        with shared.publishers(size) as publishers:
+            swarm.run(lambda: publishers.confirmed > 30, "the first events")
+            shared.redis.signal(signal.SIGSTOP)
             try:
-                began = time.monotonic()
-                status, text = answer(server, "POST", "/publish/b", "1", {"Content-Type": "application/json"})
-                refused = time.monotonic() - began
-                assert (status, b"may have been published" in text) == (503, True)
+                status, text = answer(server, "POST", "/publish/idle", "1", {"Content-Type": "application/json"})
+                assert (status, b"may have been published" in text) == (503, True), text
                 until(lambda: get(server, "/state")["stats"]["broker"]["state"] == "degraded", "the worker to know")
-                beats = [visitor.received.count(b"\n:\n\n") for visitor in crowd.visitors]
-                crowd.read_until(
-                    lambda: all(
-                        visitor.received.count(b"\n:\n\n") >= count + 3
-                        for visitor, count in zip(crowd.visitors, beats, strict=True)
-                    ),
-                    "three heartbeats of each",
-                )
-                until(lambda: publisher.failures, "the publisher to get an error")
-                assert publisher.confirmed < last, "it was amid its work"
+                for client in idle:
+                    await_heartbeats(client)
+                until(lambda: publishers.doubtful, "a publisher to get an error")
+                assert not publishers.are_done(), "it was amid its work"
             finally:
-                redis.signal(signal.SIGCONT)
-            began = time.monotonic()
-            read_to(crowd, last)
-            resumed = time.monotonic() - began
+                shared.redis.signal(signal.SIGCONT)
+            swarm.run(publishers.are_done, "the publishers")
+            swarm.run_to(publishers.publish_over())
         until(lambda: get(server, "/state")["stats"]["broker"]["state"] == "ok", "Redis to be back")
-        assert {tuple(numbers(visitor)) for visitor in crowd.visitors} == {tuple(range(1, last + 1))}
-        assert crowd.returns == 0, "no stream was cut"
-    print(  # noqa: T201 - measurements
-        f"\nwhile Redis was stopped: 503 after {refused:.2f} s, publisher's error after {publisher.failures[0]:.2f} s "
-        f"(SSE_PUBLISH_SECONDS=0.5); all at the end {resumed:.2f} s after it went on"
-    )
+        check_all(swarm, publishers)
+        assert {client.connections for client in swarm.clients} == {1}, "no stream was cut"
