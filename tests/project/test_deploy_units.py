@@ -79,6 +79,18 @@ def test_nginx_uses_the_socket_of_the_unit() -> None:
     assert f"server unix:{values('flask-sse.socket')['ListenStream']} " in (DEPLOY / "nginx.conf").read_text()
 
 
+def connected_to(path: Path) -> socket.socket | None:
+    """Connect to a unix socket; None where it is not there yet, or nobody listens at it yet."""
+    client = socket.socket(socket.AF_UNIX)
+    client.settimeout(PATIENCE)
+    try:
+        client.connect(str(path))
+    except OSError:
+        client.close()
+        return None
+    return client
+
+
 def test_gunicorn_uses_socket_passed_by_systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever its ``bind`` setting is."""
     monkeypatch.delenv("GUNICORN_CMD_ARGS", raising=False)
@@ -95,11 +107,8 @@ def test_gunicorn_uses_socket_passed_by_systemd(tmp_path: Path, monkeypatch: pyt
             start_new_session=True,
         )
         try:
-            until(path.exists, "the socket")
-            with closing(HTTPConnection("localhost")) as connection, socket.socket(socket.AF_UNIX) as connected:
-                connected.settimeout(PATIENCE)
-                connected.connect(str(path))
-                connection.sock = connected
+            with closing(HTTPConnection("localhost")) as connection:
+                connection.sock = until(lambda: connected_to(path), "a connection to the socket")
                 connection.request("GET", "/stats")
                 assert connection.getresponse().status == 200
             process.send_signal(signal.SIGTERM)
