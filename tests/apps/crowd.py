@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import time
 from collections import Counter, defaultdict
 from typing import Any
 
@@ -49,7 +48,7 @@ def send(name: str) -> ResponseReturnValue:
 
 @app.post("/tick/<name>")
 def tick(name: str) -> ResponseReturnValue:
-    """Send numbers with their times, ``every`` so many seconds, until a request with 0."""
+    """Send numbers, ``every`` so many seconds, until a request with 0."""
     global _ticking
     every = float(request.args["every"])
     _ticking = every > 0
@@ -59,7 +58,7 @@ def tick(name: str) -> ResponseReturnValue:
         for number in itertools.count():
             if not _ticking:
                 return
-            lists[name].send(f"{number} {time.monotonic()}")
+            lists[name].send(number)
             nap(every)
 
     if _ticking:

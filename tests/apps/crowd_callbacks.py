@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import threading
-from collections import defaultdict
 from typing import Any
 
-from flask import Flask, request
+from flask import request
 from flask.typing import ResponseReturnValue
 
-from flask_sse_emitters import SSE, EmitterClosed, SseEmitter, SseEmitters
+from flask_sse_emitters import EmitterClosed, SseEmitter, SseEmitters
+from tests.apps.crowd import app as app
+from tests.apps.crowd import lists, sse
 from tests.apps.real_threads import original
 
-app = Flask(__name__)
-app.config["SSE_HANDOFF"] = os.environ.get("SSE_HANDOFF", "auto")
-sse = SSE(app)
-
-lists: defaultdict[str, SseEmitters] = defaultdict(SseEmitters)
 emitters: dict[str, SseEmitter] = {}
 journal: list[str] = []
 _lock = original("_thread", "allocate_lock")()
@@ -71,7 +66,7 @@ HABITS = {"raise": raising, "block": blocking, "recurse": recursing}
 
 
 @app.get("/connect/<list>/<name>")
-def connect(list: str, name: str) -> ResponseReturnValue:
+def connect_named(list: str, name: str) -> ResponseReturnValue:
     emitter = emitters[name] = lists[list].add(SseEmitter(heartbeat=request.args.get("heartbeat", type=float)))
     if habit := request.args.get("habit"):
         HABITS[habit](name, emitter, lists[list])
@@ -84,11 +79,6 @@ def connect(list: str, name: str) -> ResponseReturnValue:
 def complete(name: str) -> ResponseReturnValue:
     emitters[name].complete()
     return ""
-
-
-@app.post("/send/<list>")
-def send(list: str) -> ResponseReturnValue:
-    return {"reached": lists[list].send(request.get_json())}
 
 
 @app.post("/release")
@@ -108,7 +98,7 @@ def chain(name: str) -> ResponseReturnValue:
 
 
 @app.get("/state/<list>")
-def state(list: str) -> dict[str, Any]:
+def state_of(list: str) -> dict[str, Any]:
     stats = sse.stats()
     return {
         "journal": journal,

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.faults.network_clients import APP, settings
+from tests.faults.network_clients import APP
 from tests.faults.network_link import FarServer, Wire
 from tests.faults.network_syscalls import Syscalls
+from tests.faults.process_servers import config
 from tests.support.servers import Server
 
 #: Hand-off, a greenlet for each client, and a thread for each.
@@ -23,25 +24,21 @@ def grouped(name: str, *kinds: str) -> list[object]:
 @pytest.fixture(scope="session", params=grouped("network", *KINDS))
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     """A server near its clients."""
-    with Server(request.param, APP, env=settings()) as server:
+    with Server(request.param, APP, env=config()) as server:
         yield server
-        server.kill()  # an orderly stop takes seconds
 
 
 @pytest.fixture(scope="session", params=grouped("far", "gevent", "gevent_off"))
 def far(request: pytest.FixtureRequest) -> Iterator[tuple[Server, Wire]]:
     """A server at the far end of a wire, which takes clients for gone after a second or two."""
-    env = settings(SSE_HEARTBEAT=0.4, SSE_WRITE_SECONDS=1, SSE_MAX_PENDING_BYTES=10**9)
+    env = config(SSE_HEARTBEAT=0.4, SSE_WRITE_SECONDS=1, SSE_MAX_PENDING_BYTES=10**9)
     with Wire() as wire, FarServer(request.param, APP, wire.listener, env) as server:
         yield server, wire
-        server.kill()
 
 
 @pytest.fixture(scope="session", params=grouped("judged", "gevent", "gevent_off"))
 def judged(request: pytest.FixtureRequest) -> Iterator[tuple[Server, Syscalls]]:
     """A worker where the test decides the result of each ``send()``."""
-    with Syscalls() as syscalls, Server(request.param, APP, env={**settings(), "SYSCALLS": syscalls.path}) as server:
+    with Syscalls() as syscalls, Server(request.param, APP, env={**config(), "SYSCALLS": syscalls.path}) as server:
         syscalls.await_worker()
         yield server, syscalls
-        server.kill()
-        syscalls.judge = lambda _: 0

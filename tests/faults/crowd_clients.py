@@ -70,11 +70,8 @@ class Crowd:
             visitor.leave("close")
         self._epoll.close()
 
-    def come(self, number: int, path: str, within: float = 0.0) -> float:
-        """Connect, evenly over the time, and request the stream.
-
-        :return: the seconds that this took.
-        """
+    def come(self, number: int, path: str, within: float = 0.0) -> None:
+        """Connect, evenly over the time, and request the stream."""
         request = f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
         began = time.monotonic()
         for index in range(number):
@@ -84,28 +81,21 @@ class Crowd:
             if index % _STRIDE == 0:  # not before their time
                 ahead = began + within * index / number - time.monotonic()
                 self.read(max(0.0, ahead))
-        return time.monotonic() - began
 
-    def read(self, seconds: float, most: int = 1000) -> int:
-        """Read what has come, or comes first within this time.
-
-        :param most: number of clients at most.
-        :return: the number of bytes.
-        """
-        size = 0
-        for descriptor, events in self._epoll.poll(seconds, most):
+    def read(self, seconds: float) -> None:
+        """Read what has come, or comes first within this time."""
+        for descriptor, events in self._epoll.poll(seconds, 1000):
             visitor = self._open[descriptor]
             try:
                 if events & select.EPOLLOUT:
                     visitor.socket.send(visitor.request)
                     self._epoll.modify(descriptor, select.EPOLLIN)
                 else:
-                    size += self._take(visitor)
+                    self._take(visitor)
             except OSError as error:
                 if error.errno not in (errno.ECONNRESET, errno.ECONNREFUSED, errno.EPIPE):
                     raise
                 self._lose(visitor)
-        return size
 
     def read_until(self, condition: Callable[[], object], what: str, seconds: float = PATIENCE) -> None:
         deadline = time.monotonic() + seconds
@@ -129,7 +119,7 @@ class Crowd:
         self._open[client.fileno()] = visitor
         self._epoll.register(client.fileno(), select.EPOLLOUT)
 
-    def _take(self, visitor: Visitor) -> int:
+    def _take(self, visitor: Visitor) -> None:
         data = visitor.socket.recv(65_536)
         if not data:
             self._lose(visitor)
@@ -137,7 +127,6 @@ class Crowd:
             visitor.answered = time.monotonic()
             self.answered += 1
         visitor.received += data
-        return len(data)
 
     def _lose(self, visitor: Visitor) -> None:
         del self._open[visitor.socket.fileno()]

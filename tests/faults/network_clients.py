@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import json
 import os
 import socket
 import struct
@@ -22,11 +21,6 @@ APP = "tests.apps.network_faults:app"
 
 #: Objects that stay: the history of channels, and cancelled timers, which are removed later.
 KEPT = ("brokers.", "runtime.timers.")
-
-
-def settings(**config: Any) -> dict[str, str]:
-    """Return the environment that gives the app this config."""
-    return {"CONFIG": json.dumps(config)}
 
 
 class Room:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 import psutil
 
@@ -16,26 +14,13 @@ from tests.support.waiting import until
 APP = "tests.apps.process_faults:app"
 
 
-S = TypeVar("S", bound=Server)
-
-
 def config(**settings: Any) -> dict[str, str]:
     """Return the environment that gives the app this config."""
     return {"CONFIG": json.dumps(settings)}
 
 
-@contextmanager
-def killed(server: S) -> Iterator[S]:
-    """Run a server, and kill it at the end: other tests cover how it stops."""
-    with server:
-        try:
-            yield server
-        finally:
-            server.kill()
-
-
-def serving(kind: str, **options: Any) -> AbstractContextManager[Server]:
-    return killed(Server(kind, APP, **options))
+def serving(kind: str, **options: Any) -> Server:
+    return Server(kind, APP, **options)
 
 
 def worker_of(server: Server) -> psutil.Process:

@@ -137,7 +137,6 @@ class Soak:
             env = {"SWARM_SSE_BROKER_URL": self._redis.url}
             server = WorkersServer("gevent", "tests.apps.swarm:app", self._plan.workers, env=env)
             self._server = stack.enter_context(server)
-            stack.callback(server.kill)
             self._workers = sorted(server.workers, key=lambda worker: worker.pid)
             for habits, number, is_probing in self._habits():
                 self._start_clients(stack, habits, number, is_probing)

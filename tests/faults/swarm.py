@@ -546,8 +546,6 @@ def _swarming(server: Server, habits: Habits, ahead: float = AHEAD) -> Iterator[
     except BaseException as error:
         error.add_note(f"SEED={habits.seed} repeats the choices. The server said:\n{server.log[-5000:]}")
         raise
-    finally:
-        server.kill()  # a clean shutdown is not tested here
 
 
 def _settings(habits: Habits, config: Mapping[str, object]) -> dict[str, object]:

@@ -21,7 +21,6 @@ def careless(request: pytest.FixtureRequest) -> Iterator[Server]:
     """A server whose callbacks misbehave."""
     with Server(request.param, "tests.apps.crowd_callbacks:app") as server:
         yield server
-        server.kill()
 
 
 def test_callbacks_that_raise_block_or_recurse_harm_no_stream(careless: Server) -> None:

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.faults.process_servers import await_heartbeats, config, killed, serving, worker_of
+from tests.faults.process_servers import await_heartbeats, config, serving, worker_of
 from tests.support.client import connected, get, new_name, post
 from tests.support.servers import Server
 from tests.support.waiting import until
@@ -52,7 +52,7 @@ def test_forks_amid_a_broadcast_disturb_no_client(kind: str, forks: int) -> None
 def test_fork_child_closes_connections_that_the_server_writes_to() -> None:
     """Else an HTTP/1.0 client, which waits for the end of its connection, would wait for that of the child as well."""
     name = new_name()
-    with killed(Server("gevent_off", "tests.apps.handoff:app")) as server:
+    with Server("gevent_off", "tests.apps.handoff:app") as server:
         with connected(server, f"/silent/{name}", version=10) as client:
             child = post(server, "/fork")["pid"]
             try:

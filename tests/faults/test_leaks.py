@@ -37,7 +37,6 @@ def own_server(request: pytest.FixtureRequest) -> Iterator[Server]:
     env = {"MALLOC_ARENA_MAX": "1"}
     with Server(request.param, "tests.apps.leaks:app", env=env, arguments=few_threads) as server:
         yield server
-        server.kill()
 
 
 def test_thousands_of_disconnects_leave_no_objects_or_memory(own_server: Server) -> None:

@@ -14,21 +14,15 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.faults.process_servers import APP, await_heartbeats, config, killed, worker_of
+from tests.faults.process_servers import await_heartbeats, config, serving, worker_of
 from tests.support.client import connected, get, post
 from tests.support.servers import Server
 from tests.support.waiting import PATIENCE, until
 
 
-class Redirected(Server):
-    """A server with stdout and stderr redirected by a shell.
-
-    :param redirection: in a shell's notation.
-    """
-
-    def __init__(self, kind: str, redirection: str, **options: Any) -> None:
-        super().__init__(kind, APP, **options)
-        self._command = ["sh", "-c", f'exec "$@" {redirection}', "sh", *self._command]
+def redirected(kind: str, redirection: str, **options: Any) -> Server:
+    """Return a server with stdout and stderr redirected by a shell, in its notation."""
+    return serving(kind, before=["sh", "-c", f'exec "$@" {redirection}', "sh"], **options)
 
 
 @pytest.fixture
@@ -47,7 +41,7 @@ def pipe(tmp_path: Path) -> Iterator[tuple[str, int]]:
 def test_log_that_cannot_be_written_stops_nothing(kind: str, log: str, pipe: tuple[str, int]) -> None:
     path, end = pipe
     redirection = {"full": ">/dev/full 2>&1", "closed": ">&- 2>&-", "abandoned": f">{path} 2>&1"}[log]
-    with killed(Redirected(kind, redirection, env=config(SSE_HEARTBEAT=0.2))) as server:
+    with redirected(kind, redirection, env=config(SSE_HEARTBEAT=0.2)) as server:
         with connected(server, "/events/a") as client, connected(server, "/connect") as other:
             if log == "abandoned":
                 os.close(end)
@@ -71,7 +65,7 @@ def test_log_that_is_not_read_blocks_its_writer_and_loses_no_event(kind: str, pi
     path, end = pipe
     over = threading.Event()
     with (
-        killed(Redirected(kind, f">{path} 2>&1", env=config(SSE_HEARTBEAT=0.2))) as server,
+        redirected(kind, f">{path} 2>&1", env=config(SSE_HEARTBEAT=0.2)) as server,
         ThreadPoolExecutor() as pool,
     ):
         with connected(server, "/events/a") as client, connected(server, "/connect") as other:
@@ -102,7 +96,7 @@ def test_log_that_drops_lines_does_not_block_a_gevent_worker(pipe: tuple[str, in
     path, _ = pipe
     settings = {**config(SSE_HEARTBEAT=0.2), "LOSE_LINES": "1"}
     with (
-        killed(Redirected("gevent", f">{path} 2>&1", env=settings)) as server,
+        redirected("gevent", f">{path} 2>&1", env=settings) as server,
         connected(server, "/events/a") as client,
     ):
         assert post(server, "/log?lines=1000") == {"called": True}

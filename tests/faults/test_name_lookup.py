@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.faults.process_servers import APP, await_heartbeats, config, killed, worker_of
+from tests.faults.process_servers import await_heartbeats, config, serving, worker_of
 from tests.support.client import answer, connected, get, post
 from tests.support.redis_server import RedisServer
 from tests.support.servers import Server
@@ -69,24 +69,15 @@ class NameServer:
         return question[:2] + b"\x81\x80" + counts + question[12:end] + answer
 
 
-class WithNames(Server):
-    """A server that looks names up with this DNS server, in a name space with another ``/etc/resolv.conf``."""
-
-    def __init__(self, kind: str, names: NameServer, folder: Path, **options: Any) -> None:
-        super().__init__(kind, APP, **options)
-        configuration = folder / "resolv.conf"
-        configuration.write_text(f"nameserver {names.address}\noptions timeout:1 attempts:2\n")
-        inside = [
-            "unshare",
-            "--mount",
-            "sh",
-            "-c",
-            'mount --bind "$0" /etc/resolv.conf && exec "$@"',
-            str(configuration),
-        ]
-        if subprocess.run([*inside, "true"], check=False, capture_output=True).returncode:
-            pytest.skip("mounts are not allowed here")
-        self._command = [*inside, *self._command]
+def server_with_names(kind: str, names: NameServer, folder: Path, **options: Any) -> Server:
+    """Return a server that looks names up with this DNS server: it has a name space with another resolv.conf."""
+    configuration = folder / "resolv.conf"
+    configuration.write_text(f"nameserver {names.address}\noptions timeout:1 attempts:2\n")
+    command = 'mount --bind "$0" /etc/resolv.conf && exec "$@"'
+    inside = ["unshare", "--mount", "sh", "-c", command, str(configuration)]
+    if subprocess.run([*inside, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("mounts are not allowed here")
+    return serving(kind, before=inside, **options)
 
 
 @pytest.mark.parametrize("kind", ["gevent", "gthread"])
@@ -95,7 +86,7 @@ def test_name_lookup_that_hangs_blocks_publishers_alone(kind: str, tmp_path: Pat
     kept = RedisServer("--appendonly", "yes", "--appendfsync", "always")
     with kept as redis, NameServer() as names, ThreadPoolExecutor(20) as pool, ExitStack() as stack:
         settings = config(SSE_BROKER_URL=f"redis://redis.test:{redis.port}", SSE_HEARTBEAT=0.1, SSE_PUBLISH_SECONDS=0.5)
-        server = stack.enter_context(killed(WithNames(kind, names, tmp_path, env=settings)))
+        server = stack.enter_context(server_with_names(kind, names, tmp_path, env=settings))
         client = stack.enter_context(connected(server, "/events/a"))
         post(server, "/publish/a", "before")
         assert client.texts(1) == ["before"]

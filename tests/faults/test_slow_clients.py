@@ -22,11 +22,11 @@ from tests.faults.network_clients import (
     connect,
     connection_of,
     connections_in,
-    settings,
     settled,
     stream,
 )
 from tests.faults.network_link import Wire
+from tests.faults.process_servers import config
 from tests.support.client import new_name
 from tests.support.programs import program
 from tests.support.servers import Server
@@ -97,7 +97,7 @@ def test_stopped_client_disturbs_no_other_and_misses_nothing(server: Server, tmp
 def test_stopped_client_is_cut_at_write_timeout_and_replays(tmp_path: Path) -> None:
     name = new_name()
     with (
-        Server("gevent", APP, env=settings(SSE_WRITE_SECONDS=1, SSE_MAX_PENDING_BYTES=10**9)) as server,
+        Server("gevent", APP, env=config(SSE_WRITE_SECONDS=1, SSE_MAX_PENDING_BYTES=10**9)) as server,
         Room(server, 1) as room,
         Curl(server, room.path(name), tmp_path) as curl,
     ):
@@ -112,7 +112,6 @@ def test_stopped_client_is_cut_at_write_timeout_and_replays(tmp_path: Path) -> N
         curl.process.send_signal(signal.SIGCONT)
         assert curl.process.wait(PATIENCE) == INCOMPLETE
         assert room.come_back(curl.events()) == room.sent
-        server.kill()
 
 
 AWKWARD = [
