@@ -20,7 +20,6 @@ HURRY = 0.3
 
 EVENT = chunk(b"id: 1\ndata: x\n\n")
 GAP = chunk(b"event: gap\ndata: {}\n\n")
-BEAT = chunk(b":\n\n")
 #: The only one that these servers write: a check that has it reads the first stream no longer.
 COMMENT = chunk(b": check 1\n\n")
 
@@ -37,14 +36,23 @@ def header_for(request: Request, nonce: str | None = None, **claims: Any) -> str
     return f"Sse-Check: {nonce or request.nonce}; {claimed}"
 
 
-def good(
-    request: Request, *lines: str, begin: bytes | None = None, kind: str = "text/event-stream", **claims: Any
-) -> Iterator[bytes]:
-    """A stream without faults, unless headers, its first bytes or claims make some."""
-    yield head(header_for(request, **claims), *(lines or [FRESH]), kind=kind)
-    yield begin or opening(request)
-    while not request.hold(0.1):
-        yield BEAT
+def stream(
+    *lines: str, kind: str = "text/event-stream", begin: bytes | None = None, is_silent: bool = False, **claims: Any
+) -> Answering:
+    """Return a server of streams without faults, unless headers, the first bytes or claims make some."""
+
+    def answering(request: Request) -> Iterator[bytes]:
+        yield head(header_for(request, **claims), *(lines or [FRESH]), kind=kind)
+        yield opening(request) if begin is None else begin
+        if is_silent:
+            yield request.hold()
+        while not request.hold(0.1):
+            yield chunk(b":\n\n")
+
+    return answering
+
+
+good = stream()
 
 
 def opening(request: Request) -> bytes:
@@ -52,14 +60,23 @@ def opening(request: Request) -> bytes:
     return GAP if "last-event-id" in request.headers else EVENT + COMMENT
 
 
-def pieces_and_silence(request: Request, *pieces: bytes) -> Iterator[bytes]:
-    yield from pieces
-    yield request.hold()
+def ends_after(*pieces: bytes) -> Answering:
+    return lambda _: iter(pieces)
 
 
-def findings(answering: Answering, path: str = "/", **plan: Any) -> dict[str, Finding]:
+def silent_after(*pieces: bytes) -> Answering:
+    """Return another kind of server, which sends these pieces and then nothing."""
+
+    def answering(request: Request) -> Iterator[bytes]:
+        yield from pieces
+        yield request.hold()
+
+    return answering
+
+
+def findings(answering: Answering, **plan: Any) -> dict[str, Finding]:
     with TinyServer(answering) as server:
-        return findings_at(server.url + path, **plan)
+        return findings_at(server.url, **plan)
 
 
 def findings_at(url: str, headers: tuple[tuple[str, str], ...] = (), **plan: Any) -> dict[str, Finding]:

@@ -1,4 +1,4 @@
-"""``flask sse check`` as a command: its arguments, output and exit status."""
+"""``flask sse check`` as a command: its arguments, output and exit status, and what it does not print."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import json
 
 import pytest
 
-from tests.support.tiny_server import END, TinyServer, head
-from tests.unit.tools.check.streams import FRESH, good, invoked
+from tests.support.tiny_server import END, TinyServer, chunk, head
+from tests.unit.tools.check.streams import FRESH, ends_after, good, invoked, stream
 
 
 def test_check_prints_faults_and_fixes_and_exits_with_1() -> None:
-    with TinyServer(lambda request: good(request, FRESH, "Content-Encoding: br")) as server:
+    with TinyServer(stream(FRESH, "Content-Encoding: br")) as server:
         result = invoked(server.url, "--no-replay")
     assert result.exit_code == 1
     assert "FAULT  compressed" in result.stdout
@@ -32,7 +32,7 @@ def test_check_prints_all_is_well_and_exits_with_0() -> None:
 
 
 def test_check_prints_json() -> None:
-    with TinyServer(lambda _: iter([head(status="404 Not Found"), END])) as server:
+    with TinyServer(ends_after(head(status="404 Not Found"), END)) as server:
         result = invoked(server.url, "--json")
     printed = json.loads(result.stdout)
     assert result.exit_code == printed["faults"] == 1
@@ -59,3 +59,22 @@ def test_check_invalid_argument_is_a_usage_error(arguments: list[str], expected:
     result = invoked(*arguments)
     assert (result.exit_code, result.stdout) == (2, "")
     assert expected in result.stderr
+
+
+def test_check_escapes_control_characters_of_status_and_body() -> None:
+    hostile = head(status="404 \x1b[31mred", kind="text/plain"), chunk(b"\x1b]0;owned\x07"), END
+    with TinyServer(ends_after(*hostile)) as server:
+        result = invoked(server.url)
+    assert "\x1b" not in result.output
+    assert "404 [31mred" in result.output
+
+
+def test_check_escapes_control_characters_of_a_redirect() -> None:
+    location = "http://\x9b2J\x1bc.invalid/"
+    answer = f"HTTP/1.1 302 F\x1bound\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n".encode("latin-1")
+    with TinyServer(ends_after(answer)) as server:
+        result = invoked(server.url)
+    assert result.exit_code == 1
+    for text in (result.stdout, result.stderr):
+        assert r"\x9b2j\x1bc.invalid" in text
+        assert text.replace("\n", "").isprintable()
