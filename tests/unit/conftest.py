@@ -1,18 +1,24 @@
-"""A scheduler under the test's control, and a TCP connection."""
+"""A scheduler under the test's control, emitters with its timers, and a TCP connection."""
 
 from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
-from tests.unit.doubles.clock import ManualScheduler
+from tests.unit.doubles.clock import Make, ManualScheduler, emitter_at
 
 
 @pytest.fixture
 def scheduler() -> ManualScheduler:
     return ManualScheduler()
+
+
+@pytest.fixture
+def make(scheduler: ManualScheduler) -> Make:
+    return partial(emitter_at, scheduler)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Jobs that may block, and the helper threads that run them."""
+"""Jobs that may block, the helper threads that run them, and how a thread waits."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 from flask_sse_emitters.runtime import thread_pool
 from flask_sse_emitters.runtime.scheduler import CALLBACKS, MAX_HELPERS, Scheduler
 from flask_sse_emitters.runtime.thread_pool import THREAD_RETRY_SECONDS
+from flask_sse_emitters.runtime.waiter import make_waiter
 from tests.support.waiting import PATIENCE, until
 
 
@@ -126,3 +127,27 @@ def test_exception_while_worker_thread_yields_is_logged_and_jobs_run(
     until(lambda: len(called) == MAX_HELPERS[CALLBACKS] + 1, "all jobs")
     until(lambda: scheduler._pools[CALLBACKS].helpers == 0, "the workers to end")
     assert "left behind" in caplog.text
+
+
+def test_waiter_woken_before_wait_returns_at_once() -> None:
+    waiter = make_waiter()
+    waiter.wake_with(b"x")
+    assert waiter.wait() == b"x"
+    waiter.wake()
+    assert waiter.wait() is None
+
+
+def test_waiter_woken_by_another_thread_returns_its_payload() -> None:
+    waiter = make_waiter()
+    waker = threading.Thread(target=waiter.wake_with, args=(b"x",))
+    waker.start()
+    assert waiter.wait() == b"x"
+    waker.join(PATIENCE)
+
+
+def test_waiter_woken_twice_for_one_wait_raises() -> None:
+    waiter = make_waiter()
+    waiter.wake()
+    with pytest.raises(RuntimeError):
+        waiter.wake()
+    assert waiter.wait() is None

@@ -1,4 +1,4 @@
-"""The slots of the connections to Redis."""
+"""Redis: its URLs, the slots of connections to it, and what processes report through it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import redis
 
 from flask_sse_emitters.brokers.redis.client import FairSemaphore
 from flask_sse_emitters.brokers.redis.connections import within
+from flask_sse_emitters.brokers.redis.messages import read_process
+from flask_sse_emitters.brokers.redis.url import Address
 from tests.support.waiting import PATIENCE, until
 
 
@@ -31,3 +33,26 @@ def test_connection_slots_are_granted_in_order_of_waiting() -> None:
     assert order == list(range(8))
     with slots.slot():
         assert slots._free == 0
+
+
+@pytest.mark.parametrize("about", [b"[]", b"7", b"no json", b"\xff"])
+def test_process_report_of_any_bytes_is_parsed(about: bytes) -> None:
+    found = read_process(
+        b"id", b"11000", [b"a", b"2", b"!about", about, b"b", b"many", b"!revoked", b"1", b"\xff", b"1"]
+    )
+    assert found == {"id": "id", "age": 1.0, "channels": {"a": 2, "\ufffd": 1}}
+
+
+@pytest.mark.parametrize(
+    ("url", "shown", "db"),
+    [
+        ("redis://localhost", "redis://localhost", 0),
+        ("rediss://user:secret@redis.example:6380/2?ssl_cert_reqs=none", "rediss://redis.example:6380/2", 2),
+        ("unix:///run/redis.sock?db=1", "unix:///run/redis.sock", 1),
+        ("redis+sentinel://:secret@a:1,b:2/main/5", "redis+sentinel://a:1,b:2/main/5", 5),
+        ("rediss+cluster://:secret@a,b", "rediss+cluster://a,b", 0),
+    ],
+)
+def test_url_is_shown_without_password(url: str, shown: str, db: int) -> None:
+    address = Address(url)
+    assert (address.shown, address.db) == (shown, db)

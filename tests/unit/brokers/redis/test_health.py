@@ -1,4 +1,4 @@
-"""The health of Redis over time: when a failure is forgotten, and how often it is logged."""
+"""The health of Redis: what errors mean, when a failure is forgotten, and how often it is logged."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 import redis
 
 from flask_sse_emitters.brokers.redis import health as module
+from flask_sse_emitters.brokers.redis.errors import AWAY, KEYS, OTHER, RIGHTS, diagnose, error_text, may_have_run
 from flask_sse_emitters.brokers.redis.health import (
     DOUBT_SECONDS,
     LISTENING,
@@ -20,7 +21,7 @@ from flask_sse_emitters.brokers.redis.health import (
 )
 
 FULL = redis.ResponseError("command not allowed when used memory > 'maxmemory'.")
-AWAY = redis.ConnectionError("closed by server")
+GONE = redis.ConnectionError("closed by server")
 
 
 class Clock:
@@ -58,7 +59,7 @@ def test_health_takes_another_write_as_recovery_once_failure_is_old(clock: Clock
 
 def test_health_takes_message_as_recovery_once_outage_is_old(clock: Clock) -> None:
     health = Health("redis://x")
-    health.failed(PUBLISHING, AWAY)
+    health.failed(PUBLISHING, GONE)
     health.received()
     assert health.status()["state"] == "degraded"
     clock.now += DOUBT_SECONDS
@@ -70,10 +71,47 @@ def test_health_logs_outage_that_comes_and_goes_once(clock: Clock, caplog: pytes
     caplog.set_level(logging.WARNING, "flask_sse_emitters")
     health = Health("redis://x")
     for _ in range(3):
-        health.failed(READING, AWAY)
+        health.failed(READING, GONE)
         health.worked(READING)
     clock.now += LOG_SECONDS + 1
-    health.failed(LISTENING, AWAY)
+    health.failed(LISTENING, GONE)
     health.worked(LISTENING)
     assert ["degraded" in text for text in caplog.messages] == [True, False, True, False]
     assert ("reading failed" in caplog.messages[0], "listening failed" in caplog.messages[2]) == (True, True)
+
+
+OLD = "Error running script (call to f_64db9): @user_script:8: @user_script: 8: "
+
+
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        (f"{OLD}-OOM command not allowed when used memory > 'maxmemory'.", "memory"),
+        (f"{OLD}-READONLY You can't write against a read only replica.", "replica"),
+        (f"{OLD}-MISCONF Errors writing to the AOF file: No space left on device", "disk"),
+        (f"{OLD}WRONGTYPE Operation against a key holding the wrong kind of value", "keys"),
+        ("The cluster is down", "cluster"),
+        ("unknown command 'evalsha'", "other"),
+    ],
+)
+def test_errors_of_older_redis_versions_are_diagnosed(text: str, cause: str) -> None:
+    error = redis.ResponseError(text)
+    assert diagnose(error).cause == cause
+    assert not may_have_run(error)
+
+
+def test_error_of_timeout_or_disconnect_may_have_published() -> None:
+    for error in (redis.TimeoutError("Timeout reading from socket"), redis.ConnectionError("closed by server")):
+        assert diagnose(error) is AWAY
+        assert may_have_run(error)
+
+
+def test_error_text_omits_position_in_lua_script() -> None:
+    error = redis.ResponseError("WRONGTYPE Operation script: 64db933a, on @user_script:8.")
+    assert (error_text(error), diagnose(error)) == ("WRONGTYPE Operation", KEYS)
+    assert error_text(redis.TimeoutError()) == "TimeoutError"
+
+
+def test_error_advice_has_no_unfilled_placeholder() -> None:
+    for trouble in (AWAY, KEYS, OTHER, RIGHTS):
+        assert "{" not in trouble.advice.format(url="redis://x", keys="a and b")

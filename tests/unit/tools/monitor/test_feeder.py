@@ -1,4 +1,4 @@
-"""The feeder of a process's monitors: one timer for all of them, none without."""
+"""The feeder of a process's monitors, the figures of other processes, and the report made of them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,12 @@ from typing import Any
 
 import pytest
 
-from flask_sse_emitters import CloseReason
+from flask_sse_emitters import BrokerUnavailable, CloseReason
+from flask_sse_emitters.brokers.memory import MemoryBroker
 from flask_sse_emitters.runtime.scheduler import RULES, SCHEDULER
+from flask_sse_emitters.tools.monitor.remote import FETCH_SECONDS, RemoteProcesses
+from flask_sse_emitters.tools.monitor.report import CHANNELS_SHOWN, Rates, make_report
+from tests.support.monitored import MONITOR, TEST_EVENT, open_app
 from tests.support.waiting import PATIENCE
 from tests.unit.doubles.clock import ManualScheduler
 from tests.unit.tools.monitor.feeding import fail, feeder_at, process, watching
@@ -129,3 +133,125 @@ def test_monitor_tick_that_waits_for_broker_delays_no_access_rule(monkeypatch: p
             both.wait(PATIENCE)  # breaks if one of the two rules waits
         finally:
             goes_on.set()
+
+
+def test_monitor_remote_processes_are_fetched_at_interval_and_age_between(
+    scheduler: ManualScheduler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    feeder, _, broker = feeder_at(scheduler)
+    asked: list[float] = []
+
+    def processes() -> list[dict[str, Any]]:
+        asked.append(scheduler.now)
+        return [process("there", 2, age=0.5)]
+
+    monkeypatch.setattr(broker, "processes", processes)
+    ages = []
+    with watching(feeder):
+        for _ in range(2 * int(FETCH_SECONDS)):
+            scheduler.run_jobs()
+            ages.append([each["age"] for each in feeder._report()["processes"]])
+            scheduler.pass_time(1)
+    assert asked == [1000.0, 1000.0 + FETCH_SECONDS]
+    assert ages == [[0.0, 0.5], [0.0, 1.5], [0.0, 2.5], [0.0, 3.5]] * 2
+
+
+def test_monitor_remote_processes_are_fetched_as_soon_as_broker_is_up(
+    scheduler: ManualScheduler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker = MemoryBroker()
+    others = RemoteProcesses(broker, scheduler.clock)
+    assert others.fetch(is_broker_up=True) == []
+    assert others.fetch(is_broker_up=False) is None
+    monkeypatch.setattr(broker, "processes", lambda: [process("there", 2)])
+    assert [each["id"] for each in others.fetch(is_broker_up=True) or ()] == ["there"]
+
+
+def test_monitor_after_failed_fetch_shows_this_process_alone(
+    scheduler: ManualScheduler, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    feeder, _, broker = feeder_at(scheduler)
+    monkeypatch.setattr(broker, "processes", fail)
+    with watching(feeder):
+        for _ in range(10):
+            scheduler.run_jobs()
+            scheduler.pass_time(1)
+    assert len(feeder._points) == 10
+    report = feeder._report()
+    assert not report["sees_all"]
+    assert [each["id"] for each in report["processes"]] == ["here"]
+    assert [record.levelname for record in caplog.records if "sees this process alone" in record.message] == ["ERROR"]
+
+
+def test_monitor_processes_are_not_fetched_from_degraded_broker(monkeypatch: pytest.MonkeyPatch) -> None:
+    feeder, _, broker = feeder_at()
+    monkeypatch.setattr(broker, "status", lambda: {"state": "degraded", "error": "away"})
+    monkeypatch.setattr(broker, "processes", fail)
+    assert not feeder._report()["sees_all"]
+
+
+def test_monitor_rate_compares_last_two_reports() -> None:
+    rates = Rates()
+    assert rates.add("here", 10.0, {"deliveries": 5}) == {}
+    assert rates.add("here", 14.0, {"deliveries": 45}) == {"deliveries": 10}
+    assert rates.add("here", 14.05, {"deliveries": 45}) == {"deliveries": 10}, "no new report"
+    assert rates.add("here", 15.0, {"deliveries": 3}) == {"deliveries": 3}, "the counter was reset"
+    rates.keep_only([])
+    assert rates.add("here", 16.0, {"deliveries": 9}) == {}
+
+
+def test_monitor_smoothed_rate_covers_its_window() -> None:
+    rates = Rates(10)
+    found = [rates.add("here", float(second), {"deliveries": second // 5 * 20}) for second in range(31)]
+    assert {each["deliveries"] for each in found[10:]} == {4.0}
+
+
+def test_monitor_rate_of_new_counter_starts_with_second_report() -> None:
+    rates = Rates(10)
+    assert rates.add("here", 10.0, {"a": 5}) == {}
+    assert rates.add("here", 11.0, {"a": 6, "b": 1000}) == {"a": 1}, "b may have been counted for a long time"
+    assert rates.add("here", 12.0, {"a": 7, "b": 1003}) == {"a": 1, "b": 3}
+
+
+def test_monitor_report_adds_figures_of_processes() -> None:
+    here = process("a", 3, channels={"orders": 2, "news": 1}, events={"orders": 9}, closed={"timeout": 2})
+    there = process("b", 4, channels={"orders": 1, "jobs": 5}, closed={"timeout": 1, "error": 1}, warnings=["beware"])
+    unread = {"id": "c", "age": 2.0, "channels": {"jobs": 1}}
+    report = make_report([here, there, unread], Rates(), Rates(), 1000.0, 10.0)
+    assert report["point"]["clients"] == 7
+    assert report["ends"]["TIMEOUT"] == 3
+    assert report["ends"]["ERROR"] == 1
+    assert report["warnings"] == ["beware"]
+    assert [(each["name"], each["clients"], each["events"]) for each in report["channels"]] == [
+        ("jobs", 6, None),
+        ("orders", 3, 9),
+        ("news", 1, None),
+    ]
+    assert [each["id"] for each in report["processes"]] == ["a", "b", "c"]
+
+
+def test_monitor_report_of_many_channels_shows_those_with_most_clients() -> None:
+    few = {f"few-{number}": 1 for number in range(5 * CHANNELS_SHOWN)}
+    many = {f"many-{number}": 2 + number for number in range(CHANNELS_SHOWN - 1)}
+    here = process("a", 3, channels={**few, **many}, events=dict.fromkeys([*few, *many], 7))
+    there = process("b", 3, channels={"few-400": 1})
+    report = make_report([here, there], Rates(), Rates(), 1000.0, 10.0)
+    names = [each["name"] for each in report["channels"]]
+    assert names[:-2] == list(reversed(many))[:-1]
+    assert names[-2:] == ["few-400", "many-0"], "equal counts are sorted by name"
+    assert report["channels_in_all"] == 6 * CHANNELS_SHOWN - 1
+
+
+def test_monitor_broker_error_on_publish_is_not_reported_as_bad_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    app, sse = open_app()
+    errors: list[Exception] = [BrokerUnavailable("no answer"), ValueError("the broker is odd")]
+
+    def fail(*_args: object) -> None:
+        raise errors.pop()
+
+    monkeypatch.setattr(sse.find_state().channels.broker, "publish", fail)
+    form = {**TEST_EVENT, "text": "1", "is_json": True}
+    odd = app.test_client().post(f"{MONITOR}/publish", json=form)
+    assert (odd.status_code, "JSON" in odd.text) == (500, False)
+    away = app.test_client().post(f"{MONITOR}/publish", json=form)
+    assert (away.status_code, away.json) == (503, {"error": "It may have been published or not: no answer"})

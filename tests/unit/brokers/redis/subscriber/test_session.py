@@ -1,21 +1,24 @@
-"""When a session looks channels up in Redis though nothing has come."""
+"""What a session with Redis does in time: lookups of channels, reports of clients, and channels without clients."""
 
 from __future__ import annotations
 
 import time
-from typing import cast
+from typing import Any, cast
 from unittest.mock import MagicMock
 
 import pytest
 
 from flask_sse_emitters.brokers import Listener
 from flask_sse_emitters.brokers.redis.broker import RedisBroker
-from flask_sse_emitters.brokers.redis.health import Health
-from flask_sse_emitters.brokers.redis.messages import KeyNames, KnownEvent
+from flask_sse_emitters.brokers.redis.client import Client
+from flask_sse_emitters.brokers.redis.health import READING, Health
+from flask_sse_emitters.brokers.redis.messages import PRESENCE_SECONDS, KeyNames, KnownEvent
 from flask_sse_emitters.brokers.redis.scripts import UNUSED_MS
+from flask_sse_emitters.brokers.redis.subscriber import topics as module
+from flask_sse_emitters.brokers.redis.subscriber.presence import COUNT_EVERY, Presence
 from flask_sse_emitters.brokers.redis.subscriber.session import SWEEP_SECONDS, UNUSED_LOOKUP_SECONDS, Session
 from flask_sse_emitters.brokers.redis.subscriber.thread import CLUSTER_LOOKUP_SECONDS, LOOKUP_SECONDS
-from flask_sse_emitters.brokers.redis.subscriber.topics import Topics
+from flask_sse_emitters.brokers.redis.subscriber.topics import LINGER_SECONDS, Topics
 from tests.support.broker_calls import RecordingListener
 
 
@@ -57,3 +60,61 @@ def test_session_looks_channel_up_again_after_some_time(url: str, newest: int, s
 def test_session_looks_channel_up_before_redis_forgets_it() -> None:
     assert UNUSED_LOOKUP_SECONDS + 2 * SWEEP_SECONDS < UNUSED_MS / 1000
     assert 0 < CLUSTER_LOOKUP_SECONDS <= 30
+
+
+class Writes(Health):
+    """Counts what is taken as a write."""
+
+    count = 0
+
+    def wrote(self) -> None:
+        self.count += 1
+
+
+class AcceptingClient:
+    is_cluster = False
+
+    def run(self, *_arguments: Any) -> int:
+        return 1
+
+
+@pytest.mark.parametrize("has_clients", [True, False])
+def test_presence_report_without_clients_is_no_proof_of_room(has_clients: bool) -> None:
+    """It only removes something, which a full Redis accepts."""
+    health = Writes("redis://x")
+    topics, listener = Topics(health), RecordingListener()
+    topics.add("a", listener, is_first=False)
+    if not has_clients:
+        topics.remove("a", listener)
+    presence = Presence(KeyNames("sse"), "me", health, topics, lambda: None, lambda: None, lambda: None)
+    presence.change("a")
+    presence.report(cast(Client, AcceptingClient()), 1000.0)
+    assert health.count == has_clients
+
+
+def test_presence_is_confirmed_before_it_expires() -> None:
+    assert 2 * COUNT_EVERY < PRESENCE_SECONDS <= 12, "one report may be late"
+
+
+def test_idle_topic_lingers_for_some_seconds() -> None:
+    topics, listener = Topics(Health("redis://x")), RecordingListener()
+    topics.add("a", listener, is_first=False)
+    topics.remove("a", listener)
+    topics.drop_idle()
+    assert topics.get("a") is not None
+    assert 0 < LINGER_SECONDS <= 5
+
+
+def test_idle_topic_that_is_dropped_calls_what_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A completed stream that was removed from its channel during an outage ends so."""
+    monkeypatch.setattr(module, "LINGER_SECONDS", 0.0)
+    health = Health("redis://x")
+    topics, listener, called = Topics(health), RecordingListener(), list[str]()
+    health.channel_failed(READING, "a", ["the log"], ValueError("foreign entries"))
+    topics.add("a", listener, is_first=False)
+    assert topics.call_when_synced("a", lambda: called.append("a"))
+    topics.remove("a", listener)
+    topics.drop_idle()
+    assert (topics.get("a"), called) == (None, ["a"])
+    assert "troubles" not in health.status(), "nobody reads it any more"
+    assert not topics.call_when_synced("a", lambda: called.append("again")), "nothing will be called"
