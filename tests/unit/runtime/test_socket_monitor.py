@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from contextlib import suppress
+from functools import partial
 
 import pytest
 
@@ -18,15 +19,9 @@ class RecordingWatcher:
 
     def __init__(self) -> None:
         self.calls: list[str] = []
-
-    def on_hang_up(self) -> None:
-        self.calls.append("left")
-
-    def on_room(self) -> None:
-        self.calls.append("room")
-
-    def on_fork(self) -> None:
-        self.calls.append("forked")
+        self.on_hang_up, self.on_room, self.on_fork = (
+            partial(self.calls.append, call) for call in ("left", "room", "forked")
+        )
 
 
 def test_disconnect_is_noticed_once(pair: tuple[socket.socket, socket.socket]) -> None:
