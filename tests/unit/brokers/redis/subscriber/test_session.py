@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from typing import Any, cast
+from typing import cast
 from unittest.mock import MagicMock
 
 import pytest
 
 from flask_sse_emitters.brokers import Listener
 from flask_sse_emitters.brokers.redis.broker import RedisBroker
-from flask_sse_emitters.brokers.redis.client import Client
 from flask_sse_emitters.brokers.redis.health import READING, Health
 from flask_sse_emitters.brokers.redis.messages import PRESENCE_SECONDS, KeyNames, KnownEvent
 from flask_sse_emitters.brokers.redis.scripts import UNUSED_MS
@@ -40,17 +39,8 @@ def test_session_looks_channel_up_again_after_some_time(url: str, newest: int, s
     topic.is_behind, topic.looked_up_at = False, time.monotonic()
     topic.known = KnownEvent("one", newest, 1, is_sure=True)
     broker = RedisBroker(url)
-    session = Session(
-        MagicMock(),
-        MagicMock(),
-        MagicMock(),
-        topics,
-        MagicMock(),
-        KeyNames("sse"),
-        health,
-        broker._subscriber._lookup_seconds,
-        lambda: False,
-    )
+    mock, seconds_between = MagicMock(), broker._subscriber._lookup_seconds
+    session = Session(mock, mock, mock, topics, mock, KeyNames("sse"), health, seconds_between, lambda: False)
     session._sweep(topic.looked_up_at + seconds - 1)
     assert not session._lookups.is_pending
     session._sweep(topic.looked_up_at + seconds + SWEEP_SECONDS)
@@ -62,34 +52,21 @@ def test_session_looks_channel_up_before_redis_forgets_it() -> None:
     assert 0 < CLUSTER_LOOKUP_SECONDS <= 30
 
 
-class Writes(Health):
-    """Counts what is taken as a write."""
-
-    count = 0
-
-    def wrote(self) -> None:
-        self.count += 1
-
-
-class AcceptingClient:
-    is_cluster = False
-
-    def run(self, *_arguments: Any) -> int:
-        return 1
-
-
 @pytest.mark.parametrize("has_clients", [True, False])
-def test_presence_report_without_clients_is_no_proof_of_room(has_clients: bool) -> None:
+def test_presence_report_without_clients_is_no_proof_of_room(
+    has_clients: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It only removes something, which a full Redis accepts."""
-    health = Writes("redis://x")
+    health = Health("redis://x")
+    monkeypatch.setattr(health, "wrote", wrote := MagicMock())
     topics, listener = Topics(health), RecordingListener()
     topics.add("a", listener, is_first=False)
     if not has_clients:
         topics.remove("a", listener)
     presence = Presence(KeyNames("sse"), "me", health, topics, lambda: None, lambda: None, lambda: None)
     presence.change("a")
-    presence.report(cast(Client, AcceptingClient()), 1000.0)
-    assert health.count == has_clients
+    presence.report(MagicMock(is_cluster=False), 1000.0)
+    assert wrote.call_count == has_clients
 
 
 def test_presence_is_confirmed_before_it_expires() -> None:

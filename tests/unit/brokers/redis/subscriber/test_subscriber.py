@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
-from flask_sse_emitters.brokers import Bounds, Frame, Log, Position, Start
+from flask_sse_emitters.brokers import Bounds, Frame, Log, Position
 from flask_sse_emitters.brokers.redis.messages import UNKNOWN, Announcement, KnownEvent, Lookup, newer
 from flask_sse_emitters.brokers.redis.subscriber.catch_up import Order, continues, order_of
 from flask_sse_emitters.brokers.redis.subscriber.clock import LATE_SECONDS, SKEW_SECONDS, RedisClock
@@ -17,6 +15,7 @@ from flask_sse_emitters.brokers.redis.subscriber.liveness import (
     Phase,
 )
 from flask_sse_emitters.brokers.redis.subscriber.topics import Topic
+from tests.support.broker_calls import RecordingListener
 
 BOUNDS = Bounds(1000, 0)
 
@@ -42,22 +41,11 @@ def looked_up(*offsets: int, newest: int, epoch: str = "one", former: tuple[Posi
 # The clock of Redis.
 
 
-def test_redis_time_is_now_before_clocks_are_compared() -> None:
+def test_redis_time_is_translated_by_clock_skew_and_never_later_than_now() -> None:
     clock = RedisClock(lambda: 100.0)
-    assert clock.to_local(5_000) == 100.0
-
-
-def test_redis_time_is_translated_by_clock_skew() -> None:
-    clock = RedisClock(lambda: 100.0)
+    assert clock.to_local(5_000) == 100.0, "before clocks are compared"
     clock.note(1_007_000)
-    assert clock.to_local(1_006_500) == 99.5
-    assert clock.to_local(1_007_000) == 100.0
-
-
-def test_redis_time_is_never_later_than_now() -> None:
-    clock = RedisClock(lambda: 100.0)
-    clock.note(1_000)
-    assert clock.to_local(9_000) == 100.0
+    assert [clock.to_local(at) for at in (1_006_500, 1_007_000, 1_008_000)] == [99.5, 100.0, 100.0]
 
 
 def test_clock_comparison_with_least_delay_counts() -> None:
@@ -98,14 +86,10 @@ def test_late_event_makes_redis_time_now_until_next_comparison() -> None:
 # Liveness of a connection.
 
 
-def test_settling_connection_is_pinged_at_once() -> None:
+def test_connection_is_pinged_while_it_settles_and_after_silence() -> None:
     liveness = Liveness(10.0)
     assert liveness.due == 10.0
     assert liveness.check(10.0)
-
-
-def test_settled_connection_is_pinged_after_silence() -> None:
-    liveness = Liveness(10.0)
     liveness.phase = Phase.SETTLED
     assert liveness.due == 10.0 + PING_AFTER_SECONDS
     assert not liveness.check(9.9 + PING_AFTER_SECONDS)
@@ -113,6 +97,18 @@ def test_settled_connection_is_pinged_after_silence() -> None:
     liveness.received(20.0)
     assert liveness.due == 20.0 + PING_AFTER_SECONDS
     assert not liveness.check(20.0)
+
+
+def test_connection_that_does_not_answer_a_ping_times_out() -> None:
+    liveness = Liveness(10.0)
+    liveness.phase = Phase.SETTLED
+    liveness.pinged(13.0)
+    liveness.received(17.0)
+    assert not liveness.check(18.0), "any message is an answer"
+    assert liveness.check(20.0)
+    liveness.pinged(20.0)
+    with pytest.raises(TimeoutError, match="it has not answered for 8 s"):
+        liveness.check(17.0 + GONE_AFTER_SECONDS)
 
 
 @pytest.mark.parametrize("phase", Phase)
@@ -123,23 +119,6 @@ def test_no_second_ping_while_one_awaits_its_answer(phase: Phase) -> None:
     assert not liveness.check(13.0)
     assert liveness.due == 13.0 + GONE_AFTER_SECONDS - PING_AFTER_SECONDS
     assert not liveness.check(liveness.due - 0.1)
-
-
-def test_connection_without_ping_answer_times_out() -> None:
-    liveness = Liveness(10.0)
-    liveness.phase = Phase.SETTLED
-    liveness.pinged(10.0 + PING_AFTER_SECONDS)
-    with pytest.raises(TimeoutError, match="it has not answered for 8 s"):
-        liveness.check(10.0 + GONE_AFTER_SECONDS)
-
-
-def test_any_message_answers_a_ping() -> None:
-    liveness = Liveness(10.0)
-    liveness.phase = Phase.SETTLED
-    liveness.pinged(13.0)
-    liveness.received(17.0)
-    assert not liveness.check(18.0)
-    assert liveness.check(20.0)
 
 
 # Order of events.
@@ -205,20 +184,8 @@ def test_lookup_continues_log_if_it_begins_at_its_end(lookup: Lookup, does: bool
     assert continues(Log("one", 7, Clock(0.0)), lookup) is does
 
 
-class Recorder:
-    """A listener that records what it receives."""
-
-    clients = 1
-
-    def __init__(self) -> None:
-        self.starts: list[Start] = []
-        self.offsets: list[int] = []
-
-    def started(self, start: Start) -> None:
-        self.starts.append(start)
-
-    def arrived(self, frames: Any) -> None:
-        self.offsets += [frame.offset for frame in frames]
+def offsets(listener: RecordingListener) -> list[int]:
+    return [frame.offset for frame in listener.frames]
 
 
 @pytest.fixture
@@ -227,55 +194,56 @@ def clock() -> RedisClock:
 
 
 @pytest.fixture
-def listener() -> Recorder:
-    return Recorder()
+def listener() -> RecordingListener:
+    return RecordingListener()
 
 
 @pytest.fixture
-def topic(listener: Recorder, clock: RedisClock) -> Topic:
+def topic(listener: RecordingListener, clock: RedisClock) -> Topic:
     """A topic that has caught up with the two events of its channel."""
     topic = Topic("a")
     topic.listeners = (listener,)
     assert topic.catch_up(looked_up(1, 2, newest=2), clock)
-    [start] = listener.starts
-    assert (start.log, start.newest, listener.offsets) == (topic.log, 2, [])
+    assert (listener.starts, listener.log, listener.newest, offsets(listener)) == (1, topic.log, 2, [])
     return topic
 
 
-def test_topic_catch_up_delivers_missed_events(topic: Topic, listener: Recorder, clock: RedisClock) -> None:
+def test_topic_catch_up_delivers_missed_events(topic: Topic, listener: RecordingListener, clock: RedisClock) -> None:
     assert topic.catch_up(looked_up(3, 4, newest=4), clock)
-    assert listener.offsets == [3, 4]
-    assert len(listener.starts) == 1
+    assert offsets(listener) == [3, 4]
+    assert listener.starts == 1
     assert topic.known == KnownEvent("one", 4, 4, is_sure=True)
 
 
-def test_topic_is_behind_until_it_has_all_events_of_redis(topic: Topic, listener: Recorder, clock: RedisClock) -> None:
+def test_topic_is_behind_until_it_has_all_events_of_redis(
+    topic: Topic, listener: RecordingListener, clock: RedisClock
+) -> None:
     topic.is_behind = True
     assert not topic.catch_up(looked_up(3, 4, newest=5), clock)
     assert topic.is_behind
     assert topic.catch_up(looked_up(5, newest=5), clock)
     assert not topic.is_behind
-    assert listener.offsets == [3, 4, 5]
+    assert offsets(listener) == [3, 4, 5]
 
 
 def test_topic_that_lost_events_restarts_listeners_with_complete_log(
-    topic: Topic, listener: Recorder, clock: RedisClock
+    topic: Topic, listener: RecordingListener, clock: RedisClock
 ) -> None:
     assert not topic.catch_up(looked_up(7, 8, newest=9), clock)
-    assert len(listener.starts) == 1
+    assert listener.starts == 1
     assert topic.catch_up(looked_up(9, newest=9), clock)
-    _, start = listener.starts
-    assert (start.log, start.newest, start.log.oldest) == (topic.log, 9, 7)
-    assert listener.offsets == []
+    assert topic.log is not None
+    assert (listener.starts, listener.log, listener.newest, topic.log.oldest) == (2, topic.log, 9, 7)
+    assert offsets(listener) == []
 
 
 def test_topic_keeps_log_if_offsets_continue_in_another_epoch(
-    topic: Topic, listener: Recorder, clock: RedisClock
+    topic: Topic, listener: RecordingListener, clock: RedisClock
 ) -> None:
     assert topic.catch_up(looked_up(3, newest=3, epoch="two", former=(Position("one", 2),)), clock)
     assert topic.log is not None
     assert [str(topic.log.position(offset)) for offset in (2, 3)] == ["one-2", "two-3"]
-    assert (listener.offsets, len(listener.starts)) == ([3], 1)
+    assert (offsets(listener), listener.starts) == ([3], 1)
 
 
 def test_newer_of_two_known_events_counts() -> None:

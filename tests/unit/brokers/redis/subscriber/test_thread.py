@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -42,7 +44,7 @@ def test_subscriber_thread_that_fails_to_start_is_retried(
 
     monkeypatch.setattr(module, "SCHEDULER", scheduler)
     monkeypatch.setattr(module, "WakeupSocket", FirstFails)
-    monkeypatch.setattr(threading, "Thread", SecondFails)
+    monkeypatch.setattr(module, "threading", SimpleNamespace(Thread=SecondFails))
     health = Health("redis://x")
     subscriber = Subscriber(pytest.fail, KeyNames("sse"), "me", health)
     subscriber.add("a", RecordingListener())
@@ -58,23 +60,20 @@ def test_subscriber_thread_that_fails_to_start_is_retried(
 
 def test_subscriber_thread_that_dies_is_replaced(scheduler: ManualScheduler, monkeypatch: pytest.MonkeyPatch) -> None:
     """As a greenlet that is killed does."""
-    started: list[str] = []
-
-    class Started(threading.Thread):
-        def start(self) -> None:
-            started.append(self.name)
+    thread = MagicMock()
 
     def die() -> Client:
         raise SystemExit
 
     monkeypatch.setattr(module, "SCHEDULER", scheduler)
-    monkeypatch.setattr(threading, "Thread", Started)
+    monkeypatch.setattr(module, "threading", SimpleNamespace(Thread=thread))
     health = Health("redis://x")
     subscriber = Subscriber(die, KeyNames("sse"), "me", health)
     with pytest.raises(SystemExit):
         subscriber._run(WakeupSocket())
     assert health.status()["state"] == "degraded"
     scheduler.pass_time(FIRST_WAIT_SECONDS)
-    assert started == ["sse-redis"]
+    assert thread.call_args.kwargs["name"] == "sse-redis"
+    thread.return_value.start.assert_called_once()
     assert subscriber._wakeup is not None
     subscriber._wakeup.close()
