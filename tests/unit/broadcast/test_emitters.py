@@ -27,21 +27,18 @@ def test_list_send_reaches_every_emitter_and_returns_their_count() -> None:
 
 
 def test_list_holds_an_emitter_once_until_it_ends() -> None:
-    emitters = SseEmitters()
-    emitter = SseEmitter()
+    emitters, emitter = SseEmitters(), SseEmitter()
     assert emitters.add(emitter) is emitters.add(emitter) is emitter
     assert (len(emitters), emitter in emitters, list(emitters)) == (1, True, [emitter])
+    assert repr(emitters) == "<SseEmitters of 1>"
     emitter.complete()
     assert (len(emitters), emitter in emitters, list(emitters)) == (0, False, [])
     assert emitters.send("x") == 0
-
-
-def test_list_ignores_an_emitter_that_has_ended() -> None:
-    emitters = SseEmitters()
-    emitter = SseEmitter()
-    emitter.complete()
     assert emitters.add(emitter) is emitter
-    assert len(emitters) == 0
+    assert len(emitters) == 0, "one that has ended is ignored"
+    with pytest.raises(TypeError, match=r"add\(\) takes an SseEmitter, not 'x'"):
+        emitters.add("x")  # type: ignore[type-var]
+    assert Event("x") not in emitters
 
 
 def test_lists_can_share_an_emitter() -> None:
@@ -73,11 +70,6 @@ def test_list_emitters_can_be_chosen_by_attributes_of_the_app() -> None:
     for emitter in reached:
         emitter.send("for ada only")
     assert [emitter.pending for emitter in emitters] == [1, 0, 1]
-
-
-def test_list_add_rejects_what_is_no_emitter() -> None:
-    with pytest.raises(TypeError, match=r"add\(\) takes an SseEmitter, not 'x'"):
-        SseEmitters().add("x")  # type: ignore[type-var]
 
 
 def test_list_invalid_event_reaches_no_client_and_the_list_works_on() -> None:
@@ -147,10 +139,3 @@ def test_list_keeps_no_ended_emitter_alive() -> None:
     gc.collect()
     until(lambda: gc.collect() is not None and not any(each() for each in gone), "all to be freed")
     assert emitters._delivery._batch.payload == b""
-
-
-def test_list_repr_shows_the_number_of_emitters() -> None:
-    emitters = SseEmitters()
-    emitters.add(SseEmitter())
-    assert repr(emitters) == "<SseEmitters of 1>"
-    assert Event("x") not in emitters

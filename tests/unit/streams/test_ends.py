@@ -127,67 +127,46 @@ def test_emitter_pending_events_are_delivered_after_completion(error: Exception 
     assert [writer.take(), writer.take(), writer.take()] == [b"data: last words\n\n", None, None]
 
 
-def test_emitter_disconnect_discards_pending_events(make: Make) -> None:
-    emitter = make()
-    writer = FakeWriter(emitter)
-    emitter.send("x")
-    stream_of(emitter).end(CloseReason.DISCONNECTED, ConnectionResetError("the client left"))
-    assert emitter.pending == 0
-    assert writer.take() is None
-
-
-def test_callbacks_run_in_the_context_of_the_emitters_app(scheduler: ManualScheduler) -> None:
+def test_callbacks_run_in_the_context_of_their_app_though_a_teardown_raises(
+    scheduler: ManualScheduler, caplog: pytest.LogCaptureFixture
+) -> None:
     app = Flask("mine")
     SSE(app)
-    popped: list[str] = []
-    app.teardown_appcontext(lambda _: popped.append(g.name))
     seen: list[str] = []
+
+    @app.teardown_appcontext
+    def fail(_: BaseException | None) -> None:
+        seen.append(g.name)
+        if g.name == "callback":
+            raise RuntimeError("no database")
 
     with app.app_context():
         g.name = "outer"
         emitter = emitter_at(scheduler)
+    seen.clear()
 
-    @emitter.on_completion
     def look() -> None:
         seen.append(current_app.name)
         g.name = "callback"
 
-    popped.clear()
+    emitter.on_completion(look)
+    emitter.on_completion(look)
     emitter.complete()
     scheduler.run_jobs()
-    assert (seen, popped) == (["mine"], ["callback"])
-
-
-def test_callbacks_run_though_a_teardown_raises(scheduler: ManualScheduler, caplog: pytest.LogCaptureFixture) -> None:
-    app = Flask(__name__)
-    SSE(app)
-
-    @app.teardown_appcontext
-    def fail(_: BaseException | None) -> None:
-        if g.get("in_callback"):
-            raise RuntimeError("no database")
-
-    with app.app_context():
-        emitter = emitter_at(scheduler)
-    calls: list[int] = []
-
-    def call() -> None:
-        g.in_callback = True
-        calls.append(1)
-
-    emitter.on_completion(call)
-    emitter.on_completion(call)
-    emitter.complete()
-    scheduler.run_jobs()
-    assert calls == [1, 1]
+    assert seen == ["mine", "callback"] * 2
     assert "no database" in caplog.text
 
 
-def test_emitter_end_is_one_debug_log_line(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+def test_emitter_disconnect_discards_pending_events_and_is_one_debug_log_line(
+    make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.DEBUG, "flask_sse_emitters")
     emitter = make()
+    writer = FakeWriter(emitter)
+    emitter.send("x")
     stream_of(emitter).end(CloseReason.DISCONNECTED, ConnectionResetError("the client left"))
     emitter.complete()
+    assert (emitter.pending, writer.take()) == (0, None)
     assert [record.levelname for record in caplog.records] == ["DEBUG"]
     assert "DISCONNECTED" in caplog.text
     assert "Traceback" not in caplog.text
@@ -242,14 +221,11 @@ def test_completed_stream_that_awaits_its_broker_ends_at_its_timeout(make: Make,
     assert scheduler.live_timers() == []
 
 
-def test_completed_stream_that_awaits_its_broker_ends_at_a_disconnect(make: Make) -> None:
+def test_completed_stream_that_awaits_its_broker_ends_at_disconnect_or_shutdown(make: Make) -> None:
     emitter = make()
     writer, channel = awaiting(emitter)
     stream_of(emitter).end(CloseReason.DISCONNECTED, ConnectionResetError("the client left"))
     assert (writer.wakes, writer.cuts, writer.take(), len(channel)) == (1, 1, None, 0)
-
-
-def test_completed_stream_that_awaits_its_broker_sends_closing_at_shutdown(make: Make) -> None:
     emitter = make()
     writer, channel = awaiting(emitter)
     stream_of(emitter).end(CloseReason.SHUTDOWN, closing=b"retry: 5\n\n")
