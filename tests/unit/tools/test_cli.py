@@ -57,14 +57,10 @@ def test_listen_with_a_broker_that_does_not_subscribe_is_an_error() -> None:
     assert app.extensions["sse_emitters"].stats()["channels"] == {}
 
 
-def test_cli_publish_prints_no_count_where_the_broker_counts_no_clients() -> None:
-    app, _ = app_elsewhere()
-    result = invoked(app, "publish", "orders", "x")
-    assert (result.exit_code, result.stderr) == (0, "")
-
-
-def test_cli_broker_error_escapes_control_characters(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cli_publish_escapes_control_characters_of_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     app, broker = app_elsewhere()
+    result = invoked(app, "publish", "orders", "x")
+    assert (result.exit_code, result.stderr) == (0, ""), "no count where the broker counts no clients"
     monkeypatch.setattr(broker, "publish", fail)
     assert invoked(app, "publish", "orders", "x").stderr == f"Error: {ESCAPED}"
 
@@ -132,6 +128,7 @@ def test_table_shows_twenty_of_many_channels() -> None:
     assert "c11" in shown
     assert "c10" not in shown
     assert shown.endswith("\nand 10 more")
+    assert "\n?       ?  0 s        0 " in describe([{"channels": {}}], NOW), "a process without figures"
 
 
 def test_table_shows_drain_and_warnings() -> None:
@@ -148,20 +145,14 @@ def test_table_shows_drain_and_warnings() -> None:
     assert summarize([degraded])["warnings"] == ["too few files", "the broker is degraded: timed out"]
 
 
-def test_table_shows_process_with_missing_figures() -> None:
-    assert "\n?       ?  0 s        0 " in describe([{"channels": {}}], NOW)
-
-
-def test_table_escapes_control_characters() -> None:
-    hostile = "\x1b[2J\n\x9b1m\u202e"
+@pytest.mark.parametrize(
+    ("hostile", "escaped"),
+    [("\x1b[2J\n\x9b1m\u202e", r"\x1b[2J\n\x9b1m\u202e"), ("\ud800", r"\ud800")],
+    ids=["control characters", "a lone surrogate, which UTF-8 cannot encode"],
+)
+def test_table_escapes_control_characters(hostile: str, escaped: str) -> None:
     figures = {**PROCESS, "host": hostile, "channels": {hostile: 1}, "warnings": [hostile]}
     shown = describe([{**figures, "broker": {"state": "degraded", "error": hostile}}], NOW)
-    assert shown.count(r"\x1b[2J\n\x9b1m\u202e") == 4
-    assert shown.replace("\n", "").isprintable()
-
-
-def test_table_escapes_lone_surrogates() -> None:
-    """JSON may hold lone surrogates, which UTF-8 cannot encode."""
-    shown = describe([{**PROCESS, "host": "\ud800", "channels": {"\udfff": 1}, "warnings": ["\ud800"]}], NOW)
+    assert shown.count(escaped) == 4
     assert shown.isascii()
-    assert shown.count(r"\ud800") == 2
+    assert shown.replace("\n", "").isprintable()

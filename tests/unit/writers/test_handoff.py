@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -62,52 +62,33 @@ def test_handoff_obstacle_of_a_middleware_is_overruled_by_mode_on(reason: str) -
     assert why_not(replace(facts, mode="on")) is None
 
 
-class FakeSystem:
-    """Watches one socket, and says how much its client has not acknowledged."""
-
-    def __init__(self) -> None:
-        self.unacknowledged = 0
-        self.is_forgotten = False
-
-    def unsent(self, _watch: Any) -> int:
-        return self.unacknowledged
-
-    def forget(self, _watch: Any) -> None:
-        self.is_forgotten = True
-
-
 @pytest.fixture
-def system(scheduler: ManualScheduler, monkeypatch: pytest.MonkeyPatch) -> FakeSystem:
-    system = FakeSystem()
+def system(scheduler: ManualScheduler, monkeypatch: pytest.MonkeyPatch) -> MagicMock:
+    """Return what watches sockets, and says how much a client has not acknowledged."""
+    system = MagicMock()
     monkeypatch.setattr(socket_writer, "SOCKET_MONITOR", system)
     monkeypatch.setattr(socket_writer, "SCHEDULER", scheduler)
     return system
 
 
-@pytest.fixture
-def client() -> Iterator[socket.socket]:
-    server, client = socket.socketpair()
-    with server, client:
-        server.setblocking(False)
-        yield server
-
-
 @pytest.mark.parametrize("write_seconds", [0, LINGER_SECONDS / 2, 30])
 def test_finished_client_is_kept_while_it_acknowledges(
-    write_seconds: float, system: FakeSystem, scheduler: ManualScheduler, client: socket.socket
+    write_seconds: float, system: MagicMock, scheduler: ManualScheduler, pair: tuple[socket.socket, socket.socket]
 ) -> None:
+    server, _ = pair
+    server.setblocking(False)
     emitter = emitter_at(scheduler)
     stream = stream_of(emitter)
     stream.settings = stream.deadlines.settings = type(stream.settings)(write_seconds=write_seconds)
-    writer = SocketWriter(stream, client, True, object(), ())  # type: ignore[arg-type]
+    writer = SocketWriter(stream, server, True, object(), ())  # type: ignore[arg-type]
     stream.begin(writer)
     stream.take_over(writer)
     emitter.complete()
-    system.unacknowledged = 50
+    system.unsent.return_value = 50
     writer.begin()
     for _ in range(20):
-        system.unacknowledged -= 1
+        system.unsent.return_value -= 1
         scheduler.pass_time(LINGER_SECONDS)
-        assert not system.is_forgotten
+        system.forget.assert_not_called()
     scheduler.pass_time(write_seconds + 2 * LINGER_SECONDS)
-    assert system.is_forgotten, "it acknowledges nothing any more"
+    system.forget.assert_called()  # it acknowledges nothing any more

@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 
 from flask_sse_emitters import BrokerUnavailable, CloseReason
-from flask_sse_emitters.brokers.memory import MemoryBroker
 from flask_sse_emitters.runtime.scheduler import RULES, SCHEDULER
-from flask_sse_emitters.tools.monitor.remote import FETCH_SECONDS, RemoteProcesses
+from flask_sse_emitters.tools.monitor.remote import FETCH_SECONDS
 from flask_sse_emitters.tools.monitor.report import CHANNELS_SHOWN, Rates, make_report
 from tests.support.monitored import MONITOR, TEST_EVENT, open_app
 from tests.support.waiting import PATIENCE
@@ -156,15 +155,16 @@ def test_monitor_remote_processes_are_fetched_at_interval_and_age_between(
     assert ages == [[0.0, 0.5], [0.0, 1.5], [0.0, 2.5], [0.0, 3.5]] * 2
 
 
-def test_monitor_remote_processes_are_fetched_as_soon_as_broker_is_up(
+def test_monitor_remote_processes_are_fetched_only_while_broker_is_up(
     scheduler: ManualScheduler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    broker = MemoryBroker()
-    others = RemoteProcesses(broker, scheduler.clock)
-    assert others.fetch(is_broker_up=True) == []
-    assert others.fetch(is_broker_up=False) is None
+    feeder, _, broker = feeder_at(scheduler)
+    with monkeypatch.context() as patched:
+        patched.setattr(broker, "status", lambda: {"state": "degraded", "error": "away"})
+        patched.setattr(broker, "processes", fail)
+        assert not feeder._report()["sees_all"]
     monkeypatch.setattr(broker, "processes", lambda: [process("there", 2)])
-    assert [each["id"] for each in others.fetch(is_broker_up=True) or ()] == ["there"]
+    assert [each["id"] for each in feeder._report()["processes"]] == ["here", "there"], "at once"
 
 
 def test_monitor_after_failed_fetch_shows_this_process_alone(
@@ -183,34 +183,20 @@ def test_monitor_after_failed_fetch_shows_this_process_alone(
     assert [record.levelname for record in caplog.records if "sees this process alone" in record.message] == ["ERROR"]
 
 
-def test_monitor_processes_are_not_fetched_from_degraded_broker(monkeypatch: pytest.MonkeyPatch) -> None:
-    feeder, _, broker = feeder_at()
-    monkeypatch.setattr(broker, "status", lambda: {"state": "degraded", "error": "away"})
-    monkeypatch.setattr(broker, "processes", fail)
-    assert not feeder._report()["sees_all"]
-
-
 def test_monitor_rate_compares_last_two_reports() -> None:
     rates = Rates()
-    assert rates.add("here", 10.0, {"deliveries": 5}) == {}
-    assert rates.add("here", 14.0, {"deliveries": 45}) == {"deliveries": 10}
-    assert rates.add("here", 14.05, {"deliveries": 45}) == {"deliveries": 10}, "no new report"
-    assert rates.add("here", 15.0, {"deliveries": 3}) == {"deliveries": 3}, "the counter was reset"
+    assert rates.add("here", 10.0, {"a": 5}) == {}
+    assert rates.add("here", 14.0, {"a": 45, "b": 1000}) == {"a": 10}, "b may have been counted for a long time"
+    assert rates.add("here", 14.05, {"a": 45, "b": 1000}) == {"a": 10}, "no new report"
+    assert rates.add("here", 15.0, {"a": 3, "b": 1003}) == {"a": 3, "b": 3}, "the counter a was reset"
     rates.keep_only([])
-    assert rates.add("here", 16.0, {"deliveries": 9}) == {}
+    assert rates.add("here", 16.0, {"a": 9}) == {}
 
 
 def test_monitor_smoothed_rate_covers_its_window() -> None:
     rates = Rates(10)
     found = [rates.add("here", float(second), {"deliveries": second // 5 * 20}) for second in range(31)]
     assert {each["deliveries"] for each in found[10:]} == {4.0}
-
-
-def test_monitor_rate_of_new_counter_starts_with_second_report() -> None:
-    rates = Rates(10)
-    assert rates.add("here", 10.0, {"a": 5}) == {}
-    assert rates.add("here", 11.0, {"a": 6, "b": 1000}) == {"a": 1}, "b may have been counted for a long time"
-    assert rates.add("here", 12.0, {"a": 7, "b": 1003}) == {"a": 1, "b": 3}
 
 
 def test_monitor_report_adds_figures_of_processes() -> None:
