@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import MagicMock
 from weakref import WeakSet
 
 import pytest
@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from flask_sse_emitters import metrics
 from flask_sse_emitters.metrics import INTERVAL, SseMetrics
-from flask_sse_emitters.runtime.scheduler import CALLBACKS, FIGURES
+from flask_sse_emitters.runtime.scheduler import FIGURES
 from tests.support.board import Board
 from tests.unit.doubles.clock import ManualScheduler
 
@@ -32,47 +32,30 @@ def test_metrics_of_second_app_in_multiprocess_mode_need_a_prefix() -> None:
     assert registry.get_sample_value("shop_sse_pending") == 0
 
 
-class PoolScheduler(ManualScheduler):
-    """A scheduler that notes in which pools jobs run."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.pools: list[str] = []
-
-    def run(self, job: Callable[[], object], pool: str = CALLBACKS) -> None:
-        self.pools.append(pool)
-        super().run(job, pool)
-
-
 def test_metrics_timer_runs_only_while_figures_change(monkeypatch: pytest.MonkeyPatch) -> None:
-    scheduler = PoolScheduler()
+    scheduler = ManualScheduler()
     monkeypatch.setattr(metrics, "SCHEDULER", scheduler)
+    monkeypatch.setattr(scheduler, "run", MagicMock(side_effect=scheduler.run))
     board = Board()
     SseMetrics(board.sse, registry=CollectorRegistry())
 
-    def timers() -> int:
-        return len(scheduler.live_timers())
-
-    def pass_intervals(count: int) -> None:
-        for _ in range(count):
+    def timers_after(intervals: int) -> int:
+        for _ in range(intervals):
             scheduler.pass_time(INTERVAL)
             scheduler.run_jobs()
+        return len(scheduler.live_timers())
 
-    assert timers() == 0
+    assert timers_after(0) == 0
     assert board.client.get("/events").status_code == 400
-    assert timers() == 1, "any request may be denied"
-    pass_intervals(1)
-    assert timers() == 0
+    assert timers_after(0) == 1, "any request may be denied"
+    assert timers_after(1) == 0
     board.publish("a", *range(3))
-    assert timers() == 1
-    pass_intervals(1)
-    assert timers() == 1, "figures have changed"
-    pass_intervals(1)
-    assert timers() == 0
+    assert timers_after(0) == 1
+    assert timers_after(1) == 1, "figures have changed"
+    assert timers_after(1) == 0
     with board.open("a"):
-        pass_intervals(20)
-        assert timers() == 1
-    assert timers() == 1
-    pass_intervals(2)
-    assert timers() == 0
-    assert set(scheduler.pools) == {FIGURES}, "it may wait for the disk"
+        assert timers_after(20) == 1
+    assert timers_after(0) == 1
+    assert timers_after(2) == 0
+    for call in scheduler.run.call_args_list:  # type: ignore[attr-defined]
+        assert call.args[1] == FIGURES, "it may wait for the disk"

@@ -12,26 +12,15 @@ from tests.unit.doubles.clock import ManualScheduler
 
 
 @pytest.fixture(autouse=True)
-def _gates(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have each delivery to a gate wait there."""
-    original = Member.deliver
-
-    def deliver(member: Member, batch: Batch) -> None:
-        if isinstance(member.emitter, Gate):
-            member.emitter.stop()
-        original(member, batch)
-
-    monkeypatch.setattr(Member, "deliver", deliver)
-
-
-@pytest.fixture
-def delivered(_gates: None, monkeypatch: pytest.MonkeyPatch) -> list[Batch]:
-    """Return a list of the batches that emitters are given, one for each time."""
+def delivered(monkeypatch: pytest.MonkeyPatch) -> list[Batch]:
+    """Have each delivery to a gate wait there. Return a list of the batches that emitters are given."""
     batches: list[Batch] = []
     original = Member.deliver
 
     def deliver(member: Member, batch: Batch) -> None:
         batches.append(batch)
+        if isinstance(member.emitter, Gate):
+            member.emitter.stop()
         original(member, batch)
 
     monkeypatch.setattr(Member, "deliver", deliver)

@@ -8,6 +8,7 @@ import socket
 import threading
 import weakref
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -41,20 +42,10 @@ def test_list_second_sender_neither_overtakes_nor_waits() -> None:
     assert texts_of(newcomer) == ["c"], "not what was sent before it came"
 
 
-class _IgnoredWatch:
-    """Watches a socket, and ignores what it reports."""
-
-    def on_hang_up(self) -> None: ...
-
-    def on_room(self) -> None: ...
-
-    def on_fork(self) -> None: ...
-
-
 def _hand_off_to_gone_client(emitter: SseEmitter) -> None:
     """Hand an emitter off to a socket whose client has left unnoticed."""
     server, client = socket.socketpair()
-    writer = SocketWriter(stream_of(emitter), server, True, SOCKET_MONITOR.watch(server.fileno(), _IgnoredWatch()), ())
+    writer = SocketWriter(stream_of(emitter), server, True, SOCKET_MONITOR.watch(server.fileno(), MagicMock()), ())
     stream_of(emitter).begin(writer)
     stream_of(emitter).take_over(writer)
     writer.begin()

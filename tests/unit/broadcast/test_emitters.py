@@ -12,6 +12,7 @@ from flask import Flask
 
 from flask_sse_emitters import SSE, CloseReason, Event, InvalidEvent, SseEmitter, SseEmitters
 from flask_sse_emitters.config import context
+from flask_sse_emitters.streams.emitter import stream_of
 from tests.support.waiting import until
 from tests.unit.broadcast.gate import await_pass
 from tests.unit.doubles.clock import ManualScheduler, emitter_at
@@ -22,6 +23,8 @@ def test_list_send_reaches_every_emitter_and_returns_their_count() -> None:
     emitters = SseEmitters()
     members = [emitters.add(SseEmitter()) for _ in range(3)]
     assert emitters.send("a") == 3
+    with pytest.raises(InvalidEvent):
+        emitters.send(b"an invalid event reaches no client")
     assert emitters.send(SseEmitter.event().name("n").data("b")) == 3
     assert [texts_of(member) for member in members] == [["a", "b"]] * 3
 
@@ -55,10 +58,14 @@ def test_lists_can_share_an_emitter() -> None:
 def test_list_remove_leaves_the_stream_open() -> None:
     emitters = SseEmitters()
     emitter = emitters.add(SseEmitter())
-    emitters.remove(emitter)
-    emitters.remove(emitter)
+    for _ in range(2):
+        emitters.remove(emitter)
     assert emitter.is_open
     assert emitters.send("x") == 0
+    assert stream_of(emitter).outgoing.members == (), "no membership is left with the emitter"
+    emitters.add(emitter)
+    emitter.complete()
+    assert len(emitters) == 0
 
 
 def test_list_emitters_can_be_chosen_by_attributes_of_the_app() -> None:
@@ -70,15 +77,6 @@ def test_list_emitters_can_be_chosen_by_attributes_of_the_app() -> None:
     for emitter in reached:
         emitter.send("for ada only")
     assert [emitter.pending for emitter in emitters] == [1, 0, 1]
-
-
-def test_list_invalid_event_reaches_no_client_and_the_list_works_on() -> None:
-    emitters = SseEmitters()
-    emitter = emitters.add(SseEmitter())
-    with pytest.raises(InvalidEvent):
-        emitters.send(b"bytes")
-    emitters.send("fine")
-    assert texts_of(emitter) == ["fine"]
 
 
 def test_list_overflow_of_one_client_leaves_the_others_delivered() -> None:

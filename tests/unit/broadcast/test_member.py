@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from flask_sse_emitters import CloseReason, SseEmitter, SseEmitters
-from flask_sse_emitters.streams.emitter import stream_of
 from flask_sse_emitters.streams.stream import Stream
 from tests.unit.broadcast.gate import held_up
 from tests.unit.doubles.clock import ManualScheduler, emitter_at
@@ -96,18 +95,6 @@ def test_list_complete_under_way_ends_a_client_that_catches_up() -> None:
     gate.open()
     assert texts_of(other) == []
     assert other.close_reason is CloseReason.COMPLETED
-
-
-def test_list_remove_leaves_no_membership_with_the_emitter() -> None:
-    emitters = SseEmitters()
-    emitter = SseEmitter()
-    for _ in range(100):
-        emitters.add(emitter)
-        emitters.remove(emitter)
-    assert stream_of(emitter).outgoing.members == ()
-    emitters.add(emitter)
-    emitter.complete()
-    assert len(emitters) == 0
 
 
 def test_list_remove_still_delivers_what_was_sent_before_it_took_effect(
