@@ -61,7 +61,6 @@ AHEAD = 200
 #: With these options a killed Redis loses no confirmed event and reports so: ids continue in one epoch.
 KEPT = ("--appendonly", "yes", "--appendfsync", "always")
 
-_ARGUMENTS = ("--graceful-timeout", "10")
 _RESET = struct.pack("ii", 1, 0)
 _AGAIN = (errno.ECONNRESET, errno.ECONNREFUSED, errno.EPIPE, errno.ENOTCONN)
 
@@ -533,9 +532,8 @@ class Size:
 def swarming(kind: str, habits: Habits, **config: object) -> Iterator[tuple[Server, Swarm]]:
     """Start a server with these settings, and a swarm for it. A failure names the seed that repeats it."""
     env = _environment(_settings(habits, config))
-    with Server(kind, "tests.apps.swarm:app", env=env, arguments=_ARGUMENTS) as server:
-        with _swarming(server, habits) as swarm:
-            yield server, swarm
+    with Server(kind, "tests.apps.swarm:app", env=env) as server, _swarming(server, habits) as swarm:
+        yield server, swarm
 
 
 @contextmanager
@@ -581,7 +579,7 @@ def swarming_over_redis(
     with RedisServer(*options) as redis:
         settings = _settings(habits, {"SSE_BROKER_URL": redis.url, "SSE_PUBLISH_SECONDS": 0.5, **config})
         env = _environment(settings)
-        with WorkersServer(kind, "tests.apps.swarm:app", workers, env=env, arguments=_ARGUMENTS) as server:
+        with WorkersServer(kind, "tests.apps.swarm:app", workers, env=env) as server:
             with _swarming(server, habits, math.inf) as swarm:
                 yield Shared(redis, server, swarm, settings)
 

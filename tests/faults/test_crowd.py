@@ -9,7 +9,6 @@ import itertools
 import json
 import os
 import re
-import resource
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ from typing import Any, NamedTuple
 import psutil
 import pytest
 
+from benchmarks.processes import raise_limits
 from tests.faults.crowd_clients import Crowd, Visitor
 from tests.support.client import get, post
 from tests.support.servers import ROOT, Server
@@ -52,7 +52,7 @@ class Watched(NamedTuple):
 @pytest.mark.parametrize(("kind", "wanted"), [("gevent", CROWD), ("gevent_off", CROWD_ON_GREENLETS)])
 def test_crowd_comes_and_goes_within_a_second_and_others_are_served(kind: str, wanted: int) -> None:
     """Thousands connect, get an event, and disconnect; streams that were open before get their events all the while."""
-    number = _as_many_as_fit(wanted)
+    number = min(wanted, raise_limits() - OTHERS)  # each client takes a descriptor here, and one in the server
     env = {"CONFIG": json.dumps({"SSE_MAX_CLIENTS": 2 * CROWD})}
     with (
         Server(kind, "tests.apps.crowd:app", env=env, arguments=["--worker-connections", "20000"]) as server,
@@ -135,16 +135,6 @@ def _watching(server: Server) -> Iterator[Watched]:
         assert record[-1][1], "the stream is still open"
         watched.ticks.append([(when, int(tick)) for when, data in record for tick in re.findall(r"data: (\d+)", data)])
     watched.beats.extend(when for when, data in quiet if data.endswith(":\n\n\r\n"))
-
-
-def _as_many_as_fit(wanted: int) -> int:
-    """Lower ``wanted`` to the descriptors allowed: each client takes one here and one in the server."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY and hard < wanted + OTHERS:
-        print(f"\nno more than {hard} descriptors: {hard - OTHERS} come in place of {wanted}")  # noqa: T201
-        wanted = hard - OTHERS
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(resource.getrlimit(resource.RLIMIT_NOFILE)[0], hard), hard))
-    return wanted
 
 
 def _texts(visitor: Visitor) -> tuple[str, ...]:

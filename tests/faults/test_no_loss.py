@@ -10,6 +10,7 @@ import os
 import signal
 import threading
 from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -74,8 +75,6 @@ def _publish_over_a_reload(
     """
     published: defaultdict[str, dict[bytes, bytes]] = defaultdict(dict)
     newest = dict.fromkeys(CHANNELS, b"%b-0" % old)
-    failures: list[BaseException] = []
-    done: list[int] = []
     lock = threading.Lock()
 
     def note(channel: str, text: str, event: str = "") -> bytes:
@@ -90,25 +89,18 @@ def _publish_over_a_reload(
         return event_id
 
     def run(number: int) -> None:
-        try:
-            posted = {True: 0, False: 0}
-            while posted[False] < 100:
-                is_old = epoch_of(note(CHANNELS[sum(posted.values()) % 5], f"{number} {posted}")) == old
-                posted[is_old] += 1
-                if number == 0 and is_old and posted[True] == 100:
-                    server.signal(signal.SIGHUP)
-        except BaseException as error:
-            failures.append(error)
-        finally:
-            done.append(number)
+        posted = {True: 0, False: 0}
+        while posted[False] < 100:
+            is_old = epoch_of(note(CHANNELS[sum(posted.values()) % 5], f"{number} {posted}")) == old
+            posted[is_old] += 1
+            if number == 0 and is_old and posted[True] == 100:
+                server.signal(signal.SIGHUP)
 
-    threads = [threading.Thread(target=run, args=(number,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    swarm.run(lambda: len(done) == len(threads), "the publishers")
-    for thread in threads:
-        thread.join()
-    assert failures == []
+    with ThreadPoolExecutor(4) as pool:
+        runs = [pool.submit(run, number) for number in range(4)]
+        swarm.run(lambda: all(each.done() for each in runs), "the publishers")
+    for each in runs:
+        each.result()
     for channel in CHANNELS:
         assert epoch_of(note(channel, "", "over")) != old
     return published, newest

@@ -9,6 +9,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from urllib.parse import urlencode
 
@@ -52,20 +53,18 @@ class Publishers:
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._left = threading.Event()
-        self._failures: list[BaseException] = []
-        each = events // len(range(0, threads, 2))
-        self._threads = [threading.Thread(target=self._run, args=(number, each, seconds)) for number in range(threads)]
+        self._pool = ThreadPoolExecutor(threads)
+        self._runs: list[Future[None]] = []
+        self._plan = [(number, events // len(range(0, threads, 2)), seconds) for number in range(threads)]
 
     def __enter__(self) -> Publishers:
-        for thread in self._threads:
-            thread.start()
+        self._runs = [self._pool.submit(self._run, *each) for each in self._plan]
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self._stopping.set()
         self._left.set()
-        for thread in self._threads:
-            thread.join()
+        self._pool.shutdown()
         self._sse.close()
 
     @property
@@ -74,11 +73,12 @@ class Publishers:
         return sum(map(len, self.published.values()))
 
     def are_done(self) -> bool:
-        for failure in self._failures:
-            raise failure
-        if not any(thread.is_alive() for thread in self._threads[::2]):
+        for run in self._runs:
+            if run.done():
+                run.result()
+        if all(run.done() for run in self._runs[::2]):
             self._stopping.set()
-        return not any(thread.is_alive() for thread in self._threads)
+        return all(run.done() for run in self._runs)
 
     def publish_over(self) -> dict[str, bytes]:
         """Publish the end of each channel and return its id."""
@@ -91,15 +91,12 @@ class Publishers:
         way = self._publish_by_worker if thread % 2 else self._publish_here
         dice = random.Random(f"{self._seed}/{thread}")
         newest: dict[str, bytes] = {}
-        try:
-            for number, event in enumerate(drawn(thread, events, seconds, dice, self._stopping.wait)):
-                if self._stopping.is_set():
-                    return
-                channel, event_id = event[0], self._publish(way, *event, f"{self._seed}/{thread}/{number}")
-                assert _follows(event_id, newest.get(channel)), "a thread's later event has a lower id"
-                newest[channel] = event_id
-        except BaseException as error:
-            self._failures.append(error)
+        for number, event in enumerate(drawn(thread, events, seconds, dice, self._stopping.wait)):
+            if self._stopping.is_set():
+                return
+            channel, event_id = event[0], self._publish(way, *event, f"{self._seed}/{thread}/{number}")
+            assert _follows(event_id, newest.get(channel)), "a thread's later event has a lower id"
+            newest[channel] = event_id
 
     def _publish(self, way: Callable[..., str], channel: str, name: str | None, data: str, key: str) -> bytes:
         lines = [f"event: {name}"] * bool(name) + [f"data: {line}" for line in data.split("\n")]
