@@ -17,12 +17,13 @@ import json
 import multiprocessing
 import os
 import sys
+import threading
 import time
 from array import array
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, replace
 from itertools import count
 from multiprocessing.connection import Connection
@@ -130,6 +131,7 @@ class Soak:
         self._channels = tuple(f"soak-{number}" for number in range(plan.channels))
         self._crowds: list[Connection] = []
         self._objects_due = 0.0
+        self._stopping = threading.Event()
 
     def __enter__(self) -> Soak:
         with ExitStack() as stack:
@@ -183,7 +185,10 @@ class Soak:
         self._ask(None)
         with ThreadPoolExecutor(1) as pool:
             publishing = pool.submit(self._publish)
-            self._sample_until(publishing)
+            try:
+                self._sample_until(publishing)
+            finally:
+                self._stopping.set()
         self._note(self._ask(publishing.result()))
         self._ask(None, answers=False)
         found.after = self._settled(found.before)
@@ -195,7 +200,8 @@ class Soak:
         with Publisher(self._redis.url) as publisher:
             began = time.monotonic()
             for number in range(int(plan.seconds * plan.rate)):
-                time.sleep(max(0.0, began + number / plan.rate - time.monotonic()))
+                if self._stopping.wait(max(0.0, began + number / plan.rate - time.monotonic())):
+                    break
                 channel, event = self._channels[number % plan.channels], number // plan.channels + 1
                 text = f"{channel} {event} {time.monotonic()}"
                 ids[channel] = publisher.publish(channel, f"{text} {mark_of(text)}").encode()
@@ -206,7 +212,8 @@ class Soak:
 
     def _ask(self, order: object, *, answers: bool = True) -> list[Any]:
         for crowd in self._crowds:
-            crowd.send(order)
+            with suppress(BrokenPipeError):  # it has failed, and its reason is the answer
+                crowd.send(order)
         return self._hear() if answers else []
 
     def _hear(self) -> list[Any]:
