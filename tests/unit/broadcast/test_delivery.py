@@ -189,7 +189,7 @@ def test_list_after_fork_belongs_to_the_child_alone() -> None:
 
 def test_list_send_from_a_finalizer_during_a_send_does_not_deadlock() -> None:
     """The garbage collector runs finalizers wherever memory is allocated, also under a lock."""
-    emitters, sent, finalizers = SseEmitters(), threading.Event(), ["one"]
+    emitters, finalizers = SseEmitters(), ["one"]
 
     class Members(CopyOnWriteList[Any]):
         def snapshot(self) -> tuple[Any, ...]:
@@ -200,12 +200,10 @@ def test_list_send_from_a_finalizer_during_a_send_does_not_deadlock() -> None:
     emitters._delivery.members = Members()
     emitter = emitters.add(SseEmitter(0))
 
-    def send() -> None:
-        emitters.send("sent")
-        sent.set()
-
-    threading.Thread(target=send, daemon=True).start()
-    assert sent.wait(PATIENCE), "no deadlock"
+    sender = threading.Thread(target=emitters.send, args=("sent",), daemon=True)
+    sender.start()
+    sender.join(PATIENCE)
+    assert not sender.is_alive(), "no deadlock"
     assert (emitter.pending, finalizers) == (2, [])
 
 

@@ -8,7 +8,7 @@ import threading
 import time
 import zlib
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 import pytest
 import trustme
@@ -92,29 +92,22 @@ def test_check_timeout_for_a_slow_name_lookup(monkeypatch: pytest.MonkeyPatch, s
 
 
 def test_check_silent_address_leaves_time_for_the_next_one() -> None:
-    with socket.create_server(("127.0.0.1", 0), backlog=0) as silent, socket.create_server(("127.0.0.1", 0)) as good:
-        fill = [socket.socket() for _ in range(8)]
-        try:
-            for each in fill:  # its queue is full then, and it does not answer
-                each.setblocking(False)
-                each.connect_ex(silent.getsockname())
-            names = [listener.getsockname() for listener in (silent, good)]
-            addresses = [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", name) for name in names]
-            with connect(Target.of("http://streams.invalid/"), addresses, time.monotonic() + 2) as connected:
-                assert connected.getpeername() == good.getsockname()
-        finally:
-            for each in fill:
-                each.close()
+    with ExitStack() as stack:
+        silent = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        answers = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        for _ in range(8):  # its queue is full then, and it does not answer
+            fill = stack.enter_context(socket.socket())
+            fill.setblocking(False)
+            fill.connect_ex(silent.getsockname())
+        names = [listener.getsockname() for listener in (silent, answers)]
+        addresses = [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", name) for name in names]
+        with connect(Target.of("http://streams.invalid/"), addresses, time.monotonic() + 2) as connected:
+            assert connected.getpeername() == answers.getsockname()
 
 
-@pytest.fixture(scope="module")
-def context() -> ssl.SSLContext:
+def test_check_reports_an_unknown_certificate_unless_insecure() -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
-    return context
-
-
-def test_check_reports_an_unknown_certificate_unless_insecure(context: ssl.SSLContext) -> None:
     with TinyServer(good, context) as server:
         found = findings_at(server.url)
         assert faults(found) == ["tls"]
@@ -135,11 +128,7 @@ def test_check_reports_a_server_without_tls() -> None:
 
 @pytest.mark.usefixtures("step")
 def test_check_redirects_share_the_timeout_of_one_answer() -> None:
-    def slow(request: Request) -> Iterator[bytes]:
-        request.hold(0.2)
-        yield head("Location: /", status="302 Found")
-
-    with TinyServer(slow) as server:
+    with TinyServer(lambda request: iter([request.hold(0.2), head("Location: /", status="302 Found")])) as server:
         found = check(Plan(Target.of(server.url)), lambda _: None)
         assert len(server.requests) <= 2
     assert found[-1].level == "fault"

@@ -25,10 +25,9 @@ def test_monitor_streams_end_at_shutdown_of_app(scheduler: ManualScheduler) -> N
     with watching(feeder):
         scheduler.run_jobs()
         sse.shutdown()
-        scheduler.pass_time(1)
-        scheduler.run_jobs()
-        scheduler.pass_time(0)
-        scheduler.run_jobs()
+        for seconds in (1, 0):
+            scheduler.pass_time(seconds)
+            scheduler.run_jobs()
         assert not len(feeder.monitors)
     assert feeder.streams.closed == {CloseReason.SHUTDOWN.value: 1}
 
