@@ -9,7 +9,7 @@ from contextlib import suppress
 from flask_sse_emitters.brokers import Bounds, Frame
 from flask_sse_emitters.brokers.memory import KEY_SECONDS, MAX_IDLE_CHANNELS, SWEEP_SECONDS, MemoryBroker
 from tests.support.broker_calls import KEPT, RecordingListener, frame, listening, publish, subscribed
-from tests.support.waiting import PATIENCE
+from tests.support.waiting import PATIENCE, until
 from tests.unit.doubles.clock import ManualScheduler
 
 
@@ -86,3 +86,29 @@ def test_memory_broker_publish_from_a_finalizer_during_a_publish_does_not_deadlo
     thread.join(PATIENCE)
     assert not thread.is_alive(), "no deadlock"
     assert [each.offset for each in listener.frames] == [1, 2]
+
+
+def test_publish_during_delivery_leaves_events_to_it_in_order() -> None:
+    broker = MemoryBroker()
+    inside, resume = threading.Event(), threading.Event()
+    threads: list[str] = []
+
+    class SlowListener(RecordingListener):
+        def arrived(self, frames: Sequence[Frame]) -> None:
+            inside.set()
+            assert resume.wait(PATIENCE)
+            super().arrived(frames)
+            threads.append(threading.current_thread().name)
+
+    listener = SlowListener()
+    subscribed(broker, "a", listener)
+    first = threading.Thread(target=publish, args=(broker, "a", 1))
+    first.start()
+    assert inside.wait(PATIENCE)
+    publish(broker, "a", 2, 3)
+    resume.set()
+    first.join(PATIENCE)
+    until(lambda: len(listener.frames) == 3, "the other events")
+    assert [each.offset for each in listener.frames] == [1, 2, 3]
+    until(lambda: len(threads) > 1, "the end of their delivery")
+    assert {*threads[1:]} == {"sse-scheduler"}, "a publisher does not deliver the events of others"

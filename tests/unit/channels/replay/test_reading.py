@@ -1,135 +1,21 @@
-"""The parts of replay, each alone: finding a position in logs, reading logs, and the ids that clients get."""
+"""Pages that are read from logs, the gaps in them, and the ids that clients get."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
 
-import pytest
-
 from flask_sse_emitters import Event
-from flask_sse_emitters.brokers.event_ids import Position
-from flask_sse_emitters.brokers.event_log import Bounds, Log
+from flask_sse_emitters.brokers.event_log import Log
 from flask_sse_emitters.channels.replay.cursor import Cursor
 from flask_sse_emitters.channels.replay.gap import encode_gap
-from flask_sse_emitters.channels.replay.locating import (
-    UNKNOWN,
-    KnownChannel,
-    Location,
-    find_foreign,
-    locate_new,
-    locate_returning,
-)
 from flask_sse_emitters.channels.replay.pages import PageCache
 from flask_sse_emitters.channels.replay.reading import LogReader
 from flask_sse_emitters.streams.interfaces import Output
 from flask_sse_emitters.testing import decode
 from flask_sse_emitters.wire.frame import BATCH_BYTES, Frame
+from tests.unit.channels.replay.logs import publish
 from tests.unit.doubles.clock import ManualScheduler
-
-
-class Clock:
-    """A clock that a test sets."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def make_log(clock: Clock) -> Callable[..., Log]:
-    """Make logs of ``events`` events, one a second; the text of each is its offset."""
-
-    def make(events: int, kept: int = 1000, epoch: str = "e", size: int = 0) -> Log:
-        log = Log(epoch, 0, clock)
-        for offset in range(1, events + 1):
-            clock.now += 1
-            publish(log, f"{offset:0{size}}", kept)
-        return log
-
-    return make
-
-
-def publish(log: Log, text: str, kept: int = 1000) -> None:
-    with log.guard:
-        log.append(Frame(f"data: {text}\n\n".encode(), "message"), Bounds(kept, 0))
-
-
-def known(log: Log, newest: int | None = None, start: int = 0) -> KnownChannel:
-    return KnownChannel(log, log.newest if newest is None else newest, start)
-
-
-# Positions.
-
-
-def test_reconnect_continues_after_last_event(make_log: Callable[..., Log]) -> None:
-    channels = [known(make_log(5)), known(make_log(3, epoch="f"))]
-    assert locate_returning([Position("e", 2), Position("f", 3)], channels) == Location([2, 3], has_gap=False)
-
-
-@pytest.mark.parametrize(
-    ("position", "kept", "location"),
-    [
-        (Position("e", 7), 3, Location([7], has_gap=False)),
-        (Position("e", 6), 3, Location([7], has_gap=True)),
-        (Position("e", 10), 0, Location([10], has_gap=False)),
-        (Position("e", 9), 0, Location([10], has_gap=True)),
-        (Position("e", 11), 3, Location([7], has_gap=True)),
-        (Position("f", 8), 3, Location([7], has_gap=True)),
-        (None, 3, Location([7], has_gap=True)),
-    ],
-    ids=["just kept", "just gone", "newest", "nothing kept", "of the future", "of another epoch", "no id"],
-)
-def test_reconnect_has_a_gap_if_its_next_event_is_dropped(
-    position: Position | None, kept: int, location: Location, make_log: Callable[..., Log]
-) -> None:
-    positions = None if position is None else [position]
-    assert locate_returning(positions, [known(make_log(10, kept))]) == location
-
-
-def test_reconnect_starts_at_list_position_if_log_has_dropped_it(
-    make_log: Callable[..., Log],
-) -> None:
-    """The log is ahead of the list, which is about to deliver events that the log has dropped already."""
-    channel = known(make_log(10, kept=2), newest=5)
-    assert locate_returning([Position("e", 5)], [channel]) == Location([5], has_gap=False)
-    assert locate_returning([Position("e", 4)], [channel]) == Location([5], has_gap=True)
-
-
-def test_new_client_begins_with_next_event(make_log: Callable[..., Log]) -> None:
-    assert locate_new(0.0, [4], [known(make_log(5))]) == Location([4], has_gap=False)
-
-
-@pytest.mark.parametrize(
-    ("connected_at", "kept", "start", "location"),
-    [
-        (103.5, 1000, 5, Location([3], has_gap=False)),
-        (104.001, 1000, 5, Location([3], has_gap=False)),
-        (109.0, 1000, 5, Location([5], has_gap=False)),
-        (103.5, 1, 5, Location([4], has_gap=True)),
-    ],
-    ids=["when it connected", "within the error of clocks", "as the process subscribed", "dropped since"],
-)
-def test_new_client_of_unknown_channel_misses_no_event_after_connect(
-    connected_at: float, kept: int, start: int, location: Location, make_log: Callable[..., Log]
-) -> None:
-    """The first event was published at 101 by the clock, the last one at 105."""
-    assert locate_new(connected_at, [UNKNOWN], [known(make_log(5, kept), start=start)]) == location
-
-
-def test_foreign_positions_are_in_no_log(make_log: Callable[..., Log]) -> None:
-    channels = [known(make_log(5, epoch=epoch)) for epoch in "abc"]
-    assert find_foreign([Position("a", 6), Position("b", 5), Position("x", 1)], channels) == [0, 2]
-
-
-# Reading.
 
 
 def reader_of(
@@ -151,10 +37,10 @@ def read_all(reader: LogReader, *, is_alone: bool = True) -> list[Event]:
     return events
 
 
-def test_channels_are_read_in_publish_order(clock: Clock) -> None:
-    logs = [Log("a", 0, clock), Log("b", 0, clock)]
+def test_channels_are_read_in_publish_order(scheduler: ManualScheduler) -> None:
+    logs = [Log("a", 0, scheduler.clock), Log("b", 0, scheduler.clock)]
     for number, index in enumerate([0, 1, 1, 0, 1]):
-        clock.now += 1
+        scheduler.now += 1
         publish(logs[index], str(number))
     events = read_all(reader_of(logs, [0, 0]))
     assert [event.data for event in events] == [*"01234"]
@@ -223,8 +109,8 @@ def test_clients_at_one_position_share_a_page(make_log: Callable[..., Log]) -> N
     assert (read(reader_of(logs, [3], pages=pages)) is first, pages.built) == (False, 2)
 
 
-def test_page_gets_ids_of_live_channels_when_written(clock: Clock) -> None:
-    logs = [Log("a", 0, clock), Log("b", 0, clock)]
+def test_page_gets_ids_of_live_channels_when_written(scheduler: ManualScheduler) -> None:
+    logs = [Log("a", 0, scheduler.clock), Log("b", 0, scheduler.clock)]
     publish(logs[0], "of the log")
     cursor = Cursor(2)
     reader = LogReader(logs, [0, 0], None, cursor, PageCache(ManualScheduler()))
@@ -238,9 +124,6 @@ def test_behind_returns_channels_before_wanted_offsets(make_log: Callable[..., L
     reader = reader_of([make_log(5), make_log(5), make_log(5)], [4, 5, 0])
     assert reader.behind([0, 1, 2], (5, 5, 5)) == [0, 2]
     assert reader.behind([0, 1], (4, 5, 5)) == []
-
-
-# Ids.
 
 
 def test_cursor_joins_ids_of_all_channels(make_log: Callable[..., Log]) -> None:

@@ -1,0 +1,229 @@
+"""A process subscribes to a channel: what its clients get before and after the broker answers, and from a new start."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from flask_sse_emitters import SseEmitter
+from flask_sse_emitters.brokers import Listener, Start
+from flask_sse_emitters.brokers.event_log import Log
+from flask_sse_emitters.testing import OpenStream, open_stream
+from flask_sse_emitters.wire.frame import Frame
+from tests.support.board import Board, gap_of, read, texts
+from tests.support.waiting import PATIENCE, until
+from tests.unit.channels.held_board import HeldBoard
+
+
+def test_client_waits_until_all_its_channels_are_located(held: HeldBoard) -> None:
+    """Meanwhile it gets nothing, also of a channel that is located already."""
+    with held.open("a", "b") as stream:
+        held.publish("a", 1)
+        assert stream.ready() == []
+        held.broker.start("a")
+        held.publish("a", 2)
+        held.broker.deliver("a")
+        assert stream.ready() == []
+        held.broker.start("b")
+        events = stream.ready()
+        assert texts(events) == ["2"], "events after the start of the channel"
+        assert [event.id for event in events] == ["epoch-2,epoch-0"]
+        held.publish("b", 3)
+        held.broker.deliver("b")
+        assert [(event.data, event.id) for event in stream.ready()] == [("3", "epoch-2,epoch-1")]
+
+
+def test_reconnect_before_channel_is_located_replays_after_it(held: HeldBoard) -> None:
+    ids = held.publish("a", 1, 2, 3)
+    with held.open("a", last=ids[0]) as stream:
+        assert stream.ready() == []
+        held.broker.start("a")
+        assert texts(stream.ready()) == ["2", "3"]
+
+
+def test_client_ahead_of_process_waits_until_process_caught_up(held: HeldBoard) -> None:
+    """Another process delivered the events to the client earlier."""
+    held.publish("a", 1)
+    with held.open("a") as other:
+        held.broker.start("a")
+        ids = held.publish("a", 2, 3, 4)
+        with held.open("a", last=ids[1]) as stream:
+            assert stream.ready() == []
+            held.broker.deliver("a", 1)
+            assert (texts(other.ready()), stream.ready()) == (["2"], [])
+            held.broker.deliver("a", 1)
+            assert (texts(other.ready()), stream.ready()) == (["3"], [])
+            held.publish("a", 5)
+            held.broker.deliver("a")
+            assert (texts(other.ready()), texts(stream.ready())) == (["4", "5"], ["4", "5"])
+
+
+def test_events_that_arrive_before_start_are_delivered_once_after_it(held: HeldBoard) -> None:
+    held.publish("a", 1)
+    with held.open("a") as stream:
+        held.publish("a", 2)
+        held.broker.deliver("a")
+        [listener] = held.broker.listeners["a"]
+        listener.started(Start(held.broker.log("a"), 1))
+        held.publish("a", 3)
+        held.broker.deliver("a")
+        assert texts(stream.ready()) == ["2", "3"]
+
+
+def test_emitter_added_to_channel_list_gets_events_after_start(held: HeldBoard) -> None:
+    @held.app.get("/mine")
+    def mine() -> Any:
+        return held.sse.channel("a").emitters.add(SseEmitter())
+
+    with open_stream(held.client, "/mine") as stream:
+        held.publish("a", 1)
+        held.broker.deliver("a")
+        [listener] = held.broker.listeners["a"]
+        listener.started(Start(held.broker.log("a"), 0))
+        held.publish("a", 2)
+        held.broker.deliver("a")
+        assert texts(stream.ready()) == ["1", "2"]
+
+
+def test_events_delivered_twice_by_broker_reach_client_once(held: HeldBoard) -> None:
+    with held.open("a") as stream:
+        held.broker.start("a")
+        held.publish("a", 1, 2)
+        delivered = list(held.broker.undelivered["a"])
+        held.broker.deliver("a")
+        held.broker.undelivered["a"] = delivered
+        held.broker.deliver("a")
+        assert texts(stream.ready()) == ["1", "2"]
+
+
+def test_calls_of_a_former_listener_are_ignored(held: HeldBoard) -> None:
+    subscription = held.sse._channels().subscription("a")
+    with held.open("a"):
+        held.broker.start("a")
+        [old] = held.broker.listeners["a"]
+    assert (held.broker.listeners["a"], subscription.log) == ([], None)
+    with held.open("a") as stream:
+        old.started(Start(Log("older", 7, lambda: 0.0), 7))
+        assert subscription.log is None
+        held.broker.start("a")
+        [event_id] = held.publish("a", 1)
+        old.arrived([Frame(b"id: epoch-9\ndata: stale\n\n", "message", 9, 12)])
+        held.broker.deliver("a")
+        assert [(event.data, event.id) for event in stream.ready()] == [("1", event_id)]
+
+
+def test_broker_reset_ends_streams_with_retry_and_reconnect_gets_gap(held: HeldBoard) -> None:
+    with held.open("a") as stream, held.open("a", "b") as other:
+        held.broker.start("a")
+        held.broker.start("b")
+        assert stream.ready() == other.ready() == []
+        [last] = held.publish("a", 1)
+        held.broker.deliver("a")
+        held.broker.logs["a"] = Log("later", 5, lambda: 0.0)
+        held.broker.start("a")
+        assert texts(other.ready()) == ["1"]
+        rest = b"".join(stream.response.iter_encoded()).decode()
+        event, closing = rest.split("\n\n")[:-1]
+        assert event == f"id: {last}\ndata: 1"
+        assert 1500 <= int(closing.removeprefix("retry: ")) <= 6000
+    with held.open("a", last=last) as stream:
+        held.broker.start("a")
+        events = stream.ready()
+        held.publish("a", 2)
+        held.broker.deliver("a")
+        events += stream.ready()
+    assert gap_of(events) == {"requested": last, "oldest": "later-6", "newest": "later-5"}
+    assert [(event.data, event.id) for event in events[1:]] == [("2", "later-6")]
+
+
+def test_unsubscribes_if_all_clients_leave_during_subscribe(held: HeldBoard) -> None:
+    channel_list = held.sse.channel("a").emitters
+    subscribe = held.broker.subscribe
+
+    def leave_meanwhile(channel: str, listener: Listener) -> Start | None:
+        for emitter in channel_list:
+            emitter.complete()
+        return subscribe(channel, listener)
+
+    held.broker.subscribe = leave_meanwhile  # type: ignore[method-assign]
+    with held.open("a"):
+        pass
+    assert (held.broker.listeners["a"], len(channel_list)) == ([], 0)
+
+
+@contextmanager
+def on_two_threads(call: Callable[[], object]) -> Iterator[None]:
+    """Call this again and again meanwhile."""
+    stop = threading.Event()
+
+    def run() -> None:
+        while not stop.is_set():
+            call()
+
+    threads = [threading.Thread(target=run) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(PATIENCE)
+
+
+def test_concurrent_first_and_last_clients_of_a_channel_miss_no_event(board: Board) -> None:
+    """A connected client gets every event, though the process subscribes and unsubscribes all the time."""
+
+    def connect_and_leave() -> None:
+        with board.open("a"):
+            pass
+
+    with on_two_threads(connect_and_leave):
+        for number in range(150):
+            with board.open("a") as stream:
+                [event_id] = board.publish("a", number)
+                until(lambda: event_id in [event.id for event in stream.ready()], "the event")  # noqa: B023
+
+
+def test_client_gets_event_that_its_own_view_publishes() -> None:
+    """Other threads publish without end, faster than it may read; the history holds all of it."""
+    board = Board(SSE_HISTORY=10**6, SSE_MAX_PENDING=10**6, SSE_MAX_PENDING_BYTES=10**9)
+
+    @board.app.get("/mine")
+    def mine() -> Any:
+        emitter = board.sse.channel("a").subscribe()
+        board.publish("a", "mine")
+        return emitter
+
+    with on_two_threads(lambda: board.publish("a", "noise")):
+        for _ in range(100):
+            with open_stream(board.client, "/mine") as stream:
+                until(lambda: "mine" in texts(stream.ready()), "its event")
+
+
+def test_events_dropped_from_log_but_still_queued_for_list_are_no_gap() -> None:
+    board = Board(SSE_HISTORY=5)
+    [first] = board.publish("a", 1)
+    streams: list[OpenStream] = []
+
+    class PublishingListener:
+        """A listener that publishes more events, and reconnects a client, while it gets the second event."""
+
+        clients = 0
+
+        def started(self, *_: object) -> None:
+            pass
+
+        def arrived(self, *_: object) -> None:
+            if not streams:
+                board.publish("a", *range(3, 10))
+                streams.append(stack.enter_context(board.open("a", last=first)))
+
+    with ExitStack() as stack:
+        board.sse._channels().broker.subscribe("a", PublishingListener())  # notified before the list
+        stack.enter_context(board.open("a"))
+        board.publish("a", 2)
+        events = read(streams[0], 8)  # the rest is delivered in the background
+    assert texts(events) == [str(number) for number in range(2, 10)]
