@@ -167,27 +167,35 @@ def frames(queued: list[Queued]) -> list[tuple[str, str]]:
 
 class ModelList:
     def __init__(self) -> None:
-        self.members: list[ModelEmitter] = []
+        self.members: tuple[ModelEmitter, ...] = ()
         self.number = 0
+        self.unmixed_upto = 0  # up to this number, a batch has only what was sent to the very same members
         self.outbox: list[tuple[int, Queued, tuple[ModelEmitter, ...]]] = []
         self.is_pass_due = False  # in the background, soon
 
     def add(self, emitter: ModelEmitter) -> None:
         if emitter.reason is None and emitter not in self.members:
-            self.members.append(emitter)
+            self.members = (*self.members, emitter)
             emitter.delivered_upto[self] = self.number
 
     def remove(self, emitter: ModelEmitter) -> None:
         if emitter in self.members:
-            self.members.remove(emitter)
+            self.members = tuple(each for each in self.members if each is not emitter)
             del emitter.delivered_upto[self]
+
+    def take_out(self, emitter: ModelEmitter) -> None:
+        """Remove a member that goes on: it gets what was sent before."""
+        if emitter in self.members:
+            emitter.catch_up()
+            self.remove(emitter)
+            self.unmixed_upto = self.number
 
     def put(self, event: Queued, now: float, on_main_loop: bool) -> int:
         if not self.members:
             return 0
         count = len(self.members)
         self.number += 1
-        self.outbox.append((self.number, event, tuple(self.members)))
+        self.outbox.append((self.number, event, self.members))
         if not self.is_pass_due and on_main_loop:
             self.deliver_all(now)
         else:
@@ -202,8 +210,9 @@ class ModelList:
         while self.outbox:
             first = self.outbox[0]
             batch = [first]
+            is_unmixed = first[0] <= self.unmixed_upto
             for other in self.outbox[1:]:
-                if None in (first[1], other[1]):
+                if None in (first[1], other[1]) or (is_unmixed and other[2] is not first[2]):
                     break
                 batch.append(other)
             for emitter in batch[-1][2]:

@@ -206,9 +206,7 @@ class Streams(BaseMachine):
     def remove(self, worker: int, pick: int, which: int) -> None:
         (real, model), pair = self.lists[which], self.pair(pick)
         self.on(worker, lambda: real.remove(pair.emitter))
-        if pair.model in model.members:
-            pair.model.catch_up()
-            model.remove(pair.model)
+        model.take_out(pair.model)
 
     @rule(worker=workers, which=st.integers(0, 1), name=names)
     def send_to_list(self, worker: int, which: int, name: str) -> None:
