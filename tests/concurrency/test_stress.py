@@ -44,3 +44,37 @@ def test_gevent_process_survives_stress(program: str) -> None:
     assert result.returncode == 0, result.stderr
     assert result.stdout == "held\n"
     assert "Greenlet" not in result.stderr, "a greenlet died"
+
+
+GREENLETS = """
+from gevent import monkey; monkey.patch_all()
+import gevent, time
+from flask_sse_emitters.runtime.scheduler import SCHEDULER
+begun, found, called = [], [], gevent.event.Event()
+SCHEDULER.call_soon(called.set)
+called.wait()
+gevent.sleep(0.05)  # it sleeps now
+def handle():
+    begun.append(1)
+    if len(begun) == 100:
+        SCHEDULER.call_soon(lambda: found.append(len(begun)))
+    ends = time.perf_counter() + 0.00002
+    while time.perf_counter() < ends: pass
+{many}
+while len(begun) < 5_000: gevent.sleep(0.001)
+print(*found)
+"""
+
+
+@pytest.mark.parametrize(
+    "many",
+    [
+        pytest.param("for _ in range(5_000): gevent.spawn(handle)", id="greenlets"),
+        pytest.param("for _ in range(5_000): SCHEDULER.run(handle)", id="callbacks"),
+    ],
+)
+def test_scheduler_under_gevent_does_not_wait_for_queued_greenlets_or_callbacks(many: str) -> None:
+    """The event loop looks at its descriptors every thousand greenlets; the call may take little longer than that."""
+    program = [sys.executable, "-c", GREENLETS.format(many=many)]
+    done = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert 100 <= int(done.stdout) <= 3_000
