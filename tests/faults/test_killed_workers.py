@@ -21,12 +21,12 @@ from tests.support.waiting import PATIENCE, until
 class PublishingProcess:
     """Publishes numbers to channel ``a``, from the first that is not confirmed; can be killed and restarted."""
 
-    def __init__(self, url: str, last: int) -> None:
+    def __init__(self, url: str) -> None:
         self.begun = self.confirmed = self.failed = 0
-        self._url, self._last = url, last
+        self._url = url
 
-    def start(self) -> None:
-        arguments = [self._url, "a", str(self.confirmed + 1), str(self._last), "0.01"]
+    def start(self, last: int = 10**6) -> None:
+        arguments = [self._url, "a", str(self.confirmed + 1), str(last), "0.01"]
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.apps.crowd_publisher", *arguments],
             cwd=ROOT,
@@ -50,8 +50,8 @@ class PublishingProcess:
 
 
 @contextmanager
-def publishing(url: str, last: int) -> Iterator[PublishingProcess]:
-    publisher = PublishingProcess(url, last)
+def publishing(url: str) -> Iterator[PublishingProcess]:
+    publisher = PublishingProcess(url)
     publisher.start()
     try:
         yield publisher
@@ -61,18 +61,19 @@ def publishing(url: str, last: int) -> Iterator[PublishingProcess]:
 
 def test_killed_worker_and_killed_publisher_lose_no_event(seed: int) -> None:
     """Both are killed amid their work; the clients of the worker reconnect, and the publisher retries."""
-    dice, last = random.Random(seed), 150
+    dice = random.Random(seed)
     with swarming_over_redis("gevent", Habits(seed, slow=0, pairs=0, channels=("a",)), workers=2) as shared:
         swarm, server = shared.swarm, shared.server
         swarm.add(200)
         swarm.run_to_position()
-        with publishing(shared.redis.url, last) as publisher:
+        with publishing(shared.redis.url) as publisher:
             swarm.run(lambda: publisher.confirmed > 20, "the first events")
             victim, its = _kill_amid_a_delivery_pass(shared, dice)
-            moment = dice.randrange(50, 80)
+            moment = publisher.confirmed + dice.randrange(30)
             swarm.run(lambda: publisher.confirmed >= moment, "a moment to kill the publisher")
             _kill_amid_a_publish(shared, publisher)
-            publisher.start()
+            last = publisher.begun + 60
+            publisher.start(last)
             swarm.run(lambda: all(client.events >= last for client in swarm.clients), "the last number")
         until(lambda: victim not in (pids := {each.pid for each in server.workers}) and len(pids) == 2, "a new worker")
         assert [*swarm.tapes["a"].values()] == [b"data: %d" % number for number in range(1, last + 1)]
