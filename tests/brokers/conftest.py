@@ -47,13 +47,6 @@ def new_broker(server: RedisServer) -> Iterator[Callable[..., Broker]]:
 
 
 @pytest.fixture
-def kept() -> Iterator[RedisServer]:
-    """A Redis that has every confirmed write after a restart."""
-    with RedisServer("--appendonly", "yes", "--appendfsync", "always") as server:
-        yield server
-
-
-@pytest.fixture
 def wire(server: RedisServer) -> Iterator[Wire]:
     with Wire(server.port) as wire:
         yield wire
@@ -68,5 +61,5 @@ def board(server: RedisServer) -> Iterator[Board]:
 @pytest.fixture
 def wired(wire: Wire) -> Iterator[Board]:
     """An app whose connection to Redis the test can hold and cut."""
-    with closing_board(f"redis://127.0.0.1:{wire.port}", SSE_MAX_PENDING_BYTES=10**9) as board:
+    with closing_board(wire.url, SSE_MAX_PENDING_BYTES=10**9) as board:
         yield board

@@ -28,3 +28,8 @@ def await_end(board: Board, stream: OpenStream) -> None:
         return not any(emitter.is_open for emitter in board.sse.channel("a").emitters)
 
     until(has_ended, "the stream to end")
+
+
+def subscribers(client: Any) -> int:
+    """Return how many processes listen to the channel ``a``."""
+    return int(client.pubsub_numsub("sse:{a}@0")[0][1])
