@@ -9,16 +9,16 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
 from click.testing import Result
-from flask import Flask
 
-from flask_sse_emitters import SSE, Event
+from flask_sse_emitters import Event
 from flask_sse_emitters.testing import decode
+from tests.support.board import closing_board
 from tests.support.cli import cli_runner
 from tests.support.programs import program
 from tests.support.redis_server import RedisServer
@@ -28,22 +28,10 @@ from tests.support.waiting import PATIENCE, until
 FLASK = [sys.executable, "-m", "flask", "--app", "tests.apps.cli", "sse"]
 
 
-@contextmanager
-def app_at(url: str, **config: object) -> Iterator[tuple[Flask, SSE]]:
-    """Make an app that uses a Redis, and release its connections in the end."""
-    app = Flask(__name__)
-    app.config.update({"SSE_BROKER_URL": url, "SSE_PUBLISH_SECONDS": PATIENCE, **config})
-    sse = SSE(app)
-    app.register_blueprint(sse.blueprint, url_prefix="/events")
-    sse.authorizer(lambda _channel: True)
-    yield app, sse
-    sse.close()
-
-
 def invoked(url: str, *arguments: str, data: bytes | None = None, **config: object) -> Result:
     """Run ``flask sse`` in this process, for claims that are not about the process."""
-    with app_at(url, **config) as (app, _):
-        return cli_runner(app).invoke(args=["sse", *arguments], input=data)
+    with closing_board(url, **{"SSE_PUBLISH_SECONDS": PATIENCE, **config}) as board:
+        return cli_runner(board.app).invoke(args=["sse", *arguments], input=data)
 
 
 def environment(url: str, **config: object) -> dict[str, str]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 
-from flask_sse_emitters.brokers import Broker, make_broker
+from flask_sse_emitters.brokers import GROUP, Broker, make_broker
 from tests.support.board import Board, closing_board
 from tests.support.redis_server import RedisServer
 from tests.support.wire import Wire
@@ -63,3 +65,17 @@ def wired(wire: Wire) -> Iterator[Board]:
     """An app whose connection to Redis the test can hold and cut."""
     with closing_board(wire.url, SSE_MAX_PENDING_BYTES=10**9) as board:
         yield board
+
+
+@pytest.fixture
+def install_broker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
+    """Install, as it were, a package with the entry point of a broker."""
+
+    def install(scheme: str, target: str) -> None:
+        metadata = tmp_path / f"{scheme}-1.0.dist-info"
+        metadata.mkdir()
+        (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {scheme}\nVersion: 1.0\n")
+        (metadata / "entry_points.txt").write_text(f"[{GROUP}]\n{scheme} = {target}\n")
+        monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+
+    return install

@@ -1,20 +1,24 @@
-"""The clients of all processes, counted; and what other processes report of themselves."""
+"""What processes report of themselves through Redis: counts of clients, ``processes()`` and ``flask sse status``."""
 
 from __future__ import annotations
 
+import json
+import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
 from flask_sse_emitters import BrokerUnavailable
 from flask_sse_emitters.brokers import Broker
+from tests.brokers.commands import Listening, environment, invoked, run
 from tests.brokers.states import await_state
 from tests.support.board import Board, closing_board, config, read, texts
 from tests.support.broker_calls import RecordingListener, listening
-from tests.support.client import connected
+from tests.support.client import connected, get, post
 from tests.support.redis_server import RedisServer
 from tests.support.servers import Server
 from tests.support.waiting import until
@@ -110,3 +114,91 @@ def test_count_that_fails_delays_no_event(server: RedisServer, client: Any, boar
         await_state(board, "ok")
         with closing_board(server.url) as other:
             until(lambda: other.sse.channel("a").subscribers() == 1, "the client to be counted")
+
+
+def test_processes_show_each_others_figures_until_they_are_gone(server: RedisServer, board: Board) -> None:
+    """A process that only listens has clients, and no figures."""
+    with ExitStack() as stack:
+        sse = board.sse
+        listener = stack.enter_context(Listening(server, "a"))
+        one, other = (
+            stack.enter_context(Server(kind, "tests.apps.channels:app", env=config(server, SSE_HEARTBEAT=0)))
+            for kind in ("gevent", "gthread")
+        )
+        [client, *_] = [
+            stack.enter_context(connected(server, f"/events?channel={channel}"))
+            for server, channel in [(other, "a"), (one, "a"), (one, "b")]
+        ]
+        servers = {get(server, "/stats")["pid"]: server for server in (one, other)}
+        until(lambda: {each.get("pid") for each in sse.processes()} == {*servers, None}, "all three")
+        [listening] = [each for each in sse.processes() if "pid" not in each]
+        assert listening["channels"] == {"a": 1}
+        listener.kill()  # its report holds for some seconds, in which the others are looked at
+
+        post(one, "/publish/a", "x")
+        assert client.texts(1) == ["x"]
+        until(lambda: all(each.get("deliveries", 1) == 1 for each in sse.processes()), "their reports")
+        found = {each["pid"]: each for each in sse.processes() if "pid" in each}
+        channels = {servers[pid]: each["channels"] for pid, each in found.items()}
+        assert channels == {one: {"a": 1, "b": 1}, other: {"a": 1}}
+        for pid, each in found.items():
+            own = get(servers[pid], "/stats")
+            changing = {"broker", "pending", "since"}  # the app shows other values of these, or rounds them
+            names = own.keys() & each.keys() - changing
+            assert {name: each[name] for name in names} == {name: own[name] for name in names}
+            assert {"clients", "opened", "closed", "bytes", "draining", "warnings"} <= each.keys()
+            assert each["broker"]["state"] == "ok"
+            assert 0 <= each["age"] < 12
+        assert len({each["id"] for each in found.values()}) == 2
+
+        until(lambda: {each.get("pid") for each in sse.processes()} == set(servers), "the killed one to be forgotten")
+
+
+def test_processes_report_while_clients_connect_and_disconnect_all_the_time(server: RedisServer, board: Board) -> None:
+    with closing_board(server.url) as other:
+
+        def has_reported() -> bool:
+            with board.open("a"):
+                until(lambda: any(each["channels"] for each in other.sse.processes()), "the client")
+            until(lambda: not any(each["channels"] for each in other.sse.processes()), "its end")
+            return any(each.get("opened", 0) >= 3 for each in other.sse.processes())
+
+        until(has_reported, "a report of three streams")
+
+
+def test_status_shows_two_processes_with_clients_and_channels(server: RedisServer, board: Board) -> None:
+    """Two apps of this process stand for two processes, which another test here has in earnest."""
+    with closing_board(server.url) as one, closing_board(server.url) as two, ExitStack() as stack:
+        orders = [stack.enter_context(each.open("orders")) for each in (one, one, two)]
+        stack.enter_context(two.open("news"))
+        one.publish("orders", "x")
+        for stream in orders:
+            until(stream.ready, "the event")
+        until(lambda: sum(each.get("deliveries", 0) for each in board.sse.processes()) == 3, "reports of both")
+
+        found = json.loads(invoked(server.url, "status", "--json").stdout)
+        assert found["channels"] == {"orders": 3, "news": 1}
+        assert [process["pid"] for process in found["processes"]] == [os.getpid()] * 2
+        assert [found[name] for name in ("clients", "deliveries", "pending", "dropped")] == [4, 3, 0, 0]
+        shown = run("status", env=environment(server.url))
+        assert (shown.returncode, shown.stderr) == (0, b"")
+        assert shown.stdout.startswith(b"2 processes, 4 clients, 2 channels\n\n")
+        assert shown.stdout.count(b" %d " % os.getpid()) == 2
+        assert b"\norders         3\nnews           1\n" in shown.stdout
+
+
+def test_status_without_serving_process_reports_none(server: RedisServer) -> None:
+    result = invoked(server.url, "status")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout == "No process has had a stream of a channel in the last seconds.\n"
+
+
+def test_status_warns_of_read_only_broker(server: RedisServer) -> None:
+    """Its processes cannot report this through the broker."""
+    server.run("CONFIG SET maxmemory 1")
+    for arguments in ([], ["--json"]):
+        output = invoked(server.url, "status", *arguments).stdout
+        assert "nothing can be published now" in output
+        assert "Redis is full: raise its maxmemory" in output
+    server.run("CONFIG SET maxmemory 0")
+    assert "warning" not in invoked(server.url, "status").stdout

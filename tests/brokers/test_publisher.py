@@ -1,74 +1,45 @@
-"""Publishing without an app, from threads and forked children, too."""
+"""Publishing without an app: events, keys, options, threads and forked children, and a Redis that gives no answer."""
 
 from __future__ import annotations
 
 import enum
-import json
-import os
+import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import partial
 from typing import Any, cast
 
 import pytest
-from flask import Flask
 
-from flask_sse_emitters import SSE, Event, InvalidChannel, InvalidEvent, Publisher, SseEmitter
-from flask_sse_emitters.testing import open_stream, published
+from flask_sse_emitters import BrokerUnavailable, Event, InvalidChannel, InvalidEvent, Publisher, SseEmitter
+from flask_sse_emitters.testing import published
+from tests.support.board import Board, closing_board, gap_of, read, texts
+from tests.support.broker_calls import in_threads
 from tests.support.client import new_name
 from tests.support.redis_server import RedisServer
 from tests.support.servers import ROOT
-from tests.support.waiting import PATIENCE, until
+from tests.support.waiting import PATIENCE
 
 
-@pytest.fixture(scope="module")
-def redis(shared_server: RedisServer) -> RedisServer:
-    shared_server.renew()
-    return shared_server
-
-
-@pytest.fixture(scope="module")
-def publisher(redis: RedisServer) -> Iterator[Publisher]:
-    with Publisher(redis.url, publish_seconds=PATIENCE) as publisher:
+@pytest.fixture
+def publisher(server: RedisServer) -> Iterator[Publisher]:
+    with Publisher(server.url, publish_seconds=PATIENCE) as publisher:
         yield publisher
 
 
-@pytest.fixture(scope="module")
-def app(redis: RedisServer) -> Flask:
-    app = Flask(__name__)
-    app.config.update(SSE_BROKER_URL=redis.url, SSE_PUBLISH_SECONDS=PATIENCE)
-    return app
-
-
-@pytest.fixture(scope="module")
-def sse(app: Flask) -> Iterator[SSE]:
-    sse = SSE(app)
-    app.register_blueprint(sse.blueprint, url_prefix="/events")
-    sse.authorizer(lambda _: True)
-    yield sse
-    sse.close()
-
-
-def kept(app: Flask, channel: str) -> list[str]:
+def kept(board: Board, channel: str) -> list[str]:
     """Return the texts of the kept events, as a client that missed them all gets them."""
-    with open_stream(app.test_client(), f"/events/{channel}", headers={"Last-Event-ID": "none-0"}) as stream:
-        events: list[Event] = []
-
-        def reads_all() -> bool:
-            events.extend(stream.ready())
-            return bool(events) and len(events) > events_after(events[0])
-
-        until(reads_all, "all that is kept")
-        assert events[0].event == "gap"
-        return [event.data for event in events[1:]]
-
-
-def events_after(gap: Event) -> int:
-    """Return how many events follow this gap."""
-    bounds = json.loads(gap.data)
-    oldest, newest = (int(bounds[name].split("-")[1]) for name in ("oldest", "newest"))
-    return newest - oldest + 1
+    with board.open(channel, last="none-0") as stream:
+        events = read(stream, 1)
+        bounds = gap_of(events)
+        oldest, newest = (int(bounds[name].split("-")[1]) for name in ("oldest", "newest"))
+        missing = newest - oldest + 2 - len(events)
+        return texts([*events[1:], *read(stream, missing)])
 
 
 @pytest.mark.parametrize(
@@ -84,32 +55,32 @@ def events_after(gap: Event) -> int:
     ],
 )
 def test_publisher_writes_the_same_event_as_the_app(
-    publisher: Publisher, sse: SSE, redis: RedisServer, data: Any, options: dict[str, Any]
+    publisher: Publisher, board: Board, server: RedisServer, data: Any, options: dict[str, Any]
 ) -> None:
     ours, theirs = new_name(), new_name()
     first = publisher.publish(ours, data, **options)
-    sse.publish(theirs, data, **options)
+    board.sse.publish(theirs, data, **options)
     assert first.endswith("-1")
-    assert body(redis, ours) == body(redis, theirs)
+    assert body(server, ours) == body(server, theirs)
 
 
-def body(redis: RedisServer, channel: str) -> bytes:
+def body(server: RedisServer, channel: str) -> bytes:
     """Return the newest event as stored in Redis, without its position and time."""
-    fields = redis.run(f"XREVRANGE sse:{{{channel}}}:log + - COUNT 1").split(b"\r\n")
+    fields = server.run(f"XREVRANGE sse:{{{channel}}}:log + - COUNT 1").split(b"\r\n")
     name, payload = fields.index(b"n"), fields.index(b"b")
     return b"\n".join([*fields[payload:name], *fields[name : name + 3]])
 
 
-def test_events_of_publisher_reach_subscribers_with_returned_ids(publisher: Publisher, sse: SSE) -> None:
+def test_events_of_publisher_reach_subscribers_with_returned_ids(publisher: Publisher, board: Board) -> None:
     channel = new_name()
-    with published(sse, channel) as events:
+    with published(board.sse, channel) as events:
         ids = [publisher.publish(channel, number, event="tick") for number in range(3)]
     assert events == [Event(str(number), event="tick", id=event_id) for number, event_id in enumerate(ids)]
 
 
-def test_invalid_event_raises_and_is_not_published(publisher: Publisher, sse: SSE) -> None:
+def test_invalid_event_raises_and_is_not_published(publisher: Publisher, board: Board) -> None:
     channel = new_name()
-    with published(sse, channel) as events:
+    with published(board.sse, channel) as events:
         for name in ("", "two words", "ü", 7, None):
             with pytest.raises(InvalidChannel):
                 publisher.publish(name, "x")  # type: ignore[arg-type]
@@ -127,12 +98,12 @@ def test_invalid_event_raises_and_is_not_published(publisher: Publisher, sse: SS
     assert events == []
 
 
-def test_key_publishes_one_event_from_any_publisher(publisher: Publisher, sse: SSE) -> None:
+def test_key_publishes_one_event_from_any_publisher(publisher: Publisher, board: Board) -> None:
     channel = new_name()
-    with published(sse, channel) as events:
+    with published(board.sse, channel) as events:
         first = publisher.publish(channel, "first", key="k")
         assert publisher.publish(channel, "again", key="k") == first
-        assert sse.publish(channel, "from the app", key="k") == first
+        assert board.sse.publish(channel, "from the app", key="k") == first
         assert publisher.publish(channel, "another", key="l") != first
     assert [event.data for event in events] == ["first", "another"]
 
@@ -142,76 +113,58 @@ class Name(str, enum.Enum):  # noqa: UP042 - its format is not its text
     PREFIX = "staging"
 
 
-def test_str_enum_names_are_their_text(redis: RedisServer) -> None:
-    channel = new_name()
-    topics = enum.Enum("topics", {"NEWS": channel}, type=str)
+def test_str_enum_names_are_their_text(server: RedisServer) -> None:
+    topics = enum.Enum("topics", {"NEWS": "news"}, type=str)
     news, key = cast(Any, topics["NEWS"]), cast(Any, Name.KEY)
-    app = Flask(__name__)
-    app.config.update(SSE_BROKER_URL=redis.url, SSE_BROKER_PREFIX=Name.PREFIX)
-    sse = SSE(app)
-    with Publisher(redis.url, prefix="staging") as publisher, published(sse, channel) as events:
-        first = publisher.publish(channel, "text", key="k")
+    with (
+        closing_board(server.url, SSE_BROKER_PREFIX=Name.PREFIX) as board,
+        Publisher(server.url, prefix="staging") as publisher,
+        published(board.sse, "news") as events,
+    ):
+        first = publisher.publish("news", "text", key="k")
         assert publisher.publish(news, "again", key=key) == first
-        assert sse.publish(news, "again", key=key) == first
-        assert sse.channel(news).name == channel
-    assert [event.data for event in events] == ["text"]
-    sse.close()
+        assert board.sse.publish(news, "again", key=key) == first
+        assert board.sse.channel(news).name == "news"
+    assert texts(events) == ["text"]
 
 
-def test_publisher_keeps_history_bounds_of_the_app(publisher: Publisher, sse: SSE, app: Flask) -> None:
-    short, none = new_name(), new_name()
-    sse.channel(short, history=3)
-    sse.channel(none, history=0)
-    for channel in (short, none):
-        sse.publish(channel, "app's")
+def test_publisher_keeps_history_bounds_of_the_app_or_the_default(publisher: Publisher, board: Board) -> None:
+    board.sse.channel("short", history=3)
+    board.sse.channel("none", history=0)
+    for channel in ("short", "none"):
+        board.publish(channel, "app's")
+    for channel in ("short", "none", "default"):
         for number in range(5):
             publisher.publish(channel, number)
-    assert kept(app, short) == ["2", "3", "4"]
-    assert kept(app, none) == []
+    assert kept(board, "short") == ["2", "3", "4"]
+    assert kept(board, "none") == []
+    assert kept(board, "default") == ["0", "1", "2", "3", "4"]
 
 
-def test_publisher_before_the_app_keeps_default_history(publisher: Publisher, app: Flask, sse: SSE) -> None:
-    channel = new_name()
-    for number in range(5):
-        publisher.publish(channel, number)
-    assert kept(app, channel) == ["0", "1", "2", "3", "4"]
+def test_prefix_separates_apps(server: RedisServer, publisher: Publisher) -> None:
+    publisher.publish("a", "x")
+    with Publisher(server.url, prefix="another", publish_seconds=PATIENCE) as another:
+        assert another.publish("a", "y").endswith("-1")
+        assert another.publish("a", "z").endswith("-2")
+    assert publisher.publish("a", "y").endswith("-2")
 
 
-def test_prefix_separates_apps(redis: RedisServer, publisher: Publisher) -> None:
-    channel = new_name()
-    publisher.publish(channel, "x")
-    with Publisher(redis.url, prefix="another", publish_seconds=PATIENCE) as another:
-        assert another.publish(channel, "y").endswith("-1")
-        assert another.publish(channel, "z").endswith("-2")
-    assert publisher.publish(channel, "y").endswith("-2")
-
-
-def test_concurrent_publishes_have_consecutive_ids_in_thread_order(redis: RedisServer, app: Flask, sse: SSE) -> None:
-    channel, ids, errors = new_name(), [], []
+def test_concurrent_publishes_have_consecutive_ids_in_thread_order(publisher: Publisher, board: Board) -> None:
+    ids: list[str] = []
     begin = threading.Barrier(12)
 
-    with Publisher(redis.url, publish_seconds=PATIENCE) as publisher:
+    def run(number: int) -> None:
+        begin.wait(PATIENCE)
+        ids.extend([publisher.publish("a", f"{number} {count}") for count in range(20)])
 
-        def run(number: int) -> None:
-            try:
-                begin.wait(PATIENCE)
-                ids.extend([publisher.publish(channel, f"{number} {count}") for count in range(20)])
-            except BaseException as error:
-                errors.append(error)
-
-        threads = [threading.Thread(target=run, args=(number,)) for number in range(12)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(PATIENCE)
-    assert errors == []
+    in_threads([partial(run, number) for number in range(12)])
     assert sorted(int(event_id.split("-")[1]) for event_id in ids) == list(range(1, 241))
-    texts = kept(app, channel)
+    found = kept(board, "a")
     for number in range(12):
-        assert [text for text in texts if text.startswith(f"{number} ")] == [f"{number} {n}" for n in range(20)]
+        assert [text for text in found if text.startswith(f"{number} ")] == [f"{number} {n}" for n in range(20)]
 
 
-def test_publisher_starts_no_thread_even_without_redis(redis: RedisServer) -> None:
+def test_publisher_starts_no_thread_even_without_redis(server: RedisServer) -> None:
     output = run_script(
         """
         import logging, os, sys, threading
@@ -224,13 +177,12 @@ def test_publisher_starts_no_thread_even_without_redis(redis: RedisServer) -> No
             except BrokerUnavailable:
                 print(threading.active_count(), len(os.listdir("/proc/self/task")))
         """,
-        redis.url,
+        server.url,
     )
     assert output == "1 1"
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_forked_child_and_parent_both_publish(redis: RedisServer) -> None:
+def test_forked_child_and_parent_both_publish(server: RedisServer) -> None:
     """At the fork, the publisher has connections, and other threads publish."""
     output = run_script(
         """
@@ -259,7 +211,7 @@ def test_forked_child_and_parent_both_publish(redis: RedisServer) -> None:
             thread.join()
         print(*(event_id.split("-")[1] for event_id in ids))
         """,
-        f"{redis.url}/2",
+        server.url,
     )
     assert sorted(map(int, output.split())) == list(range(1, 12))
 
@@ -274,9 +226,109 @@ def run_script(text: str, *arguments: str) -> str:
     return found.stdout.strip()
 
 
-def test_publish_after_close_raises(redis: RedisServer) -> None:
-    with Publisher(redis.url, publish_seconds=PATIENCE) as publisher:
+def test_publish_after_close_raises(server: RedisServer) -> None:
+    with Publisher(server.url, publish_seconds=PATIENCE) as publisher:
         publisher.publish(new_name(), "x")
     publisher.close()
     with pytest.raises(RuntimeError, match="this Publisher is closed"):
         publisher.publish(new_name(), "x")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "accepts"),
+    [
+        ("prefix", "", "1 to 100 ASCII letters"),
+        ("prefix", "two words", "1 to 100 ASCII letters"),
+        ("prefix", None, "1 to 100 ASCII letters"),
+        ("publish_seconds", 0, "more than 0"),
+        ("publish_seconds", -1.0, "more than 0"),
+        ("publish_seconds", "2", "seconds as a number or a timedelta"),
+        ("publish_seconds", float("inf"), "seconds as a number or a timedelta"),
+    ],
+)
+def test_publisher_option_that_is_invalid_raises_and_is_named(option: str, value: Any, accepts: str) -> None:
+    with pytest.raises(ValueError, match=f"^{option} must be .*{accepts}"):
+        Publisher("redis://localhost", **{option: value})
+
+
+#: Other timeouts, of 60 s, that would end the attempts of these tests; and the seconds that they may take at most,
+#: however busy the machine is.
+OTHER_TIMEOUTS, MAX_SECONDS = "socket_timeout=60&socket_connect_timeout=60", 20.0
+
+
+@contextmanager
+def server_that(answers: str) -> Iterator[int]:
+    """Yield a port where connections are refused, dropped as by a firewall, or accepted by the system and not read."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        if answers != "refuses":
+            bound.listen(0 if answers == "drops" else 100)
+        port = bound.getsockname()[1]
+        waiting = [socket.socket() for _ in range(4 if answers == "drops" else 0)]
+        for each in waiting:
+            each.setblocking(False)
+            each.connect_ex(("127.0.0.1", port))
+        yield port
+        for each in waiting:
+            each.close()
+
+
+@pytest.mark.parametrize(
+    ("answers", "url"),
+    [
+        ("refuses", "redis://127.0.0.1:{}"),
+        ("drops", "redis://127.0.0.1:{}"),
+        ("is silent", "redis://127.0.0.1:{}"),
+        ("is silent", "rediss://127.0.0.1:{}"),
+        ("is silent", "redis+sentinel://127.0.0.1:{}/mymaster"),
+    ],
+)
+def test_publisher_without_answer_times_out(answers: str, url: str) -> None:
+    """So do all of its threads: none waits for another's turn."""
+    with (
+        server_that(answers) as port,
+        Publisher(f"{url.format(port)}?{OTHER_TIMEOUTS}", publish_seconds=timedelta(milliseconds=300)) as publisher,
+    ):
+
+        def attempt() -> None:
+            began = time.monotonic()
+            with pytest.raises(BrokerUnavailable, match="nothing was published") as raised:
+                publisher.publish("x", "y")
+            assert raised.value.may_be_published is False
+            assert time.monotonic() - began < MAX_SECONDS
+
+        in_threads([attempt] * 20)
+
+
+def test_publisher_timeout_covers_all_round_trips() -> None:
+    """The server takes more than half of the timeout for each answer, and a new connection needs several."""
+    answered: list[bytes] = []
+    ends = threading.Event()
+
+    def serve() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            while connection.recv(65_536) and not ends.wait(0.3):
+                answered.append(1)
+                connection.sendall(b"+OK\r\n")
+
+    def attempt() -> None:
+        with pytest.raises(BrokerUnavailable):
+            publisher.publish("a", "x")
+        assert len(answered) < 3
+        ends.set()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"redis://127.0.0.1:{listener.getsockname()[1]}"
+        with Publisher(url, publish_seconds=0.5) as publisher:
+            in_threads([serve, attempt])
+
+
+def test_publisher_works_again_after_redis_restart(server: RedisServer, publisher: Publisher) -> None:
+    before = publisher.publish("x", "before")
+    server.kill()
+    with pytest.raises(BrokerUnavailable):
+        publisher.publish("x", "away")
+    server.start()
+    after = publisher.publish("x", "after")
+    assert before.split("-")[0] != after.split("-")[0], "nothing was kept on disk"

@@ -1,8 +1,10 @@
-"""Subscriptions of a process to its channels in Redis: when they begin and end, and what they deliver."""
+"""Subscriptions of a process to its channels in Redis: from the first client to the last, and how long keys stay."""
 
 from __future__ import annotations
 
+import signal
 import threading
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -10,11 +12,77 @@ from typing import Any
 import pytest
 
 from flask_sse_emitters.brokers import Bounds, Broker, Frame, make_broker
-from flask_sse_emitters.testing import published
-from tests.support.board import Board, board_reads, closing_board, read, texts
-from tests.support.broker_calls import RecordingListener, listening, publish, subscribed
+from flask_sse_emitters.testing import decode, published
+from tests.brokers.states import await_end, subscribers
+from tests.support.board import Board, board_reads, closing_board, gap_of, read, texts
+from tests.support.broker_calls import RecordingListener, frame, listening, publish, subscribed
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import PATIENCE, until
+from tests.support.wire import Wire
+
+
+@pytest.mark.parametrize("is_flushed", [False, True])
+def test_first_client_ahead_of_process_gets_next_event_without_gap(
+    client: Any, wire: Wire, wired: Board, board: Board, is_flushed: bool
+) -> None:
+    """After a flush, it reconnects."""
+    with wired.open("a") as before:
+        wired.publish("a", 1)
+        read(before, 1)
+        wire.is_held = True
+        if is_flushed:
+            client.flushall()
+        ids = board.publish("a", 2, 3)
+        with wired.open("a", last=ids[0]) as stream:
+            assert stream.ready() == []
+            wire.is_held = False
+            if is_flushed:
+                await_end(wired, stream)
+            else:
+                assert texts(read(stream, 1)) == ["3"]
+                assert texts(read(before, 2)) == ["2", "3"]
+                board.publish("a", 4)
+                assert texts(read(stream, 1)) == ["4"]
+    if is_flushed:
+        assert texts(board_reads(wired, "a", last=ids[0], count=1)) == ["3"]
+
+
+def test_first_client_gets_events_published_after_it_connected(wire: Wire, wired: Board, board: Board) -> None:
+    """Its process receives their announcements later."""
+    board.publish("a", "before")
+    time.sleep(0.01)  # times are known to milliseconds
+    wire.is_held = True
+    with wired.open("a") as stream:
+        assert stream.ready() == []
+        board.publish("a", 1, 2)
+        wire.is_held = False
+        assert texts(read(stream, 2)) == ["1", "2"]
+
+
+def test_first_client_gets_gap_if_events_since_connect_are_dropped(
+    wire: Wire, wired: Board, server: RedisServer
+) -> None:
+    wire.is_held = True
+    with wired.open("a") as stream, closing_board(server.url, SSE_HISTORY=2) as other:
+        assert stream.ready() == []
+        ids = other.publish("a", *range(5))
+        wire.is_held = False
+        events = read(stream, 3)
+        assert gap_of(events) == {"requested": "", "oldest": ids[3], "newest": ids[4]}
+        assert texts(events[1:]) == ["3", "4"]
+
+
+def test_first_client_gets_gap_if_no_events_since_connect_are_kept(wire: Wire, server: RedisServer) -> None:
+    with closing_board(f"redis://127.0.0.1:{wire.port}", SSE_HISTORY=0) as wired:
+        wire.is_held = True
+        with wired.open("a") as stream, closing_board(server.url, SSE_HISTORY=0) as other:
+            assert stream.ready() == []
+            time.sleep(0.01)  # times are known to milliseconds
+            other.publish("a", 1, 2)
+            wire.is_held = False
+            assert gap_of(read(stream, 1))["requested"] == ""
+            other.publish("a", 3)
+            assert texts(read(stream, 1)) == ["3"]
 
 
 def test_subscription_lookup_without_listener_calls_back_at_once() -> None:
@@ -26,9 +94,7 @@ def test_subscription_lookup_without_listener_calls_back_at_once() -> None:
 
 def test_subscription_to_busy_channel_without_history_resets_nobody(new_broker: Callable[[], Broker]) -> None:
     """An announcement from before the lookup is no sign of a loss."""
-    broker, ends = new_broker(), threading.Event()
-
-    other = new_broker()
+    broker, other, ends = new_broker(), new_broker(), threading.Event()
 
     def publishing() -> None:
         while not ends.is_set():
@@ -84,16 +150,13 @@ def test_subscription_reads_channel_once_for_clients_that_reconnect(client: Any,
 
 
 def test_subscription_ends_some_seconds_after_last_client(client: Any, board: Board) -> None:
-    def subscribers() -> int:
-        return int(client.pubsub_numsub("sse:{a}@0")[0][1])
-
     with board.open("a") as stream:
         [first] = board.publish("a", "first")
         read(stream, 1)
     board.publish("a", "meanwhile")
-    assert subscribers() == 1
+    assert subscribers(client) == 1
     assert texts(board_reads(board, "a", last=first, count=1)) == ["meanwhile"]
-    until(lambda: subscribers() == 0, "the channel to be let go")
+    until(lambda: subscribers(client) == 0, "the channel to be let go")
     assert board.sse.channel("a").subscribers() == 0
 
 
@@ -108,3 +171,93 @@ def test_subscription_finds_event_whose_announcement_was_lost(client: Any, new_b
     broker.look_again("a", looked_up.set)
     assert looked_up.wait(PATIENCE)
     assert [each.offset for each in listener.frames] == [2]
+
+
+@pytest.mark.parametrize("what", ["list", "stream"])
+def test_complete_delivers_events_published_before(board: Board, what: str) -> None:
+    for number in range(20):
+        channel = board.sse.channel(f"c{number}")
+        with board.open(channel.name) as stream:
+            board.publish(channel.name, *range(5))
+            completed = channel.emitters if what == "list" else next(iter(channel.emitters))
+            completed.complete()
+            until(lambda channel=channel: len(channel.emitters) == 0, "the end")  # type: ignore[misc]
+            assert texts(stream.ready()) == [*"01234"]
+
+
+def test_complete_at_once_replays_missed_events(server: RedisServer, board: Board) -> None:
+    ids = board.publish("c", *range(6))
+    with closing_board(server.url) as other, other.app.test_request_context():
+        emitter = other.sse.channel("c").subscribe(last_event_id=ids[0])
+        emitter.complete()
+        with emitter.response() as response:
+            until(lambda: len(other.sse.channel("c").emitters) == 0, "the end")
+            assert texts(decode(b"".join(response.iter_encoded()))) == [*"12345"]
+
+
+def test_complete_during_redis_outage_ends_stream_after_it(server: RedisServer, board: Board) -> None:
+    emitters = board.sse.channel("c").emitters
+    with board.open("c") as stream:
+        board.publish("c", 1)
+        assert texts(read(stream, 1)) == ["1"]
+        server.signal(signal.SIGSTOP)
+        next(iter(emitters)).complete()
+        assert (stream.ready(), len(emitters)) == ([], 1)
+        server.signal(signal.SIGCONT)
+        until(lambda: len(emitters) == 0, "the end")
+
+
+def test_history_bounds_stay_after_publish_without_any(client: Any, new_broker: Callable[[], Broker]) -> None:
+    broker = new_broker()
+    publish(broker, "a", *range(10), bounds=Bounds(3, 60.0))
+    broker.publish("a", frame("x"), None)
+    assert client.xlen("sse:{a}:log") == 3
+    broker.publish("b", frame("x"), None)
+    assert client.hmget("sse:{b}:at", "events", "ms") == [b"1000", b"300000"]
+
+
+def test_history_of_process_that_keeps_fewer_events_is_logged_once(
+    server: RedisServer, board: Board, caplog: pytest.LogCaptureFixture
+) -> None:
+    board.publish("a", *range(10))
+    board.publish("b", 1)
+    with closing_board(server.url) as same:
+        same.publish("a", 10)
+    assert caplog.messages == []
+    with closing_board(server.url, SSE_HISTORY=3) as other:
+        other.publish("a", 11, 12)
+        other.publish("b", 2)
+    [message] = caplog.messages
+    assert "channel 'a' keeps 3 events for 300 s from now on" in message
+    assert "kept 1000 for 300 s before" in message
+    assert "SSE_HISTORY" in message
+
+
+#: Milliseconds for which a channel without events is remembered.
+UNUSED_MS = 600_000
+
+
+def test_keys_expire_all(client: Any, board: Board) -> None:
+    board.sse.publish("a", "x", key="k")
+    with board.open("a"):
+        until(lambda: len(client.keys()) == 6, "the client to be counted")
+        left = {key.decode().split(":", 2)[2]: client.pttl(key) for key in client.keys("*{a}*")}
+        here = [client.pttl(key) for key in client.keys("*{here}*")]
+        [revoked] = [client.pttl(key) for key in client.keys("*{!revoked}*")]
+    assert 290_000 < left["key:k"] <= 300_000
+    assert 290_000 < left["log"] <= 300_000
+    assert left["at"] > 6 * 86_400_000
+    assert revoked > 6 * 86_400_000
+    assert all(0 < ttl <= 12_000 for ttl in here)
+
+
+def test_keys_of_unused_channel_are_renewed_by_lookup(client: Any, new_broker: Callable[[], Broker]) -> None:
+    broker, looked_up = new_broker(), threading.Event()
+    listening(broker, "asked-for")
+    assert 0 < client.pttl("sse:{asked-for}:at") <= UNUSED_MS
+    client.pexpire("sse:{asked-for}:at", UNUSED_MS // 2)
+    broker.look_again("asked-for", looked_up.set)
+    assert looked_up.wait(PATIENCE)
+    assert UNUSED_MS // 2 < client.pttl("sse:{asked-for}:at") <= UNUSED_MS
+    publish(broker, "asked-for", "x")
+    assert client.pttl("sse:{asked-for}:at") > 6 * 86_400_000

@@ -55,6 +55,15 @@ def publish(broker: Broker, channel: str, *texts: object, bounds: Bounds = KEPT)
     return [broker.publish(channel, frame(text), bounds).id for text in texts]
 
 
+def assert_events_are_delivered(broker: Broker, *channels: str) -> None:
+    """Publish to each channel and check that its listener gets the events."""
+    listeners = [listening(broker, channel) for channel in channels]
+    for channel in channels:
+        publish(broker, channel, "a", "b")
+    until(lambda: all(each.texts == [b"data: a\n\n", b"data: b\n\n"] for each in listeners), "both events of each")
+    assert broker.status()["state"] == "ok"
+
+
 def in_threads(calls: Sequence[Callable[[], object]]) -> None:
     errors: list[BaseException] = []
 

@@ -10,4 +10,4 @@ from tests.support.redis_server import RedisServer
 
 
 def client_of(server: RedisServer) -> Any:
-    return redis_py.Redis(port=server.port)
+    return redis_py.Redis(port=server.port, protocol=2)

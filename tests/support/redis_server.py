@@ -16,10 +16,13 @@ from tests.support.waiting import PATIENCE, until
 class RedisServer:
     """A Redis that runs in a ``with`` block, and may be paused, killed and restarted on the same port."""
 
-    def __init__(self, *options: str, settings: Path | None = None) -> None:
-        self._options = options
-        self._settings = [] if settings is None else [str(settings)]
+    def __init__(self, *options: str, settings: str = "") -> None:
+        """Make it with these options, and this content of a configuration file, which a sentinel must have."""
         self._folder = tempfile.TemporaryDirectory()
+        self._options = options
+        self._files = [self.folder / "settings.conf"] if settings else []
+        for file in self._files:
+            file.write_text(settings)
         self._process: subprocess.Popen[bytes] | None = None
         # Bound for as long as this lives: while Redis is down, no other process gets its port.
         self._held = socket.socket()
@@ -41,22 +44,11 @@ class RedisServer:
         self._folder.cleanup()
 
     def start(self) -> None:
-        command = [
-            program("redis-server", "redis-server"),
-            *self._settings,
-            "--port",
-            str(self.port),
-            "--bind",
-            "127.0.0.1",
-            "--save",
-            "",
-            "--repl-diskless-sync-delay",
-            "0",
-        ]
+        command = [program("redis-server", "redis-server"), *map(str, self._files), "--save", ""]
+        command += f"--port {self.port} --bind 127.0.0.1 --repl-diskless-sync-delay 0".split()
+        command += ["--dir", self._folder.name, *self._options]
         self._settings_when_new = b""
-        self._process = subprocess.Popen(
-            [*command, "--dir", self._folder.name, *self._options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         until(self._answers, "Redis to answer")
 
     @property

@@ -1,4 +1,4 @@
-"""``flask sse listen`` in processes of its own: its output to files, pipes and a terminal, signals, and outages."""
+"""``flask sse publish`` and ``flask sse listen`` with a real Redis: files, pipes, a terminal, signals, and outages."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pty
 import signal
 import subprocess
 import termios
+import time
 from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,9 +17,9 @@ from contextlib import contextmanager
 import pytest
 
 from flask_sse_emitters import BrokerUnavailable, Event, Publisher
-from flask_sse_emitters.testing import decode
-from tests.brokers.commands import FLASK, Listening, app_at, environment, invoked
-from tests.support.client import new_name
+from flask_sse_emitters.testing import decode, published
+from tests.brokers.commands import FLASK, Listening, environment, invoked, run
+from tests.support.board import Board, texts
 from tests.support.redis_server import RedisServer
 from tests.support.servers import ROOT
 from tests.support.waiting import PATIENCE, until
@@ -30,7 +31,46 @@ def publisher(server: RedisServer) -> Iterator[Publisher]:
         yield publisher
 
 
-# listen
+@pytest.mark.parametrize("arguments", [("publish", "orders", "x"), ("listen", "orders")], ids=["publish", "listen"])
+def test_cli_waits_for_a_silent_redis_no_longer_than_sse_publish_seconds(
+    server: RedisServer, arguments: tuple[str, ...]
+) -> None:
+    server.signal(signal.SIGSTOP)
+    began = time.monotonic()
+    result = invoked(f"{server.url}?socket_timeout=60&socket_connect_timeout=60", *arguments, SSE_PUBLISH_SECONDS=0.3)
+    assert time.monotonic() - began < PATIENCE
+    assert result.exit_code == 1
+    assert "Error: Redis did not " in result.stderr
+
+
+def test_cli_publish_prints_the_id_and_the_number_of_readers(server: RedisServer, board: Board) -> None:
+    with published(board.sse, "a") as events:
+        data = "ein Täg\nzwei Zeilen\r\n".encode()
+        found = run("publish", "a", "-", "--event", "day", "--retry", "7", env=environment(server.url), data=data)
+    assert (found.returncode, found.stderr) == (0, b"0 clients read it\n")
+    event_id = found.stdout.decode().removesuffix("\n")
+    assert events == [Event("ein Täg\nzwei Zeilen", event="day", id=event_id)]
+
+
+def test_cli_publish_data_can_be_json_or_stdin_or_begin_with_a_dash(server: RedisServer, board: Board) -> None:
+    with published(board.sse, "a") as events:
+        for arguments, data in [
+            (["--json", '{"b": [1, null, "ü"]}'], None),
+            (["--json", "-", "--event", "made"], b'"a text"\n'),
+            (["--", "-5"], None),
+            (["-"], b""),
+        ]:
+            result = invoked(server.url, "publish", "a", *arguments, data=data)
+            assert result.exit_code == 0, result.stderr
+    assert [event.data for event in events] == ['{"b": [1, null, "\\u00fc"]}', "a text", "-5", ""]
+    assert [event.event for event in events] == [None, "made", None, None]
+
+
+def test_cli_publish_with_a_key_publishes_once(server: RedisServer, board: Board) -> None:
+    ids = [invoked(server.url, "publish", "a", "x", "--key", "k").stdout.strip() for _ in range(2)]
+    ids.append(board.sse.publish("a", "x", key="k"))
+    assert len(set(ids)) == 1
+    assert ids[0].endswith("-1")
 
 
 #: Clears the screen by C0 and by C1, returns to the line's begin, and shows the rest from right to left.
@@ -39,7 +79,7 @@ HOSTILE = "\x1b[2J \x9b2J \b \u202e \u2066 \u2028 \x7f\ttab, Täg"
 
 def test_listen_prints_events_as_on_the_wire_and_nothing_else(server: RedisServer, publisher: Publisher) -> None:
     """Also control characters are written as they are."""
-    one, other = new_name(), new_name()
+    one, other = "one", "other"
     with Listening(server, one, other, one, SSE_HEARTBEAT=0.01, SSE_TIMEOUT=0.2) as listening:
         begin = listening.position()
         assert begin.count(",") == 1, "each channel once"
@@ -56,65 +96,66 @@ def test_listen_prints_events_as_on_the_wire_and_nothing_else(server: RedisServe
         assert listening.errors == []
 
 
-def test_listen_counts_as_a_client_and_exits_with_130_at_an_interrupt(server: RedisServer) -> None:
-    channel = new_name()
-    with Listening(server, channel) as listening, app_at(server.url) as (_, sse):
+def test_listen_counts_as_a_client_and_exits_with_130_at_an_interrupt(server: RedisServer, board: Board) -> None:
+    with Listening(server, "a") as listening:
         listening.position()
-        until(lambda: sse.channel(channel).subscribers() == 1, "the client")
-        assert invoked(server.url, "publish", channel, "x").stderr == "1 client reads it\n"
+        until(lambda: board.sse.channel("a").subscribers() == 1, "the client")
+        assert invoked(server.url, "publish", "a", "x").stderr == "1 client reads it\n"
         assert listening.interrupt() == 130
         assert listening.errors == []
-        assert sse.channel(channel).subscribers() == 0, "it has taken back its report"
+        assert board.sse.channel("a").subscribers() == 0, "it has taken back its report"
 
 
 def test_listen_with_last_event_id_replays_and_goes_on_live(server: RedisServer, publisher: Publisher) -> None:
-    channel = new_name()
-    ids = [publisher.publish(channel, number) for number in range(300)]
-    with Listening(server, channel, "--last-event-id", ids[99]) as listening:
+    ids = [publisher.publish("a", number) for number in range(300)]
+    with Listening(server, "a", "--last-event-id", ids[99]) as listening:
         listening.await_texts([str(number) for number in range(100, 300)])
-        publisher.publish(channel, "new")
+        publisher.publish("a", "new")
         listening.await_texts([*(str(number) for number in range(100, 300)), "new"])
 
 
 def test_listen_with_an_unknown_last_event_id_prints_a_gap(server: RedisServer, publisher: Publisher) -> None:
-    channel = new_name()
-    last = publisher.publish(channel, "x")
-    with Listening(server, channel, "--last-event-id", "other-7") as listening:
+    last = publisher.publish("a", "x")
+    with Listening(server, "a", "--last-event-id", "other-7") as listening:
         until(lambda: len(listening.events) == 2, "the gap, and the event")
         gap, event = listening.events
         assert (gap.event, json.loads(gap.data)) == ("gap", {"requested": "other-7", "oldest": last, "newest": last})
         assert (event.data, event.id) == ("x", last)
 
 
+def test_listen_at_a_terminal_escapes_control_characters(server: RedisServer, publisher: Publisher) -> None:
+    terminal, side = pty.openpty()
+    env = {**environment(server.url), "PYTHONUTF8": "1"}
+    process = subprocess.Popen([*FLASK, "listen", "a"], cwd=ROOT, env=env, stdout=side, stderr=side)
+    try:
+        os.close(side)
+        found = os.read(terminal, 1000)
+        event_id = publisher.publish("a", HOSTILE, event="\x1b]0;title\x07")
+        while b"T\xc3\xa4g\r\n\r\n" not in found:
+            found += os.read(terminal, 1000)
+    finally:
+        process.kill()
+        process.wait(PATIENCE)
+        os.close(terminal)
+    assert found.decode().partition("\r\n\r\n")[2] == (
+        f"id: {event_id}\r\nevent: \\x1b]0;title\\x07\r\n"
+        r"data: \x1b[2J \x9b2J \x08 \u202e \u2066 \u2028 \x7f" + "\ttab, Täg\r\n\r\n"
+    )
+
+
 @contextmanager
-def listening_to_end(ends: tuple[int, int], *arguments: str, env: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """Have the output go to the second end of a pipe or terminal; the first has been read up to the position."""
-    reader, writer = ends
-    process = subprocess.Popen([*FLASK, "listen", *arguments], cwd=ROOT, env=env, stdout=writer, stderr=writer)
+def piped(server: RedisServer, **config: object) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """Run ``flask sse listen`` with a pipe that only the test reads; yield both, once the position has come."""
+    reader, writer = os.pipe()
+    process = subprocess.Popen([*FLASK, "listen", "a"], cwd=ROOT, env=environment(server.url, **config), stdout=writer)
     try:
         os.close(writer)
-        head = b""
-        while not head.endswith((b"\n\n", b"\n\r\n")):
-            head += os.read(reader, 1000)
-        assert head.startswith(b"id: ")
-        yield process
+        assert os.read(reader, 1000).startswith(b"id: ")
+        yield process, reader
     finally:
         process.kill()
         process.wait(PATIENCE)
         os.close(reader)
-
-
-def test_listen_at_a_terminal_escapes_control_characters(server: RedisServer, publisher: Publisher) -> None:
-    channel, ends = new_name(), pty.openpty()
-    with listening_to_end(ends, channel, env={**environment(server.url), "PYTHONUTF8": "1"}):
-        event_id = publisher.publish(channel, HOSTILE, event="\x1b]0;title\x07")
-        found = b""
-        while not found.endswith(b"T\xc3\xa4g\r\n\r\n"):
-            found += os.read(ends[0], 1000)
-    assert found.decode() == (
-        f"id: {event_id}\r\nevent: \\x1b]0;title\\x07\r\n"
-        r"data: \x1b[2J \x9b2J \x08 \u202e \u2066 \u2028 \x7f" + "\ttab, Täg\r\n\r\n"
-    )
 
 
 def unread(pipe: int) -> int:
@@ -125,32 +166,29 @@ def unread(pipe: int) -> int:
 
 def test_listen_interrupt_exits_though_its_pipe_is_full(server: RedisServer, publisher: Publisher) -> None:
     """Nothing reads its output: it waits to write."""
-    channel, ends = new_name(), os.pipe()
-    with listening_to_end(ends, channel, env=environment(server.url)) as process:
+    with piped(server) as (process, reader):
         for _ in range(20):
-            publisher.publish(channel, "x" * 10_000)
-        until(lambda: unread(ends[0]) > 60_000, "a full pipe")
+            publisher.publish("a", "x" * 10_000)
+        until(lambda: unread(reader) > 60_000, "a full pipe")
         process.send_signal(signal.SIGINT)
         assert process.wait(PATIENCE) == 130
 
 
 def test_listen_slow_reader_loses_no_event_despite_overflow_settings(server: RedisServer, publisher: Publisher) -> None:
     """More is pending than ``SSE_MAX_PENDING`` time and again; the app would drop events of a client then."""
-    channel, ends = new_name(), os.pipe()
-    env = environment(server.url, SSE_MAX_PENDING=10, SSE_OVERFLOW="drop_oldest")
-    texts = [f"{number} {'x' * 1000}" for number in range(500)]
-    with listening_to_end(ends, channel, env=env):
-        for text in texts:
-            publisher.publish(channel, text)
+    with piped(server, SSE_MAX_PENDING=10, SSE_OVERFLOW="drop_oldest") as (_, reader):
+        wanted = [f"{number} {'x' * 1000}" for number in range(500)]
+        for text in wanted:
+            publisher.publish("a", text)
         found = b""
-        while found.count(b"\n\n") < len(texts):
-            found += os.read(ends[0], 4096)
-    assert [event.data for event in decode(found)] == texts
+        while found.count(b"\n\n") < len(wanted):
+            found += os.read(reader, 4096)
+        assert texts(decode(found)) == wanted
 
 
 def test_listen_exits_quietly_once_its_pipe_has_no_reader(server: RedisServer) -> None:
     """At once, though it has nothing to write: its shell waits for it."""
-    with Listening(server, new_name(), to="head -n 1") as listening:
+    with Listening(server, "a", to="head -n 1") as listening:
         assert listening.exit_code() == 0
         assert listening.out.startswith(b"id: ")
         assert listening.out.count(b"\n") == 1
@@ -158,11 +196,10 @@ def test_listen_exits_quietly_once_its_pipe_has_no_reader(server: RedisServer) -
 
 
 def test_listen_exits_quietly_if_its_reader_leaves_during_a_write(server: RedisServer, publisher: Publisher) -> None:
-    channel = new_name()
-    first = publisher.publish(channel, "first")
+    first = publisher.publish("a", "first")
     for _ in range(20):
-        publisher.publish(channel, "x" * 10_000)
-    with Listening(server, channel, "--last-event-id", first, to="head -c 100000") as listening:
+        publisher.publish("a", "x" * 10_000)
+    with Listening(server, "a", "--last-event-id", first, to="head -c 100000") as listening:
         assert listening.exit_code() == 0
         assert len(listening.out) == 100_000
         assert listening.errors == []
@@ -175,20 +212,19 @@ def test_listen_exits_quietly_if_its_reader_leaves_during_a_write(server: RedisS
 )
 def test_listen_reconnects_after_a_redis_outage_and_reports_it_once(options: tuple[str, ...], log: str) -> None:
     """At any log level. Where Redis lost its data, a gap comes."""
-    channel = new_name()
     with RedisServer(*options) as server, Publisher(server.url, publish_seconds=PATIENCE) as publisher:
-        with Listening(server, channel, log=log) as listening:
+        with Listening(server, "a", log=log) as listening:
             position = listening.position()
-            before = publisher.publish(channel, "before")
+            before = publisher.publish("a", "before")
             listening.await_texts(["before"])
             server.kill()
             until(lambda: listening.errors, "its report of the outage")
             with pytest.raises(BrokerUnavailable):
-                publisher.publish(channel, "away")
+                publisher.publish("a", "away")
             server.start()
-            publisher.publish(channel, "after")
+            publisher.publish("a", "after")
             until(lambda: listening.events[-1].data == "after", "the event after it")
-            publisher.publish(channel, "new")
+            publisher.publish("a", "new")
             until(lambda: listening.events[-1].data == "new", "the next event")
             away, back = listening.errors
             assert away.startswith(f"degraded: {server.url}: listening failed: ")
@@ -202,8 +238,8 @@ def test_listen_reconnects_after_a_redis_outage_and_reports_it_once(options: tup
             assert listening.interrupt() == 130
 
 
-def test_listen_interrupt_during_a_redis_outage_exits_with_130() -> None:
-    with RedisServer() as server, Listening(server, new_name()) as listening:
+def test_listen_interrupt_during_a_redis_outage_exits_with_130(server: RedisServer) -> None:
+    with Listening(server, "a") as listening:
         listening.position()
         server.kill()
         until(lambda: listening.errors, "its report of the outage")
