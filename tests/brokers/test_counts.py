@@ -126,10 +126,10 @@ def test_processes_show_each_others_figures_until_they_are_gone(server: RedisSer
             for kind in ("gevent", "gthread")
         )
         [client, *_] = [
-            stack.enter_context(connected(server, f"/events?channel={channel}"))
-            for server, channel in [(other, "a"), (one, "a"), (one, "b")]
+            stack.enter_context(connected(http, f"/events?channel={channel}"))
+            for http, channel in [(other, "a"), (one, "a"), (one, "b")]
         ]
-        servers = {get(server, "/stats")["pid"]: server for server in (one, other)}
+        servers = {get(http, "/stats")["pid"]: http for http in (one, other)}
         until(lambda: {each.get("pid") for each in sse.processes()} == {*servers, None}, "all three")
         [listening] = [each for each in sse.processes() if "pid" not in each]
         assert listening["channels"] == {"a": 1}
@@ -152,6 +152,8 @@ def test_processes_show_each_others_figures_until_they_are_gone(server: RedisSer
         assert len({each["id"] for each in found.values()}) == 2
 
         until(lambda: {each.get("pid") for each in sse.processes()} == set(servers), "the killed one to be forgotten")
+        for http in (one, other):
+            http.kill()  # an orderly stop takes seconds
 
 
 def test_processes_report_while_clients_connect_and_disconnect_all_the_time(server: RedisServer, board: Board) -> None:

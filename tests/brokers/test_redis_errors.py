@@ -6,14 +6,14 @@ import shutil
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import pytest
-import redis as redis_py
 
 from flask_sse_emitters import BrokerUnavailable
-from flask_sse_emitters.brokers import make_broker
-from tests.support.broker_calls import KEPT, frame, listening, publish
+from flask_sse_emitters.brokers import Broker, make_broker
+from tests.support.broker_calls import assert_events_are_delivered, publish
 from tests.support.redis_clients import client_of
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import until
@@ -52,71 +52,61 @@ def become_replica(client: Any) -> None:
     ids=["full", "no password", "wrong password", "needless password", "replicas", "maxclients", "replica", "disk"],
 )
 def test_refused_publish_names_setting_to_change(change: Callable[[Any], None], login: str, says: str) -> None:
-    with RedisServer() as server:
-        client = redis_py.Redis(port=server.port, decode_responses=True)
+    with RedisServer() as server, client_of(server) as client:  # its connection counts
         change(client)
-        broker = make_broker(f"redis://{login}127.0.0.1:{server.port}")
-        with pytest.raises(BrokerUnavailable, match=f"nothing was published; .*{says}") as raised:
-            broker.publish("a", frame("x"), KEPT)
-        assert "does it run" not in str(raised.value)
-        assert says in broker.status()["error"]
-        broker.close()
+        with closing(make_broker(f"redis://{login}127.0.0.1:{server.port}")) as broker:
+            with pytest.raises(BrokerUnavailable, match=f"nothing was published; .*{says}") as raised:
+                publish(broker, "a", "x")
+            assert "does it run" not in str(raised.value)
+            assert says in broker.status()["error"]
 
 
-def test_loading_redis_needs_no_change() -> None:
-    def serve(listener: socket.socket) -> None:
+def test_loading_redis_needs_no_change(new_broker: Callable[..., Broker]) -> None:
+    def serve() -> None:
         connection, _ = listener.accept()
         with connection:
-            while connection.recv(65536):
+            while connection.recv(65_536):
                 connection.sendall(b"-LOADING Redis is loading the dataset in memory\r\n")
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=serve, args=(listener,))
-        thread.start()
-        broker = make_broker(f"redis://127.0.0.1:{listener.getsockname()[1]}")
+        threading.Thread(target=serve, daemon=True).start()
+        broker = new_broker(f"redis://127.0.0.1:{listener.getsockname()[1]}")
         with pytest.raises(BrokerUnavailable, match=r"nothing was published; .*nothing needs to be changed"):
-            broker.publish("a", frame("x"), KEPT)
-        broker.close()
-        thread.join()
+            publish(broker, "a", "x")
 
 
-def test_refused_connection_reports_that_nothing_was_published() -> None:
-    with RedisServer() as server:
-        broker = make_broker(server.url)
+def test_refused_connection_reports_that_nothing_was_published(
+    server: RedisServer, new_broker: Callable[..., Broker]
+) -> None:
+    broker = new_broker()
+    publish(broker, "a", "x")
+    server.kill()
+    with pytest.raises(BrokerUnavailable, match=r"nothing was published; is redis://.*SSE_BROKER_URL.*does it run"):
         publish(broker, "a", "x")
-        server.kill()
-        with pytest.raises(BrokerUnavailable, match=r"nothing was published; is redis://.*SSE_BROKER_URL.*does it run"):
-            broker.publish("a", frame("x"), KEPT)
-        broker.close()
 
 
 @pytest.mark.parametrize(
     ("rule", "says"),
     [("-evalsha", "nothing was published"), ("-publish", "may have been published"), ("resetkeys", "nothing was")],
 )
-def test_missing_acl_rights_are_named_and_may_fail_halfway(rule: str, says: str) -> None:
-    with RedisServer() as server:
-        client: Any = redis_py.Redis(port=server.port)
-        client.execute_command("ACL", "SETUSER", "app", "on", ">secret", "~*", "&*", "+@all", rule)
-        broker = make_broker(f"redis://app:secret@127.0.0.1:{server.port}")
-        with pytest.raises(BrokerUnavailable, match=rf"{says}.*ACL SETUSER"):
-            broker.publish("a", frame("x"), KEPT)
-        assert client.exists("sse:{a}:log") == ("may" in says)
-        broker.close()
+def test_missing_acl_rights_are_named_and_may_fail_halfway(
+    server: RedisServer, client: Any, new_broker: Callable[..., Broker], rule: str, says: str
+) -> None:
+    client.execute_command(f"ACL SETUSER app on >secret ~* &* +@all {rule}")
+    broker = new_broker(server.url.replace("//", "//app:secret@"))
+    with pytest.raises(BrokerUnavailable, match=rf"{says}.*ACL SETUSER"):
+        publish(broker, "a", "x")
+    assert client.exists("sse:{a}:log") == ("may" in says)
 
 
-def test_redis_user_without_info_and_config_publishes_and_reads() -> None:
+def test_redis_user_without_info_and_config_publishes_and_reads(
+    server: RedisServer, client: Any, new_broker: Callable[..., Broker]
+) -> None:
     """A restart that may have lost events is then not noticed, as documented; everything else works."""
     rights = (
         "+eval +evalsha +script|load +subscribe +unsubscribe +ping +select +hset +hget +hgetall +hsetnx +hincrby +hdel "
         "+del +exists +get +set +pexpire +persist +xadd +xrange +xdel +publish +time +zadd +zrem +zrangebyscore "
         "+zremrangebyscore"
     )
-    with RedisServer() as server:
-        client_of(server).execute_command(f"ACL SETUSER app on >secret ~sse:* &sse:* -@all {rights}")
-        broker = make_broker(server.url.replace("//", "//app:secret@"))
-        listener = listening(broker, "a")
-        publish(broker, "a", 1, 2)
-        until(lambda: len(listener.frames) == 2, "both events")
-        assert broker.status()["state"] == "ok"
-        broker.close()
+    client.execute_command(f"ACL SETUSER app on >secret ~sse:* &sse:* -@all {rights}")
+    assert_events_are_delivered(new_broker(server.url.replace("//", "//app:secret@")), "a")

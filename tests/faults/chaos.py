@@ -47,8 +47,8 @@ class Chaos:
         }
         of_workers = {"worker killed": self._kill_worker, "worker paused": self._pause_worker}
         self._threads = [
-            threading.Thread(target=self._run, args=(of_redis, troubles.redis_every)),
-            threading.Thread(target=self._run, args=(of_workers, troubles.workers_every)),
+            threading.Thread(target=self._run, args=args)
+            for args in ((of_redis, troubles.redis_every), (of_workers, troubles.workers_every))
         ]
 
     def __enter__(self) -> Chaos:
