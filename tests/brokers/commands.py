@@ -11,8 +11,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
-from types import TracebackType
-from typing import Any
+from pathlib import Path
 
 from click.testing import Result
 
@@ -54,32 +53,32 @@ class Listening:
 
     def __init__(self, redis: RedisServer, *arguments: str, to: str = "", log: str = "", **config: object) -> None:
         command = shlex.join([*FLASK, "listen", *arguments])
-        self._out = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
-        self._process = subprocess.Popen(
-            [program("bash", "bash"), "-c", f"set -o pipefail; {command} | {to}" if to else f"exec {command}"],
-            cwd=ROOT,
-            env={**environment(redis.url, **config), **({"LOG_LEVEL": log} if log else {})},
-            stdout=self._out,
-            stderr=self._errors,
-            start_new_session=True,
-        )
+        self._folder = tempfile.TemporaryDirectory()
+        self._out, self._errors = (Path(self._folder.name, name) for name in ("out", "errors"))
+        with self._out.open("wb") as out, self._errors.open("wb") as errors:
+            self._process = subprocess.Popen(
+                [program("bash", "bash"), "-c", f"set -o pipefail; {command} | {to}" if to else f"exec {command}"],
+                cwd=ROOT,
+                env={**environment(redis.url, **config), **({"LOG_LEVEL": log} if log else {})},
+                stdout=out,
+                stderr=errors,
+                start_new_session=True,
+            )
 
     def __enter__(self) -> Listening:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.kill()
-        self._out.close()
-        self._errors.close()
+        self._folder.cleanup()
 
     @property
     def out(self) -> bytes:
-        return _content(self._out)
+        return self._out.read_bytes()
 
     @property
     def errors(self) -> list[str]:
-        return _content(self._errors).decode().splitlines()
+        return self._errors.read_text().splitlines()
 
     @property
     def events(self) -> list[Event]:
@@ -105,7 +104,3 @@ class Listening:
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait(PATIENCE)
-
-
-def _content(file: Any) -> bytes:
-    return os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0)
