@@ -52,8 +52,8 @@ def test_connections_with_other_prefix_or_database_are_apart(
     listeners = [listening(broker, "a") for broker in brokers]
     for number, broker in enumerate(brokers):
         publish(broker, "a", f"{number} a", f"{number} b")
+    until(lambda: all(len(listener.frames) == 2 for listener in listeners), "its own for each")
     for number, listener in enumerate(listeners):
-        until(lambda listener=listener: len(listener.frames) == 2, "its own")  # type: ignore[misc]
         assert listener.texts == [b"data: %d a\n\n" % number, b"data: %d b\n\n" % number]
         assert listener.starts == 1
 
@@ -79,22 +79,20 @@ def test_fork_under_gevent_takes_no_message_or_answer_of_the_parent(server: Redi
 def test_gevent_without_patched_sockets_is_refused(server: RedisServer) -> None:
     program = f"""
 import gevent
-from flask import Flask
-from flask_sse_emitters import SSE, UnsupportedWorker
+from flask_sse_emitters import UnsupportedWorker
+from tests.support.board import Board
 
-app = Flask("app")
-app.config["SSE_BROKER_URL"] = {server.url!r}
-sse = SSE(app)
-print(sse.publish("a", 1)[-2:])
+board = Board(SSE_BROKER_URL={server.url!r})
+print(board.publish("a", 1)[0][-2:])
 
 def attempt(use):
     try:
-        with app.test_request_context():
+        with board.app.test_request_context():
             use()
     except UnsupportedWorker as error:
         print(error)
 
-for use in [lambda: sse.publish("a", 2)] + 2 * [sse.channel("a").subscribe]:
+for use in [lambda: board.publish("a", 2)] + 2 * [board.sse.channel("a").subscribe]:
     gevent.spawn(attempt, use).join()
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -12,27 +12,8 @@ from flask_sse_emitters import BrokerUnavailable
 from flask_sse_emitters.brokers import Broker
 from tests.support.broker_calls import KEPT, assert_events_are_delivered, frame, listening, publish
 from tests.support.redis_clients import client_of
-from tests.support.redis_server import RedisServer
-from tests.support.redis_topologies import SLOTS, cluster, join_again, sentinel
+from tests.support.redis_topologies import SLOTS, cluster, sentinel
 from tests.support.waiting import until
-
-
-@pytest.fixture(scope="module")
-def shared_nodes() -> Iterator[list[RedisServer]]:
-    with cluster() as nodes:
-        yield nodes
-
-
-@pytest.fixture
-def nodes(shared_nodes: list[RedisServer]) -> list[RedisServer]:
-    """The nodes of a cluster that is empty and complete. A test may kill some."""
-    join_again(shared_nodes)
-    return shared_nodes
-
-
-@pytest.fixture
-def broker(nodes: list[RedisServer], new_broker: Callable[..., Broker]) -> Broker:
-    return new_broker("redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in nodes))
 
 
 def published(broker: Broker, channel: str, text: str) -> bool:
@@ -43,49 +24,48 @@ def published(broker: Broker, channel: str, text: str) -> bool:
     return True
 
 
-def test_cluster_keeps_each_channel_on_one_node(
-    nodes: list[RedisServer], broker: Broker, new_broker: Callable[..., Broker]
-) -> None:
-    channels = [f"user:{number}" for number in range(20)]
-    assert_events_are_delivered(broker, *channels)
-    kept = [client_of(node).keys("sse:{user:*}:log") for node in nodes]
-    assert sum(map(len, kept)) == len(channels)
-    assert all(kept)
-    other = new_broker(f"redis+cluster://127.0.0.1:{nodes[2].port}")
-    listeners = [listening(other, channel) for channel in channels]
-    assert all(listener.log is not None and listener.log.newest == 2 for listener in listeners)
-    for channel in channels:
-        publish(broker, channel, "c")
-    until(lambda: all(listener.texts == [b"data: c\n\n"] for listener in listeners), "all events")
-    other.count_again("user:1")
-    until(lambda: broker.clients_elsewhere("user:1") == 1, "the other process's client")
+def test_cluster_node_outage_delays_no_channel_of_other_nodes(new_broker: Callable[..., Broker]) -> None:
+    """Each channel is on one node."""
+    with cluster() as nodes:
+        broker = new_broker("redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in nodes))
+        channels = [f"user:{number}" for number in range(20)]
+        assert_events_are_delivered(broker, *channels)
+        kept = [client_of(node).keys("sse:{user:*}:log") for node in nodes]
+        assert sum(map(len, kept)) == len(channels)
+        assert all(kept)
+        other = new_broker(f"redis+cluster://127.0.0.1:{nodes[2].port}")
+        listeners = [listening(other, channel) for channel in channels]
+        assert all(listener.log is not None and listener.log.newest == 2 for listener in listeners)
+        for channel in channels:
+            publish(broker, channel, "c")
+        until(lambda: all(listener.texts == [b"data: c\n\n"] for listener in listeners), "all events")
+        other.count_again("user:1")
+        until(lambda: broker.clients_elsewhere("user:1") == 1, "the other process's client")
 
+        def node_of(key: str) -> int:
+            return int(client_of(nodes[0]).execute_command("CLUSTER KEYSLOT", key)) * len(nodes) // SLOTS
 
-def test_cluster_node_outage_delays_no_channel_of_other_nodes(nodes: list[RedisServer], broker: Broker) -> None:
-    def node_of(key: str) -> int:
-        return int(client_of(nodes[0]).execute_command("CLUSTER KEYSLOT", key)) * len(nodes) // SLOTS
-
-    lost = node_of("{here}")  # where clients are counted
-    there = [f"user:{number}" for number in range(20)]
-    away = [channel for channel in there if node_of(f"{{{channel}}}") == lost]
-    up = [channel for channel in there if node_of(f"{{{channel}}}") != lost]
-    listeners = {channel: listening(broker, channel) for channel in [*away, *up[1:]]}
-    nodes[lost].kill()
-    listeners[up[0]] = listening(broker, up[0])
-    for channel in up:
-        until(partial(published, broker, channel, "x"), "the other nodes to publish")
-    until(lambda: all(listeners[channel].texts for channel in up), "their events")
-    until(lambda: "counting clients" in broker.status().get("error", ""), "the outage to be noticed")
-    nodes[lost].start()
-    for channel in away:
-        until(partial(published, broker, channel, "y"), "the node to be back")
-    until(lambda: all(listeners[channel].log.newest for channel in away), "their events")  # type: ignore[union-attr]
-    until(lambda: broker.status()["state"] == "ok", "the end of the outage")
-    for node in nodes:
-        node.kill()
-    with pytest.raises(BrokerUnavailable):
-        broker.publish("a", frame("x"), KEPT)
-    until(lambda: broker.status()["state"] == "degraded", "the outage of all nodes to be noticed")
+        lost = node_of("{here}")  # where clients are counted
+        there = [f"new:{number}" for number in range(20)]
+        away = [channel for channel in there if node_of(f"{{{channel}}}") == lost]
+        up = [channel for channel in there if node_of(f"{{{channel}}}") != lost]
+        heard = {channel: listening(broker, channel) for channel in [*away, *up[1:]]}
+        nodes[lost].kill()
+        heard[up[0]] = listening(broker, up[0])
+        for channel in up:
+            until(partial(published, broker, channel, "x"), "the other nodes to publish")
+        until(lambda: all(heard[channel].texts for channel in up), "their events")
+        until(lambda: "counting clients" in broker.status().get("error", ""), "the outage to be noticed")
+        nodes[lost].start()
+        for channel in away:
+            until(partial(published, broker, channel, "y"), "the node to be back")
+        until(lambda: all(heard[channel].log.newest for channel in away), "their events")  # type: ignore[union-attr]
+        until(lambda: broker.status()["state"] == "ok", "the end of the outage")
+        for node in nodes:
+            node.kill()
+        with pytest.raises(BrokerUnavailable):
+            broker.publish("a", frame("x"), KEPT)
+        until(lambda: broker.status()["state"] == "degraded", "the outage of all nodes to be noticed")
 
 
 @pytest.mark.parametrize("old_master", ["is gone", "still answers"])

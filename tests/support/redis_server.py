@@ -52,17 +52,13 @@ class RedisServer:
         until(self._answers, "Redis to answer")
 
     @property
-    def is_running(self) -> bool:
-        return self._process is not None
-
-    @property
     def folder(self) -> Path:
         """The folder of its files."""
         return Path(self._folder.name)
 
     def renew(self) -> None:
         """Be as new for the next test: empty, and started again if the last one killed, paused or configured it."""
-        if not (self.is_running and self._is_as_new()):
+        if self._process is None or not self._is_as_new():
             self.kill()
             self.start()
             self._settings_when_new = self._current_settings()

@@ -40,27 +40,14 @@ def cluster(nodes: int = 3) -> Iterator[list[RedisServer]]:
             client_of(server).execute_command("CLUSTER ADDSLOTSRANGE", first, last)
         for server, bus in zip(servers[1:], buses[1:], strict=True):
             client_of(servers[0]).execute_command("CLUSTER MEET", "127.0.0.1", server.port, bus)
-        _await_cluster(servers)
+
+        def is_complete(server: RedisServer) -> bool:
+            others = client_of(server).cluster("NODES").values()
+            is_ok = client_of(server).cluster("INFO")["cluster_state"] == "ok"
+            return is_ok and len(others) == len(servers) and all(other["connected"] for other in others)
+
+        until(lambda: all(map(is_complete, servers)), "each node to reach all others")
         yield servers
-
-
-def join_again(servers: list[RedisServer]) -> None:
-    """Start the nodes of a cluster that were killed, and delete all data."""
-    for server in servers:
-        if not server.is_running:
-            server.start()
-    _await_cluster(servers)
-    for server in servers:
-        server.run("FLUSHALL")
-
-
-def _await_cluster(servers: list[RedisServer]) -> None:
-    def is_complete(server: RedisServer) -> bool:
-        others = client_of(server).cluster("NODES").values()
-        is_ok = client_of(server).cluster("INFO")["cluster_state"] == "ok"
-        return is_ok and len(others) == len(servers) and all(other["connected"] for other in others)
-
-    until(lambda: all(map(is_complete, servers)), "each node to reach all others")
 
 
 def free_port() -> int:
