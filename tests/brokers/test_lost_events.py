@@ -213,7 +213,7 @@ def test_promoted_replica_reuses_no_id_of_its_master(
         until(lambda: not client.info("persistence")["aof_rewrite_in_progress"], "its file")
         with closing_board(master.url) as before:
             had = before.publish("a", *range(3))
-            client_of(master).wait(1, 0)
+            until(lambda: client.xlen("sse:{a}:log") == len(had), "the replica to have all")
             client.replicaof("127.0.0.1", 1)
             lost = before.publish("a", "lost")
         take_over(replica)
