@@ -43,11 +43,7 @@ def publish(channel: str) -> ResponseReturnValue:
 
 @views.get("/stats")
 def stats() -> dict[str, Any]:
-    return {
-        **sse.stats(),
-        "pid": os.getpid(),
-        "pending": [emitter.pending for emitter in emitters_of(current_app)],
-    }
+    return {**sse.stats(), "pid": os.getpid(), "pending": [emitter.pending for emitter in emitters_of(current_app)]}
 
 
 @views.post("/shutdown")

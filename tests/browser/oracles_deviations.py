@@ -48,10 +48,7 @@ DEVIATIONS = [
     Deviation(
         FETCH,
         "it dispatches at each blank line, even with nothing before it, and does not show whether there were data",
-        {
-            **_EVENTS_WITHOUT_DATA,
-            "wire: many blank lines": [*_NOTHING * 7, ("message", RIGHT, "a"), *_NOTHING * 2],
-        },
+        {**_EVENTS_WITHOUT_DATA, "wire: many blank lines": [*_NOTHING * 7, ("message", RIGHT, "a"), *_NOTHING * 2]},
     ),
     Deviation(
         FETCH,
@@ -87,10 +84,7 @@ DEVIATIONS = [
     Deviation(
         FETCH,
         "it passes on an event's own id alone, and an empty one as none: a user that keeps the last id then keeps it",
-        {
-            "id: empty": [("message", BEFORE, "x")],
-            "wire: an id without a value": [("message", BEFORE, "x")],
-        },
+        {"id: empty": [("message", BEFORE, "x")], "wire: an id without a value": [("message", BEFORE, "x")]},
     ),
     Deviation(FETCH, "it accepts an id with NUL", {"wire: an id with NUL is none": [("message", "2\0", "x")]}),
     Deviation(

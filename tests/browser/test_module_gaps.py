@@ -134,12 +134,7 @@ data: last
 @pytest.mark.parametrize(
     ("first", "later", "data", "gaps"),
     [
-        (
-            "id: e-100\n\n",
-            WENT_BACK,
-            ["39", "40", "last"],
-            [["a"]],
-        ),
+        ("id: e-100\n\n", WENT_BACK, ["39", "40", "last"], [["a"]]),
         ("id: e-1\n\n", "id: e-2\ndata: 2\n\nid: f-3\ndata: 3\n\nid: f-4\ndata: last\n\n", ["2", "3", "last"], []),
     ],
     ids=["went back", "began another epoch within a stream"],

@@ -11,16 +11,7 @@ import httpx
 import pytest
 
 from flask_sse_emitters.testing import decode
-from tests.support.client import (
-    Client,
-    answer_to_the_end,
-    connected,
-    ended,
-    get,
-    new_name,
-    post,
-    state,
-)
+from tests.support.client import Client, answer_to_the_end, connected, ended, get, new_name, post, state
 from tests.support.servers import Server
 from tests.support.waiting import PATIENCE, until
 

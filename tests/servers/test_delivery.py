@@ -11,14 +11,7 @@ import pytest
 from flask_sse_emitters import Event
 from flask_sse_emitters.testing import decode
 from tests.servers.kinds import on
-from tests.support.client import (
-    Client,
-    connected,
-    get,
-    new_name,
-    post,
-    state,
-)
+from tests.support.client import Client, connected, get, new_name, post, state
 from tests.support.servers import Server
 from tests.support.waiting import until
 

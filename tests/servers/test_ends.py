@@ -8,16 +8,7 @@ import pytest
 
 from flask_sse_emitters.testing import decode
 from tests.servers.descriptors import ServersEnd
-from tests.support.client import (
-    connected,
-    ended,
-    get,
-    new_app,
-    new_name,
-    post,
-    slow_client,
-    state,
-)
+from tests.support.client import connected, ended, get, new_app, new_name, post, slow_client, state
 from tests.support.servers import Server
 from tests.support.waiting import PATIENCE, until
 

@@ -49,8 +49,7 @@ def test_handoff_is_refused_for_a_response_with_a_content_length(server: Server)
 
 @on("gevent")
 @pytest.mark.parametrize(
-    ("middleware", "reason"),
-    [("gzip", CHANGES), ("compressing", "the app has put another body around the stream")],
+    ("middleware", "reason"), [("gzip", CHANGES), ("compressing", "the app has put another body around the stream")]
 )
 def test_handoff_is_refused_behind_compression_and_every_event_is_decoded(
     middleware: str, reason: str, server: Server

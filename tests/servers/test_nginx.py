@@ -50,10 +50,7 @@ def test_disconnect_from_nginx_reaches_the_app(nginx_app: App) -> None:
 
 
 def test_limit_per_address_ignores_forged_forwarded_header(tmp_path: Path) -> None:
-    with (
-        App(tmp_path, SSE_MAX_CLIENTS_PER_ADDRESS=2) as app,
-        Nginx(app.socket) as nginx,
-    ):
+    with App(tmp_path, SSE_MAX_CLIENTS_PER_ADDRESS=2) as app, Nginx(app.socket) as nginx:
         paths = [(f"{CHANNEL}&n={n}", {"X-Forwarded-For": f"192.0.2.{n}"}) for n in range(3)]
         with stream(nginx, *paths[0]) as first, stream(nginx, *paths[1]) as second:
             assert first.read1()
@@ -113,11 +110,7 @@ class Load:
 @pytest.mark.parametrize("kind", ["gevent", "gthread"])
 def test_no_post_fails_while_streams_end_and_workers_reload(kind: str, tmp_path: Path) -> None:
     """nginx keeps connections to the app open, and repeats a GET on one that closes, but no POST."""
-    with (
-        App(tmp_path, kind) as app,
-        Nginx(app.socket) as nginx,
-        Load(nginx, posting=4, reading=16) as load,
-    ):
+    with App(tmp_path, kind) as app, Nginx(app.socket) as nginx, Load(nginx, posting=4, reading=16) as load:
 
         def end_until(condition: Callable[[], object], what: str) -> None:
             """End all streams repeatedly until the condition holds."""

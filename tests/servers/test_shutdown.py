@@ -97,10 +97,7 @@ def test_shutdown_ends_idle_clients_at_once_and_cuts_stuck_ones_at_drain_timeout
 
 def test_shutdown_writes_an_ended_handed_off_stream_to_its_end() -> None:
     name = new_name()
-    with (
-        serving("gevent", app="contract") as server,
-        slow_client(server, f"/silent/{name}?max_pending=100000") as raw,
-    ):
+    with serving("gevent", app="contract") as server, slow_client(server, f"/silent/{name}?max_pending=100000") as raw:
         until(lambda: "open" in state(server, name), "the emitter")
         sent: list[str] = []
         while len(sent) < 20 or state(server, name)["pending"] < 20:
