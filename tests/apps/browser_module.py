@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from pathlib import Path
 from typing import Any
 
-from flask import Flask, Response, request, send_from_directory, session
+from flask import Response, request, send_from_directory, session
 
-from flask_sse_emitters import SSE
 from flask_sse_emitters.access import Grant
+from tests.apps.base import make_app
 
 PAGES = Path(__file__).parents[1] / "browser" / "clients"
 
-app = Flask(__name__)
-app.config.update({"SECRET_KEY": "of the tests alone", "SSE_RETRY": 100, **json.loads(os.environ.get("CONFIG", "{}"))})
-sse = SSE(app)
+app, sse = make_app(__name__, SECRET_KEY="of the tests alone", SSE_RETRY=100)
 sse.channel("news", public=True)
-app.register_blueprint(sse.blueprint, url_prefix="/events")
 
 #: The requests for channels.
 visits: list[dict[str, Any]] = []
@@ -73,12 +68,6 @@ def log_out() -> dict[str, str]:
     return {}
 
 
-@app.post("/disconnect/<name>")
-def disconnect(name: str) -> dict[str, str]:
-    sse.disconnect(name)
-    return {}
-
-
 @app.post("/says-reader")
 def say_reader() -> dict[str, bool]:
     says["reader"] = request.get_json()
@@ -99,17 +88,6 @@ def publish() -> list[str]:
         sse.publish(each["channel"], each["data"], event=each.get("event"), retry=each.get("retry"))
         for each in request.get_json()
     ]
-
-
-@app.post("/publish-to/<identity>")
-def publish_to(identity: str) -> dict[str, str]:
-    return {"id": sse.publish_to(identity, request.get_json())}
-
-
-@app.post("/greet/<channel>")
-def greet(channel: str) -> dict[str, int]:
-    """Send an event to the list, which has no id."""
-    return {"reached": sse.channel(channel).emitters.send(request.get_json())}
 
 
 @app.post("/close/<channel>")

@@ -1,34 +1,40 @@
-"""Channels on real servers, with a config from the environment; tests inspect and control them over HTTP."""
+"""Channels on real servers, and a list beside them; tests inspect and control both over HTTP."""
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 from typing import Any
 
 from flask import Blueprint, Flask, current_app, request
 from flask.typing import ResponseReturnValue
+from werkzeug.middleware.proxy_fix import ProxyFix
 
 from flask_sse_emitters import SSE, SseEmitter, SseEmitters
+from tests.apps.base import configured, steering
 
 logging.basicConfig(level=logging.INFO)
 
 sse = SSE()
-sse.authorizer(lambda _: True)
+sse.authorizer(lambda channel: channel != "secret")
 views = Blueprint("views", __name__)
+
+
+@views.get("/")
+def page() -> str:
+    return "<!doctype html><title>streams</title>"
 
 
 @views.get("/connect")
 def connect() -> ResponseReturnValue:
-    emitter = emitters_of(current_app).add(SseEmitter(max_pending=100_000, max_pending_bytes=10**9))
+    heartbeat = request.args.get("heartbeat", type=float)
+    emitter = SseEmitter(heartbeat=heartbeat, max_pending=100_000, max_pending_bytes=10**9)
     log = current_app.logger
 
     @emitter.on_completion
     def log_completion() -> None:
         log.info("completion after %s", emitter.close_reason)
 
-    return emitter
+    return emitters_of(current_app).add(emitter)
 
 
 @views.post("/send")
@@ -36,20 +42,18 @@ def send() -> ResponseReturnValue:
     return {"reached": emitters_of(current_app).send(request.get_json())}
 
 
-@views.post("/publish/<channel>")
-def publish(channel: str) -> ResponseReturnValue:
-    return {"id": sse.publish(channel, request.get_json())}
+@views.post("/end")
+def end() -> ResponseReturnValue:
+    """End the streams of the list; later streams get a new list."""
+    ended, current_app.extensions["emitters"] = emitters_of(current_app), SseEmitters()
+    ended.complete()
+    return {}
 
 
-@views.get("/stats")
-def stats() -> dict[str, Any]:
-    return {**sse.stats(), "pid": os.getpid(), "pending": [emitter.pending for emitter in emitters_of(current_app)]}
-
-
-@views.post("/shutdown")
-def shutdown() -> ResponseReturnValue:
-    sse.shutdown()
-    return sse.stats()
+@views.get("/pending")
+def pending() -> ResponseReturnValue:
+    """Return how many events are pending for each stream of the list."""
+    return [emitter.pending for emitter in emitters_of(current_app)]
 
 
 def emitters_of(app: Flask) -> SseEmitters:
@@ -59,14 +63,15 @@ def emitters_of(app: Flask) -> SseEmitters:
 
 
 def create_app(name: str, **config: Any) -> Flask:
-    app = Flask(name)
-    app.config.update({"SSE_HANDOFF": os.environ.get("SSE_HANDOFF", "auto"), **config})
+    app = configured(name, **config)
+    app.wsgi_app = ProxyFix(app.wsgi_app, x_for=1, x_proto=1, x_host=1)  # type: ignore[method-assign]
     app.extensions["emitters"] = SseEmitters()
     sse.init_app(app)
     app.register_blueprint(sse.blueprint, url_prefix="/events")
     app.register_blueprint(views)
+    app.register_blueprint(steering(sse))
     return app
 
 
-app = create_app(__name__, **json.loads(os.environ.get("CONFIG", "{}")))
+app = create_app(__name__)
 emitters = emitters_of(app)

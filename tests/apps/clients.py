@@ -10,9 +10,10 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
-from flask import Flask, Response, request, send_from_directory
+from flask import Response, request, send_from_directory
 
 from flask_sse_emitters import SSE, Event
+from tests.apps.base import make_app
 
 TESTS = Path(__file__).parents[1]
 
@@ -22,10 +23,7 @@ PACKAGES = TESTS.parent / "build" / "npm" / "node_modules"
 #: Milliseconds until a client reconnects.
 RETRY = 100
 
-app = Flask(__name__)
-app.config["SSE_RETRY"] = RETRY
-sse = SSE(app)
-app.register_blueprint(sse.blueprint, url_prefix="/events")
+app, sse = make_app(__name__, SSE_RETRY=RETRY)
 sse.authorizer(lambda _: True)
 
 #: The requests for streams of each channel: their times and last ids.
@@ -68,12 +66,6 @@ def publish() -> list[str]:
     wanted = request.get_json()
     channels = wanted["channels"]
     return [sse.publish(channels[number % len(channels)], number) for number in wanted["numbers"]]
-
-
-@app.post("/greet/<channel>")
-def greet(channel: str) -> dict[str, int]:
-    """Send an event to the list, which has no id."""
-    return {"reached": sse.channel(channel).emitters.send(request.get_json())}
 
 
 @app.post("/cut/<how>")

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
+import psutil
 from flask import Blueprint, Flask, Response, current_app, g, has_request_context, request
 from flask.typing import ResponseReturnValue
 
 from flask_sse_emitters import SSE, SseEmitter, SseEmitters
+from tests.apps import base
+from tests.apps.holdings import holdings
+from tests.apps.real_threads import original, start_thread
 
 sse = SSE()
 streams = Blueprint("streams", __name__)
@@ -54,16 +57,6 @@ def numbered(name: str) -> ResponseReturnValue:
     emitter = make(name)
     for number in range(3):
         emitter.send(SseEmitter.event().name("number").id(number).data(number))
-    return emitter
-
-
-@streams.get("/unknown")
-def unknown() -> ResponseReturnValue:
-    """Return an emitter that only its list references, until its end."""
-    emitter = lists["unknown"].add(SseEmitter(timeout=float(request.args["timeout"])))
-    emitter.try_send("hello")
-    emitter.on_completion(lambda: None)
-    emitter.on_error(lambda _: None)
     return emitter
 
 
@@ -126,11 +119,6 @@ def state(name: str) -> ResponseReturnValue:
     }
 
 
-@steering.get("/stats")
-def stats() -> ResponseReturnValue:
-    return sse.stats()
-
-
 @steering.get("/requests")
 def requests() -> ResponseReturnValue:
     return journals["requests"]
@@ -172,94 +160,44 @@ def complete_all(name: str) -> ResponseReturnValue:
 @steering.post("/lists/<name>/publish")
 def publish(name: str) -> ResponseReturnValue:
     """Send events from several threads; ``foreign`` ones are native threads even if gevent has patched."""
-    threads, each, first = (int(request.args[name]) for name in ("threads", "each", "first"))
+    threads, each, first = (int(request.args[key]) for key in ("threads", "each", "first"))
+
+    is_foreign = "foreign" in request.args
+    pause: Callable[[float], object] = original("time", "sleep") if is_foreign else time.sleep
 
     def send(sender: int) -> None:
         for number in range(first, first + each):
             lists[name].send(f"{sender}:{number}")
             if not number % 10:
-                pause_briefly()
+                pause(0.001)
 
-    run_on_threads(send, threads, foreign="foreign" in request.args)
+    if is_foreign:
+        waits = [start_thread(send, number) for number in range(threads)]
+    else:
+        own = [threading.Thread(target=send, args=(number,)) for number in range(threads)]
+        for thread in own:
+            thread.start()
+        waits = [thread.join for thread in own]
+    for wait in waits:
+        wait()
     return ""
-
-
-def pause_briefly() -> None:
-    threading.Event().wait(0.001)
-
-
-def run_on_threads(call: Callable[[int], object], count: int, foreign: bool) -> None:
-    if foreign and is_patched_by_gevent():
-        from gevent.hub import get_hub
-        from gevent.monkey import get_original
-
-        nap = get_original("time", "sleep")
-        globals()["pause_briefly"] = lambda: nap(0.001)
-        results = [get_hub().threadpool.spawn(call, number) for number in range(count)]
-        for result in results:
-            result.get()
-        return
-    threads = [threading.Thread(target=call, args=(number,)) for number in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-
-def is_patched_by_gevent() -> bool:
-    monkey = sys.modules.get("gevent.monkey")
-    return monkey is not None and bool(monkey.is_module_patched("threading"))
 
 
 @steering.get("/process")
 def process() -> ResponseReturnValue:
-    """Return what this process holds. Its clients are the open connections but that of this request."""
-    import gc
-
-    import psutil
-
-    gc.collect()
-    me = psutil.Process()
-    kinds = (
-        "SseEmitter",
-        "Stream",
-        "ResponseBody",
-        "SocketWriter",
-        "Watch",
-        "Timer",
-        "Callbacks",
-        "Backlog",
-        "Deadlines",
-    )
-    counts = dict.fromkeys(kinds, 0)
-    for thing in gc.get_objects():
-        kind = type(thing)
-        if kind.__name__ in counts and kind.__module__.startswith("flask_sse_emitters"):
-            counts[kind.__name__] += 1
-    connections = me.net_connections("tcp")
+    """Return what this process holds, with the number of open connections but that of this request."""
+    connections = psutil.Process().net_connections("tcp")
     ports = {each.laddr.port for each in connections if each.status == psutil.CONN_LISTEN}
     clients = [each for each in connections if each.raddr and each.laddr.port in ports]
-    greenlets = sys.modules.get("greenlet")
-    return {
-        "pid": os.getpid(),
-        "greenlets": sum(isinstance(thing, greenlets.greenlet) for thing in gc.get_objects()) if greenlets else 0,
-        "objects": counts,
-        "all_objects": len(gc.get_objects()),
-        "rss": me.memory_info().rss,
-        "threads": me.num_threads(),
-        "python_threads": threading.active_count(),
-        "descriptors": me.num_fds(),
-        "watched": len(clients) - 1,
-    }
+    return {**holdings(), "watched": len(clients) - 1}
 
 
 def create_app(name: str, **config: Any) -> Flask:
-    app = Flask(name)
-    attach = float(os.environ.get("SSE_ATTACH_SECONDS") or 30)
-    app.config.update({"SSE_ATTACH_SECONDS": attach, "SSE_HANDOFF": os.environ.get("SSE_HANDOFF", "auto"), **config})
+    app = base.configured(name, **config)
     sse.init_app(app)
     app.register_blueprint(streams)
     app.register_blueprint(steering)
+    app.register_blueprint(base.steering(sse))
     return app
 
 

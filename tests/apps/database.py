@@ -8,27 +8,25 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from flask import Flask, Response, abort, request, stream_with_context
+from flask import Response, abort, request, stream_with_context
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import Engine, QueuePool, event
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from flask_sse_emitters import SSE, SseEmitter
+from flask_sse_emitters import SseEmitter
+from tests.apps.base import make_app
 
 
 class Base(DeclarativeBase):
     pass
 
 
-app = Flask(__name__)
-app.config.update(
+app, sse = make_app(
+    __name__,
     SQLALCHEMY_DATABASE_URI=os.environ["DATABASE"],
     SQLALCHEMY_ENGINE_OPTIONS={"poolclass": QueuePool, "pool_size": 2, "max_overflow": 0, "pool_timeout": 1},
-    SSE_HANDOFF=os.environ.get("SSE_HANDOFF", "auto"),
 )
 db = SQLAlchemy(app, model_class=Base)
-sse = SSE(app)
-app.register_blueprint(sse.blueprint, url_prefix="/events")
 
 #: The origin of each database query.
 asked: list[str] = []
@@ -92,18 +90,6 @@ def set_reader(name: str) -> list[str]:
     db.session.merge(Reader(name=name, is_allowed=request.get_json()))
     db.session.commit()
     return readers()
-
-
-@app.post("/recheck/<name>")
-def recheck(name: str) -> str:
-    sse.recheck(name)
-    return ""
-
-
-@app.post("/publish")
-def publish() -> str:
-    sse.publish("news", request.get_json())
-    return ""
 
 
 @app.post("/reset")

@@ -11,7 +11,7 @@ from flask.typing import ResponseReturnValue
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
 from tests.apps import channels, contract
-from tests.apps.contract import emitters, journals, lists, make, sse
+from tests.apps.contract import emitters, journals, lists, make
 from tests.apps.middleware import add_middleware
 
 logging.basicConfig(level=logging.INFO)
@@ -24,12 +24,6 @@ def what_was_seen() -> ResponseReturnValue:
     """Return what the app's observing middleware has seen."""
     found: list[str] = current_app.extensions["seen"]()
     return found
-
-
-@more.post("/shutdown")
-def shutdown() -> ResponseReturnValue:
-    sse.shutdown()
-    return ""
 
 
 @more.post("/fork")

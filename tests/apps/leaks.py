@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
-from flask import Flask, request
+from flask import request
 from flask.typing import ResponseReturnValue
 
-from flask_sse_emitters import SSE, SseEmitter, SseEmitters
+from flask_sse_emitters import SseEmitter, SseEmitters
+from tests.apps.base import make_app
 from tests.apps.holdings import holdings
 
-app = Flask(__name__)
 #: A stream that ends before its server has begun it is kept until the attach timeout.
-app.config.update(SSE_ATTACH_SECONDS=5, SSE_HANDOFF=os.environ.get("SSE_HANDOFF", "auto"))
-sse = SSE(app)
+app, sse = make_app(__name__, SSE_ATTACH_SECONDS=5)
 emitters = SseEmitters()
 
 
@@ -32,6 +30,4 @@ def count() -> dict[str, Any]:
     return {"streams": sse.stats()["clients"], "listed": len(emitters)}
 
 
-@app.get("/holdings")
-def held() -> dict[str, Any]:
-    return holdings()
+app.add_url_rule("/holdings", view_func=holdings)

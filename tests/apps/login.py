@@ -9,23 +9,14 @@ import os
 from pathlib import Path
 from typing import Any
 
-from flask import Flask, Response, request
 from flask.typing import ResponseReturnValue
 from flask_login import LoginManager, UserMixin, current_user, login_required, login_user, logout_user
 
-from flask_sse_emitters import SSE
+from tests.apps.base import make_app
 
 FOLDER = Path(os.environ.get("FOLDER", ""))
 
-app = Flask(__name__)
-app.config.update(
-    SECRET_KEY="of the tests alone",
-    SSE_HANDOFF=os.environ.get("SSE_HANDOFF", "auto"),
-    SSE_BROKER_URL=os.environ.get("SSE_BROKER_URL", "memory://"),
-    SSE_RETRY=100,
-)
-sse = SSE(app)
-app.register_blueprint(sse.blueprint, url_prefix="/events")
+app, sse = make_app(__name__, SECRET_KEY="of the tests alone", SSE_RETRY=100)
 manager = LoginManager(app)
 
 
@@ -84,30 +75,6 @@ app.add_url_rule("/logout", view_func=login_required(logout), methods=["POST"])
 app.add_url_rule("/own", view_func=login_required(own))
 
 
-@app.post("/recheck/<name>")
-def recheck(name: str) -> ResponseReturnValue:
-    sse.recheck(name)
-    return ""
-
-
-@app.post("/publish")
-def publish() -> ResponseReturnValue:
-    sse.publish("news", request.get_json())
-    return ""
-
-
-@app.post("/publish/<name>")
-def publish_to(name: str) -> ResponseReturnValue:
-    sse.publish_to(name, request.get_json())
-    return ""
-
-
 @app.get("/state")
 def state() -> dict[str, Any]:
     return {**sse.stats(), "pid": os.getpid(), "asked": len(asked)}
-
-
-@app.after_request
-def name_worker(response: Response) -> Response:
-    response.headers["X-Worker"] = str(os.getpid())
-    return response

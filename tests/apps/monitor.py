@@ -1,23 +1,15 @@
-"""An app with a monitor: config comes from the environment, and tests cause what the monitor shows."""
+"""An app with a monitor: tests cause what it shows."""
 
 from __future__ import annotations
 
-import json
-import os
-from typing import Any
-
-from flask import Flask, request
+from flask import request
 from flask.typing import ResponseReturnValue
 
-from flask_sse_emitters import SSE, CloseReason, SseEmitter, SseEmitters
+from flask_sse_emitters import CloseReason, SseEmitter, SseEmitters
+from tests.apps.base import make_app
 
-app = Flask(__name__)
-app.config.update(json.loads(os.environ.get("CONFIG", "{}")))
-if os.environ.get("SSE_BROKER_URL"):
-    app.config["SSE_BROKER_URL"] = os.environ["SSE_BROKER_URL"]
-sse = SSE(app)
+app, sse = make_app(__name__)
 sse.authorizer(lambda _channel: request.args.get("identity") or True)
-app.register_blueprint(sse.blueprint, url_prefix="/events")
 app.register_blueprint(sse.monitor, url_prefix="/sse-monitor")
 emitters = SseEmitters()
 
@@ -35,14 +27,6 @@ def set_open(state: str) -> ResponseReturnValue:
     global is_open
     is_open = state == "yes"
     return "", 204
-
-
-@app.post("/events-of/<channel>")
-def publish(channel: str) -> ResponseReturnValue:
-    """Publish one event, or ``times`` of them, each with the body as its data."""
-    name, times = request.args.get("event"), request.args.get("times", 1, int)
-    data = request.get_json()
-    return {"ids": [sse.publish(channel, data, event=name) for _ in range(times)]}
 
 
 @app.get("/ends/<reason>")
@@ -70,11 +54,6 @@ def slow() -> SseEmitter:
 @app.post("/to-emitters")
 def send() -> ResponseReturnValue:
     return {"reached": emitters.send("x" * request.args.get("size", 1, int))}
-
-
-@app.get("/stats")
-def stats() -> dict[str, Any]:
-    return sse.stats()
 
 
 @app.post("/cut-monitors")

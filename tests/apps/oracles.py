@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from flask import Flask, Response, request
+from flask import Response, request
 
-from flask_sse_emitters import SSE
 from tests.apps import clients as clients_app
+from tests.apps.base import make_app
 from tests.support.awkward_events import END, EVENT_NAMES, MARK, PUBLISHED, WRITTEN, Row, mark_bytes
 
-app = Flask(__name__)
-app.config.update(
+app, sse = make_app(
+    __name__,
     SSE_CORS_ORIGINS="*",  # a page reads through the splitter, another origin
     SSE_HEARTBEAT=600,
     SSE_HISTORY=10_000,
@@ -19,8 +19,6 @@ app.config.update(
     SSE_MAX_PENDING=10_000,
     SSE_MAX_PENDING_BYTES=2**26,
 )
-sse = SSE(app)
-app.register_blueprint(sse.blueprint, url_prefix="/events")
 sse.authorizer(lambda _: True)
 app.add_url_rule("/pages/<path:path>", view_func=clients_app.page)
 app.add_url_rule("/packages/<path:path>", view_func=clients_app.package)
@@ -37,7 +35,7 @@ def waiting(channel: str) -> dict[str, int]:
     return {"clients": clients_app.count_waiting(sse, channel)}
 
 
-@app.post("/publish/<channel>")
+@app.post("/publish-all/<channel>")
 def publish(channel: str) -> list[list[str]]:
     """Publish everything; return the ids of each event and of its mark, empty if the event has its own."""
     ids = []

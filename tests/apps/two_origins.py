@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from typing import Any
 
-from flask import Flask, Response, request
+from flask import Response, request
 
-from flask_sse_emitters import SSE
 from flask_sse_emitters.access import Grant, jwt_authorizer
-
-#: Milliseconds until a client reconnects.
-RETRY = 100
+from tests.apps.base import make_app
 
 #: Signs the tokens.
 SECRET = "a secret of the tests alone, of 32 bytes or more"
@@ -20,11 +16,8 @@ SECRET = "a secret of the tests alone, of 32 bytes or more"
 #: The cookie that may hold a token.
 COOKIE = "token"
 
-app = Flask(__name__)
-app.config.update(SSE_RETRY=RETRY, SSE_CORS_ORIGINS=os.environ.get("ORIGINS", "").split())
-sse = SSE(app)
+app, sse = make_app(__name__, SSE_RETRY=100)
 sse.channel("public", public=True)
-app.register_blueprint(sse.blueprint, url_prefix="/events")
 by_token = jwt_authorizer(SECRET, algorithms=["HS256"], cookie=COOKIE)
 
 #: Identities without rights, whatever their tokens claim.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from typing import Any, TypeAlias
@@ -52,8 +53,10 @@ def strangers() -> Iterator[int]:
 
 @pytest.fixture(scope="module")
 def site(pages: int) -> Iterator[Server]:
-    origins = f"http://127.0.0.1:{pages} http://localhost:{pages}"
-    with Server("gevent", "tests.apps.two_origins:app", env={"ORIGINS": origins}) as site:
+    origins = [f"http://{host}:{pages}" for host in ("127.0.0.1", "localhost")]
+    with Server(
+        "gevent", "tests.apps.two_origins:app", env={"CONFIG": json.dumps({"SSE_CORS_ORIGINS": origins})}
+    ) as site:
         yield site
         site.kill()  # an orderly stop takes seconds
 

@@ -89,7 +89,7 @@ def test_monitor_page_shows_clients_and_deliveries_as_they_change(page: Page, se
         expect(page.locator("#clients")).to_have_text("3")
         expect(row.locator("td").first).to_have_text("3")
         before = delivered(page)
-        post(server, f"{PREFIX}/events-of/{channel}?times=20", "x")
+        post(server, f"{PREFIX}/publish/{channel}?times=20", "x")
         expect(row.locator("td").nth(1)).to_have_text("20")
         until(lambda: delivered(page) >= before + 60, "the deliveries")
         expect(page.locator("#chart")).to_have_attribute("aria-label", re.compile("Clients: 3 now, between 0 and"))
@@ -131,18 +131,18 @@ def read(client: Client) -> bytes:
 
 def test_monitor_page_shows_events_of_a_channel_and_may_be_paused(page: Page, browser: Browser, server: Server) -> None:
     channel = new_name()
-    [kept] = post(server, f"{PREFIX}/events-of/{channel}?event=created", {"id": 1})["ids"]
+    [kept] = post(server, f"{PREFIX}/publish/{channel}?event=created", {"id": 1})["ids"]
     show(page, channel)
     expect(event(page, kept)).to_contain_text('{"id": 1}')
     expect(event(page, kept).locator(".event")).to_have_text("created")
-    [live] = post(server, f"{PREFIX}/events-of/{channel}", "two\nlines")["ids"]
+    [live] = post(server, f"{PREFIX}/publish/{channel}", "two\nlines")["ids"]
     expect(event(page, live).locator("pre")).to_have_text("two\nlines")
     expect(event(page, live).locator("time")).to_have_text(re.compile(r"\d\d:\d\d:\d\d"))
     expect(page.locator("#events li").first).to_contain_text(live)
     page.reload()
     expect(page.locator("#events li")).to_have_count(2)
     page.get_by_role("button", name="Pause").click()
-    [unseen] = post(server, f"{PREFIX}/events-of/{channel}", "while it was paused")["ids"]
+    [unseen] = post(server, f"{PREFIX}/publish/{channel}", "while it was paused")["ids"]
     with opened(browser, server, f"#{channel}") as other:
         expect(event(other, unseen)).to_have_count(1)
     expect(event(page, unseen)).to_have_count(0)
@@ -168,13 +168,13 @@ def test_monitor_event_flood_shows_newest_events_and_number_skipped(page: Page, 
     channel = new_name()
     show(page, channel)
     expect(page.locator("#no-events")).to_contain_text(channel)
-    ids = post(server, f"{PREFIX}/events-of/{channel}?times=500", "x" * 2000)["ids"]
+    ids = post(server, f"{PREFIX}/publish/{channel}?times=500", "x" * 2000)["ids"]
     expect(page.locator("#events li").first).to_contain_text(ids[-1])
     expect(page.locator("#events li")).to_have_count(50)
     expect(page.locator("#skipped")).to_have_text(re.compile(r"\d+ more came too fast to be shown"))
     page.locator("#events summary").first.click()
     expect(page.locator("#events details pre").first).to_be_visible()
-    post(server, f"{PREFIX}/events-of/{channel}", "after it")
+    post(server, f"{PREFIX}/publish/{channel}", "after it")
     expect(event(page, "after it")).to_have_count(1)
     expect(page.locator("#events details[open]")).to_have_count(1)
 
@@ -208,7 +208,7 @@ def test_monitor_publish_asks_to_confirm_with_number_of_subscribers(page: Page, 
             expect(question).to_contain_text("2 clients read the channel now.")
             page.keyboard.press(key)
             expect(question).to_be_hidden()
-        post(server, f"{PREFIX}/events-of/{channel}", "the only one")
+        post(server, f"{PREFIX}/publish/{channel}", "the only one")
         expect(event(page, "the only one")).to_have_count(1)
         expect(page.locator("#events li")).to_have_count(1)
     form.get_by_label("Channel").fill(unread)
@@ -255,7 +255,7 @@ def test_monitor_foreign_text_is_never_rendered_as_html(page: Page, server: Serv
         expect(page.locator("#events .event").first).to_have_text(NASTY)
         expect(page.locator("#events pre").first).to_have_text(NASTY)
         for _ in range(20):  # more than the socket buffers hold
-            post(server, f"{PREFIX}/events-of/{channel}?event=large", NASTY + "x" * 900_000)
+            post(server, f"{PREFIX}/publish/{channel}?event=large", NASTY + "x" * 900_000)
         expect(page.locator("#slow")).to_contain_text("<img src=x onerror=x>")
         page.locator("#events summary").first.click()
         expect(page.locator("#events details[open] pre").first).to_contain_text("… (900")
@@ -271,7 +271,7 @@ def test_monitor_page_reconnects_after_server_restart(page: Page, server: Server
     expect(page.locator("#state")).to_have_text("Not connected")
     server.start()
     expect(page.locator("#state")).to_have_text("Live")
-    [live] = post(server, f"{PREFIX}/events-of/{channel}", "after it")["ids"]
+    [live] = post(server, f"{PREFIX}/publish/{channel}", "after it")["ids"]
     expect(event(page, live)).to_have_count(1)
 
 
@@ -308,8 +308,8 @@ def test_monitor_fits_window_and_has_no_accessibility_violation(page: Page, serv
     channel = new_name() + "x" * 150
     with ExitStack() as stack:
         connect_clients(stack, server, channel, 2)
-        post(server, f"{PREFIX}/events-of/{channel}?event=created&times=3", {"id": 1})
-        post(server, f"{PREFIX}/events-of/{channel}", "x" * 600)
+        post(server, f"{PREFIX}/publish/{channel}?event=created&times=3", {"id": 1})
+        post(server, f"{PREFIX}/publish/{channel}", "x" * 600)
         show(page, channel)
         publishing_form(page)
         expect(page.locator("#events li")).to_have_count(4)
@@ -360,7 +360,7 @@ def test_monitor_chart_marks_times_without_figures(browser: Browser, server: Ser
 
 def test_monitor_phone_layout_shows_channels_first_and_whole_tables(browser: Browser) -> None:
     with RedisServer() as redis, ExitStack() as stack:
-        env = {"SCRIPT_NAME": PREFIX, "SSE_BROKER_URL": redis.url}
+        env = {"SCRIPT_NAME": PREFIX, "CONFIG": json.dumps({"SSE_BROKER_URL": redis.url})}
         servers = [stack.enter_context(Server("gevent", "tests.apps.monitor:app", env=env)) for _ in range(2)]
         for server in servers:
             stack.enter_context(connected(server, f"{PREFIX}/events?channel=orders"))

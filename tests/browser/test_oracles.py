@@ -176,7 +176,7 @@ def test_published_events_reach_every_client_unchanged(
 
     def publish() -> None:
         until(lambda: get(site, f"/waiting/{channel}")["clients"] == 1, "the client")
-        ids.extend(post(site, f"/publish/{channel}"))
+        ids.extend(post(site, f"/publish-all/{channel}"))
 
     sections = read(name, f"http://127.0.0.1:{port}/events?channel={channel}", publish)
     assert differences(name, sections, published_rows(ids, sections)) == {}

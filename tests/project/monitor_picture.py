@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import json
 import random
 import threading
 import time
@@ -124,7 +125,7 @@ class Traffic:
             burst = random.choice([1, 1, 1, 1, 4]) if speed > 1 else 1
             for _ in range(burst):
                 count += 1
-                post(self._server, f"/events-of/{channel}?event={name}", data(count))
+                post(self._server, f"/publish/{channel}?event={name}", data(count))
             self._stopped.wait(random.expovariate(speed))
 
 
@@ -144,7 +145,8 @@ def main() -> None:
     with ExitStack() as stack:
         env, arguments = {}, []
         if options.redis:
-            env["SSE_BROKER_URL"] = stack.enter_context(RedisServer()).url
+            redis = stack.enter_context(RedisServer())
+            env["CONFIG"] = json.dumps({"SSE_BROKER_URL": redis.url})
             arguments = ["--workers", "2"]
         server = stack.enter_context(Server("gevent", "tests.apps.monitor:app", env=env, arguments=arguments))
         browser = stack.enter_context(sync_playwright()).chromium.launch(

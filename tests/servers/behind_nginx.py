@@ -32,9 +32,7 @@ class App:
     def __init__(self, folder: Path, kind: str = "gevent", **config: object) -> None:
         self.socket = folder / "app.sock"
         arguments = ["--bind", f"unix:{self.socket}"]
-        self._server = Server(
-            kind, "tests.apps.behind_nginx:app", env={"CONFIG": json.dumps(config)}, arguments=arguments
-        )
+        self._server = Server(kind, "tests.apps.channels:app", env={"CONFIG": json.dumps(config)}, arguments=arguments)
 
     def __enter__(self) -> App:
         self._server.start()

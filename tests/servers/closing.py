@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import socket
 
-from tests.support.client import Client, post, stats
+from tests.support.client import Client, get, post
 from tests.support.servers import Server
 from tests.support.waiting import until
 
@@ -22,8 +22,8 @@ def closing_of(client: Client) -> tuple[bytes, int]:
 
 def fill(server: Server, clients: int, app: str = "") -> None:
     """Send to the clients until more is pending for each than its socket can hold."""
-    until(lambda: len(stats(server, app)["pending"]) == clients, "the clients")
-    while min(stats(server, app)["pending"]) < 25:
+    until(lambda: len(get(server, f"{app}/pending")) == clients, "the clients")
+    while min(get(server, f"{app}/pending")) < 25:
         post(server, f"{app}/send", "x" * 200_000)
 
 

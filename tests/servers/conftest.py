@@ -20,6 +20,6 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
 
 @pytest.fixture(scope="session")
 def nginx_app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
-    """Serve ``tests/apps/behind_nginx.py`` with a short heartbeat, for the xdist group "nginx"."""
+    """Serve ``tests/apps/channels.py`` with a short heartbeat, for the xdist group "nginx"."""
     with App(tmp_path_factory.mktemp("app"), SSE_HEARTBEAT=1) as app:
         yield app

@@ -141,7 +141,7 @@ def test_metrics_of_two_workers_add_up_and_outlive_them(kind: str, preload: Sequ
         scrapes = Scrapes(server)
         scrapes.come_to(clients=6, streams_opened=opened, disconnected=opened - 6)
         for count in (4, 2):
-            post(server, f"/publish/a/{count}")
+            post(server, f"/publish/a?times={count}", "x")
         for client in itertools.chain(*held.values()):
             assert len(client.events(6)) == 6
         assert answer(server, "GET", "/events/secret")[0] == 403
@@ -171,7 +171,7 @@ def test_metrics_of_a_reload_have_all_gauges_and_the_final_counts(kind: str, tmp
         held, opened = connect(server, stack, 2)
         await_clients(server, held)
         scrapes = Scrapes(server)
-        post(server, "/publish/a/5")
+        post(server, "/publish/a?times=5", "x")
         for client in itertools.chain(*held.values()):
             assert len(client.events(5)) == 5
         server.signal(signal.SIGHUP)

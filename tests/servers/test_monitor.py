@@ -58,7 +58,7 @@ def test_monitor_sees_processes_sharing_redis_and_its_outage() -> None:
             assert (received["is_shared"], received["sees_all"], received["monitors"]) == (True, True, 1)
         for monitor, other in zip(monitors, reversed(servers), strict=True):
             name = new_name()
-            post(other, "/events-of/orders", name)
+            post(other, "/publish/orders", name)
             until(partial(has_come, monitor, name), "the event of the other process")
         redis.kill()
         for monitor in monitors:

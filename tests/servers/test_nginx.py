@@ -28,7 +28,7 @@ DEFAULT_BUFFERING = {"proxy_buffering off; ": ""}
 @pytest.mark.parametrize("changes", [{}, DEFAULT_BUFFERING], ids=["as given", "with nginx's own buffering"])
 def test_nginx_passes_each_event_on_at_once(changes: dict[str, str], path: str, nginx_app: App) -> None:
     """The client has each event before the next is sent. The view's location does not mention buffering."""
-    send = "/publish" if path == CHANNEL else "/send"
+    send = "/publish/news" if path == CHANNEL else "/send"
     with Nginx(nginx_app.socket, changes) as nginx, stream(nginx, path) as response:
         assert response.getheader("Content-Type") == "text/event-stream"
         assert response.getheader("Content-Encoding") is None
@@ -58,7 +58,7 @@ def test_limit_per_address_ignores_forged_forwarded_header(tmp_path: Path) -> No
             with stream(nginx, *paths[2]) as refused:
                 assert app.get("/stats")["refused"] == 1
                 assert b"retry: " in refused.read(), "a stream that ends at once"
-            app.post("/publish", "still there")
+            app.post("/publish/news", "still there")
             await_text(first, "still there")
             await_text(second, "still there")
 

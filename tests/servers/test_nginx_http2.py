@@ -64,7 +64,7 @@ def test_http2_page_has_twenty_open_streams(browser: Browser, nginx_app: App) ->
         with page_with_streams(browser, nginx, 20) as page:
             until(lambda: opened(page) == 20, "all streams to open")
             assert page.evaluate("performance.getEntriesByType('navigation')[0].nextHopProtocol") == "h2"
-            nginx_app.post("/publish", "to all")
+            nginx_app.post("/publish/news", "to all")
             until(lambda: receivers(page, "to all") == 20, "all streams to have it")
             assert page.evaluate("fetch('/').then(response => response.status)") == 200, "other requests still work"
         until(lambda: nginx_app.get("/stats")["clients"] == 0, "the streams to end with their page")
@@ -75,7 +75,7 @@ def test_http1_origin_has_six_open_streams_and_others_wait(browser: Browser, ngi
     with Nginx(nginx_app.socket, HTTP1) as nginx:
         with page_with_streams(browser, nginx, 20) as page:
             until(lambda: opened(page) == 6, "six streams to open")
-            nginx_app.post("/publish", "to six")
+            nginx_app.post("/publish/news", "to six")
             until(lambda: receivers(page, "to six") == 6, "six streams to have it")
             assert nginx_app.get("/stats")["opened"] == before + 6
             page.evaluate("streams[[...opened][0]].close()")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -39,7 +40,7 @@ class Users:
 
     def publish(self, text: str, *visitors: Visitor) -> None:
         """Publish to all, or to each of these users alone."""
-        for path in [f"/publish/{visitor.name}" for visitor in visitors] or ["/publish"]:
+        for path in [f"/publish-to/{visitor.name}" for visitor in visitors] or ["/publish/news"]:
             post(self.site, path, text)
 
     def recheck(self, *visitors: Visitor, asks: int = 0) -> None:
@@ -103,7 +104,7 @@ def users(site: Server, folder: Path) -> Iterator[Users]:
 @pytest.fixture(scope="module")
 def workers(folder: Path) -> Iterator[WorkersServer]:
     with RedisServer() as redis:
-        env = {"FOLDER": str(folder), "SSE_BROKER_URL": redis.url}
+        env = {"FOLDER": str(folder), "CONFIG": json.dumps({"SSE_BROKER_URL": redis.url})}
         with WorkersServer("gevent", "tests.apps.login:app", 2, env=env) as workers:
             yield workers
 

@@ -82,7 +82,7 @@ def test_pool_of_two_serves_many_streams_with_database_rules(site: Server) -> No
             assert state(site)["asked"] == {"rule": STREAMS // 2, "view": STREAMS // 2}
             assert (state(site)["clients"], state(site)["checked_out"]) == (STREAMS, 0)
             request_readers(site)
-            post(site, "/publish", "to all")
+            post(site, "/publish/news", "to all")
             assert [client.texts(1) for *_, client in clients] == [["to all"]] * STREAMS
             check_idle(site, begun)
             while_they_leave = thread.submit(request_readers, site)
@@ -102,7 +102,7 @@ def test_recheck_returns_its_database_connections(site: Server) -> None:
         request_readers(site)
         until(lambda: state(site)["asked"]["rule"] == STREAMS // 2 * 2, "the rule to be asked once more for each")
         check_idle(site, begun)
-        post(site, "/publish", "to the rest")
+        post(site, "/publish/news", "to the rest")
         for path, name, client in clients:  # streams of views end, and their clients reconnect
             is_kept = path != "/own" and name != "bob"
             assert client.texts(1) == ["to the rest"] * is_kept
