@@ -78,6 +78,11 @@ class Tabs:
             tab.follow(*channels, **options)
         return opened
 
+    def read_as(self, name: str, /, *channels: str, **options: Any) -> Tab:
+        """Log in, and open a tab that subscribes: to the reader's own channel, unless others are given."""
+        self.log_in(name)
+        return self.follow(1, *(channels or ("~",)), **options)[0]
+
     def log_in(self, name: str, site: Server | None = None, **options: Any) -> None:
         """Log in, as any page of this browser would."""
         assert self.context.request.post(f"{(site or self.site).url}/log-in/{name}", data=options).ok

@@ -75,9 +75,7 @@ def test_module_tab_that_closes_at_once_holds_no_lock(tabs: Tabs) -> None:
 
 def test_module_page_in_back_forward_cache_is_notified_of_another_reader(tabs: Tabs, site: Server) -> None:
     alice, bob = new_name(), new_name()
-    tabs.log_in(alice)
-    tab = tabs.open()
-    tab.follow("~")
+    tab = tabs.read_as(alice)
     leave(tab, site)
     tabs.log_in(bob)
     publish_to(site, bob, "for bob alone")

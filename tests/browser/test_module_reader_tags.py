@@ -39,8 +39,7 @@ def await_next_stream(site: Server, name: str) -> None:
 def test_module_tabs_without_reader_tags_have_a_connection_each(tabs: Tabs, site: Server, alice: str, bob: str) -> None:
     post(site, "/says-reader", False)
     for name in (alice, alice, bob):
-        tabs.log_in(name)
-        tabs.open().follow("~")
+        tabs.read_as(name, "~")
     assert (streams(site, alice), streams(site, bob)) == (2, 1)
     publish_to(site, alice, "for alice alone")
     publish_to(site, bob, "for bob alone")

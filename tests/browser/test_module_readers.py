@@ -21,13 +21,9 @@ APP = "tests.apps.browser_module:app"
 def test_module_new_page_of_another_reader_gets_its_own_events_alone(
     tabs: Tabs, site: Server, alice: str, bob: str
 ) -> None:
-    tabs.log_in(alice)
-    old = tabs.open()
-    old.follow("~")
+    old = tabs.read_as(alice)
     tabs.log_out()
-    tabs.log_in(bob)
-    new = tabs.open()
-    new.follow("~")
+    new = tabs.read_as(bob)
     publish_to(site, alice, "for alice alone")
     publish_to(site, bob, "for bob alone")
     assert new.await_data("for bob alone") == ["for bob alone"]
@@ -62,9 +58,7 @@ def test_module_pages_of_a_former_reader_are_notified_after_a_disconnect(
 
 
 def test_module_page_of_a_logged_out_reader_is_denied_after_a_disconnect(tabs: Tabs, site: Server, alice: str) -> None:
-    tabs.log_in(alice)
-    tab = tabs.open()
-    tab.follow("~")
+    tab = tabs.read_as(alice)
     tabs.log_out()
     post(site, f"/disconnect/{alice}")
     until(lambda: tab["state"] == "closed", "the end")
@@ -75,12 +69,8 @@ def test_module_former_reader_is_notified_when_its_page_becomes_leader(
     tabs: Tabs, site: Server, alice: str, bob: str
 ) -> None:
     tabs.log_in(alice)
-    leader, follower = tabs.open(), tabs.open()
-    for tab in (leader, follower):
-        tab.follow("~", "news")
-    tabs.log_in(bob)
-    new = tabs.open()
-    new.follow("~", "news")
+    leader, follower = tabs.follow(2, "~", "news")
+    new = tabs.read_as(bob, "~", "news")
     publish_to(site, alice, "1")
     assert follower.await_data("1") == ["1"]
     leader.page.close()
@@ -95,9 +85,7 @@ def test_module_leader_reloaded_by_another_reader_reads_as_that_reader(
     tabs: Tabs, site: Server, alice: str, bob: str
 ) -> None:
     tabs.log_in(alice)
-    first, second = tabs.open(), tabs.open()
-    for tab in (first, second):
-        tab.follow("~")
+    first, second = tabs.follow(2, "~")
     assert streams(site, alice) == 1
     tabs.log_in(bob)
     first.page.reload()
@@ -164,9 +152,7 @@ def test_module_page_with_a_reader_change_during_its_join_is_notified(
 def test_module_page_that_does_not_share_is_notified_of_another_reader(
     tabs: Tabs, site: Server, alice: str, bob: str
 ) -> None:
-    tabs.log_in(alice)
-    tab = tabs.open()
-    tab.follow("~", share=False)
+    tab = tabs.read_as(alice, share=False)
     assert methods(site, "~")[-1] == "GET", "it shares with no other, and sends no HEAD first"
     tabs.log_in(bob)
     post(site, f"/disconnect/{alice}")
@@ -199,8 +185,7 @@ def test_module_pages_of_channels_without_a_reader_share_across_logins(
 ) -> None:
     lobby = f"lobby-{new_name()}"
     for name in (alice, bob):
-        tabs.log_in(name)
-        tabs.open().follow(lobby, "news")
+        tabs.read_as(name, lobby, "news")
     assert connections(site, lobby) == 1
     post(site, f"/cut/{lobby}", [])
     publish(site, (lobby, "1"))
@@ -226,12 +211,8 @@ def test_module_pages_with_the_same_readers_in_other_roles_do_not_share(
 def test_module_page_is_denied_a_channel_that_only_the_leader_may_read(tabs: Tabs, site: Server, bob: str) -> None:
     """The rule allows without an identity, so the two pages share the other channel."""
     admins, lobby = f"admins-{new_name()}", f"lobby-{new_name()}"
-    tabs.log_in("alice")
-    old = tabs.open()
-    old.follow(admins, lobby)
-    tabs.log_in(bob)
-    new = tabs.open()
-    new.follow(lobby, name="lobby")
+    old = tabs.read_as("alice", admins, lobby)
+    new = tabs.read_as(bob, lobby, name="lobby")
     new.begin(admins, lobby)
     until(lambda: new["errors"], "the refusal")
     until(lambda: new["state"] == "open", "the rest")

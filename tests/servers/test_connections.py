@@ -16,7 +16,6 @@ from tests.support.servers import Server
 from tests.support.waiting import PATIENCE, until
 
 COMPLETION = "completion in contract"
-TIMEOUT = "timeout in contract"
 ERROR = "error in contract"
 
 

@@ -1,4 +1,4 @@
-"""Shutdown by a signal: every stream ends in order, and then the server exits. ``test_drain.py`` has the details."""
+"""Shutdown by a signal, reload and ``max_requests``: every stream ends in order. ``test_drain.py`` has the details."""
 
 from __future__ import annotations
 
@@ -107,6 +107,29 @@ def test_shutdown_writes_an_ended_handed_off_stream_to_its_end() -> None:
         server.signal(signal.SIGTERM)
         until(lambda: not accepts(server), "the worker to stop")
         assert whole_response(raw) == sent
+
+
+# The worker stops in the same way on all kinds; gunicorn's gevent_pywsgi counts no requests.
+@pytest.mark.parametrize("kind", ["gevent", "gthread"])
+@pytest.mark.parametrize("cause", ["SIGHUP", "max_requests"])
+def test_reload_ends_streams_of_old_worker_and_clients_reconnect_to_new(kind: str, cause: str) -> None:
+    with serving(kind, ["--max-requests", "12"] if cause == "max_requests" else []) as server:
+        with connected(server, "/events?channel=a") as client:
+            old = stats(server)["pid"]
+            first = post(server, "/publish/a", "old")["id"]
+            if cause == "SIGHUP":
+                server.signal(signal.SIGHUP)
+            else:
+                until(lambda: stats(server)["pid"] != old, "another worker")
+            rest, _ = closing_of(client)
+            assert b"id: %b\n" % first.encode() in rest
+            until(lambda: not psutil.pid_exists(old), "the old worker's end")
+        with connected(server, "/events?channel=a", headers={"Last-Event-ID": first}) as client:
+            [gap] = client.events(1)
+            assert (gap.event, json.loads(gap.data)["requested"]) == ("gap", first)
+            post(server, "/publish/a", "new")
+            assert client.texts(1) == ["new"]
+        assert stats(server)["pid"] != old
 
 
 def await_no_other_connection(server: Server, streams: int) -> None:
