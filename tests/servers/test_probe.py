@@ -1,7 +1,11 @@
-"""Answers of real servers to ``flask sse check``: a header about the request, and comments that reveal buffering."""
+"""Answers of real servers to ``flask sse check``, headers and comments, and the command when it is interrupted."""
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -9,7 +13,9 @@ import pytest
 
 from flask_sse_emitters.testing import decode
 from tests.support.client import Client, connected, get, post
-from tests.support.servers import Server
+from tests.support.servers import ROOT, Server
+from tests.support.tiny_server import Request, TinyServer
+from tests.support.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.xdist_group("probe")
 
@@ -90,3 +96,28 @@ def test_probe_header_reports_the_request(
         header = values_of(client.response.headers["Sse-Check"])
     assert expected.items() <= header.items()
     assert (header["heartbeat"], header["comments"]) == ("15", "0")
+
+
+def test_check_interrupt_exits_with_130_and_no_traceback() -> None:
+    def silent(request: Request) -> Iterator[bytes]:
+        yield request.hold()
+
+    with TinyServer(silent) as server:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "flask", "--app", "tests.apps.cli", "sse", "check", server.url],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONWARNINGS": "error"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            until(lambda: server.requests, "its request")
+            process.send_signal(signal.SIGINT)
+            out, errors = process.communicate(timeout=PATIENCE)
+        finally:
+            process.kill()
+            process.communicate()
+    assert (process.returncode, out) == (130, "")
+    assert len(errors.splitlines()) == 1
+    assert errors.startswith("- connecting to ")
