@@ -203,11 +203,3 @@ def test_splitter_sends_one_byte_at_a_time(splitter: Splitter) -> None:
     assert b"".join(pieces).endswith(b"data: end\n\n\r\n0\r\n\r\n")
     assert sum(len(piece) == 1 for piece in pieces) > 1000
     assert all(re.fullmatch(b"%b|9{400}|." % WHOLE, piece, re.DOTALL) for piece in pieces)
-
-
-def test_known_deviations_name_existing_clients_and_rows() -> None:
-    names = [row.name for row in PUBLISHED] + [block.name for block in WRITTEN]
-    assert len(names) == len({*names}) > 100
-    for deviation in DEVIATIONS:
-        assert deviation.client in CLIENTS
-        assert {*deviation.dispatched} <= {*names, "the preamble"}
