@@ -40,7 +40,7 @@ def has_come(monitor: Client, name: str) -> bool:
 
 def test_monitor_sees_processes_sharing_redis_and_its_outage() -> None:
     with RedisServer() as redis, ExitStack() as stack:
-        env = {"SSE_BROKER_URL": redis.url}
+        env = {"CONFIG": json.dumps({"SSE_BROKER_URL": redis.url})}
         servers = [stack.enter_context(Server(kind, APP, env=env)) for kind in ("gevent", "gthread")]
         for server in servers:
             for _ in range(2):
