@@ -60,7 +60,8 @@ class Wire:
 
     def _reset(self, ends: set[asyncio.StreamWriter]) -> None:
         for end in ends:
-            end.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            with suppress(OSError):  # its transport has closed the socket, after a write that failed
+                end.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             end.transport.abort()
         self._ends = self._ends - ends
 
