@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
+
+import pytest
 
 from tests.support.servers import ROOT
 
@@ -112,3 +115,9 @@ def test_layout_readme_names_an_existing_test_for_every_promise() -> None:
     there = {(str(path.relative_to(TESTS).with_suffix("")), name) for path, name in names_of_tests()}
     assert len(named) > 40
     assert set(named) - there == set()
+
+
+@pytest.mark.xdist_group("layout")
+def test_layout_groups_of_tests_are_heeded(request: pytest.FixtureRequest) -> None:
+    """Else each worker of pytest-xdist would start the servers that tests of one group share."""
+    assert "PYTEST_XDIST_WORKER" not in os.environ or request.node.nodeid.endswith("@layout")
