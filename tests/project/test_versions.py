@@ -14,8 +14,8 @@ LOWEST = ROOT / "tests/support/environment/lowest.txt"
 #: Extras that are not installed for the tests.
 OTHER_EXTRAS = {"bench", "fuzz"}
 
-#: A name, extras of it, and the lowest version; "packaging" and its like have none. Nothing else: no upper bound.
-REQUIREMENT = re.compile(r"([\w.-]+)(?:\[\w+\])?(?:>=([\d.]+))?")
+#: A name, extras of it, and the lowest version; "packaging" and its like have none. No upper bound, but for pytest's.
+REQUIREMENT = re.compile(r"([\w.-]+)(?:\[\w+\])?(?:>=([\d.]+))?(?:(?<=pytest>=8.2),<9.2)?")
 
 
 def lines(text: str) -> Iterator[str]:
