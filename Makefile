@@ -5,8 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 LOWEST := build/lowest
 NPM := build/npm
-# One more than there are processors: many tests wait.
-JOBS := $(shell expr $$(nproc) + 1)
+# Two more than there are processors: many tests wait.
+JOBS := $(shell expr $$(nproc) + 2)
 
 .PHONY: help run check test test-lowest lint pytest mutants docs debian bench bench-quick soak fuzz clean
 
