@@ -1,14 +1,20 @@
-"""Channels: who gets their events, their subscribers, and the list of their emitters."""
+"""Channels: their names and options, who gets their events, and the list of their emitters."""
 
 from __future__ import annotations
 
+import logging
+import re
 from typing import Any
 
 import pytest
 
 from flask_sse_emitters import (
+    CloseReason,
+    Event,
+    InvalidChannel,
     SseEmitter,
     SseEmitters,
+    TooManyClients,
 )
 from flask_sse_emitters.testing import open_stream
 from tests.support.board import Board, moved, texts
@@ -88,3 +94,115 @@ def test_channel_emitters_complete_ends_streams_during_their_replay(board: Board
         board.publish("a", "after")
         assert texts(stream.ready()) == texts(other.ready()) == [str(number) for number in range(1, 10)]
     assert board.sse.stats()["closed"] == {"completed": 2}
+
+
+@pytest.mark.parametrize(
+    "path", ["/events/a", "/events?channel=a", "/events?channel=a&channel=a", "/events/a?channel=a"]
+)
+def test_channel_can_be_requested_in_the_path_and_in_the_query(board: Board, path: str) -> None:
+    with open_stream(board.client, path) as stream:
+        [event_id] = board.publish("a", "x")
+        assert stream.ready() == [Event("x", id=event_id)]
+
+
+@pytest.mark.parametrize("name", ["a/b", "user:7@example.org", "A.b-c_d", "a//b", "a/", "x" * 200, "..", "a:b/c"])
+def test_channel_name_with_every_allowed_character_works_in_path_and_query(board: Board, name: str) -> None:
+    with open_stream(board.client, f"/events/{name}") as stream, board.open(name) as other:
+        board.publish(name, "x")
+        assert texts(stream.ready()) == texts(other.ready()) == ["x"]
+
+
+@pytest.mark.parametrize(
+    "name", ["", "a b", "x" * 201, "ä", "a\n", "a,b", "a\0", "a?", None, 7, "\N{FULLWIDTH LATIN SMALL LETTER A}"]
+)
+def test_channel_name_that_is_invalid_is_rejected_by_publish_and_channel(board: Board, name: Any) -> None:
+    for use in (lambda: board.sse.publish(name, "x"), lambda: board.sse.channel(name)):
+        with pytest.raises(InvalidChannel, match=re.escape("1 to 200 ASCII letters, digits and . _ - : / @")):
+            use()
+    assert issubclass(InvalidChannel, ValueError)
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("", "no channel: ask for /events?channel=NAME"),
+        ("?channel=", "a channel's name has 1 to 200"),
+        ("?channel=a&channel=b%20c", "'b c'"),
+        ("?channel=" + "x" * 300, "unlike one of 300 characters"),
+        ("/a%20b", "'a b'"),
+        ("?" + "&".join(f"channel={number}" for number in range(51)), "51 channels: one stream carries 50 at most"),
+    ],
+)
+def test_channel_name_that_is_invalid_is_a_400_that_says_what_to_change(
+    board: Board, query: str, expected: str
+) -> None:
+    answer = board.client.get(f"/events{query}")
+    assert (answer.status_code, answer.mimetype) == (400, "text/plain")
+    assert expected in answer.text
+
+
+def test_channel_options_hold_for_later_calls(board: Board) -> None:
+    board.sse.channel("a", history=1, max_clients=2)
+    board.sse.channel("a", public=True)
+    board.sse.channel("a")
+    ids = board.publish("a", 1, 2, 3)
+    assert len(board.replayed("a", last=ids[0])[1:]) == 1
+
+
+@pytest.mark.parametrize("option", ["history", "max_clients"])
+def test_channel_options_that_contradict_earlier_ones_are_rejected(board: Board, option: str) -> None:
+    given: dict[str, Any] = {option: 3}
+    board.sse.channel("a", **given)
+    board.sse.channel("a", **given)
+    with pytest.raises(ValueError, match=rf"{option}=4 contradicts sse.channel\('a', {option}=3\)"):
+        board.sse.channel("a", public=True, **{**given, option: 4})
+    board.sse.channel("a", **given)
+    board.sse.channel("a", public=False)  # so the rejected call has not made it public
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [({"history": -1}, "history must be an int, 0 or more"), ({"max_clients": 0}, "max_clients must be an int, 1 or")],
+)
+def test_channel_options_that_are_invalid_are_rejected(board: Board, options: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ValueError, match=expected):
+        board.sse.channel("a", **options)
+
+
+def test_channel_max_clients_ends_further_streams_with_a_retry(board: Board, caplog: pytest.LogCaptureFixture) -> None:
+    board.sse.channel("a", max_clients=2)
+    with board.open("a"), board.open("a", "b"):
+        answers = [board.get("/events/a") for _ in range(20)]
+        assert board.sse.channel("a").subscribers() == 2
+        with board.open("b"):
+            assert board.sse.channel("b").subscribers() == 2
+    assert {answer.status_code for answer in answers} == {200}
+    assert len({answer.data for answer in answers}) > 5, "at different times"
+    for answer in answers:
+        match = re.fullmatch(rb"retry: (\d+)\n\nid: \S+-0\n\n", answer.data)
+        assert match is not None, "with its position: what is published before its next attempt is not lost"
+        assert 1500 <= int(match[1]) <= 6000
+    assert board.sse.stats()["refused"] == 20
+    assert [record.levelno for record in caplog.records if "max_clients=2" in record.message] == [logging.WARNING]
+    with board.open("a"):
+        assert board.sse.channel("a").subscribers() == 1
+
+
+def test_channel_max_clients_is_the_error_of_a_refused_emitter(board: Board) -> None:
+    """Also where the view has sent an event to it already, as it may always do."""
+    board.sse.channel("a", max_clients=1)
+    made: list[SseEmitter] = []
+
+    @board.app.get("/mine")
+    def mine() -> Any:
+        made.append(board.sse.channel("a").subscribe())
+        made[-1].send("hello")
+        return made[-1]
+
+    with board.open("a"):
+        answer = board.client.get("/mine")
+    assert (answer.status_code, answer.data[:7]) == (200, b"retry: ")
+    [emitter] = made
+    assert emitter.close_reason is CloseReason.ERROR
+    assert isinstance(emitter.error, TooManyClients)
+    assert "max_clients=1 of the channel 'a'" in str(emitter.error)

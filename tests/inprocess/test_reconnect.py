@@ -1,8 +1,15 @@
-"""Reconnecting: a client gets what it has missed, once and in order, and then what is new."""
+"""Reconnecting: the ids of events, ``Last-Event-ID`` and what clients have missed, once and in order."""
 
 from __future__ import annotations
 
-from tests.support.board import Board, texts
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from flask_sse_emitters import SseEmitter
+from flask_sse_emitters.testing import open_stream
+from tests.support.board import Board, completed, moved, texts
 
 
 def test_reconnect_replays_exactly_what_was_missed_and_then_live_events(board: Board) -> None:
@@ -52,3 +59,97 @@ def test_reconnect_with_any_id_of_a_stream_replays_exactly_what_follows(board: B
     assert len(events) == 30
     for index, event in enumerate(events):
         assert texts(board.replayed(*names, last=str(event.id))) == texts(events)[index + 1 :]
+
+
+def test_event_id_is_short_ascii_and_counts_the_events_of_its_channel(board: Board) -> None:
+    [first, second] = board.publish("a", 1, 2)
+    assert re.fullmatch(r"[A-Za-z0-9]+-1", first)
+    assert second == moved(first, 1)
+
+
+def test_event_ids_of_many_channels_are_joined_in_the_order_of_the_request(board: Board) -> None:
+    with board.open("b", "a") as stream:
+        [a1], [b1] = board.publish("a", 1), board.publish("b", 1)
+        [b2] = board.publish("b", 2)
+        start = moved(b1, -1)
+        assert [event.id for event in stream.ready()] == [f"{start},{a1}", f"{b1},{a1}", f"{b2},{a1}"]
+    board.publish("a", 2)
+    board.publish("b", 3)
+    events = board.replayed("b", "a", last=f"{b1},{a1}")
+    assert texts(events) == ["2", "2", "3"], "in the order in which they were published"
+    assert [event.id for event in events] == [f"{b2},{a1}", f"{b2},{moved(a1, 1)}", f"{moved(b2, 1)},{moved(a1, 1)}"]
+
+
+def test_event_ids_of_eight_channels_stay_within_128_bytes(board: Board) -> None:
+    names = [f"c{number}" for number in range(8)]
+    with board.open(*names) as stream:
+        for name in names:
+            board.publish(name, *range(10))
+        assert all(re.fullmatch(r"[A-Za-z0-9,-]{1,128}", str(event.id)) for event in stream.ready())
+
+
+def test_event_ids_are_not_in_heartbeats_gaps_or_ends() -> None:
+    board = Board(SSE_HEARTBEAT=0.05)
+    with board.get("/events/a", **{"Last-Event-ID": "foreign"}) as response:
+        pieces = response.iter_encoded()
+        begins, heartbeat = next(pieces), next(pieces)
+        board.emitters[0].complete()
+        assert b"id:" not in b"".join(pieces)
+    blocks = begins.split(b"\n\n")
+    assert [block.startswith(b"id: ") for block in blocks if b"id:" in block] == [True], "the position alone, after it"
+    assert heartbeat == b":\n\n"
+
+
+@pytest.mark.parametrize(
+    ("headers", "query", "expected"),
+    [
+        ({}, "", None),
+        ({"Last-Event-ID": "7"}, "", "7"),
+        ({"Last-Event-ID": ""}, "", None),
+        ({"Last-Event-ID": "é✓".encode().decode("latin-1")}, "", "é✓"),
+        ({}, "last_event_id=1", "1"),
+        ({}, "lastEventId=2", "2"),
+        ({}, "evs_last_event_id=3", "3"),
+        ({"Last-Event-ID": "7"}, "lastEventId=2", "7"),
+        ({"Last-Event-ID": ""}, "lastEventId=2", "2"),
+    ],
+)
+def test_last_event_id_is_read_from_the_header_or_the_query(
+    headers: dict[str, str], query: str, expected: str | None, board: Board
+) -> None:
+    early: list[str | None] = []
+    outside = SseEmitter()
+
+    @board.app.get("/inside")
+    def inside() -> SseEmitter:
+        emitter = SseEmitter()
+        early.append(emitter.last_event_id)
+        return completed(emitter)
+
+    board.app.add_url_rule("/outside", view_func=lambda: completed(outside))
+    board.client.get(f"/inside?{query}", headers=headers)
+    board.client.get(f"/outside?{query}", headers=headers)
+    assert (early, outside.last_event_id) == ([expected], expected)
+
+
+@pytest.mark.parametrize("parameter", ["last_event_id", "lastEventId", "evs_last_event_id"])
+def test_last_event_id_in_the_query_of_a_channel_brings_its_replay(board: Board, parameter: str) -> None:
+    ids = board.publish("a", 1, 2, 3)
+    path = f"/events?channel=a&{parameter}={ids[0]}"
+    for header, expected in ((None, ["2", "3"]), (ids[1], ["3"]), ("", ["2", "3"])):
+        headers = {} if header is None else {"Last-Event-ID": header}
+        with open_stream(board.client, path, headers=headers) as stream:
+            assert texts(stream.ready()) == expected
+
+
+def test_last_event_id_of_subscribe_replaces_that_of_the_request(board: Board) -> None:
+    first, _ = board.publish("a", 1, 2)
+    positions: Iterator[str] = iter([first, ""])
+
+    @board.app.get("/mine")
+    def mine() -> SseEmitter:
+        return board.sse.channel("a").subscribe(last_event_id=next(positions))
+
+    for expected in (["2"], []):
+        with open_stream(board.client, "/mine", headers={"Last-Event-ID": "foreign"}) as stream:
+            assert texts(stream.ready()) == expected

@@ -1,8 +1,9 @@
-"""Warnings about a config that is probably a mistake."""
+"""Setting the extension up: which apps ``init_app`` takes, its config, and the warnings about probable mistakes."""
 
 from __future__ import annotations
 
 import logging
+import re
 import resource
 from datetime import timedelta
 from typing import Any
@@ -10,8 +11,144 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from flask_sse_emitters import SSE, SseEmitter
-from tests.support.board import Board
+from flask_sse_emitters import SSE, CloseReason, NotInitialized, SseEmitter
+from tests.support.board import Board, completed
+from tests.support.waiting import until
+
+
+def test_init_app_twice_for_one_app_is_rejected(board: Board) -> None:
+    for again in (board.sse, SSE()):
+        with pytest.raises(RuntimeError, match="this app has an SSE already"):
+            again.init_app(board.app)
+
+
+@pytest.mark.parametrize("app", ["app", None.__class__, object()])
+def test_init_app_for_something_else_than_an_app_is_rejected(app: Any) -> None:
+    with pytest.raises(TypeError, match="take the Flask app, not"):
+        SSE(app)
+
+
+def test_init_app_of_several_apps_keeps_them_apart() -> None:
+    sse = SSE()
+    for name, retry in (("one", 1), ("two", 2)):
+        app = Flask(name)
+        app.config["SSE_RETRY"] = retry
+        sse.init_app(app)
+        app.add_url_rule("/", view_func=lambda: completed(SseEmitter()))
+        assert f"retry: {retry}\n" in app.test_client().get("/").text
+        assert "sse_emitters" in app.extensions
+
+
+def test_init_app_is_needed_for_streams_and_the_error_says_so() -> None:
+    app = Flask(__name__)
+    app.testing = True
+    app.add_url_rule("/", view_func=SseEmitter)
+    with pytest.raises(NotInitialized, match=r"call SSE\(app\) or sse.init_app\(app\)"):
+        app.test_client().get("/")
+    with pytest.raises(NotInitialized):
+        SseEmitter().response()
+
+
+def test_calls_without_an_app_or_with_several_say_what_to_do() -> None:
+    sse = SSE()
+    news = sse.channel("news", public=True)
+    with pytest.raises(NotInitialized, match=r"call init_app\(app\) first"):
+        news.publish("x")
+    apps = [Flask("one"), Flask("two")]
+    for app in apps:
+        sse.init_app(app)
+    for use in (lambda: sse.publish("news", "x"), sse.stats, sse.shutdown, news.subscribe):
+        with pytest.raises(NotInitialized, match=r"has 2 apps: say which, with app.app_context\(\)"):
+            use()
+    with apps[1].app_context():
+        news.publish("x")
+        assert sse.stats()["published"] == 1
+    with apps[0].app_context():
+        assert sse.stats()["published"] == 0
+
+
+def test_calls_in_the_context_of_another_app_use_their_own(board: Board) -> None:
+    other = Board()
+    with other.app.app_context():
+        event_id = board.sse.publish("a", "x")
+    assert board.sse.stats()["published"] == 1
+    assert (other.sse.stats()["published"], event_id[-2:]) == (0, "-1")
+
+
+def test_extension_registered_as_a_blueprint_is_an_error_with_advice(board: Board) -> None:
+    sse: Any = SSE()
+    with pytest.raises(TypeError, match=re.escape("app.register_blueprint(sse.blueprint, url_prefix=...)")):
+        board.app.register_blueprint(sse, url_prefix="/events")
+
+
+def test_config_defaults_are_filled_in() -> None:
+    app = Flask(__name__)
+    app.config["SSE_TIMEOUT"] = timedelta(minutes=1)
+    SSE(app)
+    assert {key: value for key, value in app.config.items() if key.startswith("SSE_")} == {
+        "SSE_TIMEOUT": timedelta(minutes=1),
+        "SSE_HEARTBEAT": 15,
+        "SSE_RETRY": 3000,
+        "SSE_MAX_PENDING": 1000,
+        "SSE_MAX_PENDING_BYTES": 1048576,
+        "SSE_OVERFLOW": "close",
+        "SSE_ATTACH_SECONDS": 30,
+        "SSE_WRITE_SECONDS": 30,
+        "SSE_HANDOFF": "auto",
+        "SSE_MAX_EVENT_BYTES": 1048576,
+        "SSE_MAX_CLIENTS": 10000,
+        "SSE_HISTORY": 1000,
+        "SSE_HISTORY_SECONDS": 300,
+        "SSE_BROKER_URL": "memory://",
+        "SSE_BROKER_PREFIX": "sse",
+        "SSE_PUBLISH_SECONDS": 2,
+        "SSE_DRAIN_SECONDS": 5,
+        "SSE_MAX_CLIENTS_PER_IDENTITY": None,
+        "SSE_MAX_CLIENTS_PER_ADDRESS": None,
+        "SSE_CORS_ORIGINS": (),
+    }
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "accepts"),
+    [
+        ("SSE_TIMEOUT", -1, "seconds as a number or a timedelta, 0 for never"),
+        ("SSE_TIMEOUT", None, "seconds as a number or a timedelta, 0 for never"),
+        ("SSE_HEARTBEAT", "15", "seconds as a number or a timedelta, 0 for never"),
+        ("SSE_RETRY", 1.5, "an int of milliseconds, 0 or more"),
+        ("SSE_RETRY", -1, "an int of milliseconds, 0 or more"),
+        ("SSE_RETRY", True, "an int of milliseconds, 0 or more"),
+        ("SSE_MAX_PENDING", 0, "an int, 1 or more"),
+        ("SSE_MAX_PENDING_BYTES", "1MB", "an int, 1 or more"),
+        ("SSE_OVERFLOW", "block", '"close", "drop_oldest" or "coalesce"'),
+        ("SSE_WRITE_SECONDS", -1, "seconds as a number or a timedelta, 0 for never"),
+        ("SSE_ATTACH_SECONDS", 0, "seconds as a number or a timedelta, more than 0"),
+        ("SSE_HANDOFF", True, '"auto", "on" or "off"'),
+        ("SSE_MAX_EVENT_BYTES", 0, "an int, 1 or more"),
+    ],
+)
+def test_config_value_that_is_invalid_is_named(key: str, value: object, accepts: str) -> None:
+    app = Flask(__name__)
+    app.config[key] = value
+    with pytest.raises(ValueError, match=f"{key} must be {accepts}, not") as caught:
+        SSE(app)
+    assert repr(value) in str(caught.value)
+    assert "sse_emitters" not in app.extensions
+
+
+def test_config_of_the_app_that_returns_an_emitter_holds_for_it() -> None:
+    board = Board(SSE_MAX_PENDING=2, SSE_TIMEOUT=0.05)
+    emitter, own = SseEmitter(), SseEmitter(timeout=0, max_pending=3)
+    late = SseEmitter()
+    with board.app.test_request_context():
+        responses = [emitter.response(), own.response(), late.response()]
+    assert [emitter.try_send(n) for n in range(3)] == [True, True, False]
+    assert [own.try_send(n) for n in range(3)] == [True, True, True]
+    until(lambda: late.close_reason is CloseReason.TIMEOUT, "the timeout of its app")
+    assert own.is_open
+    assert own.try_send(4) is False
+    for response in responses:
+        response.close()
 
 
 @pytest.fixture(autouse=True)
