@@ -28,13 +28,6 @@ def test_replay_of_any_length_neither_overflows_nor_fills_the_backlog() -> None:
     assert [event.id for event in events] == [*ids[1:], moved(ids[-1], 1)]
 
 
-def test_replay_includes_newer_events_than_one_from_the_same_position(board: Board) -> None:
-    ids = board.publish("a", 1, 2)
-    assert texts(board.replayed("a", last=ids[0])) == ["2"]
-    board.publish("a", 3)
-    assert texts(board.replayed("a", last=ids[0])) == ["2", "3"]
-
-
 def test_replay_during_concurrent_publishing_loses_and_repeats_nothing() -> None:
     """Four threads publish to two channels; clients reconnect at any moment, and read to the end."""
     each = int(os.environ.get("REPLAY_EVENTS", "300"))
