@@ -140,12 +140,14 @@ def test_view_that_subscribes_decides_on_access_and_can_deny() -> None:
     def mine() -> SseEmitter:
         if "User" not in request.headers:
             raise AccessDenied("who are you?", challenge="Seal")
-        return board.sse.channel("a").subscribe(identity=request.headers["User"])
+        emitter = board.sse.channel("a").subscribe(identity=request.headers["User"], timeout=60)
+        emitter.send("hello")
+        return emitter
 
     assert board.get("/mine").status_code == 401
     with open_stream(board.client, "/mine", headers={"User": "ann"}) as stream:
         board.publish("a", "x")
-        assert texts(stream.ready()) == ["x"]
+        assert texts(stream.ready()) == ["hello", "x"]
         board.sse.disconnect("ann")
         assert board.emitters[0].close_reason is CloseReason.COMPLETED
 

