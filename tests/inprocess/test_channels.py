@@ -137,11 +137,17 @@ def test_channel_options_that_contradict_earlier_ones_are_rejected(board: Board,
 
 
 @pytest.mark.parametrize(
-    ("options", "expected"),
-    [({"history": -1}, "history must be an int, 0 or more"), ({"max_clients": 0}, "max_clients must be an int, 1 or")],
+    ("options", "error", "expected"),
+    [
+        ({"history": -1}, ValueError, "history must be an int, 0 or more"),
+        ({"max_clients": 0}, ValueError, "max_clients must be an int, 1 or"),
+        *(({"public": public}, TypeError, "public is True or False") for public in ("false", 1, None, "yes")),
+    ],
 )
-def test_channel_options_that_are_invalid_are_rejected(board: Board, options: dict[str, Any], expected: str) -> None:
-    with pytest.raises(ValueError, match=expected):
+def test_channel_options_that_are_invalid_are_rejected(
+    board: Board, options: dict[str, Any], error: type[Exception], expected: str
+) -> None:
+    with pytest.raises(error, match=expected):
         board.sse.channel("a", **options)
 
 

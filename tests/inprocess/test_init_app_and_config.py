@@ -196,17 +196,13 @@ def test_config_redis_url_of_another_extension_brings_a_hint(key: str) -> None:
 
 
 def test_config_broker_url_in_the_environment_brings_a_hint(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SSE_BROKER_URL", "redis://:secret@localhost")
     monkeypatch.setenv("REDIS_URL", "redis://localhost")
+    assert warnings_of() == [], "it may be for a cache alone"
+    monkeypatch.setenv("SSE_BROKER_URL", "redis://:secret@localhost")
     [warning] = warnings_of()
     assert 'app.config["SSE_BROKER_URL"] = os.environ["SSE_BROKER_URL"]' in warning
     assert "secret" not in warning
     assert warnings_of(SSE_BROKER_URL="memory://") == []
-
-
-def test_config_redis_url_in_the_environment_brings_no_hint(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("REDIS_URL", "redis://localhost")
-    assert warnings_of() == [], "it may be for a cache alone"
 
 
 HOUR = 3600

@@ -88,8 +88,6 @@ def test_publish_endpoint_key_belongs_to_the_publishing_identity(rule: Rule) -> 
         ({"data": {"a": "b"}}, 415),
         ({"data": "é".encode("latin-1"), "content_type": "text/plain; charset=latin-1"}, 415),
         ({"data": b"\xff", "content_type": "text/plain"}, 400),
-        ({"data": b"{", "content_type": "application/json"}, 400),
-        ({"data": b"NaN", "content_type": "application/json"}, 400),
         ({"data": b"", "content_type": "application/json"}, 400),
         ({"data": b"[1e999]", "content_type": "application/json"}, 400),
         pytest.param({"data": b"[" * 100_000, "content_type": "application/json"}, 400, id="deep"),
@@ -147,8 +145,9 @@ def test_publish_endpoint_broker_error_is_not_blamed_on_the_body(
     [(b"{", "no JSON: Expecting"), (b"NaN", "NaN is no JSON"), (b"\xff", "not UTF-8: invalid start")],
 )
 def test_publish_endpoint_body_that_is_invalid_is_a_400_with_a_reason(press: Board, body: bytes, expected: str) -> None:
-    answer = send(press, data=body, content_type="application/json")
-    assert (answer.status_code, expected in answer.text) == (400, True)
+    with published(press.sse, "open") as events:
+        answer = send(press, data=body, content_type="application/json")
+    assert (answer.status_code, expected in answer.text, events) == (400, True, [])
 
 
 def test_publish_endpoint_with_a_cookie_alone_is_denied_unless_enabled() -> None:

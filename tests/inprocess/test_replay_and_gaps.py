@@ -7,6 +7,7 @@ import json
 import os
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import pytest
 
@@ -36,7 +37,6 @@ def test_replay_during_concurrent_publishing_loses_and_repeats_nothing() -> None
     newest = ",".join(moved(position, by=2 * each) for position in start)
     running = threading.Event()
     stop = threading.Event()
-    found: list[list[Event]] = []
 
     def publish(name: str) -> None:
         for number in range(each):
@@ -47,29 +47,27 @@ def test_replay_during_concurrent_publishing_loses_and_repeats_nothing() -> None
         seen += stream.ready()
         return [event.id for event in seen[-1:]] == [newest]
 
-    def read(seed: int) -> None:
+    def read(reads: int) -> list[Event]:
         assert running.wait(PATIENCE)
-        last, seen = ",".join(start), []
+        last, seen = ",".join(start), list[Event]()
         while not stop.is_set():
             with board.open("a", "b", last=last) as stream:
-                for _ in range(seed % 5 + 1):
+                for _ in range(reads):
                     seen += stream.ready()
             last = str(seen[-1].id) if seen else last
         with board.open("a", "b", last=last) as stream:
             until(lambda: has_all(seen, stream), "all of it")  # another thread may still locate the channels
-        found.append(seen)
+        return seen
 
-    readers = [threading.Thread(target=read, args=(seed,)) for seed in range(4)]
-    writers = [threading.Thread(target=publish, args=(name,)) for name in "aabb"]
-    for thread in readers + writers:
-        thread.start()
-    for thread in writers:
-        thread.join(PATIENCE)
-    stop.set()
-    for thread in readers:
-        thread.join(PATIENCE)
-    assert len(found) == 4
-    for seen in found:
+    with ThreadPoolExecutor(8) as pool:
+        readers = [pool.submit(read, reads) for reads in (1, 2, 3, 4)]
+        writers = [pool.submit(publish, name) for name in "aabb"]
+        wait(writers, PATIENCE)
+        stop.set()
+    for writer in writers:
+        writer.result()
+    for reader in readers:
+        seen = reader.result()
         assert [event for event in seen if event.event == "gap"] == []
         pairs = [tuple(int(part.split("-")[1]) for part in str(event.id).split(",")) for event in seen]
         steps = {(a - before_a, b - before_b) for (before_a, before_b), (a, b) in itertools.pairwise([(1, 1), *pairs])}
