@@ -1,6 +1,6 @@
 """No event is lost between workers that share a Redis, while all of them fail. See ``swarm.py`` for the checks.
 
-``SWARM_SEED`` repeats the choices of a failure, and ``SWARM_SCALE=3`` makes each swarm that much larger.
+``SEED`` repeats the choices of a failure, and ``SWARM_SCALE=3`` makes each swarm that much larger.
 ``python -m tests.faults.swarm --redis`` does the same in any size.
 """
 
@@ -21,7 +21,6 @@ from tests.faults.swarm import (
     Swarm,
     check_all,
     epoch_of,
-    new_seed,
     offset_of,
     publish_during_outages,
     swarming_over_redis,
@@ -52,8 +51,8 @@ def troubled() -> Troubles:
     ],
     ids=["gevent", "gevent_off", "gthread"],
 )
-def test_clients_get_every_event_once_in_order_during_redis_and_worker_outages(kind: str, size: Size) -> None:
-    with swarming_over_redis(kind, Habits(new_seed()), workers=WORKERS, SSE_TIMEOUT=size.seconds / 2) as shared:
+def test_clients_get_every_event_once_during_redis_and_worker_outages(kind: str, size: Size, seed: int) -> None:
+    with swarming_over_redis(kind, Habits(seed), workers=WORKERS, SSE_TIMEOUT=size.seconds / 2) as shared:
         publishers, _ = publish_during_outages(shared, size, troubled())
         check_all(shared.swarm, publishers)
         assert publishers.confirmed >= size.events + len(CHANNELS)
@@ -61,8 +60,8 @@ def test_clients_get_every_event_once_in_order_during_redis_and_worker_outages(k
             assert {*map(offset_of, client.first)} == {0}, "a client connected before the first event has them all"
 
 
-def test_each_hole_is_one_gap_during_redis_and_worker_outages() -> None:
-    habits = Habits(new_seed(), slow=0.5, pairs=0.7, away=0.4, history=20)
+def test_each_hole_is_one_gap_during_redis_and_worker_outages(seed: int) -> None:
+    habits = Habits(seed, slow=0.5, pairs=0.7, away=0.4, history=20)
     size = sized(50, 1_000, 2.5)
     with swarming_over_redis("gevent", habits, workers=WORKERS, SSE_TIMEOUT=size.seconds / 2) as shared:
         publishers, _ = publish_during_outages(shared, size, troubled())
@@ -82,9 +81,9 @@ def kill(shared: Shared) -> None:
 
 
 @pytest.mark.parametrize("lose", [flush, kill])
-def test_redis_data_loss_is_one_gap_for_each_client_and_channel(lose: Callable[[Shared], object]) -> None:
+def test_redis_data_loss_is_one_gap_for_each_client_and_channel(lose: Callable[[Shared], object], seed: int) -> None:
     """After the gap, each client gets every new event."""
-    habits, size = Habits(new_seed(), history=10**6), sized(40, 800, 2)
+    habits, size = Habits(seed, history=10**6), sized(40, 800, 2)
     with swarming_over_redis("gevent", habits, workers=WORKERS, options=[], SSE_TIMEOUT=size.seconds / 2) as shared:
         swarm = shared.swarm
         swarm.add(size.clients)
