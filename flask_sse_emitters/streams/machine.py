@@ -332,7 +332,7 @@ class Machine:
         What a list has written to the client itself counts for the write timeout from then on.
         """
         left = self.outgoing.keep_members(staying)
-        self.deadlines.written = max(self.deadlines.written, *(member.written_at for member in left), 0.0)
+        self.deadlines.written = max([self.deadlines.written, *(member.written_at for member in left)])
         return left
 
     def _part(self, sleeper: Writer | None, left: tuple[Member, ...]) -> None:

@@ -14,7 +14,7 @@ import pytest
 from flask_sse_emitters.brokers import Bounds, Broker, Frame, make_broker
 from flask_sse_emitters.testing import decode, published
 from tests.brokers.states import await_end, subscribers
-from tests.support.board import Board, board_reads, closing_board, gap_of, read, texts
+from tests.support.board import Board, board_reads, closing_board, gap_of, moved, read, texts
 from tests.support.broker_calls import RecordingListener, frame, listening, publish, subscribed
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import PATIENCE, until
@@ -63,15 +63,18 @@ def test_first_client_gets_events_published_after_it_connected(wire: Wire, wired
 def test_first_client_gets_gap_if_events_since_connect_are_dropped(
     wire: Wire, server: RedisServer, history: int
 ) -> None:
-    with closing_board(wire.url) as wired, closing_board(server.url, SSE_HISTORY=history) as other:
+    with (
+        closing_board(wire.url, SSE_HISTORY=history) as wired,
+        closing_board(server.url, SSE_HISTORY=history) as other,
+    ):
         wire.is_held = True
         with wired.open("a") as stream:
             assert stream.ready() == []
             time.sleep(0.01)  # times are known to milliseconds
-            other.publish("a", *range(5))
+            ids = other.publish("a", *range(5))
             wire.is_held = False
             events = read(stream, 1 + history)
-            assert gap_of(events)["requested"] == ""
+            assert gap_of(events) == {"requested": "", "oldest": moved(ids[-1], 1 - history), "newest": ids[-1]}
             other.publish("a", "new")
             assert texts([*events[1:], *read(stream, 1)]) == [*map(str, range(5 - history, 5)), "new"]
 

@@ -302,6 +302,18 @@ def test_docs_reliability_names_an_existing_test_for_every_fault() -> None:
             assert re.search(rf"^(def |class )?{name}\b", written, re.M), name
 
 
+def test_docs_every_named_file_of_the_tests_exists() -> None:
+    texts = [*MARKDOWN, *PAGES, *ROOT.glob("*/README.md"), ROOT / "Makefile", ROOT / "tests/security/fuzz/README.md"]
+    named = {
+        (path.name, found)
+        for path in texts
+        for found in re.findall(r"(?<!\w)tests/[\w/-]+(?:\.\w+)?", path.read_text())
+        if not found.startswith("tests/test_")  # of the reader's own project
+    }
+    assert len(named) > 10
+    assert {(text, found) for text, found in named if not (ROOT / found).exists()} == set()
+
+
 @pytest.mark.parametrize("page", MARKDOWN, ids=lambda page: str(page.name))
 def test_docs_every_markdown_link_is_valid(page: Path) -> None:
     text = re.sub(r"^( *)```.*?^\1```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
