@@ -93,12 +93,13 @@ def closed(server: Server, reason: str) -> int:
 
 
 def settled(server: Server) -> dict[str, Any]:
-    """Return the figures of a server once all its streams are over."""
+    """Return the figures of a server once all its streams are over, and the pages of their replays dropped."""
 
     def found() -> dict[str, Any] | None:
         process, stats = get(server, "/process"), get(server, "/stats")
         kept = {name: count for name, count in process["objects"].items() if not name.startswith(KEPT)}
-        is_over = "streams.emitter.SseEmitter" not in kept and not stats["clients"] and not stats["channels"]
+        is_over = not {*kept} & {"streams.emitter.SseEmitter", "channels.replay.pages.Page"}
+        is_over = is_over and not stats["clients"] and not stats["channels"]
         return {**process, **stats, "objects": kept} if is_over else None
 
     return until(found, "all streams to be over") or {}
