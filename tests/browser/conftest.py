@@ -8,6 +8,7 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from tests.browser.clients import Pages
+from tests.browser.monitor_page import monitor_server
 from tests.browser.tabs import Tabs
 from tests.support.browser import chromium
 from tests.support.client import new_name
@@ -34,7 +35,13 @@ def site() -> Iterator[Server]:
     """Serve the app for tests of the browser module."""
     with Server("gevent", "tests.apps.browser_module:app") as site:
         yield site
-        site.kill()  # an orderly stop takes seconds
+
+
+@pytest.fixture(scope="package")
+def monitor() -> Iterator[Server]:
+    """Serve the app with a monitor."""
+    with monitor_server(SSE_OVERFLOW="drop_oldest") as monitor:
+        yield monitor
 
 
 @pytest.fixture
