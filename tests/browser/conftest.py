@@ -9,7 +9,7 @@ from playwright.sync_api import Browser, expect
 
 from tests.browser.clients import Pages
 from tests.browser.monitor_page import monitor_server
-from tests.browser.tabs import Tabs
+from tests.browser.tabs import Tabs, new_site, tabs_of
 from tests.support.browser import chromium
 from tests.support.client import new_name
 from tests.support.servers import Server
@@ -33,7 +33,7 @@ def pages(browser: Browser) -> Pages:
 @pytest.fixture(scope="package")
 def site() -> Iterator[Server]:
     """Serve the app for tests of the browser module."""
-    with Server("gevent", "tests.apps.browser_module:app") as site:
+    with new_site() as site:
         yield site
 
 
@@ -46,11 +46,8 @@ def monitor() -> Iterator[Server]:
 
 @pytest.fixture
 def tabs(browser: Browser, site: Server) -> Iterator[Tabs]:
-    """Tabs of one browser, in which no error may come up."""
-    with browser.new_context() as context:
-        tabs = Tabs(context, site)
+    with tabs_of(browser, site) as tabs:
         yield tabs
-    assert [error for tab in tabs.all for error in tab.errors] == []
 
 
 @pytest.fixture

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from playwright.sync_api import BrowserContext, Page
+from playwright.sync_api import Browser, BrowserContext, Page
 
 from tests.support.client import get, post
 from tests.support.servers import ROOT, Server
@@ -57,16 +58,16 @@ class Tab:
 
 
 class Tabs:
-    """The tabs of one browser."""
+    """The tabs of one browser, and the site that they show: ``tests/apps/browser_module.py``."""
 
     def __init__(self, context: BrowserContext, site: Server) -> None:
         self.context = context
         self.site = site
         self.all: list[Tab] = []
 
-    def open(self, site: Server | None = None) -> Tab:
+    def open(self) -> Tab:
         page = self.context.new_page()
-        page.goto(f"{(site or self.site).url}/page")
+        page.goto(f"{self.site.url}/page")
         page.wait_for_function("() => !!window.follow")
         self.all.append(Tab(page))
         return self.all[-1]
@@ -83,79 +84,81 @@ class Tabs:
         self.log_in(name)
         return self.follow(1, *(channels or ("~",)), **options)[0]
 
-    def log_in(self, name: str, site: Server | None = None, **options: Any) -> None:
+    def log_in(self, name: str, **options: Any) -> None:
         """Log in, as any page of this browser would."""
-        assert self.context.request.post(f"{(site or self.site).url}/log-in/{name}", data=options).ok
+        assert self.context.request.post(f"{self.site.url}/log-in/{name}", data=options).ok
 
     def log_out(self) -> None:
         assert self.context.request.post(f"{self.site.url}/log-out").ok
 
+    def post(self, path: str, data: object = None) -> Any:
+        return post(self.site, path, data)
 
-def publish(site: Server, *said: tuple[str, str]) -> list[str]:
-    """Publish data to channels, one after the other."""
-    ids: list[str] = post(site, "/publish", [{"channel": channel, "data": data} for channel, data in said])
-    return ids
+    def publish(self, *said: tuple[str, str]) -> list[str]:
+        """Publish data to channels, one after the other."""
+        ids: list[str] = self.post("/publish", [{"channel": channel, "data": data} for channel, data in said])
+        return ids
 
+    def publish_to(self, name: str, data: str) -> None:
+        self.post(f"/publish-to/{name}", data)
 
-def visits(site: Server, channel: str) -> list[dict[str, Any]]:
-    """Return the requests for streams of a channel."""
-    found = [visit for visit in get(site, "/state")["visits"] if channel in visit["channels"]]
-    return [visit for visit in found if visit["method"] == "GET"]
+    @contextmanager
+    def publishing(self, *channels: str, least: int = 100) -> Iterator[list[tuple[str, str]]]:
+        """Publish numbers to channels in turns until the block ends, at least so many; yield what has been sent."""
+        sent: list[tuple[str, str]] = []
+        stopping = threading.Event()
 
+        def run() -> None:
+            while len(sent) < least or not stopping.is_set():
+                numbers = range(len(sent), len(sent) + 5)
+                some = [(channels[number % len(channels)], str(number)) for number in numbers]
+                self.publish(*some)
+                sent.extend(some)
 
-def connections(site: Server, channel: str) -> int:
-    """Return the number of streams of a channel now: 0 while a leader reconnects for a new tab."""
-    count: int = get(site, "/state")["channels"].get(channel, 0)
-    return count
+        thread = threading.Thread(target=run)
+        thread.start()
+        try:
+            yield sent
+        finally:
+            stopping.set()
+            thread.join()
 
+    def disconnect(self, name: str) -> None:
+        self.post(f"/disconnect/{name}")
 
-def publish_to(site: Server, name: str, data: str) -> None:
-    post(site, f"/publish-to/{name}", data)
+    def state(self) -> dict[str, Any]:
+        found: dict[str, Any] = get(self.site, "/state")
+        return found
 
+    def requests(self, channel: str, method: str = "GET") -> list[dict[str, Any]]:
+        """Return the requests for a channel."""
+        found = [visit for visit in self.state()["visits"] if channel in visit["channels"]]
+        return [visit for visit in found if visit["method"] == method]
 
-def streams(site: Server, name: str) -> int:
-    """Return the number of streams of a reader's own channel."""
-    return connections(site, f"~{name}")
+    def connections(self, channel: str) -> int:
+        """Return the number of streams of a channel now: 0 while a leader reconnects for a new tab."""
+        count: int = self.state()["channels"].get(channel, 0)
+        return count
 
-
-def methods(site: Server, channel: str) -> list[str]:
-    """Return the methods of the requests for a channel, in order."""
-    return [visit["method"] for visit in get(site, "/state")["visits"] if channel in visit["channels"]]
-
-
-class Publisher(threading.Thread):
-    """Publishes numbers to channels in turns, until it is stopped, and at least ``least`` of them."""
-
-    def __init__(self, site: Server, channels: Sequence[str], least: int) -> None:
-        super().__init__()
-        self.sent: list[tuple[str, str]] = []
-        self._site, self._channels, self._least = site, channels, least
-        self._stopping = threading.Event()
-        self.start()
-
-    def run(self) -> None:
-        while len(self.sent) < self._least or not self._stopping.is_set():
-            start = len(self.sent)
-            some = [(self._channels[number % len(self._channels)], str(number)) for number in range(start, start + 5)]
-            publish(self._site, *some)
-            self.sent += some
-
-    def stop(self) -> list[tuple[str, str]]:
-        self._stopping.set()
-        self.join()
-        return self.sent
+    def streams(self, name: str) -> int:
+        """Return the number of streams of a reader's own channel."""
+        return self.connections(f"~{name}")
 
 
 @contextmanager
-def publishing(site: Server, channels: Sequence[str], least: int = 100) -> Iterator[Publisher]:
-    publisher = Publisher(site, channels, least)
-    try:
-        yield publisher
-    finally:
-        publisher.stop()
+def tabs_of(browser: Browser, site: Server) -> Iterator[Tabs]:
+    """Yield the tabs of one browser, in which no error may come up."""
+    with browser.new_context() as context:
+        tabs = Tabs(context, site)
+        yield tabs
+    assert [error for tab in tabs.all for error in tab.errors] == []
 
 
-def await_all(tabs: Iterable[Tab], sent: Sequence[tuple[str, str]], wanted: Sequence[str]) -> None:
+def new_site(**config: Any) -> Server:
+    return Server("gevent", "tests.apps.browser_module:app", env={"CONFIG": json.dumps(config)})
+
+
+def await_all(tabs: Iterable[Tab], sent: Sequence[tuple[str, str]], *wanted: str) -> None:
     """Wait until each of these tabs has received each event of these channels once, in order."""
     expected = [data for channel, data in sent if channel in wanted]
     for tab in tabs:

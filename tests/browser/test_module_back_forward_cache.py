@@ -7,10 +7,9 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser
 
-from tests.browser.tabs import Tab, Tabs, connections, publish, publish_to, streams, visits
+from tests.browser.tabs import Tab, Tabs
 from tests.support.browser import whole_chromium
 from tests.support.client import new_name
-from tests.support.servers import Server
 from tests.support.waiting import until
 
 pytestmark = [pytest.mark.xdist_group("browser_module"), pytest.mark.timeout(300)]
@@ -26,10 +25,10 @@ def browser(browser: Browser) -> Iterator[Browser]:
         yield whole
 
 
-def leave(tab: Tab, site: Server) -> None:
+def leave(tab: Tab, tabs: Tabs) -> None:
     """Go to another page."""
     tab.page.evaluate("addEventListener('pageshow', ({ persisted }) => (window.isKept = persisted))")
-    tab.page.goto(f"{site.url}/state")
+    tab.page.goto(f"{tabs.site.url}/state")
 
 
 def go_back(tab: Tab) -> None:
@@ -38,28 +37,28 @@ def go_back(tab: Tab) -> None:
     tab.page.wait_for_function("() => window.isKept")
 
 
-def test_module_page_in_back_forward_cache_gives_up_the_lead_and_replays(tabs: Tabs, site: Server) -> None:
+def test_module_page_in_back_forward_cache_gives_up_the_lead_and_replays(tabs: Tabs) -> None:
     channel = new_name()
     leader, other = tabs.follow(2, channel)
-    leave(leader, site)
-    publish(site, (channel, "1"))
+    leave(leader, tabs)
+    tabs.publish((channel, "1"))
     assert other.await_data("1") == ["1"]
-    assert len(visits(site, channel)) == 2
+    assert len(tabs.requests(channel)) == 2
     go_back(leader)
-    publish(site, (channel, "2"))
+    tabs.publish((channel, "2"))
     for tab in tabs.all:
         assert tab.await_data("2") == ["1", "2"]
     assert (leader["gaps"], other["gaps"]) == ([], [])
     assert leader["states"] == ["open", "connecting", "open"]
-    until(lambda: (other["state"], connections(site, channel)) == ("open", 1), "one connection")
+    until(lambda: (other["state"], tabs.connections(channel)) == ("open", 1), "one connection")
     assert len(leader.page.evaluate(HELD)) == 3, "the leader's, and one for each tab"
 
 
-def test_module_frozen_page_gives_up_the_lead(tabs: Tabs, site: Server) -> None:
+def test_module_frozen_page_gives_up_the_lead(tabs: Tabs) -> None:
     channel = new_name()
     leader, other = tabs.follow(2, channel)
     leader.page.evaluate("document.dispatchEvent(new Event('freeze'))")
-    publish(site, (channel, "1"))
+    tabs.publish((channel, "1"))
     assert other.await_data("1") == ["1"]
     assert leader.data() == []
     leader.page.evaluate("document.dispatchEvent(new Event('resume'))")
@@ -73,12 +72,12 @@ def test_module_tab_that_closes_at_once_holds_no_lock(tabs: Tabs) -> None:
     until(lambda: page.evaluate(HELD) == [], "no lock to be held")
 
 
-def test_module_page_in_back_forward_cache_is_notified_of_another_reader(tabs: Tabs, site: Server) -> None:
+def test_module_page_in_back_forward_cache_is_notified_of_another_reader(tabs: Tabs) -> None:
     alice, bob = new_name(), new_name()
     tab = tabs.read_as(alice)
-    leave(tab, site)
+    leave(tab, tabs)
     tabs.log_in(bob)
-    publish_to(site, bob, "for bob alone")
+    tabs.publish_to(bob, "for bob alone")
     go_back(tab)
     tab.await_change()
-    assert (tab.data(), streams(site, bob)) == ([], 0)
+    assert (tab.data(), tabs.streams(bob)) == ([], 0)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.browser.tabs import Tabs, await_all, publish, publishing
-from tests.support.client import new_name, post
-from tests.support.servers import Server
+from tests.browser.tabs import Tabs, await_all
+from tests.support.client import new_name
 from tests.support.waiting import until
 
 pytestmark = [pytest.mark.xdist_group("browser_module"), pytest.mark.timeout(300)]
@@ -25,12 +24,12 @@ REFUSING = """([most, times]) => {
 }"""
 
 
-def test_module_denied_channel_is_an_error_in_its_tab_alone(tabs: Tabs, site: Server) -> None:
+def test_module_denied_channel_is_an_error_in_its_tab_alone(tabs: Tabs) -> None:
     channels = [new_name(), new_name()]
     closed = [f"closed-{new_name()}", f"closed-{new_name()}"]
     stays = tabs.open()
     stays.follow(*channels)
-    with publishing(site, channels) as publisher:
+    with tabs.publishing(*channels) as sent:
         until(lambda: len(stays.data()) > 20, "some events")
         other = tabs.open()
         other.begin(closed[0], channels[0], closed[1], new_name())
@@ -43,26 +42,26 @@ def test_module_denied_channel_is_an_error_in_its_tab_alone(tabs: Tabs, site: Se
     assert other["errors"][0][2] == "Forbidden"
     assert not set(closed) & set(other["channels"])
     assert (stays["errors"], alone["channels"]) == ([], [])
-    await_all([stays], publisher.sent, channels)
-    until(lambda: other.data()[-1] in [data for name, data in publisher.sent[-2:] if name == channels[0]], "all of it")
+    await_all([stays], sent, *channels)
+    until(lambda: other.data()[-1] in [data for name, data in sent[-2:] if name == channels[0]], "all of it")
 
 
-def test_module_channel_denied_later_ends_in_all_tabs_and_others_go_on(tabs: Tabs, site: Server) -> None:
+def test_module_channel_denied_later_ends_in_all_tabs_and_others_go_on(tabs: Tabs) -> None:
     one, two, three = (new_name() for _ in range(3))
     for channels in ([one, two], [two, three], [one, three], [two]):
         tabs.open().follow(*channels)
-    with publishing(site, [one, two, three]) as publisher:
+    with tabs.publishing(one, two, three) as sent:
         until(lambda: len(tabs.all[0].data()) > 20, "some events")
-        post(site, f"/close/{two}")
+        tabs.post(f"/close/{two}")
         for tab in (*tabs.all[:2], tabs.all[3]):
             until(lambda: tab["errors"] == [[two, 403, "Forbidden"]], "an error")  # noqa: B023 - called at once
-    await_all([tabs.all[2]], publisher.sent, [one, three])
+    await_all([tabs.all[2]], sent, one, three)
     assert (tabs.all[2]["errors"], tabs.all[3]["state"]) == ([], "closed")
-    expected = [data for name, data in publisher.sent if name == one]
+    expected = [data for name, data in sent if name == one]
     until(lambda: [data for name, _, data, _ in tabs.all[0]["received"] if name == one] == expected, "all of one")
 
 
-def test_module_channels_beyond_the_request_line_are_refused_alone(tabs: Tabs, site: Server) -> None:
+def test_module_channels_beyond_the_request_line_are_refused_alone(tabs: Tabs) -> None:
     channels = [f"{new_name()}-{number}-{'x' * 140}" for number in range(30)]
     stays, tab = tabs.open(), tabs.open()
     stays.follow(channels[29])
@@ -72,7 +71,7 @@ def test_module_channels_beyond_the_request_line_are_refused_alone(tabs: Tabs, s
     assert len(refused) > 5
     assert channels[29] in taken, "it was there before"
     assert sorted(tab["errors"]) == sorted([name, 414, tab["errors"][0][2]] for name in refused)
-    publish(site, (channels[29], "1"), (channels[0], "2"))
+    tabs.publish((channels[29], "1"), (channels[0], "2"))
     assert tab.await_data("2") == ["1", "2"]
     assert (stays.await_data("1"), stays["errors"]) == (["1"], [])
 

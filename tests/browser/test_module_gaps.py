@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import Browser
 
-from tests.browser.tabs import Tabs, publish
-from tests.support.client import get, new_name, post
-from tests.support.servers import Server
+from tests.browser.tabs import Tabs, new_site, tabs_of
+from tests.support.client import new_name
 from tests.support.waiting import until
 
 pytestmark = [pytest.mark.xdist_group("browser_module"), pytest.mark.timeout(300)]
@@ -55,15 +54,15 @@ MADE_UP = """([first, later]) => {
 }"""
 
 
-def test_module_since_replays_after_its_id_and_disturbs_no_other_tab(tabs: Tabs, site: Server) -> None:
+def test_module_since_replays_after_its_id_and_disturbs_no_other_tab(tabs: Tabs) -> None:
     channel = new_name()
-    ids = publish(site, *((channel, str(number)) for number in range(5)))
+    ids = tabs.publish(*((channel, str(number)) for number in range(5)))
     tab, other = tabs.open(), tabs.open()
     tab.follow(channel)
     other.follow(channel, since={channel: ids[1]})
     other.await_data("4")
     tab.follow(channel, name="second", since={channel: ids[3]})
-    publish(site, (channel, "5"))
+    tabs.publish((channel, "5"))
     assert tab.await_data("5") == ["5"]
     assert tab.await_data("5", "second") == ["4", "5"]
     assert other.await_data("5") == ["2", "3", "4", "5"]
@@ -82,11 +81,9 @@ def test_module_since_replays_after_its_id_and_disturbs_no_other_tab(tabs: Tabs,
         ("beside another in one tab", "beyond the newest"),
     ],
 )
-def test_module_unknown_since_is_a_gap_for_its_subscription_alone(
-    order: str, since: str, tabs: Tabs, site: Server
-) -> None:
+def test_module_unknown_since_is_a_gap_for_its_subscription_alone(order: str, since: str, tabs: Tabs) -> None:
     channel = new_name()
-    ids = publish(site, (channel, "0"), (channel, "1"))
+    ids = tabs.publish((channel, "0"), (channel, "1"))
     wrong = ids[1].replace("-2", "-999") if since == "beyond the newest" else since
     tab = tabs.open()
     other = tab if order.startswith("beside") else tabs.open()
@@ -96,7 +93,7 @@ def test_module_unknown_since_is_a_gap_for_its_subscription_alone(
     assert tab.await_data("1") == ["0", "1"]
     if order.startswith("before"):
         other.follow(channel, name="other")
-    publish(site, (channel, "2"))
+    tabs.publish((channel, "2"))
     assert (tab.await_data("2"), tab["gaps"]) == (["0", "1", "2"], [[channel]])
     if order != "alone":
         assert (other.await_data("2", "other"), other["gaps", "other"]) == (["2"], [])
@@ -152,23 +149,19 @@ def test_module_server_that_went_back_brings_a_gap_to_all_tabs(
 
 
 def test_module_gap_is_reported_once_per_tab_with_its_channels(browser: Browser) -> None:
-    with Server("gevent", "tests.apps.browser_module:app", env={"CONFIG": '{"SSE_HISTORY": 5}'}) as site:
-        tabs = Tabs(browser.new_context(), site)
+    with new_site(SSE_HISTORY=5) as site, tabs_of(browser, site) as tabs:
         busy, quiet = new_name(), new_name()
-        for _ in range(3):
-            tabs.open().follow(busy, quiet)
+        tabs.follow(3, busy, quiet)
         sent = [{"channel": busy, "data": str(number)} for number in range(10)]
-        post(site, f"/cut/{busy}", [*sent, {"channel": quiet, "data": "quiet"}])
+        tabs.post(f"/cut/{busy}", [*sent, {"channel": quiet, "data": "quiet"}])
         for tab in tabs.all:
             assert sorted(tab.await_data("quiet")) == ["5", "6", "7", "8", "9", "quiet"]
             assert tab["gaps"] == [[busy]]
         site.kill()
         site.start()
-        until(lambda: get(site, "/state")["channels"] == {busy: 1, quiet: 1}, "the tabs to reconnect")
-        publish(site, (busy, "new"))
+        until(lambda: tabs.state()["channels"] == {busy: 1, quiet: 1}, "the tabs to reconnect")
+        tabs.publish((busy, "new"))
         for tab in tabs.all:
             assert tab.await_data("new")[-1] == "new"
             assert [sorted(gap) for gap in tab["gaps"]] == [[busy], sorted([busy, quiet])]
             assert tab["states"] == ["open", "connecting", "open", "connecting", "open"]
-        site.kill()
-        tabs.context.close()

@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
-from tests.browser.tabs import STATIC, Tabs, publish, visits
-from tests.support.client import new_name, post
+from tests.browser.tabs import STATIC, Tabs, new_site, tabs_of
+from tests.support.client import new_name
 from tests.support.programs import program
-from tests.support.servers import Server
 from tests.support.waiting import until
 
 pytestmark = [pytest.mark.xdist_group("browser_module"), pytest.mark.timeout(300)]
@@ -36,25 +35,23 @@ WATCH_CLOCK = """
 
 
 def test_module_reconnect_delay_follows_retry_with_jitter_and_backoff(browser: Browser) -> None:
-    with Server("gevent", "tests.apps.browser_module:app") as site:
-        tabs = Tabs(browser.new_context(), site)
+    with new_site() as site, tabs_of(browser, site) as tabs:
         tabs.context.add_init_script(WATCH_CLOCK)
         channel = new_name()
         tab = tabs.open()
         tab.follow(channel)
         tab.page.evaluate("waits.length = 0")
-        post(site, f"/cut/{channel}", [{"channel": channel, "data": "1"}])
+        tabs.post(f"/cut/{channel}", [{"channel": channel, "data": "1"}])
         tab.await_data("1")
-        first, second = visits(site, channel)
+        first, second = tabs.requests(channel)
         assert second["at"] - first["at"] >= 0.1
         assert tab.page.evaluate("waits") == [150]
-        post(site, "/publish", [{"channel": channel, "data": "2", "retry": 40}])
+        tabs.post("/publish", [{"channel": channel, "data": "2", "retry": 40}])
         tab.await_data("2")
         site.kill()
         until(lambda: len(tab.page.evaluate("waits")) >= 5, "some failures")
         assert tab.page.evaluate("waits")[1:5] == [140, 240, 440, 840]
         assert tab["errors"] == []
-        tabs.context.close()
 
 
 def test_module_silent_connection_ends_after_its_timeout(tabs: Tabs) -> None:
@@ -70,20 +67,20 @@ def test_module_silent_connection_ends_after_its_timeout(tabs: Tabs) -> None:
     assert found == [["a piece"], ["cancelled"]]
 
 
-def test_module_reads_and_reconnects_in_node(site: Server, tmp_path: Path) -> None:
+def test_module_reads_and_reconnects_in_node(tabs: Tabs, tmp_path: Path) -> None:
     (tmp_path / "package.json").write_text('{"type": "module"}')
     for file in STATIC.glob("*.js"):
         shutil.copy(file, tmp_path)
     (tmp_path / "read.js").write_text(OUTSIDE)
-    command = [program("node", "nodejs"), str(tmp_path / "read.js"), f"{site.url}/events"]
+    command = [program("node", "nodejs"), str(tmp_path / "read.js"), f"{tabs.site.url}/events"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as reader:
         assert reader.stdout is not None
         assert reader.stderr is not None
         try:
             sent = [reader.stdout.readline()]
-            post(site, "/cut/orders", [])
+            tabs.post("/cut/orders", [])
             sent += [reader.stdout.readline(), reader.stdout.readline()]
-            publish(site, ("orders", "come back"))
+            tabs.publish(("orders", "come back"))
             assert (reader.wait(30), sent) == (0, ["open\n", "connecting\n", "open\n"]), reader.stderr.read()
         finally:
             reader.kill()

@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Error
 
-from tests.browser.tabs import Tabs, await_all, connections, publish, publishing, visits
-from tests.support.client import get, new_name, post
-from tests.support.servers import Server
+from tests.browser.tabs import Tabs, await_all
+from tests.support.client import new_name
 from tests.support.waiting import until
 
 pytestmark = [pytest.mark.xdist_group("browser_module"), pytest.mark.timeout(300)]
@@ -21,93 +20,72 @@ IMPATIENT = """
 """
 
 
-def test_module_eight_tabs_share_a_connection_and_get_every_event_once(tabs: Tabs, site: Server) -> None:
-    channel = new_name()
-    tabs.follow(8, channel)
-    assert connections(site, channel) == 1
-    with publishing(site, [channel]) as publisher:
-        pass
-    await_all(tabs.all, publisher.sent, [channel])
-    assert connections(site, channel) == 1
-
-
 @pytest.mark.parametrize("how", ["closed", "crashed"])
-def test_module_leader_that_closes_or_crashes_costs_other_tabs_no_event(how: str, tabs: Tabs, site: Server) -> None:
+def test_module_leader_that_closes_or_crashes_costs_other_tabs_no_event(how: str, tabs: Tabs) -> None:
     channels = [new_name(), new_name()]
     leader, *others = tabs.follow(8 if how == "closed" else 3, *channels)
-    with publishing(site, channels) as publisher:
+    assert tabs.connections(channels[0]) == 1
+    with tabs.publishing(*channels) as sent:
         until(lambda: len(others[0].data()) > 50, "some events")
         if how == "closed":
             leader.page.close()
         else:
             with leader.page.expect_event("crash"), pytest.raises(Error):
                 leader.page.goto("chrome://crash")
-        reached = len(publisher.sent)
+        reached = len(sent)
         until(lambda: len(others[0].data()) > reached, "events by way of another tab")
-    await_all(others, publisher.sent, channels)
-    until(lambda: connections(site, channels[0]) == 1, "one connection")
+    await_all(others, sent, *channels)
+    until(lambda: tabs.connections(channels[0]) == 1, "one connection")
 
 
-def test_module_tabs_with_different_channels_share_one_connection(tabs: Tabs, site: Server) -> None:
+def test_module_tabs_with_different_channels_share_one_connection(tabs: Tabs) -> None:
     first, second, both = new_name(), new_name(), new_name()
     wanted = [[first], [second], [first, second, both]]
     for channels in wanted:
         tabs.open().follow(*channels)
-    with publishing(site, [both, first, second]) as publisher:
+    with tabs.publishing(both, first, second) as sent:
         pass
     for tab, channels in zip(tabs.all, wanted, strict=True):
-        await_all([tab], publisher.sent, channels)
-    requests = [visit for visit in visits(site, first) if visit["id"] is not None]
+        await_all([tab], sent, *channels)
+    requests = [visit for visit in tabs.requests(first) if visit["id"] is not None]
     assert {len(visit["channels"]) for visit in requests} == {2, 3}
     assert all(visit["id"].count(",") == len(visit["channels"]) - 1 for visit in requests), "else all would be replayed"
-    until(lambda: {connections(site, channel) for channel in (first, second, both)} == {1}, "one connection")
+    until(lambda: {tabs.connections(channel) for channel in (first, second, both)} == {1}, "one connection")
 
 
-def test_module_tabs_that_come_and_go_cost_other_tabs_no_event(tabs: Tabs, site: Server) -> None:
+def test_module_tabs_that_come_and_go_cost_other_tabs_no_event(tabs: Tabs) -> None:
     channels = [new_name() for _ in range(4)]
     came: dict[str, list[str]] = {}
     stays = tabs.follow(2, *channels[:2])
-    with publishing(site, channels) as publisher:
+    with tabs.publishing(*channels) as sent:
         for channel in channels[1:]:
             tab = tabs.open()
             tab.follow(channel)
             until(lambda: len(tab.data()) > 10, "some events")  # noqa: B023 - called at once
             came[channel] = tab.data()
             tab.page.close()
-    await_all(stays, publisher.sent, channels[:2])
+    await_all(stays, sent, *channels[:2])
     for channel, found in came.items():
-        expected = [data for name, data in publisher.sent if name == channel]
+        expected = [data for name, data in sent if name == channel]
         assert found == expected[expected.index(found[0]) :][: len(found)]
 
 
-def test_module_last_subscription_to_close_closes_the_connection(tabs: Tabs, site: Server) -> None:
+def test_module_last_subscription_to_close_closes_the_connection(tabs: Tabs) -> None:
     channel = new_name()
     one, two = tabs.open(), tabs.open()
     one.follow(channel)
     two.follow(channel)
     one.page.evaluate("readers.first.subscription.close()")
-    until(lambda: two["state"] == "open" and len(visits(site, channel)) == 2, "the other to lead")
-    publish(site, (channel, "1"))
+    until(lambda: two["state"] == "open" and len(tabs.requests(channel)) == 2, "the other to lead")
+    tabs.publish((channel, "1"))
     assert two.await_data("1") == ["1"]
     assert (one["state"], one.data()) == ("closed", [])
     two.page.evaluate("readers.first.subscription.close()")
-    until(lambda: channel not in get(site, "/state")["channels"], "the end of the connection")
-
-
-def test_module_headers_are_sent_and_readers_do_not_share(tabs: Tabs, site: Server) -> None:
-    ann, bob = tabs.open(), tabs.open()
-    names = {ann: new_name(), bob: new_name()}
-    for tab, name in names.items():
-        tab.follow("~", headers={"X-Reader": name})
-    for name in names.values():
-        post(site, f"/publish-to/{name}", name)
-    for tab, name in names.items():
-        assert tab.await_data(name) == [name]
-        assert tab["received"][0][0] == "~"
+    until(lambda: channel not in tabs.state()["channels"], "the end of the connection")
 
 
 @pytest.mark.parametrize("how", ["without locks", "where locks are refused", "share is off", "share differs"])
-def test_module_tabs_that_cannot_share_have_a_connection_each(how: str, tabs: Tabs, site: Server) -> None:
+def test_module_tabs_that_cannot_share_have_a_connection_each(how: str, tabs: Tabs) -> None:
     scripts = {
         "without locks": "Object.defineProperty(navigator, 'locks', { value: undefined })",
         "where locks are refused": "LockManager.prototype.request = () => Promise.reject(new Error('refused'))",
@@ -120,13 +98,13 @@ def test_module_tabs_that_cannot_share_have_a_connection_each(how: str, tabs: Ta
     }
     for each in options.get(how, [{}, {}]):
         tabs.open().follow(channel, **each)
-    until(lambda: connections(site, channel) == 2, "two connections")
-    with publishing(site, [channel], 50) as publisher:
-        post(site, f"/cut/{channel}", [])
-    await_all(tabs.all, publisher.sent, [channel])
+    until(lambda: tabs.connections(channel) == 2, "two connections")
+    with tabs.publishing(channel, least=50) as sent:
+        tabs.post(f"/cut/{channel}", [])
+    await_all(tabs.all, sent, channel)
 
 
-def test_module_leader_that_hangs_is_replaced_and_misses_nothing(tabs: Tabs, site: Server) -> None:
+def test_module_leader_that_hangs_is_replaced_and_misses_nothing(tabs: Tabs) -> None:
     channel = new_name()
     leader = tabs.open()
     leader.follow(channel)
@@ -137,17 +115,17 @@ def test_module_leader_that_hangs_is_replaced_and_misses_nothing(tabs: Tabs, sit
     leader.page.on("dialog", lambda dialog: dialogs.append(dialog))
     leader.page.evaluate("() => void setTimeout(() => alert('nothing else runs in this page meanwhile'))")
     until(lambda: other["state"] == "open" and dialogs, "the dialog")
-    publish(site, (channel, "1"))
+    tabs.publish((channel, "1"))
     other.page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
     assert other.await_data("1") == ["1"]
     dialogs[0].dismiss()
-    publish(site, (channel, "2"))
+    tabs.publish((channel, "2"))
     for tab in (leader, other):
         assert tab.await_data("2") == ["1", "2"]
-    until(lambda: connections(site, channel) == 1, "one connection")
+    until(lambda: tabs.connections(channel) == 1, "one connection")
 
 
-def test_module_foreign_broadcast_messages_change_nothing(tabs: Tabs, site: Server) -> None:
+def test_module_foreign_broadcast_messages_change_nothing(tabs: Tabs) -> None:
     channel = new_name()
     leader, other = tabs.follow(2, channel)
     name = other.page.evaluate(
@@ -166,6 +144,6 @@ def test_module_foreign_broadcast_messages_change_nothing(tabs: Tabs, site: Serv
         "([name, sent]) => { const bus = new BroadcastChannel(name); sent.forEach((each) => bus.postMessage(each)); }",
         [name, sent],
     )
-    publish(site, (channel, "1"))
+    tabs.publish((channel, "1"))
     for tab in (leader, other):
         assert (tab.await_data("1"), tab["states"], tab["gaps"], tab["errors"]) == (["1"], ["open"], [], [])
