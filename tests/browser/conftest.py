@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, expect
 
-from tests.browser.clients import Pages
+from tests.browser.clients import Client, Follower, Pages, as_program, in_page
 from tests.browser.monitor_page import monitor_server
 from tests.browser.tabs import Tabs, new_site, tabs_of
 from tests.support.browser import chromium
@@ -28,6 +30,21 @@ def browser() -> Iterator[Browser]:
 def pages(browser: Browser) -> Pages:
     """Pages that read with the client packages."""
     return Pages(browser)
+
+
+Start = Callable[..., AbstractContextManager[Follower]]
+
+
+@pytest.fixture
+def start(request: pytest.FixtureRequest, tmp_path: Path) -> Start:
+    """``with start(client, url, site) as follower``: a client reads, in a page of that site if it is one."""
+
+    def start(client: Client, url: str, site: Server, *options: str) -> AbstractContextManager[Follower]:
+        if client.is_page:
+            return in_page(client, url, site, request.getfixturevalue("pages"), options)
+        return as_program(client, url, tmp_path / new_name(), options)
+
+    return start
 
 
 @pytest.fixture(scope="package")

@@ -7,8 +7,9 @@ import socket
 import struct
 import threading
 import time
-from contextlib import suppress
-from types import TracebackType
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from socketserver import BaseRequestHandler, ThreadingTCPServer
 
 #: Long repetitions are cut in one place only, such as a megabyte of x.
 _REPEATED = rb"(.{1,12}?)\1{99,}"
@@ -19,103 +20,82 @@ _REQUEST = 1
 _ANY = 0xFFFFFFFF
 
 
-class Splitter:
-    """A proxy with a port of its own that sends each byte of a response once the client has read the one before.
+class Splitter(ThreadingTCPServer):
+    """A proxy that sends each byte of a response once the client has read the one before.
 
-    ::
-
-        with Splitter(server.port) as line:
-            connect(line.port)
-
+    :param port: of the server.
     :param whole: a pattern of bytes that are not cut.
     """
 
+    daemon_threads = True  # a browser keeps its connections, which end with the server behind
+
     def __init__(self, port: int, whole: bytes) -> None:
-        self._to = port
-        self._piece = re.compile(b"%b|%b|." % (whole, _REPEATED), re.DOTALL)
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
+        super().__init__(("127.0.0.1", 0), _Connection)
+        self.port: int = self.server_address[1]
         self.pieces = 0  #: number of pieces so far
-        self._open: list[socket.socket] = []
-        self._threads: list[threading.Thread] = []
+        self.server_port = port
+        self.piece = re.compile(b"%b|%b|." % (whole, _REPEATED), re.DOTALL)
 
-    def __enter__(self) -> Splitter:
-        self._begin(self._accept)
-        return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        _shut(self._listener)
-        self._threads[0].join()  # no new connections from now on
-        _shut(*self._open)
-        for thread in self._threads:
-            thread.join()
-        for each in (self._listener, *self._open):
-            each.close()
-
-    def _begin(self, *run: object) -> None:
-        target, *arguments = run
-        thread = threading.Thread(target=target, args=arguments, daemon=True)  # type: ignore[arg-type]
-        self._threads.append(thread)
+@contextmanager
+def splitting(port: int, whole: bytes) -> Iterator[Splitter]:
+    with Splitter(port, whole) as splitter:
+        thread = threading.Thread(target=splitter.serve_forever)
         thread.start()
+        try:
+            yield splitter
+        finally:
+            splitter.shutdown()
+            thread.join()
 
-    def _accept(self) -> None:
-        while True:
-            try:
-                here, _ = self._listener.accept()
-            except OSError:
-                return  # the listener is closed
-            there = socket.create_connection(("127.0.0.1", self._to))
-            here.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._open += [here, there]
-            self._begin(self._pass_requests, here, there)
-            self._begin(self._split_answers, there, here)
 
-    def _pass_requests(self, here: socket.socket, there: socket.socket) -> None:
+class _Connection(BaseRequestHandler):
+    server: Splitter
+    request: socket.socket
+
+    def handle(self) -> None:
+        self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with socket.create_connection(("127.0.0.1", self.server.server_port)) as there:
+            requests = threading.Thread(target=self._pass_requests, args=(there,), daemon=True)
+            requests.start()
+            self._split_responses(there)
+            for each in (self.request, there):
+                with suppress(OSError):
+                    each.shutdown(socket.SHUT_RDWR)  # so that whoever still reads there sees the end
+            requests.join()
+
+    def _pass_requests(self, there: socket.socket) -> None:
         with suppress(OSError):
-            while data := here.recv(65_536):
+            while data := self.request.recv(65_536):
                 there.sendall(data)
-        _shut(here, there)
+            there.shutdown(socket.SHUT_RDWR)
 
-    def _split_answers(self, there: socket.socket, here: socket.socket) -> None:
-        with suppress(OSError), _Unread(here) as unread:
+    def _split_responses(self, there: socket.socket) -> None:
+        with suppress(OSError), socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _SOCK_DIAG) as kernel:
+            query = _query_of_peer(self.request)
             while data := there.recv(65_536):
-                for piece in self._piece.finditer(data):
-                    here.sendall(piece[0])
-                    self.pieces += 1
-                    while unread.count():
+                for piece in self.server.piece.finditer(data):
+                    self.request.sendall(piece[0])
+                    self.server.pieces += 1
+                    while _unread(kernel, query):
                         time.sleep(0.00002)
-        _shut(here, there)
 
 
-def _shut(*sockets: socket.socket) -> None:
-    """Shut sockets down, so that their readers see the end; closing them would leave the readers waiting."""
-    for each in sockets:
-        with suppress(OSError):
-            each.shutdown(socket.SHUT_RDWR)
+def _query_of_peer(connection: socket.socket) -> bytes:
+    """Return what asks the kernel for the other end of a local connection."""
+    theirs, ours = connection.getpeername(), connection.getsockname()
+    addresses = b"".join(socket.inet_aton(host).ljust(16, b"\0") for host, _ in (theirs, ours))
+    wanted = struct.pack("=BBBBI", socket.AF_INET, socket.IPPROTO_TCP, 0, 0, _ANY)
+    wanted += struct.pack("!HH", theirs[1], ours[1]) + addresses + struct.pack("=III", 0, _ANY, _ANY)
+    return struct.pack("=IHHII", 16 + len(wanted), _BY_FAMILY, _REQUEST, 1, 0) + wanted
 
 
-class _Unread:
-    """Counts the bytes that the other end of a local connection has not read yet, as the kernel knows them."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        theirs, ours = connection.getpeername(), connection.getsockname()
-        self._netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _SOCK_DIAG)
-        addresses = b"".join(socket.inet_aton(host).ljust(16, b"\0") for host, _ in (theirs, ours))
-        wanted = struct.pack("=BBBBI", socket.AF_INET, socket.IPPROTO_TCP, 0, 0, _ANY)
-        wanted += struct.pack("!HH", theirs[1], ours[1]) + addresses + struct.pack("=III", 0, _ANY, _ANY)
-        self._request = struct.pack("=IHHII", 16 + len(wanted), _BY_FAMILY, _REQUEST, 1, 0) + wanted
-
-    def __enter__(self) -> _Unread:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self._netlink.close()
-
-    def count(self) -> int:
-        self._netlink.send(self._request)
-        answer = self._netlink.recv(8192)
-        (kind,) = struct.unpack_from("=H", answer, 4)
-        if kind != _BY_FAMILY:
-            return 0  # it has closed
-        (count,) = struct.unpack_from("=I", answer, 16 + 56)
-        return int(count)
+def _unread(kernel: socket.socket, query: bytes) -> int:
+    """Return how many bytes it has not read yet."""
+    kernel.send(query)
+    answer = kernel.recv(8192)
+    (kind,) = struct.unpack_from("=H", answer, 4)
+    if kind != _BY_FAMILY:
+        return 0  # it has closed
+    (count,) = struct.unpack_from("=I", answer, 16 + 56)
+    return int(count)

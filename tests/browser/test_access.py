@@ -58,7 +58,6 @@ def site(pages: int) -> Iterator[Server]:
         "gevent", "tests.apps.two_origins:app", env={"CONFIG": json.dumps({"SSE_CORS_ORIGINS": origins})}
     ) as site:
         yield site
-        site.kill()  # an orderly stop takes seconds
 
 
 class Visitor:

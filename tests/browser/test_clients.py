@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
 import pytest
 
 from tests.apps.clients import RETRY
-from tests.browser.clients import CLIENTS, Client, Follower, as_program, in_page
+from tests.browser.clients import CLIENTS, Client, Follower
 from tests.support.client import new_name, post, state
 from tests.support.servers import Server
 from tests.support.waiting import until
@@ -33,14 +32,13 @@ def clients(fits: Callable[[Client], bool] = lambda _: True) -> pytest.MarkDecor
 def site() -> Iterator[Server]:
     with Server("gevent", "tests.apps.clients:app") as site:
         yield site
-        site.kill()  # an orderly stop takes seconds
 
 
-Follow = Callable[..., AbstractContextManager[Follower]]
+Start = Callable[..., AbstractContextManager[Follower]]
 
 
 @pytest.fixture
-def follow(request: pytest.FixtureRequest, tmp_path: Path) -> Follow:
+def follow(start: Start) -> Start:
     """``with follow(name, site, channels) as follower``: a client reads, from after the id ``since``."""
 
     def follow(
@@ -50,11 +48,7 @@ def follow(request: pytest.FixtureRequest, tmp_path: Path) -> Follow:
         path = f"/events/{channels[0]}"
         if len(channels) > 1:
             path, query = "/events", [("channel", channels[0]), *query]
-        url = f"{site.url}{path}?{urlencode(query)}".rstrip("?")
-        client = CLIENTS[name]
-        if client.is_page:
-            return in_page(client, url, site, request.getfixturevalue("pages"), options)
-        return as_program(client, url, tmp_path / new_name(), options)
+        return start(CLIENTS[name], f"{site.url}{path}?{urlencode(query)}".rstrip("?"), site, *options)
 
     return follow
 
@@ -107,7 +101,7 @@ def await_number(follower: Follower, number: int) -> list[int]:
 @pytest.mark.parametrize("count", [1, 2], ids=["ended and halfway", "reset, two channels"])
 @clients()
 def test_client_that_is_cut_reconnects_and_gets_every_event_once(
-    name: str, count: int, site: Server, follow: Follow
+    name: str, count: int, site: Server, follow: Start
 ) -> None:
     channels = [new_name() for _ in range(count)]
     halfway = "halfway" if CLIENTS[name].drops_halves else "break"  # else it would miss the event
@@ -136,7 +130,7 @@ def test_client_that_is_cut_reconnects_and_gets_every_event_once(
 @pytest.mark.parametrize("first", ["nothing", "an event without an id"])
 @clients()
 def test_client_cut_before_its_first_id_replays_if_it_takes_a_bare_id(
-    name: str, first: str, site: Server, follow: Follow
+    name: str, first: str, site: Server, follow: Start
 ) -> None:
     channels = [new_name()]
     has_event = first != "nothing"
@@ -154,7 +148,7 @@ def test_client_cut_before_its_first_id_replays_if_it_takes_a_bare_id(
 
 
 @clients(lambda client: client.takes_bare_id != "at once")
-def test_client_without_bare_ids_replays_from_last_event_id_in_its_url(name: str, site: Server, follow: Follow) -> None:
+def test_client_without_bare_ids_replays_from_last_event_id_in_its_url(name: str, site: Server, follow: Start) -> None:
     channels = [new_name()]
     [since] = publish(site, channels, 0)
     with follow(name, site, channels, since=since) as follower:
@@ -173,7 +167,7 @@ def test_client_without_bare_ids_replays_from_last_event_id_in_its_url(name: str
 
 @pytest.mark.parametrize("name", [pytest.param("fetch-event-source", marks=in_browser), "launchdarkly-eventsource"])
 def test_client_that_must_be_configured_to_reconnect_stays_away_otherwise(
-    name: str, site: Server, follow: Follow
+    name: str, site: Server, follow: Start
 ) -> None:
     channels = [new_name()]
     with follow(name, site, channels, "stay-away") as follower:
@@ -187,7 +181,7 @@ def test_client_that_must_be_configured_to_reconnect_stays_away_otherwise(
 
 
 @in_browser
-def test_clients_all_reconnect_after_a_restart_and_get_a_gap(follow: Follow) -> None:
+def test_clients_all_reconnect_after_a_restart_and_get_a_gap(follow: Start) -> None:
     channels = [new_name()]
     patient = ["--graceful-timeout", "5"]
     with Server("gevent", "tests.apps.clients:app", arguments=patient) as site, ExitStack() as stack:
@@ -209,4 +203,3 @@ def test_clients_all_reconnect_after_a_restart_and_get_a_gap(follow: Follow) -> 
 
         until(lambda: all("2" in each for each in found().values()), "the second event")
         assert found() == {name: ["1", "gap", "2"] for name in CLIENTS}
-        site.kill()

@@ -8,15 +8,14 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from functools import partial
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
-from tests.browser.clients import Client, Follower, Pages, as_program, in_page
+from tests.browser.clients import Client, Follower
 from tests.browser.oracles_deviations import BEFORE, DEVIATIONS, RIGHT
-from tests.browser.oracles_splitter import Splitter
-from tests.support.awkward_events import END, MARK, PUBLISHED, WHOLE, WRITTEN, Dispatched, Row
+from tests.browser.oracles_splitter import Splitter, splitting
+from tests.support.awkward_events import END, MARK, PUBLISHED, WHOLE, WRITTEN, Dispatched
 from tests.support.client import get, new_name, post
 from tests.support.servers import Server
 from tests.support.waiting import PATIENCE, until
@@ -50,12 +49,11 @@ Sections = dict[str, list[Dispatched]]
 def site() -> Iterator[Server]:
     with Server("gevent", "tests.apps.oracles:app") as site:
         yield site
-        site.kill()  # a clean shutdown takes seconds
 
 
 @pytest.fixture(scope="module")
 def splitter(site: Server) -> Iterator[Splitter]:
-    with Splitter(site.port, WHOLE) as splitter:
+    with splitting(site.port, WHOLE) as splitter:
         yield splitter
 
 
@@ -63,23 +61,15 @@ Read = Callable[..., Sections]
 
 
 @pytest.fixture
-def read(request: pytest.FixtureRequest, site: Server, tmp_path: Path) -> Read:
+def read(start: Callable[..., AbstractContextManager[Follower]], site: Server) -> Read:
     """``read(name, url, done)``: run ``done`` while a client reads, and return what it dispatched."""
 
     def read(name: str, url: str, done: Callable[[], object] = lambda: None) -> Sections:
-        client, output = CLIENTS[name], tmp_path / "dispatched"
-        follower: AbstractContextManager[Follower]
-        if client.is_page:
-            page_pool: Pages = request.getfixturevalue("pages")
-            follower = in_page(client, url, site, page_pool, ())
-        else:
-            follower = as_program(client, url, output, (site.url,))
-        with follower as at_work:
+        client = CLIENTS[name]
+        with start(client, url, site, *([] if client.is_page else [site.url])) as follower:
             done()
-            until(at_work.is_over, f"the end of {name}", 3 * PATIENCE)
-            if client.is_page:
-                return by_mark([Dispatched(*each) for each in at_work.received()])
-        return by_mark([Dispatched(*json.loads(dispatched)) for dispatched in output.read_text().split("\n")[:-1]])
+            until(follower.is_over, f"the end of {name}", 3 * PATIENCE)
+            return by_mark(follower.received())
 
     return read
 
@@ -97,35 +87,33 @@ def by_mark(dispatched: list[Dispatched]) -> Sections:
     return sections
 
 
-def expected(client: str, name: str, right: list[Dispatched], before: str) -> list[Dispatched]:
-    """Return what this client dispatches for a row: what is right, unless a deviation is known.
+class Expected(NamedTuple):
+    """What is right for a row."""
 
-    :param before: the last id before the row.
-    """
-    known = [
-        deviation.dispatched[name]
-        for deviation in DEVIATIONS
-        if deviation.client == client and name in deviation.dispatched
-    ]
-    if not known:
-        return right
-    [dispatched] = known
-    ids = {RIGHT: right[0].id if right else before, BEFORE: before}
-    return [Dispatched(event, ids.get(own, own) or "", data) for event, own, data in dispatched]
+    name: str
+    right: list[Dispatched]
+    before: str  #: the last id before the row
+
+    def by(self, client: str) -> list[Dispatched]:
+        """Return what this client dispatches: what is right, unless a deviation is known."""
+        known = [
+            each.dispatched[self.name] for each in DEVIATIONS if each.client == client and self.name in each.dispatched
+        ]
+        if not known:
+            return self.right
+        [dispatched] = known
+        ids = {RIGHT: self.right[0].id if self.right else self.before, BEFORE: self.before}
+        return [Dispatched(event, ids.get(own, own) or "", data) for event, own, data in dispatched]
 
 
-def differences(client: str, sections: Sections, rows: list[tuple[str, list[Dispatched], str]]) -> dict[str, Any]:
+def differences(client: str, sections: Sections, rows: list[Expected]) -> dict[str, tuple[str, str]]:
     """Return what the client dispatched and should have dispatched, shortened, by name of the row."""
     assert [*sections][-1] == END
-    found = {}
-    for number, (name, right, before) in enumerate(rows):
-        dispatched = sections.get(str(number))
-        if dispatched != (should := expected(client, name, right, before)):
-            found[name] = (repr(dispatched)[:500], repr(should)[:500])
-    return found
+    pairs = {row.name: (sections.get(str(number)), row.by(client)) for number, row in enumerate(rows)}
+    return {name: (repr(got)[:500], repr(should)[:500]) for name, (got, should) in pairs.items() if got != should}
 
 
-def published_rows(ids: list[list[str]], sections: Sections) -> list[tuple[str, list[Dispatched], str]]:
+def published_rows(ids: list[list[str]], sections: Sections) -> list[Expected]:
     """Return what is right for each published row.
 
     If the data are JSON, the dispatched data are normalized as well.
@@ -134,26 +122,22 @@ def published_rows(ids: list[list[str]], sections: Sections) -> list[tuple[str, 
     before = ids[0][0]
     for number, (row, (own, of_mark)) in enumerate(zip(PUBLISHED, ids, strict=True)):
         in_force = own or (before if row.event.id is None else str(row.event.id))
+        data = row.expected
         if row.is_json:
+            data = normalized(row.event.data)
             dispatched = sections.get(str(number), [])
             sections[str(number)] = [each._replace(data=normalized(json.loads(each.data))) for each in dispatched]
-        right = (
-            [] if row.event.data is None else [Dispatched(row.event.event or "message", in_force, expected_data(row))]
-        )
-        rows.append((row.name, right, in_force if not right else before))
+        right = [] if data is None else [Dispatched(row.event.event or "message", in_force, data)]
+        rows.append(Expected(row.name, right, before if right else in_force))
         before = of_mark
     return rows
-
-
-def expected_data(row: Row) -> str:
-    return normalized(row.event.data) if row.expected is None else row.expected
 
 
 def normalized(value: Any) -> str:
     return json.dumps(value, sort_keys=True)
 
 
-def written_rows() -> list[tuple[str, list[Dispatched], str]]:
+def written_rows() -> list[Expected]:
     rows = []
     in_force = ""
     for block in WRITTEN:
@@ -161,7 +145,7 @@ def written_rows() -> list[tuple[str, list[Dispatched], str]]:
         for event, own, data in block.dispatched:
             in_force = in_force if own is None else own
             right.append(Dispatched(event, in_force, data))
-        rows.append((block.name, right, before))
+        rows.append(Expected(block.name, right, before))
     return rows
 
 
@@ -181,7 +165,7 @@ def test_published_events_reach_every_client_unchanged(
     sections = read(name, f"http://127.0.0.1:{port}/events?channel={channel}", publish)
     assert differences(name, sections, published_rows(ids, sections)) == {}
     preamble = [each._replace(id="") for each in sections["begin"]]
-    assert preamble == expected(name, "the preamble", [], "")
+    assert preamble == Expected("the preamble", [], "").by(name)
     assert (splitter.pieces - before > 3_000) == (way == "a byte a packet")
 
 

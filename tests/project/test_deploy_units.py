@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from contextlib import closing
+from contextlib import closing, suppress
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -27,12 +27,14 @@ OTHER_FILES = 64
 UNITS = ("flask-sse.service", "flask-sse.socket")
 
 
+def number_in(path: str, pattern: str) -> int:
+    [found] = re.findall(pattern, (ROOT / path).read_text(), re.MULTILINE)
+    return int(found)
+
+
 def default(key: str) -> int:
     """Return the default of a config key, as documented."""
-    text = (ROOT / "docs" / "configuration.rst").read_text()
-    found = re.search(rf"^\.\. confval:: {key}\n.*\n +:default: ``(\d+)``$", text, re.MULTILINE)
-    assert found is not None
-    return int(found[1])
+    return number_in("docs/configuration.rst", rf"^\.\. confval:: {key}\n.*\n +:default: ``(\d+)``$")
 
 
 def values(unit: str) -> dict[str, str]:
@@ -54,11 +56,8 @@ def test_systemd_verifies_the_units(tmp_path: Path) -> None:
 
 def test_file_limits_of_units_suffice_for_default_max_clients() -> None:
     assert int(values("flask-sse.service")["LimitNOFILE"]) >= default("SSE_MAX_CLIENTS") + OTHER_FILES
-    nginx = (DEPLOY / "nginx.conf").read_text()
     for limit in ("worker_rlimit_nofile", "worker_connections"):
-        found = re.search(rf"^\s*{limit} (\d+);", nginx, re.MULTILINE)
-        assert found is not None
-        assert int(found[1]) >= 2 * default("SSE_MAX_CLIENTS"), limit
+        assert number_in("deploy/nginx.conf", rf"^\s*{limit} (\d+);") >= 2 * default("SSE_MAX_CLIENTS"), limit
 
 
 def test_shutdown_timeouts_leave_time_to_drain() -> None:
@@ -70,25 +69,11 @@ def test_shutdown_timeouts_leave_time_to_drain() -> None:
 
 
 def test_proxy_read_timeout_exceeds_heartbeat() -> None:
-    found = re.search(r"proxy_read_timeout (\d+)s;", (DEPLOY / "nginx.conf").read_text())
-    assert found is not None
-    assert int(found[1]) >= 2 * default("SSE_HEARTBEAT")
+    assert number_in("deploy/nginx.conf", r"proxy_read_timeout (\d+)s;") >= 2 * default("SSE_HEARTBEAT")
 
 
 def test_nginx_uses_the_socket_of_the_unit() -> None:
     assert f"server unix:{values('flask-sse.socket')['ListenStream']} " in (DEPLOY / "nginx.conf").read_text()
-
-
-def connected_to(path: Path) -> socket.socket | None:
-    """Connect to a unix socket; None where it is not there yet, or nobody listens at it yet."""
-    client = socket.socket(socket.AF_UNIX)
-    client.settimeout(PATIENCE)
-    try:
-        client.connect(str(path))
-    except OSError:
-        client.close()
-        return None
-    return client
 
 
 def test_gunicorn_uses_socket_passed_by_systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,13 +92,15 @@ def test_gunicorn_uses_socket_passed_by_systemd(tmp_path: Path, monkeypatch: pyt
             start_new_session=True,
         )
         try:
-            with closing(HTTPConnection("localhost")) as connection:
-                connection.sock = until(lambda: connected_to(path), "a connection to the socket")
+            with socket.socket(socket.AF_UNIX) as client, closing(HTTPConnection("localhost")) as connection:
+                client.settimeout(PATIENCE)
+                until(lambda: path.exists() and client.connect_ex(str(path)) == 0, "a connection to the socket")
+                connection.sock = client
                 connection.request("GET", "/stats")
                 assert connection.getresponse().status == 200
             process.send_signal(signal.SIGTERM)
             assert process.wait(PATIENCE) == 0, (tmp_path / "log").read_text()
         finally:
-            if process.poll() is None:
+            with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-                process.wait(PATIENCE)
+            process.wait(PATIENCE)

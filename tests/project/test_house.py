@@ -7,8 +7,6 @@ Which package may import which is checked by import-linter; private names, compl
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
-from pathlib import Path
 
 from tests.support.servers import ROOT
 
@@ -22,51 +20,44 @@ MAX_FUNCTION_LINES = 40
 #: Classes of which users call nearly every method: they are as large as the public API.
 PUBLIC_FACES = {"SSE"}
 
-
-def modules() -> list[Path]:
-    return sorted(PACKAGE.rglob("*.py"))
-
-
-def nodes(kind: type[ast.AST]) -> Iterator[tuple[Path, ast.AST]]:
-    for module in modules():
-        for node in ast.walk(ast.parse(module.read_text())):
-            if isinstance(node, kind):
-                yield module, node
+#: Every class and function, with its module.
+DEFINITIONS = [
+    (module.relative_to(PACKAGE), node)
+    for module in sorted(PACKAGE.rglob("*.py"))
+    for node in ast.walk(ast.parse(module.read_text()))
+    if isinstance(node, ast.ClassDef | ast.FunctionDef)
+]
 
 
 def test_folders_have_few_entries() -> None:
     """The package itself has the modules that users import besides."""
-    folders = {path.parent for path in PACKAGE.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+    folders = {path.parent for path in PACKAGE.rglob("*.*") if path.parent.name != "__pycache__"} - {PACKAGE}
     entries = {
-        str(folder.relative_to(PACKAGE)): [
-            path.name for path in folder.iterdir() if path.name not in ("__init__.py", "__pycache__")
-        ]
-        for folder in folders - {PACKAGE}
+        folder: [path.name for path in folder.iterdir() if path.name not in ("__init__.py", "__pycache__")]
+        for folder in folders
     }
     assert {folder: names for folder, names in entries.items() if len(names) > MAX_ENTRIES} == {}
 
 
 def test_modules_are_short() -> None:
-    paths = [*modules(), *sorted(PACKAGE.rglob("*.js"))]
+    paths = [*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.js")]
     lengths = {str(path.relative_to(PACKAGE)): len(path.read_text().splitlines()) for path in paths}
     assert {name: lines for name, lines in lengths.items() if lines > MAX_MODULE_LINES} == {}
 
 
 def test_classes_have_few_methods() -> None:
-    large = {}
-    for module, node in nodes(ast.ClassDef):
-        assert isinstance(node, ast.ClassDef)
-        names = {each.name for each in node.body if isinstance(each, ast.FunctionDef)}  # overloads and setters once
-        if len(names) > MAX_METHODS and node.name not in PUBLIC_FACES:
-            large[f"{module.relative_to(PACKAGE)}: {node.name}"] = len(names)
-    assert large == {}
+    methods = {
+        f"{module}: {node.name}": {each.name for each in node.body if isinstance(each, ast.FunctionDef)}
+        for module, node in DEFINITIONS
+        if isinstance(node, ast.ClassDef) and node.name not in PUBLIC_FACES
+    }
+    assert {name: names for name, names in methods.items() if len(names) > MAX_METHODS} == {}
 
 
 def test_functions_are_short() -> None:
-    long = {}
-    for module, node in nodes(ast.FunctionDef):
-        assert isinstance(node, ast.FunctionDef)
-        lines = (node.end_lineno or node.lineno) + 1 - node.lineno
-        if lines > MAX_FUNCTION_LINES:
-            long[f"{module.relative_to(PACKAGE)}: {node.name}"] = lines
-    assert long == {}
+    lengths = {
+        f"{module}: {node.name}": (node.end_lineno or node.lineno) + 1 - node.lineno
+        for module, node in DEFINITIONS
+        if isinstance(node, ast.FunctionDef)
+    }
+    assert {name: lines for name, lines in lengths.items() if lines > MAX_FUNCTION_LINES} == {}

@@ -22,18 +22,11 @@ def test_mutants_each_can_be_applied_and_names_a_test_that_exists_once(mutant: M
     assert copy.read_text() != (ROOT / PACKAGE / mutant.file).read_text()
     modules = modules_of_tests()
     assert mutant.tests
-    assert {test: len(modules.get(test.partition("[")[0], [])) for test in mutant.tests} == dict.fromkeys(
-        mutant.tests, 1
-    )
+    assert [test for test in mutant.tests if len(modules.get(test.partition("[")[0], [])) != 1] == []
 
 
 def test_mutants_cover_every_package_of_the_code() -> None:
-    packages = {path.parent.relative_to(ROOT / PACKAGE) for path in (ROOT / PACKAGE).rglob("*.py")}
-    with_code = {
-        package
-        for package in packages
-        if any(path.name != "__init__.py" for path in (ROOT / PACKAGE / package).glob("*.py"))
-    }
-    covered = {Path(mutant.file).parent for mutant in MUTANTS}
-    assert with_code - covered == set()
+    modules = [path.relative_to(ROOT / PACKAGE) for path in (ROOT / PACKAGE).rglob("*.py")]
+    with_code = {module.parent for module in modules if module.name != "__init__.py"}
+    assert with_code - {Path(mutant.file).parent for mutant in MUTANTS} == set()
     assert len(MUTANTS) >= 40

@@ -10,15 +10,12 @@ from tests.support.programs import program
 from tests.support.servers import ROOT
 
 
-def test_missing_program_skips_test_and_names_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CI", "")
-    with pytest.raises(pytest.skip.Exception, match="no-such-program is missing: apt-get install no-such-package"):
-        program("no-such-program", "no-such-package")
-
-
-def test_missing_program_fails_test_in_continuous_integration(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CI", "true")
-    with pytest.raises(pytest.fail.Exception, match="no-such-program is missing: apt-get install no-such-package"):
+@pytest.mark.parametrize(("ci", "outcome"), [("", pytest.skip.Exception), ("true", pytest.fail.Exception)])
+def test_missing_program_skips_test_or_fails_it_in_continuous_integration(
+    ci: str, outcome: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CI", ci)
+    with pytest.raises(outcome, match="no-such-program is missing: apt-get install no-such-package"):
         program("no-such-program", "no-such-package")
 
 

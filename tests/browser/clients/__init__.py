@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple
 from urllib.parse import urlencode
 
 from playwright.sync_api import Browser, Page
 from werkzeug.serving import make_server
 
 from tests.apps.clients import PACKAGES, app
+from tests.support.awkward_events import Dispatched
 from tests.support.programs import miss, program
 from tests.support.servers import Server
 from tests.support.waiting import PATIENCE
@@ -55,47 +57,11 @@ CLIENTS = {
 }
 
 
-class Received(NamedTuple):
-    event: str
-    id: str
-    data: str
-
-
-class Follower(Protocol):
+class Follower(NamedTuple):
     """A client at work."""
 
-    def received(self) -> list[Received]: ...
-
-    def is_over(self) -> bool:
-        """Whether it has given up."""
-
-
-class InPage:
-    """One that keeps what it receives in its page."""
-
-    def __init__(self, page: Page) -> None:
-        self._page = page
-
-    def received(self) -> list[Received]:
-        return [Received(*each) for each in self._page.evaluate("received")]
-
-    def is_over(self) -> bool:
-        return bool(self._page.evaluate("window.isOver"))
-
-
-class AsProgram:
-    """One that writes what it receives, an event a line."""
-
-    def __init__(self, process: subprocess.Popen[bytes], output: Path) -> None:
-        self._process = process
-        self._output = output
-
-    def received(self) -> list[Received]:
-        *lines, _ = self._output.read_text().split("\n")
-        return [Received(*line.split("\t")) for line in lines]
-
-    def is_over(self) -> bool:
-        return self._process.poll() is not None
+    received: Callable[[], list[Dispatched]]
+    is_over: Callable[[], bool]  #: whether it has given up
 
 
 class Pages:
@@ -136,38 +102,47 @@ def another_origin() -> Iterator[int]:
 
 @contextmanager
 def in_page(client: Client, url: str, site: Server, pages: Pages, options: tuple[str, ...]) -> Iterator[Follower]:
+    """Start one that keeps what it receives in its page."""
     find_package(client)
     query = urlencode([("url", url), *((option, "") for option in client.options + options)])
     with pages.one() as page:
         page.goto(f"{site.url}/pages/{client.file}?{query}")
-        yield InPage(page)
+        yield Follower(
+            lambda: [Dispatched(*each) for each in page.evaluate("received")],
+            lambda: bool(page.evaluate("window.isOver")),
+        )
 
 
 @contextmanager
 def as_program(client: Client, url: str, output: Path, options: tuple[str, ...]) -> Iterator[Follower]:
+    """Start one that writes what it receives, an event a line."""
     script = HERE / client.file
-    with ExitStack() as stack:
-        stdin = None
-        match script.suffix:
-            case ".mjs":
-                # Packages are looked for beside a script, but for one from stdin where node is started.
-                command = [program("node", "nodejs"), "--input-type=module", "-"]
-                stdin = stack.enter_context(script.open())
-            case ".sh":
-                command = ["sh", str(script), program("curl", "curl")]
-            case _:
-                command = [sys.executable, str(script)]
+    # Packages are looked for beside a script, but for one from stdin where node is started.
+    commands: dict[str, Callable[[], list[str]]] = {
+        ".mjs": lambda: [program("node", "nodejs"), "--input-type=module", "-"],
+        ".sh": lambda: ["sh", str(script), program("curl", "curl")],
+        ".py": lambda: [sys.executable, str(script)],
+    }
+    with script.open() as stdin, output.open("wb") as stdout:
         process = subprocess.Popen(
-            [*command, url, *client.options, *options],
+            [*commands[script.suffix](), url, *client.options, *options],
             cwd=find_package(client),
-            stdin=stdin or subprocess.DEVNULL,
-            stdout=stack.enter_context(output.open("wb")),
+            stdin=stdin,
+            stdout=stdout,
             start_new_session=True,
         )
-        try:
-            yield AsProgram(process, output)
-        finally:
-            _end(process)
+    try:
+        yield Follower(lambda: _events_in(output.read_text()), lambda: process.poll() is not None)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        process.wait(PATIENCE)
+
+
+def _events_in(output: str) -> list[Dispatched]:
+    """Return the events that a program has written: as JSON, if their data may be anything."""
+    *lines, _ = output.split("\n")
+    return [Dispatched(*(json.loads(line) if line.startswith("[") else line.split("\t"))) for line in lines]
 
 
 def find_package(client: Client) -> Path | None:
@@ -177,14 +152,3 @@ def find_package(client: Client) -> Path | None:
     if not (PACKAGES / client.npm_package).is_dir():
         miss(f"{client.npm_package} is missing: apt-get install npm && make build/npm/.installed")
     return PACKAGES.parent
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is not None:
-        return
-    os.killpg(process.pid, signal.SIGTERM)
-    try:
-        process.wait(PATIENCE)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait(PATIENCE)
