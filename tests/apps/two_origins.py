@@ -55,28 +55,23 @@ def get_visits(reader: str) -> list[dict[str, Any]]:
 
 
 @app.post("/publish")
-def publish() -> Response:
-    """Publish the events of the body, or end the streams of a channel."""
-    for each in request.get_json():
-        if each.get("cuts"):
-            sse.channel(each["channel"]).emitters.complete()
-        elif "identity" in each:
-            sse.publish_to(each["identity"], each["data"])
-        else:
-            sse.publish(each["channel"], each["data"], retry=each.get("retry"))
-    return Response(status=204)
+def publish() -> dict[str, str]:
+    """Publish the event of the body, if it ``cuts`` right after the streams of its channel have ended."""
+    wanted = request.get_json()
+    if wanted.get("cuts"):
+        sse.channel(wanted["channel"]).emitters.complete()
+    return {"id": sse.publish(wanted["channel"], wanted["data"], retry=wanted.get("retry"))}
 
 
 @app.post("/ban/<identity>")
-def ban(identity: str) -> Response:
+def ban(identity: str) -> dict[str, str]:
     banned.add(identity)
     sse.disconnect(identity)
-    return Response(status=204)
+    return {}
 
 
 @app.get("/log-in")
 def log_in() -> Response:
-    """Set the cookie, with the attributes of the query."""
     response = Response("hello")
-    response.headers["Set-Cookie"] = f"{COOKIE}={request.args['token']}; HttpOnly; Path=/; {request.args['attributes']}"
+    response.set_cookie(COOKIE, request.args["token"], httponly=True, samesite="Lax")
     return response

@@ -6,20 +6,7 @@ import re
 
 import pytest
 
-from benchmarks.scaling import (
-    PAGE,
-    RESULTS,
-    USES,
-    Assumed,
-    Measured,
-    Use,
-    first_in_its_process,
-    listening_processes,
-    need,
-    page,
-    printed_in,
-    read,
-)
+from benchmarks.scaling import PAGE, RESULTS, USES, Assumed, Measured, Use, need, page, printed_in, read
 
 COSTS = Measured(
     worker_bytes=40e6,
@@ -86,16 +73,6 @@ def test_deploy_table_counts_clients_of_each_worker() -> None:
     rows = dict(re.findall(r"^(\S.*?)  +(\S+)$", printed, re.MULTILINE))
     assert rows["clients that come back to a worker"] == f"{each:,.0f}"
     assert rows["seconds of CPU until all are back"] == f"{each * COSTS.connect / 1e6:,.1f}"
-
-
-def test_expected_processes_of_a_channel_follow_random_spread() -> None:
-    assert listening_processes(1, 7) == pytest.approx(1)
-    assert listening_processes(2, 2) == pytest.approx(1.5)
-    assert listening_processes(10_000, 7) == pytest.approx(7)
-    assert listening_processes(5, 1) == 1
-    assert first_in_its_process(1, 1) == first_in_its_process(1, 9) == 1
-    assert first_in_its_process(2, 2) == pytest.approx(0.5)
-    assert first_in_its_process(2, 1) == 0
 
 
 def test_client_counts_are_limited_for_each_process() -> None:
