@@ -34,53 +34,48 @@ MAX_NAME_CHARACTERS = 80
 MAX_MODULE_LINES = 400
 
 
-def folder_of(path: Path) -> str:
-    return path.relative_to(TESTS).parts[0]
+MODULES = {str(path.relative_to(TESTS)): path.read_text() for path in sorted(TESTS.rglob("*.py"))}
+TEST_MODULES = {path: text for path, text in MODULES.items() if Path(path).name.startswith("test_")}
 
 
-def imports(path: Path) -> Iterator[tuple[str, str]]:
-    """Iterate over what a module imports: the module, and the name that is taken of it, or an empty one."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom):
-            yield from ((node.module or "", each.name) for each in node.names)
-        elif isinstance(node, ast.Import):
-            yield from ((each.name, "") for each in node.names)
+def imports() -> Iterator[tuple[str, str, str, str]]:
+    """Iterate over all imports: the path, its folder, the module, and the name that is taken of it, or an empty one."""
+    for path, text in MODULES.items():
+        folder = path.partition("/")[0]
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.ImportFrom):
+                yield from ((path, folder, node.module or "", each.name) for each in node.names)
+            elif isinstance(node, ast.Import):
+                yield from ((path, folder, each.name, "") for each in node.names)
 
 
-MODULES = sorted(TESTS.rglob("*.py"))
-TEST_MODULES = [path for path in MODULES if path.name.startswith("test_")]
+IMPORTS = list(imports())
 
-
-def names_of_tests() -> Iterator[tuple[Path, str]]:
-    for path in TEST_MODULES:
-        for name in re.findall(r"^ *def (test_\w+)", path.read_text(), re.MULTILINE):
-            yield path, name
+#: Each test, with the path of its module.
+NAMES = [
+    (path, name) for path, text in TEST_MODULES.items() for name in re.findall(r"^ *def (test_\w+)", text, re.MULTILINE)
+]
 
 
 def test_layout_each_module_lies_in_a_folder_with_a_reason() -> None:
     named = set(re.findall(r"`(\w+)/`", (ROOT / "CONTRIBUTING.md").read_text()))
     folders = {path.name for path in TESTS.iterdir() if path.is_dir() and path.name != "__pycache__"}
     assert folders - named == set()
-    assert [path for path in TEST_MODULES if path.parent == TESTS] == []
+    assert [path for path in TEST_MODULES if "/" not in path] == []
 
 
 def test_layout_no_module_imports_a_test_module() -> None:
-    found = [
-        (str(path.relative_to(TESTS)), module, name)
-        for path in MODULES
-        for module, name in imports(path)
-        if re.search(r"(^|\.)test_\w+$", module) or name.startswith("test_")
-    ]
+    found = [each for each in IMPORTS if re.search(r"(^|\.)test_\w+$", each[2]) or each[3].startswith("test_")]
     assert found == []
 
 
 def test_layout_tests_start_only_what_their_folder_may() -> None:
     found = [
-        (str(path.relative_to(TESTS)), module)
-        for path in TEST_MODULES
-        for module, name in imports(path)
-        for forbidden in FORBIDDEN.get(folder_of(path), ())
-        if (module == forbidden or module.startswith(f"{forbidden}.")) and name != "ROOT"
+        (path, module)
+        for path, folder, module, name in IMPORTS
+        if path in TEST_MODULES and name != "ROOT"
+        for forbidden in FORBIDDEN.get(folder, ())
+        if module == forbidden or module.startswith(f"{forbidden}.")
     ]
     assert found == []
 
@@ -89,32 +84,28 @@ def test_layout_only_unit_and_concurrency_use_more_than_public_names() -> None:
     public = {f"flask_sse_emitters{part}" for part in PUBLIC_MODULES}
     offered = {module: set(getattr(import_module(module), "__all__", ())) for module in public}
     found = [
-        (str(path.relative_to(TESTS)), module, name)
-        for path in MODULES
-        if folder_of(path) not in INSIDERS
-        for module, name in imports(path)
-        if module.split(".")[0] == "flask_sse_emitters"
-        and not (module in public and (not name or name in offered[module] or f"{module}.{name}" in public))
+        (path, module, name)
+        for path, folder, module, name in IMPORTS
+        if folder not in INSIDERS and module.split(".")[0] == "flask_sse_emitters"
+        if not (module in public and (not name or name in offered[module] or f"{module}.{name}" in public))
     ]
     assert found == []
 
 
 def test_layout_names_are_short_and_each_is_used_once() -> None:
-    names = [name for _, name in names_of_tests()]
-    assert [name for name in names if len(name) > MAX_NAME_CHARACTERS] == []
-    assert [name for name, count in Counter(names).items() if count > 1] == []
+    counts = Counter(name for _, name in NAMES)
+    assert [name for name, count in counts.items() if count > 1 or len(name) > MAX_NAME_CHARACTERS] == []
 
 
 def test_layout_test_modules_can_be_read_at_one_sitting() -> None:
-    lines = {str(path.relative_to(TESTS)): len(path.read_text().splitlines()) for path in TEST_MODULES}
+    lines = {path: len(text.splitlines()) for path, text in TEST_MODULES.items()}
     assert {path: count for path, count in lines.items() if count > MAX_MODULE_LINES} == {}
 
 
 def test_layout_readme_names_an_existing_test_for_every_promise() -> None:
     named = re.findall(r"`([\w/]+/test_\w+)::(test_\w+)`", (TESTS / "README.md").read_text())
-    there = {(str(path.relative_to(TESTS).with_suffix("")), name) for path, name in names_of_tests()}
     assert len(named) > 40
-    assert set(named) - there == set()
+    assert {(f"{module}.py", name) for module, name in named} - set(NAMES) == set()
 
 
 @pytest.mark.xdist_group("layout")

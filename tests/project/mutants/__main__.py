@@ -12,9 +12,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -30,28 +29,19 @@ FAILED = 1
 _LEFT_OUT = shutil.ignore_patterns(".git", ".venv*", "build", "*.egg-info", "__pycache__", ".*_cache", ".hypothesis")
 
 
-class Copies:
-    """Copies of the project, one for each mutant that is run at a time."""
+Copies = SimpleQueue[Path]
 
-    def __init__(self, folder: Path, count: int) -> None:
-        self._free: SimpleQueue[Path] = SimpleQueue()
-        for number in range(count):
-            copy = folder / str(number)
-            shutil.copytree(ROOT, copy, ignore=_LEFT_OUT)
-            if (ROOT / "build").exists():
-                (copy / "build").symlink_to(ROOT / "build")
-            self._free.put(copy)
 
-    @contextmanager
-    def one(self, mutant: Mutant) -> Iterator[Path]:
-        """Yield a copy with this fault."""
-        copy = self._free.get()
-        try:
-            mutant.apply(copy)
-            yield copy
-        finally:
-            shutil.copy(ROOT / PACKAGE / mutant.file, copy / PACKAGE / mutant.file)
-            self._free.put(copy)
+def copies_of_the_project(folder: Path, count: int) -> Copies:
+    """Make copies of the project, one for each mutant that is run at a time."""
+    copies: Copies = SimpleQueue()
+    for number in range(count):
+        copy = folder / str(number)
+        shutil.copytree(ROOT, copy, ignore=_LEFT_OUT)
+        if (ROOT / "build").exists():
+            (copy / "build").symlink_to(ROOT / "build")
+        copies.put(copy)
+    return copies
 
 
 def run(copy: Path, test: str, module: str) -> tuple[int, str]:
@@ -80,12 +70,17 @@ def run(copy: Path, test: str, module: str) -> tuple[int, str]:
 def find(mutant: Mutant, copies: Copies) -> tuple[bool, str]:
     """Return whether each test of the mutant finds it, and what to print."""
     modules, began, lines = modules_of_tests(), time.monotonic(), []
-    with copies.one(mutant) as copy:
+    copy = copies.get()
+    try:
+        mutant.apply(copy)
         for test in mutant.tests:
             [module] = modules[test.partition("[")[0]]
             status, output = run(copy, test, module)
             if status != FAILED:
                 lines.append(f"    {module}::{test} ended with {status}\n{output[-2000:]}")
+    finally:
+        shutil.copy(ROOT / PACKAGE / mutant.file, copy / PACKAGE / mutant.file)
+        copies.put(copy)
     word = "NOT FOUND" if lines else "found"
     return not lines, "\n".join([f"{word:9} {time.monotonic() - began:5.1f} s  {mutant.about}", *lines])
 
@@ -95,7 +90,7 @@ def main(words: list[str]) -> int:
     chosen = [each for each in mutants() if not words or any(word in f"{each}" for word in words)]
     count = os.cpu_count() or 1
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(count) as pool:
-        copies = Copies(Path(folder), count)
+        copies = copies_of_the_project(Path(folder), count)
         missed = 0
         for is_found, text in pool.map(lambda mutant: find(mutant, copies), chosen):
             missed += not is_found
