@@ -16,20 +16,10 @@ from tests.support.servers import Server
 pytestmark = [pytest.mark.xdist_group("browser_module"), pytest.mark.timeout(300)]
 
 FIELDS = st.sampled_from(["data", "event", "id", "retry", "", "other", "data ", "\ufeffdata"])
-
-
 TEXTS = st.text(st.characters(codec="utf-8") | st.sampled_from("\u2028\x85\x0b\0 :"), max_size=8)
-
-
 LINES = st.tuples(FIELDS, st.sampled_from(["", ":", ": ", ":  "]), TEXTS).map("".join) | st.just("")
-
-
 ENDS = st.sampled_from(["\n", "\r", "\r\n", "\n\n", "\r\r", "\r\n\r\n"])
-
-
 BLOCKS = st.lists(st.tuples(LINES, ENDS).map("".join), max_size=12).map("".join)
-
-
 STREAMS = st.tuples(st.sampled_from(["", "\ufeff"]), BLOCKS).map("".join)
 
 

@@ -32,8 +32,7 @@ LEAD = """async (text) => {
 
 def test_module_events_without_an_id_are_left_out(tabs: Tabs) -> None:
     channel = new_name()
-    tab = tabs.open()
-    tab.follow(channel)
+    [tab] = tabs.follow(1, channel)
     assert tabs.post(f"/greet/{channel}", "by hand")["reached"] == 1
     tabs.post("/publish", [{"channel": channel, "data": "yours"}])
     assert (tab.await_data("yours"), tab["gaps"]) == (["yours"], [])
@@ -41,8 +40,7 @@ def test_module_events_without_an_id_are_left_out(tabs: Tabs) -> None:
 
 def test_module_handlers_get_events_of_their_name_until_removed(tabs: Tabs) -> None:
     one, two = new_name(), new_name()
-    tab = tabs.open()
-    tab.follow(one, two)
+    [tab] = tabs.follow(1, one, two)
     for number, channel in enumerate([one, two, one]):
         tabs.post("/publish", [{"channel": channel, "data": {"number": number}, "event": "created"}])
     tabs.publish((one, "unnamed"))
@@ -56,8 +54,7 @@ def test_module_handlers_get_events_of_their_name_until_removed(tabs: Tabs) -> N
 
 def test_module_handler_that_throws_is_reported_and_stops_no_other(tabs: Tabs) -> None:
     channel = new_name()
-    tab = tabs.open()
-    tab.follow(channel)
+    [tab] = tabs.follow(1, channel)
     tab.page.evaluate("void readers.first.subscription.on('message', () => { throw new Error('of a handler'); })")
     tab.page.evaluate("void readers.first.subscription.on('message', ({ data }) => readers.first.created.push(data))")
     tabs.publish((channel, "1"), (channel, "2"))

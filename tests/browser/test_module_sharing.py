@@ -72,9 +72,7 @@ def test_module_tabs_that_come_and_go_cost_other_tabs_no_event(tabs: Tabs) -> No
 
 def test_module_last_subscription_to_close_closes_the_connection(tabs: Tabs) -> None:
     channel = new_name()
-    one, two = tabs.open(), tabs.open()
-    one.follow(channel)
-    two.follow(channel)
+    one, two = tabs.follow(2, channel)
     one.page.evaluate("readers.first.subscription.close()")
     until(lambda: two["state"] == "open" and len(tabs.requests(channel)) == 2, "the other to lead")
     tabs.publish((channel, "1"))
@@ -106,11 +104,9 @@ def test_module_tabs_that_cannot_share_have_a_connection_each(how: str, tabs: Ta
 
 def test_module_leader_that_hangs_is_replaced_and_misses_nothing(tabs: Tabs) -> None:
     channel = new_name()
-    leader = tabs.open()
-    leader.follow(channel)
+    [leader] = tabs.follow(1, channel)
     tabs.context.add_init_script(IMPATIENT)
-    other = tabs.open()
-    other.follow(channel)
+    [other] = tabs.follow(1, channel)
     dialogs: list[Any] = []
     leader.page.on("dialog", lambda dialog: dialogs.append(dialog))
     leader.page.evaluate("() => void setTimeout(() => alert('nothing else runs in this page meanwhile'))")
