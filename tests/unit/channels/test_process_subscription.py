@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from flask_sse_emitters import SseEmitter
 from flask_sse_emitters.brokers import Listener, Start
 from flask_sse_emitters.brokers.event_log import Log
-from flask_sse_emitters.testing import OpenStream, open_stream
+from flask_sse_emitters.testing import open_stream
 from flask_sse_emitters.wire.frame import Frame
-from tests.support.board import Board, gap_of, read, texts
-from tests.support.waiting import PATIENCE, until
+from tests.support.board import gap_of, texts
 from tests.unit.channels.held_board import HeldBoard
 
 
@@ -151,79 +147,3 @@ def test_unsubscribes_if_all_clients_leave_during_subscribe(held: HeldBoard) -> 
     with held.open("a"):
         pass
     assert (held.broker.listeners["a"], len(channel_list)) == ([], 0)
-
-
-@contextmanager
-def on_two_threads(call: Callable[[], object]) -> Iterator[None]:
-    """Call this again and again meanwhile."""
-    stop = threading.Event()
-
-    def run() -> None:
-        while not stop.is_set():
-            call()
-
-    threads = [threading.Thread(target=run) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join(PATIENCE)
-
-
-def test_concurrent_first_and_last_clients_of_a_channel_miss_no_event(board: Board) -> None:
-    """A connected client gets every event, though the process subscribes and unsubscribes all the time."""
-
-    def connect_and_leave() -> None:
-        with board.open("a"):
-            pass
-
-    with on_two_threads(connect_and_leave):
-        for number in range(150):
-            with board.open("a") as stream:
-                [event_id] = board.publish("a", number)
-                until(lambda: event_id in [event.id for event in stream.ready()], "the event")  # noqa: B023
-
-
-def test_client_gets_event_that_its_own_view_publishes() -> None:
-    """Other threads publish without end, faster than it may read; the history holds all of it."""
-    board = Board(SSE_HISTORY=10**6, SSE_MAX_PENDING=10**6, SSE_MAX_PENDING_BYTES=10**9)
-
-    @board.app.get("/mine")
-    def mine() -> Any:
-        emitter = board.sse.channel("a").subscribe()
-        board.publish("a", "mine")
-        return emitter
-
-    with on_two_threads(lambda: board.publish("a", "noise")):
-        for _ in range(100):
-            with open_stream(board.client, "/mine") as stream:
-                until(lambda: "mine" in texts(stream.ready()), "its event")
-
-
-def test_events_dropped_from_log_but_still_queued_for_list_are_no_gap() -> None:
-    board = Board(SSE_HISTORY=5)
-    [first] = board.publish("a", 1)
-    streams: list[OpenStream] = []
-
-    class PublishingListener:
-        """A listener that publishes more events, and reconnects a client, while it gets the second event."""
-
-        clients = 0
-
-        def started(self, *_: object) -> None:
-            pass
-
-        def arrived(self, *_: object) -> None:
-            if not streams:
-                board.publish("a", *range(3, 10))
-                streams.append(stack.enter_context(board.open("a", last=first)))
-
-    with ExitStack() as stack:
-        board.sse._channels().broker.subscribe("a", PublishingListener())  # notified before the list
-        stack.enter_context(board.open("a"))
-        board.publish("a", 2)
-        events = read(streams[0], 8)  # the rest is delivered in the background
-    assert texts(events) == [str(number) for number in range(2, 10)]

@@ -54,6 +54,12 @@ def test_replay_of_channels_of_different_age_keeps_publish_order(board: Board) -
     assert texts(events[1:]) == [str(number) for number in range(1_000)]
 
 
+def test_event_larger_than_a_page_is_replayed(board: Board) -> None:
+    sizes = [1, 2 * BATCH_BYTES, 3 * BATCH_BYTES, 1]
+    board.publish("a", *("x" * size for size in sizes))
+    assert [len(event.data) for event in board.replayed("a", last="0-0")[1:]] == sizes
+
+
 def test_ids_match_written_events_if_live_events_come_during_replay(
     board: Board, monkeypatch: pytest.MonkeyPatch
 ) -> None:
