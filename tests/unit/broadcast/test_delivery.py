@@ -21,7 +21,7 @@ from flask_sse_emitters.runtime.socket_monitor import SOCKET_MONITOR
 from flask_sse_emitters.streams.emitter import stream_of
 from flask_sse_emitters.writers.socket_writer import SocketWriter
 from tests.support.waiting import PATIENCE, until
-from tests.unit.broadcast.gate import Gate, await_pass, held_up
+from tests.unit.broadcast.gate import await_pass, held_up
 from tests.unit.doubles.clock import ManualScheduler
 from tests.unit.doubles.writer import texts_of
 
@@ -68,37 +68,9 @@ def test_list_clients_found_gone_are_freed_without_the_garbage_collector() -> No
         gc.enable()
 
 
-class _Interlude:
-    """A lock that, once the first delivery pass has ended, starts a second and holds it up before the first returns."""
-
-    def __init__(self, emitters: SseEmitters, gate: Gate) -> None:
-        self._emitters, self._gate, self._lock = emitters, gate, emitters._delivery.lock
-        self._has_begun = False
-
-    def __enter__(self) -> bool:
-        return self._lock.__enter__()
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._lock.__exit__(*exc_info)
-        if not self._has_begun and not self._emitters._delivery._is_passing:
-            self._has_begun = True
-            self._gate.let.clear()
-            self._gate.reached.clear()
-            self._gate.hold_up(self._emitters, "second")
-
-
-@pytest.mark.usefixtures("background")
-def test_list_delivery_pass_that_has_ended_leaves_the_next_alone() -> None:
-    emitters, gate = SseEmitters(), Gate()
-    members = [emitters.add(gate), *(emitters.add(SseEmitter()) for _ in range(2 * CLIENTS_PER_LOOK))]
-    gate.let.set()
-    emitters._delivery.lock = _Interlude(emitters, gate)
-    emitters.send("first")
-    gate.open()
-    assert all(texts_of(member) == ["first", "second"] for member in members)
-
-
-def test_list_sender_delivers_to_the_first_clients_and_leaves_the_rest(background: ManualScheduler) -> None:
+def test_list_sender_delivers_to_the_first_clients_and_leaves_the_rest(
+    background: ManualScheduler, delivered: list[Batch]
+) -> None:
     emitters = SseEmitters()
     members = [emitters.add(SseEmitter()) for _ in range(1_000)]
     assert emitters.send("x") == 1_000
@@ -106,6 +78,7 @@ def test_list_sender_delivers_to_the_first_clients_and_leaves_the_rest(backgroun
     assert members[-1].pending == 1, "pending shows no difference"
     background.run_calls()
     assert all(texts_of(member) == ["x"] for member in members)
+    assert len({id(batch) for batch in delivered}) == 1, "encoded once for all"
 
 
 def test_list_sender_does_not_deliver_for_others_without_end(
@@ -205,15 +178,6 @@ def test_list_send_from_a_finalizer_during_a_send_does_not_deadlock() -> None:
     sender.join(PATIENCE)
     assert not sender.is_alive(), "no deadlock"
     assert (emitter.pending, finalizers) == (2, [])
-
-
-def test_list_event_is_encoded_once_for_all(delivered: list[Batch]) -> None:
-    emitters = SseEmitters()
-    for _ in range(3):
-        emitters.add(SseEmitter())
-    emitters.send({"a": 1})
-    assert len(delivered) == 3
-    assert len({id(batch) for batch in delivered}) == 1
 
 
 def test_list_delivers_what_waits_in_one_pass(delivered: list[Batch]) -> None:

@@ -134,6 +134,20 @@ def test_list_write_before_its_complete_has_the_full_write_timeout(background: M
     assert writer.cuts == 1
 
 
+def test_heartbeat_is_left_out_after_a_direct_write_of_a_list(background: ManualScheduler) -> None:
+    emitters = SseEmitters()
+    emitter = emitters.add(emitter_at(background, timeout=0, heartbeat=10))
+    writer = FakeWriter(emitter, direct=True)
+    assert writer.take() == b""
+    for _ in range(10):
+        emitters.send("x")
+        background.pass_time(5)
+    assert (writer.texts(), writer.beats) == (["x"] * 10, 0)
+    background.pass_time(20)
+    assert writer.beats in (2, 3)
+    assert writer.wakes == 0, "it need not be woken for that"
+
+
 def test_list_idle_client_that_joins_amid_a_batch_does_not_overflow() -> None:
     """Its bounds do not apply, as for the clients that were there for all of the batch."""
     emitters, first = SseEmitters(), SseEmitter()

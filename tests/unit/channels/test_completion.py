@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-
 import pytest
 
 from flask_sse_emitters import CloseReason, SseEmitters
-from flask_sse_emitters.runtime.scheduler import SCHEDULER
 from flask_sse_emitters.streams.emitter import stream_of
-from flask_sse_emitters.wire.frame import Frame
-from tests.support.board import Board, texts
-from tests.support.waiting import PATIENCE, until
+from tests.support.board import texts
+from tests.support.waiting import until
 from tests.unit.channels.held_board import HeldBoard
 
 
@@ -32,22 +26,6 @@ def test_stream_completed_before_channel_is_located_leaves_after_it(held: HeldBo
     assert held.sse.stats()["closed"] == {"completed": 1}
     assert subscription._waiting == {}
     assert held.broker.listeners["a"] == []
-
-
-def test_stream_ended_with_retry_before_channel_is_located_ends_at_once(held: HeldBoard) -> None:
-    with held.open("a") as stream:
-        channel_list = held.sse.channel("a").emitters
-        stream_of(next(iter(channel_list))).end_with_retry()
-        assert stream.ready() == []
-        assert (len(channel_list), held.broker.listeners["a"]) == (0, [])
-
-
-def test_completed_stream_is_released_at_disconnect_before_broker_answers(held: HeldBoard) -> None:
-    channel_list = held.sse.channel("a").emitters
-    with held.open("a"):
-        next(iter(channel_list)).complete()
-    assert (len(channel_list), held.broker.listeners["a"]) == (0, [])
-    assert held.sse.stats()["closed"] == {"completed": 1}
 
 
 @pytest.mark.parametrize("last", [None, 0], ids=["live", "catching up"])
@@ -130,56 +108,3 @@ def test_stream_completed_by_list_gets_events_of_all_its_channels(held: HeldBoar
         held.broker.deliver("b")
         assert texts(stream.ready()) == ["1"]
         assert [len(held.sse.channel(name).emitters) for name in "ab"] == [0, 0]
-
-
-def test_list_completed_during_delivery_ends_after_published_events(board: Board) -> None:
-    """With memory://, one thread delivers at a time, and events that arrive meanwhile follow later."""
-    channel_list = board.sse.channel("a").emitters
-    published = threading.Event()
-
-    def publish_more() -> None:
-        board.publish("a", 2)
-        channel_list.complete()
-        published.set()
-
-    class PublishingListener:
-        clients = 0
-
-        def arrived(self, frames: Sequence[Frame]) -> None:
-            if frames[0].offset == 1:
-                threading.Thread(target=publish_more).start()
-                assert published.wait(PATIENCE)
-
-    board.sse._channels().broker.subscribe("a", PublishingListener())  # type: ignore[arg-type]
-    with board.open("a") as stream:
-        board.publish("a", 1)
-        until(lambda: len(channel_list) == 0, "its end")
-        assert texts(stream.ready()) == ["1", "2"]
-
-
-def test_list_end_in_delivery_reaches_earlier_members_only(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
-    """During the delivery pass, a client connects, and another one, a member before, goes live."""
-    channel_list = board.sse.channel("a").emitters
-    ids = board.publish("a", 1, 2)
-    with ExitStack() as clients:
-        for _ in range(150):
-            clients.enter_context(board.open("a"))
-        there = clients.enter_context(board.open("a", last=ids[0]))
-        left_to_background: list[Callable[[], object]] = []
-        monkeypatch.setattr(SCHEDULER, "call_soon", left_to_background.append)
-        channel_list.complete()
-        with board.open("a", last=ids[0]) as newcomer:
-            board.publish("a", 3)
-            assert texts(newcomer.ready()) == ["2", "3"]
-            board.publish("a", 4)
-            [late] = [each for each in list(channel_list)[-1:] if each.is_open]
-            assert late.try_send("by hand"), "it has caught up with its list, and is open"
-            assert texts(newcomer.ready()) == ["4", "by hand"]
-        first = next(each for each in channel_list if each.last_event_id and each.is_open)
-        assert texts(there.ready()) == ["2", "3", "4"], "the end has not reached it yet"
-        assert first.is_open
-        monkeypatch.undo()
-        for call in left_to_background:
-            SCHEDULER.call_soon(call)
-        until(lambda: not first.is_open, "its end")
-        assert there.ready() == []

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
 
 from flask_sse_emitters import CloseReason, SseEmitter
-from flask_sse_emitters.broadcast.delivery import Delivery
 from flask_sse_emitters.streams.emitter import stream_of
 from flask_sse_emitters.streams.machine import HEARTBEAT
-from flask_sse_emitters.streams.outgoing import WriterState
 from flask_sse_emitters.testing import decode
 from tests.unit.doubles.clock import Make, ManualScheduler
-from tests.unit.doubles.journal import Journal
 from tests.unit.doubles.writer import FakeWriter
 
 
@@ -26,18 +22,6 @@ def test_timeout_runs_from_creation_without_a_client_and_zero_is_none(make: Make
     assert emitter.close_reason is CloseReason.TIMEOUT
     scheduler.pass_time(10**5)
     assert endless.is_open
-
-
-def test_emitter_that_no_view_returns_ends_with_an_error(make: Make, scheduler: ManualScheduler) -> None:
-    emitter = make(timeout=0)
-    journal = Journal(emitter)
-    scheduler.pass_time(29.9)
-    assert emitter.is_open
-    scheduler.pass_time(0.2)
-    assert emitter.close_reason is CloseReason.ERROR
-    assert "its stream did not begin within SSE_ATTACH_SECONDS=30" in str(emitter.error)
-    scheduler.run_jobs()
-    assert (journal.calls, journal.errors) == (["error", "completion"], [emitter.error])
 
 
 def test_heartbeat_is_sent_only_after_silence(make: Make, scheduler: ManualScheduler) -> None:
@@ -55,33 +39,6 @@ def test_heartbeat_is_sent_only_after_silence(make: Make, scheduler: ManualSched
     assert set(writer.got[20:]) == {HEARTBEAT}
     assert 9 <= len(writer.got[20:]) <= 13, "they keep their interval"
     assert len(scheduler.live_timers()) == 1
-
-
-class FakeMember:
-    has_own_ids = False
-    has_ended = False
-    queued_events = 0
-
-    def __init__(self) -> None:
-        self.list = Delivery()
-        self.client: Any = None
-        self.written_at = 0.0
-
-    def take_queued(self) -> None: ...
-
-
-def test_heartbeat_is_left_out_after_a_direct_write_of_a_list(make: Make, scheduler: ManualScheduler) -> None:
-    emitter, member = make(timeout=0, heartbeat=10), FakeMember()
-    writer = FakeWriter(emitter, direct=True)
-    assert writer.take() == b""
-    assert stream_of(emitter).join(member)
-    for _ in range(10):
-        member.written_at = scheduler.now
-        scheduler.pass_time(5)
-    assert writer.beats == 0
-    scheduler.pass_time(20)
-    assert writer.beats in (2, 3)
-    assert stream_of(emitter).outgoing.state is WriterState.IDLE, "the writer need not be woken for that"
 
 
 def test_heartbeat_is_not_sent_to_a_busy_writer(make: Make, scheduler: ManualScheduler) -> None:

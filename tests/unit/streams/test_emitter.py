@@ -91,18 +91,6 @@ def test_emitter_closed_error_can_be_pickled() -> None:
     assert (error.reason, error.error) == (CloseReason.TIMEOUT, None)
 
 
-def test_emitter_events_sent_before_the_client_came_are_delivered_first(make: Make) -> None:
-    emitter = make()
-    for number in range(3):
-        emitter.send(number)
-    assert emitter.pending == 3
-    writer = FakeWriter(emitter)
-    emitter.send("late")
-    writer.take_all()
-    assert writer.texts() == ["0", "1", "2", "late"]
-    assert emitter.pending == 0
-
-
 def test_emitter_wakes_an_idle_writer_once(make: Make) -> None:
     """The writer is idle after it took nothing; one wake serves all that is sent until it takes."""
     emitter = make()

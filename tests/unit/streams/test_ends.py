@@ -118,15 +118,6 @@ def test_emitter_send_after_its_end_raises_with_the_reason(make: Make) -> None:
     assert emitter.try_send("x") is False
 
 
-@pytest.mark.parametrize("error", [None, ValueError()], ids=["complete", "complete_with_error"])
-def test_emitter_pending_events_are_delivered_after_completion(error: Exception | None, make: Make) -> None:
-    emitter = make()
-    emitter.send("last words")
-    emitter.complete() if error is None else emitter.complete_with_error(error)
-    writer = FakeWriter(emitter)
-    assert [writer.take(), writer.take(), writer.take()] == [b"data: last words\n\n", None, None]
-
-
 def test_callbacks_run_in_the_context_of_their_app_though_a_teardown_raises(
     scheduler: ManualScheduler, caplog: pytest.LogCaptureFixture
 ) -> None:
