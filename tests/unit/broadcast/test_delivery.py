@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import gc
-import os
 import socket
 import threading
 import weakref
+from collections.abc import Callable
 from typing import Any
 from unittest.mock import MagicMock
 
@@ -139,23 +139,16 @@ def test_list_back_pressure_pauses_senders_beyond_the_high_water(monkeypatch: py
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
-def test_list_after_fork_belongs_to_the_child_alone() -> None:
+def test_list_after_fork_belongs_to_the_child_alone(in_child: Callable[[Callable[[], object]], str]) -> None:
     """Also where another thread of the parent was delivering events at the time."""
     emitters = SseEmitters()
     gate = held_up(emitters, event="of the parent")
-    read_end, write_end = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            emitter = emitters.add(SseEmitter())
-            reached = emitters.send("of the child")
-            os.write(write_end, f"{reached} {texts_of(emitter)}".encode())
-        finally:
-            os._exit(0)
-    os.close(write_end)
-    with open(read_end) as answer:
-        assert answer.read() == "1 ['of the child']"
-    os.waitpid(child, 0)
+
+    def use() -> tuple[int, list[str]]:
+        emitter = emitters.add(SseEmitter())
+        return emitters.send("of the child"), texts_of(emitter)
+
+    assert in_child(use) == "(1, ['of the child'])"
     gate.open()
     assert texts_of(gate) == ["of the parent"]
 

@@ -6,6 +6,8 @@ import os
 import selectors
 import socket
 import threading
+from collections.abc import Callable
+from functools import partial
 from unittest.mock import MagicMock
 
 import pytest
@@ -138,21 +140,6 @@ def test_call_soon_runs_calls_in_order_on_background_thread() -> None:
     assert called == [(number, "sse-scheduler") for number in range(100)]
 
 
-def test_call_that_asks_to_continue_runs_after_waiting_calls() -> None:
-    scheduler, done, begin = Scheduler(), [], threading.Event()
-
-    def job(name: str) -> bool:
-        assert begin.wait(PATIENCE)
-        done.append(name)
-        return done.count(name) < 3
-
-    for name in ("a", "b", "c", "d", "e"):
-        scheduler.call_soon(lambda name=name: job(name))  # type: ignore[misc]
-    begin.set()
-    until(lambda: len(done) == 15, "all slices of all jobs")
-    assert set(done[:5]) == {"a", "b", "c", "d", "e"}, "each has its first slice before any has its last"
-
-
 def test_endless_calls_delay_no_timer_reader_or_callback() -> None:
     scheduler, stop = Scheduler(), threading.Event()
     fired, received, ran = threading.Event(), threading.Event(), threading.Event()
@@ -174,46 +161,43 @@ def test_endless_calls_delay_no_timer_reader_or_callback() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
-def test_forked_child_starts_with_no_timers_and_own_thread() -> None:
+def test_forked_child_starts_with_no_timers_and_own_thread(in_child: Callable[[Callable[[], object]], str]) -> None:
     scheduler = Scheduler()
     scheduler.call_at(0, lambda: None)
     until(lambda: not scheduler._timers, "the background thread")
     scheduler.call_at(scheduler.clock() + 1000, lambda: None)
-    read_end, write_end = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            fired = threading.Event()
-            scheduler.call_at(scheduler.clock(), fired.set)
-            os.write(write_end, b"fired" if len(scheduler._timers) <= 1 and fired.wait(PATIENCE) else b"not")
-        finally:
-            os._exit(0)
-    os.close(write_end)
-    assert os.read(read_end, 100) == b"fired"
-    os.waitpid(child, 0)
-    os.close(read_end)
+
+    def use() -> tuple[int, bool]:
+        timers, fired = len(scheduler._timers), threading.Event()
+        scheduler.call_at(0, fired.set)
+        return timers, fired.wait(PATIENCE)
+
+    assert in_child(use) == "(0, True)"
     fired = threading.Event()
     scheduler.call_at(0, fired.set)
     assert fired.wait(PATIENCE), "the parent's scheduler continues"
 
 
-def test_scheduler_calls_wait_for_a_few_timers_and_not_for_all_due() -> None:
-    scheduler, called = Scheduler(), []
-    busy, gate, done = threading.Event(), threading.Event(), threading.Event()
+def test_call_that_asks_to_continue_runs_after_waiting_calls(scheduler: ManualScheduler) -> None:
+    done: list[str] = []
 
-    def hold_up() -> None:
-        busy.set()
-        gate.wait(PATIENCE)
+    def job(name: str) -> bool:
+        done.append(name)
+        return done.count(name) < 3
 
-    scheduler.call_soon(hold_up)
-    assert busy.wait(PATIENCE)
+    for name in "abc":
+        scheduler.call_soon(partial(job, name))
+    scheduler.run_calls()
+    assert done == [*"abcabcabc"]
+
+
+def test_scheduler_calls_wait_for_a_few_timers_and_not_for_all_due(scheduler: ManualScheduler) -> None:
+    called: list[str] = []
     for number in range(1000):
         scheduler.call_at(number / 1000, lambda: called.append("timer"))
     for _ in range(3):
         scheduler.call_soon(lambda: called.append("call"))
-    scheduler.call_at(1.0, done.set)
-    gate.set()
-    assert done.wait(PATIENCE)
+    scheduler.run_calls()
     assert [index for index, kind in enumerate(called) if kind == "call"] == [
         TIMERS_IN_A_ROW + each * (TIMERS_IN_A_ROW + 1) for each in range(3)
     ]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import httpx
-import httpx_sse
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,12 +14,6 @@ TEXT = st.text(NOT_SURROGATES.filter(lambda c: c != "\r"))
 LINE = st.text(NOT_SURROGATES.filter(lambda c: c not in "\r\n"), min_size=1).filter(lambda name: name != "message")
 IDS = st.text(NOT_SURROGATES.filter(lambda c: c not in "\r\n\0"))
 EVENTS = st.builds(Event, TEXT, event=st.none() | LINE, id=st.none() | IDS)
-
-#: Encoded events, and any bytes, among which line ends and fields are frequent.
-STREAMS = st.one_of(
-    st.lists(EVENTS, max_size=5).map(lambda events: b": begin\n\n" + b"".join(event.encode() for event in events)),
-    st.binary().map(lambda raw: raw.replace(b"\x80", b"\r").replace(b"\x81", b"\n").replace(b"\x82", b"data:")),
-)
 
 
 @pytest.mark.parametrize(
@@ -67,24 +59,3 @@ def test_decoder_result_is_independent_of_a_cut_in_a_line_end() -> None:
     for cut in range(len(stream)):
         decoder = EventDecoder()
         assert decoder.feed(stream[:cut]) + decoder.feed(stream[cut:]) == decode(stream)
-
-
-@given(STREAMS, st.data())
-def test_decoder_result_is_independent_of_cuts(stream: bytes, data: st.DataObject) -> None:
-    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=8)))
-    decoder, got = EventDecoder(), []
-    for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True):
-        got += decoder.feed(stream[start:end])
-    assert got == decode(stream)
-
-
-@given(st.lists(EVENTS, max_size=4))
-def test_event_encoding_is_read_alike_by_httpx_sse(events: list[Event]) -> None:
-    stream = b"".join(event.encode() for event in events)
-    response = httpx.Response(200, headers={"Content-Type": "text/event-stream"}, content=stream)
-    read = [(sse.data, sse.event, sse.id) for sse in httpx_sse.EventSource(response).iter_sse()]
-    ids, last = [], ""
-    for event in events:
-        last = last if event.id is None else str(event.id)
-        ids.append(last)
-    assert read == [(e.data, e.event or "message", last_id) for e, last_id in zip(events, ids, strict=True)]

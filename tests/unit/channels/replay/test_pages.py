@@ -89,22 +89,6 @@ def test_ids_match_written_events_if_live_events_come_during_replay(
             assert len(board.replayed("a", "b", last=str(event.id))) == len(events) - len(seen)
 
 
-def test_ids_continue_after_a_gap_in_one_of_two_channels() -> None:
-    board = Board(SSE_HISTORY=100)
-    a = board.publish("a", *("x" * 1000 for _ in range(100)))
-    b = board.publish("b", 1)
-    with board.client.get("/events?channel=a&channel=b", headers={"Last-Event-ID": f"{a[0]},{b[0]}"}) as response:
-        pieces = response.iter_encoded()
-        next(pieces)
-        a += board.publish("a", *range(150))
-        board.sse.channel("a").emitters.complete()
-        rest = b"".join(pieces).decode()
-    blocks = rest.split("\n\n")
-    assert blocks[0].startswith("event: gap\n")
-    assert blocks[1] == f"id: {moved(a[-100], -1)},{b[0]}"
-    assert blocks[2].startswith(f"id: {a[-100]},{b[0]}\n")
-
-
 def test_hole_that_opens_while_log_is_read_is_a_gap(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
     board = Board(SSE_HISTORY=3)
     ids = board.publish("a", 1, 2, 3)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -75,25 +75,18 @@ def test_request_is_kept_only_for_stream_with_identity(
     assert (reader is not None and reader.request is not None) is is_kept
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_forked_child_counts_only_its_own_streams() -> None:
+def test_forked_child_counts_only_its_own_streams(in_child: Callable[[Callable[[], object]], str]) -> None:
     streams = StreamRegistry(replace(DEFAULTS, max_clients=2))
     for _ in range(2):
         streams.admit(SseEmitter())
-    reader, writer = os.pipe()
+
+    def admit() -> tuple[int, int]:
+        streams.admit(SseEmitter())
+        return len(streams), streams.refused
+
     with streams.lock:  # held at the fork
-        child = os.fork()
-        if child == 0:
-            try:
-                streams.admit(SseEmitter())
-                os.write(writer, f"{len(streams)} {streams.refused}".encode())
-            finally:
-                os._exit(0)
-    os.waitpid(child, 0)
-    assert os.read(reader, 100) == b"1 0"
+        assert in_child(admit) == "(1, 0)"
     assert len(streams) == 2
-    os.close(reader)
-    os.close(writer)
 
 
 def test_drain_waits_for_grace_and_cuts_streams_at_timeout(scheduler: ManualScheduler) -> None:

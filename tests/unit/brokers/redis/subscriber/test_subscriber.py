@@ -16,18 +16,9 @@ from flask_sse_emitters.brokers.redis.subscriber.liveness import (
 )
 from flask_sse_emitters.brokers.redis.subscriber.topics import Topic
 from tests.support.broker_calls import RecordingListener
+from tests.unit.doubles.clock import ManualScheduler
 
 BOUNDS = Bounds(1000, 0)
-
-
-class Clock:
-    """A clock that a test sets."""
-
-    def __init__(self, now: float) -> None:
-        self.now = now
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def announced(offset: int, epoch: str = "one", at_ms: int = 0) -> Announcement:
@@ -48,39 +39,36 @@ def test_redis_time_is_translated_by_clock_skew_and_never_later_than_now() -> No
     assert [clock.to_local(at) for at in (1_006_500, 1_007_000, 1_008_000)] == [99.5, 100.0, 100.0]
 
 
-def test_clock_comparison_with_least_delay_counts() -> None:
-    now = Clock(100.0)
-    clock = RedisClock(now)
+def test_clock_comparison_with_least_delay_counts(scheduler: ManualScheduler) -> None:
+    clock = RedisClock(scheduler.clock)
     clock.note(50_000)
-    now.now += 1.0
+    scheduler.pass_time(1.0)
     clock.note(50_500)  # took half a second to arrive
-    assert clock.to_local(50_000) == 100.0
-    now.now += 1.0
+    assert clock.to_local(50_000) == 1000.0
+    scheduler.pass_time(1.0)
     clock.note(52_250)  # so the first one took a quarter of a second
-    assert clock.to_local(50_000) == 99.75
+    assert clock.to_local(50_000) == 999.75
 
 
-def test_old_clock_comparison_is_replaced_by_next() -> None:
-    now = Clock(100.0)
-    clock = RedisClock(now)
+def test_old_clock_comparison_is_replaced_by_next(scheduler: ManualScheduler) -> None:
+    clock = RedisClock(scheduler.clock)
     clock.note(50_000)
-    now.now += SKEW_SECONDS + 1
+    scheduler.pass_time(SKEW_SECONDS + 1)
     clock.note(50_000 + int(SKEW_SECONDS * 1000))  # it lags by one second since
-    assert clock.to_local(50_000) == 101.0
+    assert clock.to_local(50_000) == 1001.0
 
 
-def test_late_event_makes_redis_time_now_until_next_comparison() -> None:
-    now = Clock(100.0)
-    clock = RedisClock(now)
+def test_late_event_makes_redis_time_now_until_next_comparison(scheduler: ManualScheduler) -> None:
+    clock = RedisClock(scheduler.clock)
     clock.note(50_000)
-    now.now += LATE_SECONDS
+    scheduler.pass_time(LATE_SECONDS)
     clock.doubt_if_late(50_000)
-    assert clock.to_local(50_000) == 100.0, "it is not late yet"
-    now.now += 0.5
+    assert clock.to_local(50_000) == 1000.0, "it is not late yet"
+    scheduler.pass_time(0.5)
     clock.doubt_if_late(50_000)
-    assert clock.to_local(50_000) == now.now
+    assert clock.to_local(50_000) == scheduler.now
     clock.note(50_000)
-    assert clock.to_local(49_000) == now.now - 1
+    assert clock.to_local(49_000) == scheduler.now - 1
 
 
 # Liveness of a connection.
@@ -181,7 +169,7 @@ def test_order_of_announced_event_is_next_seen_or_unclear(event: Announcement, o
     ],
 )
 def test_lookup_continues_log_if_it_begins_at_its_end(lookup: Lookup, does: bool) -> None:
-    assert continues(Log("one", 7, Clock(0.0)), lookup) is does
+    assert continues(Log("one", 7, lambda: 0.0), lookup) is does
 
 
 def offsets(listener: RecordingListener) -> list[int]:
@@ -190,7 +178,7 @@ def offsets(listener: RecordingListener) -> list[int]:
 
 @pytest.fixture
 def clock() -> RedisClock:
-    return RedisClock(Clock(100.0))
+    return RedisClock(lambda: 100.0)
 
 
 @pytest.fixture
@@ -208,22 +196,18 @@ def topic(listener: RecordingListener, clock: RedisClock) -> Topic:
     return topic
 
 
-def test_topic_catch_up_delivers_missed_events(topic: Topic, listener: RecordingListener, clock: RedisClock) -> None:
-    assert topic.catch_up(looked_up(3, 4, newest=4), clock)
-    assert offsets(listener) == [3, 4]
-    assert listener.starts == 1
-    assert topic.known == KnownEvent("one", 4, 4, is_sure=True)
-
-
-def test_topic_is_behind_until_it_has_all_events_of_redis(
+def test_topic_catch_up_delivers_missed_events_until_it_has_all(
     topic: Topic, listener: RecordingListener, clock: RedisClock
 ) -> None:
+    assert topic.catch_up(looked_up(3, 4, newest=4), clock)
+    assert (offsets(listener), listener.starts) == ([3, 4], 1)
+    assert topic.known == KnownEvent("one", 4, 4, is_sure=True)
     topic.is_behind = True
-    assert not topic.catch_up(looked_up(3, 4, newest=5), clock)
+    assert not topic.catch_up(looked_up(5, newest=6), clock)
     assert topic.is_behind
-    assert topic.catch_up(looked_up(5, newest=5), clock)
+    assert topic.catch_up(looked_up(6, newest=6), clock)
     assert not topic.is_behind
-    assert offsets(listener) == [3, 4, 5]
+    assert offsets(listener) == [3, 4, 5, 6]
 
 
 def test_topic_that_lost_events_restarts_listeners_with_complete_log(
