@@ -132,6 +132,7 @@ def test_broker_reset_ends_streams_with_retry_and_reconnect_gets_gap(held: HeldB
         events += stream.ready()
     assert gap_of(events) == {"requested": last, "oldest": "later-6", "newest": "later-5"}
     assert [(event.data, event.id) for event in events[1:]] == [("2", "later-6")]
+    assert held.sse.stats()["deliveries"] == 3, "a gap is no event"
 
 
 def test_unsubscribes_if_all_clients_leave_during_subscribe(held: HeldBoard) -> None:

@@ -132,14 +132,6 @@ def test_dead_background_thread_is_replaced_at_next_timer(monkeypatch: pytest.Mo
     until(lambda: received == [b"x", b"y"], "the reader, again")
 
 
-def test_call_soon_runs_calls_in_order_on_background_thread() -> None:
-    scheduler, called = Scheduler(), []
-    for number in range(100):
-        scheduler.call_soon(lambda number=number: called.append((number, threading.current_thread().name)))  # type: ignore[misc]
-    until(lambda: len(called) == 100, "all calls")
-    assert called == [(number, "sse-scheduler") for number in range(100)]
-
-
 def test_endless_calls_delay_no_timer_reader_or_callback() -> None:
     scheduler, stop = Scheduler(), threading.Event()
     fired, received, ran = threading.Event(), threading.Event(), threading.Event()

@@ -24,30 +24,20 @@ class RecordingWatcher:
         )
 
 
-def test_disconnect_is_noticed_once(pair: tuple[socket.socket, socket.socket]) -> None:
+def test_disconnect_is_noticed_once_and_not_of_a_forgotten_client(pair: tuple[socket.socket, socket.socket]) -> None:
     server, client = pair
-    watcher = RecordingWatcher()
+    watcher, forgotten = RecordingWatcher(), RecordingWatcher()
     watch = SOCKET_MONITOR.watch(server.fileno(), watcher)
-    client.sendall(b"bytes that are never read")
-    client.close()
-    until(lambda: watcher.calls, "the end")
-    SOCKET_MONITOR.forget(watch)
-    SOCKET_MONITOR.forget(watch)
-    assert watcher.calls == ["left"]
-
-
-def test_disconnect_of_forgotten_client_is_not_noticed(pair: tuple[socket.socket, socket.socket]) -> None:
-    server, client = pair
-    forgotten, watcher = RecordingWatcher(), RecordingWatcher()
-    SOCKET_MONITOR.forget(SOCKET_MONITOR.watch(server.fileno(), forgotten))
     other, its_client = socket.socketpair()
-    watch = SOCKET_MONITOR.watch(other.fileno(), watcher)
-    client.close()
-    its_client.close()
-    until(lambda: watcher.calls, "the end of the other")
-    SOCKET_MONITOR.forget(watch)
-    assert forgotten.calls == []
-    other.close()
+    with other:
+        SOCKET_MONITOR.forget(SOCKET_MONITOR.watch(other.fileno(), forgotten))
+        its_client.close()
+        client.sendall(b"bytes that are never read")
+        client.close()
+        until(lambda: watcher.calls, "the end")
+        SOCKET_MONITOR.forget(watch)
+        SOCKET_MONITOR.forget(watch)
+    assert (watcher.calls, forgotten.calls) == (["left"], [])
 
 
 def test_unsent_bytes_grow_and_shrink_with_client_reads(pair: tuple[socket.socket, socket.socket]) -> None:

@@ -30,11 +30,6 @@ def test_timers_of_equal_time_are_called_in_order_of_adding(timers: TimerQueue) 
     assert (calls_until(timers, 3.0), timers.nearest(), len(timers)) == ([3], None, 0)
 
 
-def test_timers_add_returns_true_for_the_nearest(timers: TimerQueue) -> None:
-    whens = [3.0, 4.0, 3.0, 2.0, 2.5, 2.0, 1.0]
-    assert [timers.add(Timer(when, nothing)) for when in whens] == [True, False, False, True, False, False, True]
-
-
 def test_timers_nearest_skips_those_cancelled(timers: TimerQueue) -> None:
     first, second, third = (Timer(when, nothing) for when in (1.0, 1.0, 2.0))
     for timer in (first, second, third):

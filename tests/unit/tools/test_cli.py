@@ -10,7 +10,6 @@ from flask import Flask
 
 from flask_sse_emitters import SSE, BrokerUnavailable
 from flask_sse_emitters.brokers.memory import MemoryBroker
-from flask_sse_emitters.server.app_state import State
 from flask_sse_emitters.tools.process_table import describe, summarize
 from tests.support.cli import cli_runner
 
@@ -69,21 +68,6 @@ def test_status_warning_escapes_control_characters(monkeypatch: pytest.MonkeyPat
     app, broker = app_elsewhere()
     monkeypatch.setattr(broker, "check_writable", fail)
     assert invoked(app, "status").stdout.endswith(f"warning: nothing can be published now: {ESCAPED}")
-
-
-def test_status_hides_no_process_because_of_malformed_figures_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    process = {"host": "web-1", "pid": 7, "clients": 1500, "channels": {"orders": 500, "news": 1000}, "age": 0.44}
-    names = [*process, "since", "deliveries", "pending", "dropped", "warnings", "broker", "draining", "gaps", "refused"]
-    wrong = [{**dict.fromkeys(names, value), "id": "b"} for value in (None, "many", -1, float("nan"), [1], {"a": "b"})]
-    wrong[0]["broker"] = {"state": "degraded", "error": "timed out", "troubles": ["orders cannot be read", None]}
-    monkeypatch.setattr(State, "processes", lambda _: [{**process, "id": "a"}, *wrong])
-    app, _ = app_elsewhere()
-    result = invoked(app, "status")
-    assert result.exit_code == 0, result.exception
-    assert result.stdout.startswith("7 processes, 1,500 clients, 2 channels\n")
-    assert "\nweb-1    7 " in result.stdout
-    assert "\nwarning, of 1 process: the broker is degraded: timed out\n" in result.stdout
-    assert "\nwarning, of 1 process: orders cannot be read" in result.stdout
 
 
 NOW = 1_800_000_000.0

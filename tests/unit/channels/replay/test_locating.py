@@ -32,16 +32,15 @@ def test_reconnect_starts_at_list_position_if_log_has_dropped_it() -> None:
     assert locate_returning([Position("e", 4)], [channel]) == Location([5], has_gap=True)
 
 
-@pytest.mark.parametrize(
-    ("connected_at", "kept", "start", "location"),
-    [
-        (1003.5, 1000, 5, Location([3], has_gap=False)),
-        (1004.001, 1000, 5, Location([3], has_gap=False)),
-        (1009.0, 1000, 5, Location([5], has_gap=False)),
-        (1003.5, 1, 5, Location([4], has_gap=True)),
-    ],
-    ids=["when it connected", "within the error of clocks", "as the process subscribed", "dropped since"],
-)
+NEW_CLIENTS = {
+    "when it connected": (1003.5, 1000, 5, Location([3], has_gap=False)),
+    "within the error of clocks": (1004.001, 1000, 5, Location([3], has_gap=False)),
+    "as the process subscribed": (1009.0, 1000, 5, Location([5], has_gap=False)),
+    "dropped since": (1003.5, 1, 5, Location([4], has_gap=True)),
+}
+
+
+@pytest.mark.parametrize(("connected_at", "kept", "start", "location"), NEW_CLIENTS.values(), ids=NEW_CLIENTS)
 def test_new_client_of_unknown_channel_misses_no_event_after_connect(
     connected_at: float, kept: int, start: int, location: Location
 ) -> None:

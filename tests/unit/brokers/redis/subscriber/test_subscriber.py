@@ -112,62 +112,42 @@ def test_no_second_ping_while_one_awaits_its_answer(phase: Phase) -> None:
 # Order of events.
 
 
-@pytest.mark.parametrize(
-    ("event", "order"),
-    [
-        (announced(8, at_ms=900), Order.NEXT),
-        (announced(8, at_ms=500), Order.NEXT),
-        (announced(9, at_ms=900), Order.UNCLEAR),
-        (announced(9, at_ms=500), Order.UNCLEAR),
-        (announced(8, "two", at_ms=900), Order.UNCLEAR),
-        (announced(3, "two", at_ms=100), Order.UNCLEAR),
-        (announced(7, at_ms=700), Order.SEEN),
-        (announced(6, at_ms=600), Order.SEEN),
-        (announced(7, at_ms=699), Order.UNCLEAR),
-        (announced(6, at_ms=701), Order.UNCLEAR),
-    ],
-    ids=[
-        "the next",
-        "the next, after a clock was put back",
-        "one is missing",
-        "one is missing, after a clock was put back",
-        "another epoch",
-        "another epoch, and an old offset",
-        "the newest, repeated",
-        "an old one, repeated",
-        "another event of the newest's offset",
-        "an old offset, reused",
-    ],
-)
+ORDERS = {
+    "the next": (announced(8, at_ms=900), Order.NEXT),
+    "the next, after a clock was put back": (announced(8, at_ms=500), Order.NEXT),
+    "one is missing": (announced(9, at_ms=900), Order.UNCLEAR),
+    "one is missing, after a clock was put back": (announced(9, at_ms=500), Order.UNCLEAR),
+    "another epoch": (announced(8, "two", at_ms=900), Order.UNCLEAR),
+    "another epoch, and an old offset": (announced(3, "two", at_ms=100), Order.UNCLEAR),
+    "the newest, repeated": (announced(7, at_ms=700), Order.SEEN),
+    "an old one, repeated": (announced(6, at_ms=600), Order.SEEN),
+    "another event of the newest's offset": (announced(7, at_ms=699), Order.UNCLEAR),
+    "an old offset, reused": (announced(6, at_ms=701), Order.UNCLEAR),
+}
+
+
+@pytest.mark.parametrize(("event", "order"), ORDERS.values(), ids=ORDERS)
 def test_order_of_announced_event_is_next_seen_or_unclear(event: Announcement, order: Order) -> None:
     assert order_of(event, "one", newest=7, newest_ms=700) is order
 
 
-@pytest.mark.parametrize(
-    ("lookup", "does"),
-    [
-        (looked_up(8, 9, newest=9), True),
-        (looked_up(newest=7), True),
-        (looked_up(9, newest=9), False),
-        (looked_up(7, 8, newest=8), False),
-        (looked_up(newest=6), False),
-        (looked_up(8, newest=8, epoch="two"), False),
-        (looked_up(8, newest=8, epoch="two", former=(Position("one", 7),)), True),
-        (looked_up(8, newest=8, epoch="two", former=(Position("one", 6),)), False),
-        (looked_up(8, newest=8, epoch="two", former=(Position("new", 7), Position("one", 7))), True),
-    ],
-    ids=[
-        "the next ones",
-        "nothing new",
-        "one is gone",
-        "it begins before",
-        "Redis lost one",
-        "another epoch",
-        "it went on under another epoch",
-        "it went on without one",
-        "it went on under two others",
-    ],
-)
+LOOKUPS = {
+    "the next ones": (looked_up(8, 9, newest=9), True),
+    "nothing new": (looked_up(newest=7), True),
+    "one is gone": (looked_up(9, newest=9), False),
+    "it begins before": (looked_up(7, 8, newest=8), False),
+    "Redis lost one": (looked_up(newest=6), False),
+    "another epoch": (looked_up(8, newest=8, epoch="two"), False),
+    "it went on under another epoch": (looked_up(8, newest=8, epoch="two", former=(Position("one", 7),)), True),
+    "it went on without one": (looked_up(8, newest=8, epoch="two", former=(Position("one", 6),)), False),
+    "it went on under two others": (
+        looked_up(8, newest=8, epoch="two", former=(Position("new", 7), Position("one", 7))),
+        True,
+    ),
+}
+
+
+@pytest.mark.parametrize(("lookup", "does"), LOOKUPS.values(), ids=LOOKUPS)
 def test_lookup_continues_log_if_it_begins_at_its_end(lookup: Lookup, does: bool) -> None:
     assert continues(Log("one", 7, lambda: 0.0), lookup) is does
 
