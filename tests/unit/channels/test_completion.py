@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from flask_sse_emitters import CloseReason, SseEmitters
-from flask_sse_emitters.streams.emitter import stream_of
 from tests.support.board import texts
 from tests.support.waiting import until
 from tests.unit.channels.held_board import HeldBoard
@@ -62,34 +61,6 @@ def test_completed_stream_may_get_more_events_than_max_pending() -> None:
         held.broker.deliver("a")
         assert texts(stream.ready()) == [*"01234"]
         assert emitter.close_reason is CloseReason.COMPLETED
-
-
-def test_completed_stream_that_is_revoked_gets_no_later_event(held: HeldBoard) -> None:
-    with held.open("a") as stream:
-        held.broker.start("a")
-        emitter = next(iter(held.sse.channel("a").emitters))
-        assert stream.ready() == []
-        held.publish("a", 1)
-        emitter.complete()
-        stream_of(emitter).end_with_retry(drops_pending=True)
-        held.broker.deliver("a")
-        assert stream.ready() == []
-        assert len(held.sse.channel("a").emitters) == 0
-
-
-def test_list_completed_after_publish_ends_streams_after_its_events(held: HeldBoard) -> None:
-    channel_list = held.sse.channel("a").emitters
-    with held.open("a") as one, held.open("a", "b") as two:
-        held.broker.start("a")
-        held.broker.start("b")
-        emitters = list(channel_list)
-        held.publish("a", 1, 2)
-        channel_list.complete()
-        held.broker.deliver("a", 1)
-        assert all(emitter.is_open for emitter in emitters)
-        held.broker.deliver("a")
-        until(lambda: not any(emitter.is_open for emitter in emitters), "their ends")
-        assert texts(one.ready()) == texts(two.ready()) == ["1", "2"]
 
 
 @pytest.mark.parametrize("completed", ["another channel", "plain list"])

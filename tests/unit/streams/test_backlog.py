@@ -46,16 +46,6 @@ def test_overflow_happens_beyond_max_pending_bytes_too(make: Make) -> None:
     assert emitter.try_send("") is False
 
 
-def test_overflow_does_not_count_what_the_writer_took(make: Make) -> None:
-    emitter = make(max_pending=2)
-    writer = FakeWriter(emitter)
-    for number in range(10):
-        emitter.send(number)
-        emitter.send(number)
-        assert writer.take()
-    assert emitter.is_open
-
-
 def test_drop_oldest_keeps_the_newest_and_counts_the_dropped(make: Make) -> None:
     emitter = make(max_pending=3, overflow="drop_oldest")
     for number in range(10):

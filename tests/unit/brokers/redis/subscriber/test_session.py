@@ -17,7 +17,7 @@ from flask_sse_emitters.brokers.redis.subscriber import topics as module
 from flask_sse_emitters.brokers.redis.subscriber.presence import COUNT_EVERY, Presence
 from flask_sse_emitters.brokers.redis.subscriber.session import SWEEP_SECONDS, UNUSED_LOOKUP_SECONDS, Session
 from flask_sse_emitters.brokers.redis.subscriber.thread import CLUSTER_LOOKUP_SECONDS, LOOKUP_SECONDS
-from flask_sse_emitters.brokers.redis.subscriber.topics import LINGER_SECONDS, Topics
+from flask_sse_emitters.brokers.redis.subscriber.topics import Topics
 from tests.support.broker_calls import RecordingListener
 
 
@@ -71,15 +71,6 @@ def test_presence_report_without_clients_is_no_proof_of_room(
 
 def test_presence_is_confirmed_before_it_expires() -> None:
     assert 2 * COUNT_EVERY < PRESENCE_SECONDS <= 12, "one report may be late"
-
-
-def test_idle_topic_lingers_for_some_seconds() -> None:
-    topics, listener = Topics(Health("redis://x")), RecordingListener()
-    topics.add("a", listener, is_first=False)
-    topics.remove("a", listener)
-    topics.drop_idle()
-    assert topics.get("a") is not None
-    assert 0 < LINGER_SECONDS <= 5
 
 
 def test_idle_topic_that_is_dropped_calls_what_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
