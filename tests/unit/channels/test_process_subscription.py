@@ -28,7 +28,11 @@ def test_client_waits_until_all_its_channels_are_located(held: HeldBoard) -> Non
         assert [event.id for event in events] == ["epoch-2,epoch-0"]
         held.publish("b", 3)
         held.broker.deliver("b")
-        assert [(event.data, event.id) for event in stream.ready()] == [("3", "epoch-2,epoch-1")]
+        held.sse.channel("a").emitters.send("to the list")
+        assert [(event.data, event.id) for event in stream.ready()] == [
+            ("3", "epoch-2,epoch-1"),
+            ("to the list", "epoch-2,epoch-1"),
+        ]
 
 
 def test_reconnect_before_channel_is_located_replays_after_it(held: HeldBoard) -> None:

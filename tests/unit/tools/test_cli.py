@@ -56,17 +56,13 @@ def test_listen_with_a_broker_that_does_not_subscribe_is_an_error() -> None:
     assert app.extensions["sse_emitters"].stats()["channels"] == {}
 
 
-def test_cli_publish_escapes_control_characters_of_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cli_escapes_control_characters_of_broker_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     app, broker = app_elsewhere()
     result = invoked(app, "publish", "orders", "x")
     assert (result.exit_code, result.stderr) == (0, ""), "no count where the broker counts no clients"
-    monkeypatch.setattr(broker, "publish", fail)
+    for method in ("publish", "check_writable"):
+        monkeypatch.setattr(broker, method, fail)
     assert invoked(app, "publish", "orders", "x").stderr == f"Error: {ESCAPED}"
-
-
-def test_status_warning_escapes_control_characters(monkeypatch: pytest.MonkeyPatch) -> None:
-    app, broker = app_elsewhere()
-    monkeypatch.setattr(broker, "check_writable", fail)
     assert invoked(app, "status").stdout.endswith(f"warning: nothing can be published now: {ESCAPED}")
 
 
