@@ -15,7 +15,6 @@ from flask_sse_emitters.config import context
 from flask_sse_emitters.streams.emitter import stream_of
 from tests.support.waiting import until
 from tests.unit.broadcast.gate import await_pass
-from tests.unit.doubles.clock import ManualScheduler, emitter_at
 from tests.unit.doubles.writer import texts_of
 
 
@@ -65,18 +64,6 @@ def test_list_emitters_can_be_chosen_by_attributes_of_the_app() -> None:
     for emitter in [each for each in emitters if each.user == "ada"]:  # type: ignore[attr-defined]
         emitter.send("for ada only")
     assert [emitter.pending for emitter in emitters] == [1, 0, 1]
-
-
-def test_list_json_is_made_by_the_emitters_app_outside_a_context(scheduler: ManualScheduler) -> None:
-    app = Flask(__name__)
-    SSE(app)
-    app.json.ensure_ascii = False  # type: ignore[attr-defined]
-    emitters = SseEmitters()
-    emitters.add(emitter_at(scheduler))
-    with app.app_context():
-        emitter = emitters.add(emitter_at(scheduler))
-    emitters.send(["é"])
-    assert texts_of(emitter) == ['["é"]']
 
 
 def test_list_json_is_made_by_the_only_app_also_while_the_list_is_empty(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,12 +66,6 @@ def test_cut_ends_connection_on_both_sides(pair: tuple[socket.socket, socket.soc
     SOCKET_MONITOR.cut(watch)
 
 
-def test_unwatchable_socket_is_logged_and_raises_no_error(caplog: pytest.LogCaptureFixture) -> None:
-    watch = SOCKET_MONITOR.watch(-1, RecordingWatcher())
-    assert "noticed at their next heartbeat only" in caplog.text
-    SOCKET_MONITOR.forget(watch)
-
-
 def test_dead_descriptor_is_had_where_system_has_no_epoll(
     pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:

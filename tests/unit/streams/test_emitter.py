@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from flask_sse_emitters import SSE, CloseReason, EmitterClosed, Event, InvalidEvent, SseEmitter
+from flask_sse_emitters import SSE, CloseReason, EmitterClosed, Event, InvalidEvent, SseEmitter, SseEmitters
 from flask_sse_emitters.testing import decode
 from tests.unit.doubles.clock import Make, ManualScheduler, emitter_at
 from tests.unit.doubles.writer import FakeWriter
@@ -74,8 +74,12 @@ def test_emitter_json_is_made_by_its_app_or_the_senders(scheduler: ManualSchedul
         inside = emitter_at(scheduler)
         outside.send(["é"])
     inside.send(["é"])
+    emitters = SseEmitters()
+    for emitter in (outside, inside):
+        emitters.add(emitter)
+    emitters.send(["é"])  # by the app of one of them
     for emitter in (inside, outside):
-        assert FakeWriter(emitter).take() == 'data: ["é"]\n\n'.encode()
+        assert FakeWriter(emitter).take() == 2 * 'data: ["é"]\n\n'.encode()
 
 
 def test_emitter_repr_shows_its_state(make: Make) -> None:
