@@ -173,31 +173,21 @@ def test_list_send_from_a_finalizer_during_a_send_does_not_deadlock() -> None:
     assert (emitter.pending, finalizers) == (2, [])
 
 
-def test_list_delivers_what_waits_in_one_pass(delivered: list[Batch]) -> None:
-    emitters, other = SseEmitters(), SseEmitter(max_pending_bytes=10**9)
-    gate = held_up(emitters, other)
-    for number in range(20):
-        emitters.send(str(number))
-    for _ in range(3):
-        emitters.send("x" * 50_000)
-    gate.open()
-    sizes = [len(batch.frames) for batch in delivered]
-    assert [size for size in sizes if size > 1] == [21, 21], "and no more in one batch than makes a good write"
-    assert len(texts_of(other)) == 24
-
-
 def test_list_delivers_what_waits_in_one_pass_though_clients_come_and_go(delivered: list[Batch]) -> None:
     """Else a list that is behind, and whose clients come and go, could not batch what waits, and would stay behind."""
-    emitters, stays, ends = SseEmitters(), SseEmitter(), SseEmitter()
+    emitters, stays, ends, large = SseEmitters(), SseEmitter(), SseEmitter(), "x" * 50_000
     gate = held_up(emitters, stays, ends)
     emitters.send("1")
     comes = emitters.add(SseEmitter())
     emitters.send("2")
     emitters.send("3")
     ends.complete()
-    emitters.send("4")
+    for text in ("4", large, large):
+        emitters.send(text)
     gate.open()
-    assert {len(batch.frames) for batch in delivered} == {1, 4}
-    assert texts_of(stays) == texts_of(gate) == ["before", "1", "2", "3", "4"]
-    assert texts_of(comes) == ["2", "3", "4"]
+    sizes = [len(batch.frames) for batch in delivered]
+    assert {*sizes} == {1, 5}, "and no more in one batch than makes a good write"
+    assert sizes.count(5) == 3, "to each of those that stay"
+    assert texts_of(stays) == texts_of(gate) == ["before", "1", "2", "3", "4", large, large]
+    assert texts_of(comes) == ["2", "3", "4", large, large]
     assert texts_of(ends) == ["before", "1", "2", "3"]

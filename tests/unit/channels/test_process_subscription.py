@@ -60,6 +60,21 @@ def test_client_ahead_of_process_waits_until_process_caught_up(held: HeldBoard) 
             assert (texts(other.ready()), texts(stream.ready())) == (["4", "5"], ["4", "5"])
 
 
+def test_client_with_an_id_unknown_here_waits_until_broker_answers(held: HeldBoard) -> None:
+    with held.open("a"):
+        held.broker.start("a")
+        held.publish("a", 1)  # until this is delivered, the broker does not answer
+        with held.open("a", last="epoch-2") as stream:
+            assert (stream.ready(), len(held.broker.lookups["a"])) == ([], 1)
+            held.publish("a", 2)
+            held.broker.deliver("a", 1)
+            assert (stream.ready(), len(held.broker.lookups["a"])) == ([], 1), "it is asked once"
+            held.broker.deliver("a")
+            held.publish("a", 3)
+            held.broker.deliver("a")
+            assert texts(stream.ready()) == ["3"], "without a gap"
+
+
 def test_events_that_arrive_before_start_are_delivered_once_after_it(held: HeldBoard) -> None:
     """Also to an emitter that a view puts in the list of the channel."""
 

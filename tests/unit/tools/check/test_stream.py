@@ -185,17 +185,16 @@ def test_check_reports_buffered_lumps_of_another_kind_of_server() -> None:
     assert found.seen.startswith("Bytes come in lumps: 2 times")
 
 
+RECONNECTS = {
+    "ids without a gap": (EVENT, EVENT, "yes", ["replay"]),
+    "no ids": (chunk(b"data: x\n\n"), chunk(b"data: x\n\n"), "yes", ["replay"]),
+    "the header is lost": (EVENT, EVENT, "no", ["last-event-id"]),
+    "a gap": (EVENT, GAP, "yes", []),
+}
+
+
 @pytest.mark.usefixtures("hurry")
-@pytest.mark.parametrize(
-    ("first", "back", "last_event_id", "expected"),
-    [
-        (EVENT, EVENT, "yes", ["replay"]),
-        (chunk(b"data: x\n\n"), chunk(b"data: x\n\n"), "yes", ["replay"]),
-        (EVENT, EVENT, "no", ["last-event-id"]),
-        (EVENT, GAP, "yes", []),
-    ],
-    ids=["ids without a gap", "no ids", "the header is lost", "a gap"],
-)
+@pytest.mark.parametrize(("first", "back", "last_event_id", "expected"), RECONNECTS.values(), ids=RECONNECTS)
 def test_check_reconnect_finds_missing_gaps_and_a_lost_last_event_id(
     first: bytes, back: bytes, last_event_id: str, expected: list[str]
 ) -> None:
