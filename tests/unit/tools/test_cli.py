@@ -116,13 +116,14 @@ def test_table_shows_drain_and_warnings() -> None:
         **PROCESS,
         "draining": True,
         "warnings": ["too few files"],
-        "broker": {"scheme": "redis", "state": "degraded", "error": "timed out"},
+        "broker": {"scheme": "redis", "state": "degraded", "error": "timed out", "troubles": ["a cannot be read"]},
     }
     shown = describe([degraded, {**degraded, "pid": 8}], NOW)
     assert shown.count("  draining\n") == 2
     assert "warning, of 2 processes: too few files" in shown
     assert "warning, of 2 processes: the broker is degraded: timed out" in shown
-    assert summarize([degraded])["warnings"] == ["too few files", "the broker is degraded: timed out"]
+    warnings = ["too few files", "the broker is degraded: timed out", "a cannot be read"]
+    assert summarize([degraded])["warnings"] == warnings
 
 
 @pytest.mark.parametrize(
