@@ -24,6 +24,9 @@ OWN, LISTED, FOREIGN = "http://localhost", "https://app.example", "https://evil.
         ((), {"Origin": FOREIGN, "Sec-Fetch-Site": "cross-site"}, 403, None, None),
         ((), {"Origin": "http://localhost:81"}, 403, None, None),
         ((), {"Origin": "null"}, 403, None, None),
+        ((), {"Origin": "file://"}, 403, None, None),
+        ((), {"Origin": "http://localhost.evil.example"}, 403, None, None),
+        ((), {"Origin": "http://evillocalhost"}, 403, None, None),
         ((), {"Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Site": "cross-site"}, 403, None, None),
         ((), {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Site": "cross-site"}, 403, None, None),
         ((), {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Site": "same-site", "Cookie": "a=b"}, 403, None, None),
@@ -41,6 +44,8 @@ OWN, LISTED, FOREIGN = "http://localhost", "https://app.example", "https://evil.
         ((LISTED,), {"Origin": FOREIGN}, 403, None, None),
         ((LISTED,), {"Origin": "http://app.example"}, 403, None, None),
         ((LISTED,), {"Origin": LISTED + ".evil.example"}, 403, None, None),
+        ((LISTED,), {"Origin": "https://evil-app.example"}, 403, None, None),
+        ((LISTED,), {"Origin": "null"}, 403, None, None),
         (LISTED, {"Origin": LISTED}, 200, LISTED, "true"),
         (["HTTPS://App.Example:443"], {"Origin": LISTED}, 200, LISTED, "true"),
         ("*", {}, 200, "*", None),
@@ -63,7 +68,8 @@ def test_cors_origins_decide_which_pages_may_read(
 
 
 @pytest.mark.parametrize(
-    ("origins", "origin", "status"), [((LISTED,), LISTED, 204), ("*", FOREIGN, 204), ((), FOREIGN, 403)]
+    ("origins", "origin", "status"),
+    [((LISTED,), LISTED, 204), ("*", FOREIGN, 204), ((), FOREIGN, 403), ((LISTED,), "null", 403)],
 )
 def test_cors_preflight_lists_allowed_methods_and_headers(origins: Any, origin: str, status: int) -> None:
     board = Board(None, SSE_CORS_ORIGINS=origins)
@@ -71,6 +77,7 @@ def test_cors_preflight_lists_allowed_methods_and_headers(origins: Any, origin: 
     for publishes in (False, True):
         response = board.client.options("/events/a", headers=asks)
         assert response.status_code == status
+        assert response.headers.get("Access-Control-Allow-Origin") == (None if status == 403 else origins[0])
         if status == 204:
             names = response.headers["Access-Control-Allow-Headers"].split(", ")
             assert {"Authorization", "Last-Event-ID"} <= set(names)

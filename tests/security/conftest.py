@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.security.attempts import GEVENT, GTHREAD, KEY, PUBLISHER, World, public_pem
+from tests.security.attempts import GEVENT, GTHREAD, KEY, PUBLISHER, World
 from tests.support.client import get, new_name
 from tests.support.servers import Server
 from tests.support.waiting import until
@@ -15,7 +15,7 @@ from tests.support.waiting import until
 
 @pytest.fixture(scope="session", params=[GEVENT, GTHREAD])
 def world(request: pytest.FixtureRequest) -> Iterator[World]:
-    secrets = {"session": new_name(), "tokens": KEY, "public": public_pem(), "publisher": PUBLISHER}
+    secrets = {"session": new_name(), "tokens": KEY, "publisher": PUBLISHER}
     # The most that gunicorn allows, so that what is too long reaches the library.
     limits = ["--limit-request-line", "8190", "--limit-request-field_size", "200000"]
     env = {"SECRETS": json.dumps(secrets)}

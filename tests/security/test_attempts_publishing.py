@@ -19,15 +19,17 @@ def posting(
     user: str = "",
     body: bytes = b'"posted"',
 ) -> Attempt:
-    kind = () if any(line.startswith("Content-Type") for line in headers) else ("Content-Type: application/json",)
-    length = (
-        () if any("Length:" in line or "Encoding:" in line for line in headers) else (f"Content-Length: {len(body)}",)
-    )
-    return Attempt(tried, target, status, user, "POST", (*headers, *kind, *length), body)
+    if not any("Length:" in line or "Encoding:" in line for line in headers):
+        headers += (f"Content-Length: {len(body)}",)
+    if not any(line.startswith("Content-Type") for line in headers):
+        headers += ("Content-Type: application/json",)
+    return Attempt(tried, target, status, user, "POST", headers, body)
 
 
 MAY = f"Authorization: {PUBLISHER}"
 CHUNKED = "Transfer-Encoding: chunked"
+
+#: Which bodies and parameters are rejected is in ``inprocess/test_publish_endpoint.py``.
 POSTS = [
     posting("an event without credentials", 403),
     posting("an event by alice", 403, user="alice"),
@@ -38,41 +40,21 @@ POSTS = [
     posting("an event by a bad token and alice's cookie", 403, "Authorization: Basic eDp4", user="alice"),
     posting("an event from a page of another site", 403, MAY, EVIL),
     posting("an event from a page of no site", 403, MAY, "Origin: null"),
-    posting("a form", 415, MAY, "Content-Type: application/x-www-form-urlencoded"),
     posting("a form without credentials", 403, "Content-Type: application/x-www-form-urlencoded"),
-    posting("a form of parts", 415, MAY, "Content-Type: multipart/form-data; boundary=x"),
     posting("no type", 415, MAY, "Content-Type:"),
-    posting("a type that begins like one", 415, MAY, "Content-Type: application/json-seq"),
-    posting("another charset", 415, MAY, "Content-Type: text/plain; charset=utf-7"),
     posting("too much", 413, MAY, "Content-Length: 10001", body=b""),
     posting("far too much", 413, MAY, "Content-Length: 99999999999999", body=b""),
     posting("chunks", 411, MAY, CHUNKED, body=b"3\r\n123\r\n0\r\n\r\n"),
     posting("too much in chunks", 411, MAY, CHUNKED, body=b"2712\r\n" + b"1" * 10_002 + b"\r\n0\r\n\r\n"),
     posting("chunks without credentials", 403, CHUNKED, body=b"3\r\n123\r\n0\r\n\r\n"),
-    posting("an empty key", 400, MAY, target="/posts/events/secret?key="),
     posting("too much without credentials", 403, "Content-Length: 10001", body=b""),
-    posting("what is too large as an event", 400, MAY, "Content-Type: text/plain", body=b"\n" * 10_000),
-    posting("to another reader's private channel", 400, MAY, target="/posts/events/~bob"),
-    posting("to another reader's private channel, quoted", 400, MAY, target="/posts/events/%7Ebob"),
-    posting("to the private channel", 400, MAY, target="/posts/events/~"),
-    posting("to the revocation channel", 400, MAY, target="/posts/events/!revoked"),
-    posting("to the revocation channel, quoted", 400, MAY, target="/posts/events/%21revoked"),
+    posting("to another reader's private channel", 400, MAY, target="/posts/events/%7Ebob"),
+    posting("to the revocation channel", 400, MAY, target="/posts/events/%21revoked"),
     posting("to no name", 400, MAY, target="/posts/events/secret%00"),
-    posting("to no channel", 405, MAY, target="/posts/events"),
     posting("to a channel in the query", 405, MAY, target="/posts/events?channel=secret"),
     posting("where publishing is off", 405, MAY, target="/events/secret", user="bob"),
-    posting("where publishing is off, without credentials", 405, target="/events/secret"),
-    posting("no JSON", 400, MAY, body=b"{"),
-    posting("what only Python takes for JSON", 400, MAY, body=b"NaN"),
-    posting("half a character in JSON", 400, MAY, body=b'"\\ud800"'),
-    posting("brackets", 400, MAY, body=b"[" * 9_000),
-    posting("many digits", 400, MAY, body=b"9" * 9_000),
-    posting("bytes that are no text", 400, MAY, "Content-Type: text/plain", body=b"\xff\xfe"),
     posting("a name of two lines", 400, MAY, target="/posts/events/secret?event=x%0d%0adata:%20injected"),
     posting("a name that ends in CR", 400, MAY, target="/posts/events/secret?event=x%0d"),
-    posting("a retry of two lines", 400, MAY, target="/posts/events/secret?retry=1%0d%0adata:%20injected"),
-    posting("a retry below 0", 400, MAY, target="/posts/events/secret?retry=-1"),
-    posting("a retry of many digits", 400, MAY, target="/posts/events/secret?retry=" + "9" * 4_000),
 ]
 
 
