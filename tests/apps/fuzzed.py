@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -14,6 +13,7 @@ from flask.typing import ResponseReturnValue
 
 from flask_sse_emitters import SSE, SseEmitter
 from flask_sse_emitters.access import Grant, jwt_authorizer
+from tests.apps.base import configured
 
 ORIGINS = ["https://shop.example", "http://localhost:3000"]
 PUBLIC = ["news", "a/b", "user:7@example.org"]
@@ -37,9 +37,9 @@ def _session(**values: object) -> str:
 
 
 def create_app() -> tuple[Flask, SSE]:
-    app = Flask("fuzzed", static_folder=None)
-    app.secret_key = "what signs the sessions of the fuzzed app"
-    app.config.update(
+    app = configured(
+        "fuzzed",
+        SECRET_KEY="what signs the sessions of the fuzzed app",
         SSE_MAX_CLIENTS=12,
         SSE_MAX_CLIENTS_PER_IDENTITY=3,
         SSE_MAX_CLIENTS_PER_ADDRESS=8,
@@ -48,7 +48,6 @@ def create_app() -> tuple[Flask, SSE]:
         SSE_MAX_PENDING=20,
         SSE_HISTORY=20,
         SSE_ATTACH_SECONDS=0.5,
-        SSE_HANDOFF=os.environ.get("SSE_HANDOFF", "auto"),
     )
     sse = SSE(app)
     app.register_blueprint(sse.blueprint, url_prefix="/events")

@@ -10,7 +10,7 @@ import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from typing import Any, NamedTuple
+from typing import Any
 from weakref import WeakSet
 
 from flask.testing import FlaskClient
@@ -19,9 +19,12 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from flask_sse_emitters import SseEmitter
 from flask_sse_emitters.signals import emitter_opened
-from flask_sse_emitters.testing import open_stream
+from flask_sse_emitters.testing import OpenStream, open_stream
 from tests.apps import fuzzed as fuzz_app
 from tests.security.fuzz.requests import ADDRESSES, HELD, LENGTH, SECRET, Generator, Request, draw_steering
+
+#: What one piece of an answer may have.
+MOST_BYTES = 200_000
 
 
 class NoStreamError(Exception):
@@ -47,13 +50,6 @@ class Answer(Response):
             yield piece
 
 
-class Held(NamedTuple):
-    """A stream that is open."""
-
-    stream: Any
-    resources: ExitStack
-
-
 class InProcess:
     """Sends requests straight to the WSGI app, with some streams open meanwhile."""
 
@@ -63,7 +59,7 @@ class InProcess:
         self.emitters: WeakSet[SseEmitter] = WeakSet()
         self.last: Request | None = None
         self._dice = dice
-        self._held: list[Held] = []
+        self._held: list[tuple[OpenStream, ExitStack]] = []
         self._errors = io.StringIO()
         self._client = RawClient(fuzz_app.app)
         bare = fuzz_app.app.wsgi_app
@@ -79,17 +75,17 @@ class InProcess:
             fuzz_app.steer_streams(fuzz_app.sse, **draw_steering(dice))
         self.ask(self.generator.request())
         if self._held and dice.random() < 0.5:
-            self._read(dice.choice(self._held))
+            self._read(dice.choice(self._held)[0])
         while len(self._held) > HELD or (self._held and dice.random() < 0.2):
-            self._leave(self._held.pop(dice.randrange(len(self._held))))
+            self._leave(*self._held.pop(dice.randrange(len(self._held))))
 
     def read_all(self) -> None:
-        for held in self._held:
-            self._read(held)
+        for stream, _ in self._held:
+            self._read(stream)
 
     def end(self) -> None:
         while self._held:
-            self._leave(self._held.pop())
+            self._leave(*self._held.pop())
         assert self._errors.getvalue() == ""
 
     def ask(self, request: Request) -> None:
@@ -101,7 +97,7 @@ class InProcess:
 
         try:
             opened = open_stream(self._client, "", environ_overrides=self._environ(request), call=call)
-            self._held.append(Held(resources.enter_context(opened), resources))
+            self._held.append((resources.enter_context(opened), resources))
         except NoStreamError:
             pass
 
@@ -152,18 +148,19 @@ class InProcess:
             answer.close()
         raise NoStreamError
 
-    def _read(self, held: Held) -> None:
+    def _read(self, stream: OpenStream) -> None:
         try:
-            self.counts["events"] += len(held.stream.ready())
+            self.counts["events"] += len(stream.ready())
         except BrokenPipeError:  # overflow
             self.counts["cut"] += 1
 
-    def _leave(self, held: Held) -> None:
+    def _leave(self, stream: OpenStream, resources: ExitStack) -> None:
         if self._dice.random() < 0.3:
-            self._read(held)
-        held.resources.close()
+            self._read(stream)
+        resources.close()
 
     def judge(self, request: Request, piece: bytes) -> None:
+        assert len(piece) <= MOST_BYTES
         assert b"data: Infinity" not in piece, "no JSON has that"
         for channel in SECRET.findall(piece):
             self.counts["secrets"] += 1
