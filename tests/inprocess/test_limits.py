@@ -24,37 +24,49 @@ def is_admitted(board: Board, **options: Any) -> bool:
         return len(board.emitters) > opened
 
 
+@pytest.mark.parametrize(
+    ("limit", "owner"),
+    [
+        ("SSE_MAX_CLIENTS", ""),
+        ("SSE_MAX_CLIENTS_PER_IDENTITY", " of the identity 'ann'"),
+        ("SSE_MAX_CLIENTS_PER_ADDRESS", " of the address 127.0.0.1"),
+        ("max_clients", " of the channel 'a'"),
+    ],
+)
 def test_max_clients_ends_further_streams_with_a_random_retry(
-    emitters: SseEmitters, caplog: pytest.LogCaptureFixture
+    limit: str, owner: str, emitters: SseEmitters, caplog: pytest.LogCaptureFixture
 ) -> None:
-    board = Board(SSE_MAX_CLIENTS=3)
+    board = Board(by_header, **({limit: 2} if limit.isupper() else {}))
+    board.sse.channel("a", max_clients=None if limit.isupper() else 2)
+    made: list[SseEmitter] = []
     ends: list[BaseException] = []
 
     @board.app.get("/mine")
     def mine() -> SseEmitter:
-        emitter = emitters.add(SseEmitter())
-        emitter.send("connected!")
-        emitter.on_error(ends.append)
-        return emitter
+        made.append(emitters.add(board.sse.channel("a").subscribe(identity="ann")))
+        made[-1].send("connected!")
+        made[-1].on_error(ends.append)
+        return made[-1]
 
-    with ExitStack() as stack:
-        for path in ("/mine", "/events/a", "/mine"):
-            stack.enter_context(open_stream(board.client, path))
-        answers = [board.get(path) for path in ("/mine", "/events/a") * 10]
-        assert {answer.status_code for answer in answers} == {200}, "an error would stop an EventSource for good"
-        assert {answer.content_type for answer in answers} == {"text/event-stream"}
-        found = [re.fullmatch(r"retry: (\d+)\n\n(id: \S+\n\n)?", answer.text) for answer in answers]
-        retries = [int(match[1]) for match in found if match is not None]
-        assert len(retries) == 20, "no event that its view sent"
-        assert all(1500 <= retry <= 6000 for retry in retries)
-        assert len(set(retries)) > 5
-        assert (len(emitters), board.sse.channel("a").subscribers()) == (2, 1)
+    with open_stream(board.client, "/mine"), board.open("a", "b", user="ann"):
+        answers = [board.get(path, User="ann") for path in ("/mine", "/events/a") * 10]
+        assert (len(emitters), board.sse.channel("a").subscribers()) == (1, 2)
         stats = board.sse.stats()
-        assert (stats["clients"], stats["opened"], stats["refused"]) == (3, 3, 20)
-    until(lambda: len(ends) == 12, "the callbacks")
-    assert all(isinstance(error, TooManyClients | ConnectionError) for error in ends)
+        assert (stats["clients"], stats["opened"], stats["refused_by"]) == (2, 2, {limit: 20})
+    assert {answer.status_code for answer in answers} == {200}, "an error would stop an EventSource for good"
+    assert {answer.content_type for answer in answers} == {"text/event-stream"}
+    found = [re.fullmatch(r"retry: (\d+)\n\nid: \S+-0\n\n", answer.text) for answer in answers]
+    retries = [int(match[1]) for match in found if match is not None]
+    assert len(retries) == 20, "no event that its view sent; but its position, so that no later one is lost"
+    assert all(1500 <= retry <= 6000 for retry in retries)
+    assert len(set(retries)) > 5
+    assert {emitter.close_reason for emitter in made[1:]} == {CloseReason.ERROR}
+    until(lambda: len(ends) == 11, "the callbacks")
+    errors = [str(error) for error in ends if isinstance(error, TooManyClients)]
+    assert len(errors) == 10
+    assert all(f"{limit}=2" in error and owner in error for error in errors)
     assert levels(caplog) == ["WARNING"]
-    assert "SSE_MAX_CLIENTS=3" in caplog.text
+    assert f"{limit}=2" in caplog.text
     assert board.clients == 0
     with open_stream(board.client, "/mine") as stream:
         assert texts(stream.ready()) == ["connected!"]
@@ -73,29 +85,13 @@ def test_max_clients_is_lower_where_few_files_can_be_opened(
     assert "than RLIMIT_NOFILE=66 (less 64 for other files)" in caplog.text
 
 
-def test_max_clients_per_identity_refuses_further_streams_of_one_reader(caplog: pytest.LogCaptureFixture) -> None:
-    board = Board(None, SSE_MAX_CLIENTS_PER_IDENTITY=2)
-    board.sse.authorizer(by_header)
+def test_max_clients_per_identity_leaves_room_for_others_and_for_public_channels() -> None:
+    board = Board(by_header, SSE_MAX_CLIENTS_PER_IDENTITY=1)
     board.sse.channel("news", public=True)
-    made: list[SseEmitter] = []
-
-    @board.app.get("/mine")
-    def mine() -> SseEmitter:
-        made.append(board.sse.channel("a").subscribe(identity="ann"))
-        return made[-1]
-
-    with board.open("a", user="ann"), board.open("b", user="ann"), board.open("a", user="bob"):
-        assert not any(is_admitted(board, user="ann") for _ in range(2))
-        assert board.get("/mine").status_code == 200, "an error would stop an EventSource for good"
-        assert made[0].close_reason is CloseReason.ERROR
-        assert isinstance(made[0].error, TooManyClients)
-        assert "of the identity 'ann'" in str(made[0].error)
+    with board.open("a", user="ann"):
+        assert [is_admitted(board, user=user) for user in ("ann", "bob")] == [False, True]
         with board.open("news", user="ann"):
             assert board.emitters[-1].is_open, "a public channel knows no identity"
-        assert (board.sse.stats()["refused"], board.clients) == (3, 3)
-    assert levels(caplog) == ["WARNING"]
-    assert "SSE_MAX_CLIENTS_PER_IDENTITY=2" in caplog.text
-    assert is_admitted(board, user="ann")
 
 
 def test_max_clients_per_address_leaves_room_for_other_addresses() -> None:
