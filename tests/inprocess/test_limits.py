@@ -36,8 +36,9 @@ def is_admitted(board: Board, **options: Any) -> bool:
 def test_max_clients_ends_further_streams_with_a_random_retry(
     limit: str, owner: str, emitters: SseEmitters, caplog: pytest.LogCaptureFixture
 ) -> None:
-    board = Board(by_header, **({limit: 2} if limit.isupper() else {}))
-    board.sse.channel("a", max_clients=None if limit.isupper() else 2)
+    config: dict[str, Any] = {limit: 2} if limit.isupper() else {}
+    board = Board(by_header, **config)
+    board.sse.channel("a", max_clients=None if config else 2)
     made: list[SseEmitter] = []
     ends: list[BaseException] = []
 
