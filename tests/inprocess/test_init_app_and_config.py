@@ -77,34 +77,6 @@ def test_extension_registered_as_a_blueprint_is_an_error_with_advice(board: Boar
         board.app.register_blueprint(sse, url_prefix="/events")
 
 
-def test_config_defaults_are_filled_in() -> None:
-    app = Flask(__name__)
-    app.config["SSE_TIMEOUT"] = timedelta(minutes=1)
-    SSE(app)
-    assert {key: value for key, value in app.config.items() if key.startswith("SSE_")} == {
-        "SSE_TIMEOUT": timedelta(minutes=1),
-        "SSE_HEARTBEAT": 15,
-        "SSE_RETRY": 3000,
-        "SSE_MAX_PENDING": 1000,
-        "SSE_MAX_PENDING_BYTES": 1048576,
-        "SSE_OVERFLOW": "close",
-        "SSE_ATTACH_SECONDS": 30,
-        "SSE_WRITE_SECONDS": 30,
-        "SSE_HANDOFF": "auto",
-        "SSE_MAX_EVENT_BYTES": 1048576,
-        "SSE_MAX_CLIENTS": 10000,
-        "SSE_HISTORY": 1000,
-        "SSE_HISTORY_SECONDS": 300,
-        "SSE_BROKER_URL": "memory://",
-        "SSE_BROKER_PREFIX": "sse",
-        "SSE_PUBLISH_SECONDS": 2,
-        "SSE_DRAIN_SECONDS": 5,
-        "SSE_MAX_CLIENTS_PER_IDENTITY": None,
-        "SSE_MAX_CLIENTS_PER_ADDRESS": None,
-        "SSE_CORS_ORIGINS": (),
-    }
-
-
 @pytest.mark.parametrize(
     ("key", "value", "accepts"),
     [

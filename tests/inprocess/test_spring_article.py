@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import logging
-import threading
-from concurrent.futures import ThreadPoolExecutor
 
 from flask import Flask
 from flask.typing import ResponseReturnValue
 
 from flask_sse_emitters import SSE, CopyOnWriteList, SseEmitter
 from flask_sse_emitters.testing import decode
-from tests.support.waiting import PATIENCE, until
+from tests.support.waiting import until
 
 log = logging.getLogger(__name__)
 
@@ -61,29 +59,3 @@ def test_spring_controller_returns_emitter_that_removes_itself_at_timeout() -> N
     (event,) = decode(response.get_data())
     assert (event.event, event.data) == ("connect", "connected!")
     until(lambda: len(sse_emitters.emitters) == 0, "the emitter to be removed")
-
-
-def test_spring_emitters_remove_themselves_during_concurrent_send() -> None:
-    """Java's ``ArrayList`` raises ConcurrentModificationException here."""
-    sse_emitters = SpringSseEmitters()
-    stop = threading.Event()
-
-    def broadcast() -> None:
-        while not stop.is_set():
-            for emitter in sse_emitters.emitters:
-                emitter.try_send("tick")
-
-    with ThreadPoolExecutor() as pool:
-        sending = [pool.submit(broadcast) for _ in range(4)]
-        try:
-            for number in range(500):
-                emitter = sse_emitters.add(SseEmitter(overflow="drop_oldest", max_pending=10))
-                if number % 2:
-                    emitter.complete()
-                else:
-                    emitter.complete_with_error(RuntimeError())
-            until(lambda: len(sse_emitters.emitters) == 0, "the list to be empty")
-        finally:
-            stop.set()
-        for each in sending:
-            each.result(PATIENCE)
