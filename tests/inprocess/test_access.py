@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from flask import Blueprint, Flask, abort, g, request, session
+from flask import Blueprint, Flask, g, request, session
+from werkzeug.exceptions import Forbidden, InternalServerError, Unauthorized
 
 from flask_sse_emitters import SSE, AccessDenied, CloseReason, SseEmitter
 from flask_sse_emitters.access import Grant
 from flask_sse_emitters.testing import open_stream
 from tests.support.board import Board, by_header, levels, texts
 from tests.support.waiting import until
-
-
-def test_public_channel_is_readable_without_a_call_of_the_rule() -> None:
-    calls: list[str] = []
-    board = Board(None)
-    board.sse.authorizer(calls.append)
-    board.sse.channel("news", public=True)
-    with board.open("news") as stream:
-        board.publish("news", "x")
-        assert texts(stream.ready()) == ["x"]
-    assert calls == []
 
 
 def test_authorizer_is_called_once_per_channel_before_any_registration() -> None:
@@ -51,10 +42,24 @@ def test_authorizer_result_that_allows_opens_the_stream(result: Any) -> None:
         assert texts(stream.ready()) == ["x"]
 
 
-@pytest.mark.parametrize("result", [False, None, "", Grant(seconds=0), Grant("ann", seconds=-5)])
+def giving(result: Any) -> Callable[[str], Any]:
+    """Return a rule that returns this, or raises it."""
+
+    def may_read(_channel: str) -> Any:
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    return may_read
+
+
+@pytest.mark.parametrize(
+    "result",
+    [False, None, "", Grant(seconds=0), Grant("ann", seconds=-5), Unauthorized(), Forbidden(), InternalServerError()],
+)
 def test_authorizer_result_that_denies_is_a_403_without_a_log(result: Any, caplog: pytest.LogCaptureFixture) -> None:
-    assert Board(lambda _: result).get("/events/a").status_code == 403
-    assert levels(caplog) == []
+    answer = Board(giving(result)).get("/events/a")
+    assert (answer.status_code, answer.text, levels(caplog)) == (403, "Forbidden\n", [])
 
 
 @pytest.mark.parametrize(
@@ -64,23 +69,12 @@ def test_authorizer_result_that_denies_is_a_403_without_a_log(result: Any, caplo
 def test_authorizer_that_raises_or_returns_no_answer_denies_and_is_logged(
     result: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def may_read(_channel: str) -> Any:
-        if isinstance(result, Exception):
-            raise result
-        return result
-
-    board = Board(may_read)
+    board = Board(giving(result))
     answer = board.get("/events/a")
     assert (answer.status_code, answer.text, levels(caplog)) == (403, "Forbidden\n", ["ERROR"])
     assert "the authorizer failed for channel 'a': access denied" in caplog.text
     assert caplog.records[0].exc_info
     assert board.clients == 0
-
-
-@pytest.mark.parametrize("status", [401, 403, 404, 500])
-def test_authorizer_that_aborts_denies(status: int, caplog: pytest.LogCaptureFixture) -> None:
-    answer = Board(lambda _: abort(status)).get("/events/a")
-    assert (answer.status_code, answer.text, levels(caplog)) == (403, "Forbidden\n", [])
 
 
 def test_authorizer_can_read_the_request_the_session_and_g() -> None:
@@ -98,7 +92,7 @@ def test_authorizer_can_read_the_request_the_session_and_g() -> None:
     assert board.get("/events/acme/ann", Tenant="other").status_code == 403
 
 
-def test_authorizer_and_publisher_take_one_function_each() -> None:
+def test_access_rules_take_one_function_each() -> None:
     sse = SSE()
     assert sse.authorizer(by_header) is by_header
     assert sse.authorizer(by_header) is by_header, "registering it twice is harmless"
@@ -110,8 +104,13 @@ def test_authorizer_and_publisher_take_one_function_each() -> None:
     async def waits(_channel: str) -> bool:
         return True
 
-    with pytest.raises(TypeError, match="none that is async"):
-        SSE().publisher(waits)  # type: ignore[type-var]
+    registers: list[Callable[[Any], object]] = [SSE().publisher, SSE().monitor_access]
+    for register in registers:
+        with pytest.raises(TypeError, match="none that is async"):
+            register(waits)
+    sse.monitor_access(lambda: True)
+    with pytest.raises(RuntimeError, match="already"):
+        sse.monitor_access(lambda: True)
     assert sse.publisher(by_header) is by_header
     with pytest.raises(RuntimeError, match="has a publisher already"):
         sse.publisher(cookies=True)(lambda _: True)
@@ -183,23 +182,17 @@ def test_denial_of_a_channel_without_a_rule_is_logged_once(path: str, caplog: py
     assert "@sse.authorizer" in caplog.text
     stats = board.sse.stats()
     assert [stats[name] for name in ("denied", "opened", "clients", "channels")] == [3, 0, 0, {}]
-
-
-def test_denial_in_debug_mode_names_the_call_to_add() -> None:
-    answer = Board(None, debug=True).get("/events/orders/7")
-    assert answer.status_code == 403
-    assert "sse.channel('orders/7', public=True)" in answer.text
-    assert "@sse.authorizer" in answer.text
+    board.app.debug = True
+    assert "sse.channel('orders/7', public=True)" in board.get("/events/orders/7").text
 
 
 def test_denial_with_a_challenge_is_a_401_with_www_authenticate() -> None:
-    def may_read(_channel: str) -> bool:
-        raise AccessDenied("no seal", challenge='Seal realm="a"')
-
-    answer = Board(may_read).get("/events/a")
+    board = Board(giving(AccessDenied("no seal", challenge='Seal realm="a"')))
+    answer = board.get("/events/a")
     assert (answer.status_code, answer.text) == (401, "Unauthorized\n")
     assert answer.headers["WWW-Authenticate"] == 'Seal realm="a"'
-    assert "no seal" in Board(may_read, debug=True).get("/events/a").text
+    board.app.debug = True
+    assert "no seal" in board.get("/events/a").text
 
 
 @pytest.mark.parametrize(("handled", "status"), [(Exception, 403), (403, 403), (AccessDenied, 418)])
@@ -224,18 +217,15 @@ def test_denial_handler_can_be_for_a_subclass_of_access_denied(comes_first: bool
     class Expired(AccessDenied):
         pass
 
-    def expired(_channel: str) -> bool:
-        raise Expired("yesterday")
-
-    app = Flask(__name__)
-    sse = SSE()
-    if comes_first:
-        app.register_error_handler(Expired, lambda _: ("expired", 410))
-    sse.init_app(app)
+    app, sse = Flask(__name__), SSE()
     if not comes_first:
-        app.register_error_handler(Expired, lambda _: ("expired", 410))
+        sse.init_app(app)
+    app.register_error_handler(Expired, lambda _: ("expired", 410))
+    if comes_first:
+        sse.init_app(app)
     app.register_blueprint(sse.blueprint)
-    app.get("/mine")(lambda: str(expired("mine")))
+    expired = giving(Expired("yesterday"))
+    app.add_url_rule("/mine", view_func=lambda: expired("mine"))
     client = app.test_client()
     assert client.get("/events/a").status_code == 403, "without a rule it is another denial"
     sse.authorizer(expired)

@@ -49,20 +49,23 @@ def test_publish_takes_a_whole_event_or_builder(board: Board) -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "options"),
+    ("data", "options", "wrong"),
     [
-        (Event("x", id=1), {}),
-        (Event("x"), {"event": "other"}),
-        (SseEmitter.event().data("x"), {"retry": 1}),
-        ("x", {"event": "a\nb"}),
-        ("x", {"key": "\ud800"}),
-        ({1, 2}, {}),
-        ("x" * 2_000_000, {}),
+        (Event("x", id=1), {}, "give no id, event or retry with it"),
+        (Event("x"), {"event": "other"}, "give no id, event or retry with it"),
+        (SseEmitter.event().data("x"), {"retry": 1}, "give no id, event or retry with it"),
+        ("x", {"event": "a\nb"}, "event must not contain"),
+        ("x", {"key": "\ud800"}, "key holds a lone surrogate"),
+        ({1, 2}, {}, "data of type set cannot be made JSON"),
+        ("x" * 2_000_000, {}, "SSE_MAX_EVENT_BYTES"),
     ],
+    ids=lambda value: ascii(value)[:20],
 )
-def test_publish_invalid_event_is_rejected_and_wastes_no_id(board: Board, data: Any, options: dict[str, Any]) -> None:
+def test_publish_invalid_event_is_rejected_and_wastes_no_id(
+    board: Board, data: Any, options: dict[str, Any], wrong: str
+) -> None:
     with board.open("a") as stream:
-        with pytest.raises(InvalidEvent):
+        with pytest.raises(InvalidEvent, match=wrong):
             board.sse.publish("a", data, **options)
         [event_id] = board.publish("a", "next")
         assert [event.id for event in stream.ready()] == [event_id]

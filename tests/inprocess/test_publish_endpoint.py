@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,10 @@ def send(board: Board, path: str = "/events/open", headers: dict[str, str] | Non
     return board.client.post(path, headers={"Authorization": "Bearer t", **(headers or {})}, **options)
 
 
+def text(body: bytes, query: str = "") -> dict[str, Any]:
+    return {"data": body, "content_type": "text/plain", "query_string": query}
+
+
 @pytest.mark.parametrize(
     ("options", "event"),
     [
@@ -43,14 +48,28 @@ def send(board: Board, path: str = "/events/open", headers: dict[str, str] | Non
         ({"data": "안녕\nworld".encode(), "content_type": "text/plain"}, Event("안녕\nworld")),
         ({"data": b"", "content_type": "text/plain; charset=UTF-8"}, Event("")),
         ({"json": 1, "query_string": {"event": "created"}}, Event("1", event="created")),
+        # Nothing that is sent ends the event, or becomes a field of it.
+        (text(b"a\r\n\r\nevent: injected\ndata: injected\n\n"), Event("a\n\nevent: injected\ndata: injected\n\n")),
+        (text(b"a\r\rid: injected\rretry: 1\r\r"), Event("a\n\nid: injected\nretry: 1\n\n")),
+        (text(b"a\n\n0\r\n\r\nHTTP/1.1 200 OK\r\n\r\n"), Event("a\n\n0\n\nHTTP/1.1 200 OK\n\n")),
+        ({"json": "a\n\ndata: injected"}, Event("a\n\ndata: injected")),
+        ({"json": {"event": "x", "id": "x"}}, Event('{"event": "x", "id": "x"}')),
+        (text(b"a", "id=injected%0d%0adata:%20injected"), Event("a")),
+        (text(b"a", "key=k%0d%0aX-Injected:%201%0d%0a%0d%0ainjected"), Event("a")),
+        (
+            text("a\u2028\u0085b".encode(), "event=a%E2%80%A8data:%20x%C2%85"),
+            Event("a\u2028\u0085b", event="a\u2028data: x\u0085"),
+        ),
     ],
 )
 def test_publish_endpoint_publishes_json_and_text(press: Board, options: dict[str, Any], event: Event) -> None:
-    with published(press.sse, "open") as events:
+    with press.open("open") as stream:
         answer = send(press, **options)
+        events = stream.ready()
     assert answer.status_code == 201
-    assert [(each.data, each.event) for each in events] == [(event.data, event.event)]
-    assert answer.json == {"id": events[0].id}
+    assert events == [Event(event.data, event=event.event, id=answer.json["id"])]
+    assert re.fullmatch(r"[A-Za-z0-9]+-1", answer.json["id"])
+    assert not [value for value in answer.headers.values() if "njected" in value]
 
 
 def test_publish_endpoint_key_is_apart_from_the_apps_keys(press: Board) -> None:

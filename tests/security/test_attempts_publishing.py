@@ -1,14 +1,10 @@
-"""Nobody publishes without the right to, and what is published injects nothing."""
+"""Nobody publishes without the right to."""
 
 from __future__ import annotations
 
-import re
-
 import pytest
 
-from flask_sse_emitters.testing import decode
-from tests.security.attempts import BOBS, EVIL, PUBLISHER, Attempt, Outsider, World, check_attempt
-from tests.support.client import new_name
+from tests.security.attempts import EVIL, PUBLISHER, Attempt, World, check_attempt
 
 
 def posting(
@@ -61,40 +57,3 @@ POSTS = [
 @pytest.mark.parametrize("attempt", POSTS, ids=lambda attempt: attempt.tried)
 def test_attempt_to_publish_gets_no_byte_of_a_secret(world: World, attempt: Attempt) -> None:
     check_attempt(world, attempt)
-
-
-@pytest.mark.parametrize(
-    ("query", "kind", "sent", "data"),
-    [
-        ("", "text/plain", b"a\r\n\r\nevent: injected\ndata: injected\n\n", "a\n\nevent: injected\ndata: injected\n\n"),
-        ("", "text/plain", b"a\r\rid: injected\rretry: 1\r\r", "a\n\nid: injected\nretry: 1\n\n"),
-        ("", "text/plain", b"a\n\n0\r\n\r\nHTTP/1.1 200 OK\r\n\r\n", "a\n\n0\n\nHTTP/1.1 200 OK\n\n"),
-        ("", "application/json", b'"a\\n\\ndata: injected"', "a\n\ndata: injected"),
-        ("", "application/json", b'{"id": "injected", "event": "injected"}', '{"event": "injected", "id": "injected"}'),
-        ("?id=injected%0d%0adata:%20injected", "text/plain", b"a", "a"),
-        ("?key=k%0d%0aX-Injected:%201%0d%0a%0d%0ainjected", "text/plain", b"a", "a"),
-        ("?event=a%E2%80%A8data:%20injected%C2%85", "text/plain", "a\u2028\u0085b".encode(), "a\u2028\u0085b"),
-    ],
-    ids=["LF", "CR", "chunks", "JSON", "an object", "an id", "a key", "other line ends"],
-)
-def test_publish_endpoint_injects_nothing_beside_the_data(
-    world: World, query: str, kind: str, sent: bytes, data: str
-) -> None:
-    channel, last = new_name(), new_name()
-    attempt = posting("", 201, MAY, f"Content-Type: {kind}", target=f"/posts/events/{channel}{query}", body=sent)
-    request = Attempt("", f"/posts/events/{channel}", 200, user="bob").request
-    ids = world.publish("/posts", BOBS, new_name())
-    with Outsider(world, request(world, ids)) as bob:
-        bob.read_until(b"\r\n\r\n")
-        query = query and f"{query}{new_name()}"
-        with Outsider(world, attempt.request(world, ids)) as publisher:
-            publisher.read_to_end()
-        world.publish("/posts", [channel], last)
-        bob.read_until(f"{last}\n\n".encode())
-    assert publisher.status == 201, publisher.got
-    events = decode(bob.body)
-    assert [event.data for event in events] == [data, last]
-    assert all(re.fullmatch(r"[\w-]+-[12]", str(event.id)) for event in events)
-    assert len(re.findall(rb"\n\n", bob.body)) == 4, "the preamble, the position, and two events"
-    for answer in (bob, publisher):
-        assert not [line for line in answer.head if "injected" in line.lower()]
