@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -62,17 +61,10 @@ def test_monitor_in_debug_mode_is_open_at_this_machine(environ: dict[str, str]) 
 
 
 #: Names that an attacker's DNS may give to this machine, or that are no names of it.
-REBOUND = [
-    "rebound.example",
-    "rebound.example:5000",
-    "localhost.rebound.example",
-    "notlocalhost",
-    "127.0.0.1.rebound.example",
-    "128.0.0.1",
-    "192.168.1.7:5000",
-    "[::2]",
-    "",
-]
+REBOUND = """
+    rebound.example rebound.example:5000 localhost.rebound.example notlocalhost 127.0.0.1.rebound.example 128.0.0.1
+    192.168.1.7:5000 [::2]
+"""
 
 
 @pytest.mark.parametrize(
@@ -80,7 +72,7 @@ REBOUND = [
     [
         *(
             {"HTTP_HOST": host, "HTTP_ORIGIN": f"http://{host}", "HTTP_SEC_FETCH_SITE": "same-origin"}
-            for host in REBOUND
+            for host in (*REBOUND.split(), "")
         ),
         *(
             {"REMOTE_ADDR": address}
@@ -184,15 +176,6 @@ def test_monitor_page_opens_by_cross_site_link_but_no_other_endpoint() -> None:
     assert status("GET", "/", **{"Sec-Fetch-Mode": "no-cors"}) == 403
     assert status("GET", "/", Origin="null") == 403
     assert status("GET", "/stream", **{"Sec-Fetch-Site": "none"}) == 200
-
-
-@pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "text/plain", "multipart/form-data", ""])
-def test_monitor_publish_with_form_content_type_is_refused(kind: str) -> None:
-    app, sse = open_app()
-    with published(sse, "orders") as events:
-        response = app.test_client().post(f"{MONITOR}/publish", data=json.dumps(TEST_EVENT), content_type=kind)
-    assert response.status_code == 415
-    assert events == []
 
 
 def test_monitor_page_policy_forbids_foreign_content_and_framing() -> None:
