@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -13,7 +12,6 @@ import pytest
 from flask_sse_emitters import Event, InvalidEvent, Publisher, SseEmitter, SseEmitters
 from flask_sse_emitters.testing import published
 from tests.support.board import Board, gap_of, texts
-from tests.support.waiting import PATIENCE
 
 
 @pytest.mark.parametrize("overflow", ["close", "drop_oldest", "coalesce"])
@@ -102,13 +100,6 @@ def test_publish_retry_with_the_same_key_is_published_once(board: Board) -> None
         assert board.sse.publish("a", "x", key="order-7") == first
         assert board.sse.channel("a").publish("y", key="order-8") != first
         assert texts(stream.ready()) == ["x", "y"]
-
-
-def test_publish_on_another_thread_uses_the_only_app(board: Board) -> None:
-    with board.open("a") as stream:
-        with ThreadPoolExecutor() as pool:
-            pool.submit(board.sse.publish, "a", "x").result(PATIENCE)
-        assert texts(stream.ready()) == ["x"]
 
 
 def test_send_of_an_event_that_is_too_large_is_rejected() -> None:

@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import pytest
 
-from flask_sse_emitters import Event
 from flask_sse_emitters.testing import decode
 from tests.support.board import Board, gap_of, moved, texts
 from tests.support.waiting import until
@@ -23,21 +22,6 @@ def test_replay_of_any_length_neither_overflows_nor_fills_the_backlog() -> None:
         events = stream.ready()
         assert emitter.is_open
     assert [event.id for event in events] == [*ids[1:], moved(ids[-1], 1)]
-
-
-def test_replay_ends_with_its_stream(board: Board) -> None:
-    """What was published before the end is delivered; later events are not awaited."""
-    ids = board.publish("a", *("x" * 1000 + str(number) for number in range(300)))
-    with board.client.get("/events/a", headers={"Last-Event-ID": ids[0]}) as response:
-        pieces = response.iter_encoded()
-        begun = decode(next(pieces))
-        board.emitters[0].complete()
-        rest: list[Event] = []
-        for piece in pieces:
-            rest += decode(piece)
-            board.publish("a", "later")
-    assert [event.id for event in begun + rest][: len(ids) - 1] == ids[1:]
-    assert len(begun + rest) <= len(ids) + 1
 
 
 #: Made of the newest id.
