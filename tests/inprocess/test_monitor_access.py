@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from typing import Any
 
 import pytest
-from flask import abort
 from flask.testing import FlaskClient
+from werkzeug.exceptions import NotFound
 
 from flask_sse_emitters import AccessDenied
 from flask_sse_emitters.testing import published
@@ -108,39 +107,30 @@ def test_monitor_access_rule_decides_for_every_endpoint() -> None:
     sse.monitor_access(lambda: answers[0])
     assert statuses(app.test_client()) == OPEN
     answers[0] = False
-    assert statuses(app.test_client()) == {403}
-    app.debug = True
-    assert statuses(app.test_client()) == {403}, "if there is a rule, it decides"
-
-
-def fail() -> bool:
-    raise ZeroDivisionError("the database is away")
-
-
-def deny() -> bool:
-    raise AccessDenied("please log in", challenge="Basic")
-
-
-def not_found() -> bool:
-    abort(404)
+    for app.debug in (False, True):
+        assert statuses(app.test_client()) == {403}, "if there is a rule, it decides"
 
 
 @pytest.mark.parametrize(
-    ("rule", "status", "reason"),
+    ("result", "status", "reason"),
     [
-        (fail, 403, "ZeroDivisionError('the database is away')"),
-        (not_found, 403, "404 Not Found"),
-        (deny, 401, "please log in"),
-        (lambda: None, 403, "returned None"),
-        (lambda: "yes", 403, "returned 'yes'"),
-        (lambda: 1, 403, "returned 1"),
+        (ZeroDivisionError("the database is away"), 403, "ZeroDivisionError('the database is away')"),
+        (NotFound(), 403, "404 Not Found"),
+        (AccessDenied("please log in", challenge="Basic"), 401, "please log in"),
+        (None, 403, "returned None"),
+        ("yes", 403, "returned 'yes'"),
+        (1, 403, "returned 1"),
     ],
 )
-def test_monitor_access_rule_denies_with_reason_in_debug_mode_only(
-    rule: Callable[[], Any], status: int, reason: str
-) -> None:
+def test_monitor_access_rule_denies_with_reason_in_debug_mode_only(result: Any, status: int, reason: str) -> None:
     app, sse = make_app()
-    sse.monitor_access(rule)
+
+    @sse.monitor_access
+    def may_monitor() -> Any:
+        if isinstance(result, Exception):
+            raise result
+        return result
+
     for debug in (False, True):
         app.debug = debug
         with app.test_client().get(f"{MONITOR}/") as response:
