@@ -22,13 +22,6 @@ def test_reconnect_replays_exactly_what_was_missed_and_then_live_events(board: B
         assert [event.id for event in stream.ready()] == ids[5:]
 
 
-def test_connect_without_an_id_gets_new_events_alone(board: Board) -> None:
-    board.publish("a", 1, 2)
-    with board.open("a") as stream:
-        assert stream.ready() == []
-    assert board.replayed("a", last="") == []
-
-
 def test_reconnect_before_the_first_event_replays_what_was_missed(board: Board) -> None:
     """The stream begins with a block that has an id alone: WHATWG HTML, 9.2.6, has clients remember it."""
     board.publish("a", 1)

@@ -58,6 +58,7 @@ SPELLINGS = [
     *spelt("a header that is injected", "news%0D%0AX-Injected:%201%0D%0A%0D%0Adata:%20injected", 404),
 ]
 
+FORM = ("Content-Type: application/x-www-form-urlencoded", "Content-Length: 14")
 SEVERAL = [
     Attempt("a forbidden one before an allowed one", "/events?channel=secret&channel=news", 403),
     Attempt("a forbidden one among allowed ones", "/events?channel=news&channel=secret&channel=open", 403),
@@ -82,16 +83,8 @@ SEVERAL = [
     Attempt("a URL of another host", "http://evil.example/events/secret", 403),
     Attempt("a space in the path", "/events/secret x", 400),
     Attempt("a NUL in the path", "/events/secret\0", 400),
-    *(
-        Attempt(
-            f"a form in the body of a GET, {tried}",
-            target,
-            status,
-            headers=("Content-Type: application/x-www-form-urlencoded", "Content-Length: 14"),
-            body=b"channel=secret",
-        )
-        for tried, target, status in [("without a name", "/events", 400), ("with an allowed one", "/events/news", 200)]
-    ),
+    Attempt("a form in the body of a GET", "/events", 400, headers=FORM, body=b"channel=secret"),
+    Attempt("a form beside an allowed one", "/events/news", 200, headers=FORM, body=b"channel=secret"),
     Attempt("another path in a header", "/events/news", 200, headers=("X-Original-URL: /events/secret",)),
     Attempt("another user in a header", "/events/secret", 403, headers=("Remote-User: bob", "X-Remote-User: bob")),
     Attempt("another user in two cookies", "/events/secret", 403, headers=("Cookie: session=bob; user=bob",)),

@@ -11,14 +11,12 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from typing import Any
-from weakref import WeakSet
 
 from flask.testing import FlaskClient
 from werkzeug import Response
 from werkzeug.middleware.proxy_fix import ProxyFix
+from werkzeug.test import create_environ
 
-from flask_sse_emitters import SseEmitter
-from flask_sse_emitters.signals import emitter_opened
 from flask_sse_emitters.testing import OpenStream, open_stream
 from tests.apps import fuzzed as fuzz_app
 from tests.security.fuzz.requests import ADDRESSES, HELD, LENGTH, SECRET, Generator, Request, draw_steering
@@ -56,7 +54,6 @@ class InProcess:
     def __init__(self, dice: random.Random) -> None:
         self.generator = Generator(dice)
         self.counts: Counter[str] = Counter()
-        self.emitters: WeakSet[SseEmitter] = WeakSet()
         self.last: Request | None = None
         self._dice = dice
         self._held: list[tuple[OpenStream, ExitStack]] = []
@@ -65,7 +62,6 @@ class InProcess:
         bare = fuzz_app.app.wsgi_app
         behind_proxy = ProxyFix(bare, x_for=1, x_proto=1, x_host=1, x_port=1, x_prefix=1)
         self._apps: list[Callable[..., Iterable[bytes]]] = [bare, bare, bare, behind_proxy]
-        emitter_opened.connect(self._opened, fuzz_app.app)
 
     def step(self) -> None:
         dice = self._dice
@@ -101,24 +97,12 @@ class InProcess:
         except NoStreamError:
             pass
 
-    def _opened(self, _: object, emitter: SseEmitter) -> None:
-        self.counts["streams"] += 1
-        self.emitters.add(emitter)
-
     def _environ(self, request: Request) -> dict[str, Any]:
-        return {
-            **request.environ(terminated=self._dice.random() < 0.5),
-            "SCRIPT_NAME": "",
-            "SERVER_NAME": "localhost",
-            "SERVER_PORT": "8080",
-            "REMOTE_ADDR": self._dice.choice(ADDRESSES).decode(),
-            "wsgi.version": (1, 0),
-            "wsgi.url_scheme": "http",
-            "wsgi.errors": self._errors,
-            "wsgi.multithread": True,
-            "wsgi.multiprocess": False,
-            "wsgi.run_once": False,
-        }
+        server = create_environ(base_url="http://localhost:8080", errors_stream=self._errors, multithread=True)
+        for name in ("HTTP_HOST", "REQUEST_URI", "RAW_URI"):
+            del server[name]
+        own = request.environ(terminated=self._dice.random() < 0.5)
+        return {**server, **own, "REMOTE_ADDR": self._dice.choice(ADDRESSES).decode()}
 
     def _call(self, request: Request, environ: dict[str, Any]) -> Answer:
         answers: list[tuple[str, list[tuple[str, str]]]] = []
