@@ -336,15 +336,6 @@ class ControlledLock:
         return self._owner is None
 
 
-class NoLock:
-    """A lock that excludes no thread, for mutants with a lock removed."""
-
-    def __enter__(self) -> bool:
-        return True
-
-    def __exit__(self, *exc_info: object) -> None: ...
-
-
 class ControlledWaiter:
     """A waiter under the explorer's control. Waking it twice for one sleep is an error, as with the real one."""
 

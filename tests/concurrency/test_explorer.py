@@ -26,6 +26,7 @@ def test_deadlock_report_names_waiting_threads_and_schedule(explorer: Explorer) 
     assert isinstance(found.cause, Deadlock)
     assert "ann waits: takes a lock; bob waits: takes a lock" in str(found)
     assert found.schedule == {2: 1}
+    assert str(explorer.replay(scene, found.schedule)) == str(found)
 
 
 @pytest.mark.parametrize(("steps", "orders"), [((1, 1), 2), ((2, 2), 6), ((3, 4), 35), ((2, 2, 2), 90)])

@@ -12,10 +12,9 @@ from flask_sse_emitters.streams.emitter import stream_of
 from flask_sse_emitters.testing import decode
 from flask_sse_emitters.writers.response_body import ResponseBody
 from tests.concurrency.interleavings import Scene
-from tests.concurrency.scenes import publish_twice, subscribe_during_publishes
 from tests.concurrency.stage import Every, Stage
 from tests.support.held_broker import HeldBroker
-from tests.unit.doubles.writer import events_of, texts_of
+from tests.unit.doubles.writer import FakeWriter, events_of, texts_of
 
 
 @pytest.mark.parametrize("end", ["shut down", "lifetime over"])
@@ -40,6 +39,52 @@ def test_stream_end_during_channel_lookup_wakes_reader(end: str, stage: Stage, e
     every(scene, takes=3)
 
 
+def subscribe_during_publishes(stage: Stage, published: int, *, reconnects: bool) -> Callable[[], Scene]:
+    """Subscribe, for the first time or again, while each of several threads publishes an event."""
+
+    def scene() -> Scene:
+        channel = stage.channel()
+        other = channel.subscribe()
+        ids = channel.publish("0", "1")
+        begun: list[str] = []
+        done: list[str] = []
+        missed: list[str] = []  # published before it subscribed, and it has no id
+        coming: list[str] = []  # published once it has subscribed
+        clients: list[FakeWriter] = []
+
+        def subscribe() -> None:
+            missed.extend(done)
+            emitter = channel.subscribe(ids[0] if reconnects else None)
+            coming.extend(set(texts) - set(begun))
+            clients.append(FakeWriter(emitter))
+            clients[0].take_all()
+
+        def publish(text: str) -> None:
+            begun.append(text)
+            channel.publish(text)
+            done.append(text)
+
+        def check() -> None:
+            stage.background.finish()
+            everything = texts_of(other)
+            clients[0].take_all()
+            got = clients[0].texts()
+            assert sorted(everything) == ["0", "1", *texts]
+            assert got == everything[-len(got) :] if got else not coming
+            assert set(coming) <= set(got)
+            if reconnects:
+                assert got == everything[1:]
+            else:
+                assert not {"0", "1", *missed} & set(got)
+
+        texts = [f"2{number}" for number in range(published)]
+        calls: dict[str, Callable[[], object]] = {"subscribe": subscribe}
+        calls |= {f"publish {text}": lambda text=text: publish(text) for text in texts}  # type: ignore[misc]
+        return Scene(calls, check)
+
+    return scene
+
+
 @pytest.mark.parametrize("reconnects", [True, False], ids=["reconnect", "first connect"])
 def test_subscribe_during_publish_delivers_each_event_once(reconnects: bool, stage: Stage, every: Every) -> None:
     """A subscriber that connects, or reconnects, during a publish loses no event and gets none twice."""
@@ -51,7 +96,22 @@ def test_reconnect_during_two_publishes_delivers_each_event_once(stage: Stage, e
 
 
 def test_two_concurrent_publishes_reach_all_subscribers_in_one_order(stage: Stage, every: Every) -> None:
-    every(publish_twice(stage), takes=3)
+    def scene() -> Scene:
+        channel = stage.channel()
+        each = [channel.subscribe() for _ in range(2)]
+        ids: list[str] = []
+
+        def check() -> None:
+            stage.background.finish()
+            events = events_of(each[0])
+            assert events == events_of(each[1])
+            assert sorted(event.data for event in events) == ["a", "b"]
+            assert [event.id for event in events] == sorted(ids)
+
+        publish = channel.publish
+        return Scene({"one": lambda: ids.extend(publish("a")), "other": lambda: ids.extend(publish("b"))}, check)
+
+    every(scene, takes=3)
 
 
 @pytest.mark.parametrize("publishes", [False, True], ids=["", "and another publishes"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -12,9 +12,8 @@ from flask_sse_emitters.streams.emitter import stream_of
 from flask_sse_emitters.testing import decode
 from flask_sse_emitters.writers.response_body import ResponseBody
 from tests.concurrency.interleavings import Scene
-from tests.concurrency.scenes import send_and_remove, send_twice
 from tests.concurrency.stage import Every, Stage
-from tests.unit.doubles.writer import texts_of
+from tests.unit.doubles.writer import FakeWriter, texts_of
 
 
 def test_list_send_while_reader_goes_to_sleep_loses_no_wake_up(stage: Stage, every: Every) -> None:
@@ -101,25 +100,26 @@ def test_emitter_completed_during_list_sends_has_a_prefix_of_events(stage: Stage
     every(scene, takes=2)
 
 
-def test_two_concurrent_list_sends_reach_all_clients_in_one_order(stage: Stage, every: Every) -> None:
-    every(send_twice(stage))
-
-
-def test_three_concurrent_list_sends_reach_all_clients_in_one_order(stage: Stage, every: Every) -> None:
+@pytest.mark.parametrize("texts", ["ab", "abc"], ids=["two", "three"])
+def test_concurrent_list_sends_reach_all_clients_in_one_order(texts: str, stage: Stage, every: Every) -> None:
     def scene() -> Scene:
         clients = SseEmitters()
         each = [clients.add(stage.emitter()) for _ in range(2)]
-        calls: dict[str, Callable[[], object]] = {text: lambda text=text: clients.send(text) for text in "abc"}  # type: ignore[misc]
+        reader = FakeWriter(each[0])
 
         def check() -> None:
             stage.background.finish()
-            texts = texts_of(each[0])
-            assert texts == texts_of(each[1])
-            assert sorted(texts) == ["a", "b", "c"]
+            reader.take_all()
+            assert reader.texts() == texts_of(each[1])
+            assert sorted(reader.texts()) == [*texts]
+            assert not clients._delivery._is_passing
 
-        return Scene(calls, check)
+        return Scene({text: partial(clients.send, text) for text in texts}, check)
 
-    every(scene, takes=2, edges=1, lines=None)
+    if texts == "ab":
+        every(scene)
+    else:
+        every(scene, takes=2, edges=1, lines=None)
 
 
 def test_list_completed_during_send_delivers_to_all_clients_or_none(stage: Stage, every: Every) -> None:
@@ -145,7 +145,25 @@ def test_emitter_removed_during_delivery_pass_costs_others_no_event(
     stage: Stage, every: Every, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(delivery, "CLIENTS_PER_LOOK", 1)
-    every(send_and_remove(stage), takes=2)
+
+    def scene() -> Scene:
+        clients = SseEmitters()
+        each = [clients.add(stage.emitter()) for _ in range(3)]
+
+        def check() -> None:
+            stage.background.finish()
+            gone, *others = map(texts_of, each)
+            assert others == [["a", "b"]] * 2
+            assert gone == ["a", "b"][: len(gone)]
+            assert (each[0].is_open, list(clients)) == (True, each[1:])
+
+        def send() -> None:
+            clients.send("a")
+            clients.send("b")
+
+        return Scene({"send": send, "remove": lambda: clients.remove(each[0])}, check)
+
+    every(scene, takes=2)
 
 
 def test_list_snapshot_during_changes_shows_whole_states_in_order(stage: Stage, every: Every) -> None:
@@ -170,3 +188,19 @@ def test_list_snapshot_during_changes_shows_whole_states_in_order(stage: Stage, 
         return Scene({"change": change, "read": read}, check)
 
     every(scene, lines=2)
+
+
+def test_list_element_removed_twice_concurrently_is_removed_once(stage: Stage, every: Every) -> None:
+    def scene() -> Scene:
+        subject = CopyOnWriteList("ab")
+        removed: list[bool] = []
+
+        def check() -> None:
+            assert (sorted(removed), list(subject)) == ([False, True], ["b"])
+
+        def remove() -> None:
+            removed.append(subject.remove("a"))
+
+        return Scene({"one": remove, "other": remove}, check)
+
+    every(scene)
