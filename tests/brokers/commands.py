@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
+import select
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
 
 from click.testing import Result
@@ -19,7 +20,6 @@ from flask_sse_emitters import Event
 from flask_sse_emitters.testing import decode
 from tests.support.board import closing_board
 from tests.support.cli import cli_runner
-from tests.support.programs import program
 from tests.support.redis_server import RedisServer
 from tests.support.servers import ROOT
 from tests.support.waiting import PATIENCE, until
@@ -35,7 +35,13 @@ def invoked(url: str, *arguments: str, data: bytes | None = None, **config: obje
 
 def environment(url: str, **config: object) -> dict[str, str]:
     config = {"SSE_BROKER_URL": url, "SSE_PUBLISH_SECONDS": PATIENCE, **config}
-    return {**os.environ, "CONFIG": json.dumps(config), "PYTHONWARNINGS": "error", "PYTHONUNBUFFERED": ""}
+    return {
+        **os.environ,
+        "CONFIG": json.dumps(config),
+        "PYTHONWARNINGS": "error",
+        "PYTHONUNBUFFERED": "",
+        "PYTHONUTF8": "1",
+    }
 
 
 def run(*arguments: str, env: dict[str, str], data: bytes = b"") -> subprocess.CompletedProcess[bytes]:
@@ -47,22 +53,22 @@ def run(*arguments: str, env: dict[str, str], data: bytes = b"") -> subprocess.C
 class Listening:
     """``flask sse listen``, from ``with`` to its end.
 
-    :param to: a shell's command that reads its output.
+    :param to: a descriptor for its output, which is closed here; otherwise :attr:`out` has it.
     :param log: the level of the app's log, which goes to stderr.
     """
 
-    def __init__(self, redis: RedisServer, *arguments: str, to: str = "", log: str = "", **config: object) -> None:
-        command = shlex.join([*FLASK, "listen", *arguments])
+    def __init__(
+        self, redis: RedisServer, *arguments: str, to: int | None = None, log: str = "", **config: object
+    ) -> None:
         self._folder = tempfile.TemporaryDirectory()
         self._out, self._errors = (Path(self._folder.name, name) for name in ("out", "errors"))
-        with self._out.open("wb") as out, self._errors.open("wb") as errors:
+        with self._out.open("wb") if to is None else open(to, "wb") as out, self._errors.open("wb") as errors:
             self._process = subprocess.Popen(
-                [program("bash", "bash"), "-c", f"set -o pipefail; {command} | {to}" if to else f"exec {command}"],
+                [*FLASK, "listen", *arguments],
                 cwd=ROOT,
                 env={**environment(redis.url, **config), **({"LOG_LEVEL": log} if log else {})},
                 stdout=out,
                 stderr=errors,
-                start_new_session=True,
             )
 
     def __enter__(self) -> Listening:
@@ -101,6 +107,16 @@ class Listening:
         return self._process.wait(PATIENCE)
 
     def kill(self) -> None:
-        with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.kill()
         self._process.wait(PATIENCE)
+
+
+@contextmanager
+def read_by_test(
+    ends: tuple[int, int], redis: RedisServer, *arguments: str, **config: object
+) -> Iterator[tuple[Listening, FileIO]]:
+    """Run ``flask sse listen`` with its output to the second of these ends; yield it and the first, which has some."""
+    reader, writer = ends
+    with FileIO(reader) as output, Listening(redis, *arguments, to=writer, **config) as listening:
+        select.select([output], [], [], PATIENCE)
+        yield listening, output

@@ -6,22 +6,21 @@ import fcntl
 import json
 import os
 import pty
+import re
 import signal
-import subprocess
 import termios
 import time
 from array import array
 from collections.abc import Iterator
-from contextlib import contextmanager
+from io import FileIO
 
 import pytest
 
 from flask_sse_emitters import BrokerUnavailable, Event, Publisher
 from flask_sse_emitters.testing import decode, published
-from tests.brokers.commands import FLASK, Listening, environment, invoked, run
+from tests.brokers.commands import Listening, environment, invoked, read_by_test, run
 from tests.support.board import Board, texts
 from tests.support.redis_server import RedisServer
-from tests.support.servers import ROOT
 from tests.support.waiting import PATIENCE, until
 
 
@@ -124,41 +123,18 @@ def test_listen_with_an_unknown_last_event_id_prints_a_gap(server: RedisServer, 
 
 
 def test_listen_at_a_terminal_escapes_control_characters(server: RedisServer, publisher: Publisher) -> None:
-    terminal, side = pty.openpty()
-    env = {**environment(server.url), "PYTHONUTF8": "1"}
-    process = subprocess.Popen([*FLASK, "listen", "a"], cwd=ROOT, env=env, stdout=side, stderr=side)
-    try:
-        os.close(side)
-        found = os.read(terminal, 1000)
+    with read_by_test(pty.openpty(), server, "a") as (_, terminal):
+        found = terminal.read(1000)
         event_id = publisher.publish("a", HOSTILE, event="\x1b]0;title\x07")
         while b"T\xc3\xa4g\r\n\r\n" not in found:
-            found += os.read(terminal, 1000)
-    finally:
-        process.kill()
-        process.wait(PATIENCE)
-        os.close(terminal)
+            found += terminal.read(1000)
     assert found.decode().partition("\r\n\r\n")[2] == (
         f"id: {event_id}\r\nevent: \\x1b]0;title\\x07\r\n"
         r"data: \x1b[2J \x9b2J \x08 \u202e \u2066 \u2028 \x7f" + "\ttab, Täg\r\n\r\n"
     )
 
 
-@contextmanager
-def piped(server: RedisServer, **config: object) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """Run ``flask sse listen`` with a pipe that only the test reads; yield both, once the position has come."""
-    reader, writer = os.pipe()
-    process = subprocess.Popen([*FLASK, "listen", "a"], cwd=ROOT, env=environment(server.url, **config), stdout=writer)
-    try:
-        os.close(writer)
-        assert os.read(reader, 1000).startswith(b"id: ")
-        yield process, reader
-    finally:
-        process.kill()
-        process.wait(PATIENCE)
-        os.close(reader)
-
-
-def unread(pipe: int) -> int:
+def unread(pipe: FileIO) -> int:
     size = array("i", [0])
     fcntl.ioctl(pipe, termios.FIONREAD, size)
     return size[0]
@@ -166,42 +142,37 @@ def unread(pipe: int) -> int:
 
 def test_listen_interrupt_exits_though_its_pipe_is_full(server: RedisServer, publisher: Publisher) -> None:
     """Nothing reads its output: it waits to write."""
-    with piped(server) as (process, reader):
+    with read_by_test(os.pipe(), server, "a") as (listening, pipe):
         for _ in range(20):
             publisher.publish("a", "x" * 10_000)
-        until(lambda: unread(reader) > 60_000, "a full pipe")
-        process.send_signal(signal.SIGINT)
-        assert process.wait(PATIENCE) == 130
+        until(lambda: unread(pipe) > 60_000, "a full pipe")
+        assert listening.interrupt() == 130
 
 
 def test_listen_slow_reader_loses_no_event_despite_overflow_settings(server: RedisServer, publisher: Publisher) -> None:
     """More is pending than ``SSE_MAX_PENDING`` time and again; the app would drop events of a client then."""
-    with piped(server, SSE_MAX_PENDING=10, SSE_OVERFLOW="drop_oldest") as (_, reader):
+    with read_by_test(os.pipe(), server, "a", SSE_MAX_PENDING=10, SSE_OVERFLOW="drop_oldest") as (_, pipe):
         wanted = [f"{number} {'x' * 1000}" for number in range(500)]
         for text in wanted:
             publisher.publish("a", text)
-        found = b""
-        while found.count(b"\n\n") < len(wanted):
-            found += os.read(reader, 4096)
+        found = pipe.read(1000)
+        while found.count(b"\n\n") < 1 + len(wanted):
+            found += pipe.read(4096)
         assert texts(decode(found)) == wanted
 
 
-def test_listen_exits_quietly_once_its_pipe_has_no_reader(server: RedisServer) -> None:
-    """At once, though it has nothing to write: its shell waits for it."""
-    with Listening(server, "a", to="head -n 1") as listening:
+@pytest.mark.parametrize("events", [0, 20], ids=["while it waits", "amid a write"])
+def test_listen_exits_quietly_once_its_pipe_has_no_reader(
+    server: RedisServer, publisher: Publisher, events: int
+) -> None:
+    """At once, though it may have nothing to write: its shell waits for it."""
+    with read_by_test(os.pipe(), server, "a") as (listening, pipe):
+        assert re.fullmatch(rb"id: [\w-]+\n\n", pipe.read(1000))
+        for _ in range(events):
+            publisher.publish("a", "x" * 10_000)
+        until(lambda: unread(pipe) >= 3_000 * events, "a full pipe")
+        pipe.close()
         assert listening.exit_code() == 0
-        assert listening.out.startswith(b"id: ")
-        assert listening.out.count(b"\n") == 1
-        assert listening.errors == []
-
-
-def test_listen_exits_quietly_if_its_reader_leaves_during_a_write(server: RedisServer, publisher: Publisher) -> None:
-    first = publisher.publish("a", "first")
-    for _ in range(20):
-        publisher.publish("a", "x" * 10_000)
-    with Listening(server, "a", "--last-event-id", first, to="head -c 100000") as listening:
-        assert listening.exit_code() == 0
-        assert len(listening.out) == 100_000
         assert listening.errors == []
 
 
