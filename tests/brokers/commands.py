@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
+from typing import Any
 
 from click.testing import Result
 
@@ -113,7 +114,7 @@ class Listening:
 
 @contextmanager
 def read_by_test(
-    ends: tuple[int, int], redis: RedisServer, *arguments: str, **config: object
+    ends: tuple[int, int], redis: RedisServer, *arguments: str, **config: Any
 ) -> Iterator[tuple[Listening, FileIO]]:
     """Run ``flask sse listen`` with its output to the second of these ends; yield it and the first, which has some."""
     reader, writer = ends

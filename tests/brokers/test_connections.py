@@ -70,6 +70,13 @@ def test_connections_end_at_close_and_after_later_use(client: Any, new_broker: C
     until(lambda: not connections(client), "the new ones to be closed")
 
 
+@pytest.mark.parametrize("kind", ["threads", "gevent"])
+def test_close_or_drop_of_many_apps_leaves_no_thread_or_connection(kind: str, server: RedisServer) -> None:
+    command = [sys.executable, "-m", "tests.apps.closing_process", server.url, kind]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=4 * PATIENCE)
+    assert done.stdout == "all is freed\n", done.stderr
+
+
 def test_fork_under_gevent_takes_no_message_or_answer_of_the_parent(server: RedisServer) -> None:
     command = [sys.executable, "-m", "tests.apps.gevent_fork_redis", server.url]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=2 * PATIENCE)

@@ -154,17 +154,6 @@ def test_reconnect_delivers_missed_events_in_order_then_new_ones(wire: Wire, wir
         assert texts(read(stream, 1)) == ["new"]
 
 
-def test_reconnect_after_redis_killed_the_subscriber(client: Any, board: Board) -> None:
-    with board.open("a") as stream:
-        board.publish("a", 1)
-        read(stream, 1)
-        for number in range(2, 5):
-            assert client.client_kill_filter(_type="pubsub") == 1
-            board.publish("a", number)
-            assert texts(read(stream, 1)) == [str(number)]
-            until(lambda: subscribers(client) == 1, "the subscriber to listen again")
-
-
 def test_reconnect_of_slow_subscriber_reads_the_rest_from_log(
     client: Any, wire: Wire, wired: Board, board: Board
 ) -> None:

@@ -114,21 +114,21 @@ def test_revocation_elsewhere_while_rule_runs_denies_stream(server: RedisServer,
     answers: list[bytes] = []
 
     def ask() -> None:
-        answers.append(there.get("/events/a", User="ann").data)
+        answers.append(process.get("/events/a", User="ann").data)
 
-    with closing_board(server.url, rule=slow_rule) as there:
+    with closing_board(server.url, rule=slow_rule) as process:
         thread = threading.Thread(target=ask, daemon=True)
         thread.start()
         assert asked.wait(PATIENCE)
         here.sse.disconnect("ann")
-        with watching(there, "b", user="bob") as bob:  # another reader, to see when everything has arrived
+        with watching(process, "b", user="bob") as bob:  # another reader, to see when everything has arrived
             settle(here, bob, channel="b")
             goes_on.set()
             thread.join(PATIENCE)
             here.sse.publish("a", "secret")
         [answer] = answers
         assert b"secret" not in answer
-        assert there.clients == 0
+        assert process.clients == 0
 
 
 def test_recheck_ends_only_streams_that_rule_now_denies(server: RedisServer, here: Board) -> None:

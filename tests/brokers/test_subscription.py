@@ -15,7 +15,7 @@ from flask_sse_emitters.brokers import Bounds, Broker, Frame, make_broker
 from flask_sse_emitters.testing import decode, published
 from tests.brokers.states import await_end, subscribers
 from tests.support.board import Board, board_reads, closing_board, gap_of, moved, read, texts
-from tests.support.broker_calls import RecordingListener, frame, listening, publish, subscribed
+from tests.support.broker_calls import RecordingListener, listening, publish, subscribed
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import PATIENCE, until
 from tests.support.wire import Wire
@@ -199,15 +199,6 @@ def test_complete_during_redis_outage_ends_stream_after_it(server: RedisServer, 
         assert (stream.ready(), len(emitters)) == ([], 1)
         server.signal(signal.SIGCONT)
         until(lambda: len(emitters) == 0, "the end")
-
-
-def test_history_bounds_stay_after_publish_without_any(client: Any, new_broker: Callable[[], Broker]) -> None:
-    broker = new_broker()
-    publish(broker, "a", *range(10), bounds=Bounds(3, 60.0))
-    broker.publish("a", frame("x"), None)
-    assert client.xlen("sse:{a}:log") == 3
-    broker.publish("b", frame("x"), None)
-    assert client.hmget("sse:{b}:at", "events", "ms") == [b"1000", b"300000"]
 
 
 def test_history_of_process_that_keeps_fewer_events_is_logged_once(
