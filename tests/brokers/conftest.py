@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import redis
 
 from flask_sse_emitters.brokers import GROUP, Broker, make_broker
 from tests.support.board import Board, closing_board
@@ -33,7 +32,7 @@ def server(shared_server: RedisServer) -> RedisServer:
 @pytest.fixture
 def client(server: RedisServer) -> Iterator[Any]:
     """A plain client of that Redis."""
-    with redis.Redis(port=server.port) as client:
+    with server.client() as client:
         yield client
 
 

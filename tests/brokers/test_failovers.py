@@ -11,7 +11,6 @@ import pytest
 from flask_sse_emitters import BrokerUnavailable
 from flask_sse_emitters.brokers import Broker
 from tests.support.broker_calls import KEPT, assert_events_are_delivered, frame, listening, publish
-from tests.support.redis_clients import client_of
 from tests.support.redis_topologies import SLOTS, cluster, sentinel
 from tests.support.waiting import until
 
@@ -30,7 +29,7 @@ def test_cluster_node_outage_delays_no_channel_of_other_nodes(new_broker: Callab
         broker = new_broker("redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in nodes))
         channels = [f"user:{number}" for number in range(20)]
         assert_events_are_delivered(broker, *channels)
-        kept = [client_of(node).keys("sse:{user:*}:log") for node in nodes]
+        kept = [node.client().keys("sse:{user:*}:log") for node in nodes]
         assert sum(map(len, kept)) == len(channels)
         assert all(kept)
         other = new_broker(f"redis+cluster://127.0.0.1:{nodes[2].port}")
@@ -43,7 +42,7 @@ def test_cluster_node_outage_delays_no_channel_of_other_nodes(new_broker: Callab
         until(lambda: broker.clients_elsewhere("user:1") == 1, "the other process's client")
 
         def node_of(key: str) -> int:
-            return int(client_of(nodes[0]).execute_command("CLUSTER KEYSLOT", key)) * len(nodes) // SLOTS
+            return int(nodes[0].client().execute_command("CLUSTER KEYSLOT", key)) * len(nodes) // SLOTS
 
         lost = node_of("{here}")  # where clients are counted
         there = [f"new:{number}" for number in range(20)]
@@ -77,14 +76,14 @@ def test_sentinel_url_follows_the_master_after_failover(new_broker: Callable[...
         listener = listening(broker, "b")
         publish(broker, "b", "before")
         until(lambda: listener.frames, "an event")
-        until(lambda: client_of(replica).exists("sse:{b}:log"), "the replica to have the event")
+        until(lambda: replica.client().exists("sse:{b}:log"), "the replica to have the event")
         if old_master == "is gone":
             master.signal(signal.SIGKILL)
         else:
-            client_of(replica).replicaof("NO", "ONE")
-            client_of(minder).execute_command("SENTINEL REMOVE mymaster")
-            client_of(minder).execute_command(f"SENTINEL MONITOR mymaster 127.0.0.1 {replica.port} 1")
-            client_of(master).client_kill_filter(_type="normal")  # all connections but the subscriber's
+            replica.client().replicaof("NO", "ONE")
+            minder.client().execute_command("SENTINEL REMOVE mymaster")
+            minder.client().execute_command(f"SENTINEL MONITOR mymaster 127.0.0.1 {replica.port} 1")
+            master.client().client_kill_filter(_type="normal")  # all connections but the subscriber's
         until(partial(published, broker, "b", "after"), "the replica to be the master")
         until(lambda: listener.texts[-1:] == [b"data: after\n\n"], "an event of the new master")
         until(lambda: broker.status()["state"] == "ok", "the end of the outage")

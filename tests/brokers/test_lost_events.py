@@ -14,7 +14,6 @@ from flask_sse_emitters.brokers import Broker, make_broker
 from tests.brokers.states import await_end
 from tests.support.board import Board, board_reads, closing_board, gap_of, moved, read, texts
 from tests.support.broker_calls import listening, publish
-from tests.support.redis_clients import client_of
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import until
 
@@ -194,7 +193,7 @@ def test_restart_changes_epoch_only_if_it_may_lose_events(durable: bool) -> None
 
 
 def promote(replica: RedisServer) -> None:
-    client_of(replica).replicaof("NO", "ONE")
+    replica.client().replicaof("NO", "ONE")
 
 
 @pytest.mark.parametrize(
@@ -207,7 +206,7 @@ def test_promoted_replica_reuses_no_id_of_its_master(
 ) -> None:
     """It lacks the last event."""
     with RedisServer(*settings) as master, RedisServer(*settings) as replica:
-        client = client_of(replica)
+        client = replica.client()
         client.replicaof("127.0.0.1", master.port)
         until(lambda: client.info("replication")["master_link_status"] == "up", "a replica")
         until(lambda: not client.info("persistence")["aof_rewrite_in_progress"], "its file")

@@ -14,7 +14,6 @@ import pytest
 from flask_sse_emitters import BrokerUnavailable
 from flask_sse_emitters.brokers import Broker, make_broker
 from tests.support.broker_calls import assert_events_are_delivered, publish
-from tests.support.redis_clients import client_of
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import until
 
@@ -52,7 +51,7 @@ def become_replica(client: Any) -> None:
     ids=["full", "no password", "wrong password", "needless password", "replicas", "maxclients", "replica", "disk"],
 )
 def test_refused_publish_names_setting_to_change(change: Callable[[Any], None], login: str, says: str) -> None:
-    with RedisServer() as server, client_of(server) as client:  # its connection counts
+    with RedisServer() as server, server.client() as client:  # its connection counts
         change(client)
         with closing(make_broker(f"redis://{login}127.0.0.1:{server.port}")) as broker:
             with pytest.raises(BrokerUnavailable, match=f"nothing was published; .*{says}") as raised:

@@ -8,6 +8,9 @@ import subprocess
 import tempfile
 from pathlib import Path
 from types import TracebackType
+from typing import Any
+
+import redis
 
 from tests.support.programs import program
 from tests.support.waiting import PATIENCE, until
@@ -55,6 +58,10 @@ class RedisServer:
     def folder(self) -> Path:
         """The folder of its files."""
         return Path(self._folder.name)
+
+    def client(self) -> Any:
+        """Return a plain client of it."""
+        return redis.Redis(port=self.port, protocol=2)
 
     def renew(self) -> None:
         """Be as new for the next test: empty, and started again if the last one killed, paused or configured it."""

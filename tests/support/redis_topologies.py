@@ -6,7 +6,6 @@ import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from tests.support.redis_clients import client_of
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import until
 
@@ -17,14 +16,14 @@ SLOTS = 16384
 def sentinel() -> Iterator[tuple[RedisServer, RedisServer, RedisServer]]:
     """Start a sentinel of the service ``mymaster``; yield it, the master and a replica."""
     with RedisServer() as master, RedisServer("--replicaof", "127.0.0.1", str(master.port)) as replica:
-        until(lambda: client_of(master).info("replication")["connected_slaves"] == 1, "the replica")
+        until(lambda: master.client().info("replication")["connected_slaves"] == 1, "the replica")
         with RedisServer(
             "--sentinel",
             settings=f"sentinel monitor mymaster 127.0.0.1 {master.port} 1\n"
             "sentinel down-after-milliseconds mymaster 500\n"
             "sentinel failover-timeout mymaster 5000\n",
         ) as minder:
-            until(lambda: client_of(minder).sentinel_slaves("mymaster"), "the sentinel to know of the replica")
+            until(lambda: minder.client().sentinel_slaves("mymaster"), "the sentinel to know of the replica")
             yield minder, master, replica
 
 
@@ -37,13 +36,13 @@ def cluster(nodes: int = 3) -> Iterator[list[RedisServer]]:
         servers = [stack.enter_context(RedisServer(*settings.split(), str(bus))) for bus in buses]
         for number, server in enumerate(servers):
             first, last = SLOTS * number // nodes, SLOTS * (number + 1) // nodes - 1
-            client_of(server).execute_command("CLUSTER ADDSLOTSRANGE", first, last)
+            server.client().execute_command("CLUSTER ADDSLOTSRANGE", first, last)
         for server, bus in zip(servers[1:], buses[1:], strict=True):
-            client_of(servers[0]).execute_command("CLUSTER MEET", "127.0.0.1", server.port, bus)
+            servers[0].client().execute_command("CLUSTER MEET", "127.0.0.1", server.port, bus)
 
         def is_complete(server: RedisServer) -> bool:
-            others = client_of(server).cluster("NODES").values()
-            is_ok = client_of(server).cluster("INFO")["cluster_state"] == "ok"
+            others = server.client().cluster("NODES").values()
+            is_ok = server.client().cluster("INFO")["cluster_state"] == "ok"
             return is_ok and len(others) == len(servers) and all(other["connected"] for other in others)
 
         until(lambda: all(map(is_complete, servers)), "each node to reach all others")
