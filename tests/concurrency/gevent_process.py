@@ -1,4 +1,4 @@
-"""Cases of a process patched by gevent: a first emitter made by a foreign thread, forks, long passes. A program."""
+"""A process patched by gevent: the stress test, or a foreign thread that comes first, forks, long passes. A program."""
 
 from gevent import monkey
 
@@ -9,11 +9,15 @@ import socket  # noqa: E402
 import sys  # noqa: E402
 import threading  # noqa: E402
 import time  # noqa: E402
+from collections.abc import Callable  # noqa: E402
 
+import gevent  # noqa: E402
 from flask import Flask  # noqa: E402
 from gevent.hub import get_hub  # noqa: E402
 
 from flask_sse_emitters import SSE, CloseReason, SseEmitter, SseEmitters  # noqa: E402
+from flask_sse_emitters.runtime.gevent_loop import is_green  # noqa: E402
+from tests.concurrency.stress import churn_and_send, publish_to_streams  # noqa: E402
 from tests.support.waiting import PATIENCE, until  # noqa: E402
 from tests.unit.doubles.writer import texts_of  # noqa: E402
 
@@ -101,9 +105,29 @@ def check_busy_sender_yields() -> None:
         member.complete()
 
 
+class ForeignThread:
+    """A call on an operating system thread, which is no greenlet."""
+
+    def __init__(self, call: Callable[[], object]) -> None:
+        self._result = get_hub().threadpool.spawn(call)
+
+    def join(self) -> None:
+        self._result.get()
+
+
+def check_stress() -> None:
+    assert is_green()
+    churn_and_send(lambda: time.sleep(0))
+    for spawn in (gevent.spawn, ForeignThread):
+        publish_to_streams(spawn, consumers=50, senders=8, each=200)
+
+
 if __name__ == "__main__":
-    check_foreign_thread_comes_first()
-    check_fork()
-    check_long_pass_yields()
-    check_busy_sender_yields()
+    if sys.argv[1] == "stress":
+        check_stress()
+    else:
+        check_foreign_thread_comes_first()
+        check_fork()
+        check_long_pass_yields()
+        check_busy_sender_yields()
     print("held")  # noqa: T201

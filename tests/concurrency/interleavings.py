@@ -132,14 +132,6 @@ class Explorer:
             schedule = run.next_schedule(self.preemptions)
         return count
 
-    def find(self, scene: Callable[[], Scene], most: int | None = None) -> Failed:
-        """Return the first schedule that fails; raise AssertionError if there is none."""
-        try:
-            count = self.explore(scene, most)
-        except Failed as failed:
-            return failed
-        raise AssertionError(f"each of {count} schedules held")
-
     def replay(self, scene: Callable[[], Scene], schedule: Mapping[int, int]) -> Failed | None:
         """Run the scene under a schedule that a failure has printed."""
         run = self._once(scene, schedule)

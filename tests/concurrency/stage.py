@@ -30,13 +30,9 @@ from tests.unit.doubles.clock import ManualScheduler, emitter_at
 TRACED = (
     *("streams/emitter", "streams/machine", "streams/stream", "streams/outgoing", "streams/ends", "streams/backlog"),
     *("broadcast/emitters", "broadcast/delivery", "broadcast/member", "broadcast/batch", "broadcast/copy_on_write"),
-    *(
-        "channels/process_subscription",
-        "channels/replay/machine",
-        "channels/replay/locating",
-        "channels/replay/reading",
-    ),
-    *("channels/replay/cursor", "channels/replay/gap", "channels/replay/pages", "brokers/event_log", "brokers/memory"),
+    *("channels/replay/machine", "channels/replay/locating", "channels/replay/reading", "channels/replay/cursor"),
+    *("channels/replay/gap", "channels/replay/pages", "channels/process_subscription"),
+    *("brokers/event_log", "brokers/memory"),
 )
 
 #: The type of the fixture ``every``.

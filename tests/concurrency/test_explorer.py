@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.concurrency.interleavings import TAKES, Deadlock, Explorer, Scene
+from tests.concurrency.interleavings import TAKES, Deadlock, Explorer, Failed, Scene
 
 
 def test_deadlock_report_names_waiting_threads_and_schedule(explorer: Explorer) -> None:
@@ -22,7 +22,9 @@ def test_deadlock_report_names_waiting_threads_and_schedule(explorer: Explorer) 
     explorer.grain, explorer.preemptions = TAKES, 0
     assert explorer.explore(scene) == 2, "one after the other"
     explorer.preemptions = 1
-    found = explorer.find(scene)
+    with pytest.raises(Failed) as raised:
+        explorer.explore(scene)
+    found = raised.value
     assert isinstance(found.cause, Deadlock)
     assert "ann waits: takes a lock; bob waits: takes a lock" in str(found)
     assert found.schedule == {2: 1}

@@ -14,10 +14,61 @@ from flask_sse_emitters.writers import response_body as wsgi
 from flask_sse_emitters.writers import socket_writer as direct
 from flask_sse_emitters.writers.response_body import ResponseBody
 from flask_sse_emitters.writers.socket_writer import SocketWriter
-from tests.concurrency.fake_socket import FakeMonitor, Socket
 from tests.concurrency.interleavings import Scene
 from tests.concurrency.stage import LOOP, Every, Stage
 from tests.unit.doubles.writer import FakeWriter
+
+
+class Socket:
+    """A socket that takes ``room`` bytes, and then no more until it has room again."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self.got = b""
+        self.is_awaited = False
+
+    def send(self, data: Any) -> int:
+        if not self.room:
+            raise BlockingIOError
+        taken = bytes(data[: self.room])
+        self.room -= len(taken)
+        self.got += taken
+        return len(taken)
+
+    def shutdown(self, how: int) -> None: ...
+
+    def close(self) -> None: ...
+
+    def recv(self, _size: int) -> bytes:
+        return b""
+
+    def body(self) -> bytes:
+        """Return what was sent, without the chunk lengths."""
+        rest, body = self.got, b""
+        while rest:
+            size, _, rest = rest.partition(b"\r\n")
+            body += rest[: int(size, 16)]
+            rest = rest[int(size, 16) + 2 :]
+        return body
+
+
+class FakeMonitor:
+    """A stand-in for the process's one epoll."""
+
+    def watch(self, client: Any, watcher: Any) -> Any:
+        client.is_registered, client.watcher = True, watcher
+        return client
+
+    def await_room(self, watch: Any) -> None:
+        watch.is_awaited = True
+
+    def unsent(self, _watch: Any) -> int | None:
+        return None
+
+    def acknowledged(self, _watch: Any) -> int | None:
+        return None
+
+    def forget(self, watch: Any) -> None: ...
 
 
 @pytest.mark.parametrize("room", [10_000, 20])

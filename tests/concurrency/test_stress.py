@@ -30,16 +30,10 @@ def test_streams_on_threads_get_all_events_in_one_order() -> None:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(
-    "program",
-    [
-        pytest.param("stress_on_greenlets", id="lists and streams"),
-        pytest.param("gevent_process", id="forks and foreign threads"),
-    ],
-)
-def test_gevent_process_survives_stress(program: str) -> None:
+@pytest.mark.parametrize("what", ["stress", "forks and foreign threads"])
+def test_gevent_process_survives_stress(what: str) -> None:
     """A list and streams, sent to by greenlets and by real threads; forks, and passes that let others run."""
-    command = [sys.executable, "-m", f"tests.concurrency.{program}"]
+    command = [sys.executable, "-m", "tests.concurrency.gevent_process", what]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=500, check=False)
     assert result.returncode == 0, result.stderr
     assert result.stdout == "held\n"

@@ -74,9 +74,7 @@ class Nginx:
         """Return the configuration for users, with the paths and ports of this test."""
         text = CONFIG.read_text()
         here = {
-            "user www-data;": "user root;"
-            if os.getuid() == 0
-            else "",  # the sockets of tests are in folders of their own
+            "user www-data;": "user root;" if os.getuid() == 0 else "",  # tests have sockets in folders of their own
             "/run/nginx.pid": f"{folder}/nginx.pid",
             "/var/log/nginx/": f"{folder}/",
             "unix:/run/flask-sse.sock": f"unix:{self._app}",
