@@ -34,6 +34,7 @@ QUICK = settings(
 
 #: Threads that do the steps. Only on the first one may lists run delivery passes.
 WORKERS = 3
+HELPER = WORKERS  # one more, which calls callbacks
 workers = st.integers(0, WORKERS - 1)
 picks = st.integers(0, 11)
 names = st.sampled_from("ab")
@@ -58,7 +59,7 @@ class DeferringScheduler(ManualScheduler):
 class BaseMachine(RuleBasedStateMachine):
     """The base of both machines: an app, a clock that a step moves, and threads that do one step each."""
 
-    def __init__(self) -> None:
+    def __init__(self, write_seconds: float = 0) -> None:
         super().__init__()
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr("flask_sse_emitters.streams.ends.log.exception", lambda *_: None)  # some raise
@@ -70,10 +71,10 @@ class BaseMachine(RuleBasedStateMachine):
         self.patch.setattr(
             "flask_sse_emitters.broadcast.delivery.on_main_loop", lambda: getattr(self.main, "here", False)
         )
-        self.workers = [ThreadPoolExecutor(1) for _ in range(WORKERS)]
+        self.workers = [ThreadPoolExecutor(1) for _ in range(WORKERS + 1)]
         self.workers[0].submit(setattr, self.main, "here", True).result()
         self.app = Flask(__name__)
-        self.app.config.update(SSE_HISTORY=4, SSE_HISTORY_SECONDS=0)
+        self.app.config.update(SSE_HISTORY=4, SSE_HISTORY_SECONDS=0, SSE_WRITE_SECONDS=write_seconds)
         self.sse = SSE(self.app)
         self.state = self.app.extensions["sse_emitters"]
         self.state.streams.scheduler = self.time

@@ -9,9 +9,6 @@ from tests.concurrency.stage import FOLLOWING
 
 ATTACH_SECONDS = 30.0
 
-#: A client that takes nothing is checked now and then: when it is noticed, at the earliest and at the latest.
-WRITE_SECONDS, AT_THE_LATEST = 30.0, 37.5
-
 CUT = (CloseReason.DISCONNECTED, CloseReason.OVERFLOW)
 
 
@@ -28,12 +25,9 @@ class ModelEmitter:
     dropped: int = 0
     is_attached: bool = False
     has_app: bool = False  # when it ended: its callbacks have that app's context
-    is_streaming: bool = False
+    is_streaming: bool = False  # and so counts as open
     is_direct: bool = False
     is_idle: bool = False
-    is_counted: bool = False  # among the open streams
-    left_at: float | None = None
-    busy_since: float | None = None
     callbacks: list[tuple[str, int]] = field(default_factory=list)
     called: list[tuple[str, int]] = field(default_factory=list)  # in the end
     delivered_upto: dict[ModelList, int] = field(default_factory=dict)
@@ -62,8 +56,6 @@ class ModelEmitter:
             self.queue, self.in_flight = [], []
         for each in list(self.delivered_upto):
             each.remove(self)
-        if not self.is_streaming:
-            self.is_counted = False
 
     def register(self, kind: str, number: int) -> None:
         if self.reason is None:
@@ -71,7 +63,7 @@ class ModelEmitter:
         elif kind in FOLLOWING[self.reason]:
             self.called.append((kind, number))
 
-    def take(self, now: float) -> list[str] | None:
+    def take(self) -> list[str] | None:
         """Return what its writer gets: an empty list if it is to sleep, None at the end."""
         if self.in_flight or self.queue:
             taken = self.in_flight or [text for _, text in self.queue]
@@ -79,10 +71,8 @@ class ModelEmitter:
                 self.in_flight = []
             else:
                 self.queue = []
-            self.busy_since = now
             self.got += taken
             return taken
-        self.busy_since = None
         self.is_idle = self.reason is None
         return [] if self.is_idle else None
 
@@ -105,38 +95,27 @@ class ModelEmitter:
         if ends:
             self.end(CloseReason.COMPLETED)
 
-    def deliver(self, events: list[tuple[str, str]], now: float, *, is_whole: bool) -> None:
+    def deliver(self, events: list[tuple[str, str]], *, is_whole: bool) -> None:
         """Receive a batch from a delivery pass, or the part of it that is still missing."""
-        texts = [text for _, text in events]
         if self.reason is not None or not events:
             return
-        if not self.is_idle:
-            self._push(events)
-        elif self.is_direct and is_whole:
-            self.got += texts
+        if self.is_idle:
+            self.got += [text for _, text in events]
+            self.is_idle = self.is_direct and is_whole
         else:
-            self.got += texts
-            self.is_idle, self.busy_since = False, now
+            self._push(events)
 
     def disconnect(self) -> None:
         self.end(CloseReason.DISCONNECTED)
         self.queue, self.in_flight = [], []
-        self.is_streaming = self.is_counted = False
-
-    def give_up_writing(self, now: float, *, has_given_up: bool) -> None:
-        """After its end, drop what is pending for a client that takes nothing."""
-        if self.reason is None or self.busy_since is None or not self.is_streaming:
-            return
-        since = now - self.busy_since
-        if since >= AT_THE_LATEST or (since >= WRITE_SECONDS and has_given_up):
-            self.queue, self.in_flight = [], []
+        self.is_streaming = False
 
     def ends_at(self) -> tuple[float, CloseReason] | None:
         """Return when and why it ends by time, if nothing else ends it."""
         deadlines = []
         if self.timeout:
             deadlines.append((self.born + self.timeout, 0, CloseReason.TIMEOUT))
-        if not self.is_streaming:
+        if not self.is_attached:
             deadlines.append((self.born + ATTACH_SECONDS, 1, CloseReason.ERROR))
         when, _, reason = min(deadlines, default=(0.0, 0, None))
         return None if reason is None or self.reason is not None else (when, reason)
@@ -190,14 +169,14 @@ class ModelList:
             self.remove(emitter)
             self.unmixed_upto = self.number
 
-    def put(self, event: Queued, now: float, on_main_loop: bool) -> int:
+    def put(self, event: Queued, on_main_loop: bool) -> int:
         if not self.members:
             return 0
         count = len(self.members)
         self.number += 1
         self.outbox.append((self.number, event, self.members))
         if not self.is_pass_due and on_main_loop:
-            self.deliver_all(now)
+            self.deliver_all()
         else:
             self.is_pass_due = True
         return count
@@ -205,7 +184,7 @@ class ModelList:
     def undelivered(self, emitter: ModelEmitter) -> list[Queued]:
         return [event for number, event, _ in self.outbox if number > emitter.delivered_upto[self]]
 
-    def deliver_all(self, now: float) -> None:
+    def deliver_all(self) -> None:
         """Deliver all queued events, in batches that go to the clients of the last event."""
         while self.outbox:
             first = self.outbox[0]
@@ -216,13 +195,11 @@ class ModelList:
                     break
                 batch.append(other)
             for emitter in batch[-1][2]:
-                self._deliver_batch(emitter, batch, now)
+                self._deliver_batch(emitter, batch)
             del self.outbox[: len(batch)]
         self.is_pass_due = False
 
-    def _deliver_batch(
-        self, emitter: ModelEmitter, batch: list[tuple[int, Queued, tuple[ModelEmitter, ...]]], now: float
-    ) -> None:
+    def _deliver_batch(self, emitter: ModelEmitter, batch: list[tuple[int, Queued, tuple[ModelEmitter, ...]]]) -> None:
         if self not in emitter.delivered_upto or emitter.delivered_upto[self] >= batch[-1][0]:
             return
         delivered_upto, emitter.delivered_upto[self] = emitter.delivered_upto[self], batch[-1][0]
@@ -231,4 +208,4 @@ class ModelList:
             emitter.end(CloseReason.COMPLETED)
         else:
             missing = frames([event for number, event, _ in batch if number > delivered_upto])
-            emitter.deliver(missing, now, is_whole=len(missing) == len(batch))
+            emitter.deliver(missing, is_whole=len(missing) == len(batch))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,8 +14,8 @@ from hypothesis.stateful import initialize, invariant, precondition, rule
 from flask_sse_emitters import CloseReason, EmitterClosed, Event, SseEmitter, SseEmitters
 from flask_sse_emitters.streams.emitter import stream_of
 from flask_sse_emitters.testing import decode
-from tests.concurrency.model_machine import KINDS, QUICK, BaseMachine, names, picks, rarely, workers
-from tests.concurrency.model_streams import AT_THE_LATEST, WRITE_SECONDS, ModelEmitter, ModelList
+from tests.concurrency.model_machine import HELPER, KINDS, QUICK, BaseMachine, names, picks, rarely, workers
+from tests.concurrency.model_streams import ModelEmitter, ModelList
 from tests.concurrency.stage import FOLLOWING
 from tests.unit.doubles.clock import emitter_at
 from tests.unit.doubles.writer import FakeWriter
@@ -35,12 +35,10 @@ class Pair:
 class Streams(BaseMachine):
     """Emitters and lists."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, write_seconds: float = 0) -> None:
+        super().__init__(write_seconds)
         self.pairs: list[Pair] = []
         self.lists = [(SseEmitters(), ModelList()) for _ in range(2)]
-        self.opened = 0
-        self.closed: Counter[str] = Counter()
 
     def pair(self, pick: int) -> Pair:
         return self.pairs[pick % len(self.pairs)]
@@ -53,8 +51,7 @@ class Streams(BaseMachine):
             for kind in (*KINDS, *KINDS):
                 self.register(worker, pick, kind, "nothing")
             if pick < 3:
-                self.attach(pick)
-                self.stream(worker, pick, pick == 1)
+                self.attach(worker, pick, pick > 0)
             if takes:
                 self.take(worker, pick, 1)
             self.add(worker, pick, 0)
@@ -140,25 +137,15 @@ class Streams(BaseMachine):
         self.on(worker, lambda: getattr(pair.emitter, f"on_{kind}")(call))
         pair.model.register(kind, number)
 
-    @rule(pick=picks)
-    def attach(self, pick: int) -> None:
-        pair = self.pair(pick)
-        if pair.model.is_attached:
-            return
-        self.respond(pair.emitter)
-        pair.model.is_attached = pair.model.is_counted = True
-        if pair.model.reason is not None:
-            pair.model.left_at = self.time.now + 30
-        self.opened += 1
-
     @rule(worker=workers, pick=picks, direct=st.booleans())
-    def stream(self, worker: int, pick: int, direct: bool) -> None:
-        """Begin the response, if there is one."""
+    def attach(self, worker: int, pick: int, direct: bool) -> None:
+        """Begin its response, once."""
         pair = self.pair(pick)
-        if not pair.model.is_attached or pair.writer is not None:
-            return
-        pair.writer = self.on(worker, lambda: FakeWriter(pair.emitter, direct=direct))
-        pair.model.is_streaming, pair.model.is_direct = True, direct
+        if pair.writer is None:
+            self.respond(pair.emitter)
+            pair.writer = self.on(worker, lambda: FakeWriter(pair.emitter, direct=direct))
+            pair.model.is_attached = pair.model.is_streaming = True
+            pair.model.is_direct = direct
 
     @rule(worker=workers, pick=picks, most=st.integers(1, 4))
     def take(self, worker: int, pick: int, most: int) -> None:
@@ -167,7 +154,7 @@ class Streams(BaseMachine):
             return
         for _ in range(most):
             payload = self.on(worker, pair.writer.take)
-            taken = pair.model.take(self.time.now)
+            taken = pair.model.take()
             assert (payload is None) is (taken is None)
             if payload is None:
                 self.close(worker, pick)
@@ -212,7 +199,7 @@ class Streams(BaseMachine):
     def send_to_list(self, worker: int, which: int, name: str) -> None:
         (real, model), text = self.lists[which], str(self.new())
         reached = self.on(worker, lambda: real.send(Event(text, event=name)))
-        assert reached == model.put((name, text), self.time.now, worker == 0)
+        assert reached == model.put((name, text), worker == 0)
 
     @rule(worker=workers, which=st.integers(0, 1), does=rarely)
     def complete_list(self, worker: int, which: int, does: bool) -> None:
@@ -220,7 +207,7 @@ class Streams(BaseMachine):
             return
         real, model = self.lists[which]
         self.on(worker, real.complete)
-        model.put(None, self.time.now, worker == 0)
+        model.put(None, worker == 0)
 
     @rule()
     def background(self) -> None:
@@ -231,41 +218,21 @@ class Streams(BaseMachine):
             self.lists, key=lambda pair: order.index(pair[0]._delivery) if pair[0]._delivery in order else -1
         ):
             if real._delivery in order:
-                model.deliver_all(self.time.now)
+                model.deliver_all()
 
     @rule(seconds=st.sampled_from([0.5, 1.0, 2.0, 5.0, 29.0, 40.0]))
     def pass_time(self, seconds: float) -> None:
         self.on(0, lambda: self.time.pass_time(seconds))
-        now = self.time.now
         for pair in self.pairs:
-            model, due = pair.model, pair.model.ends_at()
-            certain = due if due is not None and due[0] <= now else None
-            stuck = model.busy_since if model.is_streaming and model.reason is None else None
-            if stuck is not None and stuck + WRITE_SECONDS <= (now if certain is None else certain[0]):
-                allowed = {CloseReason.DISCONNECTED}
-                if stuck + AT_THE_LATEST > (now if certain is None else certain[0]):
-                    allowed.add(None if certain is None else certain[1])  # type: ignore[arg-type]
-                reason = pair.emitter.close_reason
-                assert reason in allowed
-            else:
-                reason = None if certain is None else certain[1]
-            if reason in (CloseReason.TIMEOUT, CloseReason.ERROR):
-                model.complete(reason)
-            elif reason is not None:
-                model.end(reason)
-            model.give_up_writing(now, has_given_up=pair.emitter.pending == 0)
-            if model.left_at is not None and model.left_at <= now and not model.is_streaming:
-                model.is_counted = False
+            due = pair.model.ends_at()
+            if due is not None and due[0] <= self.time.now:
+                pair.model.complete(due[1])
 
     @rule()
     def run_callbacks(self) -> None:
         jobs, self.time.jobs = self.time.jobs, []
-        helper = ThreadPoolExecutor(1)
-        try:
-            for job in jobs:
-                helper.submit(job).result()
-        finally:
-            helper.shutdown()
+        for job in jobs:
+            self.on(HELPER, job)
 
     @invariant()
     def agrees(self) -> None:
@@ -287,17 +254,16 @@ class Streams(BaseMachine):
 
     @invariant()
     def counts_agree(self) -> None:
-        models = [pair.model for pair in self.pairs]
-        counted = [model for model in models if model.is_counted]
+        models = [pair.model for pair in self.pairs if pair.model.is_attached]
         stats = self.sse.stats()
-        assert (stats["opened"], stats["clients"]) == (self.opened, len(counted))
-        gone = [model for model in models if model.is_attached and not model.is_counted]
+        assert (stats["opened"], stats["clients"]) == (len(models), sum(model.is_streaming for model in models))
+        gone = [model for model in models if not model.is_streaming]
         assert stats["closed"] == dict(Counter(model.reason.value for model in gone if model.reason))
         assert stats["deliveries"] == sum(len(model.got) for model in models)
         writers = [pair.writer for pair in self.pairs if pair.writer is not None]
         assert stats["bytes"] == sum(len(b"".join(writer.got)) for writer in writers)
-        assert stats["dropped"] == sum(model.dropped for model in models if model.is_attached)
-        late = [model for model in counted if not model.is_idle or model.dropped]
+        assert stats["dropped"] == sum(model.dropped for model in models)
+        late = [model for model in models if model.is_streaming and (not model.is_idle or model.dropped)]
         assert stats["pending"] == sum(model.pending for model in late)
 
     def real(self, model: ModelEmitter) -> SseEmitter:
@@ -308,41 +274,40 @@ Streams.TestCase.settings = QUICK
 TestEmittersAndLists = Streams.TestCase
 
 
+@pytest.fixture
+def machine() -> Iterator[Streams]:
+    machine = Streams(write_seconds=30)
+    yield machine
+    machine.teardown()
+
+
 @pytest.mark.parametrize("direct", [False, True])
-def test_event_queued_by_list_is_counted_when_idle_writer_takes_it(direct: bool) -> None:
+def test_event_queued_by_list_is_counted_when_idle_writer_takes_it(direct: bool, machine: Streams) -> None:
     """A list queues an event; before a delivery pass, another event is sent to the emitter."""
-    machine = Streams()
-    try:
-        clients = SseEmitters()
-        emitter = clients.add(emitter_at(machine.time))
-        machine.respond(emitter)
-        writer = FakeWriter(emitter, direct=direct)
-        assert writer.take() == b""
-        machine.on(1, lambda: clients.send("a"))
-        emitter.send("b")
-        assert (writer.take(), writer.take()) == (b"data: a\n\n", b"data: b\n\n")
-        assert machine.sse.stats()["deliveries"] == 2
-    finally:
-        machine.teardown()
+    clients = SseEmitters()
+    emitter = clients.add(emitter_at(machine.time))
+    machine.respond(emitter)
+    writer = FakeWriter(emitter, direct=direct)
+    assert writer.take() == b""
+    machine.on(1, lambda: clients.send("a"))
+    emitter.send("b")
+    assert (writer.take(), writer.take()) == (b"data: a\n\n", b"data: b\n\n")
+    assert machine.sse.stats()["deliveries"] == 2
 
 
 @pytest.mark.parametrize("does", ["leaves list", "is completed", "is completed by list"])
-def test_write_timeout_starts_at_list_delivery_though_emitter_leaves(does: str) -> None:
+def test_write_timeout_starts_at_list_delivery_though_emitter_leaves(does: str, machine: Streams) -> None:
     """A client has its full write time for an event of a list, even if it leaves the list meanwhile."""
-    machine = Streams()
-    try:
-        clients = SseEmitters()
-        emitter = clients.add(emitter_at(machine.time, 0, heartbeat=0))
-        machine.respond(emitter)
-        assert FakeWriter(emitter).take() == b""
-        machine.time.pass_time(20)
-        machine.on(0, lambda: [clients.send(text) for text in "ab"])
-        assert emitter.pending == 1, "the first has been given to the writer"
-        leave = {"leaves list": lambda: clients.remove(emitter), "is completed": emitter.complete}
-        machine.on(0, leave.get(does, clients.complete))
-        machine.time.pass_time(20)
-        assert emitter.pending == 1, "it has had the first event for 20 s of its 30"
-        machine.time.pass_time(20)
-        assert emitter.pending == 0
-    finally:
-        machine.teardown()
+    clients = SseEmitters()
+    emitter = clients.add(emitter_at(machine.time, 0, heartbeat=0))
+    machine.respond(emitter)
+    assert FakeWriter(emitter).take() == b""
+    machine.time.pass_time(20)
+    machine.on(0, lambda: [clients.send(text) for text in "ab"])
+    assert emitter.pending == 1, "the first has been given to the writer"
+    leave = {"leaves list": lambda: clients.remove(emitter), "is completed": emitter.complete}
+    machine.on(0, leave.get(does, clients.complete))
+    machine.time.pass_time(20)
+    assert emitter.pending == 1, "it has had the first event for 20 s of its 30"
+    machine.time.pass_time(20)
+    assert emitter.pending == 0
