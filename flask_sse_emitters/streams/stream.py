@@ -49,9 +49,9 @@ class Stream(Machine):
         return fits
 
     def overflow(self) -> None:
-        """End it: more is pending than allowed."""
+        """End it: more is pending than allowed. An end that came before still has what is pending written."""
         bounds = f"max_pending={self.settings.max_pending}, max_pending_bytes={self.settings.max_pending_bytes}"
-        self.end(CloseReason.OVERFLOW, SseError(f"more events pending for the client than {bounds} allow"))
+        self._end(CloseReason.OVERFLOW, SseError(f"more events pending for the client than {bounds} allow"))
 
     def begin(self, writer: Writer) -> None:
         """Give the client to this writer, which is going to take the first output: the end, where it was released.
