@@ -51,6 +51,7 @@ class Server:
     It listens at a socket that this process opened, so the port is free, and connections wait while it starts.
 
     :param before: a command that runs the server, which it gets as arguments.
+    :param listeners: descriptors of further sockets at which it listens.
     """
 
     def __init__(
@@ -62,10 +63,12 @@ class Server:
         port: int = 0,
         arguments: Sequence[str] = (),
         before: Sequence[str] = (),
+        listeners: Sequence[int] = (),
     ) -> None:
         self.kind = kind
         self._command = [*before, *_COMMANDS[kind], *arguments, app]
         self._env = {**_ENVIRONMENTS.get(kind, {}), **(env or {})}
+        self._listeners = listeners
         self._log = tempfile.TemporaryFile("a+")  # noqa: SIM115 - closed by __exit__
         self._process: subprocess.Popen[bytes] | None = None
         self.port = port
@@ -106,16 +109,17 @@ class Server:
             listener.bind(("127.0.0.1", self.port))
             listener.listen(2048)
             self.port = listener.getsockname()[1]
+            listeners = [listener.fileno(), *self._listeners]
             self._process = subprocess.Popen(
                 self._command,
                 cwd=ROOT,
                 env={
                     **os.environ,
                     "LISTENER": str(listener.fileno()),
-                    "GUNICORN_CMD_ARGS": f"--bind=fd://{listener.fileno()}",  # overrides its config
+                    "GUNICORN_CMD_ARGS": " ".join(f"--bind=fd://{each}" for each in listeners),  # overrides its config
                     **self._env,
                 },
-                pass_fds=[listener.fileno()],
+                pass_fds=listeners,
                 stdout=self._log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
