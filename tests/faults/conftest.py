@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.faults.network_clients import APP
-from tests.faults.network_link import FarServer, Wire
+from tests.faults.network_link import Wire
 from tests.faults.network_syscalls import Syscalls
 from tests.faults.process_servers import config
 from tests.support.servers import Server
@@ -32,7 +32,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
 def far(request: pytest.FixtureRequest) -> Iterator[tuple[Server, Wire]]:
     """A server at the far end of a wire, which takes clients for gone after a second or two."""
     env = config(SSE_HEARTBEAT=0.4, SSE_WRITE_SECONDS=1, SSE_MAX_PENDING_BYTES=10**9)
-    with Wire() as wire, FarServer(request.param, APP, wire.listener, env) as server:
+    with Wire() as wire, Server(request.param, APP, env=env, listeners=[wire.listener.fileno()]) as server:
         yield server, wire
 
 

@@ -22,7 +22,6 @@ from types import TracebackType
 
 import pytest
 
-from tests.support.servers import ROOT, Server
 from tests.support.waiting import PATIENCE
 
 SERVER, CLIENT, PORT = "10.77.0.1", "10.77.0.2", 8000
@@ -32,9 +31,8 @@ CLIENTS = 12
 
 _NEW_USER, _NEW_NET = 0x10000000, 0x40000000
 _TUNSETIFF, _TUN, _NO_PACKET_INFORMATION = 0x400454CA, 0x0001, 0x1000
-_SIOCGIFFLAGS, _SIOCSIFFLAGS, _SIOCSIFADDR, _SIOCSIFNETMASK = 0x8913, 0x8914, 0x8916, 0x891C
-_UP, _TCP, _SYN = 0x1, 6, 0x02
-_WINDOW_SCALE, _END, _NOTHING = 3, 0, 1
+_SIOCSIFFLAGS, _SIOCSIFADDR, _SIOCSIFNETMASK = 0x8914, 0x8916, 0x891C
+_UP, _NO_ARP, _TCP = 0x1, 0x80, 6
 
 
 class Wire:
@@ -65,6 +63,7 @@ class Wire:
         """Connect a client to the server, across the wire."""
         client = self._clients.pop()
         client.settimeout(PATIENCE)
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_WINDOW_CLAMP, 0xFFFF)  # so small that it needs no scale
         client.connect((SERVER, PORT))
         return client
 
@@ -89,67 +88,21 @@ class Wire:
         if port in self.dead:
             self.lost[port] += 1
             return
-        if from_client:
-            _narrow(packet, begin, self.windows.get(port, 0xFFFF))
+        if from_client and port in self.windows:
+            _narrow(packet, begin, self.windows[port])
         elif port in self.windows and (size := len(packet) - begin - (packet[begin + 12] >> 4) * 4):
             self.segments.setdefault(port, []).append(size)
         os.write(other, packet)
 
 
-class FarServer(Server):
-    """A server with two listeners: one on this machine, as every server, and one at the far end of the wire."""
-
-    def __init__(self, kind: str, app: str, listener: socket.socket, env: dict[str, str]) -> None:
-        super().__init__(kind, app, env=env)
-        self._far = listener
-
-    def start(self) -> None:
-        with socket.create_server(("127.0.0.1", 0), backlog=2048) as near:
-            self.port = near.getsockname()[1]
-            listeners = [near.fileno(), self._far.fileno()]
-            self._process = subprocess.Popen(
-                self._command,
-                cwd=ROOT,
-                env={
-                    **os.environ,
-                    "LISTENER": str(listeners[0]),
-                    "GUNICORN_CMD_ARGS": " ".join(f"--bind=fd://{listener}" for listener in listeners),
-                    **self._env,
-                },
-                pass_fds=listeners,
-                stdout=self._log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-
-
 def _narrow(packet: bytearray, begin: int, window: int) -> None:
-    """Limit the window that a client announces, and remove its scale."""
-    if packet[begin + 13] & _SYN:
-        _forget_scale(packet, begin)
-    announced = struct.unpack_from("!H", packet, begin + 14)[0]
-    struct.pack_into("!H", packet, begin + 14, min(announced, window))
-    struct.pack_into("!H", packet, begin + 16, 0)
-    pseudo = packet[12:20] + struct.pack("!BBH", 0, _TCP, len(packet) - begin)
-    struct.pack_into("!H", packet, begin + 16, _checksum(pseudo + packet[begin:]))
-
-
-def _forget_scale(packet: bytearray, begin: int) -> None:
-    at, end = begin + 20, begin + (packet[begin + 12] >> 4) * 4
-    while at < end and packet[at] != _END:
-        if packet[at] == _WINDOW_SCALE:
-            packet[at : at + 3] = bytes([_NOTHING] * 3)
-        at += 1 if packet[at] == _NOTHING else packet[at + 1]
-
-
-def _checksum(data: bytes | bytearray) -> int:
-    """RFC 1071."""
-    if len(data) % 2:
-        data = bytes(data) + b"\0"
-    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    while total > 0xFFFF:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
+    """Limit the window that a client announces, and update the checksum (RFC 1624)."""
+    announced, checksum = struct.unpack_from("!HH", packet, begin + 14)
+    allowed = min(announced, window)
+    total = (checksum ^ 0xFFFF) + (announced ^ 0xFFFF) + allowed
+    total = (total & 0xFFFF) + (total >> 16)
+    total = (total & 0xFFFF) + (total >> 16)
+    struct.pack_into("!HH", packet, begin + 14, allowed, total ^ 0xFFFF)
 
 
 def _make_machines() -> tuple[socket.socket, int, int, list[socket.socket]]:
@@ -197,8 +150,7 @@ def _open_device(address: str) -> int:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
         for request, value in ((_SIOCSIFADDR, address), (_SIOCSIFNETMASK, "255.255.255.0")):
             fcntl.ioctl(control, request, struct.pack("16sHH4s16x", name, socket.AF_INET, 0, socket.inet_aton(value)))
-        flags = struct.unpack_from("16sH", fcntl.ioctl(control, _SIOCGIFFLAGS, struct.pack("16s24x", name)))[1]
-        fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sH22x", name, flags | _UP))
+        fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sH22x", name, _UP | _NO_ARP))
     return device
 
 

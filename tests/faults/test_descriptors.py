@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import resource
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -12,10 +11,10 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 import psutil
 
 from flask_sse_emitters import Publisher
+from flask_sse_emitters.testing import read_events
 from tests.faults.process_servers import await_heartbeats, config, serving, worker_of
-from tests.support.client import connected, get, post
+from tests.support.client import connected, get, post, slow_client
 from tests.support.redis_server import RedisServer
-from tests.support.servers import Server
 from tests.support.waiting import PATIENCE, until
 
 
@@ -31,23 +30,6 @@ def no_descriptors(process: psutil.Process) -> Iterator[None]:
             resource.prlimit(process.pid, resource.RLIMIT_NOFILE, before)
 
 
-@contextmanager
-def knocking(server: Server, path: str, last_event_id: str) -> Iterator[socket.socket]:
-    """A client that has connected and sent its request, accepted or not."""
-    with closing(socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE)) as client:
-        client.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nLast-Event-ID: {last_event_id}\r\n\r\n".encode())
-        yield client
-
-
-def read_until(client: socket.socket, end: bytes) -> bytes:
-    received = b""
-    while end not in received:
-        got = client.recv(65_536)
-        assert got, received
-        received += got
-    return received
-
-
 def test_no_descriptors_open_streams_go_on_and_new_clients_wait() -> None:
     """Meanwhile the connection to Redis is lost as well, and cannot be made again: missed events come when it can."""
     with RedisServer() as redis, closing(Publisher(redis.url)) as publisher, ExitStack() as stack:
@@ -59,7 +41,7 @@ def test_no_descriptors_open_streams_go_on_and_new_clients_wait() -> None:
         worker = worker_of(server)
         with no_descriptors(worker):
             began = time.monotonic()
-            newcomer = stack.enter_context(knocking(server, "/events/a", first))
+            newcomer = stack.enter_context(slow_client(server, "/events/a", f"Last-Event-ID: {first}\r\n"))
             publisher.publish("a", "meanwhile")
             assert all(client.texts(1) == ["meanwhile"] for client in clients)
             redis.run("CLIENT KILL TYPE pubsub")
@@ -72,16 +54,10 @@ def test_no_descriptors_open_streams_go_on_and_new_clients_wait() -> None:
             attempts, seconds = server.log.count("[Errno 24]"), time.monotonic() - began
             assert attempts < 20 + 2 * seconds, "Redis is tried once a second, too"
         assert all(client.texts(1) == ["undelivered"] for client in clients)
-        received = read_until(newcomer, b"undelivered")
-        assert received.index(b"meanwhile") < received.index(b"undelivered")
+        response = stack.enter_context(http.client.HTTPResponse(newcomer))
+        response.begin()
+        assert [event.data for event in read_events(response, 2)] == ["meanwhile", "undelivered"]
         assert get(server, "/stats")["clients"] == 21
-
-
-def has_ended(process: psutil.Process) -> bool:
-    try:
-        return bool(process.status() == psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return True
 
 
 def test_no_descriptors_gthread_worker_is_replaced() -> None:
@@ -93,10 +69,10 @@ def test_no_descriptors_gthread_worker_is_replaced() -> None:
         first = publisher.publish("a", "before")
         assert client.texts(1) == ["before"]
         worker = worker_of(server)
-        with no_descriptors(worker), knocking(server, "/events/a", first):
+        with no_descriptors(worker), slow_client(server, "/events/a", f"Last-Event-ID: {first}\r\n"):
             until(lambda: "[Errno 24]" in server.log, "the attempt to accept")
             await_heartbeats(client)
-            until(lambda: has_ended(worker), "the end of the worker")
+            worker.wait(PATIENCE)
         publisher.publish("a", "meanwhile")
         with connected(server, "/events/a", headers={"Last-Event-ID": first}) as again:
             assert again.texts(1) == ["meanwhile"]
@@ -106,14 +82,11 @@ def test_no_descriptors_first_stream_fails_and_leaves_nothing_behind() -> None:
     """The background thread needs some. The client has a connection already, so none has to be accepted."""
     with serving("gevent") as server:
         with closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)) as connection:
-            for path, status in (("/time", 200), ("/connect", 500)):
-                with ExitStack() as stack:
-                    if status == 500:
-                        stack.enter_context(no_descriptors(worker_of(server)))
-                    connection.request("GET", path)
-                    with connection.getresponse() as response:
-                        response.read()
-                        assert response.status == status
+            connection.request("GET", "/time")
+            connection.getresponse().read()
+            with no_descriptors(worker_of(server)):
+                connection.request("GET", "/connect")
+                assert connection.getresponse().status == 500
         assert "[Errno 24] Too many open files" in server.log
         with connected(server, "/connect") as client:
             post(server, "/send", "x")
