@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import itertools
-import json
-import os
 from collections import Counter, defaultdict
 from typing import Any
 
-from flask import Flask, request
+from flask import request
 from flask.typing import ResponseReturnValue
 
 from flask_sse_emitters import SSE, SseEmitter, SseEmitters
+from tests.apps.base import configured
 from tests.apps.holdings import holdings
 from tests.apps.real_threads import original, start_thread
 
-app = Flask(__name__)
-app.config.update(json.loads(os.environ.get("CONFIG", "{}")))
-app.config["SSE_HANDOFF"] = os.environ.get("SSE_HANDOFF", "auto")
+app = configured(__name__)
 sse = SSE(app)
 
 lists: defaultdict[str, SseEmitters] = defaultdict(SseEmitters)

@@ -9,21 +9,24 @@ import itertools
 import json
 import os
 import re
-import subprocess
-import sys
+import selectors
+import socket
+import struct
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 
 import psutil
 import pytest
 
 from benchmarks.processes import raise_limits
-from tests.faults.crowd_clients import Crowd, Visitor
-from tests.support.client import get, post
-from tests.support.servers import ROOT, Server
+from flask_sse_emitters.testing import decode
+from tests.faults.chunked_body import Body
+from tests.support.client import get, post, slow_client
+from tests.support.servers import Server
 from tests.support.waiting import PATIENCE, until
 
 #: Clients that connect within one second to a worker that hands streams off, and to one that writes on greenlets.
@@ -37,15 +40,91 @@ SLOW_SECONDS = 150.0
 OTHERS = 200
 
 
-class Watched(NamedTuple):
-    """Events of the streams that were open before the crowd."""
+#: How a connection is lost that a busy server has not accepted.
+LOST = (ConnectionResetError, ConnectionRefusedError, BrokenPipeError)
 
-    ticks: list[list[tuple[float, int]]]  #: of each stream: when a tick came, and its number
-    beats: list[float]  #: when heartbeats came on a stream without events
 
-    def longest_pause(self, begin: float, end: float) -> float:
-        """Return the longest pause of any stream that is sent events all the time."""
-        return max(_longest_pause([when for when, _ in ticks], begin, end) for ticks in self.ticks)
+@dataclass(slots=True, eq=False)
+class Visitor:
+    """A client. Times are those of ``time.monotonic()``."""
+
+    began: float
+    socket: socket.socket = field(init=False)
+    received: bytes = b""
+    answered: float = 0.0  #: when the first byte came
+
+    def texts(self) -> tuple[str, ...]:
+        return tuple(event.data for event in decode(Body().take(self.received)))
+
+
+class Crowd:
+    """Clients on one thread, in a ``with`` block. What they get is decoded later: as they connect, there is no time."""
+
+    def __init__(self, port: int) -> None:
+        self.visitors: list[Visitor] = []
+        self.answered = 0  #: number of clients that have got something
+        self.refused = 0  #: number of connections that were lost before, and made again at once
+        self._port = port
+        self._selector = selectors.DefaultSelector()
+
+    def __enter__(self) -> Crowd:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for visitor in self.visitors:
+            visitor.socket.close()
+        self._selector.close()
+
+    def come(self, number: int, within: float) -> None:
+        """Connect, evenly over the time, and read meanwhile."""
+        began = time.monotonic()
+        for index in range(number):
+            self.visitors.append(Visitor(time.monotonic()))
+            self._connect(self.visitors[-1])
+            if index % 50 == 0:
+                self.read(max(0.0, began + within * index / number - time.monotonic()))
+
+    def read(self, seconds: float) -> None:
+        """Read what has come, or comes first within this time."""
+        for key, events in self._selector.select(seconds):
+            visitor = key.data
+            try:
+                if events & selectors.EVENT_WRITE:
+                    visitor.socket.send(b"GET /connect/crowd?heartbeat=3 HTTP/1.1\r\nHost: x\r\n\r\n")
+                    self._selector.modify(visitor.socket, selectors.EVENT_READ, visitor)
+                    continue
+                data = visitor.socket.recv(65_536)
+            except LOST:
+                data = b""
+            if not visitor.received:
+                visitor.answered = time.monotonic()
+                self.answered += bool(data)
+            visitor.received += data
+            if not data:
+                self.leave([visitor])
+                if not visitor.received:
+                    self.refused += 1
+                    self._connect(visitor)
+
+    def read_until(self, condition: Callable[[], object], what: str, seconds: float = PATIENCE) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, f"waited {seconds:g} s in vain for {what}"
+            self.read(0.05)
+
+    def leave(self, visitors: Sequence[Visitor]) -> None:
+        """Disconnect these clients, every other one with a reset."""
+        for index, visitor in enumerate(visitors):
+            self._selector.unregister(visitor.socket)
+            if index % 2:
+                visitor.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            visitor.socket.close()
+
+    def _connect(self, visitor: Visitor) -> None:
+        visitor.socket = socket.socket()
+        visitor.socket.setblocking(False)
+        visitor.socket.connect_ex(("127.0.0.1", self._port))
+        self._selector.register(visitor.socket, selectors.EVENT_WRITE, visitor)
 
 
 @pytest.mark.timeout(400)
@@ -55,13 +134,18 @@ def test_crowd_comes_and_goes_within_a_second_and_others_are_served(kind: str, w
     number = min(wanted, raise_limits() - OTHERS)  # each client takes a descriptor here, and one in the server
     env = {"CONFIG": json.dumps({"SSE_MAX_CLIENTS": 2 * CROWD})}
     with (
+        ThreadPoolExecutor() as pool,
         Server(kind, "tests.apps.crowd:app", env=env, arguments=["--worker-connections", "20000"]) as server,
-        _watching(server) as watched,
         Crowd(server.port) as crowd,
+        ExitStack() as stack,
     ):
+        paths = ["/connect/old", "/connect/old", "/connect/quiet?heartbeat=0.2"]
+        others = [stack.enter_context(slow_client(server, path, buffer=65_536)) for path in paths]
+        records = [pool.submit(_record, other) for other in others]
+        until(lambda: get(server, "/state")["lists"] == {"old": 2, "quiet": 1}, "the others to be there")
         before = get(server, "/state")
         post(server, "/tick/old?every=0.02")
-        crowd.come(number, "/connect/crowd?heartbeat=3", within=0.8)
+        crowd.come(number, within=0.8)
         crowd.read_until(lambda: crowd.answered == number, "all to be answered", SLOW_SECONDS)
         began = min(visitor.began for visitor in crowd.visitors)
         came = max(visitor.answered for visitor in crowd.visitors)
@@ -72,73 +156,57 @@ def test_crowd_comes_and_goes_within_a_second_and_others_are_served(kind: str, w
         assert post(server, "/send/crowd", "to all") == {"reached": number}
         crowd.read_until(lambda: all(b"to all" in each.received for each in crowd.visitors), "the event", SLOW_SECONDS)
         reached = time.monotonic()
-        assert Counter(map(_texts, crowd.visitors)) == {("welcome", "to all"): number}
+        assert Counter(visitor.texts() for visitor in crowd.visitors) == {("welcome", "to all"): number}
 
         stay, half = crowd.visitors[:20], number // 2
         leaving = time.monotonic()
-        crowd.leave(crowd.visitors[20:half], ["close", "reset"])
+        crowd.leave(crowd.visitors[20:half])
         amid = post(server, "/send/crowd", "amid")["reached"]
-        crowd.leave(crowd.visitors[half:], ["close", "reset"])
-        until(
-            lambda: _disconnects_are_counted(server, crowd, 20, number - 20),
-            "all disconnects to be counted",
-            SLOW_SECONDS,
-        )
+        crowd.leave(crowd.visitors[half:])
+        until(lambda: _disconnects_are_counted(server, crowd, 20, number - 20), "all disconnects", SLOW_SECONDS)
         left = time.monotonic()
         assert 20 <= amid <= number
         crowd.read_until(lambda: all(b"amid" in each.received for each in stay), "the event amid the disconnects")
-        assert {_texts(each) for each in stay} == {("welcome", "to all", "amid")}
-        crowd.leave(stay, ["reset"])
+        assert {each.texts() for each in stay} == {("welcome", "to all", "amid")}
+        crowd.leave(stay)
         until(lambda: _disconnects_are_counted(server, crowd, 0, number), "the last disconnects to be counted")
-        until(lambda: _settled(server, before), "the descriptors to be closed")
+        most = before["descriptors"] + 2
+        until(lambda: get(server, "/state")["descriptors"] <= most, "the descriptors to be closed")
         ends = get(server, "/state")["ends"]["crowd"]
         assert number <= ends.pop("DISCONNECTED") <= number + crowd.refused
         assert not ends
         post(server, "/tick/old?every=0")
         assert _busy_for(before["pid"], 0.5) < 0.25
         assert "Traceback" not in server.log
+        for other in others:
+            other.shutdown(socket.SHUT_RDWR)
+        *busy, quiet = (record.result() for record in records)
+    ticks = [
+        [(when, int(tick)) for when, data in record for tick in re.findall(rb"data: (\d+)", data)] for record in busy
+    ]
     size = (there["uss"] - before["uss"]) / number
     pauses = {
-        "while they came": watched.longest_pause(began, came),
-        "with the event": watched.longest_pause(sent, reached),
-        "while they left": watched.longest_pause(leaving, left),
+        "while they came": _longest_pause(ticks, began, came),
+        "with the event": _longest_pause(ticks, sent, reached),
+        "while they left": _longest_pause(ticks, leaving, left),
     }
     print(  # noqa: T201 - measurements
         f"\n{kind}: {number} clients; answered after {came - began:.2f} s, given an event in {reached - sent:.2f} s, "
         f"counted out {left - leaving:.2f} s after they left; {size / 1000:.1f} kB a client; pauses of others:",
         ", ".join(f"{seconds:.2f} s {when}" for when, seconds in pauses.items()),
     )
-    for ticks in watched.ticks:
-        assert [tick for _, tick in ticks] == list(range(len(ticks))), "each event once, and in order"
-    assert any(began < beat < came for beat in watched.beats), "heartbeats go on"
+    for of_stream in ticks:
+        assert [tick for _, tick in of_stream] == list(range(len(of_stream))), "each event once, and in order"
+    assert any(began < when < came for when, data in quiet if data.endswith(b":\n\n\r\n")), "heartbeats go on"
     assert pauses["while they came"] < max(1.0, (came - began) / 3)
     if kind == "gevent":
         assert size < 10_000
         assert there["greenlets"] < 100
 
 
-@contextmanager
-def _watching(server: Server) -> Iterator[Watched]:
-    """Read some streams in another process; its record is there at the end."""
-    watched = Watched([], [])
-    paths = ["/connect/old", "/connect/old", "/connect/quiet?heartbeat=0.2"]
-    command = [sys.executable, "-m", "tests.apps.crowd_watcher", str(server.port), *paths]
-    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as watcher:
-        assert watcher.stdout is not None
-        try:
-            assert watcher.stdout.readline() == "ready\n"
-            yield watched
-            *busy, quiet = json.loads(watcher.communicate(timeout=PATIENCE)[0])
-        finally:
-            watcher.kill()
-    for record in busy:
-        assert record[-1][1], "the stream is still open"
-        watched.ticks.append([(when, int(tick)) for when, data in record for tick in re.findall(r"data: (\d+)", data)])
-    watched.beats.extend(when for when, data in quiet if data.endswith(":\n\n\r\n"))
-
-
-def _texts(visitor: Visitor) -> tuple[str, ...]:
-    return tuple(event.data for event in visitor.events())
+def _record(stream: socket.socket) -> list[tuple[float, bytes]]:
+    """Return what comes until the socket is shut down, and when."""
+    return [(time.monotonic(), data) for data in iter(lambda: stream.recv(65_536), b"")]
 
 
 def _disconnects_are_counted(server: Server, crowd: Crowd, there: int, ended: int) -> bool:
@@ -148,14 +216,10 @@ def _disconnects_are_counted(server: Server, crowd: Crowd, there: int, ended: in
     return in_time and (found["clients"], found["listed"]) == (there + 3, there)
 
 
-def _settled(server: Server, before: dict[str, Any]) -> bool:
-    return bool(get(server, "/state")["descriptors"] <= before["descriptors"] + 2)
-
-
-def _longest_pause(times: list[float], begin: float, end: float) -> float:
-    """Return the longest pause between ``times``, as far as it lies within ``begin`` and ``end``."""
-    inner = [begin, *(when for when in times if begin < when < end), end]
-    return max(after - before for before, after in itertools.pairwise(inner))
+def _longest_pause(ticks: list[list[tuple[float, int]]], begin: float, end: float) -> float:
+    """Return the longest pause of any of these streams, as far as it lies within ``begin`` and ``end``."""
+    times = [[begin, *(when for when, _ in each if begin < when < end), end] for each in ticks]
+    return max(after - before for each in times for before, after in itertools.pairwise(each))
 
 
 def _busy_for(pid: int, seconds: float) -> float:
