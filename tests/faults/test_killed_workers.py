@@ -2,61 +2,54 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import random
 import signal
-import subprocess
-import sys
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from typing import Any
 
 import psutil
 
+from flask_sse_emitters import BrokerUnavailable, Publisher
 from tests.faults.swarm import Client, Habits, Shared, swarming_over_redis
-from tests.support.servers import ROOT
-from tests.support.waiting import PATIENCE, until
+from tests.support.waiting import until
+
+_SPAWN = multiprocessing.get_context("spawn")
 
 
 class PublishingProcess:
-    """Publishes numbers to channel ``a``, from the first that is not confirmed; can be killed and restarted."""
+    """Publishes numbers to channel ``a``, from the first that is not confirmed; can be killed and started again.
+
+    :ivar failed: the number of attempts that failed.
+    """
 
     def __init__(self, url: str) -> None:
-        self.begun = self.confirmed = self.failed = 0
         self._url = url
+        self.begun, self.confirmed, self.failed = (_SPAWN.Value("i", 0, lock=False) for _ in range(3))
+        self.start()
 
     def start(self, last: int = 10**6) -> None:
-        arguments = [self._url, "a", str(self.confirmed + 1), str(last), "0.01"]
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.apps.crowd_publisher", *arguments],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
+        figures = (self.begun, self.confirmed, self.failed)
+        self._process = _SPAWN.Process(target=publish_numbers, args=(self._url, last, *figures))
+        self._process.start()
 
     def kill(self) -> None:
         self._process.kill()
-        self._process.wait(PATIENCE)
-        self._reader.join(PATIENCE)
-
-    def _read(self) -> None:
-        assert self._process.stdout is not None
-        with self._process.stdout as lines:
-            for line in lines:
-                what, number = line.split()
-                setattr(self, what, int(number))
+        self._process.join()
 
 
-@contextmanager
-def publishing(url: str) -> Iterator[PublishingProcess]:
-    publisher = PublishingProcess(url)
-    publisher.start()
-    try:
-        yield publisher
-    finally:
-        publisher.kill()
+def publish_numbers(url: str, last: int, begun: Any, confirmed: Any, failed: Any) -> None:
+    """Publish each number until it is confirmed. Its key is the number itself, so that another process can go on."""
+    with Publisher(url, publish_seconds=0.5) as publisher:
+        for number in range(confirmed.value + 1, last + 1):
+            begun.value = number
+            while confirmed.value < number:
+                try:
+                    publisher.publish("a", number, key=str(number))
+                    confirmed.value = number
+                except BrokerUnavailable:
+                    failed.value += 1
+                time.sleep(0.01)
 
 
 def test_killed_worker_and_killed_publisher_lose_no_event(seed: int) -> None:
@@ -66,15 +59,18 @@ def test_killed_worker_and_killed_publisher_lose_no_event(seed: int) -> None:
         swarm, server = shared.swarm, shared.server
         swarm.add(200)
         swarm.run_to_position()
-        with publishing(shared.redis.url) as publisher:
-            swarm.run(lambda: publisher.confirmed > 20, "the first events")
+        publisher = PublishingProcess(shared.redis.url)
+        try:
+            swarm.run(lambda: publisher.confirmed.value > 20, "the first events")
             victim, its = _kill_amid_a_delivery_pass(shared, dice)
-            moment = publisher.confirmed + dice.randrange(30)
-            swarm.run(lambda: publisher.confirmed >= moment, "a moment to kill the publisher")
+            moment = publisher.confirmed.value + dice.randrange(30)
+            swarm.run(lambda: publisher.confirmed.value >= moment, "a moment to kill the publisher")
             _kill_amid_a_publish(shared, publisher)
-            last = publisher.begun + 60
+            last = publisher.begun.value + 60
             publisher.start(last)
             swarm.run(lambda: all(client.events >= last for client in swarm.clients), "the last number")
+        finally:
+            publisher.kill()
         until(lambda: victim not in (pids := {each.pid for each in server.workers}) and len(pids) == 2, "a new worker")
         assert [*swarm.tapes["a"].values()] == [b"data: %d" % number for number in range(1, last + 1)]
         assert {client.events for client in swarm.clients} == {last}
@@ -107,9 +103,9 @@ def _kill_amid_a_publish(shared: Shared, publisher: PublishingProcess) -> None:
     """Kill it while an event is on the way; Redis takes the event all the same, and confirms it to no one."""
     shared.redis.signal(signal.SIGSTOP)
     try:
-        failed = publisher.failed  # what is begun may have been confirmed just before
-        until(lambda: publisher.failed > failed, "something to be on the way that Redis cannot confirm")
+        failed = publisher.failed.value  # what is begun may have been confirmed just before
+        until(lambda: publisher.failed.value > failed, "something to be on the way that Redis cannot confirm")
         publisher.kill()
-        assert publisher.begun == publisher.confirmed + 1
+        assert publisher.begun.value == publisher.confirmed.value + 1
     finally:
         shared.redis.signal(signal.SIGCONT)
