@@ -5,11 +5,8 @@ from __future__ import annotations
 import random
 import signal
 import threading
-from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from types import TracebackType
 
 import psutil
 
@@ -17,38 +14,28 @@ from tests.support.redis_server import RedisServer
 from tests.support.waiting import until
 from tests.support.workers_server import WorkersServer
 
-
-@dataclass(frozen=True)
-class Troubles:
-    """How often outages happen, and for how long."""
-
-    rounds: int = 2  #: how often each kind of trouble happens; any order in each round
-    redis_every: float = 0.6  #: seconds, on average, from the end of one trouble to the next
-    workers_every: float = 1.0
-    longest: float = 0.8  #: seconds that each takes at most
-    long_pauses: float = 0.0  #: share of Redis pauses so long that subscribers take it for gone
+#: Seconds, on average, from the end of one trouble to the next, of Redis and of workers; and that each takes at most.
+REDIS_EVERY, WORKERS_EVERY, LONGEST = 0.5, 0.8, 0.8
 
 
 class Chaos:
-    """Kill, pause and cut off until all rounds or the ``with`` block end; afterwards, everything runs again."""
+    """Kill, pause and cut off until all rounds or the ``with`` block end; afterwards, everything runs again.
 
-    def __init__(self, seed: int, troubles: Troubles, redis: RedisServer, server: WorkersServer) -> None:
-        self.happened: Counter[str] = Counter()
+    :param rounds: how often each kind of trouble happens, in any order in each round.
+    """
+
+    def __init__(self, seed: int, rounds: int, redis: RedisServer, server: WorkersServer) -> None:
         self._seed = seed
-        self._troubles = troubles
+        self._rounds = rounds
         self._redis = redis
         self._server = server
         self._stopping = threading.Event()
         self._failures: list[BaseException] = []
-        of_redis = {
-            "Redis killed": self._kill_redis,
-            "Redis paused": self._pause_redis,
-            "subscribers cut": self._cut_subscribers,
-        }
-        of_workers = {"worker killed": self._kill_worker, "worker paused": self._pause_worker}
+        of_redis = [self._kill_redis, self._pause_redis, self._cut_subscribers]
+        of_workers = [self._kill_worker, self._pause_worker]
         self._threads = [
             threading.Thread(target=self._run, args=args)
-            for args in ((of_redis, troubles.redis_every), (of_workers, troubles.workers_every))
+            for args in ((of_redis, REDIS_EVERY), (of_workers, WORKERS_EVERY))
         ]
 
     def __enter__(self) -> Chaos:
@@ -56,7 +43,7 @@ class Chaos:
             thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stopping.set()
         for thread in self._threads:
             thread.join()
@@ -66,29 +53,25 @@ class Chaos:
             raise failure
         return not any(thread.is_alive() for thread in self._threads)
 
-    def _run(self, troubles: dict[str, Callable[[random.Random], object]], every: float) -> None:
-        dice = random.Random(f"{self._seed}/{' '.join(troubles)}")
-        coming = [name for _ in range(self._troubles.rounds) for name in dice.sample([*troubles], len(troubles))]
+    def _run(self, troubles: list[Callable[[random.Random], object]], every: float) -> None:
+        dice = random.Random(f"{self._seed}/{len(troubles)}")
+        coming = [trouble for _ in range(self._rounds) for trouble in dice.sample(troubles, len(troubles))]
         try:
-            for name in coming:
+            for trouble in coming:
                 if self._stopping.wait(dice.uniform(0, 2 * every)):
                     return
-                troubles[name](dice)
-                self.happened[name] += 1
+                trouble(dice)
         except BaseException as error:
             self._failures.append(error)
 
     def _kill_redis(self, dice: random.Random) -> None:
         self._redis.kill()
-        self._stopping.wait(dice.uniform(0, self._troubles.longest))
+        self._stopping.wait(dice.uniform(0, LONGEST))
         self._redis.start()
 
     def _pause_redis(self, dice: random.Random) -> None:
-        seconds = dice.uniform(0, self._troubles.longest)
-        if dice.random() < self._troubles.long_pauses:
-            seconds = dice.uniform(10, 12)
         self._redis.signal(signal.SIGSTOP)
-        self._stopping.wait(seconds)
+        self._stopping.wait(dice.uniform(0, LONGEST))
         self._redis.signal(signal.SIGCONT)
 
     def _cut_subscribers(self, _dice: random.Random) -> None:
@@ -104,7 +87,7 @@ class Chaos:
         worker = self._worker(dice)
         with suppress(psutil.NoSuchProcess):
             worker.suspend()
-            self._stopping.wait(dice.uniform(0, self._troubles.longest))
+            self._stopping.wait(dice.uniform(0, LONGEST))
             worker.resume()
 
     def _worker(self, dice: random.Random) -> psutil.Process:

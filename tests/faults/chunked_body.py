@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 
-class WrongSequence(Exception):
-    """A client got something else than the next event."""
-
-
 class Body:
     """The body of a response, in chunks (RFC 9112, 7.1)."""
 
@@ -31,7 +27,7 @@ class Body:
             if not found:
                 return b""
             if not head.startswith(b"HTTP/1.1 200 ") or b"chunked" not in head:
-                raise WrongSequence(f"got {head!r} and {data[:1000]!r}")
+                raise ValueError(f"got {head!r} and {data[:1000]!r}")
             self._head = None
         return self._unchunked(data)
 

@@ -4,15 +4,14 @@
     python -m tests.faults.soak --seconds 60 --clients 500 --churn 20 --channels 1 --output build/soak
 
 The clients are those of ``swarm.py``, which check that only the next event follows, over all their connections, and
-that it is what was published. The first that gets anything else ends the soak. Every few seconds, memory, descriptors
-and threads of each worker and of Redis are sampled from outside, and the latency of events. The exit status is 1 if
-memory, descriptors or greenlets grow, or if a client gets anything but the next event.
+that it is what was published. The first that gets anything else ends the soak. Every few seconds, the memory
+of each worker and of Redis is sampled, the workers' descriptors and greenlets, and the latency of events. The exit
+status is 1 if memory, descriptors or greenlets grow, or if a client gets anything but the next event.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import multiprocessing
 import os
@@ -21,10 +20,10 @@ import threading
 import time
 from array import array
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from itertools import count
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -37,26 +36,18 @@ from benchmarks.processes import raise_limits
 from benchmarks.report import machine
 from flask_sse_emitters import Publisher
 from tests.faults.soak_verdicts import WAYS, Findings, Plan, Row, surplus, verdicts
-from tests.faults.swarm import Habits, Swarm, add_options, chosen, new_seed, offset_of
+from tests.faults.swarm import Habits, Swarm, new_seed, offset_of
 from tests.support.client import get
 from tests.support.redis_server import RedisServer
 from tests.support.servers import ROOT
 from tests.support.waiting import PATIENCE
 from tests.support.workers_server import WorkersServer
 
-#: Seconds between two counts of objects, which are rarer because a worker has to visit all of its objects.
-OBJECTS_EVERY = 30.0
-
 #: Seconds, at most, until a client reconnects; half of them reconnect at once.
 AWAY = 4.0
 
 #: Objects that stay: what channels keep, and cancelled timers, which are removed later.
 KEPT = ("brokers.", "runtime.timers.")
-
-
-def mark_of(text: str) -> str:
-    """Return what is appended to an event's text, so that no other event has its data."""
-    return hashlib.blake2b(text.encode(), digest_size=30).hexdigest()
 
 
 class Tape(OrderedDict[bytes, bytes]):
@@ -71,19 +62,19 @@ class Tape(OrderedDict[bytes, bytes]):
         self._latencies = latencies
 
     def setdefault(self, id: bytes, rest: bytes) -> bytes:
-        text, _, mark = rest.decode().removeprefix("data: ").rpartition(" ")
+        text, _, again = rest.decode().removeprefix("data: ").partition(" = ")
         if self._latencies is not None:
             self._latencies.append(time.monotonic() - float(text.rpartition(" ")[2]))
         if id in self:
             return self[id]
-        is_right = mark == mark_of(text) and text.startswith(f"{self._channel} {offset_of(id)} ")
+        is_right = again == text and text.startswith(f"{self._channel} {offset_of(id)} ")
         self[id] = rest if is_right else b"something else"
         if len(self) > 5_000:
             self.popitem(last=False)
         return self[id]
 
 
-def run_clients(pipe: Connection, port: int, habits: Habits, number: int, ahead: float, is_probing: bool) -> None:
+def run_clients(pipe: Connection, port: int, ahead: float, habits: Habits, number: int, is_probing: bool) -> None:
     """Connect clients twice, the second time for the soak. The main function of a process.
 
     It sends None when the first have left, and what has happened as an answer to each None that it gets, and to the
@@ -108,7 +99,7 @@ def run_clients(pipe: Connection, port: int, habits: Habits, number: int, ahead:
                 del latencies[:]
                 swarm.run(pipe.poll, "the next order")
                 newest = pipe.recv()
-            swarm.stop_cutting()
+            swarm.is_cutting = False
             swarm.run_to(newest)
             pipe.send((0, swarm.events, swarm.cuts, latencies))
             pipe.recv()  # until then, the streams stay open
@@ -118,7 +109,7 @@ def run_clients(pipe: Connection, port: int, habits: Habits, number: int, ahead:
 
 
 class Soak:
-    """A run in a ``with`` block.
+    """A run.
 
     :param saw: called with each sample.
     """
@@ -127,71 +118,37 @@ class Soak:
         self.findings = Findings(plan)
         self._plan = plan
         self._saw = saw
-        self._stack = ExitStack()
         self._channels = tuple(f"soak-{number}" for number in range(plan.channels))
         self._crowds: list[Connection] = []
-        self._objects_due = 0.0
         self._stopping = threading.Event()
-
-    def __enter__(self) -> Soak:
-        with ExitStack() as stack:
-            self._redis = stack.enter_context(RedisServer("--pidfile", "pid"))
-            env = {"SWARM_SSE_BROKER_URL": self._redis.url}
-            server = WorkersServer("gevent", "tests.apps.swarm:app", self._plan.workers, env=env)
-            self._server = stack.enter_context(server)
-            self._workers = sorted(server.workers, key=lambda worker: worker.pid)
-            for habits, number, is_probing in self._habits():
-                self._start_clients(stack, habits, number, is_probing)
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
-        if error is not None:
-            error.add_note(
-                f"--seed {self._plan.seed} repeats the choices. The server said:\n{self._server.log[-5000:]}"
-            )
-        self._stack.close()
-
-    def _habits(self) -> Iterator[tuple[Habits, int, bool]]:
-        """Yield habits and number of the clients of each process; those of the last stay, and measure latency."""
-        plan = self._plan
-        stays = plan.clients / plan.churn - AWAY / 4  # seconds, on average
-        habits = Habits(
-            plan.seed, stays, 10**9, WAYS, by_bytes=0, new=0.5, turn=0.05, channels=self._channels, slow=0, pairs=0,
-            away=AWAY,
-        )  # fmt: skip
-        for number in range(plan.processes):
-            share = plan.clients * (number + 1) // plan.processes - plan.clients * number // plan.processes
-            yield replace(habits, seed=plan.seed + number), share, False
-        yield Habits(plan.seed, ways=("age",), slow=0, pairs=0, channels=self._channels), plan.probes, True
-
-    def _start_clients(self, stack: ExitStack, habits: Habits, number: int, is_probing: bool) -> None:
-        context = multiprocessing.get_context("spawn")
-        here, there = context.Pipe()
-        ahead = PATIENCE * self._plan.rate / self._plan.channels
-        process = context.Process(
-            target=run_clients, args=(there, self._server.port, habits, number, ahead, is_probing), daemon=True
-        )
-        process.start()
-        there.close()
-        stack.callback(process.join)
-        stack.callback(process.kill)
-        self._crowds.append(here)
+        self._redis = RedisServer("--pidfile", "pid")
+        env = {"SWARM_SSE_BROKER_URL": self._redis.url}
+        self._server = WorkersServer("gevent", "tests.apps.swarm:app", plan.workers, env=env)
 
     def run(self) -> Findings:
         found = self.findings
-        self._hear()
-        found.before = self._settled([])
-        self._ask(None)
-        with ThreadPoolExecutor(1) as pool:
-            publishing = pool.submit(self._publish)
+        with ExitStack() as stack:
+            stack.enter_context(self._redis)
+            stack.enter_context(self._server)
+            self._pids = sorted(worker.pid for worker in self._server.workers)
             try:
-                self._sample_until(publishing)
-            finally:
-                self._stopping.set()
-        self._note(self._ask(publishing.result()))
-        self._ask(None, answers=False)
-        found.after = self._settled(found.before)
+                self._start_clients(stack)
+                self._hear()
+                found.before = self._settled([])
+                self._ask(None)
+                with ThreadPoolExecutor(1) as pool:
+                    publishing = pool.submit(self._publish)
+                    try:
+                        self._sample_until(publishing)
+                    finally:
+                        self._stopping.set()
+                self._note(self._ask(publishing.result()))
+                self._tell(None)
+                found.after = self._settled(found.before)
+            except BaseException as error:
+                said = self._server.log[-5000:]
+                error.add_note(f"--seed {self._plan.seed} repeats the choices. The server said:\n{said}")
+                raise
         return found
 
     def _publish(self) -> dict[str, bytes]:
@@ -204,17 +161,38 @@ class Soak:
                     break
                 channel, event = self._channels[number % plan.channels], number // plan.channels + 1
                 text = f"{channel} {event} {time.monotonic()}"
-                ids[channel] = publisher.publish(channel, f"{text} {mark_of(text)}").encode()
+                ids[channel] = publisher.publish(channel, f"{text} = {text}").encode()
                 found.published = number + 1
         return ids
 
     # The processes of the clients.
 
-    def _ask(self, order: object, *, answers: bool = True) -> list[Any]:
+    def _start_clients(self, stack: ExitStack) -> None:
+        """Start processes whose clients come and go, and one whose clients stay, and measure latency."""
+        plan = self._plan
+        stays = plan.clients / plan.churn - AWAY / 4  # seconds, on average
+        probing = Habits(plan.seed, ways=("age",), slow=0, pairs=0, channels=self._channels)
+        leaving = replace(probing, ways=WAYS, cut_every=stays, most_cuts=10**9, early=0, new=0.5, turn=0.05, away=AWAY)
+        for number in range(plan.processes):
+            share = plan.clients * (number + 1) // plan.processes - plan.clients * number // plan.processes
+            self._start(stack, replace(leaving, seed=plan.seed + number), share, False)
+        self._start(stack, probing, plan.probes, True)
+
+    def _start(self, stack: ExitStack, *clients: Any) -> None:
+        context = multiprocessing.get_context("spawn")
+        here, there = context.Pipe()
+        ahead = PATIENCE * self._plan.rate / self._plan.channels
+        process = context.Process(target=run_clients, args=(there, self._server.port, ahead, *clients), daemon=True)
+        process.start()
+        there.close()
+        stack.callback(process.join)
+        stack.callback(process.kill)
+        self._crowds.append(here)
+
+    def _tell(self, order: object) -> None:
         for crowd in self._crowds:
             with suppress(BrokenPipeError):  # it has failed, and its reason is the answer
                 crowd.send(order)
-        return self._hear() if answers else []
 
     def _hear(self) -> list[Any]:
         """Return the answer of each process."""
@@ -225,6 +203,10 @@ class Soak:
         for answer in answers:
             assert not isinstance(answer, str), answer
         return answers
+
+    def _ask(self, order: object) -> list[Any]:
+        self._tell(order)
+        return self._hear()
 
     def _note(self, answers: list[Any]) -> tuple[int, array[float]]:
         """Note what the clients say; return how many there are, and the latencies since the last time."""
@@ -244,61 +226,43 @@ class Soak:
         for number in count(1):
             while not publishing.done() and time.monotonic() < began + number * self._plan.every:
                 time.sleep(0.05)
-            self.sample(time.monotonic() - began)
+            self._sample(time.monotonic() - began)
             if publishing.done():
                 return
 
-    def sample(self, at: float) -> None:
+    def _sample(self, at: float) -> None:
         """Add a row: time in seconds, clients and what they did, latencies, and what each process holds."""
         found = self.findings
         clients, latencies = self._note(self._ask(None))
         row: Row = {"at": at, "clients": clients, "published": found.published, "read": found.read}
         row["left"] = found.ends.total()
         row |= zip(("p50 ms", "p99 ms", "max ms"), in_ms(latencies), strict=True)
-        with_objects = at >= self._objects_due
-        if with_objects:
-            self._objects_due = at + OBJECTS_EVERY
-        for number, held in enumerate(self._held(with_objects)):
+        for number, held in enumerate(self._held()):
             row[f"worker {number}, MB"] = held["uss"] / 1e6
             row[f"worker {number}, other descriptors"] = held["descriptors"] - held["clients"]
-            last = found.rows[-1] if found.rows else {}
-            name = f"worker {number}, greenlets"
-            row[name] = held["greenlets"] if with_objects else last[name]
+            row[f"worker {number}, greenlets"] = held["greenlets"]
         redis = psutil.Process(int((self._redis.folder / "pid").read_text()))
         row["Redis, MB"] = redis.memory_full_info().uss / 1e6
         found.rows.append(row)
         self._saw(row)
 
-    def _held(self, with_objects: bool) -> list[dict[str, Any]]:
+    def _held(self) -> list[dict[str, Any]]:
         """Return what each worker holds, once all have answered."""
         answers: dict[int, dict[str, Any]] = {}
-        while len(answers) < len(self._workers):
-            answer = get(self._server, "/holdings" if with_objects else "/state")
-            answers[answer["pid"]] = answer
-        pids = [worker.pid for worker in self._workers]
-        assert sorted(answers) == pids, f"the workers were {pids}, and now they are {sorted(answers)}"
-        held = []
-        for worker in self._workers:
-            answer = answers[worker.pid]
-            kept = {name: number for name, number in answer.get("objects", {}).items() if not name.startswith(KEPT)}
-            held.append(
-                {
-                    "clients": answer["stats"]["clients"],
-                    "outlets": answer["stats"]["outlets"],
-                    "uss": worker.memory_full_info().uss,
-                    "descriptors": worker.num_fds(),
-                    "threads": worker.num_threads(),
-                    "objects": sum(kept.values()),
-                    "greenlets": answer.get("greenlets"),
-                }
-            )
-        return held
+        while len(answers) < len(self._pids):
+            answer = get(self._server, "/holdings")
+            kept = {name: number for name, number in answer["objects"].items() if not name.startswith(KEPT)}
+            figures = {name: answer[name] for name in ("uss", "descriptors", "threads", "greenlets")}
+            streams = {name: answer["stats"][name] for name in ("clients", "outlets")}
+            answers[answer["pid"]] = {**streams, **figures, "objects": sum(kept.values())}
+        assert sorted(answers) == self._pids, f"the workers were {self._pids}, and now they are {sorted(answers)}"
+        return [answers[pid] for pid in self._pids]
 
     def _settled(self, before: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Return what the workers hold once all clients have left and nothing remains of them, or at the timeout."""
         deadline = time.monotonic() + PATIENCE
         while True:
-            found = self._held(with_objects=True)
+            found = self._held()
             have_left = not any(worker["clients"] for worker in found)
             if (have_left and not (before and surplus(before, found))) or time.monotonic() > deadline:
                 return found
@@ -390,19 +354,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m tests.faults.soak", description="Clients that connect and disconnect, for hours."
     )
-    add_options(parser, Plan)
+    for each in fields(Plan):
+        parser.add_argument(f"--{each.name}", type=type(each.default), default=each.default)
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results")
     parser.add_argument("--name", default="soak", help="name of the files, without suffix")
     parser.set_defaults(seconds=float(os.environ.get("SOAK_SECONDS") or Plan.seconds), seed=new_seed())
-    given = parser.parse_args()
-    plan = chosen(Plan, given)
+    given = vars(parser.parse_args())
+    path = given.pop("output") / given.pop("name")
+    plan = Plan(**given)
     limit = raise_limits()
     if limit < plan.clients + 200:
         sys.exit(f"{plan.clients} clients need {plan.clients + 200} descriptors, and {limit} may be open (ulimit -n)")
-    report = Report(plan, given.output / given.name)
+    report = Report(plan, path)
     try:
-        with Soak(plan, report.saw) as soak:
-            found = soak.run()
+        found = Soak(plan, report.saw).run()
     except BaseException as error:
         report.say(f"FAIL  {error!r}")
         raise

@@ -36,7 +36,7 @@ class Plan:
     workers: int = 2
     processes: int = 2  #: number of processes for the clients
     probes: int = 20  #: further clients that stay and measure latency, in a process of their own
-    every: float = 5.0  #: seconds between two samples
+    every: float = 10.0  #: seconds between two samples, for which a worker has to visit all of its objects
     seed: int = 0
 
     @property
@@ -49,7 +49,7 @@ class Plan:
 class Findings:
     """The findings of a soak.
 
-    :ivar rows: a sample each, see :meth:`.Soak.sample`.
+    :ivar rows: a sample each.
     :ivar before: what each worker held when its first clients had left.
     :ivar after: what each worker held at the end, when all clients had left.
     :ivar ends: how many connections have ended in which way.

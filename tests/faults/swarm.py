@@ -4,12 +4,8 @@ Each reads one or two channels, remembers its last id as a browser does, and rec
 gets is checked as it comes: only the next event of each channel may follow. The data of an event are compared with
 what others got under its id, and at the end with what the server published under it.
 
-    python -m tests.faults.swarm --kind gevent_off --clients 500 --events 20000 --seed 7
-
 With a Redis, the swarm reads from several workers. Workers and Redis are killed and paused (``chaos.py``), and the
 publishers report what was published (``publishers.py``).
-
-    python -m tests.faults.swarm --redis --workers 4 --clients 200 --events 8000 --long-pauses 0.2
 
 The choices of a client are drawn for each of its connections from the seed, the client's number and the connection's,
 so they repeat, however the two sides are scheduled.
@@ -17,7 +13,6 @@ so they repeat, however the two sides are scheduled.
 
 from __future__ import annotations
 
-import argparse
 import errno
 import heapq
 import json
@@ -27,30 +22,25 @@ import random
 import selectors
 import socket
 import struct
-import sys
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate, count
 from types import TracebackType
-from typing import NamedTuple, NoReturn, TypeVar
-
-import psutil
+from typing import NamedTuple, NoReturn
 
 from tests.apps.swarm import CHANNELS
-from tests.faults.chaos import Chaos, Troubles
-from tests.faults.chunked_body import Body, WrongSequence
+from tests.faults.chaos import Chaos
+from tests.faults.chunked_body import Body
 from tests.support.client import get, post
 from tests.support.publishers import Publishers
 from tests.support.redis_server import RedisServer
 from tests.support.servers import Server
 from tests.support.waiting import PATIENCE
 from tests.support.workers_server import WorkersServer
-
-T = TypeVar("T")
 
 OVER = b"event: over\n"
 
@@ -67,6 +57,9 @@ _AGAIN = (errno.ECONNRESET, errno.ECONNREFUSED, errno.EPIPE, errno.ENOTCONN)
 #: Seconds until a client retries a refused connection.
 _REFUSED = 0.1
 
+#: Seconds, on average, until an early cut: amid the request, the head or the first events.
+EARLY = 0.005
+
 
 @dataclass(frozen=True)
 class Habits:
@@ -76,7 +69,7 @@ class Habits:
     cut_every: float = 1.0  #: seconds, on average
     most_cuts: int = 8  #: of each client, so that the server also does other work
     ways: tuple[str, ...] = ("reset", "half-close", "age")  #: in which connections end; age is up to the server
-    by_bytes: float = 0.4  #: share of the cuts after a number of bytes, not of seconds
+    early: float = 0.4  #: share of the cuts that come at once, as a stream begins
     new: float = 0.0  #: share of the connections of new clients, which have no id
     turn: float = 0.0  #: seconds between two reads, on a machine that is busy otherwise
     channels: tuple[str, ...] = CHANNELS
@@ -121,9 +114,7 @@ class Plan:
     def __init__(self, habits: Habits, client: int, connection: int) -> None:
         self.dice = dice = random.Random(f"{habits.seed}/{client}/{connection}")
         self.way = dice.choice(habits.ways)
-        by_bytes, size, seconds = dice.random() < habits.by_bytes, int(dice.paretovariate(0.4)), dice.expovariate(1)
-        self.size = size if by_bytes else None  # cut after so many bytes,
-        self.seconds = seconds * habits.cut_every  # or seconds
+        self.seconds = dice.expovariate(1) * (EARLY if dice.random() < habits.early else habits.cut_every)
         self.slow_for = dice.uniform(0.3, 2) if dice.random() < habits.slow else 0.0
         self.away = max(0.0, dice.uniform(-habits.away, habits.away))
         self.is_new = dice.random() < habits.new
@@ -158,8 +149,6 @@ class Client:
         self.plan = plan = Plan(swarm.habits, self.number, self.connections)
         if plan.is_new:
             self.ids, self.first = [], []
-        self._received = 0
-        self._stop_at: int | None = None  # read no further
         self._slow_until = swarm.now + plan.slow_for
         self._body = Body()
         self._text = b""
@@ -191,17 +180,8 @@ class Client:
 
     def arm(self) -> None:
         """Schedule the cut of its connection."""
-        plan = self.plan
-        if plan.way == "age" or self.socket is None or self._cuts >= self._swarm.habits.most_cuts:
-            return
-        if plan.size is not None:
-            self._stop_at = self._received + plan.size
-        else:
-            self._swarm.later(plan.seconds, self, self._cut)
-
-    def spare(self) -> None:
-        """Cancel the cut of its connection."""
-        self._stop_at = None
+        if self.plan.way != "age" and self._cuts < self._swarm.habits.most_cuts:
+            self._swarm.later(self.plan.seconds, self, self._cut)
 
     def _ask(self) -> None:
         assert self.socket is not None
@@ -219,8 +199,6 @@ class Client:
         is_slow = self._slow_until > swarm.now and swarm.is_cutting
         if is_slow:
             size = self.plan.dice.randrange(100, 4000)
-        if self._stop_at is not None:
-            size = min(size, self._stop_at - self._received)
         try:
             data = self.socket.recv(size)
         except BlockingIOError:
@@ -231,11 +209,8 @@ class Client:
         if not data:
             self._leave("half-close" if self.is_leaving else "cut by the server")
             return
-        self._received += len(data)
-        if self._take(data):
+        if self.take(data):
             self._leave("half-close" if self.is_leaving else "age")
-        elif self._received == self._stop_at:
-            self._cut()
         elif is_slow:
             swarm.selector.unregister(self.socket)
             swarm.later(self.plan.dice.expovariate(10), self, self._read_on)
@@ -254,7 +229,6 @@ class Client:
             self._leave(self.plan.way)
         else:
             self.is_leaving = True
-            self._stop_at = None
             self._note("closes its side")
             try:
                 self.socket.shutdown(socket.SHUT_WR)
@@ -281,13 +255,13 @@ class Client:
 
     # Reading.
 
-    def _take(self, data: bytes) -> bool:
+    def take(self, data: bytes) -> bool:
         """Read new data; return True at the end of the response."""
         body = self._body
         had_begun = body.has_begun
         try:
             text = body.take(data)
-        except WrongSequence as error:
+        except ValueError as error:
             self.fail(str(error))
         if body.has_begun and not had_begun and not self.ids:
             self.was_let_in = time.monotonic()
@@ -307,7 +281,7 @@ class Client:
                         self.events += 1
                         if rest.startswith(OVER):
                             self.over += 1
-                            self._swarm.stop_cutting()
+                            self._swarm.is_cutting = False
                         break
                     ids[index] = here
                     self.fail(f"got {block!r}, while others got {self._tapes[index].get(there)!r} there")
@@ -474,13 +448,6 @@ class Swarm:
             if client.connections:
                 client.arm()
 
-    def stop_cutting(self) -> None:
-        """Stop cutting connections."""
-        if self.is_cutting:
-            self.is_cutting = False
-            for client in self.clients:
-                client.spare()
-
     def forget(self, peer: socket.socket) -> None:
         if peer.fileno() in self.selector.get_map():
             self.selector.unregister(peer)
@@ -522,10 +489,10 @@ class Swarm:
 class Size:
     """Numbers of clients, events and threads."""
 
-    clients: int = 500
-    events: int = 20_000
+    clients: int
+    events: int
+    seconds: float  #: that publishing takes, or longer if it is not possible
     threads: int = 4
-    seconds: float = 8.0  #: that publishing takes, or longer if it is not possible
 
 
 @contextmanager
@@ -567,9 +534,6 @@ class Shared(NamedTuple):
         seed = self.swarm.habits.seed
         return Publishers(self.server, size.threads, size.events, size.seconds, seed, self.config)
 
-    def chaos(self, troubles: Troubles) -> Chaos:
-        return Chaos(self.swarm.habits.seed, troubles, self.redis, self.server)
-
 
 @contextmanager
 def swarming_over_redis(
@@ -584,17 +548,15 @@ def swarming_over_redis(
                 yield Shared(redis, server, swarm, settings)
 
 
-def publish_during_outages(shared: Shared, size: Size, troubles: Troubles) -> tuple[Publishers, Counter[str]]:
-    """Publish while clients reconnect and workers and Redis fail; return once all clients are at the end.
-
-    :return: the publishers, and how often each trouble happened.
-    """
+def publish_during_outages(shared: Shared, size: Size, rounds: int) -> Publishers:
+    """Publish while clients reconnect and workers and Redis fail, in rounds; return once all clients are at the end."""
     swarm = shared.swarm
     swarm.begin(size)
-    with shared.publishers(size) as publishers, shared.chaos(troubles) as chaos:
+    chaos = Chaos(swarm.habits.seed, rounds, shared.redis, shared.server)
+    with shared.publishers(size) as publishers, chaos:
         swarm.run(lambda: all([chaos.is_over(), publishers.are_done()]), "the end of all troubles, and the publishers")
         swarm.run_to(publishers.publish_over())
-    return publishers, chaos.happened
+    return publishers
 
 
 def publish_to(server: Server, swarm: Swarm, size: Size) -> None:
@@ -644,63 +606,3 @@ def check_all(swarm: Swarm, publishers: Publishers) -> None:
 def new_seed() -> int:
     """Return a new seed, or that of the environment."""
     return int(os.environ.get("SEED", 0)) or random.SystemRandom().randrange(1, 2**32)
-
-
-def add_options(parser: argparse.ArgumentParser, kind: type) -> None:
-    """Add an option for each number of a dataclass."""
-    for each in fields(kind):
-        if isinstance(each.default, int | float):
-            name = each.name.replace("_", "-")
-            parser.add_argument(f"--{name}", type=type(each.default), default=each.default)
-
-
-def chosen(kind: type[T], given: argparse.Namespace) -> T:
-    """Make a dataclass of the options that were given."""
-    names = {each.name for each in fields(kind)}  # type: ignore[arg-type]
-    return kind(**{name: value for name, value in vars(given).items() if name in names})
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m tests.faults.swarm", description="A swarm of clients, in any size."
-    )
-    parser.add_argument("--kind", default="gevent", help="gevent, gevent_off or gthread")
-    parser.add_argument("--seed", type=int, default=new_seed())
-    parser.add_argument("--redis", action="store_true", help="several workers share a Redis, and all of them fail")
-    parser.add_argument("--workers", type=int, default=4)
-    parser.add_argument("--history", type=int, help="events that the server keeps; all by default")
-    for kind in (Habits, Size, Troubles):
-        add_options(parser, kind)
-    given = parser.parse_args()
-    habits, size, troubles = chosen(Habits, given), chosen(Size, given), chosen(Troubles, given)
-    if given.redis:
-        with swarming_over_redis(given.kind, habits, workers=given.workers, SSE_TIMEOUT=size.seconds / 2) as shared:
-            publishers, happened = publish_during_outages(shared, size, troubles)
-            report(shared.swarm, shared.server.workers)
-            sys.stdout.write(
-                f"{publishers.attempts - publishers.confirmed:,} attempts to publish were not confirmed; "
-                f"{', '.join(f'{what} {number}' for what, number in sorted(happened.items()))}\n"
-            )
-            check_all(shared.swarm, publishers)
-        return
-    with swarming(given.kind, habits, SSE_TIMEOUT=size.seconds / 2) as (server, swarm):
-        publish_to(server, swarm, size)
-        report(swarm, [psutil.Process(get(server, "/state")["pid"])])
-        swarm.compare(published_by(server))
-
-
-def report(swarm: Swarm, workers: Sequence[psutil.Process]) -> None:
-    seconds = time.monotonic() - swarm.began
-    usage = [worker.cpu_times() for worker in workers]
-    holes = [hole for client in swarm.clients for hole in client.holes]
-    cuts = ", ".join(f"{how} {number:,}" for how, number in sorted(swarm.cuts.items()))
-    sys.stdout.write(
-        f"seed {swarm.habits.seed}: {swarm.events:,} events read in {seconds:.1f} s; CPU: {time.process_time():.1f} s "
-        f"of the swarm, {sum(each.user + each.system for each in usage):.1f} s of the server\n"
-        f"{sum(swarm.cuts.values()):,} connections cut: {cuts}\n"
-        f"{len(holes):,} gaps, {sum(hole.on_return for hole in holes):,} of them on return\n"
-    )
-
-
-if __name__ == "__main__":
-    main()

@@ -1,11 +1,11 @@
 """No event is lost between two connections. See ``swarm.py`` for the checks.
 
 ``SEED`` repeats the choices of a failure, ``SWARM_SCALE=4`` takes four times as many clients and events.
-``python -m tests.faults.swarm`` does the same in any size.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
@@ -16,6 +16,7 @@ import pytest
 
 from tests.apps.swarm import CHANNELS
 from tests.faults.swarm import Habits, Size, Swarm, epoch_of, offset_of, publish_to, published_by, swarming
+from tests.support.board import Board, gap_of, texts
 from tests.support.client import post
 from tests.support.servers import Server
 
@@ -48,6 +49,18 @@ def test_clients_that_reconnect_get_every_event_once_in_order(kind: str, size: S
         )
         for way in ("reset", "half-close", "age"):
             assert swarm.cuts[way] > size.clients / 4
+
+
+@pytest.mark.parametrize(
+    ("kind", "size"), [("gevent", Size(80, 3_000, seconds=3)), ("gthread", Size(40, 1_200, seconds=3))]
+)
+def test_each_hole_is_announced_by_one_gap_and_no_other_gap_is_sent(kind: str, size: Size, seed: int) -> None:
+    habits = Habits(seed, slow=0.5, pairs=0.7, away=0.4, history=20)
+    with swarming(kind, habits, SSE_TIMEOUT=size.seconds / 2) as (server, swarm):
+        publish_to(server, swarm, size)
+        swarm.compare(published_by(server))
+        holes = [hole for client in swarm.clients for hole in client.holes]
+        assert sum(hole.on_return for hole in holes) > 10
 
 
 @pytest.mark.parametrize("kind", ["gevent", "gthread"])
@@ -104,3 +117,25 @@ def _publish_over_a_reload(
     for channel in CHANNELS:
         assert epoch_of(note(channel, "", "over")) != old
     return published, newest
+
+
+def test_hole_that_grows_before_first_write_is_one_gap() -> None:
+    board = Board(SSE_HISTORY=5)
+    epoch, _ = board.publish("a", *range(1, 11))[0].split("-")
+    with board.open("a", last=f"{epoch}-0") as stream:
+        board.publish("a", 11)
+        events = stream.ready()
+    gap_of(events)
+    assert texts(events[1:]) == ["6", "7", "8", "9", "10", "11"]
+
+
+def test_gap_of_one_channel_names_position_in_live_channel() -> None:
+    board = Board(SSE_HISTORY=5)
+    epoch, _ = board.publish("a", 1)[0].split("-")
+    board.publish("b", 1)
+    with board.open("a", "b", last=f"{epoch}-0,{epoch}-1") as stream:
+        board.publish("b", 2)
+        board.publish("a", *range(2, 10))
+        events = stream.ready()
+    [gap] = [json.loads(event.data) for event in events if event.event == "gap"]
+    assert (gap["requested"], gap["oldest"]) == (f"{epoch}-1,{epoch}-2", f"{epoch}-5,{epoch}-3")

@@ -1,18 +1,19 @@
 """No event is lost between workers that share a Redis, while all of them fail. See ``swarm.py`` for the checks.
 
 ``SEED`` repeats the choices of a failure, and ``SWARM_SCALE=3`` makes each swarm that much larger.
-``python -m tests.faults.swarm --redis`` does the same in any size.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
+from contextlib import ExitStack
 
 import pytest
 
 from tests.apps.swarm import CHANNELS
-from tests.faults.chaos import Troubles
+from tests.faults.process_servers import await_heartbeats
 from tests.faults.swarm import (
     Client,
     Habits,
@@ -25,7 +26,9 @@ from tests.faults.swarm import (
     publish_during_outages,
     swarming_over_redis,
 )
+from tests.support.client import answer, connected, get
 from tests.support.publishers import Publishers
+from tests.support.waiting import until
 
 #: One at a time: each keeps two cores busy.
 pytestmark = pytest.mark.xdist_group("swarm")
@@ -35,11 +38,7 @@ SCALE, WORKERS = int(os.environ.get("SWARM_SCALE", 1)), 2
 
 
 def sized(clients: int, events: int, seconds: float) -> Size:
-    return Size(clients * SCALE, events * SCALE, seconds=seconds * SCALE)
-
-
-def troubled() -> Troubles:
-    return Troubles(rounds=SCALE, redis_every=0.5, workers_every=0.8)
+    return Size(clients * SCALE, events * SCALE, seconds * SCALE)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +52,7 @@ def troubled() -> Troubles:
 )
 def test_clients_get_every_event_once_during_redis_and_worker_outages(kind: str, size: Size, seed: int) -> None:
     with swarming_over_redis(kind, Habits(seed), workers=WORKERS, SSE_TIMEOUT=size.seconds / 2) as shared:
-        publishers, _ = publish_during_outages(shared, size, troubled())
+        publishers = publish_during_outages(shared, size, SCALE)
         check_all(shared.swarm, publishers)
         assert publishers.confirmed >= size.events + len(CHANNELS)
         for client in shared.swarm.clients[: size.clients * 9 // 10]:
@@ -64,7 +63,7 @@ def test_each_hole_is_one_gap_during_redis_and_worker_outages(seed: int) -> None
     habits = Habits(seed, slow=0.5, pairs=0.7, away=0.4, history=20)
     size = sized(50, 1_000, 2.5)
     with swarming_over_redis("gevent", habits, workers=WORKERS, SSE_TIMEOUT=size.seconds / 2) as shared:
-        publishers, _ = publish_during_outages(shared, size, troubled())
+        publishers = publish_during_outages(shared, size, SCALE)
         check_all(shared.swarm, publishers)
         assert publishers.confirmed >= size.events + len(CHANNELS)
         holes = [hole for client in shared.swarm.clients for hole in client.holes]
@@ -130,3 +129,32 @@ def _check_one_gap_for_each_channel(client: Client) -> None:
         assert offset_of(after) == 0
     had = [*client.ids, *(before for before, _ in moves)]
     assert client.events == sum(map(offset_of, had)) - sum(map(offset_of, client.first))
+
+
+def test_stopped_redis_loses_no_event_and_streams_stay_open(seed: int) -> None:
+    """A worker is refused to publish; a publisher repeats each event until it is confirmed."""
+    size = Size(60, 400, seconds=2, threads=1)
+    habits = Habits(seed, slow=0)
+    with swarming_over_redis("gevent", habits, workers=2, SSE_HEARTBEAT=0.2) as shared, ExitStack() as stack:
+        swarm, server = shared.swarm, shared.server
+        swarm.add(size.clients)
+        swarm.run_to_position()
+        idle = [stack.enter_context(connected(server, "/events/idle")) for _ in range(8)]
+        with shared.publishers(size) as publishers:
+            swarm.run(lambda: publishers.confirmed > 30, "the first events")
+            shared.redis.signal(signal.SIGSTOP)
+            try:
+                status, text = answer(server, "POST", "/publish/idle", "1", {"Content-Type": "application/json"})
+                assert (status, b"may have been published" in text) == (503, True), text
+                until(lambda: get(server, "/state")["stats"]["broker"]["state"] == "degraded", "the worker to know")
+                for client in idle:
+                    await_heartbeats(client)
+                until(lambda: publishers.doubtful, "a publisher to get an error")
+                assert not publishers.are_done(), "it was amid its work"
+            finally:
+                shared.redis.signal(signal.SIGCONT)
+            swarm.run(publishers.are_done, "the publishers")
+            swarm.run_to(publishers.publish_over())
+        until(lambda: get(server, "/state")["stats"]["broker"]["state"] == "ok", "Redis to be back")
+        check_all(swarm, publishers)
+        assert {client.connections for client in swarm.clients} == {1}, "no stream was cut"
