@@ -14,6 +14,7 @@ from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 import psutil
 from packaging.version import Version
@@ -73,7 +74,7 @@ class Server:
         self._process: subprocess.Popen[bytes] | None = None
         self.port = port
 
-    def __enter__(self) -> Server:
+    def __enter__(self) -> Self:
         self.start()
         return self
 

@@ -31,10 +31,6 @@ class WorkersServer(Server):
         bind = {"GUNICORN_CMD_ARGS": f"--reuse-port --bind=127.0.0.1:{port}"}
         super().__init__(kind, app, env={**env, **bind}, arguments=[*arguments, "--workers", str(workers)])
 
-    def __enter__(self) -> WorkersServer:
-        self.start()
-        return self
-
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         super().__exit__(kind, error, tb)
         self._held.close()
