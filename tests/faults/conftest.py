@@ -6,11 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.faults.network_clients import APP
+from tests.faults.network_clients import NetworkServer
 from tests.faults.network_link import Wire
 from tests.faults.network_syscalls import Syscalls
 from tests.faults.process_servers import config
-from tests.support.servers import Server
 
 #: Hand-off, a greenlet for each client, and a thread for each.
 KINDS = ["gevent", "gevent_off", "gthread"]
@@ -22,23 +21,23 @@ def grouped(name: str, *kinds: str) -> list[object]:
 
 
 @pytest.fixture(scope="session", params=grouped("network", *KINDS))
-def server(request: pytest.FixtureRequest) -> Iterator[Server]:
+def server(request: pytest.FixtureRequest) -> Iterator[NetworkServer]:
     """A server near its clients."""
-    with Server(request.param, APP, env=config()) as server:
+    with NetworkServer(request.param) as server:
         yield server
 
 
 @pytest.fixture(scope="session", params=grouped("far", "gevent", "gevent_off"))
-def far(request: pytest.FixtureRequest) -> Iterator[tuple[Server, Wire]]:
+def far(request: pytest.FixtureRequest) -> Iterator[tuple[NetworkServer, Wire]]:
     """A server at the far end of a wire, which takes clients for gone after a second or two."""
     env = config(SSE_HEARTBEAT=0.4, SSE_WRITE_SECONDS=1, SSE_MAX_PENDING_BYTES=10**9)
-    with Wire() as wire, Server(request.param, APP, env=env, listeners=[wire.listener.fileno()]) as server:
+    with Wire() as wire, NetworkServer(request.param, env, listeners=[wire.listener.fileno()]) as server:
         yield server, wire
 
 
 @pytest.fixture(scope="session", params=grouped("judged", "gevent", "gevent_off"))
-def judged(request: pytest.FixtureRequest) -> Iterator[tuple[Server, Syscalls]]:
+def judged(request: pytest.FixtureRequest) -> Iterator[tuple[NetworkServer, Syscalls]]:
     """A worker where the test decides the result of each ``send()``."""
-    with Syscalls() as syscalls, Server(request.param, APP, env={**config(), "SYSCALLS": syscalls.path}) as server:
+    with Syscalls() as syscalls, NetworkServer(request.param, {"SYSCALLS": syscalls.path}) as server:
         syscalls.await_worker()
         yield server, syscalls

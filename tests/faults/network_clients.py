@@ -6,6 +6,7 @@ import http.client
 import os
 import socket
 import struct
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -17,16 +18,73 @@ from tests.support.client import Client, connected, get, new_name, post
 from tests.support.servers import Server
 from tests.support.waiting import PATIENCE, until
 
-APP = "tests.apps.network_faults:app"
-
 #: Objects that stay: the history of channels, and cancelled timers, which are removed later.
 KEPT = ("brokers.", "runtime.timers.")
+
+
+class NetworkServer(Server):
+    """A server whose worker says what becomes of its clients, and which connections they have."""
+
+    def __init__(self, kind: str, env: dict[str, str] | None = None, listeners: Sequence[int] = ()) -> None:
+        super().__init__(kind, "tests.apps.network_faults:app", env=env, listeners=listeners)
+
+    def stream(self, name: str) -> dict[str, Any]:
+        """Return the state of a named client's stream."""
+        found: dict[str, Any] = get(self, f"/stream/{name}")
+        return found
+
+    def connection_of(self, name: str) -> str:
+        """Return the connection of a named client in the worker, once it has a stream."""
+        until(lambda: self.stream(name)["open"], "its stream")
+        return str(self.stream(name)["connection"])
+
+    def connections(self) -> set[str]:
+        """Return the connections, and other sockets, that the worker has open."""
+        folder = f"/proc/{get(self, '/process')['pid']}/fd"
+        found = set()
+        for name in os.listdir(folder):
+            with suppress(FileNotFoundError):
+                found.add(os.readlink(f"{folder}/{name}"))
+        return found
+
+    def await_end(self, name: str, reason: str) -> str:
+        """Check each callback once, the reason, and the release of the client. Return the error."""
+        until(lambda: len(get(self, "/ends").get(name, [])) >= 3, f"the end of {name}")
+        (first, error), *others = get(self, "/ends")[name]
+        assert (first, others) == ("error", [["completion", f"CloseReason.{reason}"], ["gone", reason]])
+        return str(error)
+
+    def closed(self, reason: str) -> int:
+        """Return how many streams have ended for this reason."""
+        return int(get(self, "/stats")["closed"].get(reason, 0))
+
+    def settled(self) -> dict[str, Any]:
+        """Return its figures once all its streams are over, and the pages of their replays dropped."""
+
+        def found() -> dict[str, Any] | None:
+            process, stats = get(self, "/process"), get(self, "/stats")
+            kept = {name: count for name, count in process["objects"].items() if not name.startswith(KEPT)}
+            is_over = not {*kept} & {"streams.emitter.SseEmitter", "channels.replay.pages.Page"}
+            is_over = is_over and not stats["clients"] and not stats["channels"]
+            return {**process, **stats, "objects": kept} if is_over else None
+
+        return until(found, "all streams to be over") or {}
+
+    def connect(self, *, small: bool = False) -> socket.socket:
+        """Connect a client; a small one has the smallest buffer, and segments."""
+        raw = socket.socket()
+        raw.settimeout(PATIENCE)
+        if small:
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 88)
+        raw.connect(("127.0.0.1", self.port))
+        return raw
 
 
 class Room:
     """A channel, its healthy readers, and all that was published there."""
 
-    def __init__(self, server: Server, readers: int = 3) -> None:
+    def __init__(self, server: NetworkServer, readers: int = 3) -> None:
         self.server = server
         self.channel = new_name()
         self.sent: list[str] = []
@@ -57,65 +115,6 @@ class Room:
             return [event.data for event in got] + client.texts(len(missed))
 
 
-def stream(server: Server, name: str) -> dict[str, Any]:
-    """Return the state of a named client's stream."""
-    found: dict[str, Any] = get(server, f"/stream/{name}")
-    return found
-
-
-def connection_of(server: Server, name: str) -> str:
-    """Return the connection of a named client in its worker, once it has a stream."""
-    until(lambda: stream(server, name)["open"], "its stream")
-    return str(stream(server, name)["connection"])
-
-
-def connections_in(server: Server) -> set[str]:
-    """Return the connections, and other sockets, that the worker has open."""
-    folder = f"/proc/{get(server, '/process')['pid']}/fd"
-    found = set()
-    for name in os.listdir(folder):
-        with suppress(FileNotFoundError):
-            found.add(os.readlink(f"{folder}/{name}"))
-    return found
-
-
-def await_end(server: Server, name: str, reason: str) -> str:
-    """Check each callback once, the reason, and the release of the client. Return the error."""
-    until(lambda: len(get(server, "/ends").get(name, [])) >= 3, f"the end of {name}")
-    (first, error), *others = get(server, "/ends")[name]
-    assert (first, others) == ("error", [["completion", f"CloseReason.{reason}"], ["gone", reason]])
-    return str(error)
-
-
-def closed(server: Server, reason: str) -> int:
-    """Return how many streams have ended for this reason."""
-    return int(get(server, "/stats")["closed"].get(reason, 0))
-
-
-def settled(server: Server) -> dict[str, Any]:
-    """Return the figures of a server once all its streams are over, and the pages of their replays dropped."""
-
-    def found() -> dict[str, Any] | None:
-        process, stats = get(server, "/process"), get(server, "/stats")
-        kept = {name: count for name, count in process["objects"].items() if not name.startswith(KEPT)}
-        is_over = not {*kept} & {"streams.emitter.SseEmitter", "channels.replay.pages.Page"}
-        is_over = is_over and not stats["clients"] and not stats["channels"]
-        return {**process, **stats, "objects": kept} if is_over else None
-
-    return until(found, "all streams to be over") or {}
-
-
-def connect(server: Server, *, small: bool = False) -> socket.socket:
-    """Connect a client; a small one has the smallest buffer, and segments."""
-    raw = socket.socket()
-    raw.settimeout(PATIENCE)
-    if small:
-        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
-        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 88)
-    raw.connect(("127.0.0.1", server.port))
-    return raw
-
-
 def ask(raw: socket.socket, path: str) -> None:
     raw.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
 
@@ -125,23 +124,15 @@ def reset_when_closed(raw: socket.socket) -> None:
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
-class ByteByByte:
-    """A socket for ``http.client`` that reads one byte from the kernel each time."""
-
-    def __init__(self, raw: socket.socket) -> None:
-        self._raw = raw
-
-    def makefile(self, mode: str) -> Any:
-        return self._raw.makefile(mode, buffering=1)  # type: ignore[call-overload]
-
-
 class Reading:
     """The events that a client has received, as a browser would have them. Waits for the response's head."""
 
-    def __init__(self, raw: Any) -> None:
+    def __init__(self, raw: socket.socket, *, byte_by_byte: bool = False) -> None:
         self._response = http.client.HTTPResponse(raw)
+        if byte_by_byte:  # from the kernel, too
+            self._response.fp = raw.makefile("rb", buffering=1)
         self._response.begin()
-        self._size = 1 if isinstance(raw, ByteByByte) else None
+        self._size = 1 if byte_by_byte else None
         self._decoder = EventDecoder()
         self.events: list[Event] = []
 

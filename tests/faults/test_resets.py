@@ -8,18 +8,17 @@ import signal
 import threading
 import time
 
-from tests.faults.network_clients import Room, ask, await_end, connect, reset_when_closed, settled
+from tests.faults.network_clients import NetworkServer, Room, ask, reset_when_closed
 from tests.faults.network_syscalls import Send, Syscalls
 from tests.support.client import get, new_name
-from tests.support.servers import Server
 from tests.support.waiting import PATIENCE
 
 
-def test_reset_at_any_moment_of_a_connect_leaves_nothing_behind(server: Server, seed: int) -> None:
+def test_reset_at_any_moment_of_a_connect_leaves_nothing_behind(server: NetworkServer, seed: int) -> None:
     """Before they are accepted, amid the request, before the answer, amid its first bytes."""
     with Room(server, 1) as room:  # for objects that are made once, and kept
         room.publish("first")
-    quiet = settled(server)
+    quiet = server.settled()
     begun = len(server.log)
     with Room(server) as room:
         storms = [threading.Thread(target=storm, args=(random.Random(f"{seed}/{n}"), room)) for n in range(6)]
@@ -29,7 +28,7 @@ def test_reset_at_any_moment_of_a_connect_leaves_nothing_behind(server: Server, 
             room.publish(str(len(room.sent)))
         reset_before_they_are_accepted(room)
         room.publish("last")
-    now = settled(server)
+    now = server.settled()
     assert now["opened"] == sum(now["closed"].values())
     assert set(now["closed"]) <= {"disconnected", "overflow"}, "the latter are of other tests"
     assert now["opened"] - quiet["opened"] > 100, "many got as far as a stream"
@@ -45,7 +44,7 @@ def test_reset_at_any_moment_of_a_connect_leaves_nothing_behind(server: Server, 
 
 def storm(dice: random.Random, room: Room) -> None:
     for _ in range(70):
-        with connect(room.server) as raw:
+        with room.server.connect() as raw:
             reset_when_closed(raw)
             request = f"GET {room.path('reset' + new_name())} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
             raw.sendall(dice.choice([b"", request[: dice.randrange(len(request))], request, request, request]))
@@ -58,17 +57,17 @@ def reset_before_they_are_accepted(room: Room) -> None:
     os.kill(worker, signal.SIGSTOP)
     try:
         for _ in range(50):
-            with connect(room.server) as raw:
+            with room.server.connect() as raw:
                 reset_when_closed(raw)
                 ask(raw, room.path("reset" + new_name()))
     finally:
         os.kill(worker, signal.SIGCONT)
 
 
-def test_reset_amid_the_first_write_leaves_nothing_behind(judged: tuple[Server, Syscalls]) -> None:
+def test_reset_amid_the_first_write_leaves_nothing_behind(judged: tuple[NetworkServer, Syscalls]) -> None:
     """The worker is in its very first ``send()`` to the client, which is gone when that returns."""
     server, syscalls = judged
-    opened, begun = settled(server)["opened"], len(server.log)
+    opened, begun = server.settled()["opened"], len(server.log)
     for _ in range(20):
         name, held, released = new_name(), threading.Event(), threading.Event()
 
@@ -77,13 +76,13 @@ def test_reset_amid_the_first_write_leaves_nothing_behind(judged: tuple[Server, 
             assert released.wait(PATIENCE)
             return 0
 
-        with connect(server) as raw:
+        with server.connect() as raw:
             reset_when_closed(raw)
             syscalls.judge = hold
             ask(raw, f"/events/{new_name()}?name={name}")
             assert held.wait(PATIENCE)
         syscalls.judge = lambda _: 0
         released.set()
-        await_end(server, name, "DISCONNECTED")
-    assert settled(server)["opened"] == opened + 20
+        server.await_end(name, "DISCONNECTED")
+    assert server.settled()["opened"] == opened + 20
     assert "Traceback" not in server.log[begun:]

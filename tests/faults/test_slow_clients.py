@@ -11,25 +11,11 @@ import pytest
 
 from flask_sse_emitters import Event
 from flask_sse_emitters.testing import decode
-from tests.faults.network_clients import (
-    APP,
-    ByteByByte,
-    Reading,
-    Room,
-    ask,
-    await_end,
-    closed,
-    connect,
-    connection_of,
-    connections_in,
-    settled,
-    stream,
-)
+from tests.faults.network_clients import NetworkServer, Reading, Room, ask
 from tests.faults.network_link import Wire
 from tests.faults.process_servers import config
 from tests.support.client import new_name
 from tests.support.programs import program
-from tests.support.servers import Server
 from tests.support.waiting import PATIENCE, until
 
 #: curl's exit status where a transfer is not complete.
@@ -39,7 +25,7 @@ INCOMPLETE = 18
 class Curl:
     """A process that reads a stream into a file."""
 
-    def __init__(self, server: Server, path: str, folder: Path) -> None:
+    def __init__(self, server: NetworkServer, path: str, folder: Path) -> None:
         self._file = folder / new_name()
         command = [program("curl", "curl"), "--silent", "--no-buffer", "--output", str(self._file), server.url + path]
         self.process = subprocess.Popen(command)
@@ -58,35 +44,35 @@ class Curl:
         return [event for event in decode(self._file.read_bytes()) if event.data is not None]
 
 
-def test_stopped_client_disturbs_no_other_and_misses_nothing(server: Server, tmp_path: Path) -> None:
+def test_stopped_client_disturbs_no_other_and_misses_nothing(server: NetworkServer, tmp_path: Path) -> None:
     """One continues within its bounds; another overflows, is cut, and reconnects."""
     late, soon = new_name(), new_name()
-    settled(server)
-    before = closed(server, "overflow")
+    server.settled()
+    before = server.closed("overflow")
     with (
         Room(server) as room,
         Curl(server, room.path(late), tmp_path) as cut,
         Curl(server, room.path(soon), tmp_path) as kept,
     ):
-        connection, _ = connection_of(server, late), connection_of(server, soon)
+        connection, _ = server.connection_of(late), server.connection_of(soon)
         room.publish("first")
         until(lambda: cut.events() and kept.events(), "it to be there")
         for curl in (cut, kept):
             curl.process.send_signal(signal.SIGSTOP)
         goes_on, most = False, 0
-        while (now := stream(server, late))["open"]:
+        while (now := server.stream(late))["open"]:
             assert len(room.sent) < 500
             most = max(most, now["pending"])
-            if not goes_on and stream(server, soon)["pending"]:
+            if not goes_on and server.stream(soon)["pending"]:
                 goes_on = True
                 kept.process.send_signal(signal.SIGCONT)
-                until(lambda: not stream(server, soon)["pending"], "it to have caught up")
+                until(lambda: not server.stream(soon)["pending"], "it to have caught up")
             room.publish(f"{len(room.sent)} " + "x" * 50_000)
         assert goes_on
-        assert "max_pending_bytes=1048576" in await_end(server, late, "OVERFLOW")
-        assert closed(server, "overflow") == before + 1
+        assert "max_pending_bytes=1048576" in server.await_end(late, "OVERFLOW")
+        assert server.closed("overflow") == before + 1
         assert 10 <= most <= 21, "events of 50,000 bytes within a bound of a megabyte"
-        until(lambda: connection not in connections_in(server), "its descriptor to be closed")
+        until(lambda: connection not in server.connections(), "its descriptor to be closed")
         room.publish("last")
         until(lambda: [event.data for event in kept.events()] == room.sent, "the other to have everything")
         cut.process.send_signal(signal.SIGCONT)
@@ -97,17 +83,17 @@ def test_stopped_client_disturbs_no_other_and_misses_nothing(server: Server, tmp
 def test_stopped_client_is_cut_at_write_timeout_and_replays(tmp_path: Path) -> None:
     name = new_name()
     with (
-        Server("gevent", APP, env=config(SSE_WRITE_SECONDS=1, SSE_MAX_PENDING_BYTES=10**9)) as server,
+        NetworkServer("gevent", env=config(SSE_WRITE_SECONDS=1, SSE_MAX_PENDING_BYTES=10**9)) as server,
         Room(server, 1) as room,
         Curl(server, room.path(name), tmp_path) as curl,
     ):
-        connection_of(server, name)
+        server.connection_of(name)
         room.publish("first")
         until(curl.events, "it to be there")
         curl.process.send_signal(signal.SIGSTOP)
-        while not stream(server, name).get("pending"):
+        while not server.stream(name).get("pending"):
             room.publish(f"{len(room.sent)} " + "x" * 200_000)
-        await_end(server, name, "DISCONNECTED")
+        server.await_end(name, "DISCONNECTED")
         room.publish("last")
         curl.process.send_signal(signal.SIGCONT)
         assert curl.process.wait(PATIENCE) == INCOMPLETE
@@ -126,37 +112,37 @@ AWKWARD = [
 ]
 
 
-def test_slow_client_reading_single_bytes_gets_every_event(server: Server) -> None:
+def test_slow_client_reading_single_bytes_gets_every_event(server: NetworkServer) -> None:
     name = new_name()
-    with Room(server) as room, connect(server, small=True) as raw:
+    with Room(server) as room, server.connect(small=True) as raw:
         raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_WINDOW_CLAMP, 1)
         ask(raw, room.path(name))
-        reading = Reading(ByteByByte(raw))
+        reading = Reading(raw, byte_by_byte=True)
         most = 0
         for number in range(160):
             room.publish(f"{number} {AWKWARD[number % len(AWKWARD)]}")
             if not number % 10:
-                most = max(most, stream(server, name)["pending"])
+                most = max(most, server.stream(name)["pending"])
         assert most, "it is behind"
         assert reading.texts(len(room.sent)) == room.sent
-        assert stream(server, name)["open"]
+        assert server.stream(name)["open"]
 
 
 @pytest.mark.parametrize("far", ["gevent"], indirect=True)
-def test_write_timeout_spares_a_client_with_a_window_of_one_byte(far: tuple[Server, Wire]) -> None:
+def test_write_timeout_spares_a_client_with_a_window_of_one_byte(far: tuple[NetworkServer, Wire]) -> None:
     """A byte takes a fifth of a second: one event takes several times ``SSE_WRITE_SECONDS``."""
     server, wire = far
     name = new_name()
     with Room(server) as room, wire.connect() as raw:
         ask(raw, room.path(name))
-        reading = Reading(ByteByByte(raw))
+        reading = Reading(raw)
         room.publish("wide")
         assert reading.texts(1) == ["wide"]
         port = raw.getsockname()[1]
         wire.windows[port] = 1
         room.publish("narrow")
         until(lambda: wire.segments.get(port, []).count(1) >= 12, "a dozen bytes, one by one")
-        assert stream(server, name)["open"]
+        assert server.stream(name)["open"]
         wire.windows[port] = 0xFFFF
         room.publish("wide again")
         assert reading.texts(3) == room.sent

@@ -6,36 +6,24 @@ import socket
 import time
 from contextlib import ExitStack
 
-from tests.faults.network_clients import (
-    ByteByByte,
-    Reading,
-    Room,
-    ask,
-    await_end,
-    closed,
-    connection_of,
-    connections_in,
-    settled,
-    stream,
-)
+from tests.faults.network_clients import NetworkServer, Reading, Room, ask
 from tests.faults.network_link import Wire
 from tests.support.client import new_name
-from tests.support.servers import Server
 from tests.support.waiting import until
 
 
-def test_vanished_client_is_disconnected_soon_and_replays_what_it_missed(far: tuple[Server, Wire]) -> None:
+def test_vanished_client_is_disconnected_soon_and_replays_what_it_missed(far: tuple[NetworkServer, Wire]) -> None:
     """Half-open: neither FIN nor RST reaches the server, nor an answer. One client is idle, one is being written to."""
     server, wire = far
     idle, busy, healthy = new_name(), new_name(), new_name()
-    settled(server)
-    before = closed(server, "disconnected")
+    server.settled()
+    before = server.closed("disconnected")
     with Room(server) as room, Room(server) as silence, ExitStack() as stack:
         gone, quiet, still_there = (stack.enter_context(wire.connect()) for _ in range(3))
         for raw, name, where in ((gone, busy, room), (quiet, idle, silence), (still_there, healthy, room)):
             ask(raw, where.path(name))
         of_gone, of_quiet, reading = Reading(gone), Reading(quiet), Reading(still_there)
-        connections = {connection_of(server, name) for name in (busy, idle)}
+        connections = {server.connection_of(name) for name in (busy, idle)}
         room.publish("first")
         assert of_gone.texts(1) == ["first"]
         for raw in (gone, quiet):
@@ -44,28 +32,28 @@ def test_vanished_client_is_disconnected_soon_and_replays_what_it_missed(far: tu
                 raw.setsockopt(socket.IPPROTO_TCP, option, value)
         ports = {raw.getsockname()[1] for raw in (gone, quiet)}
         wire.dead |= ports
-        while stream(server, busy)["open"]:
+        while server.stream(busy)["open"]:
             room.publish(f"{len(room.sent)} " + "x" * 100_000)
             assert reading.texts(len(room.sent)) == room.sent, "it is on the same network, and connected"
             time.sleep(0.05)
         for name in (busy, idle):
-            await_end(server, name, "DISCONNECTED")
+            server.await_end(name, "DISCONNECTED")
         assert min(wire.lost[port] for port in ports) > 0
-        until(lambda: not connections & connections_in(server), "their descriptors to be closed")
-        assert closed(server, "disconnected") == before + 2
+        until(lambda: not connections & server.connections(), "their descriptors to be closed")
+        assert server.closed("disconnected") == before + 2
         assert "Traceback" not in server.log
-        assert stream(server, healthy)["open"]
+        assert server.stream(healthy)["open"]
         wire.dead.clear()
         assert of_quiet.to_the_end() == []
         assert room.come_back(of_gone.to_the_cut()) == room.sent
 
 
-def test_short_network_outage_neither_ends_a_stream_nor_loses_an_event(far: tuple[Server, Wire]) -> None:
+def test_short_network_outage_neither_ends_a_stream_nor_loses_an_event(far: tuple[NetworkServer, Wire]) -> None:
     server, wire = far
     name = new_name()
     with Room(server) as room, wire.connect() as raw:
         ask(raw, room.path(name))
-        reading = Reading(ByteByByte(raw))
+        reading = Reading(raw)
         port = raw.getsockname()[1]
         wire.dead.add(port)
         for number in range(5):
@@ -73,4 +61,4 @@ def test_short_network_outage_neither_ends_a_stream_nor_loses_an_event(far: tupl
         until(lambda: wire.lost[port] >= 2, "something to be lost")
         wire.dead.clear()
         assert reading.texts(len(room.sent)) == room.sent
-        assert stream(server, name)["open"]
+        assert server.stream(name)["open"]

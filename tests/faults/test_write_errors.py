@@ -10,23 +10,12 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
-from tests.faults.network_clients import (
-    ByteByByte,
-    Reading,
-    Room,
-    ask,
-    await_end,
-    closed,
-    connect,
-    connection_of,
-    connections_in,
-    settled,
-    stream,
-)
+from tests.faults.network_clients import NetworkServer, Reading, Room, ask
 from tests.faults.network_syscalls import Send, Syscalls
 from tests.support.client import get, new_name
-from tests.support.servers import Server
 from tests.support.waiting import until
+
+Judged = tuple[NetworkServer, Syscalls]
 
 #: The hand-off retries so many times a second where a socket has room, and takes nothing.
 RETRIES = 10
@@ -35,8 +24,8 @@ RETRIES = 10
 class Victim:
     """A client to which the worker's writes fail."""
 
-    def __init__(self, server: Server, syscalls: Syscalls, name: str) -> None:
-        self.connection = connection_of(server, name)
+    def __init__(self, server: NetworkServer, syscalls: Syscalls, name: str) -> None:
+        self.connection = server.connection_of(name)
         self.failed = 0  #: number of failed writes
         self._folder = f"/proc/{get(server, '/process')['pid']}/fd"
         self._syscalls = syscalls
@@ -60,13 +49,13 @@ class Victim:
 
 
 @pytest.mark.parametrize("code", [errno.ENOBUFS, errno.ENOMEM])
-def test_write_error_for_want_of_memory_ends_that_stream_alone(code: int, judged: tuple[Server, Syscalls]) -> None:
+def test_write_error_for_want_of_memory_ends_that_stream_alone(code: int, judged: Judged) -> None:
     """Its client reconnects, and misses nothing."""
     server, syscalls = judged
     name = new_name()
-    settled(server)
-    before = closed(server, "disconnected")
-    with Room(server) as room, connect(server) as raw:
+    server.settled()
+    before = server.closed("disconnected")
+    with Room(server) as room, server.connect() as raw:
         ask(raw, room.path(name))
         reading = Reading(raw)
         victim = Victim(server, syscalls, name)
@@ -75,40 +64,42 @@ def test_write_error_for_want_of_memory_ends_that_stream_alone(code: int, judged
         with victim.failing(code):
             room.publish("second")
             until(lambda: victim.failed, "its send to fail")
-        assert os.strerror(code) in await_end(server, name, "DISCONNECTED") or server.kind != "gevent"
+        assert os.strerror(code) in server.await_end(name, "DISCONNECTED") or server.kind != "gevent"
         room.publish("third")
-        assert closed(server, "disconnected") == before + 1
-        until(lambda: victim.connection not in connections_in(server), "its descriptor to be closed")
+        assert server.closed("disconnected") == before + 1
+        until(lambda: victim.connection not in server.connections(), "its descriptor to be closed")
         got = reading.to_the_cut()
         assert [event.data for event in got] == ["first"]
         assert room.come_back(got) == room.sent
 
 
-def test_write_error_amid_an_event_cuts_the_client_before_any_later_event(judged: tuple[Server, Syscalls]) -> None:
+def test_write_error_amid_an_event_cuts_the_client_before_any_later_event(
+    judged: Judged,
+) -> None:
     server, syscalls = judged
     name = new_name()
-    with Room(server) as room, connect(server, small=True) as raw:
+    with Room(server) as room, server.connect(small=True) as raw:
         ask(raw, room.path(name))
         reading = Reading(raw)
         room.publish("first")
         assert reading.texts(1) == ["first"]
-        while stream(server, name)["pending"] < 3:  # one may be about to be written
+        while server.stream(name)["pending"] < 3:  # one may be about to be written
             room.publish(f"{len(room.sent)} " + "x" * 20_000)
         with Victim(server, syscalls, name).failing(errno.ENOBUFS):
             got = reading.to_the_cut()
-            await_end(server, name, "DISCONNECTED")
+            server.await_end(name, "DISCONNECTED")
         assert [event.data for event in got] == room.sent[: len(got)]
         assert len(got) < len(room.sent)
         assert room.come_back(got) == room.sent
 
 
-def test_write_refused_though_there_is_room_is_retried_now_and_then(judged: tuple[Server, Syscalls]) -> None:
+def test_write_refused_though_there_is_room_is_retried_now_and_then(judged: Judged) -> None:
     """EAGAIN with nothing in the socket's buffer, as where the memory for all of TCP is used up."""
     server, syscalls = judged
     name = new_name()
-    with Room(server) as room, connect(server) as raw:
+    with Room(server) as room, server.connect() as raw:
         ask(raw, room.path(name))
-        reading = Reading(ByteByByte(raw))
+        reading = Reading(raw)
         victim = Victim(server, syscalls, name)
         room.publish("first")
         assert reading.texts(1) == ["first"]
@@ -119,5 +110,5 @@ def test_write_refused_though_there_is_room_is_retried_now_and_then(judged: tupl
                 time.sleep(0.01)
             seconds = time.monotonic() - begin
         assert reading.texts(len(room.sent)) == room.sent
-        assert stream(server, name)["open"]
+        assert server.stream(name)["open"]
         assert victim.failed <= 3 + RETRIES * seconds or server.kind != "gevent", "else it is gevent that asks"
