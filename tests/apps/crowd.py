@@ -27,14 +27,16 @@ _ticking = False
 
 @app.get("/connect/<name>")
 def connect(name: str) -> ResponseReturnValue:
-    emitter = lists[name].add(SseEmitter(heartbeat=request.args.get("heartbeat", type=float)))
+    timeout, heartbeat = (request.args.get(option, type=float) for option in ("timeout", "heartbeat"))
+    emitter = lists[name].add(SseEmitter(timeout=timeout, heartbeat=heartbeat))
+    emitter.on_error(lambda _: None)
 
     @emitter.on_completion
     def count() -> None:
         with _lock:
             ends[name][str(emitter.close_reason and emitter.close_reason.name)] += 1
 
-    emitter.send("welcome")
+    emitter.try_send("welcome")
     return emitter
 
 

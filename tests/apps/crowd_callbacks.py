@@ -99,11 +99,5 @@ def chain(name: str) -> ResponseReturnValue:
 
 @app.get("/state/<list>")
 def state_of(list: str) -> dict[str, Any]:
-    stats = sse.stats()
-    return {
-        "journal": journal,
-        "count": len(lists[list]),
-        "clients": stats["clients"],
-        "closed": stats["closed"],
-        "chain": len(lists["chain"]),
-    }
+    clients = sse.stats()["clients"]
+    return {"journal": journal, "count": len(lists[list]), "clients": clients, "chain": len(lists["chain"])}

@@ -53,5 +53,5 @@ def what_became() -> ResponseReturnValue:
     return ends
 
 
-if path := os.environ.get("SYSCALLS"):
-    offer_sends(path)
+if listener := os.environ.get("SYSCALLS"):
+    offer_sends(listener)

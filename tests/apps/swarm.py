@@ -10,10 +10,11 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from flask import Flask, request
+from flask import request
 from flask.typing import ResponseReturnValue
 
 from flask_sse_emitters import SSE, BrokerUnavailable
+from tests.apps.base import configured
 from tests.apps.holdings import holdings
 from tests.apps.real_threads import is_patched, original, start_thread
 
@@ -22,17 +23,13 @@ CHANNELS = ("a", "b", "c", "d", "e")
 #: How often each is published to. A stream of two channels often has a quiet one.
 WEIGHTS = (30, 30, 30, 9, 1)
 
-app = Flask(__name__)
-app.config.from_prefixed_env("SWARM")  # SWARM_SSE_TIMEOUT, ...
-app.config["SSE_HANDOFF"] = os.environ.get("SSE_HANDOFF", "auto")
+app = configured(__name__)
 sse = SSE(app)
 app.register_blueprint(sse.blueprint, url_prefix="/events")
 sse.authorizer(lambda _: True)
 
 #: What was published: channel, id, name and data of each event, in the order of each thread.
 published: list[list[tuple[str, str, str | None, str]]] = []
-errors: list[str] = []
-_lock = original("_thread", "allocate_lock")()
 
 
 @app.before_request
@@ -51,29 +48,23 @@ def publish() -> ResponseReturnValue:
     """
     threads, events, seed = (int(request.args[name]) for name in ("threads", "events", "seed"))
     seconds = float(request.args["seconds"])
-    left = list(range(threads))
-    published.extend([] for _ in left)
+    published.extend([] for _ in range(threads))
 
-    def run(number: int, nap: Callable[[float], object]) -> None:
-        try:
-            _publish(number, events // threads, seconds, random.Random(f"{seed}/{number}"), nap)
-        except BaseException as error:
-            with _lock:
-                errors.append(repr(error))
-            raise
-        finally:
-            with _lock:
-                left.remove(number)
-                last = not left
-            if last:
-                for channel in CHANNELS:
-                    _note(number, channel, "over", "")
-
-    for number in range(threads):
+    def start(number: int) -> Callable[[], object]:
+        arguments = (number, events // threads, seconds, random.Random(f"{seed}/{number}"))
         if is_patched() and number % 2:
-            start_thread(run, number, original("time", "sleep"))
-        else:
-            threading.Thread(target=run, args=(number, time.sleep), daemon=True).start()
+            return start_thread(_publish, *arguments, original("time", "sleep"))
+        thread = threading.Thread(target=_publish, args=(*arguments, time.sleep), daemon=True)
+        thread.start()
+        return thread.join
+
+    def run() -> None:
+        for wait in [start(number) for number in range(threads)]:
+            wait()
+        for channel in CHANNELS:
+            _note(0, channel, "over", "")
+
+    threading.Thread(target=run, daemon=True).start()
     return "", 204
 
 
@@ -104,7 +95,7 @@ def _note(thread: int, channel: str, name: str | None, data: str) -> None:
 
 @app.get("/published")
 def what_was_published() -> ResponseReturnValue:
-    return {"published": published, "errors": errors}
+    return published
 
 
 @app.post("/publish/<channel>")

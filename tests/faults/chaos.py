@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 
 import psutil
@@ -30,39 +31,32 @@ class Chaos:
         self._redis = redis
         self._server = server
         self._stopping = threading.Event()
-        self._failures: list[BaseException] = []
-        of_redis = [self._kill_redis, self._pause_redis, self._cut_subscribers]
-        of_workers = [self._kill_worker, self._pause_worker]
-        self._threads = [
-            threading.Thread(target=self._run, args=args)
-            for args in ((of_redis, REDIS_EVERY), (of_workers, WORKERS_EVERY))
-        ]
+        self._pool = ThreadPoolExecutor(2)
+        self._runs: list[Future[None]] = []
 
     def __enter__(self) -> Chaos:
-        for thread in self._threads:
-            thread.start()
+        of_redis = [self._kill_redis, self._pause_redis, self._cut_subscribers]
+        of_workers = [self._kill_worker, self._pause_worker]
+        self._runs = [
+            self._pool.submit(self._run, of_redis, REDIS_EVERY),
+            self._pool.submit(self._run, of_workers, WORKERS_EVERY),
+        ]
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stopping.set()
-        for thread in self._threads:
-            thread.join()
+        self._pool.shutdown()
 
     def is_over(self) -> bool:
-        for failure in self._failures:
-            raise failure
-        return not any(thread.is_alive() for thread in self._threads)
+        return all(run.done() and run.result() is None for run in self._runs)
 
-    def _run(self, troubles: list[Callable[[random.Random], object]], every: float) -> None:
+    def _run(self, troubles: Sequence[Callable[[random.Random], object]], every: float) -> None:
         dice = random.Random(f"{self._seed}/{len(troubles)}")
-        coming = [trouble for _ in range(self._rounds) for trouble in dice.sample(troubles, len(troubles))]
-        try:
-            for trouble in coming:
+        for _ in range(self._rounds):
+            for trouble in dice.sample(troubles, len(troubles)):
                 if self._stopping.wait(dice.uniform(0, 2 * every)):
                     return
                 trouble(dice)
-        except BaseException as error:
-            self._failures.append(error)
 
     def _kill_redis(self, dice: random.Random) -> None:
         self._redis.kill()

@@ -6,29 +6,25 @@ from __future__ import annotations
 class Body:
     """The body of a response, in chunks (RFC 9112, 7.1)."""
 
-    __slots__ = ("_head", "_left", "_raw", "is_over")
+    __slots__ = ("_head", "_left", "_raw", "has_begun", "is_over")
 
     def __init__(self) -> None:
+        self.has_begun = False  #: the head of the response has come
         self.is_over = False  #: the last chunk has come
-        self._head: bytes | None = b""
+        self._head = b""
         self._raw = b""
         self._left = 0  # bytes of this chunk, with the line end after it
 
-    @property
-    def has_begun(self) -> bool:
-        """Whether the head of the response has come."""
-        return self._head is None
-
     def take(self, data: bytes) -> bytes:
         """Return the part of the body that came with these data."""
-        if self._head is not None:
+        if not self.has_begun:
             self._head += data
             head, found, data = self._head.partition(b"\r\n\r\n")
             if not found:
                 return b""
             if not head.startswith(b"HTTP/1.1 200 ") or b"chunked" not in head:
                 raise ValueError(f"got {head!r} and {data[:1000]!r}")
-            self._head = None
+            self.has_begun = True
         return self._unchunked(data)
 
     def _unchunked(self, data: bytes) -> bytes:

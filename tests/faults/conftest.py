@@ -38,6 +38,6 @@ def far(request: pytest.FixtureRequest) -> Iterator[tuple[NetworkServer, Wire]]:
 @pytest.fixture(scope="session", params=grouped("judged", "gevent", "gevent_off"))
 def judged(request: pytest.FixtureRequest) -> Iterator[tuple[NetworkServer, Syscalls]]:
     """A worker where the test decides the result of each ``send()``."""
-    with Syscalls() as syscalls, NetworkServer(request.param, {"SYSCALLS": syscalls.path}) as server:
+    with Syscalls() as syscalls, NetworkServer(request.param, {"SYSCALLS": syscalls.name}) as server:
         syscalls.await_worker()
         yield server, syscalls

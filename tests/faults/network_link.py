@@ -18,7 +18,6 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from types import TracebackType
 
 import pytest
 
@@ -51,7 +50,7 @@ class Wire:
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stop.close()
         self._thread.join(PATIENCE)
         for end in (self.listener, self._reader, *self._clients):

@@ -13,15 +13,14 @@ import platform
 import select
 import socket
 import struct
-import tempfile
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from types import TracebackType
 from typing import NamedTuple
 
 import pytest
 
+from tests.support.client import new_name
 from tests.support.waiting import PATIENCE, until
 
 # By machine: seccomp(2) and sendto(2), by which the C library implements send().
@@ -51,7 +50,7 @@ class Send(NamedTuple):
 class Syscalls:
     """Judges every ``send()`` of a worker, in a ``with`` block; skips the test if the kernel cannot do this.
 
-    The worker is started with :attr:`path` in its environment, and calls :func:`offer_sends` with it.
+    The worker is started with :attr:`name` in its environment, and calls :func:`offer_sends` with it.
     """
 
     def __init__(self) -> None:
@@ -60,10 +59,9 @@ class Syscalls:
         self._report = ""  # of the worker
         if platform.machine() not in _NUMBERS:
             pytest.skip(f"system call numbers are unknown for this machine: {platform.machine()}")
-        self._folder = tempfile.TemporaryDirectory()
-        self.path = os.path.join(self._folder.name, "socket")
+        self.name = new_name()
         self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.bind(self.path)
+        self._socket.bind(f"\0{self.name}")
         self._socket.listen()
         self._socket.settimeout(PATIENCE)
         self._reader, self._stop = socket.socketpair()
@@ -73,12 +71,11 @@ class Syscalls:
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stop.close()
         self._thread.join(PATIENCE)
         self._reader.close()
         self._socket.close()
-        self._folder.cleanup()
 
     def await_worker(self) -> None:
         """Wait until the worker has installed the filter; skip the test if it may not."""
@@ -87,8 +84,6 @@ class Syscalls:
 
     def _run(self) -> None:
         stop = self._reader.fileno()
-        if stop in select.select([stop, self._socket.fileno()], [], [], PATIENCE)[0]:
-            return
         worker, _ = self._socket.accept()
         with worker:
             reason, descriptors, _, _ = socket.recv_fds(worker, 1000, 1)
@@ -111,10 +106,10 @@ class Syscalls:
         fcntl.ioctl(listener, _SEND, bytearray(_RESPONSE.pack(number, 0, -code, 0 if code else _CONTINUE)))
 
 
-def offer_sends(path: str) -> None:
-    """Let the listener at this path judge every send of this thread, and of threads it starts, from now on."""
+def offer_sends(name: str) -> None:
+    """Let the listener of this name judge every send of this thread, and of threads it starts, from now on."""
     with socket.socket(socket.AF_UNIX) as connection:
-        connection.connect(path)
+        connection.connect(f"\0{name}")
         try:
             listener = _install_filter()
         except OSError as error:

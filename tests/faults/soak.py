@@ -35,6 +35,7 @@ import psutil
 from benchmarks.processes import raise_limits
 from benchmarks.report import machine
 from flask_sse_emitters import Publisher
+from tests.faults.process_servers import config
 from tests.faults.soak_verdicts import WAYS, Findings, Plan, Row, surplus, verdicts
 from tests.faults.swarm import Habits, Swarm, new_seed, offset_of
 from tests.support.client import get
@@ -122,7 +123,7 @@ class Soak:
         self._crowds: list[Connection] = []
         self._stopping = threading.Event()
         self._redis = RedisServer("--pidfile", "pid")
-        env = {"SWARM_SSE_BROKER_URL": self._redis.url}
+        env = config(SSE_BROKER_URL=self._redis.url)
         self._server = WorkersServer("gevent", "tests.apps.swarm:app", plan.workers, env=env)
 
     def run(self) -> Findings:

@@ -25,18 +25,18 @@ import struct
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate, count
-from types import TracebackType
 from typing import NamedTuple, NoReturn
 
 from tests.apps.swarm import CHANNELS
 from tests.faults.chaos import Chaos
 from tests.faults.chunked_body import Body
+from tests.faults.process_servers import config
 from tests.support.client import get, post
-from tests.support.publishers import Publishers
+from tests.support.publishers import Publishers, lines_of
 from tests.support.redis_server import RedisServer
 from tests.support.servers import Server
 from tests.support.waiting import PATIENCE
@@ -249,7 +249,8 @@ class Client:
 
     def close(self) -> None:
         if self.socket is not None:
-            self._swarm.forget(self.socket)
+            with suppress(KeyError):  # a slow reader's pause
+                self._swarm.selector.unregister(self.socket)
             self.socket.close()
             self.socket = None
 
@@ -395,7 +396,7 @@ class Swarm:
     def __enter__(self) -> Swarm:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         for client in self.clients:
             client.close()
         self.selector.close()
@@ -448,10 +449,6 @@ class Swarm:
             if client.connections:
                 client.arm()
 
-    def forget(self, peer: socket.socket) -> None:
-        if peer.fileno() in self.selector.get_map():
-            self.selector.unregister(peer)
-
     def run(self, until: Callable[[], object], what: str) -> None:
         """Let clients read until the condition holds; fail if no client gets an event for a while."""
         seen, deadline, look = -1, 0.0, 0.0
@@ -496,9 +493,9 @@ class Size:
 
 
 @contextmanager
-def swarming(kind: str, habits: Habits, **config: object) -> Iterator[tuple[Server, Swarm]]:
+def swarming(kind: str, habits: Habits, **settings: object) -> Iterator[tuple[Server, Swarm]]:
     """Start a server with these settings, and a swarm for it. A failure names the seed that repeats it."""
-    env = _environment(_settings(habits, config))
+    env = config(**_settings(habits, settings))
     with Server(kind, "tests.apps.swarm:app", env=env) as server, _swarming(server, habits) as swarm:
         yield server, swarm
 
@@ -513,13 +510,9 @@ def _swarming(server: Server, habits: Habits, ahead: float = AHEAD) -> Iterator[
         raise
 
 
-def _settings(habits: Habits, config: Mapping[str, object]) -> dict[str, object]:
+def _settings(habits: Habits, settings: Mapping[str, object]) -> dict[str, object]:
     history = 10**6 if habits.history is None else habits.history
-    return {"SSE_HEARTBEAT": 0.5, "SSE_HISTORY": history, **config}
-
-
-def _environment(settings: Mapping[str, object]) -> dict[str, str]:
-    return {f"SWARM_{key}": json.dumps(value) for key, value in settings.items()}
+    return {"SSE_HEARTBEAT": 0.5, "SSE_HISTORY": history, **settings}
 
 
 class Shared(NamedTuple):
@@ -528,24 +521,25 @@ class Shared(NamedTuple):
     redis: RedisServer
     server: WorkersServer
     swarm: Swarm
-    config: dict[str, object]
+    settings: dict[str, object]
 
     def publishers(self, size: Size) -> Publishers:
         seed = self.swarm.habits.seed
-        return Publishers(self.server, size.threads, size.events, size.seconds, seed, self.config)
+        return Publishers(self.server, size.threads, size.events, size.seconds, seed, self.settings)
 
 
 @contextmanager
 def swarming_over_redis(
-    kind: str, habits: Habits, *, workers: int = 4, options: Sequence[str] = KEPT, **config: object
+    kind: str, habits: Habits, *, options: Sequence[str] = KEPT, **settings: object
 ) -> Iterator[Shared]:
-    """Start a Redis with ``options``, workers that share it, and a swarm for them."""
+    """Start a Redis with ``options``, two workers that share it, and a swarm for them."""
     with RedisServer(*options) as redis:
-        settings = _settings(habits, {"SSE_BROKER_URL": redis.url, "SSE_PUBLISH_SECONDS": 0.5, **config})
-        env = _environment(settings)
-        with WorkersServer(kind, "tests.apps.swarm:app", workers, env=env) as server:
-            with _swarming(server, habits, math.inf) as swarm:
-                yield Shared(redis, server, swarm, settings)
+        settings = _settings(habits, {"SSE_BROKER_URL": redis.url, "SSE_PUBLISH_SECONDS": 0.5, **settings})
+        with (
+            WorkersServer(kind, "tests.apps.swarm:app", 2, env=config(**settings)) as server,
+            _swarming(server, habits, math.inf) as swarm,
+        ):
+            yield Shared(redis, server, swarm, settings)
 
 
 def publish_during_outages(shared: Shared, size: Size, rounds: int) -> Publishers:
@@ -569,18 +563,15 @@ def publish_to(server: Server, swarm: Swarm, size: Size) -> None:
 
 def published_by(server: Server) -> dict[str, dict[bytes, bytes]]:
     """Return the event of each id of each channel, as the publishing threads recorded it."""
-    answer = get(server, "/published")
-    assert answer["errors"] == []
     found: dict[str, dict[bytes, bytes]] = {channel: {} for channel in CHANNELS}
-    for thread in answer["published"]:
+    for thread in get(server, "/published"):
         newest = dict.fromkeys(CHANNELS, 0)
         for channel, event_id, name, data in thread:
             offset = offset_of(event_id.encode())
             assert offset > newest[channel], "a thread's later event has a lower id"
             newest[channel] = offset
             assert event_id.encode() not in found[channel], f"{event_id} stands for two events of {channel}"
-            lines = [f"event: {name}"] * bool(name) + [f"data: {line}" for line in data.split("\n")]
-            found[channel][event_id.encode()] = "\n".join(lines).encode()
+            found[channel][event_id.encode()] = lines_of(name, data)
     for events in found.values():
         assert sorted(map(offset_of, events)) == list(range(1, len(events) + 1))
     return found

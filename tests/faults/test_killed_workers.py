@@ -55,7 +55,7 @@ def publish_numbers(url: str, last: int, begun: Any, confirmed: Any, failed: Any
 def test_killed_worker_and_killed_publisher_lose_no_event(seed: int) -> None:
     """Both are killed amid their work; the clients of the worker reconnect, and the publisher retries."""
     dice = random.Random(seed)
-    with swarming_over_redis("gevent", Habits(seed, slow=0, pairs=0, channels=("a",)), workers=2) as shared:
+    with swarming_over_redis("gevent", Habits(seed, slow=0, pairs=0, channels=("a",))) as shared:
         swarm, server = shared.swarm, shared.server
         swarm.add(200)
         swarm.run_to_position()

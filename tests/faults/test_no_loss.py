@@ -18,6 +18,7 @@ from tests.apps.swarm import CHANNELS
 from tests.faults.swarm import Habits, Size, Swarm, epoch_of, offset_of, publish_to, published_by, swarming
 from tests.support.board import Board, gap_of, texts
 from tests.support.client import post
+from tests.support.publishers import lines_of
 from tests.support.servers import Server
 
 #: One at a time: each keeps two cores busy.
@@ -93,10 +94,9 @@ def _publish_over_a_reload(
     def note(channel: str, text: str, event: str = "") -> bytes:
         path = f"/publish/{channel}?event={event}" if event else f"/publish/{channel}"
         event_id: bytes = post(server, path, text)["id"].encode()
-        lines = [f"event: {event}"] * bool(event) + [f"data: {text}"]
         with lock:
             assert event_id not in published[channel]
-            published[channel][event_id] = "\n".join(lines).encode()
+            published[channel][event_id] = lines_of(event, text)
             if epoch_of(event_id) == old:
                 newest[channel] = max(newest[channel], event_id, key=offset_of)
         return event_id

@@ -34,7 +34,7 @@ from tests.support.waiting import until
 pytestmark = pytest.mark.xdist_group("swarm")
 
 #: A small swarm shows the same: each worker that is started costs more than its clients.
-SCALE, WORKERS = int(os.environ.get("SWARM_SCALE", 1)), 2
+SCALE = int(os.environ.get("SWARM_SCALE", 1))
 
 
 def sized(clients: int, events: int, seconds: float) -> Size:
@@ -51,7 +51,7 @@ def sized(clients: int, events: int, seconds: float) -> Size:
     ids=["gevent", "gevent_off", "gthread"],
 )
 def test_clients_get_every_event_once_during_redis_and_worker_outages(kind: str, size: Size, seed: int) -> None:
-    with swarming_over_redis(kind, Habits(seed), workers=WORKERS, SSE_TIMEOUT=size.seconds / 2) as shared:
+    with swarming_over_redis(kind, Habits(seed), SSE_TIMEOUT=size.seconds / 2) as shared:
         publishers = publish_during_outages(shared, size, SCALE)
         check_all(shared.swarm, publishers)
         assert publishers.confirmed >= size.events + len(CHANNELS)
@@ -62,7 +62,7 @@ def test_clients_get_every_event_once_during_redis_and_worker_outages(kind: str,
 def test_each_hole_is_one_gap_during_redis_and_worker_outages(seed: int) -> None:
     habits = Habits(seed, slow=0.5, pairs=0.7, away=0.4, history=20)
     size = sized(50, 1_000, 2.5)
-    with swarming_over_redis("gevent", habits, workers=WORKERS, SSE_TIMEOUT=size.seconds / 2) as shared:
+    with swarming_over_redis("gevent", habits, SSE_TIMEOUT=size.seconds / 2) as shared:
         publishers = publish_during_outages(shared, size, SCALE)
         check_all(shared.swarm, publishers)
         assert publishers.confirmed >= size.events + len(CHANNELS)
@@ -83,7 +83,7 @@ def kill(shared: Shared) -> None:
 def test_redis_data_loss_is_one_gap_for_each_client_and_channel(lose: Callable[[Shared], object], seed: int) -> None:
     """After the gap, each client gets every new event."""
     habits, size = Habits(seed, history=10**6), sized(40, 800, 2)
-    with swarming_over_redis("gevent", habits, workers=WORKERS, options=[], SSE_TIMEOUT=size.seconds / 2) as shared:
+    with swarming_over_redis("gevent", habits, options=[], SSE_TIMEOUT=size.seconds / 2) as shared:
         swarm = shared.swarm
         swarm.add(size.clients)
         swarm.run_to_position()
@@ -135,7 +135,7 @@ def test_stopped_redis_loses_no_event_and_streams_stay_open(seed: int) -> None:
     """A worker is refused to publish; a publisher repeats each event until it is confirmed."""
     size = Size(60, 400, seconds=2, threads=1)
     habits = Habits(seed, slow=0)
-    with swarming_over_redis("gevent", habits, workers=2, SSE_HEARTBEAT=0.2) as shared, ExitStack() as stack:
+    with swarming_over_redis("gevent", habits, SSE_HEARTBEAT=0.2) as shared, ExitStack() as stack:
         swarm, server = shared.swarm, shared.server
         swarm.add(size.clients)
         swarm.run_to_position()

@@ -99,8 +99,7 @@ class Publishers:
             newest[channel] = event_id
 
     def _publish(self, way: Callable[..., str], channel: str, name: str | None, data: str, key: str) -> bytes:
-        lines = [f"event: {name}"] * bool(name) + [f"data: {line}" for line in data.split("\n")]
-        rest, begun = "\n".join(lines).encode(), time.monotonic()
+        rest, begun = lines_of(name, data), time.monotonic()
         event_id = self._confirmed(way, channel, name, data, key, rest).encode()
         with self._lock:
             self.begun[event_id] = begun
@@ -135,6 +134,12 @@ class Publishers:
         assert status == 200, body
         event_id: str = json.loads(body)["id"]
         return event_id
+
+
+def lines_of(name: str | None, data: str) -> bytes:
+    """Return an event's lines but its id."""
+    lines = [f"event: {name}"] * bool(name) + [f"data: {line}" for line in data.split("\n")]
+    return "\n".join(lines).encode()
 
 
 def _follows(event_id: bytes, before: bytes | None) -> bool:
