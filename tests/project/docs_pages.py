@@ -51,6 +51,7 @@ ANSWERS: dict[str, dict[str, list[object]]] = {
         "POST /orders": [201],
         "GET /orders": [200],
         "GET /story": [200, ["chapter", "Once"], ["chapter", "upon"], ["chapter", "a time"]],
+        "GET /story after 1": [200, ["chapter", "upon"], ["chapter", "a time"]],
     },
 }
 

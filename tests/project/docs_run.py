@@ -1,7 +1,7 @@
 """Run the Python of one page, in a process of its own: ``python -m tests.project.docs_run FOLDER``.
 
 Import the files of the folder, request every route of every app in them, and run the tests among them. Write the
-responses of the routes as JSON: the status, and the first events of a stream.
+responses of the routes as JSON: the status, and the first events of a stream, from its beginning and after an id.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from flask import Flask
+from flask.testing import FlaskClient
 
 from flask_sse_emitters.testing import open_stream
 
@@ -24,6 +25,9 @@ PART = "7"
 
 #: The body of POST requests, with all keys that views of the pages use.
 BODY = {"id": 7, "name": "ann", "text": "hello"}
+
+#: The id with which every stream is requested once more, as by a client that reconnects.
+LAST = "1"
 
 
 def apps_in(namespace: dict[str, Any]) -> list[Flask]:
@@ -46,9 +50,15 @@ def request_routes(app: Flask) -> Iterator[tuple[str, list[Any]]]:
             with client.open(built[1], method=method, **options) as response:
                 begun: list[Any] = []
             if response.mimetype == "text/event-stream":
-                with open_stream(client, built[1]) as stream:
-                    begun = [[event.event, event.data] for event in stream.ready()]
+                begun = events_of(client, built[1])
+                yield f"{method} {rule.rule} after {LAST}", [200, *events_of(client, built[1], LAST)]
             yield f"{method} {rule.rule}", [response.status_code, *begun]
+
+
+def events_of(client: FlaskClient, path: str, last: str = "") -> list[list[str | None]]:
+    """Return the first events of a stream: those that are there at once."""
+    with open_stream(client, path, headers={"Last-Event-ID": last}) as stream:
+        return [[event.event, event.data] for event in stream.ready()]
 
 
 def main(folder: Path) -> None:
