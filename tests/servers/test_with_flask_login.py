@@ -203,6 +203,17 @@ def revoke(users: Users, ada: Visitor) -> None:
 
 
 @pytest.mark.xdist_group("login-workers")
+def test_event_for_a_user_reaches_their_tabs_in_every_worker(users_of_workers: Users) -> None:
+    users = users_of_workers
+    ada, bob = users.browser(), users.browser()
+    hers, his = tabs_in_both(ada), tabs_in_both(bob)
+    users.publish("for Ada", ada)
+    users.publish("for both", ada, bob)
+    assert [tab.texts(2) for tab in hers] == [["for Ada", "for both"]] * len(hers)
+    assert [tab.texts(1) for tab in his] == [["for both"]] * len(his)
+
+
+@pytest.mark.xdist_group("login-workers")
 @pytest.mark.parametrize("lose", [log_out, revoke])
 def test_revocation_in_one_worker_ends_streams_in_the_other(
     lose: Callable[[Users, Visitor], None], users_of_workers: Users
@@ -210,9 +221,6 @@ def test_revocation_in_one_worker_ends_streams_in_the_other(
     users = users_of_workers
     ada, bob = users.browser(), users.browser()
     hers, his = tabs_in_both(ada), tabs_in_both(bob)
-    users.publish("before", ada, bob)
-    for tab in hers + his:
-        assert tab.texts(1) == ["before"]
     users.recheck(bob)
     lose(users, ada)
     for tab in hers:
