@@ -55,7 +55,7 @@ OWN, LISTED, FOREIGN = "http://localhost", "https://app.example", "https://evil.
         ("*", {"Origin": OWN, "Cookie": "a=b"}, 200, "*", None),
     ],
 )
-def test_cors_origins_decide_which_pages_may_read(
+def test_cors_origins_decide_which_pages_may_read_and_send_cookies(
     origins: Any, headers: dict[str, str], status: int, allowed: str | None, credentials: str | None
 ) -> None:
     board = Board(SSE_CORS_ORIGINS=origins)

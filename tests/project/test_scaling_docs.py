@@ -30,7 +30,7 @@ def test_scaling_page_equals_output_of_its_script() -> None:
     assert printed_in(PAGE.read_text()) == page(read(RESULTS), Assumed()), "run: python -m benchmarks.scaling --write"
 
 
-def test_channel_read_by_all_is_announced_to_every_process() -> None:
+def test_scaling_channel_read_by_all_is_announced_to_every_process() -> None:
     found = need(150_000, Use("all", 0, 2.0), COSTS, Assumed())
     assert found.workers == found.workers_to_hold == 10
     assert found.listening == pytest.approx(10)
@@ -40,7 +40,7 @@ def test_channel_read_by_all_is_announced_to_every_process() -> None:
     assert found.looks == pytest.approx(0, abs=1e-6)
 
 
-def test_channel_of_one_client_is_announced_once_and_looked_up() -> None:
+def test_scaling_channel_of_one_client_is_announced_once_and_looked_up() -> None:
     found = need(150_000, Use("own", 1, 0.1), COSTS, Assumed(stream_seconds=1_500))
     assert found.channels == 150_000
     assert found.listening == pytest.approx(1)
@@ -49,13 +49,13 @@ def test_channel_of_one_client_is_announced_once_and_looked_up() -> None:
     assert found.history_memory == pytest.approx(150_000 * 30 * 400)
 
 
-def test_high_load_needs_more_workers_than_connections_do() -> None:
+def test_scaling_high_load_needs_more_workers_than_connections_do() -> None:
     found = need(150_000, Use("all", 0, 20.0), COSTS, Assumed(share=0.5))
     assert found.workers > found.workers_to_hold
     assert found.cores <= found.workers * 0.5
 
 
-def test_need_never_decreases_with_more_clients() -> None:
+def test_scaling_need_never_decreases_with_more_clients() -> None:
     for use in USES:
         needs = [need(clients, use, COSTS, Assumed()) for clients in (1, 1_000, 100_000, 1_000_000)]
         for name in ("workers", "memory", "redis_memory", "announcements", "output"):
@@ -63,7 +63,7 @@ def test_need_never_decreases_with_more_clients() -> None:
             assert values == sorted(values), name
 
 
-def test_deploy_table_counts_clients_of_each_worker() -> None:
+def test_scaling_deploy_table_counts_clients_of_each_worker() -> None:
     """If the load needs more workers than the connections do, each of them has fewer clients."""
     given, use = Assumed(per_worker=15_000, share=0.6, retry=3.0), Use("busy", 1, 11.0)
     found = need(60_000, use, COSTS, given)
@@ -75,7 +75,7 @@ def test_deploy_table_counts_clients_of_each_worker() -> None:
     assert rows["seconds of CPU until all are back"] == f"{each * COSTS.connect / 1e6:,.1f}"
 
 
-def test_client_counts_are_limited_for_each_process() -> None:
+def test_scaling_client_counts_are_limited_for_each_process() -> None:
     use = Use("own", 1, 0.0)
     busy, quiet = (need(15_000, use, COSTS, Assumed(stream_seconds=seconds)) for seconds in (10, 1e9))
     assert busy.counts == pytest.approx(4 * busy.workers)
