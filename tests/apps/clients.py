@@ -12,7 +12,7 @@ from typing import Any
 
 from flask import Response, request, send_from_directory
 
-from flask_sse_emitters import SSE, Event
+from flask_sse_emitters import SSE, Event, SseEmitter
 from tests.apps.base import make_app
 
 TESTS = Path(__file__).parents[1]
@@ -94,6 +94,11 @@ def cut_connection(connection: socket.socket, how: str, wanted: dict[str, Any]) 
         connection.sendall(b"%x\r\n%b\r\n" % (len(half), half))
     if how in ("halfway", "break"):
         connection.shutdown(socket.SHUT_RDWR)
+
+
+@app.get("/silent")
+def silent() -> SseEmitter:
+    return SseEmitter(heartbeat=0)
 
 
 @app.get("/pages/<path:path>")

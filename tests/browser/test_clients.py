@@ -8,14 +8,18 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
+from playwright.sync_api import Browser
 
 from tests.apps.clients import RETRY
-from tests.browser.clients import CLIENTS, Client, Follower
+from tests.browser.clients import CLIENTS, Client, Follower, find_package
 from tests.support.client import new_name, post, state
 from tests.support.servers import Server
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.timeout(300)
+
+#: States of an ``EventSource``.
+CONNECTING, OPEN = 0, 1
 
 in_browser = pytest.mark.xdist_group("browser")
 
@@ -178,6 +182,28 @@ def test_client_that_must_be_configured_to_reconnect_stays_away_otherwise(
         until(follower.is_over, "the end of the client")
         assert numbers(follower) == [1]
     assert len(visits(site, channels)) == 1
+
+
+@in_browser
+def test_client_event_source_polyfill_reconnects_after_45_s_of_silence(browser: Browser, site: Server) -> None:
+    client = CLIENTS["event-source-polyfill"]
+    find_package(client)
+    with browser.new_context() as context:
+        page = context.new_page()
+        page.clock.install(time=0)
+        page.clock.pause_at(3600)  # from here on, its time passes only in the steps below
+        page.goto(f"{site.url}/pages/{client.file}?{urlencode({'url': f'{site.url}/silent'})}")
+
+        def await_state(wanted: int) -> None:
+            until(lambda: page.evaluate("stream.readyState") == wanted, f"state {wanted}")
+
+        await_state(OPEN)
+        page.clock.run_for(44_900)
+        assert page.evaluate("stream.readyState") == OPEN
+        page.clock.run_for(200)
+        assert page.evaluate("stream.readyState") == CONNECTING
+        page.clock.run_for(1_000)  # its shortest retry
+        await_state(OPEN)
 
 
 @in_browser
