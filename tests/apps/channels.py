@@ -74,4 +74,5 @@ def create_app(name: str, **config: Any) -> Flask:
 
 
 app = create_app(__name__)
+app.add_url_rule("/state", view_func=app.view_functions["base.stats"])
 emitters = emitters_of(app)

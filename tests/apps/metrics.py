@@ -13,7 +13,6 @@ from tests.apps.channels import app, sse
 
 metrics.INTERVAL = float(os.environ["INTERVAL"])
 metrics.SseMetrics(sse)
-app.add_url_rule("/state", view_func=app.view_functions["base.stats"])
 
 
 @app.get("/metrics")

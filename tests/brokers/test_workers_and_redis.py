@@ -1,4 +1,4 @@
-"""Real processes that share a Redis: workers of gunicorn survive its restart, and a task of Celery reaches clients."""
+"""Real processes that share a Redis: what one publishes reaches the clients of all, also after Redis was restarted."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import pytest
+import requests
 from celery import Celery
 
 from tests.support.board import closing_board, config
@@ -18,6 +19,7 @@ from tests.support.client import connected, get, new_name, post
 from tests.support.redis_server import RedisServer
 from tests.support.servers import ROOT, Server
 from tests.support.waiting import PATIENCE, until
+from tests.support.workers_server import WorkersServer, connect_to_each_worker
 
 
 @pytest.mark.parametrize("kind", ["gevent", "gthread"])
@@ -48,6 +50,23 @@ def test_workers_keep_streams_during_redis_restart(kind: str) -> None:
             until(board.sse.processes, "their figures")
             http.stop()  # waits until they have ended
             assert (board.sse.channel("a").subscribers(), board.sse.processes()) == (0, [])
+
+
+def test_publish_reaches_the_clients_of_every_worker(server: RedisServer) -> None:
+    channel = new_name()
+    publishers: list[str] = []  # the worker of each event
+    with WorkersServer("gevent", "tests.apps.channels:app", 2, env=config(server)) as http, ExitStack() as stack:
+        clients = connect_to_each_worker(lambda: stack.enter_context(connected(http, f"/events/{channel}")))
+
+        def publish() -> bool:
+            answer = requests.post(f"{http.url}/publish/{channel}", json=len(publishers), timeout=PATIENCE)
+            answer.raise_for_status()
+            publishers.append(answer.headers["X-Worker"])
+            return len(set(publishers)) == 2
+
+        until(publish, "an event from each worker")
+        expected = [str(number) for number in range(len(publishers))]
+        assert [client.texts(len(expected)) for client in clients] == [expected] * len(clients)
 
 
 @contextmanager

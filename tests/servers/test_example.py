@@ -53,7 +53,7 @@ def test_example_unreadable_notices_file_is_logged_and_kept(tmp_path: Path) -> N
             assert file.read_bytes() == content
 
 
-def test_example_workers_with_a_common_redis_share_the_notices() -> None:
+def test_example_with_redis_serves_the_notices_whichever_worker_answers() -> None:
     with RedisServer() as redis, ExitStack() as stack:
         env = {"SSE_BROKER_URL": redis.url, "WEB_CONCURRENCY": "3"}
         arguments = ["--config", str(CONFIG)]

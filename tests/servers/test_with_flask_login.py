@@ -15,7 +15,7 @@ from tests.support.client import Client, answer, connected, get, new_name, post
 from tests.support.redis_server import RedisServer
 from tests.support.servers import Server
 from tests.support.waiting import PATIENCE, until
-from tests.support.workers_server import WorkersServer
+from tests.support.workers_server import WorkersServer, connect_to_each_worker
 
 #: The channels that every user here reads.
 BOTH = "/events?channel=news&channel=~"
@@ -115,18 +115,6 @@ def users_of_workers(workers: WorkersServer, folder: Path) -> Iterator[Users]:
         yield Users(workers, folder, stack)
 
 
-def tabs_in_both(visitor: Visitor) -> list[Client]:
-    """Open tabs until each of the two workers serves at least one."""
-    tabs: list[Client] = []
-
-    def are_in_both() -> bool:
-        tabs.append(visitor.tab())
-        return len({tab.response.headers["X-Worker"] for tab in tabs}) == 2
-
-    until(are_in_both, "a tab in each worker")
-    return tabs
-
-
 def test_user_without_login_is_denied(users: Users) -> None:
     assert answer(users.site, "GET", BOTH)[0] == 403
     assert Visitor(users, "ada").status() == 403
@@ -206,7 +194,7 @@ def revoke(users: Users, ada: Visitor) -> None:
 def test_event_for_a_user_reaches_their_tabs_in_every_worker(users_of_workers: Users) -> None:
     users = users_of_workers
     ada, bob = users.browser(), users.browser()
-    hers, his = tabs_in_both(ada), tabs_in_both(bob)
+    hers, his = connect_to_each_worker(ada.tab), connect_to_each_worker(bob.tab)
     users.publish("for Ada", ada)
     users.publish("for both", ada, bob)
     assert [tab.texts(2) for tab in hers] == [["for Ada", "for both"]] * len(hers)
@@ -220,7 +208,7 @@ def test_revocation_in_one_worker_ends_streams_in_the_other(
 ) -> None:
     users = users_of_workers
     ada, bob = users.browser(), users.browser()
-    hers, his = tabs_in_both(ada), tabs_in_both(bob)
+    hers, his = connect_to_each_worker(ada.tab), connect_to_each_worker(bob.tab)
     users.recheck(bob)
     lose(users, ada)
     for tab in hers:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 
 import psutil
 
-from tests.support.client import get
+from tests.support.client import Client, get
 from tests.support.servers import Server
 from tests.support.waiting import until
 
@@ -58,3 +58,15 @@ class WorkersServer(Server):
     def workers(self) -> list[psutil.Process]:
         assert self._process is not None
         return psutil.Process(self._process.pid).children()
+
+
+def connect_to_each_worker(connect: Callable[[], Client], workers: int = 2) -> list[Client]:
+    """Connect clients until each worker serves at least one, and return them all."""
+    clients: list[Client] = []
+
+    def are_in_each() -> bool:
+        clients.append(connect())
+        return len({client.response.headers["X-Worker"] for client in clients}) == workers
+
+    until(are_in_each, "a client in each worker")
+    return clients
