@@ -98,7 +98,10 @@ def cut_connection(connection: socket.socket, how: str, wanted: dict[str, Any]) 
 
 @app.get("/silent")
 def silent() -> SseEmitter:
-    return SseEmitter(heartbeat=0)
+    """Return a stream that is silent after its first event."""
+    emitter = SseEmitter(heartbeat=0)
+    emitter.send("last")
+    return emitter
 
 
 @app.get("/pages/<path:path>")

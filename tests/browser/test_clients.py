@@ -193,17 +193,13 @@ def test_client_event_source_polyfill_reconnects_after_45_s_of_silence(browser: 
         page.clock.install(time=0)
         page.clock.pause_at(3600)  # from here on, its time passes only in the steps below
         page.goto(f"{site.url}/pages/{client.file}?{urlencode({'url': f'{site.url}/silent'})}")
-
-        def await_state(wanted: int) -> None:
-            until(lambda: page.evaluate("stream.readyState") == wanted, f"state {wanted}")
-
-        await_state(OPEN)
+        until(lambda: page.evaluate("received.length") == 1, "all that comes: the silence begins")
         page.clock.run_for(44_900)
         assert page.evaluate("stream.readyState") == OPEN
         page.clock.run_for(200)
         assert page.evaluate("stream.readyState") == CONNECTING
         page.clock.run_for(1_000)  # its shortest retry
-        await_state(OPEN)
+        until(lambda: page.evaluate("received.length") == 2, "the next stream")
 
 
 @in_browser
