@@ -46,9 +46,9 @@ class SSE:  # with more methods than other classes: it is the public face of the
       makes room, ``"coalesce"`` first replaces the pending event of the same name.
     * ``SSE_WRITE_SECONDS`` (30): a client that accepts no byte of a write for so long counts as gone; 0 means never.
     * ``SSE_MAX_EVENT_BYTES`` (1048576): to send or publish a larger event, encoded, raises :class:`InvalidEvent`.
-    * ``SSE_HANDOFF`` (``"auto"``): whether streams are written without a greenlet for each. ``"auto"``: if no
-      middleware stands between them and gunicorn's gevent worker. ``"on"``: also behind middleware, which then sees
-      each stream end after its first bytes. ``"off"``: never.
+    * ``SSE_HANDOFF`` (``"auto"``): whether streams are written without a thread or greenlet for each. ``"auto"``: if
+      no middleware stands between them and a worker of gunicorn. ``"on"``: also behind middleware, which then sees each
+      stream end after its first bytes. ``"off"``: never.
     * ``SSE_ATTACH_SECONDS`` (30): an emitter whose stream has not begun after so long ends with an error.
     * ``SSE_MAX_CLIENTS`` (10000): how many streams may be open in one process; others are told to come back later.
     * ``SSE_MAX_CLIENTS_PER_IDENTITY`` (None), ``SSE_MAX_CLIENTS_PER_ADDRESS`` (None): how many of these one reader, and

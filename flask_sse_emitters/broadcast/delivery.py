@@ -3,7 +3,8 @@
 What is sent to a list is queued in its outbox. One *pass* at a time delivers the outbox: on one pass over the members
 all that waits, so that what is sent faster than it can be delivered goes in fewer and larger pieces. The first few
 clients are served on the sender's own thread, so small lists need no other; the scheduler serves the rest, in slices,
-with breaks for others between them.
+with breaks for others between them. Where threads are real, only the scheduler's writes to clients that were handed
+off: it serves all of them.
 
 Each member notes the last event that it was given. So a stream that cannot wait for the pass, because something else is
 to be done with it, takes what is queued by itself, and the pass skips it.
@@ -184,7 +185,7 @@ class Delivery:
                 self._append(frame, members)
             begins, self._is_passing = not self._is_passing, True
         if begins:
-            self._deliver_inline()
+            self._deliver_inline(members[0])
         return len(members)
 
     def queued_after(self, number: int) -> list[tuple[int, Frame | None]]:
@@ -222,10 +223,12 @@ class Delivery:
         else:
             self._bytes += len(frame.payload)
 
-    def _deliver_inline(self) -> None:
+    def _deliver_inline(self, first: Member) -> None:
+        """Deliver to the first clients, unless that is for another thread: see :meth:`.Scheduler.is_writer`."""
         more = True
         try:
-            more = not on_main_loop() or self._deliver_some(INLINE_CLIENTS)
+            if on_main_loop() and (first.stream.outgoing.direct is None or SCHEDULER.is_writer()):
+                more = self._deliver_some(INLINE_CLIENTS)
         finally:  # also after an interrupt of the sender's thread
             if more:
                 SCHEDULER.call_soon(self._deliver_slice)
@@ -305,17 +308,19 @@ def first_batch(outbox: deque[QueuedEvent], *, is_unmixed: bool) -> list[QueuedE
 def deliver(batch: Batch, members: tuple[Member, ...]) -> None:
     """Give each what it lacks of the batch: to a client that waits for it at once, as one write of ready-made bytes."""
     data, size = batch.chunk, len(batch.chunk)
+    is_writer = SCHEDULER.is_writer()
+    may_write = is_writer and batch.is_small
     written, registry = 0, None  # what counts the written ones: mostly one for all of them
     for member in members:
         client = None
-        if member.client is not None and batch.is_small:
+        if member.client is not None and may_write:
             with member.lock:
                 is_next = member.state is LIVE and member.delivered_upto < batch.first
                 if is_next and (client := member.client) is not None:
                     member.delivered_upto = batch.last
                     member.written_at = batch.when
         if client is None:
-            member.deliver(batch)
+            member.deliver(batch, is_writer=is_writer)
             continue
         try:
             sent = client.send(data)

@@ -73,15 +73,18 @@ class Member:
         self.delivered_upto = delivered_upto
         self.state = LIVE
 
-    def deliver(self, batch: Batch) -> None:
-        """Give the stream what it lacks of a batch: its writer at once, where that is idle. Only on the main loop."""
+    def deliver(self, batch: Batch, *, is_writer: bool) -> None:
+        """Give the stream what it lacks of a batch: its writer at once, where that is idle. Only on the main loop.
+
+        :param is_writer: this thread may write to clients that were handed off; else these get it from their queue.
+        """
         stream, sleeper = self.stream, None
         with self.lock:
             if self.state is not LIVE or self.delivered_upto >= batch.last:
                 return
             outgoing = stream.outgoing
             fits = batch.is_small and batch.largest <= stream.settings.max_pending_bytes
-            if fits and outgoing.state is IDLE:
+            if fits and outgoing.state is IDLE and (is_writer or outgoing.direct is None):
                 if self.delivered_upto < batch.first:
                     payload, events = batch.payload_for(self), batch.events
                 else:  # it came amid the batch, or has taken a part of it

@@ -21,7 +21,7 @@ from contextlib import closing
 
 from .calls import call_and_log
 from .fork import reset_after_fork
-from .gevent_loop import TIME_SLICE_SECONDS, on_main_loop, yield_now
+from .gevent_loop import TIME_SLICE_SECONDS, is_green, on_main_loop, yield_now
 from .locks import native_lock
 from .thread_pool import THREAD_RETRY_SECONDS, ThreadPool
 from .timers import Timer, TimerQueue
@@ -39,9 +39,9 @@ SLICES_PER_TURN = 8
 #: due than there is time for, and other calls would wait for all of them.
 TIMERS_IN_A_ROW = 16
 
-#: Where yielding takes longer than a slice, a slice grows until background work has this share of the time, at most to
-#: so many seconds.
-CPU_SHARE = 0.25
+#: Where yielding takes longer than a slice, a slice grows to this many times as long, at most to so many seconds. A
+#: thread that computes gives the interpreter back after 5 ms only: background work then gets as much.
+GREENLETS_SHARE, THREADS_SHARE = 0.25, 1.0
 LONGEST_SLICE_SECONDS = 0.02
 
 #: The operating system takes no more than some weeks.
@@ -97,6 +97,13 @@ class Scheduler:
         self._pools[pool].put(job)
         self._wake()
 
+    def is_writer(self) -> bool:
+        """Return whether the caller may write to clients that were handed off: one thread of a process does.
+
+        Where threads are greenlets that is the main event loop; elsewhere it is the background thread.
+        """
+        return on_main_loop() if is_green() else threading.get_ident() == self._thread
+
     @property
     def is_calling(self) -> bool:
         """Whether foreign code waits to be run, or runs."""
@@ -119,6 +126,7 @@ class Scheduler:
         self._pools = {name: ThreadPool(name, most) for name, most in MAX_HELPERS.items()}
         self._readers: list[tuple[int, Callable[[], object]]] = []
         self._running = False
+        self._thread: int | None = None  # the background thread
         self._timers_in_a_row = 0  # since the last other call
         self._awake = True  # no need to wake the thread: it has not looked yet, or is about to look
         self._wakeup = None
@@ -159,6 +167,7 @@ class Scheduler:
             raise
 
     def _loop(self, wakeup: WakeupSocket, selector: Selector) -> None:
+        self._thread = threading.get_ident()
         try:
             with closing(selector):
                 selector.register(wakeup.fileno(), wakeup.drain)
@@ -221,7 +230,8 @@ class Scheduler:
 
 def _slice_ends(yielded: float, resumed: float) -> float:
     """Return when to yield again: a slice is nothing where a turn of the others takes a hundred times as long."""
-    return resumed + min(max(TIME_SLICE_SECONDS, CPU_SHARE * (resumed - yielded)), LONGEST_SLICE_SECONDS)
+    share = GREENLETS_SHARE if is_green() else THREADS_SHARE
+    return resumed + min(max(TIME_SLICE_SECONDS, share * (resumed - yielded)), LONGEST_SLICE_SECONDS)
 
 
 #: The scheduler of this process.

@@ -30,7 +30,7 @@ from ..streams.emitter import SseEmitter
 from ..streams.registry.limits import OTHER_FILES, file_limit
 from ..streams.registry.open_streams import StreamRegistry
 from .response import make_streaming_class, respond
-from .worker import thread_count, watch_worker, worker_count
+from .worker import is_one_of_several, threads_for_requests, watch_worker, worker_count
 
 log = logging.getLogger("flask_sse_emitters.state")
 
@@ -79,8 +79,9 @@ class State:
         if not self._has_begun:
             self._has_begun = True
             self._check_files()
-            self._check_workers(2 if request.environ.get("wsgi.multiprocess") else 1)
-            self._check_threads(thread_count())
+            self._check_workers(2 if is_one_of_several(request.environ) else 1)
+            self.streams.thread_use.threads = threads_for_requests(request.environ)
+            self.streams.thread_use.on_all_taken = self._warn_of_threads
             watch_worker()
         if self.settings.max_clients_per_address is not None and not request.remote_addr:
             self.warn(
@@ -163,14 +164,13 @@ class State:
                 "reaches them all, such as redis://localhost:6379/0, or run one worker"
             )
 
-    def _check_threads(self, count: int | None) -> None:
-        if count is not None and self.streams.max_clients >= count:
-            self.warn(
-                f"SSE_MAX_CLIENTS={self.settings.max_clients}, but this gthread worker has {count} threads, and each "
-                f"stream holds one: {count} streams leave none for any other request, which then waits until one ends. "
-                "Raise --threads above SSE_MAX_CLIENTS, or lower SSE_MAX_CLIENTS below --threads, or use "
-                "--worker-class gevent"
-            )
+    def _warn_of_threads(self, count: int) -> None:
+        self.warn(
+            f"{count} streams are open, and each holds one of the {count} threads that this process has for requests: "
+            "all others wait until a stream ends. Start the server with more threads, or set SSE_MAX_CLIENTS below "
+            "their number, or use a worker of gunicorn to which streams are no burden: sse.stats()['declined'] says "
+            "why these are"
+        )
 
 
 class _BrokerSignals:

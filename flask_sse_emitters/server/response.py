@@ -21,6 +21,7 @@ from ..streams.registry.open_streams import StreamRegistry
 from ..wire.event import Event
 from ..writers.response_body import TEST_HOOK, ClosingBody, ResponseBody
 from .probe import ENVIRON_KEY, add_check_header
+from .worker import runs_in_one_thread_bridge
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -34,10 +35,11 @@ HEADERS = {
 # gevent's pywsgi accepts this header of an application: it closes the connection after the response, and passes it on.
 _PYWSGI_HEADERS = {**HEADERS, "Connection": "close"}
 
-# What to change on servers that handle one request at a time, by the key that only they put into the environ.
+# What to change on servers that handle one request at a time and hand no client off, by the key that only they put into
+# the environ.
 _BLOCKING = {
-    "gunicorn.socket": "start gunicorn with --worker-class gevent (or gthread, and one of --threads for each client)",
     "werkzeug.socket": "run Werkzeug's server with threaded=True",
+    "uwsgi.version": "start uWSGI with --threads, one for each client and some for other requests",
 }
 
 # Old browsers show a polyfill no byte of a response before it has 2 kB; these query parameters ask for padding.
@@ -121,6 +123,11 @@ class _NoBody(list[bytes]):
 
 
 def _refuse_blocking(environ: WSGIEnvironment) -> None:
+    if runs_in_one_thread_bridge():  # though it says otherwise
+        raise UnsupportedWorker(
+            "asgiref's WsgiToAsgi answers one request at a time, and a stream would block it: use a2wsgi's "
+            "WSGIMiddleware, with one of its workers for each client and some for other requests, or gunicorn"
+        )
     if environ.get("wsgi.multithread"):
         return
     for sign, fix in _BLOCKING.items():

@@ -1,4 +1,4 @@
-"""The gunicorn worker of this process, if there is one: noticing that it stops, and how many there are.
+"""The server of this process, mostly a gunicorn worker: noticing that it stops, its processes and its threads.
 
 A worker that stops shows that in one attribute, whatever the cause: a signal, a reload, ``max_requests``. Nothing else
 shows all of these, so from the first stream on that attribute is read a few times a second. The worker itself waits for
@@ -8,13 +8,21 @@ its streams to end, so they must be told to.
 from __future__ import annotations
 
 import signal
+import sys
+from collections.abc import Iterator, Mapping
+from types import FrameType
 from typing import Any
 
+from ..runtime.gevent_loop import is_green
 from ..runtime.scheduler import SCHEDULER
 from ..streams.registry.draining import drain_all
 
 #: The worker's state is read at this interval.
 POLL_SECONDS = 0.1
+
+#: Bridges between ASGI servers and WSGI applications, which know nothing of processes, and say that there are several.
+_ONE_THREAD_BRIDGE = "asgiref.wsgi"
+_ASGI_BRIDGES = (_ONE_THREAD_BRIDGE, "a2wsgi.wsgi", "uvicorn.middleware.wsgi", "starlette.middleware.wsgi")
 
 #: gevent's worker accepts requests for up to a second after it was told to stop. Events that these publish still reach
 #: its clients.
@@ -43,11 +51,50 @@ def worker_count() -> int:
     return int(getattr(getattr(find_worker(), "cfg", None), "workers", 1))
 
 
-def thread_count() -> int | None:
-    """Return how many requests this gunicorn worker handles at a time, each on a thread; None for other workers."""
+def threads_for_requests(environ: Mapping[str, Any]) -> int | None:
+    """Return how many requests this process handles at a time, each on a thread; None where that is unknown."""
+    if is_green():
+        return None
+    if "uwsgi.version" in environ:
+        return int(getattr(sys.modules.get("uwsgi"), "opt", {}).get("threads", 1))  # a number in bytes
+    if "mod_wsgi.version" in environ:
+        return int(getattr(sys.modules.get("mod_wsgi"), "threads_per_process", 0)) or None
+    return _threads_of_waitress() or _threads_of_gthread()
+
+
+def is_one_of_several(environ: Mapping[str, Any]) -> bool:
+    """Return whether the server runs the application in several processes, as far as it says so itself."""
+    return bool(environ.get("wsgi.multiprocess")) and not any(_is_of(frame, *_ASGI_BRIDGES) for frame in _frames())
+
+
+def runs_in_one_thread_bridge() -> bool:
+    """Return whether the request came through asgiref's bridge, which runs all of them on one thread."""
+    return _ONE_THREAD_BRIDGE in sys.modules and any(_is_of(frame, _ONE_THREAD_BRIDGE) for frame in _frames())
+
+
+def _threads_of_waitress() -> int | None:
+    # Waitress tells nothing about itself in the environ.
+    for frame in _frames():
+        if _is_of(frame, "waitress.task") and "self" in frame.f_locals:
+            return int(frame.f_locals["self"].channel.server.adj.threads)
+    return None
+
+
+def _threads_of_gthread() -> int | None:
     worker = find_worker()
     is_gthread = any(kind.__name__ == "ThreadWorker" for kind in type(worker).__mro__)
     return int(worker.cfg.threads) if is_gthread else None
+
+
+def _is_of(frame: FrameType, *modules: str) -> bool:
+    return frame.f_globals.get("__name__") in modules
+
+
+def _frames() -> Iterator[FrameType]:
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - there is no other way to a frame
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
 
 
 def watch_worker() -> None:

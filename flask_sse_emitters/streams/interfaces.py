@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from ..wire.frame import Frame
 
 if TYPE_CHECKING:
+    from .registry.thread_use import ThreadUse
     from .registry.traffic import Traffic
 
 
@@ -51,7 +52,7 @@ class Client(Protocol):
 class DirectWriter(Writer, Protocol):
     """A writer whose client lists may write to themselves, while nothing else is to be written.
 
-    Only on the main loop (see :func:`.on_main_loop`), where nothing comes between.
+    Only on the thread that writes (see :meth:`.Scheduler.is_writer`), where nothing comes between.
     """
 
     @property
@@ -137,6 +138,7 @@ class Registry(Protocol):
     """Counts the open streams of an app."""
 
     traffic: Traffic  #: what they have been given
+    thread_use: ThreadUse  #: which of them hold a thread of the server
 
     def leave(self, stream: Any) -> None:
         """Count the stream as over, and its client as gone. Idempotent."""

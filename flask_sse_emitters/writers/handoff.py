@@ -1,11 +1,12 @@
-"""Handing a client off: a stream that gunicorn's gevent worker has begun is written without the worker from then on.
+"""Handing a client off: a stream that a worker of gunicorn has begun is written without the worker from then on.
 
-The client's socket is taken from the worker, and the greenlet of the request ends. From then on there is no greenlet,
-no stack and no queue for this client: what a list sends is one non-blocking ``send`` of bytes that were made for all.
-Only for a client whose socket is full something is kept, and the socket is watched until there is room.
+The client's socket is taken from the worker, and the request ends. From then on there is no thread, no greenlet, no
+stack and no queue for this client: what a list sends is one non-blocking ``send`` of bytes that were made for all. Only
+for a client whose socket is full something is kept, and the socket is watched until there is room. One thread of the
+process writes to all of these clients: see :mod:`.writers.socket_writer`.
 
-The descriptor is not duplicated: gevent's event loop would go on reporting on the first one, which shares everything
-with the second, for as long as the client stays.
+The descriptor is not duplicated: an event loop of the worker would go on reporting on the first one, which shares
+everything with the second, for as long as the client stays.
 """
 
 from __future__ import annotations
@@ -16,14 +17,19 @@ import ssl
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from types import FrameType
 from typing import Any
 
 from ..config.settings import Handoff
+from ..errors import UnsupportedWorker
 from ..runtime.gevent_loop import is_green
+from ..runtime.scheduler import SCHEDULER
 from ..runtime.socket_monitor import Watch
 from ..streams.stream import Stream
+from .client_socket import take_socket
 from .socket_writer import SocketWriter
+from .worker_response import WorkerResponse, client_of, iterates, response_of, response_of_loop
 
 log = logging.getLogger("flask_sse_emitters.handoff")
 
@@ -33,7 +39,7 @@ class Facts:
     """What decides whether a stream can be handed off."""
 
     mode: Handoff  #: ``SSE_HANDOFF``
-    is_gevent_worker: bool  #: of gunicorn
+    is_known_worker: bool  #: gunicorn's sync, gthread, gevent or gevent_pywsgi
     has_tls: bool  #: on the worker's own socket
     is_http2: bool
     is_uwsgi: bool  #: the protocol, in which nginx, say, may speak to gunicorn
@@ -51,7 +57,7 @@ def why_not(facts: Facts) -> str | None:
 
 _REASONS: dict[str, Callable[[Facts], bool]] = {
     "SSE_HANDOFF is off": lambda facts: facts.mode == "off",
-    "the server is not gunicorn with its gevent worker": lambda facts: not facts.is_gevent_worker,
+    "the server is not gunicorn with a worker of its own": lambda facts: not facts.is_known_worker,
     "the worker itself does TLS": lambda facts: facts.has_tls,
     "the client speaks HTTP/2": lambda facts: facts.is_http2,
     "the worker speaks uwsgi": lambda facts: facts.is_uwsgi,
@@ -64,7 +70,7 @@ _REASONS: dict[str, Callable[[Facts], bool]] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass
 class Call:
     """How a stream is served.
 
@@ -82,40 +88,44 @@ class Call:
     @property
     def client(self) -> Any:
         """The client's socket; None on another server."""
-        return self.environ.get("gunicorn.socket")
+        return client_of(self.environ)
+
+    @cached_property
+    def response(self) -> WorkerResponse | None:
+        """The worker's own response; None behind a middleware."""
+        return response_of(self.start_response)
 
     @property
-    def response(self) -> Any:
-        """The worker's own response object; None behind a middleware."""
-        response = getattr(self.start_response, "__self__", None)
-        return response if _is_of_gunicorn(response) else None
+    def blocks_worker(self) -> bool:
+        """Whether the worker handles one request at a time, so that a stream that is not handed off would block it."""
+        return self.client is not None and not self.environ["wsgi.multithread"]
 
     @property
     def is_chunked(self) -> bool:
         """Whether the body is sent in chunks."""
         response = self.response
-        return self.environ["SERVER_PROTOCOL"] != "HTTP/1.0" if response is None else bool(response.chunked)
+        return self.environ["SERVER_PROTOCOL"] != "HTTP/1.0" if response is None else response.is_chunked
 
-    def facts(self, mode: Handoff, watch: Watch | None) -> Facts:
+    def facts(self, mode: Handoff, watch: Watch | None, *, before_headers: bool = False) -> Facts:
         """Gather what decides.
 
         :param mode: ``SSE_HANDOFF``.
         :param watch: on the client's socket.
+        :param before_headers: they are about to be sent, with the first piece.
         """
-        response, caller = self.response, self.caller
-        is_worker = caller.f_globals.get("__name__") == "gunicorn.workers.base_async"
+        response = self.response
         return Facts(
             mode=mode,
-            is_gevent_worker=self.client is not None and is_green() and "gunicorn.workers.ggevent" in sys.modules,
+            # A worker whose threads were patched afterwards has an event loop that this package knows nothing of.
+            is_known_worker=self.client is not None and is_green() == ("gunicorn.workers.ggevent" in sys.modules),
             has_tls=isinstance(self.client, ssl.SSLSocket),
             is_http2=self.environ.get("HTTP_VERSION") == "2",
             is_uwsgi="gunicorn.uwsgi.parser" in sys.modules,
             hangups_show=watch is not None and watch.is_registered,
             is_own_body=self.start_response is not None,
-            # Its name in the worker's code, because a wrapper that is written in C has no frame of its own.
-            is_own_iteration=is_worker and getattr(caller.f_locals.get("respiter"), "pieces", None) is self.body,
-            is_own_start_response=response is not None and response.sock is self.client,
-            is_begun=response is None or (response.headers_sent and response.response_length is None),
+            is_own_iteration=iterates(self.caller, self.body),
+            is_own_start_response=response is not None and response.socket is self.client,
+            is_begun=response is None or ((before_headers or response.has_sent_headers) and not response.has_length),
         )
 
 
@@ -131,29 +141,11 @@ def announce_close(start_response: Callable[..., Any] | None, caller: FrameType)
     :param caller: the frame that iterates over the body.
     :return: whether gunicorn announces it.
     """
-    response = getattr(start_response, "__self__", None)
-    if not _is_of_gunicorn(response):  # a middleware has replaced start_response
-        response = _find_response(caller)
-    if response is None or response.headers_sent:
+    response = response_of(start_response) or response_of_loop(caller)
+    if response is None or response.has_sent_headers:
         return False
-    response.force_close()
+    response.close_afterwards()
     return True
-
-
-def _find_response(frame: FrameType | None) -> Any:
-    """Return the worker's own response object, from the worker's frame that iterates over the body; None elsewhere."""
-    while frame is not None:
-        if str(frame.f_globals.get("__name__")).startswith("gunicorn.workers."):
-            response = frame.f_locals.get("resp")
-            if _is_of_gunicorn(response):
-                return response
-        frame = frame.f_back
-    return None
-
-
-def _is_of_gunicorn(response: Any) -> bool:
-    module = sys.modules.get("gunicorn.http.wsgi")
-    return module is not None and type(response) is module.Response
 
 
 def note_declined(mode: Handoff, reason: str) -> None:
@@ -164,11 +156,19 @@ def note_declined(mode: Handoff, reason: str) -> None:
         log.log(level, "streams are written by the server, on a thread or greenlet for each: %s", reason)
 
 
+def refusal(reason: str) -> UnsupportedWorker:
+    """Return the error for a stream that would block its worker, as it is not handed off."""
+    return UnsupportedWorker(
+        f"this worker answers one request at a time, and a stream would block it, as it is not handed off: {reason}. "
+        "Change that, or start gunicorn with --worker-class gthread or gevent"
+    )
+
+
 _declined: set[str] = set()
 
 
 def hand_off(stream: Stream, call: Call, watch: Watch, when_over: Sequence[Callable[[], object]]) -> None:
-    """Take the client from the server, and go on with its stream. Only on the main loop.
+    """Take the client from the server, and go on with its stream. Only on the request's thread or greenlet.
 
     :param when_over: is called in the background when the stream is over.
     :raises OSError: where there is no descriptor to be had; then nothing has changed.
@@ -177,7 +177,7 @@ def hand_off(stream: Stream, call: Call, watch: Watch, when_over: Sequence[Calla
     writer = SocketWriter(stream, _take_client(call), chunked, watch, when_over)
     watch.watcher = writer
     stream.take_over(writer)
-    if writer.begin():
+    if not SCHEDULER.is_writer() or writer.begin():
         writer.wake()
 
 
@@ -187,12 +187,12 @@ def _take_client(call: Call) -> _socket.socket:
     :raises OSError: where there is no descriptor to be had; then nothing has changed.
     """
     theirs, response = call.client, call.response
-    substitute = _socket.socket() if response is None else None
-    ours = _socket.socket(theirs.family, theirs.type, theirs.proto, theirs.detach())
-    ours.setblocking(False)
+    # A worker goes on in peace with a socket whose client has left. Those of gevent need none where they write no last
+    # chunk; gthread would count its connections wrongly without.
+    substitute = None if is_green() and response is not None else _socket.socket()
+    ours = take_socket(theirs)
     if substitute is not None:
-        theirs.__init__(fileno=substitute.detach())  # a socket whose client has left, which servers take quietly
-    else:
-        response.chunked = False  # the last chunk is not its to write
-        response.force_close()
+        theirs.__init__(fileno=substitute.detach())
+    if response is not None:
+        response.let_go()
     return ours

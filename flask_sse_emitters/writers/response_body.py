@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 from ..config.settings import Handoff
 from ..errors import CloseReason
-from ..runtime.gevent_loop import TIME_SLICE_SECONDS, yield_now
+from ..runtime.gevent_loop import TIME_SLICE_SECONDS, is_green, yield_now
 from ..runtime.scheduler import SCHEDULER
 from ..runtime.socket_monitor import SOCKET_MONITOR, Watch, replace_with_dead_fd
 from ..runtime.waiter import make_waiter
 from ..streams.ends import ENDS
 from ..streams.outgoing import WriterState
 from ..streams.stream import Stream
-from .handoff import Call, announce_close, hand_off, note_declined, why_not
+from .handoff import Call, announce_close, hand_off, note_declined, refusal, why_not
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -79,7 +79,7 @@ class ResponseBody:
     def __next__(self) -> bytes:
         if self._preamble is not None:
             self._closes = announce_close(self._start_response, _caller())
-            return self._begin(self._preamble)
+            return self._begin(self._preamble, _caller())
         if self._environ is not None and self._try_hand_off(self._environ, _caller()):
             raise StopIteration
         return self._next_piece()
@@ -171,40 +171,54 @@ class ResponseBody:
                 raise self._end()
             self._asleep = True
 
-    def _begin(self, preamble: bytes) -> bytes:
+    def _begin(self, preamble: bytes, caller: FrameType) -> bytes:
         stream, self._preamble = self._stream, None
         assert stream is not None
         self._waiter = make_waiter()
         stream.begin(self)
-        stream.count(0, len(preamble))
         client = None if self._environ is None else _client_socket(self._environ)
         if client is not None:
             self._watch = SOCKET_MONITOR.watch(client, self)
+        call = None if self._environ is None else Call(self._environ, self._start_response, self, caller)
+        if call is not None:
+            self._refuse_to_block(call)
+        stream.count(0, len(preamble))
+        if call is not None and call.client is not None and not is_green():
+            return preamble  # the worker's write of more may wait for the client, and hold up its thread
         # Without sleeping: a hand-off may follow, and what wakes this writer while the server writes would be lost.
         return preamble + (stream.next_output(sleeps=False) or b"")
+
+    def _refuse_to_block(self, call: Call) -> None:
+        """Refuse a stream that would block its worker, while the client can still be told so by a 500."""
+        reason = why_not(call.facts(self._handoff, self._watch, before_headers=True)) if call.blocks_worker else None
+        if reason is not None and self._stream is not None:
+            error = refusal(reason)
+            self._stream.end(CloseReason.ERROR, error)
+            raise error
 
     def _try_hand_off(self, environ: WSGIEnvironment, caller: FrameType) -> bool:
         """Hand the client off now, where that can be. Return whether it was."""
         call = Call(environ, self._start_response, self, caller)
         self._environ = self._start_response = None
         stream, watch = self._stream, self._watch
-        if stream is None or stream.close_reason is not None:  # the server can write what is left
-            return False
+        if stream is None or (stream.close_reason is not None and not call.blocks_worker):
+            return False  # the server can write what is left
         reason = why_not(call.facts(self._handoff, watch))
-        if reason is not None or watch is None:
-            self._note_declined(str(reason))
-            return False
-        try:
-            hand_off(stream, call, watch, self.when_over)
-        except OSError as error:  # there is no descriptor to be had
-            self._note_declined(str(error))
-            return False
-        self._stream, self._watch, self.when_over = None, None, []
-        return True
-
-    def _note_declined(self, reason: str) -> None:
+        if reason is None and watch is not None:
+            try:
+                hand_off(stream, call, watch, self.when_over)
+            except OSError as error:  # there is no descriptor to be had
+                reason = str(error)
+            else:
+                self._stream, self._watch, self.when_over = None, None, []
+                return True
         self.declined = reason
-        note_declined(self._handoff, reason)
+        note_declined(self._handoff, str(reason))
+        if stream.registry is not None:
+            stream.registry.thread_use.take(stream)
+        if call.blocks_worker:
+            stream.end(CloseReason.ERROR, refusal(str(reason)))
+        return False
 
     def _end(self) -> Exception:
         reason = None if self._stream is None else self._stream.close_reason

@@ -1,7 +1,8 @@
 """A client that was handed off: its socket, and the writer that writes a stream to it without the server.
 
-All writes happen on the worker's one thread, in code that never switches to another greenlet: a delivery pass over a
-list, or a call by the scheduler. So they exclude each other without a lock.
+All writes happen on one thread of the worker, in code that never switches to another greenlet: a delivery pass over a
+list, or a call by the scheduler. So they exclude each other without a lock. Where threads are greenlets that is the
+worker's one thread; elsewhere it is the scheduler's (see :meth:`.Scheduler.is_writer`).
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ class SocketState(Enum):
 
 
 class SocketWriter:
-    """Writes a stream to the socket of its client. All methods only on the main loop, but those of :class:`.Writer`.
+    """Writes a stream to the socket of its client. All methods only on the thread that writes, but those of
+    :class:`.Writer`.
 
     :param client: the socket, non-blocking and native.
     :param chunked: whether the body is sent in chunks: not to HTTP/1.0.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from typing import Any
 
 from flask import Blueprint, Flask, Response, current_app, request
@@ -13,6 +14,7 @@ from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from tests.apps import channels, contract
 from tests.apps.contract import emitters, journals, lists, make
 from tests.apps.middleware import add_middleware
+from tests.apps.real_threads import original, start_thread
 
 logging.basicConfig(level=logging.INFO)
 
@@ -29,13 +31,18 @@ def what_was_seen() -> ResponseReturnValue:
 @more.post("/fork")
 def fork() -> ResponseReturnValue:
     """Fork a child that holds all descriptors open until it is killed."""
-    from gevent.monkey import get_original
-
     child = os.fork()
     if child == 0:
-        get_original("time", "sleep")(600)
+        original("time", "sleep")(600)
         os._exit(0)
     return {"pid": child}
+
+
+@more.get("/connections")
+def connections() -> ResponseReturnValue:
+    """Return how many connections gunicorn's gthread worker counts."""
+    worker = getattr(signal.getsignal(signal.SIGTERM), "__self__")  # noqa: B009 - mypy knows no such attribute
+    return {"count": worker.nr_conns}
 
 
 @more.post("/from-loop/<name>")
@@ -52,25 +59,26 @@ def from_loop(name: str) -> ResponseReturnValue:
     return ""
 
 
-floods: dict[str, Any] = {}
+floods: set[str] = set()  # those that are under way
 
 
 @more.post("/flood/<name>")
 def flood(name: str) -> ResponseReturnValue:
     """Send from a native thread as fast as possible, until the stream ends."""
-    from gevent.hub import get_hub
 
     def send() -> None:
         while emitters[name].try_send("x" * 200):
             pass
+        floods.discard(name)
 
-    floods[name] = get_hub().threadpool.spawn(send)
+    floods.add(name)
+    start_thread(send)
     return ""
 
 
 @more.get("/flooding/<name>")
 def flooding(name: str) -> ResponseReturnValue:
-    return {"flooding": not floods[name].ready()}
+    return {"flooding": name in floods}
 
 
 @more.post("/exhaust-descriptors")

@@ -68,9 +68,8 @@ class BaseMachine(RuleBasedStateMachine):
         for module in ("broadcast.delivery", "channels.replay.machine", "channels.registry"):
             self.patch.setattr(f"flask_sse_emitters.{module}.SCHEDULER", self.later)
         self.main = threading.local()
-        self.patch.setattr(
-            "flask_sse_emitters.broadcast.delivery.on_main_loop", lambda: getattr(self.main, "here", False)
-        )
+        for of_main in ("broadcast.delivery.on_main_loop", "broadcast.delivery.SCHEDULER.is_writer"):
+            self.patch.setattr(f"flask_sse_emitters.{of_main}", lambda: getattr(self.main, "here", False))
         self.workers = [ThreadPoolExecutor(1) for _ in range(WORKERS + 1)]
         self.workers[0].submit(setattr, self.main, "here", True).result()
         self.app = Flask(__name__)

@@ -101,6 +101,11 @@ class Stage:
     def have_one_loop(self) -> None:
         """Run delivery passes in the background only, as if gevent's loop were in another thread than the senders."""
         self._patch.setattr(delivery, "on_main_loop", lambda: self.explorer.name() in (LOOP, None))
+        self.have_one_writer()
+
+    def have_one_writer(self) -> None:
+        """Let the background alone write to clients that were handed off, as where threads are real."""
+        self._patch.setattr(self.background, "is_writer", lambda: self.explorer.name() in (LOOP, None))
 
     def emitter(self, timeout: float = 0, **given: Any) -> SseEmitter:
         return emitter_at(self.background, timeout, heartbeat=0, **given)

@@ -156,3 +156,51 @@ def test_list_send_while_server_writes_preamble_is_delivered(
         return Scene({"send": send}, check, {LOOP: serve})
 
     every(scene, takes=3)
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_handoff_on_threads_is_written_by_one_thread_alone(
+    is_first: bool, stage: Stage, every: Every, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Senders deliver to a client that the server writes, in the same list, on their own threads meanwhile."""
+    stage.have_one_writer()
+    monkeypatch.setattr(direct, "SOCKET_MONITOR", FakeMonitor())
+
+    def scene() -> Scene:
+        clients = SseEmitters()
+        emitters = [clients.add(stage.emitter()) for _ in range(2)]
+        handed_off, served = emitters if is_first else emitters[::-1]
+        socket: Any = Socket(10_000)
+        writers: set[str | None] = set()
+        send_bytes = socket.send
+
+        def note(data: bytes) -> int:
+            writers.add(stage.explorer.name())
+            sent: int = send_bytes(data)
+            return sent
+
+        socket.send = note
+        before, beside = FakeWriter(handed_off), FakeWriter(served)
+
+        def write_directly() -> None:
+            before.take_all()
+            writer = SocketWriter(stream_of(handed_off), socket, True, socket, ())
+            stream_of(handed_off).take_over(writer)
+            writer.begin()
+            while True:
+                stage.explorer.rest(lambda: bool(stage.background._soon))
+                stage.background._call_one()
+
+        def check() -> None:
+            beside.take_all()
+            texts = [event.data for event in decode(b"".join(before.got) + socket.body())]
+            assert texts == [event.data for event in decode(b"".join(beside.got))] == ["a", "b"]
+            assert writers <= {LOOP}
+
+        def send() -> None:
+            clients.send("a")
+            clients.send("b")
+
+        return Scene({"send": send}, check, {LOOP: write_directly})
+
+    every(scene, takes=3)

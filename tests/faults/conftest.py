@@ -11,8 +11,8 @@ from tests.faults.network_link import Wire
 from tests.faults.network_syscalls import Syscalls
 from tests.faults.process_servers import config
 
-#: Hand-off, a greenlet for each client, and a thread for each.
-KINDS = ["gevent", "gevent_off", "gthread"]
+#: Hand-off under greenlets and threads, and a greenlet or a thread for each client.
+KINDS = ["gevent", "gevent_off", "gthread", "gthread_off"]
 
 
 def grouped(name: str, *kinds: str) -> list[object]:

@@ -16,7 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 
 import psutil
@@ -206,7 +206,11 @@ def test_crowd_comes_and_goes_within_a_second_and_others_are_served(kind: str, w
 
 def _record(stream: socket.socket) -> list[tuple[float, bytes]]:
     """Return what comes until the socket is shut down, and when."""
-    return [(time.monotonic(), data) for data in iter(lambda: stream.recv(65_536), b"")]
+    record = []
+    with suppress(ConnectionResetError):  # with which the server may answer the shutdown
+        while data := stream.recv(65_536):
+            record.append((time.monotonic(), data))
+    return record
 
 
 def _disconnects_are_counted(server: Server, crowd: Crowd, there: int, ended: int) -> bool:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import http.client
+import re
 import resource
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 
 import psutil
+import pytest
 
 from flask_sse_emitters import Publisher
 from flask_sse_emitters.testing import read_events
@@ -60,18 +62,22 @@ def test_no_descriptors_open_streams_go_on_and_new_clients_wait() -> None:
         assert get(server, "/stats")["clients"] == 21
 
 
-def test_no_descriptors_gthread_worker_is_replaced() -> None:
+@pytest.mark.parametrize("kind", ["gthread", "gthread_off"])
+def test_no_descriptors_gthread_worker_is_replaced(kind: str) -> None:
     """gunicorn's gthread worker ends if it has no descriptor for a client; its threads do not, so it is killed."""
     with RedisServer() as redis, closing(Publisher(redis.url)) as publisher, ExitStack() as stack:
         settings = config(SSE_BROKER_URL=redis.url, SSE_HEARTBEAT=0.2)
-        server = stack.enter_context(serving("gthread", env=settings, arguments=["--timeout", "2"]))
+        server = stack.enter_context(serving(kind, env=settings, arguments=["--timeout", "2"]))
         client = stack.enter_context(connected(server, "/events/a"))
         first = publisher.publish("a", "before")
         assert client.texts(1) == ["before"]
         worker = worker_of(server)
         with no_descriptors(worker), slow_client(server, "/events/a", f"Last-Event-ID: {first}\r\n"):
             until(lambda: "[Errno 24]" in server.log, "the attempt to accept")
-            await_heartbeats(client)
+            if kind == "gthread":
+                assert re.search(rb"retry: \d+\n\n\Z", client.rest()), "no thread holds up the process: it drains"
+            else:
+                await_heartbeats(client)
             worker.wait(PATIENCE)
         publisher.publish("a", "meanwhile")
         with connected(server, "/events/a", headers={"Last-Event-ID": first}) as again:

@@ -34,7 +34,7 @@ def own_server(request: pytest.FixtureRequest) -> Iterator[Server]:
     Its malloc has one arena. How many more the C library makes depends on which threads contend for it, and each keeps
     the most that it ever held. That differs by megabytes from run to run, without one more object.
     """
-    few_threads = ("--threads", "12") if request.param == "gthread" else ()  # fills its pool early
+    few_threads = ("--threads", "12") if request.param.startswith("gthread") else ()  # fills its pool early
     # A stream that ends before its server has begun it is kept until the attach timeout.
     env = {"MALLOC_ARENA_MAX": "1", **config(SSE_ATTACH_SECONDS=5)}
     with Server(request.param, "tests.apps.crowd:app", env=env, arguments=few_threads) as server:

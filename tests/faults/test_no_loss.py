@@ -32,9 +32,11 @@ SCALE = int(os.environ.get("SWARM_SCALE", 1))
     [
         ("gevent", Size(125 * SCALE, 5_000 * SCALE, seconds=2 + SCALE)),
         ("gevent_off", Size(50 * SCALE, 1_600 * SCALE, seconds=2 + SCALE)),
-        ("gthread", Size(30 * SCALE, 800 * SCALE, seconds=2 + SCALE)),
+        ("gthread", Size(60 * SCALE, 1_600 * SCALE, seconds=2 + SCALE)),
+        ("gthread_off", Size(30 * SCALE, 800 * SCALE, seconds=2 + SCALE)),
+        ("sync", Size(60 * SCALE, 1_600 * SCALE, seconds=2 + SCALE)),
     ],
-    ids=["gevent", "gevent_off", "gthread"],
+    ids=["gevent", "gevent_off", "gthread", "gthread_off", "sync"],
 )
 def test_clients_that_reconnect_get_every_event_once_in_order(kind: str, size: Size, seed: int) -> None:
     with swarming(kind, Habits(seed), SSE_TIMEOUT=size.seconds / 2) as (server, swarm):
@@ -64,7 +66,7 @@ def test_each_hole_is_announced_by_one_gap_and_no_other_gap_is_sent(kind: str, s
         assert sum(hole.on_return for hole in holes) > 10
 
 
-@pytest.mark.parametrize("kind", ["gevent", "gthread"])
+@pytest.mark.parametrize("kind", ["gevent", "gthread", "sync"])
 def test_reload_delivers_all_old_events_then_one_gap_from_new_worker(kind: str, seed: int) -> None:
     with swarming(kind, Habits(seed, history=10**6), SSE_TIMEOUT=0) as (server, swarm):
         swarm.add(40)

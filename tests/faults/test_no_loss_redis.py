@@ -46,9 +46,10 @@ def sized(clients: int, events: int, seconds: float) -> Size:
     [
         ("gevent", sized(60, 1_000, 2.5)),
         ("gevent_off", sized(40, 600, 2)),
-        ("gthread", sized(20, 400, 2)),
+        ("gthread", sized(40, 600, 2)),
+        ("sync", sized(40, 600, 2)),
     ],
-    ids=["gevent", "gevent_off", "gthread"],
+    ids=["gevent", "gevent_off", "gthread", "sync"],
 )
 def test_clients_get_every_event_once_during_redis_and_worker_outages(kind: str, size: Size, seed: int) -> None:
     with swarming_over_redis(kind, Habits(seed), SSE_TIMEOUT=size.seconds / 2) as shared:

@@ -64,7 +64,7 @@ def test_view_result_emitter_of_an_earlier_request_is_rejected(board: Board) -> 
 
 
 @pytest.mark.parametrize(
-    ("sign", "advice"), [("gunicorn.socket", "--worker-class gevent"), ("werkzeug.socket", "threaded=True")]
+    ("sign", "advice"), [("uwsgi.version", "start uWSGI with --threads"), ("werkzeug.socket", "threaded=True")]
 )
 def test_view_result_on_a_single_threaded_server_is_an_error(sign: str, advice: str, board: Board) -> None:
     board.app.testing = True

@@ -31,7 +31,7 @@ def test_stats_count_streams_by_close_reason_writer_and_channel(board: Board) ->
         assert len(one.ready() + two.ready()) == 2
         stats = board.sse.stats()
     assert stats["outlets"] == {"handed_off": 0, "server": 2}
-    assert stats["declined"] == {"the server is not gunicorn with its gevent worker": 2}
+    assert stats["declined"] == {"the server is not gunicorn with a worker of its own": 2}
     assert stats["channels"] == {"a": 1, "b": 1}
     assert stats["broker"] == {"scheme": "memory", "state": "ok"}
 

@@ -12,7 +12,7 @@ from tests.support.client import connected, new_app, post, slow_client, stats
 from tests.support.servers import Server
 from tests.support.waiting import until
 
-on_gunicorn = on("gevent", "gevent_off", "gthread", "gevent_pywsgi")
+on_gunicorn = on("gevent", "gevent_off", "gthread", "gthread_off", "gevent_pywsgi")
 
 #: Longer than a test waits.
 ENDLESS = 300
@@ -47,7 +47,7 @@ def test_drain_ends_a_stream_that_connects_at_once_with_retry(server: Server) ->
     assert stats(server, app)["clients"] == 0
 
 
-@on("gevent")
+@on("gevent", "gthread")
 def test_drain_completes_a_replay_in_progress(server: Server) -> None:
     """A client that catches up gets all events published before the shutdown."""
     app = new_app(server, channels=True, SSE_HISTORY=1000, SSE_DRAIN_SECONDS=ENDLESS)

@@ -7,6 +7,7 @@ import signal
 import socket
 import threading
 import time
+from contextlib import ExitStack
 
 import pytest
 
@@ -29,7 +30,11 @@ from tests.support.client import (
 from tests.support.servers import Server
 from tests.support.waiting import PATIENCE, until
 
-pytestmark = on("gevent")
+#: In the test of gthread's count; 10000 is a good number for a run by hand.
+HANDOFFS = int(os.environ.get("HANDOFFS", "500"))
+
+#: Those that hand clients off.
+on_each = on("gevent", "gevent_pywsgi", "gthread", "sync")
 
 
 def await_handoff(server: Server, app: str, clients: int = 1) -> None:
@@ -37,6 +42,7 @@ def await_handoff(server: Server, app: str, clients: int = 1) -> None:
     until(lambda: stats(server, app)["outlets"] == {"handed_off": clients, "server": 0}, "the hand-off")
 
 
+@on("gevent")
 def test_handoff_frees_the_greenlet_and_the_workers_place_of_the_request(server: Server) -> None:
     app = new_app(server)
     before = get(server, "/process")["greenlets"]
@@ -48,6 +54,7 @@ def test_handoff_frees_the_greenlet_and_the_workers_place_of_the_request(server:
         client.close()
 
 
+@on_each
 def test_handoff_runs_response_close_callbacks_at_the_end_of_the_stream(server: Server) -> None:
     name, app = new_name(), new_app(server)
     with connected(server, f"{app}/noted/{name}"):
@@ -56,6 +63,20 @@ def test_handoff_runs_response_close_callbacks_at_the_end_of_the_stream(server: 
     assert "closed" in ended(server, name, 3)["journal"]
 
 
+@on("gthread")
+def test_gthread_counts_its_connections_rightly_after_many_handoffs(server: Server) -> None:
+    app = new_app(server)
+    for _ in range(HANDOFFS // 250):
+        with ExitStack() as stack:
+            for _ in range(250):
+                stack.enter_context(slow_client(server, f"{app}/numbered/{new_name()}"))
+            await_handoff(server, app, 250)
+            until(lambda: get(server, "/connections") == {"count": 1}, "its count to be that of this request alone")
+        until(lambda: stats(server, app)["clients"] == 0, "the end of all")
+    until(lambda: get(server, "/connections") == {"count": 1}, "the same afterwards")
+
+
+@on_each
 @pytest.mark.parametrize("by_list", [True, False])
 def test_handoff_slow_client_with_a_full_socket_gets_every_byte(by_list: bool, server: Server) -> None:
     name = new_name()
@@ -70,6 +91,7 @@ def test_handoff_slow_client_with_a_full_socket_gets_every_byte(by_list: bool, s
     assert ended(server, name, 1)["reason"] == "COMPLETED"
 
 
+@on_each
 def test_handoff_stopped_client_overflows_and_delays_no_other(server: Server) -> None:
     """Nobody reads from its socket, as on a laptop that was closed."""
     stuck, room = new_name(), new_name()
@@ -89,6 +111,7 @@ def test_handoff_stopped_client_overflows_and_delays_no_other(server: Server) ->
         assert get(server, f"/lists/{room}") == {"count": 1}
 
 
+@on_each
 @pytest.mark.parametrize("pause", [0, 2.5])  # seconds: an ended stream's client has 2 to close its side
 def test_handoff_pipelined_request_destroys_no_byte_of_the_stream(pause: float, server: Server) -> None:
     """What a pipelining client sends would make the kernel reset the connection, were it just closed.
@@ -109,6 +132,7 @@ def test_handoff_pipelined_request_destroys_no_byte_of_the_stream(pause: float, 
         assert whole_response(raw) == sent
 
 
+@on_each
 @pytest.mark.parametrize("last", ["complete", "reset"])
 def test_handoff_ended_stream_is_closed_though_the_client_keeps_it_open(last: str, server: Server) -> None:
     name, app = new_name(), new_app(server)
@@ -123,6 +147,7 @@ def test_handoff_ended_stream_is_closed_though_the_client_keeps_it_open(last: st
         until(lambda: not connection.is_open, "the server to release the socket")
 
 
+@on_each
 def test_handoff_endless_sends_to_one_emitter_do_not_block_the_worker(server: Server) -> None:
     """A real thread sends as fast as its client reads: other requests are served meanwhile."""
     name, app = new_name(), new_app(server)
@@ -138,6 +163,7 @@ def test_handoff_endless_sends_to_one_emitter_do_not_block_the_worker(server: Se
         reader.join(PATIENCE)
 
 
+@on("gevent")
 def test_handoff_events_sent_from_the_event_loop_are_delivered(server: Server) -> None:
     name, app = new_name(), new_app(server)
     with connected(server, f"{app}/silent/{name}?max_pending=10000") as client:
@@ -148,6 +174,7 @@ def test_handoff_events_sent_from_the_event_loop_are_delivered(server: Server) -
         assert [text for text in texts if "one" in text] == [f"to one {number}" for number in range(1_500)]
 
 
+@on_each
 @pytest.mark.parametrize("version", [10, 11])
 def test_handoff_after_fork_the_child_keeps_no_connection_open(version: int, server: Server) -> None:
     """It has a copy of each descriptor; an HTTP/1.0 client waits for the connection to end."""

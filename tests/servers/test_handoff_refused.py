@@ -27,11 +27,11 @@ def await_refused(server: Server, app: str, reason: str) -> None:
     until(lambda: stats(server, app)["declined"] == {reason: 1}, "the reason")
 
 
-@on("gevent_off", "gthread", "gevent_pywsgi", "werkzeug")
+@on("gevent_off", "gthread_off", "werkzeug")
 def test_handoff_is_refused_on_other_servers_or_if_off_and_logged_once(server: Server) -> None:
     app = new_app(server)
-    is_off = server.kind == "gevent_off"
-    reason = "SSE_HANDOFF is off" if is_off else "the server is not gunicorn with its gevent worker"
+    is_off = server.kind.endswith("_off")
+    reason = "SSE_HANDOFF is off" if is_off else "the server is not gunicorn with a worker of its own"
     for _ in range(2):
         with connected(server, f"{app}/numbered/{new_name()}") as client:
             assert len(client.events(3)) == 3
@@ -134,7 +134,8 @@ def test_middleware_that_drops_a_stream_ends_it_as_a_disconnect(server: Server) 
     for _ in range(2):
         name = new_name()
         with connected(server, f"{app}/numbered/{name}") as client:
-            assert len(decode(client.rest())) == 3
+            first = 3 if server.kind == "gevent" else 0  # events, in the part that the middleware passes on
+            assert len(decode(client.rest())) == first
         assert ended(server, name, 2)["reason"] == "DISCONNECTED"
     assert stats(server, app)["clients"] == 0
 

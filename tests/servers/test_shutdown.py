@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import socket
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from typing import Any
@@ -17,7 +16,7 @@ import pytest
 from tests.servers.closing import closing_of, fill, read_to_the_end
 from tests.support.client import connected, new_name, post, slow_client, state, stats, whole_response
 from tests.support.servers import Server
-from tests.support.waiting import PATIENCE, until
+from tests.support.waiting import until
 
 #: Number of clients that are idle while their server stops. 2000 is a good number for a run by hand.
 IDLE = int(os.environ.get("DRAIN_CLIENTS", "300"))
@@ -50,8 +49,12 @@ def await_exit(server: Server) -> None:
         ("gevent_off", signal.SIGTERM, "preload"),
         ("gevent_off", signal.SIGQUIT, "plain"),
         ("gthread", signal.SIGTERM, "plain"),
-        ("gthread", signal.SIGQUIT, "preload"),
-        ("gthread", signal.SIGTERM, "hooks"),
+        ("gthread", signal.SIGINT, "preload"),
+        ("gthread_off", signal.SIGQUIT, "preload"),
+        ("gthread_off", signal.SIGTERM, "hooks"),
+        ("sync", signal.SIGTERM, "plain"),
+        ("sync", signal.SIGQUIT, "preload"),
+        ("sync", signal.SIGTERM, "hooks"),
         ("gevent_pywsgi", signal.SIGTERM, "plain"),
         ("gevent_pywsgi", signal.SIGINT, "plain"),
     ],
@@ -76,9 +79,10 @@ def test_shutdown_signal_ends_every_stream_cleanly_and_server_exits(
         assert server.log.count("completion after CloseReason.SHUTDOWN") == 1
 
 
-def test_shutdown_ends_idle_clients_at_once_and_cuts_stuck_ones_at_drain_timeout() -> None:
+@pytest.mark.parametrize("kind", ["gevent", "gthread", "sync"])
+def test_shutdown_ends_idle_clients_at_once_and_cuts_stuck_ones_at_drain_timeout(kind: str) -> None:
     """Many idle clients, and 10 that read nothing."""
-    with serving("gevent", SSE_DRAIN_SECONDS=3) as server, ExitStack() as stack:
+    with serving(kind, SSE_DRAIN_SECONDS=3) as server, ExitStack() as stack:
         stuck = [stack.enter_context(closing(slow_client(server, "/connect"))) for _ in range(10)]
         idle = [stack.enter_context(closing(slow_client(server, "/events?channel=a"))) for _ in range(IDLE)]
         until(lambda: stats(server)["clients"] == 10 + IDLE, "all clients")
@@ -95,9 +99,10 @@ def test_shutdown_ends_idle_clients_at_once_and_cuts_stuck_ones_at_drain_timeout
             assert not read_to_the_end(client).endswith(b"0\r\n\r\n"), "cut off, without the last chunk"
 
 
-def test_shutdown_writes_an_ended_handed_off_stream_to_its_end() -> None:
+@pytest.mark.parametrize("kind", ["gevent", "gthread", "sync"])
+def test_shutdown_writes_an_ended_handed_off_stream_to_its_end(kind: str) -> None:
     name = new_name()
-    with serving("gevent", app="contract") as server, slow_client(server, f"/silent/{name}?max_pending=100000") as raw:
+    with serving(kind, app="contract") as server, slow_client(server, f"/silent/{name}?max_pending=100000") as raw:
         until(lambda: "open" in state(server, name), "the emitter")
         sent: list[str] = []
         while len(sent) < 20 or state(server, name)["pending"] < 20:
@@ -105,12 +110,12 @@ def test_shutdown_writes_an_ended_handed_off_stream_to_its_end() -> None:
             post(server, f"/send/{name}", sent[-1])
         post(server, f"/complete/{name}")
         server.signal(signal.SIGTERM)
-        until(lambda: not accepts(server), "the worker to stop")
+        until(lambda: "Worker exiting" in server.log, "the worker to stop")
         assert whole_response(raw) == sent
 
 
 # The worker stops in the same way on all kinds; gunicorn's gevent_pywsgi counts no requests.
-@pytest.mark.parametrize("kind", ["gevent", "gthread"])
+@pytest.mark.parametrize("kind", ["gevent", "gthread", "gthread_off", "sync"])
 @pytest.mark.parametrize("cause", ["SIGHUP", "max_requests"])
 def test_reload_ends_streams_of_old_worker_and_clients_reconnect_to_new(kind: str, cause: str) -> None:
     with serving(kind, ["--max-requests", "12"] if cause == "max_requests" else []) as server:
@@ -145,11 +150,3 @@ def await_no_other_connection(server: Server, streams: int) -> None:
         return sum(each.laddr.port == server.port and each.status != psutil.CONN_LISTEN for each in connections)
 
     until(lambda: others() == streams, "the end of all other connections")
-
-
-def accepts(server: Server) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE).close()
-    except OSError:
-        return False
-    return True

@@ -77,8 +77,7 @@ def test_pool_of_two_serves_many_streams_with_database_rules(site: Server) -> No
     begun = len(site.log)
     with ThreadPoolExecutor(1) as thread:
         with streaming(site) as clients:
-            handed_off = STREAMS if site.kind == "gevent" else 0
-            until(lambda: state(site)["handed_off"] == handed_off, "streams to be handed off, or not")
+            until(lambda: state(site)["handed_off"] == STREAMS, "streams to be handed off")
             assert state(site)["asked"] == {"rule": STREAMS // 2, "view": STREAMS // 2}
             assert (state(site)["clients"], state(site)["checked_out"]) == (STREAMS, 0)
             request_readers(site)

@@ -2,31 +2,80 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import ExitStack
 
 import pytest
 
-from tests.servers.kinds import on
-from tests.support.client import connected, ended, get, new_app, new_name, post, state, stats
+from flask_sse_emitters.testing import decode
+from tests.support.client import Client, connected, ended, get, new_app, new_name, post, state, stats
 from tests.support.servers import Server
 from tests.support.waiting import until
+
+
+@pytest.mark.parametrize("arguments", [["--worker-class", "sync"], ["--worker-class", "gthread", "--threads", "2"]])
+def test_worker_of_few_threads_serves_many_streams_and_other_requests(arguments: list[str]) -> None:
+    with Server("sync", "tests.apps.contract:app", arguments=arguments) as server, ExitStack() as stack:
+        name = new_name()
+        streams = [stack.enter_context(connected(server, f"/silent/{name}?list=all")) for _ in range(100)]
+        until(lambda: stats(server)["outlets"] == {"handed_off": 100, "server": 0}, "the hand-offs")
+        for number in range(3):
+            post(server, "/lists/all/send", number)
+        assert [stream.texts(3) for stream in streams] == [["0", "1", "2"]] * 100
+        assert stats(server)["warnings"] == []
 
 
 @pytest.mark.parametrize(
     ("kind", "env", "advice"),
     [
-        ("sync", {}, "start gunicorn with --worker-class gevent (or gthread, and one of --threads for each client)"),
-        ("werkzeug", {"THREADED": "no"}, "run Werkzeug's server with threaded=True"),
+        ("sync", {"SSE_HANDOFF": "off"}, ["SSE_HANDOFF is off", "--worker-class gthread or gevent"]),
+        ("werkzeug_unthreaded", {}, ["run Werkzeug's server with threaded=True"]),
+        ("uwsgi", {"THREADS": "1"}, ["start uWSGI with --threads"]),
+        ("asgiref", {}, ["use a2wsgi's WSGIMiddleware"]),
     ],
+    ids=["sync", "werkzeug", "uwsgi", "asgiref"],
 )
-def test_single_threaded_worker_refuses_stream_and_logs_advice(kind: str, env: dict[str, str], advice: str) -> None:
+def test_stream_that_would_block_its_server_is_a_500_and_the_log_has_advice(
+    kind: str, env: dict[str, str], advice: list[str]
+) -> None:
     name = new_name()
     with Server(kind, "tests.apps.contract:app", env=env) as server:
         with connected(server, f"/silent/{name}") as client:
             assert client.response.status == 500
-        until(lambda: advice in server.log, "the log")
+        until(lambda: all(each in server.log for each in advice), "the log")
         found = ended(server, name, 2)
-        assert (found["reason"], advice in found["error"]) == ("ERROR", True)
+        assert (found["reason"], [each in found["error"] for each in advice]) == ("ERROR", [True] * len(advice))
+        assert stats(server)["clients"] == 0
+
+
+@pytest.mark.parametrize(
+    ("middleware", "reason"),
+    [
+        ("gzip", "a middleware iterates over the stream"),
+        ("tracing", "a middleware iterates over the stream"),
+        ("compressing", "the app has put another body around the stream"),
+    ],
+)
+def test_sync_worker_refuses_a_stream_behind_a_middleware(middleware: str, reason: str) -> None:
+    with Server("sync", "tests.apps.handoff:app") as server:
+        name, app = new_name(), new_app(server, middleware=middleware)
+        with connected(server, f"{app}/silent/{name}", headers={"Accept-Encoding": "gzip"}) as client:
+            assert client.response.status == 500
+        found = ended(server, name, 2)
+        assert (found["reason"], reason in found["error"]) == ("ERROR", True)
+        with connected(server, f"/numbered/{new_name()}") as client:
+            assert len(client.events(3)) == 3, "the worker goes on"
+
+
+def test_sync_worker_without_a_descriptor_ends_the_stream_and_goes_on() -> None:
+    with Server("sync", "tests.apps.handoff:app") as server, connected(server, f"/numbered/{new_name()}"):
+        post(server, "/exhaust-descriptors")
+        name = new_name()
+        client = Client(server, f"/numbered/{name}")
+        assert len(decode(client.rest())) == 3, "what was sent, and a clean end: nothing blocks the worker"
+        client.close()
+        found = ended(server, name, 2)
+        assert (found["reason"], "[Errno 24]" in found["error"]) == ("ERROR", True)
 
 
 @pytest.mark.parametrize("kind", ["gevent", "gthread"])
@@ -39,23 +88,40 @@ def test_preloaded_app_serves_streams(kind: str) -> None:
                 post(server, "/lists/all/send", "x")
                 assert client.texts(1) == ["x"]
                 assert state(server, name)["open"]
-                until(lambda: stats(server)["outlets"]["handed_off"] == (kind == "gevent"), "the outlet")
+                until(lambda: stats(server)["outlets"]["handed_off"] == 1, "the outlet")
             assert ended(server, name, 2)["reason"] == "DISCONNECTED"
 
 
-@on("gevent", "gthread")
-def test_gthread_with_max_clients_equal_to_threads_is_warned_of_once(server: Server) -> None:
-    """The gthread worker here has 200 threads."""
-    warning = "SSE_MAX_CLIENTS=200, but this gthread worker has 200 threads"
-    for most in (199, 200):
-        app = new_app(server, channels=True, SSE_MAX_CLIENTS=most)
-        assert stats(server, app)["warnings"] == [], "no stream has begun"
+@pytest.mark.parametrize("kind", ["gthread_off", "waitress", "uwsgi"])
+def test_streams_that_take_all_threads_of_a_server_are_warned_of_once(kind: str) -> None:
+    arguments = ["--threads", "8"] if kind == "gthread_off" else []
+    env = {"CONFIG": json.dumps({"SSE_HEARTBEAT": 0.1})}  # without the client's socket, only this shows that it left
+    with Server(kind, "tests.apps.channels:app", arguments=arguments, env=env) as server, ExitStack() as stack:
+        for _ in range(7):
+            stack.enter_context(connected(server, "/events/a"))
+        until(lambda: stats(server)["clients"] == 7, "the streams")
+        assert stats(server)["warnings"] == []
         for _ in range(2):
-            with connected(server, f"{app}/events/a"):
-                warnings = stats(server, app)["warnings"]
-        is_warned_of = server.kind == "gthread" and most == 200
-        assert [warning in each for each in warnings] == [True] * is_warned_of
-    assert server.log.count(warning) == (server.kind == "gthread")
+            with connected(server, "/events/a"):
+                until(lambda: "each holds one of the 8 threads" in server.log, "the warning")
+            until(lambda: stats(server)["clients"] == 7, "the end of the eighth")
+        assert server.log.count("each holds one of the 8 threads") == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "end"), [("waitress", "DISCONNECTED"), ("uwsgi", "DISCONNECTED"), ("a2wsgi", "TIMEOUT")]
+)
+def test_server_other_than_gunicorn_delivers_and_notices_the_end(kind: str, end: str) -> None:
+    """uvicorn tells no application that a client has left: such a stream ends with its lifetime."""
+    with Server(kind, "tests.apps.contract:app") as server:
+        name = new_name()
+        lifetime = 2 if end == "TIMEOUT" else 60
+        with connected(server, f"/numbered/{name}?heartbeat=0.05&timeout={lifetime}") as client:
+            assert len(client.events(3)) == 3
+            post(server, f"/send/{name}", "more")
+            assert client.texts(1) == ["more"]
+            assert stats(server)["warnings"] == [], "a bridge says of itself that it runs several processes"
+        assert ended(server, name, 2)["reason"] == end
 
 
 def test_memory_broker_with_several_workers_is_warned_of() -> None:
@@ -76,15 +142,6 @@ def test_memory_broker_with_several_workers_is_warned_of() -> None:
         [warning] = warnings
         assert "SSE_BROKER_URL='memory://' reaches the clients of one process" in warning
         assert 1 <= server.log.count(warning) <= 2, "once for each worker"
-
-
-def test_gthread_with_low_file_limit_has_one_warning() -> None:
-    """The file limit allows fewer streams than there are threads, so no warning about threads is added."""
-    few = ["bash", "-c", 'ulimit -n 70; exec "$@"', "-"]  # room for 6 streams
-    with Server("gthread", "tests.apps.channels:app", before=few, arguments=["--threads", "8"]) as server:
-        with connected(server, "/events/a"):
-            warnings = stats(server)["warnings"]
-    assert ["it takes 6 clients" in each for each in warnings] == [True]
 
 
 @pytest.mark.parametrize("kind", ["gevent", "gthread"])

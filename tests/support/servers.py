@@ -35,15 +35,19 @@ _COMMANDS = {
     "gthread": [*_GUNICORN, "--worker-class", "gthread", "--threads", "200"],
     "gevent_pywsgi": [*_GUNICORN, "--worker-class", "gevent_pywsgi"],
     "sync": [*_GUNICORN, "--worker-class", "sync"],
-    "werkzeug": [sys.executable, "-m", "tests.support.werkzeug_server"],
+    **{
+        kind: [sys.executable, "-m", "tests.support.other_servers", kind]
+        for kind in ("werkzeug", "werkzeug_unthreaded", "waitress", "uwsgi", "a2wsgi", "asgiref")
+    },
 }
 
 _COMMANDS["gevent_off"] = _COMMANDS["gevent"]
+_COMMANDS["gthread_off"] = _COMMANDS["gthread"]
 
-_ENVIRONMENTS = {"gevent_off": {"SSE_HANDOFF": "off"}}
+_ENVIRONMENTS = {"gevent_off": {"SSE_HANDOFF": "off"}, "gthread_off": {"SSE_HANDOFF": "off"}}
 
 #: Servers of the contract tests.
-SERVERS = ["gevent", "gevent_off", "gthread", "gevent_pywsgi", "werkzeug"]
+SERVERS = ["gevent", "gevent_off", "gthread", "gthread_off", "sync", "gevent_pywsgi", "werkzeug"]
 
 
 class Server:

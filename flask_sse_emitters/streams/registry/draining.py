@@ -33,20 +33,23 @@ CALLBACK_SECONDS = 1.0
 def drain(registry: StreamRegistry, grace: float = 0.0) -> None:
     """Begin to drain. Idempotent; never blocks.
 
-    :param grace: so many seconds streams still get what is published; at most half of the time.
+    :param grace: so many seconds streams still get what is published; at most half of the time. Without it they end
+        now, also where the drain has begun with it.
     """
     scheduler, seconds = registry.scheduler, registry.settings.drain_seconds
     now = scheduler.clock()
     with registry.lock:
-        if registry.drained_by is not None:
-            return
-        registry.drained_by = now + seconds
-        registry.is_ending = True
-    if len(registry):
+        begins = registry.drained_by is None
+        if begins:
+            registry.drained_by = now + seconds
+            registry.is_ending = True
+    if begins and len(registry):
         log.info("the worker stops: %d streams end within %g s", len(registry), seconds)
-    scheduler.call_at(now + min(grace, seconds / 2), lambda: _for_each(registry, _end))
-    within = f"SSE_DRAIN_SECONDS={seconds:g}"
-    scheduler.call_at(now + seconds, lambda: _for_each(registry, lambda stream: _cut(stream, within)))
+    if begins or not grace:
+        scheduler.call_at(now + min(grace, seconds / 2), lambda: _for_each(registry, _end))
+    if begins:
+        within = f"SSE_DRAIN_SECONDS={seconds:g}"
+        scheduler.call_at(now + seconds, lambda: _for_each(registry, lambda stream: _cut(stream, within)))
 
 
 def await_drained(registry: StreamRegistry) -> None:

@@ -22,6 +22,7 @@ from ..emitter import SseEmitter, stream_of
 from ..outgoing import IDLE
 from ..stream import Stream
 from .limits import Limit, limit_of_process, limits_of_reader
+from .thread_use import ThreadUse
 from .traffic import Traffic
 
 log = logging.getLogger("flask_sse_emitters.streams")
@@ -59,6 +60,7 @@ class StreamRegistry:
         self._limit_of_all = (limit_of_process(self.settings.max_clients),)  # one tuple for most streams
         self._limits: dict[str, Limit] = {}  # of those who have any stream, by their owner
         self._owned: dict[str, dict[Stream, None]] = {}  # by identity
+        self.thread_use = ThreadUse()
         self._logged: dict[str, float] = {}  # when a refusal was last logged, by the limit
         self.drained_by: float | None = None  #: when the last stream is cut; None until the registry drains
         self.is_ending = False  #: some streams are still to be ended by draining
@@ -141,6 +143,7 @@ class StreamRegistry:
 
     def leave(self, stream: Stream) -> None:
         """Count a stream as over, and its client as gone. Idempotent."""
+        self.thread_use.leave(stream)
         with self.lock:
             self._disown(stream)
             self._refused.pop(stream, None)

@@ -17,11 +17,11 @@ def delivered(monkeypatch: pytest.MonkeyPatch) -> list[Batch]:
     batches: list[Batch] = []
     original = Member.deliver
 
-    def deliver(member: Member, batch: Batch) -> None:
+    def deliver(member: Member, batch: Batch, **given: bool) -> None:
         batches.append(batch)
         if isinstance(member.emitter, Gate):
             member.emitter.stop()
-        original(member, batch)
+        original(member, batch, **given)
 
     monkeypatch.setattr(Member, "deliver", deliver)
     return batches

@@ -99,10 +99,10 @@ def test_list_sender_that_is_interrupted_leaves_the_rest_to_the_background(monke
     interrupts = [KeyboardInterrupt]
     original = Member.deliver
 
-    def deliver(member: Member, batch: Batch) -> None:
+    def deliver(member: Member, batch: Batch, **given: bool) -> None:
         while member.emitter is interrupted and interrupts:
             raise interrupts.pop()
-        original(member, batch)
+        original(member, batch, **given)
 
     emitters = SseEmitters()
     before = emitters.add(SseEmitter())

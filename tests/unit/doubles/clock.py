@@ -40,6 +40,9 @@ class ManualScheduler(Scheduler):
     def live_timers(self) -> list[Timer]:
         return list(self._timers)
 
+    def is_writer(self) -> bool:
+        return True
+
     def _start(self) -> None:
         pass
 

@@ -17,7 +17,7 @@ from tests.unit.doubles.clock import ManualScheduler, emitter_at
 
 YES = Facts(
     mode="auto",
-    is_gevent_worker=True,
+    is_known_worker=True,
     has_tls=False,
     is_http2=False,
     is_uwsgi=False,
@@ -30,7 +30,7 @@ YES = Facts(
 #: Each fact that prevents it, by the reason that is given.
 OBSTACLES: dict[str, dict[str, Any]] = {
     "SSE_HANDOFF is off": {"mode": "off"},
-    "the server is not gunicorn with its gevent worker": {"is_gevent_worker": False},
+    "the server is not gunicorn with a worker of its own": {"is_known_worker": False},
     "the worker itself does TLS": {"has_tls": True},
     "the client speaks HTTP/2": {"is_http2": True},
     "the worker speaks uwsgi": {"is_uwsgi": True},

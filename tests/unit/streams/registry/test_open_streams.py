@@ -101,7 +101,7 @@ def test_drain_waits_for_grace_and_cuts_streams_at_timeout(scheduler: ManualSche
     writers = [FakeWriter(admit()[0]) for _ in range(100)]
     first = writers[0]
     drain(registry, grace=1)
-    drain(registry)
+    drain(registry, grace=2)
     late, retry = admit()
     assert 1500 <= retry <= 6000
     assert (late.close_reason, len(registry)) == (CloseReason.SHUTDOWN, 100)
@@ -120,3 +120,16 @@ def test_drain_waits_for_grace_and_cuts_streams_at_timeout(scheduler: ManualSche
     scheduler.pass_time(0.2)
     assert all(writer.cuts == 1 for writer in writers[1:])
     assert registry.closed == {"shutdown": 1}
+
+
+def test_drain_at_exit_ends_streams_that_were_still_in_their_grace(scheduler: ManualScheduler) -> None:
+    registry = StreamRegistry(replace(DEFAULTS, drain_seconds=100), scheduler)
+    emitter = emitter_at(scheduler, 0)
+    stream_of(emitter).attach(registry.settings, registry)
+    registry.admit(emitter)
+    drain(registry, grace=50)
+    scheduler.pass_time(1)
+    assert emitter.is_open
+    drain(registry)
+    scheduler.pass_time(0.1)
+    assert emitter.close_reason is CloseReason.SHUTDOWN
