@@ -158,15 +158,13 @@ class Client:
         newest = [next(reversed(tape), b"-0") for tape in self._tapes]
         self._least = [offset_of(event_id) - swarm.ahead for event_id in newest] if not self.ids else []
         self.is_leaving = False
-        path = f"/events/{self.channels[0]}"
-        if len(self.channels) > 1:
-            path = f"/events?{'&'.join(f'channel={channel}' for channel in self.channels)}"
+        path = f"/events?{'&'.join(f'channel={channel}' for channel in self.channels)}"
         self.socket = peer = socket.socket()
         peer.setblocking(False)
         if plan.slow_for:
             peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)  # otherwise such a small window stalls
-            path += f"{'&' if '?' in path else '?'}room=4096"
+            path += "&room=4096"
         last = b",".join(self.ids)
         self._request = b"GET %b HTTP/1.1\r\nHost: localhost\r\n%b\r\n" % (
             path.encode(),
@@ -364,14 +362,16 @@ class Client:
         self._story.append(f"{self._swarm.now - self._swarm.began:7.3f} {what} @ {b','.join(self.ids).decode()}")
 
     def fail(self, what: str) -> NoReturn:
-        story = "\n  ".join(self._story)
         raise AssertionError(
-            f"client {self.number} of {'+'.join(self.channels)} at {b','.join(self.ids)!r} on its connection "
-            f"{self.connections} (block {self._blocks}) {what}\n  {story}"
+            f"{self} on its connection {self.connections} (block {self._blocks}) {what}\n{self.story()}"
         )
 
+    def story(self) -> str:
+        """Return what has happened to it lately."""
+        return "\n  ".join([f"{self}:", *self._story])
+
     def __repr__(self) -> str:
-        return f"<{self.number} of {'+'.join(self.channels)} at {b','.join(self.ids)!r}, {list(self._story)[-3:]}>"
+        return f"client {self.number} of {'+'.join(self.channels)} at {b','.join(self.ids)!r}"
 
 
 class Swarm:
@@ -461,7 +461,9 @@ class Swarm:
                 if (events := self.events) != seen:
                     seen, deadline = events, now + PATIENCE
                 elif now > deadline:
-                    raise AssertionError(f"waited {PATIENCE:g} s in vain for {what}\n{self._laggards()}")
+                    behind = [client for client in self.clients if client.over < len(client.channels)]
+                    waited = f"waited {PATIENCE:g} s in vain for {what}; {len(behind)} clients are behind"
+                    raise AssertionError("\n".join([waited, *(each.story() for each in behind[:3])]))
             while self._timers and self._timers[0][0] <= now:
                 _, _, client, connection, call = heapq.heappop(self._timers)
                 if client.connections == connection:
@@ -476,10 +478,6 @@ class Swarm:
         for channel, tape in self.tapes.items():
             for event_id, rest in tape.items():
                 assert published[channel].get(event_id) == rest, f"{event_id!r} of {channel} is {rest!r} for clients"
-
-    def _laggards(self) -> str:
-        behind = [repr(client) for client in self.clients if client.over < len(client.channels)]
-        return "\n".join([f"{len(behind)} clients are behind", *behind[:10]])
 
 
 @dataclass(frozen=True)

@@ -18,21 +18,16 @@ from tests.support.redis_server import RedisServer
 from tests.support.waiting import PATIENCE, until
 
 JSON = {"Content-Type": "application/json"}
+KNOWN = "127.0.0.1 redis.test\n"
 
 
-class Names:
-    """The files by which processes started with :attr:`command` look names up: in a mount namespace of their own.
-
-    A name that is not in :attr:`hosts` is asked of a DNS server that never answers.
-    """
-
-    def __init__(self, folder: Path, silent: socket.socket) -> None:
-        self.hosts = folder / "hosts"
-        self.hosts.write_text("127.0.0.1 redis.test\n")
-        resolver = folder / "resolv.conf"
-        resolver.write_text(f"nameserver {silent.getsockname()[0]}\noptions timeout:1 attempts:2\n")
-        mounts = 'mount --bind "$0" /etc/hosts && mount --bind "$1" /etc/resolv.conf && shift && exec "$@"'
-        self.command = ["unshare", "--mount", "sh", "-c", mounts, str(self.hosts), str(resolver)]
+def with_files(hosts: Path, resolver: Path) -> list[str]:
+    """Return a command that runs another one with these files for looking names up, in a mount namespace."""
+    mounts = 'mount --bind "$0" /etc/hosts && mount --bind "$1" /etc/resolv.conf && shift && exec "$@"'
+    command = ["unshare", "--mount", "sh", "-c", mounts, str(hosts), str(resolver)]
+    if subprocess.run([*command, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("mounts are not allowed here")
+    return command
 
 
 @pytest.fixture
@@ -51,18 +46,18 @@ def silent() -> Iterator[socket.socket]:
 @pytest.mark.parametrize("kind", ["gevent", "gthread"])
 def test_name_lookup_that_hangs_blocks_publishers_alone(kind: str, silent: socket.socket, tmp_path: Path) -> None:
     """They wait no longer than the lookup takes, of which there are few at once; streams go on."""
-    names = Names(tmp_path, silent)
-    if subprocess.run([*names.command, "true"], check=False, capture_output=True).returncode:
-        pytest.skip("mounts are not allowed here")
+    hosts, resolver = tmp_path / "hosts", tmp_path / "resolv.conf"
+    hosts.write_text(KNOWN)
+    resolver.write_text(f"nameserver {silent.getsockname()[0]}\noptions timeout:1 attempts:2\n")
     kept = RedisServer("--appendonly", "yes", "--appendfsync", "always")
     with kept as redis, ThreadPoolExecutor(20) as pool, ExitStack() as stack:
         settings = config(SSE_BROKER_URL=f"redis://redis.test:{redis.port}", SSE_HEARTBEAT=0.1, SSE_PUBLISH_SECONDS=0.5)
-        server = stack.enter_context(serving(kind, env=settings, before=names.command))
+        server = stack.enter_context(serving(kind, env=settings, before=with_files(hosts, resolver)))
         client = stack.enter_context(connected(server, "/events/a"))
         post(server, "/publish/a", "before")
         assert client.texts(1) == ["before"]
         threads = worker_of(server).num_threads()
-        names.hosts.write_text("")
+        hosts.write_text("")  # now the name is asked of the silent server
         redis.kill()
         redis.start()
         assert b"redis" in silent.recv(512), "the first lookup that hangs"
@@ -75,7 +70,7 @@ def test_name_lookup_that_hangs_blocks_publishers_alone(kind: str, silent: socke
         assert "BrokerUnavailable" in server.log
         if kind == "gevent":
             assert more <= 10, "as many threads look names up at once"
-        names.hosts.write_text("127.0.0.1 redis.test\n")
+        hosts.write_text(KNOWN)
         until(lambda: get(server, "/stats")["broker"]["state"] == "ok", "Redis to be found")
         post(server, "/publish/a", "after")
         assert client.texts(1) == ["after"]

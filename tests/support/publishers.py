@@ -10,7 +10,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from types import TracebackType
 from urllib.parse import urlencode
 
 from flask import Flask
@@ -44,7 +43,6 @@ class Publishers:
         self.begun: dict[bytes, float] = {}
         #: Events with at least one attempt of unknown outcome.
         self.doubtful: defaultdict[str, set[bytes]] = defaultdict(set)
-        self.attempts = 0
         self._server = server
         self._seed = seed
         app = Flask(__name__)
@@ -61,7 +59,7 @@ class Publishers:
         self._runs = [self._pool.submit(self._run, *each) for each in self._plan]
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stopping.set()
         self._left.set()
         self._pool.shutdown()
@@ -100,27 +98,20 @@ class Publishers:
 
     def _publish(self, way: Callable[..., str], channel: str, name: str | None, data: str, key: str) -> bytes:
         rest, begun = lines_of(name, data), time.monotonic()
-        event_id = self._confirmed(way, channel, name, data, key, rest).encode()
+        event_id = None
+        while event_id is None:
+            try:
+                event_id = way(channel, name, data, key).encode()
+            except (BrokerUnavailable, OSError, http.client.HTTPException):
+                with self._lock:
+                    self.doubtful[channel].add(rest)
+                if time.monotonic() > begun + 2 * PATIENCE or self._left.wait(random.uniform(0, MAX_RETRY_SECONDS)):
+                    raise
         with self._lock:
             self.begun[event_id] = begun
             before = self.published[channel].setdefault(event_id, rest)
             assert before is rest, f"{event_id!r} stands for {before!r} and {rest!r} of {channel}"
         return event_id
-
-    def _confirmed(
-        self, way: Callable[..., str], channel: str, name: str | None, data: str, key: str, rest: bytes
-    ) -> str:
-        deadline = time.monotonic() + 2 * PATIENCE
-        while True:
-            with self._lock:
-                self.attempts += 1
-            try:
-                return way(channel, name, data, key)
-            except (BrokerUnavailable, OSError, http.client.HTTPException):
-                with self._lock:
-                    self.doubtful[channel].add(rest)
-                if time.monotonic() > deadline or self._left.wait(random.uniform(0, MAX_RETRY_SECONDS)):
-                    raise
 
     def _publish_here(self, channel: str, name: str | None, data: str, key: str) -> str:
         return self._sse.publish(channel, data, event=name, key=key)
