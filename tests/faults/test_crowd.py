@@ -178,6 +178,7 @@ def test_crowd_comes_and_goes_within_a_second_and_others_are_served(kind: str, w
         post(server, "/tick/old?every=0")
         assert _busy_for(before["pid"], 0.5) < 0.25
         assert "Traceback" not in server.log
+        assert not any(record.done() for record in records), "the others are still connected"
         for other in others:
             other.shutdown(socket.SHUT_RDWR)
         *busy, quiet = (record.result() for record in records)
