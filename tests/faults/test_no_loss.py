@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
@@ -15,6 +16,7 @@ import pytest
 
 from tests.apps.swarm import CHANNELS
 from tests.faults.swarm import Habits, Size, Swarm, epoch_of, offset_of, publish_to, published_by, swarming
+from tests.support.board import Board, gap_of, texts
 from tests.support.client import post
 from tests.support.publishers import lines_of
 from tests.support.servers import Server
@@ -117,3 +119,25 @@ def _publish_over_a_reload(
     for channel in CHANNELS:
         assert epoch_of(note(channel, "", "over")) != old
     return published, newest
+
+
+def test_hole_that_grows_before_first_write_is_one_gap() -> None:
+    board = Board(SSE_HISTORY=5)
+    epoch, _ = board.publish("a", *range(1, 11))[0].split("-")
+    with board.open("a", last=f"{epoch}-0") as stream:
+        board.publish("a", 11)
+        events = stream.ready()
+    gap_of(events)
+    assert texts(events[1:]) == ["6", "7", "8", "9", "10", "11"]
+
+
+def test_gap_of_one_channel_names_position_in_live_channel() -> None:
+    board = Board(SSE_HISTORY=5)
+    epoch, _ = board.publish("a", 1)[0].split("-")
+    board.publish("b", 1)
+    with board.open("a", "b", last=f"{epoch}-0,{epoch}-1") as stream:
+        board.publish("b", 2)
+        board.publish("a", *range(2, 10))
+        events = stream.ready()
+    [gap] = [json.loads(event.data) for event in events if event.event == "gap"]
+    assert (gap["requested"], gap["oldest"]) == (f"{epoch}-1,{epoch}-2", f"{epoch}-5,{epoch}-3")
