@@ -3,10 +3,10 @@
     make soak                                 # an hour; SOAK_SECONDS=600 make soak: ten minutes
     python -m tests.faults.soak --seconds 60 --clients 500 --churn 20 --channels 1 --output build/soak
 
-The clients are those of ``swarm.py``, which check that only the next event follows, over all their connections, and
-that it is what was published. The first that gets anything else ends the soak. Every few seconds, the memory
-of each worker and of Redis is sampled, the workers' descriptors and greenlets, and the latency of events. The exit
-status is 1 if memory, descriptors or greenlets grow, or if a client gets anything but the next event.
+The clients are those of ``swarm_client.py``, which check that only the next event follows, over all their connections,
+and that it is what was published. The first that gets anything else ends the soak. Every few seconds, the memory of
+each worker and of Redis is sampled, the workers' descriptors and greenlets, and the latency of events. The exit status
+is 1 if memory, descriptors or greenlets grow, or if a client gets anything but the next event.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ from benchmarks.report import machine
 from flask_sse_emitters import Publisher
 from tests.faults.process_servers import config
 from tests.faults.soak_verdicts import WAYS, Findings, Plan, Row, surplus, verdicts
-from tests.faults.swarm import Habits, Swarm, new_seed, offset_of
+from tests.faults.swarm import Swarm, new_seed
+from tests.faults.swarm_client import Habits, offset_of
 from tests.support.client import get
 from tests.support.redis_server import RedisServer
 from tests.support.servers import ROOT

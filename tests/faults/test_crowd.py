@@ -11,7 +11,6 @@ import os
 import re
 import selectors
 import socket
-import struct
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -25,6 +24,7 @@ import pytest
 from benchmarks.processes import raise_limits
 from flask_sse_emitters.testing import decode
 from tests.faults.chunked_body import Body
+from tests.faults.network_clients import reset_when_closed
 from tests.support.client import get, post, slow_client
 from tests.support.servers import Server
 from tests.support.waiting import PATIENCE, until
@@ -117,7 +117,7 @@ class Crowd:
         for index, visitor in enumerate(visitors):
             self._selector.unregister(visitor.socket)
             if index % 2:
-                visitor.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                reset_when_closed(visitor.socket)
             visitor.socket.close()
 
     def _connect(self, visitor: Visitor) -> None:

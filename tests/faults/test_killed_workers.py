@@ -11,7 +11,8 @@ from typing import Any
 import psutil
 
 from flask_sse_emitters import BrokerUnavailable, Publisher
-from tests.faults.swarm import Client, Habits, Shared, swarming_over_redis
+from tests.faults.swarm import Shared, swarming_over_redis
+from tests.faults.swarm_client import Client, Habits
 from tests.support.waiting import until
 
 _SPAWN = multiprocessing.get_context("spawn")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import socket
-import struct
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.faults.network_clients import reset_when_closed
 from tests.faults.process_servers import config
 from tests.support.client import get
 from tests.support.servers import SERVERS, Server
@@ -69,7 +69,7 @@ def connect_and_leave(server: Server, count: int) -> None:
                     received += got
                 assert way == "end" or b"welcome\n\n" in received
                 if way == "reset":
-                    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    reset_when_closed(client)
 
     with ThreadPoolExecutor(THREADS) as pool:
         list(pool.map(visit, [count // THREADS] * THREADS))

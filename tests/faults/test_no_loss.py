@@ -1,4 +1,4 @@
-"""No event is lost between two connections. See ``swarm.py`` for the checks.
+"""No event is lost between two connections. See ``swarm_client.py`` for the checks.
 
 ``SEED`` repeats the choices of a failure, ``SWARM_SCALE=4`` takes four times as many clients and events.
 """
@@ -15,7 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.apps.swarm import CHANNELS
-from tests.faults.swarm import Habits, Size, Swarm, epoch_of, offset_of, publish_to, published_by, swarming
+from tests.faults.swarm import Size, Swarm, publish_to, published_by, swarming
+from tests.faults.swarm_client import Habits, epoch_of, offset_of
 from tests.support.board import Board, gap_of, texts
 from tests.support.client import post
 from tests.support.publishers import lines_of

@@ -1,4 +1,4 @@
-"""No event is lost between workers that share a Redis, while all of them fail. See ``swarm.py`` for the checks.
+"""No event is lost between workers that share a Redis, while all of them fail. See ``swarm_client.py`` for the checks.
 
 ``SEED`` repeats the choices of a failure, and ``SWARM_SCALE=3`` makes each swarm that much larger.
 """
@@ -14,18 +14,8 @@ import pytest
 
 from tests.apps.swarm import CHANNELS
 from tests.faults.process_servers import await_heartbeats
-from tests.faults.swarm import (
-    Client,
-    Habits,
-    Shared,
-    Size,
-    Swarm,
-    check_all,
-    epoch_of,
-    offset_of,
-    publish_during_outages,
-    swarming_over_redis,
-)
+from tests.faults.swarm import Shared, Size, Swarm, check_all, publish_during_outages, swarming_over_redis
+from tests.faults.swarm_client import Client, Habits, epoch_of, offset_of
 from tests.support.client import answer, connected, get
 from tests.support.publishers import Publishers
 from tests.support.waiting import until

@@ -9,7 +9,8 @@ import pytest
 
 from tests.faults.soak import Soak, Tape
 from tests.faults.soak_verdicts import WAYS, Findings, Plan, Row, verdicts
-from tests.faults.swarm import Client, Habits, Swarm
+from tests.faults.swarm import Swarm
+from tests.faults.swarm_client import Client, Habits
 
 
 @pytest.mark.xdist_group("swarm")  # never at once with others that keep both cores busy
