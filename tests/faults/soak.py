@@ -15,6 +15,7 @@ import argparse
 import json
 import multiprocessing
 import os
+import random
 import sys
 import threading
 import time
@@ -37,7 +38,7 @@ from benchmarks.report import machine
 from flask_sse_emitters import Publisher
 from tests.faults.process_servers import config
 from tests.faults.soak_verdicts import WAYS, Findings, Plan, Row, surplus, verdicts
-from tests.faults.swarm import Swarm, new_seed
+from tests.faults.swarm import Swarm
 from tests.faults.swarm_client import Habits, offset_of
 from tests.support.client import get
 from tests.support.redis_server import RedisServer
@@ -360,7 +361,9 @@ def main() -> None:
         parser.add_argument(f"--{each.name}", type=type(each.default), default=each.default)
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results")
     parser.add_argument("--name", default="soak", help="name of the files, without suffix")
-    parser.set_defaults(seconds=float(os.environ.get("SOAK_SECONDS") or Plan.seconds), seed=new_seed())
+    seconds = float(os.environ.get("SOAK_SECONDS") or Plan.seconds)
+    seed = int(os.environ.get("SEED", 0)) or random.SystemRandom().randrange(1, 2**32)
+    parser.set_defaults(seconds=seconds, seed=seed)
     given = vars(parser.parse_args())
     path = given.pop("output") / given.pop("name")
     plan = Plan(**given)

@@ -2,15 +2,13 @@
 
 Each checks what it gets as it comes (``swarm_client.py``). At the end, this is compared with what the server published.
 
-With a Redis, the swarm reads from several workers. Workers and Redis are killed and paused (``chaos.py``), and the
-publishers report what was published (``publishers.py``).
+With a Redis, the swarm reads from several workers, and the publishers report what was published (``publishers.py``).
 """
 
 from __future__ import annotations
 
 import heapq
 import math
-import os
 import random
 import selectors
 import time
@@ -18,15 +16,12 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import accumulate, count
+from itertools import count
 from typing import NamedTuple
 
-from tests.apps.swarm import CHANNELS
-from tests.faults.chaos import Chaos
 from tests.faults.process_servers import config
-from tests.faults.swarm_client import Client, Habits, epoch_of, offset_of
-from tests.support.client import get, post
-from tests.support.publishers import Publishers, lines_of
+from tests.faults.swarm_client import Client, Habits
+from tests.support.publishers import Publishers
 from tests.support.redis_server import RedisServer
 from tests.support.servers import Server
 from tests.support.waiting import PATIENCE
@@ -205,60 +200,3 @@ def swarming_over_redis(
             _swarming(server, habits, math.inf) as swarm,
         ):
             yield Shared(redis, server, swarm, settings)
-
-
-def publish_during_outages(shared: Shared, size: Size, rounds: int) -> Publishers:
-    """Publish while clients reconnect and workers and Redis fail, in rounds; return once all clients are at the end."""
-    swarm = shared.swarm
-    swarm.begin(size)
-    chaos = Chaos(swarm.habits.seed, rounds, shared.redis, shared.server)
-    with shared.publishers(size) as publishers, chaos:
-        swarm.run(lambda: all([chaos.is_over(), publishers.are_done()]), "the end of all troubles, and the publishers")
-        swarm.run_to(publishers.publish_over())
-    return publishers
-
-
-def publish_to(server: Server, swarm: Swarm, size: Size) -> None:
-    """Publish while clients reconnect; return once each has read its channels to the end."""
-    swarm.begin(size)
-    seed = swarm.habits.seed
-    post(server, f"/publish?threads={size.threads}&events={size.events}&seconds={size.seconds}&seed={seed}")
-    swarm.run_to_end()
-
-
-def published_by(server: Server) -> dict[str, dict[bytes, bytes]]:
-    """Return the event of each id of each channel, as the publishing threads recorded it."""
-    found: dict[str, dict[bytes, bytes]] = {channel: {} for channel in CHANNELS}
-    for thread in get(server, "/published"):
-        newest = dict.fromkeys(CHANNELS, 0)
-        for channel, event_id, name, data in thread:
-            offset = offset_of(event_id.encode())
-            assert offset > newest[channel], "a thread's later event has a lower id"
-            newest[channel] = offset
-            assert event_id.encode() not in found[channel], f"{event_id} stands for two events of {channel}"
-            found[channel][event_id.encode()] = lines_of(name, data)
-    for events in found.values():
-        assert sorted(map(offset_of, events)) == list(range(1, len(events) + 1))
-    return found
-
-
-def check_all(swarm: Swarm, publishers: Publishers) -> None:
-    """Check that ids count from 1, and that each client has all events since its start, or gaps for the others."""
-    swarm.compare(publishers.published)
-    for ids in publishers.published.values():
-        assert len({*map(epoch_of, ids)}) == 1
-        assert sorted(map(offset_of, ids)) == list(range(1, len(ids) + 1))
-    begun: dict[bytes, float] = {}  # when the latest publish began, of each event and those before it
-    for ids in publishers.published.values():
-        ordered = sorted(ids, key=offset_of)
-        begun |= zip(ordered, accumulate((publishers.begun[event_id] for event_id in ordered), max), strict=True)
-    for client in swarm.clients:
-        for event_id in client.first:
-            assert begun.get(event_id, 0.0) <= client.was_let_in, f"{client!r} misses {event_id!r} and maybe more"
-        missed = sum(offset_of(after) - offset_of(before) for hole in client.holes for before, after in hole.ways())
-        assert client.events + missed == sum(map(offset_of, client.ids)) - sum(map(offset_of, client.first))
-
-
-def new_seed() -> int:
-    """Return a new seed, or that of the environment."""
-    return int(os.environ.get("SEED", 0)) or random.SystemRandom().randrange(1, 2**32)

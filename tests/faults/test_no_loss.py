@@ -15,10 +15,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.apps.swarm import CHANNELS
-from tests.faults.swarm import Size, Swarm, publish_to, published_by, swarming
+from tests.faults.swarm import Size, Swarm, swarming
 from tests.faults.swarm_client import Habits, epoch_of, offset_of
 from tests.support.board import Board, gap_of, texts
-from tests.support.client import post
+from tests.support.client import get, post
 from tests.support.publishers import lines_of
 from tests.support.servers import Server
 
@@ -28,18 +28,44 @@ pytestmark = pytest.mark.xdist_group("swarm")
 SCALE = int(os.environ.get("SWARM_SCALE", 1))
 
 
-@pytest.mark.parametrize(
-    ("kind", "size"),
-    [
-        ("gevent", Size(125 * SCALE, 5_000 * SCALE, seconds=2 + SCALE)),
-        ("gevent_off", Size(50 * SCALE, 1_600 * SCALE, seconds=2 + SCALE)),
-        ("gthread", Size(60 * SCALE, 1_600 * SCALE, seconds=2 + SCALE)),
-        ("gthread_off", Size(30 * SCALE, 800 * SCALE, seconds=2 + SCALE)),
-        ("sync", Size(60 * SCALE, 1_600 * SCALE, seconds=2 + SCALE)),
-    ],
-    ids=["gevent", "gevent_off", "gthread", "gthread_off", "sync"],
-)
-def test_clients_that_reconnect_get_every_event_once_in_order(kind: str, size: Size, seed: int) -> None:
+#: Of clients and events.
+SIZES = {
+    "gevent": (125, 5_000),
+    "gevent_off": (50, 1_600),
+    "gthread": (60, 1_600),
+    "gthread_off": (30, 800),
+    "sync": (60, 1_600),
+}
+
+
+def publish_to(server: Server, swarm: Swarm, size: Size) -> None:
+    """Publish while clients reconnect; return once each has read its channels to the end."""
+    swarm.begin(size)
+    seed = swarm.habits.seed
+    post(server, f"/publish?threads={size.threads}&events={size.events}&seconds={size.seconds}&seed={seed}")
+    swarm.run_to_end()
+
+
+def published_by(server: Server) -> dict[str, dict[bytes, bytes]]:
+    """Return the event of each id of each channel, as the publishing threads recorded it."""
+    found: dict[str, dict[bytes, bytes]] = {channel: {} for channel in CHANNELS}
+    for thread in get(server, "/published"):
+        newest = dict.fromkeys(CHANNELS, 0)
+        for channel, event_id, name, data in thread:
+            offset = offset_of(event_id.encode())
+            assert offset > newest[channel], "a thread's later event has a lower id"
+            newest[channel] = offset
+            assert event_id.encode() not in found[channel], f"{event_id} stands for two events of {channel}"
+            found[channel][event_id.encode()] = lines_of(name, data)
+    for events in found.values():
+        assert sorted(map(offset_of, events)) == list(range(1, len(events) + 1))
+    return found
+
+
+@pytest.mark.parametrize("kind", SIZES)
+def test_clients_that_reconnect_get_every_event_once_in_order(kind: str, seed: int) -> None:
+    clients, events = SIZES[kind]
+    size = Size(clients * SCALE, events * SCALE, seconds=2 + SCALE)
     with swarming(kind, Habits(seed), SSE_TIMEOUT=size.seconds / 2) as (server, swarm):
         publish_to(server, swarm, size)
         published = published_by(server)
@@ -63,8 +89,7 @@ def test_each_hole_is_announced_by_one_gap_and_no_other_gap_is_sent(kind: str, s
     with swarming(kind, habits, SSE_TIMEOUT=size.seconds / 2) as (server, swarm):
         publish_to(server, swarm, size)
         swarm.compare(published_by(server))
-        holes = [hole for client in swarm.clients for hole in client.holes]
-        assert sum(hole.on_return for hole in holes) > 10
+        assert sum(hole.on_return for client in swarm.clients for hole in client.holes) > 10
 
 
 @pytest.mark.parametrize("kind", ["gevent", "gthread", "sync"])

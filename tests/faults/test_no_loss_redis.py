@@ -1,6 +1,7 @@
-"""No event is lost between workers that share a Redis, while all of them fail. See ``swarm_client.py`` for the checks.
+"""No event is lost between workers that share a Redis, while all of them fail (``chaos.py``).
 
-``SEED`` repeats the choices of a failure, and ``SWARM_SCALE=3`` makes each swarm that much larger.
+The clients check what they get (``swarm_client.py``). ``SEED`` repeats the choices of a failure, and ``SWARM_SCALE=3``
+makes each swarm that much larger.
 """
 
 from __future__ import annotations
@@ -9,12 +10,14 @@ import os
 import signal
 from collections.abc import Callable
 from contextlib import ExitStack
+from itertools import accumulate
 
 import pytest
 
 from tests.apps.swarm import CHANNELS
+from tests.faults.chaos import Chaos
 from tests.faults.process_servers import await_heartbeats
-from tests.faults.swarm import Shared, Size, Swarm, check_all, publish_during_outages, swarming_over_redis
+from tests.faults.swarm import Shared, Size, Swarm, swarming_over_redis
 from tests.faults.swarm_client import Client, Habits, epoch_of, offset_of
 from tests.support.client import answer, connected, get
 from tests.support.publishers import Publishers
@@ -31,34 +34,57 @@ def sized(clients: int, events: int, seconds: float) -> Size:
     return Size(clients * SCALE, events * SCALE, seconds * SCALE)
 
 
-@pytest.mark.parametrize(
-    ("kind", "size"),
-    [
-        ("gevent", sized(60, 1_000, 2.5)),
-        ("gevent_off", sized(40, 600, 2)),
-        ("gthread", sized(40, 600, 2)),
-        ("sync", sized(40, 600, 2)),
-    ],
-    ids=["gevent", "gevent_off", "gthread", "sync"],
-)
-def test_clients_get_every_event_once_during_redis_and_worker_outages(kind: str, size: Size, seed: int) -> None:
-    with swarming_over_redis(kind, Habits(seed), SSE_TIMEOUT=size.seconds / 2) as shared:
-        publishers = publish_during_outages(shared, size, SCALE)
-        check_all(shared.swarm, publishers)
+SIZES = {
+    "gevent": sized(60, 1_000, 2.5),
+    "gevent_off": sized(40, 600, 2),
+    "gthread": sized(40, 600, 2),
+    "sync": sized(40, 600, 2),
+}
+
+
+def disturbed(kind: str, habits: Habits, size: Size) -> Swarm:
+    """Publish while clients reconnect and workers and Redis fail; return the swarm once all clients are at the end."""
+    with swarming_over_redis(kind, habits, SSE_TIMEOUT=size.seconds / 2) as shared:
+        swarm = shared.swarm
+        swarm.begin(size)
+        chaos = Chaos(habits.seed, SCALE, shared.redis, shared.server)
+        with shared.publishers(size) as publishers, chaos:
+            swarm.run(lambda: all([chaos.is_over(), publishers.are_done()]), "the end of troubles, and publishers")
+            swarm.run_to(publishers.publish_over())
+        check_all(swarm, publishers)
         assert publishers.confirmed >= size.events + len(CHANNELS)
-        for client in shared.swarm.clients[: size.clients * 9 // 10]:
-            assert {*map(offset_of, client.first)} == {0}, "a client connected before the first event has them all"
+    return swarm
+
+
+@pytest.mark.parametrize("kind", SIZES)
+def test_clients_get_every_event_once_during_redis_and_worker_outages(kind: str, seed: int) -> None:
+    size = SIZES[kind]
+    swarm = disturbed(kind, Habits(seed), size)
+    for client in swarm.clients[: size.clients * 9 // 10]:
+        assert {*map(offset_of, client.first)} == {0}, "a client connected before the first event has them all"
 
 
 def test_each_hole_is_one_gap_during_redis_and_worker_outages(seed: int) -> None:
     habits = Habits(seed, slow=0.5, pairs=0.7, away=0.4, history=20)
-    size = sized(50, 1_000, 2.5)
-    with swarming_over_redis("gevent", habits, SSE_TIMEOUT=size.seconds / 2) as shared:
-        publishers = publish_during_outages(shared, size, SCALE)
-        check_all(shared.swarm, publishers)
-        assert publishers.confirmed >= size.events + len(CHANNELS)
-        holes = [hole for client in shared.swarm.clients for hole in client.holes]
-        assert sum(hole.on_return for hole in holes) > 10
+    swarm = disturbed("gevent", habits, sized(50, 1_000, 2.5))
+    assert sum(hole.on_return for client in swarm.clients for hole in client.holes) > 10
+
+
+def check_all(swarm: Swarm, publishers: Publishers) -> None:
+    """Check that ids count from 1, and that each client has all events since its start, or gaps for the others."""
+    swarm.compare(publishers.published)
+    for ids in publishers.published.values():
+        assert len({*map(epoch_of, ids)}) == 1
+        assert sorted(map(offset_of, ids)) == list(range(1, len(ids) + 1))
+    begun: dict[bytes, float] = {}  # when the latest publish began, of each event and those before it
+    for ids in publishers.published.values():
+        ordered = sorted(ids, key=offset_of)
+        begun |= zip(ordered, accumulate((publishers.begun[event_id] for event_id in ordered), max), strict=True)
+    for client in swarm.clients:
+        for event_id in client.first:
+            assert begun.get(event_id, 0.0) <= client.was_let_in, f"{client!r} misses {event_id!r} and maybe more"
+        missed = sum(offset_of(after) - offset_of(before) for hole in client.holes for before, after in hole.ways())
+        assert client.events + missed == sum(map(offset_of, client.ids)) - sum(map(offset_of, client.first))
 
 
 def flush(shared: Shared) -> None:
