@@ -125,9 +125,11 @@ def reset_when_closed(raw: socket.socket) -> None:
 
 
 class Reading:
-    """The events that a client has received, as a browser would have them. Waits for the response's head."""
+    """A client of a room, with a name, and its events as a browser would have them. Waits for the response's head."""
 
-    def __init__(self, raw: socket.socket, *, byte_by_byte: bool = False) -> None:
+    def __init__(self, raw: socket.socket, room: Room, *, byte_by_byte: bool = False) -> None:
+        self.raw, self.name = raw, new_name()
+        ask(raw, room.path(self.name))
         self._response = http.client.HTTPResponse(raw)
         if byte_by_byte:  # from the kernel, too
             self._response.fp = raw.makefile("rb", buffering=1)

@@ -11,7 +11,7 @@ import pytest
 
 from flask_sse_emitters import Event
 from flask_sse_emitters.testing import decode
-from tests.faults.network_clients import NetworkServer, Reading, Room, ask
+from tests.faults.network_clients import NetworkServer, Reading, Room
 from tests.faults.network_link import Wire
 from tests.faults.process_servers import config
 from tests.support.client import new_name
@@ -113,36 +113,32 @@ AWKWARD = [
 
 
 def test_slow_client_reading_single_bytes_gets_every_event(server: NetworkServer) -> None:
-    name = new_name()
     with Room(server) as room, server.connect(small=True) as raw:
         raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_WINDOW_CLAMP, 1)
-        ask(raw, room.path(name))
-        reading = Reading(raw, byte_by_byte=True)
+        reading = Reading(raw, room, byte_by_byte=True)
         most = 0
         for number in range(160):
             room.publish(f"{number} {AWKWARD[number % len(AWKWARD)]}")
             if not number % 10:
-                most = max(most, server.stream(name)["pending"])
+                most = max(most, server.stream(reading.name)["pending"])
         assert most, "it is behind"
         assert reading.texts(len(room.sent)) == room.sent
-        assert server.stream(name)["open"]
+        assert server.stream(reading.name)["open"]
 
 
 @pytest.mark.parametrize("far", ["gevent"], indirect=True)
 def test_write_timeout_spares_a_client_with_a_window_of_one_byte(far: tuple[NetworkServer, Wire]) -> None:
     """A byte takes a fifth of a second: one event takes several times ``SSE_WRITE_SECONDS``."""
     server, wire = far
-    name = new_name()
     with Room(server) as room, wire.connect() as raw:
-        ask(raw, room.path(name))
-        reading = Reading(raw)
+        reading = Reading(raw, room)
         room.publish("wide")
         assert reading.texts(1) == ["wide"]
         port = raw.getsockname()[1]
         wire.windows[port] = 1
         room.publish("narrow")
         until(lambda: wire.segments.get(port, []).count(1) >= 12, "a dozen bytes, one by one")
-        assert server.stream(name)["open"]
+        assert server.stream(reading.name)["open"]
         wire.windows[port] = 0xFFFF
         room.publish("wide again")
         assert reading.texts(3) == room.sent

@@ -6,54 +6,48 @@ import socket
 import time
 from contextlib import ExitStack
 
-from tests.faults.network_clients import NetworkServer, Reading, Room, ask
+from tests.faults.network_clients import NetworkServer, Reading, Room
 from tests.faults.network_link import Wire
-from tests.support.client import new_name
 from tests.support.waiting import until
 
 
 def test_vanished_client_is_disconnected_soon_and_replays_what_it_missed(far: tuple[NetworkServer, Wire]) -> None:
     """Half-open: neither FIN nor RST reaches the server, nor an answer. One client is idle, one is being written to."""
     server, wire = far
-    idle, busy, healthy = new_name(), new_name(), new_name()
     server.settled()
     before = server.closed("disconnected")
     with Room(server) as room, Room(server) as silence, ExitStack() as stack:
-        gone, quiet, still_there = (stack.enter_context(wire.connect()) for _ in range(3))
-        for raw, name, where in ((gone, busy, room), (quiet, idle, silence), (still_there, healthy, room)):
-            ask(raw, where.path(name))
-        of_gone, of_quiet, reading = Reading(gone), Reading(quiet), Reading(still_there)
-        connections = {server.connection_of(name) for name in (busy, idle)}
+        busy, idle, healthy = (Reading(stack.enter_context(wire.connect()), where) for where in (room, silence, room))
+        gone = (busy, idle)
+        connections = {server.connection_of(client.name) for client in gone}
+        ports = {client.raw.getsockname()[1] for client in gone}
         room.publish("first")
-        assert of_gone.texts(1) == ["first"]
-        for raw in (gone, quiet):
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # as browsers do
+        assert busy.texts(1) == ["first"]
+        for client in gone:
+            client.raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # as browsers do
             for option, value in ((socket.TCP_KEEPIDLE, 1), (socket.TCP_KEEPINTVL, 1), (socket.TCP_KEEPCNT, 100)):
-                raw.setsockopt(socket.IPPROTO_TCP, option, value)
-        ports = {raw.getsockname()[1] for raw in (gone, quiet)}
+                client.raw.setsockopt(socket.IPPROTO_TCP, option, value)
         wire.dead |= ports
-        while server.stream(busy)["open"]:
+        while server.stream(busy.name)["open"]:
             room.publish(f"{len(room.sent)} " + "x" * 100_000)
-            assert reading.texts(len(room.sent)) == room.sent, "it is on the same network, and connected"
+            assert healthy.texts(len(room.sent)) == room.sent, "it is on the same network, and connected"
             time.sleep(0.05)
-        for name in (busy, idle):
-            server.await_end(name, "DISCONNECTED")
+        for client in gone:
+            server.await_end(client.name, "DISCONNECTED")
         assert min(wire.lost[port] for port in ports) > 0
         until(lambda: not connections & server.connections(), "their descriptors to be closed")
         assert server.closed("disconnected") == before + 2
         assert "Traceback" not in server.log
-        assert server.stream(healthy)["open"]
+        assert server.stream(healthy.name)["open"]
         wire.dead.clear()
-        assert of_quiet.to_the_end() == []
-        assert room.come_back(of_gone.to_the_cut()) == room.sent
+        assert idle.to_the_end() == []
+        assert room.come_back(busy.to_the_cut()) == room.sent
 
 
 def test_short_network_outage_neither_ends_a_stream_nor_loses_an_event(far: tuple[NetworkServer, Wire]) -> None:
     server, wire = far
-    name = new_name()
     with Room(server) as room, wire.connect() as raw:
-        ask(raw, room.path(name))
-        reading = Reading(raw)
+        reading = Reading(raw, room)
         port = raw.getsockname()[1]
         wire.dead.add(port)
         for number in range(5):
@@ -61,4 +55,4 @@ def test_short_network_outage_neither_ends_a_stream_nor_loses_an_event(far: tupl
         until(lambda: wire.lost[port] >= 2, "something to be lost")
         wire.dead.clear()
         assert reading.texts(len(room.sent)) == room.sent
-        assert server.stream(name)["open"]
+        assert server.stream(reading.name)["open"]

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 import pytest
 
-from tests.faults.network_clients import NetworkServer, Reading, Room, ask
+from tests.faults.network_clients import NetworkServer, Reading, Room
 from tests.faults.network_syscalls import Send, Syscalls
-from tests.support.client import get, new_name
+from tests.support.client import get
 from tests.support.waiting import until
 
 Judged = tuple[NetworkServer, Syscalls]
@@ -21,13 +22,14 @@ Judged = tuple[NetworkServer, Syscalls]
 RETRIES = 10
 
 
-class Victim:
+class Victim(Reading):
     """A client to which the worker's writes fail."""
 
-    def __init__(self, server: NetworkServer, syscalls: Syscalls, name: str) -> None:
-        self.connection = server.connection_of(name)
+    def __init__(self, raw: socket.socket, room: Room, syscalls: Syscalls) -> None:
+        super().__init__(raw, room)
+        self.connection = room.server.connection_of(self.name)
         self.failed = 0  #: number of failed writes
-        self._folder = f"/proc/{get(server, '/process')['pid']}/fd"
+        self._folder = f"/proc/{get(room.server, '/process')['pid']}/fd"
         self._syscalls = syscalls
 
     @contextmanager
@@ -52,42 +54,35 @@ class Victim:
 def test_write_error_for_want_of_memory_ends_that_stream_alone(code: int, judged: Judged) -> None:
     """Its client reconnects, and misses nothing."""
     server, syscalls = judged
-    name = new_name()
     server.settled()
     before = server.closed("disconnected")
     with Room(server) as room, server.connect() as raw:
-        ask(raw, room.path(name))
-        reading = Reading(raw)
-        victim = Victim(server, syscalls, name)
+        victim = Victim(raw, room, syscalls)
         room.publish("first")
-        assert reading.texts(1) == ["first"]
+        assert victim.texts(1) == ["first"]
         with victim.failing(code):
             room.publish("second")
             until(lambda: victim.failed, "its send to fail")
-        assert os.strerror(code) in server.await_end(name, "DISCONNECTED") or server.kind != "gevent"
+        assert os.strerror(code) in server.await_end(victim.name, "DISCONNECTED") or server.kind != "gevent"
         room.publish("third")
         assert server.closed("disconnected") == before + 1
         until(lambda: victim.connection not in server.connections(), "its descriptor to be closed")
-        got = reading.to_the_cut()
+        got = victim.to_the_cut()
         assert [event.data for event in got] == ["first"]
         assert room.come_back(got) == room.sent
 
 
-def test_write_error_amid_an_event_cuts_the_client_before_any_later_event(
-    judged: Judged,
-) -> None:
+def test_write_error_amid_an_event_cuts_the_client_before_any_later_event(judged: Judged) -> None:
     server, syscalls = judged
-    name = new_name()
     with Room(server) as room, server.connect(small=True) as raw:
-        ask(raw, room.path(name))
-        reading = Reading(raw)
+        victim = Victim(raw, room, syscalls)
         room.publish("first")
-        assert reading.texts(1) == ["first"]
-        while server.stream(name)["pending"] < 3:  # one may be about to be written
+        assert victim.texts(1) == ["first"]
+        while server.stream(victim.name)["pending"] < 3:  # one may be about to be written
             room.publish(f"{len(room.sent)} " + "x" * 20_000)
-        with Victim(server, syscalls, name).failing(errno.ENOBUFS):
-            got = reading.to_the_cut()
-            server.await_end(name, "DISCONNECTED")
+        with victim.failing(errno.ENOBUFS):
+            got = victim.to_the_cut()
+            server.await_end(victim.name, "DISCONNECTED")
         assert [event.data for event in got] == room.sent[: len(got)]
         assert len(got) < len(room.sent)
         assert room.come_back(got) == room.sent
@@ -96,19 +91,16 @@ def test_write_error_amid_an_event_cuts_the_client_before_any_later_event(
 def test_write_refused_though_there_is_room_is_retried_now_and_then(judged: Judged) -> None:
     """EAGAIN with nothing in the socket's buffer, as where the memory for all of TCP is used up."""
     server, syscalls = judged
-    name = new_name()
     with Room(server) as room, server.connect() as raw:
-        ask(raw, room.path(name))
-        reading = Reading(raw)
-        victim = Victim(server, syscalls, name)
+        victim = Victim(raw, room, syscalls)
         room.publish("first")
-        assert reading.texts(1) == ["first"]
+        assert victim.texts(1) == ["first"]
         begin = time.monotonic()
         with victim.failing(errno.EAGAIN):
             while time.monotonic() < begin + 1:
                 room.publish(str(len(room.sent)))
                 time.sleep(0.01)
             seconds = time.monotonic() - begin
-        assert reading.texts(len(room.sent)) == room.sent
-        assert server.stream(name)["open"]
+        assert victim.texts(len(room.sent)) == room.sent
+        assert server.stream(victim.name)["open"]
         assert victim.failed <= 3 + RETRIES * seconds or server.kind != "gevent", "else it is gevent that asks"
