@@ -16,7 +16,7 @@ from flask.typing import ResponseReturnValue
 from flask_sse_emitters import SSE, BrokerUnavailable
 from tests.apps.base import configured
 from tests.apps.holdings import holdings
-from tests.apps.real_threads import is_patched, original, start_thread
+from tests.apps.real_threads import original, start_thread
 
 CHANNELS = ("a", "b", "c", "d", "e")
 
@@ -52,7 +52,7 @@ def publish() -> ResponseReturnValue:
 
     def start(number: int) -> Callable[[], object]:
         arguments = (number, events // threads, seconds, random.Random(f"{seed}/{number}"))
-        if is_patched() and number % 2:
+        if number % 2:
             return start_thread(_publish, *arguments, original("time", "sleep"))
         thread = threading.Thread(target=_publish, args=(*arguments, time.sleep), daemon=True)
         thread.start()

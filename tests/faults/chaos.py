@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 import signal
 import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 
 import psutil
 
@@ -19,70 +19,61 @@ from tests.support.workers_server import WorkersServer
 REDIS_EVERY, WORKERS_EVERY, LONGEST = 0.5, 0.8, 0.8
 
 
-class Chaos:
-    """Kill, pause and cut off until all rounds or the ``with`` block end; afterwards, everything runs again.
+@contextmanager
+def chaos(seed: int, rounds: int, redis: RedisServer, server: WorkersServer) -> Iterator[Callable[[], bool]]:
+    """Kill, pause and cut off until all rounds or the block end; afterwards, everything runs again.
 
     :param rounds: how often each kind of trouble happens, in any order in each round.
+    :return: a function that says whether all rounds are over.
     """
+    stopping = threading.Event()
 
-    def __init__(self, seed: int, rounds: int, redis: RedisServer, server: WorkersServer) -> None:
-        self._seed = seed
-        self._rounds = rounds
-        self._redis = redis
-        self._server = server
-        self._stopping = threading.Event()
-        self._pool = ThreadPoolExecutor(2)
-        self._runs: list[Future[None]] = []
+    def last(dice: random.Random) -> None:
+        stopping.wait(dice.uniform(0, LONGEST))
 
-    def __enter__(self) -> Chaos:
-        of_redis = [self._kill_redis, self._pause_redis, self._cut_subscribers]
-        of_workers = [self._kill_worker, self._pause_worker]
-        self._runs = [
-            self._pool.submit(self._run, of_redis, REDIS_EVERY),
-            self._pool.submit(self._run, of_workers, WORKERS_EVERY),
-        ]
-        return self
+    def kill_redis(dice: random.Random) -> None:
+        redis.kill()
+        last(dice)
+        redis.start()
 
-    def __exit__(self, *_: object) -> None:
-        self._stopping.set()
-        self._pool.shutdown()
+    def pause_redis(dice: random.Random) -> None:
+        redis.signal(signal.SIGSTOP)
+        last(dice)
+        redis.signal(signal.SIGCONT)
 
-    def is_over(self) -> bool:
-        return all(run.done() and run.result() is None for run in self._runs)
+    def cut_subscribers(_dice: random.Random) -> None:
+        """Cut the subscribers off: they reconnect, and receive late meanwhile."""
+        redis.run("CLIENT KILL TYPE pubsub")
 
-    def _run(self, troubles: Sequence[Callable[[random.Random], object]], every: float) -> None:
-        dice = random.Random(f"{self._seed}/{len(troubles)}")
-        for _ in range(self._rounds):
+    def any_worker(dice: random.Random) -> psutil.Process:
+        return dice.choice(until(lambda: server.workers, "a worker"))
+
+    def kill_worker(dice: random.Random) -> None:
+        with suppress(psutil.NoSuchProcess):  # gunicorn has ended it
+            any_worker(dice).kill()
+
+    def pause_worker(dice: random.Random) -> None:
+        """Pause one worker: Redis and the others continue, so it lags behind."""
+        worker = any_worker(dice)
+        with suppress(psutil.NoSuchProcess):
+            worker.suspend()
+            last(dice)
+            worker.resume()
+
+    def run(every: float, *troubles: Callable[[random.Random], object]) -> None:
+        dice = random.Random(f"{seed}/{len(troubles)}")
+        for _ in range(rounds):
             for trouble in dice.sample(troubles, len(troubles)):
-                if self._stopping.wait(dice.uniform(0, 2 * every)):
+                if stopping.wait(dice.uniform(0, 2 * every)):
                     return
                 trouble(dice)
 
-    def _kill_redis(self, dice: random.Random) -> None:
-        self._redis.kill()
-        self._stopping.wait(dice.uniform(0, LONGEST))
-        self._redis.start()
-
-    def _pause_redis(self, dice: random.Random) -> None:
-        self._redis.signal(signal.SIGSTOP)
-        self._stopping.wait(dice.uniform(0, LONGEST))
-        self._redis.signal(signal.SIGCONT)
-
-    def _cut_subscribers(self, _dice: random.Random) -> None:
-        """Cut the subscribers off: they reconnect, and receive late meanwhile."""
-        self._redis.run("CLIENT KILL TYPE pubsub")
-
-    def _kill_worker(self, dice: random.Random) -> None:
-        with suppress(psutil.NoSuchProcess):  # gunicorn has ended it
-            self._worker(dice).kill()
-
-    def _pause_worker(self, dice: random.Random) -> None:
-        """Pause one worker: Redis and the others continue, so it lags behind."""
-        worker = self._worker(dice)
-        with suppress(psutil.NoSuchProcess):
-            worker.suspend()
-            self._stopping.wait(dice.uniform(0, LONGEST))
-            worker.resume()
-
-    def _worker(self, dice: random.Random) -> psutil.Process:
-        return dice.choice(until(lambda: self._server.workers, "a worker"))
+    with ThreadPoolExecutor(2) as pool:
+        runs = [
+            pool.submit(run, REDIS_EVERY, kill_redis, pause_redis, cut_subscribers),
+            pool.submit(run, WORKERS_EVERY, kill_worker, pause_worker),
+        ]
+        try:
+            yield lambda: all(each.done() and each.result() is None for each in runs)
+        finally:
+            stopping.set()

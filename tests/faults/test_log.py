@@ -7,7 +7,7 @@ import os
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,7 @@ def test_log_that_is_not_read_blocks_its_writer_and_loses_no_event(kind: str, pi
     """Under gevent it blocks the whole worker, as all that blocks does; all goes on when the log is read."""
     path, _ = pipe
     with (
+        ExitStack() as reader,  # which ends with the server
         redirected(kind, f">{path} 2>&1", env=config(SSE_HEARTBEAT=0.2)) as server,
         ThreadPoolExecutor() as pool,
     ):
@@ -71,14 +72,13 @@ def test_log_that_is_not_read_blocks_its_writer_and_loses_no_event(kind: str, pi
                 assert other.texts(1) == ["y"]
                 await_heartbeats(client)
             assert not blocked.done()
-            with subprocess.Popen(["cat", path], stdout=subprocess.DEVNULL) as reader:
-                assert blocked.result(PATIENCE) == {"called": True}
-                published.result(PATIENCE)
-                if kind == "gevent":
-                    assert client.texts(5) == list("01234")
-                    await_heartbeats(client)
-                assert get(server, "/stats")["clients"] == 2
-                reader.kill()
+            reader.enter_context(subprocess.Popen(["cat", path], stdout=subprocess.DEVNULL))
+            assert blocked.result(PATIENCE) == {"called": True}
+            published.result(PATIENCE)
+            if kind == "gevent":
+                assert client.texts(5) == list("01234")
+                await_heartbeats(client)
+            assert get(server, "/stats")["clients"] == 2
 
 
 def test_log_that_drops_lines_does_not_block_a_gevent_worker(pipe: tuple[str, int]) -> None:

@@ -15,7 +15,7 @@ from itertools import accumulate
 import pytest
 
 from tests.apps.swarm import CHANNELS
-from tests.faults.chaos import Chaos
+from tests.faults.chaos import chaos
 from tests.faults.process_servers import await_heartbeats
 from tests.faults.swarm import Shared, Size, Swarm, swarming_over_redis
 from tests.faults.swarm_client import Client, Habits, epoch_of, offset_of
@@ -47,9 +47,9 @@ def disturbed(kind: str, habits: Habits, size: Size) -> Swarm:
     with swarming_over_redis(kind, habits, SSE_TIMEOUT=size.seconds / 2) as shared:
         swarm = shared.swarm
         swarm.begin(size)
-        chaos = Chaos(habits.seed, SCALE, shared.redis, shared.server)
-        with shared.publishers(size) as publishers, chaos:
-            swarm.run(lambda: all([chaos.is_over(), publishers.are_done()]), "the end of troubles, and publishers")
+        troubles = chaos(habits.seed, SCALE, shared.redis, shared.server)
+        with shared.publishers(size) as publishers, troubles as are_over:
+            swarm.run(lambda: all([are_over(), publishers.are_done()]), "the end of troubles, and publishers")
             swarm.run_to(publishers.publish_over())
         check_all(swarm, publishers)
         assert publishers.confirmed >= size.events + len(CHANNELS)
