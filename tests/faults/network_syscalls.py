@@ -16,7 +16,6 @@ import struct
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from typing import NamedTuple
 
 import pytest
 
@@ -40,13 +39,6 @@ _RECEIVE, _SEND = (
 )
 
 
-class Send(NamedTuple):
-    """A system call that a worker is about to make."""
-
-    descriptor: int
-    size: int
-
-
 class Syscalls:
     """Judges every ``send()`` of a worker, in a ``with`` block; skips the test if the kernel cannot do this.
 
@@ -54,8 +46,9 @@ class Syscalls:
     """
 
     def __init__(self) -> None:
-        #: Returns the error with which a send fails, 0 for none. Runs on a thread of its own; the worker waits for it.
-        self.judge: Callable[[Send], int] = lambda _: 0
+        #: Returns the error with which a send to this descriptor fails, 0 for none, on a thread of its own. The worker
+        #: waits for it.
+        self.judge: Callable[[int], int] = lambda _: 0
         self._report = ""  # of the worker
         if platform.machine() not in _NUMBERS:
             pytest.skip(f"system call numbers are unknown for this machine: {platform.machine()}")
@@ -100,9 +93,8 @@ class Syscalls:
     def _answer(self, listener: int) -> None:
         notification = bytearray(_NOTIFICATION.size)
         fcntl.ioctl(listener, _RECEIVE, notification)
-        number, _, _, _, _, _, *arguments = _NOTIFICATION.unpack(notification)
-        send = Send(arguments[0], arguments[2])
-        code = self.judge(send)
+        number, _, _, _, _, _, descriptor, *_ = _NOTIFICATION.unpack(notification)
+        code = self.judge(descriptor)
         fcntl.ioctl(listener, _SEND, bytearray(_RESPONSE.pack(number, 0, -code, 0 if code else _CONTINUE)))
 
 

@@ -11,8 +11,6 @@ from tests.support.client import Client
 from tests.support.servers import Server
 from tests.support.waiting import until
 
-APP = "tests.apps.process_faults:app"
-
 
 def config(**settings: Any) -> dict[str, str]:
     """Return the environment that gives the app this config."""
@@ -20,7 +18,7 @@ def config(**settings: Any) -> dict[str, str]:
 
 
 def serving(kind: str, **options: Any) -> Server:
-    return Server(kind, APP, **options)
+    return Server(kind, "tests.apps.process_faults:app", **options)
 
 
 def worker_of(server: Server) -> psutil.Process:

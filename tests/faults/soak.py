@@ -36,6 +36,7 @@ import psutil
 from benchmarks.processes import raise_limits
 from benchmarks.report import machine
 from flask_sse_emitters import Publisher
+from tests.faults.network_clients import KEPT
 from tests.faults.process_servers import config
 from tests.faults.soak_verdicts import WAYS, Findings, Plan, Row, surplus, verdicts
 from tests.faults.swarm import Swarm
@@ -48,9 +49,6 @@ from tests.support.workers_server import WorkersServer
 
 #: Seconds, at most, until a client reconnects; half of them reconnect at once.
 AWAY = 4.0
-
-#: Objects that stay: what channels keep, and cancelled timers, which are removed later.
-KEPT = ("brokers.", "runtime.timers.")
 
 
 class Tape(OrderedDict[bytes, bytes]):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
 
+from tests.faults.process_servers import await_heartbeats
 from tests.support.client import Client, connected, get, post
 from tests.support.servers import Server
 from tests.support.waiting import until
@@ -16,21 +16,18 @@ from tests.support.waiting import until
 HELPERS = 8
 
 
-@pytest.fixture(params=["gevent", "gevent_off", "gthread"])
-def careless(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """A server whose callbacks misbehave."""
-    with Server(request.param, "tests.apps.crowd_callbacks:app") as server:
-        yield server
-
-
-def test_callbacks_that_raise_block_or_recurse_harm_no_stream(careless: Server) -> None:
-    with connected(careless, "/connect/a/witness?heartbeat=0.1") as witness:
+@pytest.mark.parametrize("kind", ["gevent", "gevent_off", "gthread"])
+def test_callbacks_that_raise_block_or_recurse_harm_no_stream(kind: str) -> None:
+    with (
+        Server(kind, "tests.apps.crowd_callbacks:app") as server,
+        connected(server, "/connect/a/witness?heartbeat=0.1") as witness,
+    ):
         assert witness.texts(1) == ["welcome"]
-        _callbacks_raise(careless, witness)
-        _callbacks_recurse(careless)
-        _callbacks_make_a_chain(careless)
-        _callbacks_block(careless, witness)
-        final = get(careless, "/state/a")
+        _callbacks_raise(server, witness)
+        _callbacks_recurse(server)
+        _callbacks_make_a_chain(server)
+        _callbacks_block(server, witness)
+        final = get(server, "/state/a")
         assert (final["count"], final["clients"]) == (1, 1)
 
 
@@ -91,9 +88,7 @@ def _callbacks_block(server: Server, witness: Client) -> None:
     assert now["clients"] == 1, "a client with waiting callbacks has left all the same"
     assert post(server, "/send/a", "while they block") == {"reached": 1}
     assert witness.texts(1) == ["while they block"]
-    beats = b""
-    while beats.count(b":\n") < 5:
-        beats += witness.read_some()
+    await_heartbeats(witness, 5)
     with connected(server, "/connect/a/newcomer") as newcomer:
         assert newcomer.texts(1) == ["welcome"]
         assert post(server, "/send/a", "to both") == {"reached": 2}

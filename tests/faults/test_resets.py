@@ -9,7 +9,7 @@ import threading
 import time
 
 from tests.faults.network_clients import NetworkServer, Room, ask, reset_when_closed
-from tests.faults.network_syscalls import Send, Syscalls
+from tests.faults.network_syscalls import Syscalls
 from tests.support.client import get, new_name
 from tests.support.waiting import PATIENCE
 
@@ -71,7 +71,7 @@ def test_reset_amid_the_first_write_leaves_nothing_behind(judged: tuple[NetworkS
     for _ in range(20):
         name, held, released = new_name(), threading.Event(), threading.Event()
 
-        def hold(_send: Send, held: threading.Event = held, released: threading.Event = released) -> int:
+        def hold(_descriptor: int, held: threading.Event = held, released: threading.Event = released) -> int:
             held.set()
             assert released.wait(PATIENCE)
             return 0

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 import pytest
 
 from tests.faults.network_clients import NetworkServer, Reading, Room
-from tests.faults.network_syscalls import Send, Syscalls
+from tests.faults.network_syscalls import Syscalls
 from tests.support.client import get
 from tests.support.waiting import until
 
@@ -36,9 +36,9 @@ class Victim(Reading):
     def failing(self, code: int) -> Iterator[None]:
         """Let each write to it fail with this error."""
 
-        def judge(send: Send) -> int:
+        def judge(descriptor: int) -> int:
             with suppress(FileNotFoundError):
-                if os.readlink(f"{self._folder}/{send.descriptor}") == self.connection:
+                if os.readlink(f"{self._folder}/{descriptor}") == self.connection:
                     self.failed += 1
                     return code
             return 0
