@@ -22,20 +22,17 @@ from tests.support.waiting import PATIENCE, until
 INCOMPLETE = 18
 
 
-class Curl:
+class Curl(subprocess.Popen[bytes]):
     """A process that reads a stream into a file."""
 
     def __init__(self, server: NetworkServer, path: str, folder: Path) -> None:
         self._file = folder / new_name()
-        command = [program("curl", "curl"), "--silent", "--no-buffer", "--output", str(self._file), server.url + path]
-        self.process = subprocess.Popen(command)
+        options = ["--silent", "--no-buffer", "--output", str(self._file)]
+        super().__init__([program("curl", "curl"), *options, server.url + path])
 
-    def __enter__(self) -> Curl:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.process.kill()
-        self.process.wait(PATIENCE)
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+        self.wait(PATIENCE)
 
     def events(self) -> list[Event]:
         """Return the events that it has received whole."""
@@ -58,14 +55,14 @@ def test_stopped_client_disturbs_no_other_and_misses_nothing(server: NetworkServ
         room.publish("first")
         until(lambda: cut.events() and kept.events(), "it to be there")
         for curl in (cut, kept):
-            curl.process.send_signal(signal.SIGSTOP)
+            curl.send_signal(signal.SIGSTOP)
         goes_on, most = False, 0
         while (now := server.stream(late))["open"]:
             assert len(room.sent) < 500
             most = max(most, now["pending"])
             if not goes_on and server.stream(soon)["pending"]:
                 goes_on = True
-                kept.process.send_signal(signal.SIGCONT)
+                kept.send_signal(signal.SIGCONT)
                 until(lambda: not server.stream(soon)["pending"], "it to have caught up")
             room.publish(f"{len(room.sent)} " + "x" * 50_000)
         assert goes_on
@@ -75,8 +72,8 @@ def test_stopped_client_disturbs_no_other_and_misses_nothing(server: NetworkServ
         until(lambda: connection not in server.connections(), "its descriptor to be closed")
         room.publish("last")
         until(lambda: [event.data for event in kept.events()] == room.sent, "the other to have everything")
-        cut.process.send_signal(signal.SIGCONT)
-        assert cut.process.wait(PATIENCE) == INCOMPLETE
+        cut.send_signal(signal.SIGCONT)
+        assert cut.wait(PATIENCE) == INCOMPLETE
         assert room.come_back(cut.events()) == room.sent
 
 
@@ -90,13 +87,13 @@ def test_stopped_client_is_cut_at_write_timeout_and_replays(tmp_path: Path) -> N
         server.connection_of(name)
         room.publish("first")
         until(curl.events, "it to be there")
-        curl.process.send_signal(signal.SIGSTOP)
+        curl.send_signal(signal.SIGSTOP)
         while not server.stream(name).get("pending"):
             room.publish(f"{len(room.sent)} " + "x" * 200_000)
         server.await_end(name, "DISCONNECTED")
         room.publish("last")
-        curl.process.send_signal(signal.SIGCONT)
-        assert curl.process.wait(PATIENCE) == INCOMPLETE
+        curl.send_signal(signal.SIGCONT)
+        assert curl.wait(PATIENCE) == INCOMPLETE
         assert room.come_back(curl.events()) == room.sent
 
 
