@@ -88,13 +88,14 @@ class Publishers:
     def _run(self, thread: int, events: int, seconds: float) -> None:
         way = self._publish_by_worker if thread % 2 else self._publish_here
         dice = random.Random(f"{self._seed}/{thread}")
-        newest: dict[str, bytes] = {}
+        newest: defaultdict[tuple[str, bytes], int] = defaultdict(int)
         for number, event in enumerate(drawn(thread, events, seconds, dice, self._stopping.wait)):
             if self._stopping.is_set():
                 return
-            channel, event_id = event[0], self._publish(way, *event, f"{self._seed}/{thread}/{number}")
-            assert _follows(event_id, newest.get(channel)), "a thread's later event has a lower id"
-            newest[channel] = event_id
+            epoch, _, offset = self._publish(way, *event, f"{self._seed}/{thread}/{number}").rpartition(b"-")
+            log = event[0], epoch
+            assert int(offset) > newest[log], "a thread's later event has a lower id"
+            newest[log] = int(offset)
 
     def _publish(self, way: Callable[..., str], channel: str, name: str | None, data: str, key: str) -> bytes:
         rest, begun = lines_of(name, data), time.monotonic()
@@ -131,9 +132,3 @@ def lines_of(name: str | None, data: str) -> bytes:
     """Return an event's lines but its id."""
     lines = [f"event: {name}"] * bool(name) + [f"data: {line}" for line in data.split("\n")]
     return "\n".join(lines).encode()
-
-
-def _follows(event_id: bytes, before: bytes | None) -> bool:
-    epoch, _, offset = event_id.rpartition(b"-")
-    was, _, last = (before or b"").rpartition(b"-")
-    return epoch != was or int(offset) > int(last)
