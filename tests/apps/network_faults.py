@@ -28,8 +28,8 @@ def note_ends(_app: Any, emitter: SseEmitter) -> None:
     name = request.args.get("name", "")
     emitter.name = name  # type: ignore[attr-defined]
     if name:
-        streams[name] = emitter
         connections[name] = os.readlink(f"/proc/self/fd/{request.environ['gunicorn.socket'].fileno()}")
+        streams[name] = emitter  # after its connection, which a request for both may look up at once
     emitter.on_error(lambda error: ends[name].append(["error", str(error)]))
     emitter.on_completion(lambda: ends[name].append(["completion", str(emitter.close_reason)]))
 
