@@ -199,16 +199,18 @@ class Figure:
     most_runs: int | None = None
 
 
-_EVERYONE = ("bare", "ours-on", "ours-off", "recipe", "flask-sse", "sse-starlette", "nchan")
+_OURS = ("ours-on", "ours-sync", "ours-gthread", "ours-off")
+
+_EVERYONE = ("bare", *_OURS, "recipe", "flask-sse", "sse-starlette", "nchan")
 
 FIGURES = {
     "delivery": Figure(delivery, _EVERYONE),
-    "burst": Figure(burst, ("ours-on", "ours-off", "recipe", "nchan")),
+    "burst": Figure(burst, (*_OURS, "recipe", "nchan")),
     "memory": Figure(memory, _EVERYONE, quick=("ours-on", "recipe")),
-    "connect": Figure(connects, ("ours-on", "ours-off"), quick=("ours-on",)),
-    "idle": Figure(idle, ("ours-on",)),
-    "stuck": Figure(stuck, ("ours-on", "ours-off"), quick=("ours-on",)),
-    "ordinary": Figure(ordinary, ("ours-on", "ours-off"), quick=("ours-on",)),
+    "connect": Figure(connects, _OURS, quick=("ours-on",)),
+    "idle": Figure(idle, ("ours-on", "ours-sync", "ours-gthread")),
+    "stuck": Figure(stuck, _OURS, quick=("ours-on",)),
+    "ordinary": Figure(ordinary, _OURS, quick=("ours-on",)),
     "shared": Figure(shared, ("flask-sse", "ours-redis"), quick=("ours-redis",)),
     "foreign": Figure(foreign, ("ours-redis",)),
     "users": Figure(users, ("ours-redis",), most_runs=1),

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 _COLOURS = {
     "bare": "#7f7f7f",
     "ours-on": "#D55E00",
+    "ours-sync": "#8C2D04",
+    "ours-gthread": "#FD8D3C",
     "ours-off": "#E69F00",
     "recipe": "#0072B2",
     "flask-sse": "#56B4E9",

@@ -12,6 +12,8 @@ from .sse_starlette import SseStarlette
 SUBJECTS: list[Subject] = [
     Bare("bare"),
     Ours("ours-on", handoff="auto", most_clients=19_000),
+    Ours("ours-sync", handoff="auto", most_clients=19_000, worker_class="sync"),
+    Ours("ours-gthread", handoff="auto", most_clients=19_000, worker_class="gthread"),
     Ours("ours-off", handoff="off", most_clients=10_000),
     Recipe("recipe"),
     FlaskSse("flask-sse"),

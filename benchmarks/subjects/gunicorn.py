@@ -1,4 +1,4 @@
-"""What runs in a gevent worker of gunicorn, each with the same settings."""
+"""What runs in a worker of gunicorn, mostly of gevent, each with the same settings."""
 
 from __future__ import annotations
 
@@ -37,10 +37,11 @@ class Ours(OnGunicorn):
 
     app = "ours"
 
-    def __init__(self, name: str, handoff: str, most_clients: int) -> None:
+    def __init__(self, name: str, handoff: str, most_clients: int, worker_class: str = "gevent") -> None:
         super().__init__(name)
         self.most_clients = most_clients
         self._settings = {
+            "WORKER_CLASS": worker_class,
             "SSE_HANDOFF": handoff,
             "SSE_MAX_CLIENTS": str(most_clients + 1_000),
             "SSE_MAX_PENDING": "100000",

