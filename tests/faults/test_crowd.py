@@ -128,7 +128,10 @@ class Crowd:
 
 
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize(("kind", "wanted"), [("gevent", CROWD), ("gevent_off", CROWD_ON_GREENLETS)])
+@pytest.mark.parametrize(
+    ("kind", "wanted"),
+    [("gevent", CROWD), ("gthread", CROWD), ("sync", CROWD), ("gevent_off", CROWD_ON_GREENLETS)],
+)
 def test_crowd_comes_and_goes_within_a_second_and_others_are_served(kind: str, wanted: int) -> None:
     """Thousands connect, get an event, and disconnect; streams that were open before get their events all the while."""
     number = min(wanted, raise_limits() - OTHERS)  # each client takes a descriptor here, and one in the server
@@ -200,9 +203,10 @@ def test_crowd_comes_and_goes_within_a_second_and_others_are_served(kind: str, w
         assert [tick for _, tick in of_stream] == list(range(len(of_stream))), "each event once, and in order"
     assert any(began < when < came for when, data in quiet if data.endswith(b":\n\n\r\n")), "heartbeats go on"
     assert pauses["while they came"] < max(1.0, (came - began) / 3)
-    if kind == "gevent":
+    if kind != "gevent_off":
         assert size < 10_000
         assert there["greenlets"] < 100
+        assert there["threads"] < 230, "no more than gunicorn has for requests"
 
 
 def _record(stream: socket.socket) -> list[tuple[float, bytes]]:
