@@ -16,7 +16,7 @@ help:
 	@echo "make check  ruff, mypy and the tests that start nothing, in less than a minute"
 	@echo "make docs   the documentation, in build/docs"
 	@echo "make bench  this package beside its peers, in some 25 minutes; make bench-quick in less than one"
-	@echo "make soak   an hour of clients that come and go, over Redis; SOAK_SECONDS=600 make soak: ten minutes"
+	@echo "make soak   an hour of clients that come and go, over Redis; SOAK_SECONDS=600 SOAK_WORKER=gthread make soak: ten minutes, on threads"
 
 run: $(VENV)/.run
 	@PORT=$(PORT) $(BIN)/gunicorn example_app:app

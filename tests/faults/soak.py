@@ -1,6 +1,7 @@
 """A soak of hours: thousands of clients connect and disconnect, over Redis and several workers, and nothing may leak.
 
     make soak                                 # an hour; SOAK_SECONDS=600 make soak: ten minutes
+    SOAK_WORKER=gthread make soak             # on threads
     python -m tests.faults.soak --seconds 60 --clients 500 --churn 20 --channels 1 --output build/soak
 
 The clients are those of ``swarm_client.py``, which check that only the next event follows, over all their connections,
@@ -124,7 +125,8 @@ class Soak:
         self._stopping = threading.Event()
         self._redis = RedisServer("--pidfile", "pid")
         env = config(SSE_BROKER_URL=self._redis.url)
-        self._server = WorkersServer("gevent", "tests.apps.swarm:app", plan.workers, env=env)
+        threads = ["--threads", "4"] if plan.worker == "gthread" else []
+        self._server = WorkersServer(plan.worker, "tests.apps.swarm:app", plan.workers, env=env, arguments=threads)
 
     def run(self) -> Findings:
         found = self.findings
@@ -361,7 +363,7 @@ def main() -> None:
     parser.add_argument("--name", default="soak", help="name of the files, without suffix")
     seconds = float(os.environ.get("SOAK_SECONDS") or Plan.seconds)
     seed = int(os.environ.get("SEED", 0)) or random.SystemRandom().randrange(1, 2**32)
-    parser.set_defaults(seconds=seconds, seed=seed)
+    parser.set_defaults(seconds=seconds, seed=seed, worker=os.environ.get("SOAK_WORKER") or Plan.worker)
     given = vars(parser.parse_args())
     path = given.pop("output") / given.pop("name")
     plan = Plan(**given)

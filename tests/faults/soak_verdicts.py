@@ -34,6 +34,7 @@ class Plan:
     rate: float = 100.0  #: events in a second, in all channels
     channels: int = 1
     workers: int = 2
+    worker: str = "gevent"  #: their class
     processes: int = 2  #: number of processes for the clients
     probes: int = 20  #: further clients that stay and measure latency, in a process of their own
     every: float = 10.0  #: seconds between two samples, for which a worker has to visit all of its objects

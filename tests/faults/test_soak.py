@@ -14,8 +14,9 @@ from tests.faults.swarm_client import Client, Habits
 
 
 @pytest.mark.xdist_group("swarm")  # never at once with others that keep both cores busy
-def test_short_soak_loses_no_event_and_leaks_nothing(seed: int) -> None:
-    plan = Plan(seconds=4, clients=80, churn=30, channels=2, processes=1, probes=8, every=1, seed=seed)
+@pytest.mark.parametrize("worker", ["gevent", "gthread"])
+def test_short_soak_loses_no_event_and_leaks_nothing(worker: str, seed: int) -> None:
+    plan = Plan(seconds=4, clients=80, churn=30, channels=2, worker=worker, processes=1, probes=8, every=1, seed=seed)
     found = Soak(plan).run()
     assert [str(verdict) for verdict in verdicts(found) if not verdict.passed] == []
     assert found.read > 10 * found.published  # a slow machine's clients are away for longer
