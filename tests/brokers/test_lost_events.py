@@ -130,7 +130,7 @@ def test_lost_events_are_a_gap_for_client_with_a_future_id(board: Board, by: int
 
 
 @contextmanager
-def restorable(folder: Path) -> Iterator[tuple[RedisServer, Callable[[], object], Callable[[], None]]]:
+def restorable(folder: Path) -> Iterator[tuple[RedisServer, Callable[[], None], Callable[[], None]]]:
     """Start a Redis with an append-only file; yield it, and functions that save its files and restart it from them."""
     with RedisServer("--appendonly", "yes") as server:
 
@@ -140,7 +140,13 @@ def restorable(folder: Path) -> Iterator[tuple[RedisServer, Callable[[], object]
             shutil.copytree(folder / "kept", server.folder)
             server.start()
 
-        yield server, lambda: shutil.copytree(server.folder, folder / "kept"), restore
+        def save() -> None:
+            # While the system is still at the last flush of the file, Redis writes nothing to it, for up to 2 s.
+            with server.client() as client:
+                until(lambda: client.info("persistence")["aof_buffer_length"] == 0, "Redis to have written its file")
+            shutil.copytree(server.folder, folder / "kept")
+
+        yield server, save, restore
 
 
 def test_events_missing_from_restored_file_keep_their_ids(tmp_path: Path) -> None:
