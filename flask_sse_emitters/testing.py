@@ -11,12 +11,14 @@ from typing import Any
 from flask.testing import FlaskClient
 
 from .brokers import Start
+from .brokers.event_ids import new_epoch
+from .brokers.event_log import Bounds
 from .channels.names import name_for_operator
 from .errors import BrokerUnavailable
 from .extension import SSE
 from .wire.decoder import EventDecoder, decode
 from .wire.event import Event
-from .wire.frame import Frame
+from .wire.frame import Frame, make_frame
 from .writers.response_body import TEST_HOOK, ResponseBody
 
 #: How long :func:`published` waits for a shared broker.
@@ -108,11 +110,16 @@ def published(sse: SSE, *channels: str) -> Iterator[list[Event]]:
     broker = sse.find_state().channels.broker
     events: list[Event] = []
     collectors = {name_for_operator(channel): _Collector(events) for channel in channels}
+    mark = f"published/{new_epoch()}{new_epoch()}"
+    collectors[mark] = _Collector([])
     try:
         for channel, collector in collectors.items():
             if broker.subscribe(channel, collector) is None:
                 _await(collector.is_started)
         yield events
+        # First: one channel after the other would bring its last events before earlier ones of the next.
+        broker.publish(mark, make_frame("all before", str, 100), Bounds(0, BROKER_SECONDS))
+        _await(collectors[mark].has_some)
         for channel in collectors:
             is_synced = threading.Event()
             broker.look_again(channel, is_synced.set)
@@ -129,6 +136,7 @@ class _Collector:
 
     def __init__(self, events: list[Event]) -> None:
         self.is_started = threading.Event()
+        self.has_some = threading.Event()
         self._events = events
 
     def started(self, start: Start) -> None:  # noqa: ARG002 - only what arrives counts
@@ -137,6 +145,7 @@ class _Collector:
     def arrived(self, frames: Sequence[Frame]) -> None:
         for frame in frames:
             self._events += decode(frame.payload)
+        self.has_some.set()
 
 
 def _await(event: threading.Event) -> None:

@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -112,6 +113,18 @@ def test_subscription_events_of_several_channels_arrive_in_publish_order(server:
         for number in range(200):
             other.publish("ab"[number % 3 == 0], number)
     assert texts(events) == [str(number) for number in range(200)]
+
+
+def test_published_keeps_the_order_of_what_is_still_on_its_way(server: RedisServer, board: Board) -> None:
+    """Decoding many short lines for several of them takes longer than publishing."""
+    lines = "x\n" * 6_000
+    with ExitStack() as stack, closing_board(server.url) as other:
+        for _ in range(5):
+            stack.enter_context(published(board.sse, "a", "b"))
+        with published(board.sse, "a", "b") as events:
+            for number in range(30):
+                other.publish("ab"[number % 3 == 0], f"{number}\n{lines}")
+        assert [int(event.data.partition("\n")[0]) for event in events] == [*range(30)]
 
 
 def test_subscription_of_failing_listener_delays_no_other(
