@@ -162,7 +162,9 @@ def test_stopped_redis_loses_no_event_and_streams_stay_open(seed: int) -> None:
             shared.redis.signal(signal.SIGSTOP)
             try:
                 status, text = answer(server, "POST", "/publish/idle", "1", {"Content-Type": "application/json"})
-                assert (status, b"may have been published" in text) == (503, True), text
+                # Nothing where its connection for that is at something else, and a new one gets no answer.
+                assert status == 503, text
+                assert b"may have been published" in text or b"nothing was published" in text, text
                 until(lambda: get(server, "/state")["stats"]["broker"]["state"] == "degraded", "the worker to know")
                 for client in idle:
                     await_heartbeats(client)
