@@ -58,7 +58,7 @@ bench-quick: $(VENV)/.bench
 debian:
 	@sh tests/support/environment/debian-packages chromium=chromium \
 	    chromium-headless-shell=chromium-headless-shell curl=curl faketime=faketime nginx=nginx node=nodejs npm=npm \
-	    redis-server=redis-server systemd-analyze=systemd systemd-socket-activate=systemd
+	    postgres=postgresql redis-server=redis-server systemd-analyze=systemd systemd-socket-activate=systemd
 
 $(VENV)/bin/python $(LOWEST)/bin/python:
 	@sh tests/support/environment/virtual-environment "$(PYTHON)" $(@:/bin/python=)

@@ -8,6 +8,7 @@ import pytest
 
 from tests.servers.behind_nginx import App
 from tests.servers.kinds import each
+from tests.support.postgresql import PostgresqlServer
 from tests.support.servers import SERVERS, Server
 
 
@@ -23,3 +24,10 @@ def nginx_app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
     """Serve ``tests/apps/channels.py`` with a short heartbeat, for the xdist group "nginx"."""
     with App(tmp_path_factory.mktemp("app"), SSE_HEARTBEAT=1) as app:
         yield app
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgresqlServer]:
+    """Share a PostgreSQL, of which each test takes a database of its own, in the xdist group "postgresql"."""
+    with PostgresqlServer() as server:
+        yield server
