@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import select
@@ -53,6 +54,19 @@ def get_time() -> dict[str, Any]:
 def brief() -> ResponseReturnValue:
     """Return a stream that ends soon."""
     return SseEmitter(timeout=0.5)
+
+
+@app.post("/block/<how>")
+def block(how: str) -> ResponseReturnValue:
+    """Block the thread of this view for some seconds, or for ever in a C library, also one that keeps Python's lock."""
+    app.logger.warning("the view blocks")
+    if how == "in-python":
+        time.sleep(float(request.args["seconds"]))
+        return {}
+    library = ctypes.CDLL(None) if how == "in-c" else ctypes.PyDLL(None)
+    mutex = ctypes.create_string_buffer(64)  # zeros are one that nobody holds
+    while True:
+        library.pthread_mutex_lock(mutex)  # the second time it waits for ever, and no signal ends that
 
 
 @app.post("/forks")

@@ -1,4 +1,4 @@
-"""Database drivers and HTTP clients, unpatched, in the views of a gthread worker that holds many streams."""
+"""Views that wait in drivers, which nothing has patched, in a worker that holds many streams."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import psutil
 import psycopg
 import pytest
 
+from flask_sse_emitters import Publisher
 from flask_sse_emitters.testing import read_events
 from tests.support.client import post, slow_client, stats
 from tests.support.postgresql import PostgresqlServer
@@ -118,3 +119,21 @@ def test_drivers_that_wait_hold_up_neither_streams_nor_views(
         assert waiting["requests"].result() == {"number": before + 1}
         expected = ["redis 7", f"sqlalchemy {before + 1}", f"requests {before + 1}"]
         assert [texts(response, 3) for response in responses] == [expected] * 5
+
+
+def test_sync_view_that_waits_for_redis_holds_up_no_stream(redis: RedisServer, database: str) -> None:
+    """The worker has one thread for requests. The event comes while this waits, from another process."""
+    env = {"REDIS": redis.url, "DATABASE": database}
+    with (
+        Server("sync", "tests.apps.drivers:app", env=env) as server,
+        streaming(server, 5) as responses,
+        Publisher(redis.url) as publisher,
+        ThreadPoolExecutor(1) as thread,
+    ):
+        waiting = thread.submit(post, server, "/redis")
+        until(lambda: redis.client().info("clients")["blocked_clients"] == 1, "the view that waits for Redis")
+        publisher.publish("news", "meanwhile")
+        assert [texts(response, 1) for response in responses] == [["meanwhile"]] * 5
+        redis.client().rpush("numbers", 7)
+        assert waiting.result() == {"number": 7}
+        assert [texts(response, 1) for response in responses] == [["redis 7"]] * 5
