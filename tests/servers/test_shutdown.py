@@ -8,6 +8,7 @@ import re
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -135,6 +136,48 @@ def test_reload_ends_streams_of_old_worker_and_clients_reconnect_to_new(kind: st
             post(server, "/publish/a", "new")
             assert client.texts(1) == ["new"]
         assert stats(server)["pid"] != old
+
+
+#: An app whose streams begin with what its code says.
+CHANGING = """
+from flask_sse_emitters import SseEmitter
+from tests.apps.channels import app
+
+@app.get("/code")
+def code():
+    emitter = SseEmitter()
+    emitter.send("{}")
+    return emitter
+"""
+
+
+@pytest.mark.parametrize("kind", ["gevent", "gthread", "sync"])
+def test_reload_of_changed_code_ends_streams_and_new_ones_run_the_new_code(kind: str, tmp_path: Path) -> None:
+    """With gunicorn's ``--reload``, which stops the worker from a thread, and not by a signal."""
+    file = tmp_path / "changing.py"
+    file.write_text(CHANGING.format("old code"))
+    arguments = ["--reload", "--pythonpath", str(tmp_path), "--graceful-timeout", "60"]
+
+    def is_reloading() -> bool:
+        os.utime(file)  # what changes before the reloader looks for the first time goes unnoticed
+        return "changing.py modified" in server.log
+
+    with Server(kind, "changing:app", arguments=arguments, env={"CONFIG": '{"SSE_RETRY": 1000}'}) as server:
+        with connected(server, "/code") as client, connected(server, "/events?channel=a") as other:
+            assert client.texts(1) == ["old code"]
+            until(lambda: stats(server)["outlets"] == {"handed_off": 2, "server": 0}, "the hand-offs")
+            post(server, "/publish/a", "last")
+            old = stats(server)["pid"]
+            file.write_text(CHANGING.format("changed code"))
+            until(is_reloading, "the reload")
+            rest, _ = closing_of(client)
+            assert rest == b""
+            rest, _ = closing_of(other)
+            assert b"data: last\n\n" in rest
+        until(lambda: not psutil.pid_exists(old), "the old worker's end")
+        with connected(server, "/code") as client:
+            assert client.texts(1) == ["changed code"]
+            until(lambda: stats(server)["outlets"]["handed_off"] == 1, "the hand-off")
 
 
 def await_no_other_connection(server: Server, streams: int) -> None:
