@@ -8,7 +8,7 @@ import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from http.client import HTTPConnection, HTTPSConnection
+from http.client import HTTPConnection, HTTPResponse, HTTPSConnection
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -44,9 +44,14 @@ class App:
 
     def replace_worker(self) -> None:
         """Reload gunicorn and wait until the old worker has exited."""
-        old = self.get("/stats")["pid"]
-        self._server.signal(signal.SIGHUP)
+        old = self.reload()
         until(lambda: not psutil.pid_exists(old), "the old worker's end")
+
+    def reload(self) -> int:
+        """Tell gunicorn to replace its worker; return the old one's process id."""
+        old: int = self.get("/stats")["pid"]
+        self._server.signal(signal.SIGHUP)
+        return old
 
     def get(self, path: str) -> Any:
         return self._answer("GET", path)
@@ -55,14 +60,25 @@ class App:
         return self._answer("POST", path, json.dumps(data), {"Content-Type": "application/json"})
 
     def _answer(self, *request: Any) -> Any:
-        with closing(HTTPConnection("localhost")) as connection, closing(socket.socket(socket.AF_UNIX)) as connected:
-            connected.settimeout(PATIENCE)
-            connected.connect(str(self.socket))
+        with self.response(*request) as response:
+            assert response.status == 200
+            return json.loads(response.read())
+
+    @contextmanager
+    def response(self, *request: Any) -> Iterator[HTTPResponse]:
+        """Make a request, given as for ``http.client``, without nginx; yield its response."""
+        with closing(HTTPConnection("localhost")) as connection, closing(self.connect()) as connected:
             connection.sock = connected
             connection.request(*request)
             with connection.getresponse() as response:
-                assert response.status == 200
-                return json.loads(response.read())
+                yield response
+
+    def connect(self) -> socket.socket:
+        """Connect to its socket, without nginx."""
+        connected = socket.socket(socket.AF_UNIX)
+        connected.settimeout(PATIENCE)
+        connected.connect(str(self.socket))
+        return connected
 
 
 @contextmanager
