@@ -36,7 +36,7 @@ class App:
 
     def __enter__(self) -> App:
         self._server.start()
-        until(self.socket.exists, "gunicorn's socket")
+        until(self._listens, "gunicorn to listen")
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
@@ -77,8 +77,20 @@ class App:
         """Connect to its socket, without nginx."""
         connected = socket.socket(socket.AF_UNIX)
         connected.settimeout(PATIENCE)
-        connected.connect(str(self.socket))
+        try:
+            connected.connect(str(self.socket))
+        except OSError:
+            connected.close()
+            raise
         return connected
+
+    def _listens(self) -> bool:
+        """Return whether it takes connections: the socket is there a moment before."""
+        try:
+            self.connect().close()
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
+        return True
 
 
 @contextmanager
