@@ -56,9 +56,10 @@ bench-quick: $(VENV)/.bench
 
 # The Debian packages that tests need: where we are root they are installed, elsewhere their tests say what is missing.
 debian:
-	@sh tests/support/environment/debian-packages chromium=chromium \
-	    chromium-headless-shell=chromium-headless-shell curl=curl faketime=faketime nginx=nginx node=nodejs npm=npm \
-	    postgres=postgresql redis-server=redis-server systemd-analyze=systemd systemd-socket-activate=systemd
+	@sh tests/support/environment/debian-packages /usr/lib/apache2/modules/mod_wsgi.so=libapache2-mod-wsgi-py3 \
+	    chromium=chromium chromium-headless-shell=chromium-headless-shell curl=curl faketime=faketime nginx=nginx \
+	    node=nodejs npm=npm postgres=postgresql redis-server=redis-server systemd-analyze=systemd \
+	    systemd-socket-activate=systemd
 
 $(VENV)/bin/python $(LOWEST)/bin/python:
 	@sh tests/support/environment/virtual-environment "$(PYTHON)" $(@:/bin/python=)

@@ -59,7 +59,7 @@ def threads_for_requests(environ: Mapping[str, Any]) -> int | None:
         return int(getattr(sys.modules.get("uwsgi"), "opt", {}).get("threads", 1))  # a number in bytes
     if "mod_wsgi.version" in environ:
         return int(getattr(sys.modules.get("mod_wsgi"), "threads_per_process", 0)) or None
-    return _threads_of_waitress() or _threads_of_gthread()
+    return _threads_of_waitress() or _threads_of_a2wsgi() or _threads_of_gthread()
 
 
 def is_one_of_several(environ: Mapping[str, Any]) -> bool:
@@ -77,6 +77,13 @@ def _threads_of_waitress() -> int | None:
     for frame in _frames():
         if _is_of(frame, "waitress.task") and "self" in frame.f_locals:
             return int(frame.f_locals["self"].channel.server.adj.threads)
+    return None
+
+
+def _threads_of_a2wsgi() -> int | None:
+    for frame in _frames():
+        if _is_of(frame, "a2wsgi.wsgi") and "self" in frame.f_locals:
+            return getattr(getattr(frame.f_locals["self"], "executor", None), "_max_workers", None)
     return None
 
 

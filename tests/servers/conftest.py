@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.servers.behind_nginx import App
-from tests.servers.kinds import each
+from tests.servers.kinds import OTHERS, each
+from tests.support.apache import Apache
 from tests.support.postgresql import PostgresqlServer
 from tests.support.servers import SERVERS, Server
 
@@ -16,6 +17,14 @@ from tests.support.servers import SERVERS, Server
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     """Serve ``tests/apps/handoff.py``, to which a test may add an app of its own: see ``new_app``."""
     with Server(request.param, "tests.apps.handoff:app") as server:
+        yield server
+
+
+@pytest.fixture(scope="session", params=each("other", OTHERS))
+def other(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """Serve ``tests/apps/handoff.py`` by a server that hands no stream off."""
+    app = "tests.apps.handoff:app"
+    with Apache(app) if request.param == "mod_wsgi" else Server(request.param, app) as server:
         yield server
 
 

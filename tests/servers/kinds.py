@@ -6,6 +6,12 @@ from collections.abc import Sequence
 
 import pytest
 
+#: Those whose streams are written by the package's own thread.
+HANDING_OFF = ("gevent", "gthread", "sync", "gevent_pywsgi")
+
+#: Servers other than gunicorn's and Werkzeug's, each with 8 threads.
+OTHERS = ("waitress", "uwsgi", "a2wsgi", "mod_wsgi")
+
 
 def each(app: str, kinds: Sequence[str]) -> list[object]:
     """Return parameters with which xdist runs all tests of an app and kind on one worker, to share a server."""

@@ -1,8 +1,7 @@
-"""Workers and options of servers: single threads, preloaded apps, the limit of open files, and what is warned of."""
+"""Workers and options of servers: single threads, preloaded apps, the limit of open files, several workers."""
 
 from __future__ import annotations
 
-import json
 from contextlib import ExitStack
 
 import pytest
@@ -90,38 +89,6 @@ def test_preloaded_app_serves_streams(kind: str) -> None:
                 assert state(server, name)["open"]
                 until(lambda: stats(server)["outlets"]["handed_off"] == 1, "the outlet")
             assert ended(server, name, 2)["reason"] == "DISCONNECTED"
-
-
-@pytest.mark.parametrize("kind", ["gthread_off", "waitress", "uwsgi"])
-def test_streams_that_take_all_threads_of_a_server_are_warned_of_once(kind: str) -> None:
-    arguments = ["--threads", "8"] if kind == "gthread_off" else []
-    env = {"CONFIG": json.dumps({"SSE_HEARTBEAT": 0.1})}  # without the client's socket, only this shows that it left
-    with Server(kind, "tests.apps.channels:app", arguments=arguments, env=env) as server, ExitStack() as stack:
-        for _ in range(7):
-            stack.enter_context(connected(server, "/events/a"))
-        until(lambda: stats(server)["clients"] == 7, "the streams")
-        assert stats(server)["warnings"] == []
-        for _ in range(2):
-            with connected(server, "/events/a"):
-                until(lambda: "each holds one of the 8 threads" in server.log, "the warning")
-            until(lambda: stats(server)["clients"] == 7, "the end of the eighth")
-        assert server.log.count("each holds one of the 8 threads") == 1
-
-
-@pytest.mark.parametrize(
-    ("kind", "end"), [("waitress", "DISCONNECTED"), ("uwsgi", "DISCONNECTED"), ("a2wsgi", "TIMEOUT")]
-)
-def test_server_other_than_gunicorn_delivers_and_notices_the_end(kind: str, end: str) -> None:
-    """uvicorn tells no application that a client has left: such a stream ends with its lifetime."""
-    with Server(kind, "tests.apps.contract:app") as server:
-        name = new_name()
-        lifetime = 2 if end == "TIMEOUT" else 60
-        with connected(server, f"/numbered/{name}?heartbeat=0.05&timeout={lifetime}") as client:
-            assert len(client.events(3)) == 3
-            post(server, f"/send/{name}", "more")
-            assert client.texts(1) == ["more"]
-            assert stats(server)["warnings"] == [], "a bridge says of itself that it runs several processes"
-        assert ended(server, name, 2)["reason"] == end
 
 
 def test_memory_broker_with_several_workers_is_warned_of() -> None:

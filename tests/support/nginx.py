@@ -14,7 +14,7 @@ from types import TracebackType
 import trustme
 
 from tests.support.programs import program
-from tests.support.servers import ROOT
+from tests.support.servers import ROOT, bound
 from tests.support.waiting import PATIENCE, until
 
 CONFIG = ROOT / "deploy" / "nginx.conf"
@@ -30,7 +30,7 @@ class Nginx:
     def __init__(self, app: Path, changes: dict[str, str] | None = None) -> None:
         self._folder = tempfile.TemporaryDirectory()
         self._process: subprocess.Popen[bytes] | None = None
-        self._held = [_held_port(), _held_port()]
+        self._held = [bound(0), bound(0)]
         self.plain_port, self.port = (held.getsockname()[1] for held in self._held)
         self.authority = trustme.CA()
         self._app = app
@@ -98,14 +98,6 @@ class Nginx:
             socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
             return True
         return False
-
-
-def _held_port() -> socket.socket:
-    """Bind a free port and keep it, so that no other process gets it."""
-    held = socket.socket()
-    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    held.bind(("127.0.0.1", 0))
-    return held
 
 
 def _temporary_paths(folder: Path) -> str:

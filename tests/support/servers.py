@@ -41,6 +41,7 @@ _COMMANDS = {
     },
 }
 
+_COMMANDS["mod_wsgi"] = []  # tests/support/apache.py has it
 _COMMANDS["gevent_off"] = _COMMANDS["gevent"]
 _COMMANDS["gthread_off"] = _COMMANDS["gthread"]
 
@@ -71,8 +72,8 @@ class Server:
         listeners: Sequence[int] = (),
     ) -> None:
         self.kind = kind
-        self._command = [*before, *_COMMANDS[kind], *arguments, app]
-        self._env = {**_ENVIRONMENTS.get(kind, {}), **(env or {})}
+        self.command = [*before, *_COMMANDS[kind], *arguments, app]
+        self.env = {**_ENVIRONMENTS.get(kind, {}), **(env or {})}
         self._listeners = listeners
         self._log = tempfile.TemporaryFile("a+")  # noqa: SIM115 - closed by __exit__
         self._process: subprocess.Popen[bytes] | None = None
@@ -109,26 +110,24 @@ class Server:
         return self._process.poll() is not None
 
     def start(self) -> None:
-        with socket.socket() as listener:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(("127.0.0.1", self.port))
+        with bound(self.port) as listener:
             listener.listen(2048)
             self.port = listener.getsockname()[1]
             listeners = [listener.fileno(), *self._listeners]
-            self._process = subprocess.Popen(
-                self._command,
-                cwd=ROOT,
-                env={
-                    **os.environ,
-                    "LISTENER": str(listener.fileno()),
-                    "GUNICORN_CMD_ARGS": " ".join(f"--bind=fd://{each}" for each in listeners),  # overrides its config
-                    **self._env,
-                },
-                pass_fds=listeners,
-                stdout=self._log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+            bind = " ".join(f"--bind=fd://{each}" for each in listeners)  # overrides gunicorn's config
+            self.launch({"LISTENER": str(listener.fileno()), "GUNICORN_CMD_ARGS": bind}, listeners)
+
+    def launch(self, env: dict[str, str], descriptors: Sequence[int] = ()) -> None:
+        """Start its process, with these variables and descriptors."""
+        self._process = subprocess.Popen(
+            self.command,
+            cwd=ROOT,
+            env={**os.environ, **env, **self.env},
+            pass_fds=descriptors,
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
 
     def signal(self, number: int) -> None:
         assert self._process is not None
@@ -163,6 +162,17 @@ class Server:
                 os.killpg(group, signal.SIGKILL)
                 return
             time.sleep(0.01)
+
+
+def bound(port: int) -> socket.socket:
+    """Return a socket that is bound to this port, or to a free one for 0, and does not listen yet.
+
+    While it is open, no other process gets the port for one, and a server that names the port may listen there.
+    """
+    found = socket.socket()
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    found.bind(("127.0.0.1", port))
+    return found
 
 
 def _is_alive(group: int) -> bool:
