@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections import defaultdict
@@ -89,6 +90,21 @@ def failing_after(name: str) -> ResponseReturnValue:
 def unreturned(name: str) -> ResponseReturnValue:
     make(name)
     return "something else"
+
+
+@streams.get("/awaited/<name>")
+async def awaited(name: str) -> ResponseReturnValue:
+    """Return a stream of a channel with the name of the emitter, to which a send comes first."""
+    await asyncio.sleep(0.01)
+    emitter = emitters[name] = sse.channel(name).subscribe()
+    emitter.send("from an async view")
+    return emitter
+
+
+@streams.post("/awaited/<name>")
+async def publish_awaited(name: str) -> ResponseReturnValue:
+    await asyncio.sleep(0.01)
+    return {"id": sse.publish(name, request.get_json())}
 
 
 @streams.after_request
