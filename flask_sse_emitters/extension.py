@@ -291,12 +291,12 @@ class SSE:  # with more methods than other classes: it is the public face of the
         """Return the figures of this process, for people and monitors. O(streams).
 
         ``clients`` (open streams), ``max_clients`` (the limit), ``outlets`` (clients by who writes to them:
-        ``handed_off`` or ``server``), ``declined`` (why not handed off: clients by reason), ``channels`` (clients by
-        channel), ``opened``, ``closed`` (by close reason), ``refused`` (streams beyond a limit), ``refused_by`` (these
-        by the limit's name: a config key, ``max_clients`` of a channel, or ``RLIMIT_NOFILE``, the files that the
-        process may open), ``denied`` (requests for channels), ``broker`` (its ``scheme``, and its ``state``: ``"ok"``,
-        or ``"degraded"`` with the ``error``; ``troubles``: failures of single channels, if any), ``draining``,
-        ``warnings``.
+        ``handed_off`` or ``server``), ``declined`` (why not handed off: clients by reason), ``server`` (its ``name``,
+        its ``threads``, why the last stream was ``declined``), ``channels`` (clients by channel), ``opened``,
+        ``closed`` (by close reason), ``refused`` (streams beyond a limit), ``refused_by`` (these by the limit's name: a
+        config key, ``max_clients`` of a channel, or ``RLIMIT_NOFILE``, the files that the process may open), ``denied``
+        (requests for channels), ``broker`` (its ``scheme``, and its ``state``: ``"ok"``, or ``"degraded"`` with the
+        ``error``; ``troubles``: failures of single channels, if any), ``draining``, ``warnings``.
 
         What clients get: ``deliveries`` (events times clients, as far as they were written, or given to the server to
         write), ``replayed`` (those from the history), ``bytes`` (of all bodies), ``gaps`` (sent to clients),

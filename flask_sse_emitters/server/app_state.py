@@ -30,7 +30,7 @@ from ..streams.emitter import SseEmitter
 from ..streams.registry.limits import OTHER_FILES, file_limit
 from ..streams.registry.open_streams import StreamRegistry
 from .response import make_streaming_class, respond
-from .worker import is_one_of_several, threads_for_requests, watch_worker, worker_count
+from .worker import is_one_of_several, server_name, threads_for_requests, watch_worker, worker_count
 
 log = logging.getLogger("flask_sse_emitters.state")
 
@@ -80,8 +80,10 @@ class State:
             self._has_begun = True
             self._check_files()
             self._check_workers(2 if is_one_of_several(request.environ) else 1)
-            self.streams.thread_use.threads = threads_for_requests(request.environ)
-            self.streams.thread_use.on_all_taken = self._warn_of_threads
+            thread_use = self.streams.thread_use
+            thread_use.server = server_name(request.environ)
+            thread_use.threads = threads_for_requests(request.environ)
+            thread_use.on_all_taken = self._warn_of_threads
             watch_worker()
         if self.settings.max_clients_per_address is not None and not request.remote_addr:
             self.warn(
@@ -130,6 +132,7 @@ class State:
             "version": _version(),
             "max_clients": streams.max_clients,
             **streams.counts(),
+            "server": streams.thread_use.figures(),
             "opened": streams.opened,
             "closed": dict(streams.closed),
             "refused": streams.refused,

@@ -2,7 +2,8 @@
 
 A request asks for them with ``Sse-Check: NONCE``. The response has a header of this name with the same nonce; another
 nonce shows that a cache has answered. After ``NONCE; comments``, small comments are written at known times, and then a
-large one, which pushes out what a proxy still buffers.
+large one, which pushes out what a proxy still buffers. One of them says who writes the stream: that is decided once the
+headers are out.
 
 Nothing about the app's data or its clients is revealed.
 """
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from ..config.settings import CHANCE
 from ..runtime.fork import reset_after_fork
+from ..runtime.gevent_loop import is_green
 from ..runtime.locks import native_lock
 from ..streams.emitter import SseEmitter, stream_of
 from ..streams.outgoing import WriterState
@@ -76,40 +78,56 @@ class Probes:
             if self._count >= MAX_PROBES:
                 return False
             self._count += 1
-        self._write_later(emitter, 1)
+        self._write_later(emitter, 1, tells=True)
         return True
 
-    def _write_later(self, emitter: SseEmitter, number: int) -> None:
+    def _write_later(self, emitter: SseEmitter, number: int, *, tells: bool) -> None:
         scheduler = stream_of(emitter).scheduler
-        scheduler.call_at(scheduler.clock() + INTERVAL_SECONDS, partial(self._write, emitter, number))
+        scheduler.call_at(scheduler.clock() + INTERVAL_SECONDS, partial(self._write, emitter, number, tells=tells))
 
-    def _write(self, emitter: SseEmitter, number: int) -> None:
+    def _write(self, emitter: SseEmitter, number: int, *, tells: bool) -> None:
         is_last = number == COMMENTS
         continues = False
         try:
             if emitter.is_open:
-                _send_comment(emitter, f"check {number}", is_padded=is_last)
+                about = _about_writer(emitter) if tells else ""
+                told = _send_comment(emitter, f"{about}check {number}", is_padded=is_last)
+                tells = tells and not (told and about)
             continues = not is_last and emitter.is_open
         finally:
             if not continues:
                 with self._lock:
                     self._count -= 1
         if continues:
-            self._write_later(emitter, number + 1)
+            self._write_later(emitter, number + 1, tells=tells)
 
 
 PROBES = Probes()
 
 
-def _send_comment(emitter: SseEmitter, text: str, *, is_padded: bool) -> None:
-    """Send a comment, unless the stream has other bytes to write."""
+def _about_writer(emitter: SseEmitter) -> str:
+    """Return a line of a comment that says who writes the stream; empty before that is decided."""
+    stream = stream_of(emitter)
+    writer, registry = stream.outgoing.writer, stream.registry
+    declined = None if writer is None else writer.declined
+    if registry is None or (stream.outgoing.direct is None and declined is None):
+        return ""
+    use = registry.thread_use
+    by = "handoff" if declined is None else "greenlet" if is_green() else "thread"
+    values = {"by": by, "server": use.server, "threads": use.threads or "", "why": declined or ""}
+    fields = (f"{name}={' '.join(str(value).replace(';', ',').split())}" for name, value in values.items())
+    return f"written {'; '.join(fields)}\n"
+
+
+def _send_comment(emitter: SseEmitter, text: str, *, is_padded: bool) -> bool:
+    """Send a comment, unless the stream has other bytes to write. Return whether it was sent."""
     stream = stream_of(emitter)
     settings = stream.settings
     if stream.outgoing.state is not WriterState.IDLE:
-        return
+        return False
     if is_padded and min(settings.max_pending_bytes, settings.max_event_bytes) >= 2 * PADDING_BYTES:
         text += "\n" + b64encode(CHANCE.randbytes(PADDING_BYTES // 4 * 3)).decode()
-    emitter.try_send(Event(comment=text))
+    return emitter.try_send(Event(comment=text))
 
 
 def _connection(sent: str) -> str:

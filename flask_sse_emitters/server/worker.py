@@ -24,6 +24,10 @@ POLL_SECONDS = 0.1
 _ONE_THREAD_BRIDGE = "asgiref.wsgi"
 _ASGI_BRIDGES = (_ONE_THREAD_BRIDGE, "a2wsgi.wsgi", "uvicorn.middleware.wsgi", "starlette.middleware.wsgi")
 
+#: The names of servers, by the key that only they put into the environ, and by a module that calls the application.
+_NAMES_BY_KEY = {"uwsgi.version": "uWSGI", "mod_wsgi.version": "mod_wsgi", "werkzeug.socket": "Werkzeug"}
+_NAMES_BY_MODULE = {"waitress.task": "waitress", "a2wsgi.wsgi": "a2wsgi", "gevent.pywsgi": "gevent.pywsgi"}
+
 #: gevent's worker accepts requests for up to a second after it was told to stop. Events that these publish still reach
 #: its clients.
 GRACE_SECONDS = 1.25
@@ -49,6 +53,15 @@ def find_worker() -> Any:
 def worker_count() -> int:
     """Return how many worker processes gunicorn was told to start; 1 without gunicorn."""
     return int(getattr(getattr(find_worker(), "cfg", None), "workers", 1))
+
+
+def server_name(environ: Mapping[str, Any]) -> str:
+    """Return the name of the server, as far as it shows; of gunicorn also its kind of worker."""
+    if "gunicorn.socket" in environ or "gunicorn.sock" in environ:
+        kind = getattr(getattr(find_worker(), "cfg", None), "worker_class_str", None)
+        return "gunicorn" if kind is None else f"gunicorn, {kind}"
+    by_frames = (name for frame in _frames() if (name := _NAMES_BY_MODULE.get(str(frame.f_globals.get("__name__")))))
+    return next((name for key, name in _NAMES_BY_KEY.items() if key in environ), None) or next(by_frames, "unknown")
 
 
 def threads_for_requests(environ: Mapping[str, Any]) -> int | None:

@@ -26,6 +26,7 @@ from ..errors import UnsupportedWorker
 from ..runtime.gevent_loop import is_green
 from ..runtime.scheduler import SCHEDULER
 from ..runtime.socket_monitor import Watch
+from ..streams.interfaces import Registry
 from ..streams.stream import Stream
 from .client_socket import take_socket
 from .socket_writer import SocketWriter
@@ -68,6 +69,27 @@ _REASONS: dict[str, Callable[[Facts], bool]] = {
     "a middleware iterates over the stream": lambda facts: facts.mode != "on" and not facts.is_own_iteration,
     "a middleware has replaced start_response": lambda facts: facts.mode != "on" and not facts.is_own_start_response,
 }
+
+
+_CHANGES_NOTHING = "Keep it off streams, or, if it changes no byte of them, set SSE_HANDOFF to on."
+
+_ADVICE = {
+    "SSE_HANDOFF is off": "Set SSE_HANDOFF to auto, its default.",
+    "the server is not gunicorn with a worker of its own": "gunicorn's workers sync, gthread and gevent hand them off.",
+    "the worker itself does TLS": "Let a proxy do TLS, and speak plain HTTP to gunicorn.",
+    "the client speaks HTTP/2": "Let a proxy speak HTTP/2, and HTTP/1.1 to gunicorn.",
+    "the worker speaks uwsgi": "Let the proxy speak HTTP to gunicorn. nginx: proxy_pass in place of uwsgi_pass.",
+    "this system does not tell when a client leaves": "Linux does.",
+    "the app has put another body around the stream": "Have what does it, such as compression, leave streams alone.",
+    "the response has a Content-Length, or has not begun": "Leave out the Content-Length.",
+    "a middleware iterates over the stream": _CHANGES_NOTHING,
+    "a middleware has replaced start_response": _CHANGES_NOTHING,
+}
+
+
+def advice(reason: str) -> str:
+    """Return what to change so that streams are handed off, in sentences; empty where the reason is another."""
+    return _ADVICE.get(reason, "")
 
 
 @dataclass
@@ -148,12 +170,21 @@ def announce_close(start_response: Callable[..., Any] | None, caller: FrameType)
     return True
 
 
-def note_declined(mode: Handoff, reason: str) -> None:
-    """Log each reason once."""
-    if reason not in _declined:
-        _declined.add(reason)
-        level = logging.WARNING if mode == "on" else logging.INFO
-        log.log(level, "streams are written by the server, on a thread or greenlet for each: %s", reason)
+def note_writer(registry: Registry | None, mode: Handoff, reason: str | None) -> None:
+    """Log who writes the streams: once in a process for those that are handed off, and for each reason why not.
+
+    :param reason: why this one is not handed off; None where it is.
+    """
+    if reason in _noted:
+        return
+    _noted.add(reason)
+    server = "unknown" if registry is None else registry.thread_use.describe()
+    if reason is None:
+        log.info("streams are handed off: they hold neither a thread nor a greenlet of the server (%s)", server)
+        return
+    level = logging.WARNING if mode == "on" else logging.INFO
+    held = "greenlet" if is_green() else "thread"
+    log.log(level, "streams are written by the server (%s), on a %s for each: %s", server, held, reason)
 
 
 def refusal(reason: str) -> UnsupportedWorker:
@@ -164,7 +195,7 @@ def refusal(reason: str) -> UnsupportedWorker:
     )
 
 
-_declined: set[str] = set()
+_noted: set[str | None] = set()
 
 
 def hand_off(stream: Stream, call: Call, watch: Watch, when_over: Sequence[Callable[[], object]]) -> None:

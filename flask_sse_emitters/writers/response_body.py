@@ -17,7 +17,7 @@ from ..runtime.waiter import make_waiter
 from ..streams.ends import ENDS
 from ..streams.outgoing import WriterState
 from ..streams.stream import Stream
-from .handoff import Call, announce_close, hand_off, note_declined, refusal, why_not
+from .handoff import Call, announce_close, hand_off, note_writer, refusal, why_not
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -193,6 +193,8 @@ class ResponseBody:
         reason = why_not(call.facts(self._handoff, self._watch, before_headers=True)) if call.blocks_worker else None
         if reason is not None and self._stream is not None:
             error = refusal(reason)
+            if self._stream.registry is not None:
+                self._stream.registry.thread_use.declined = reason
             self._stream.end(CloseReason.ERROR, error)
             raise error
 
@@ -203,6 +205,7 @@ class ResponseBody:
         stream, watch = self._stream, self._watch
         if stream is None or (stream.close_reason is not None and not call.blocks_worker):
             return False  # the server can write what is left
+        registry = stream.registry
         reason = why_not(call.facts(self._handoff, watch))
         if reason is None and watch is not None:
             try:
@@ -211,11 +214,12 @@ class ResponseBody:
                 reason = str(error)
             else:
                 self._stream, self._watch, self.when_over = None, None, []
+                note_writer(registry, self._handoff, None)
                 return True
-        self.declined = reason
-        note_declined(self._handoff, str(reason))
-        if stream.registry is not None:
-            stream.registry.thread_use.take(stream)
+        self.declined = str(reason)
+        note_writer(registry, self._handoff, self.declined)
+        if registry is not None:
+            registry.thread_use.take(stream, self.declined)
         if call.blocks_worker:
             stream.end(CloseReason.ERROR, refusal(str(reason)))
         return False

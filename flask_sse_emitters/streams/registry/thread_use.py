@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from ...runtime.locks import native_lock
 from ..stream import Stream
@@ -11,18 +12,31 @@ from ..stream import Stream
 class ThreadUse:
     """The streams of one app that hold a thread each. Any thread may call; nothing blocks.
 
-    :ivar threads: so many the server has for requests; None where that is unknown.
+    :ivar server: its name, as far as it shows; None before the first stream.
+    :ivar threads: so many the server has for requests; None where that is unknown, or there is no limit.
     :ivar on_all_taken: is called when the last of them is taken, with their number.
+    :ivar declined: why the last stream that was not handed off was not.
     """
 
     def __init__(self) -> None:
         self._lock = native_lock()
         self._streams: set[Stream] = set()
+        self.server: str | None = None
         self.threads: int | None = None
         self.on_all_taken: Callable[[int], object] = lambda _count: None
+        self.declined: str | None = None
 
-    def take(self, stream: Stream) -> None:
-        """Note that the stream holds a thread, until :meth:`leave`."""
+    def figures(self) -> dict[str, Any]:
+        """Return what :meth:`.SSE.stats` shows of the server."""
+        return {"name": self.server, "threads": self.threads, "declined": self.declined}
+
+    def describe(self) -> str:
+        """Name the server, and its threads, where they are known."""
+        return (self.server or "unknown") + (f", {self.threads} threads" if self.threads else "")
+
+    def take(self, stream: Stream, reason: str) -> None:
+        """Note that the stream holds a thread, until :meth:`leave`, and why it was not handed off."""
+        self.declined = reason
         with self._lock:
             self._streams.add(stream)
             taken = len(self._streams)

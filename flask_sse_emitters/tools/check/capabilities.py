@@ -1,12 +1,13 @@
-"""Judge what clients can do with a stream: resume it, read it from another site, and open many."""
+"""Judge what clients can do with a stream: resume it, read it from another site, and open many of them."""
 
 from __future__ import annotations
 
 import re
 
+from ...writers.handoff import advice
 from .answer import Answer
 from .connection import printable
-from .findings import Finding, Findings, Level, read_server_report
+from .findings import Finding, Findings, Level, read_server_report, read_writer_report
 from .target import Target
 
 
@@ -84,6 +85,23 @@ def judge_preflight(origin: str, answer: Answer, asked: list[str]) -> Findings:
         "that. The package allows Authorization, Cache-Control, Content-Type, Last-Event-ID and X-Requested-With."
     )
     yield Finding("preflight", "fault", f"A browser that asks whether it may send them gets {got}{lacking}.", fix)
+
+
+def judge_writer(answer: Answer) -> Findings:
+    """Judge how many streams the server can hold, by who writes them; nothing where it does not say so."""
+    report = read_writer_report(answer)
+    if report is None:
+        return
+    if report.by == "handoff":
+        seen = f"It is handed off: it holds neither a thread nor a greenlet of the server ({report.server})."
+        yield Finding("writer", "ok", seen)
+        return
+    threads = f", {report.threads} threads" if report.threads else ""
+    seen = f"A {report.by} of the server ({report.server}{threads}) writes it, as long as it is open: {report.why}."
+    most = f"{report.threads} streams take all threads, and other requests then wait. " if report.threads else ""
+    if report.by == "greenlet":
+        most = "gunicorn's --worker-connections limits their number, 1000 by default. "
+    yield Finding("writer", "note", seen, f"{most}{advice(report.why)}".strip())
 
 
 def judge_http2(target: Target, speaks: bool | None) -> Findings:

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from .answer import Answer
+from .connection import printable
 
 Level: TypeAlias = Literal["ok", "note", "fault"]
 Findings: TypeAlias = Iterator["Finding"]
 
 _FIELD = re.compile(r"([a-z\-]+)=([^;]*)")
+_WRITTEN = re.compile(rb"(?m)^: written (.{1,1000})$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,33 @@ class ServerReport:
     heartbeat: float
     comments: int
     every: float
+
+
+@dataclass(frozen=True, slots=True)
+class WriterReport:
+    """What a server with this package says, in a comment, of who writes a stream.
+
+    :ivar by: ``handoff``, or what of the server writes it: ``thread``, ``greenlet``.
+    :ivar server: its name.
+    :ivar threads: so many the server has for requests; 0 where that is unknown.
+    :ivar why: why the stream is not handed off.
+    """
+
+    by: str
+    server: str
+    threads: int
+    why: str
+
+
+def read_writer_report(answer: Answer) -> WriterReport | None:
+    """Return who writes the stream; None where no comment says so."""
+    found = _WRITTEN.search(answer.body)
+    values = dict(_FIELD.findall(found[1].decode("utf-8", "replace"))) if found else {}
+    if values.get("by") not in ("handoff", "thread", "greenlet"):
+        return None
+    threads = values.get("threads", "")
+    number = int(threads) if re.fullmatch(r"[0-9]{1,6}", threads) else 0
+    return WriterReport(values["by"], printable(values.get("server", "")), number, printable(values.get("why", "")))
 
 
 def read_server_report(answer: Answer) -> ServerReport | None:

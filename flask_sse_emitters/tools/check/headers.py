@@ -18,7 +18,9 @@ _REFUSED = {
     404: "There is no stream at this address: check the blueprint's url_prefix, and the path of the proxy's location.",
     405: "A stream is requested with GET: allow that.",
     429: "A limit on requests also counts streams: exclude them, or limit them with SSE_MAX_CLIENTS_PER_ADDRESS.",
-    500: "The view, or the server, failed: see the app's log. gunicorn's sync worker cannot hold streams: use gevent.",
+    500: "The view, or the server, failed: the app's log says why. A server that answers one request at a time refuses "
+    "a stream that would block it: gunicorn's sync worker with SSE_HANDOFF off, with TLS of its own, or behind a "
+    "middleware that changes the body; Werkzeug, uWSGI or an ASGI bridge with one thread.",
     502: "The proxy does not reach the app: does gunicorn run at the address that the proxy uses?",
     503: "The proxy, or a limit in it, refused. An EventSource never comes back after it.",
     504: "The app did not answer the proxy in time: is every thread of its workers busy with a stream?",

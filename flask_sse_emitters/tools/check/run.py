@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from .answer import STEP_SECONDS, Answer, speaks_http2
-from .capabilities import judge_http2, judge_origin, judge_preflight, judge_replay
+from .capabilities import judge_http2, judge_origin, judge_preflight, judge_replay, judge_writer
 from .connection import Unreachable, seconds_until
 from .findings import Finding, read_server_report
 from .headers import judge_caching, judge_encoding, judge_proxy, judge_status
@@ -130,6 +130,7 @@ class _Check:
         yield from judge_encoding(first)
         yield from judge_caching(self._answers)
         yield from judge_proxy(first)
+        yield from judge_writer(first)
         if not is_broken:
             yield from judge_silence(quiet)
             if back is not None:

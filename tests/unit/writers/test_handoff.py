@@ -11,7 +11,7 @@ import pytest
 
 from flask_sse_emitters.streams.emitter import stream_of
 from flask_sse_emitters.writers import socket_writer
-from flask_sse_emitters.writers.handoff import Facts, why_not
+from flask_sse_emitters.writers.handoff import Facts, advice, why_not
 from flask_sse_emitters.writers.socket_writer import LINGER_SECONDS, SocketWriter
 from tests.unit.doubles.clock import ManualScheduler, emitter_at
 
@@ -47,6 +47,7 @@ def test_handoff_obstacle_holds_in_mode_on_unless_it_is_a_middleware(reason: str
     assert why_not(YES) is None
     facts = replace(YES, **OBSTACLES[reason])
     assert why_not(facts) == reason
+    assert advice(reason), "it says what to change"
     if facts.mode != "off":
         assert why_not(replace(facts, mode="on")) == (None if reason.startswith("a middleware") else reason)
 

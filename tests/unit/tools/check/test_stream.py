@@ -148,6 +148,30 @@ def test_check_reports_what_does_not_come_in_time(
     assert says in f"{found[name].level}: {found[name].seen}"
 
 
+@pytest.mark.parametrize(
+    ("says", "seen", "fix"),
+    [
+        ("by=handoff; server=gunicorn, sync; threads=; why=", "of the server (gunicorn, sync).", ""),
+        ("by=thread; server=\x1b[2J; threads=8; why=[Errno 24] \x07", "A thread of the server ([2J, 8 th", "8 streams"),
+        ("by=greenlet; server=a; threads=-1; why=b", "A greenlet of the server (a) writes", "--worker-connections"),
+        ("by=thread", "A thread of the server () writes it, as long as it is open: .", ""),
+        ("by=somebody; server=a; threads=1; why=b", None, None),
+        ("\xff", None, None),
+    ],
+    ids=["handoff", "thread", "greenlet", "incomplete", "unknown", "no text"],
+)
+def test_check_reports_the_writer_that_a_comment_names(says: str, seen: str | None, fix: str | None) -> None:
+    told = chunk(b": written " + says.encode("latin-1") + b"\n: check 1\n\n")
+    found = findings(stream(begin=EVENT + told), replay=False)
+    assert faults(found) == []
+    if seen is None or fix is None:
+        assert "writer" not in found
+    else:
+        assert seen in found["writer"].seen
+        assert fix in found["writer"].fix
+        assert found["writer"].seen.isprintable()
+
+
 @pytest.mark.usefixtures("hurry")
 def test_check_notes_what_it_cannot_see_of_another_kind_of_server() -> None:
     found = findings(silent_after(head(FRESH), EVENT), seconds=HURRY)
