@@ -13,7 +13,7 @@ import pytest
 
 from flask_sse_emitters.testing import decode
 from tests.servers.descriptors import ServersEnd
-from tests.servers.kinds import on
+from tests.servers.kinds import HANDING_OFF, on
 from tests.support.client import (
     Client,
     connected,
@@ -34,7 +34,7 @@ from tests.support.waiting import PATIENCE, until
 HANDOFFS = int(os.environ.get("HANDOFFS", "500"))
 
 #: Those that hand clients off.
-on_each = on("gevent", "gevent_pywsgi", "gthread", "sync")
+on_each = on(*HANDING_OFF)
 
 
 def await_handoff(server: Server, app: str, clients: int = 1) -> None:
@@ -42,7 +42,7 @@ def await_handoff(server: Server, app: str, clients: int = 1) -> None:
     until(lambda: stats(server, app)["outlets"] == {"handed_off": clients, "server": 0}, "the hand-off")
 
 
-@on("gevent")
+@on("gevent", "gevent_pywsgi")
 def test_handoff_frees_the_greenlet_and_the_workers_place_of_the_request(server: Server) -> None:
     app = new_app(server)
     before = get(server, "/process")["greenlets"]

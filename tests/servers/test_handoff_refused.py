@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import ssl
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
@@ -47,7 +47,7 @@ def test_handoff_is_refused_for_a_response_with_a_content_length(server: Server)
         await_refused(server, app, "the response has a Content-Length, or has not begun")
 
 
-@on("gevent")
+@on("gevent", "gthread")
 @pytest.mark.parametrize(
     ("middleware", "reason"), [("gzip", CHANGES), ("compressing", "the app has put another body around the stream")]
 )
@@ -192,6 +192,22 @@ def test_handoff_is_refused_for_tls_and_http2(tmp_path: Path) -> None:
             with httpx.Client(verify=context, http2=version == "HTTP/2", timeout=PATIENCE, base_url=url) as client:
                 assert first_texts(client, version) == ["0", "1", "2"]
         until(lambda: "the worker itself does TLS" in server.log, "the reason")
+
+
+@pytest.mark.parametrize(("kind", "status"), [("gthread", 200), ("sync", 500)])
+def test_stream_over_the_workers_own_tls_holds_a_thread_or_is_refused(kind: str, status: int, tmp_path: Path) -> None:
+    with certificate(tmp_path) as (context, arguments), ExitStack() as stack:
+        server = stack.enter_context(Server(kind, "tests.apps.handoff:app", arguments=arguments))
+        url = f"https://127.0.0.1:{server.port}"
+        client = stack.enter_context(httpx.Client(verify=context, timeout=PATIENCE, base_url=url))
+
+        def is_decided() -> bool:
+            return bool(client.get("/stats").json()["server"]["declined"] == "the worker itself does TLS")
+
+        with client.stream("GET", f"/silent/{new_name()}") as response:
+            assert response.status_code == status
+            until(is_decided, "the reason")
+            assert client.get("/stats").json()["outlets"] == {"handed_off": 0, "server": int(status == 200)}
 
 
 @needs_gunicorn("26.2")
