@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable, Sequence
 from functools import cache, partial
 from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flask import Flask, Response, current_app, has_app_context, request
 
@@ -29,8 +29,11 @@ from ..runtime.scheduler import SCHEDULER
 from ..streams.emitter import SseEmitter
 from ..streams.registry.limits import OTHER_FILES, file_limit
 from ..streams.registry.open_streams import StreamRegistry
-from .response import make_streaming_class, respond
+from .response import make_streaming_class, respond, when_called
 from .worker import is_one_of_several, server_name, threads_for_requests, watch_worker, worker_count
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
 
 log = logging.getLogger("flask_sse_emitters.state")
 
@@ -79,11 +82,7 @@ class State:
         if not self._has_begun:
             self._has_begun = True
             self._check_files()
-            self._check_workers(2 if is_one_of_several(request.environ) else 1)
-            thread_use = self.streams.thread_use
-            thread_use.server = server_name(request.environ)
-            thread_use.threads = threads_for_requests(request.environ)
-            thread_use.on_all_taken = self._warn_of_threads
+            self.streams.thread_use.on_all_taken = self._warn_of_threads
             watch_worker()
         if self.settings.max_clients_per_address is not None and not request.remote_addr:
             self.warn(
@@ -93,7 +92,10 @@ class State:
         if self._response_class is not self.app.response_class:  # the app has another one by now
             self._response_class = self.app.response_class
             self._streaming_class = make_streaming_class(self._response_class)
-        return respond(emitter, self._streaming_class, self.settings, self.streams, status, headers)
+        response = respond(emitter, self._streaming_class, self.settings, self.streams, status, headers)
+        if self.streams.thread_use.server is None:
+            when_called(response, self._note_server)
+        return response
 
     def check_lifetime(self, timeout: Any) -> None:
         """Warn of the first emitter's lifetime that is probably meant to be milliseconds."""
@@ -149,6 +151,12 @@ class State:
         if not self._has_begun:
             return None
         return {name: value for name, value in self._figures().items() if name != "slow"}
+
+    def _note_server(self, environ: WSGIEnvironment) -> None:
+        """Find out what serves the app. Only on the server's thread, where that shows."""
+        self._check_workers(2 if is_one_of_several(environ) else 1)
+        self.streams.thread_use.threads = threads_for_requests(environ)
+        self.streams.thread_use.server = server_name(environ)
 
     def _check_files(self) -> None:
         wanted, room = self.settings.max_clients, self.streams.max_clients

@@ -7,6 +7,7 @@ a context.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from flask import Response, request
@@ -14,10 +15,11 @@ from flask import Response, request
 from ..access import origins
 from ..config.context import last_event_id, query
 from ..config.settings import Settings
-from ..errors import UnsupportedWorker
+from ..errors import CloseReason, UnsupportedWorker
 from ..streams.emitter import SseEmitter, stream_of
 from ..streams.registry.draining import drain_at_exit
 from ..streams.registry.open_streams import StreamRegistry
+from ..streams.stream import Stream
 from ..wire.event import Event
 from ..writers.response_body import TEST_HOOK, ClosingBody, ResponseBody
 from .probe import ENVIRON_KEY, add_check_header
@@ -63,7 +65,8 @@ def respond(
     :raises UnsupportedWorker: where the server handles one request at a time.
     """
     environ = request.environ
-    _refuse_blocking(environ)
+    if (error := _unsupported(environ)) is not None:
+        raise error
     drain_at_exit()
     stream = stream_of(emitter)
     stream.attach(settings, registry)
@@ -78,6 +81,7 @@ def respond(
     base = _PYWSGI_HEADERS if "gunicorn.sock" in environ else HEADERS
     response = response_class(body, status, base, content_type="text/event-stream", direct_passthrough=True)
     Response.call_on_close(response, body.close)  # also where the app puts another body in its place
+    when_called(response, partial(_refuse_late, stream, body))
     response.headers.update(headers or {})
     origins.allow_origin(response.headers, settings)
     if ENVIRON_KEY in environ:
@@ -90,10 +94,20 @@ def make_streaming_class(response_class: type[Response]) -> type[Response]:
     return type(response_class.__name__, (_StreamingResponse, response_class), {})
 
 
+def when_called(response: Response, note: Callable[[WSGIEnvironment], object]) -> None:
+    """Have the server's thread call this before it begins with the stream: an async view is on another thread."""
+    if isinstance(response, _StreamingResponse):
+        response.notes = (*response.notes, note)
+
+
 class _StreamingResponse(Response):
     """Tells its body how it is called, and what is to be done once the stream is over."""
 
+    notes: tuple[Callable[[WSGIEnvironment], object], ...] = ()
+
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        for note in self.notes:
+            note(environ)
         if isinstance(self.response, ResponseBody):
             self.response.called(start_response)
         return super().__call__(environ, start_response)
@@ -122,14 +136,23 @@ class _NoBody(list[bytes]):
         self.close = close
 
 
-def _refuse_blocking(environ: WSGIEnvironment) -> None:
+def _refuse_late(stream: Stream, body: ResponseBody, environ: WSGIEnvironment) -> None:
+    """Refuse the stream on a server that it would block, which did not show where an async view made the response."""
+    error = _unsupported(environ)
+    if error is not None:
+        stream.end(CloseReason.ERROR, error)
+        body.close()
+        raise error
+
+
+def _unsupported(environ: WSGIEnvironment) -> UnsupportedWorker | None:
+    """Return the error for a server that a stream would block; None for others."""
     if runs_in_one_thread_bridge():  # though it says otherwise
-        raise UnsupportedWorker(
+        return UnsupportedWorker(
             "asgiref's WsgiToAsgi answers one request at a time, and a stream would block it: use a2wsgi's "
             "WSGIMiddleware, with one of its workers for each client and some for other requests, or gunicorn"
         )
-    if environ.get("wsgi.multithread"):
-        return
-    for sign, fix in _BLOCKING.items():
-        if sign in environ:
-            raise UnsupportedWorker(f"this server answers one request at a time, and a stream would block it: {fix}")
+    fix = next((_BLOCKING[key] for key in _BLOCKING if key in environ), None)
+    if fix is None or environ.get("wsgi.multithread"):
+        return None
+    return UnsupportedWorker(f"this server answers one request at a time, and a stream would block it: {fix}")

@@ -101,6 +101,13 @@ async def awaited(name: str) -> ResponseReturnValue:
     return emitter
 
 
+@streams.get("/awaited-response/<name>")
+async def awaited_response(name: str) -> ResponseReturnValue:
+    """Make the response in the coroutine, which runs on another thread than the server's."""
+    await asyncio.sleep(0.01)
+    return make(name).response(headers={"X-Foo": "bar"})
+
+
 @streams.post("/awaited/<name>")
 async def publish_awaited(name: str) -> ResponseReturnValue:
     await asyncio.sleep(0.01)

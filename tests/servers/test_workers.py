@@ -39,6 +39,8 @@ def test_stream_that_would_block_its_server_is_a_500_and_the_log_has_advice(
 ) -> None:
     name = new_name()
     with Server(kind, "tests.apps.contract:app", env=env) as server:
+        with connected(server, f"/awaited-response/{new_name()}") as client:
+            assert client.response.status == 500, "also where its response is made on another thread"
         with connected(server, f"/silent/{name}") as client:
             assert client.response.status == 500
         until(lambda: all(each in server.log for each in advice), "the log")

@@ -9,7 +9,7 @@ from typing import Any
 from tests.apps.cli import app as checking_app
 from tests.servers.kinds import HANDING_OFF, on
 from tests.support.cli import cli_runner
-from tests.support.client import connected, new_app, new_name, stats
+from tests.support.client import connected, new_app, new_name, post, stats
 from tests.support.servers import Server
 from tests.support.waiting import until
 
@@ -40,10 +40,13 @@ def says_who_writes(server: Server) -> None:
     why = "" if is_handed_off else OFF if server.kind.endswith("_off") else OTHER
     app = new_app(server)
     assert stats(server, app)["server"] == {"name": None, "threads": None, "declined": None}
-    with connected(server, f"{app}/silent/{new_name()}", headers={"Sse-Check": "0123456789; comments"}) as client:
+    path, asked = f"{app}/silent/{new_name()}?list={app[1:]}", {"Sse-Check": "0123456789; comments"}
+    with connected(server, path, headers=asked) as client:
         body = b""
         while not (found := re.search(rb"(?m)^: written (.*)\n", body)):
             body += client.read_some()
+        post(server, f"{app}/lists{app}/complete")  # not every server tells that a client has left
+        body += client.rest()
     assert found[1].decode() == f"by={by}; server={name}; threads={threads or ''}; why={why}"
     assert body.count(b": written") == 1
     assert stats(server, app)["server"] == {"name": name, "threads": threads, "declined": why or None}
@@ -63,6 +66,19 @@ def test_server_says_who_writes_a_stream_and_why(server: Server) -> None:
 
 def test_server_says_who_writes_a_stream_and_why_on_other_servers(other: Server) -> None:
     says_who_writes(other)
+
+
+def test_server_says_who_writes_a_stream_whose_response_an_async_view_makes(other: Server) -> None:
+    """The coroutine is on another thread than the server's, on which nothing shows the server."""
+    app, (name, threads) = new_app(other), NAMES[other.kind]
+    with connected(other, f"{app}/awaited-response/{new_name()}?list={app[1:]}") as client:
+        assert client.response.headers["X-Foo"] == "bar"
+        until(lambda: stats(other, app)["declined"] == {OTHER: 1}, "the writer")
+        figures = stats(other, app)
+        assert figures["server"] == {"name": name, "threads": threads, "declined": OTHER}
+        assert figures["warnings"] == [], "a bridge says of itself that it runs several processes"
+        post(other, f"{app}/lists{app}/complete")
+        assert client.rest() != b""
 
 
 def checked(server: Server, path: str) -> tuple[int, dict[str, dict[str, Any]]]:
