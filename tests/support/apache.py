@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import socket
 import sys
 import sysconfig
 import tempfile
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
+from http.client import HTTPConnection
 from pathlib import Path
 from types import TracebackType
 
@@ -15,7 +15,7 @@ import pytest
 
 from tests.support.programs import miss, program
 from tests.support.servers import ROOT, Server, bound
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE, until
 
 _MODULES = Path("/usr/lib/apache2/modules")
 
@@ -83,13 +83,16 @@ class Apache(Server):
         as_user = _NOBODY.split() if os.getuid() == 0 else []
         self.command = [*as_user, apache, "-f", str(folder / "apache.conf"), "-D", "FOREGROUND"]
         self.launch({})
-        until(self._accepts, "Apache to accept connections")
+        until(self._answers, "Apache to answer")
 
-    def _accepts(self) -> bool:
+    def _answers(self) -> bool:
+        """Return whether it answers a request: the first one has it import the app."""
         if self.has_exited:
             raise AssertionError(f"Apache did not start: {self.log}")
-        with suppress(OSError):
-            socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+        with closing(HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)) as connection, suppress(OSError):
+            connection.request("GET", "/")
+            if connection.getresponse().status == 500:
+                raise AssertionError(f"Apache cannot run the app: {self.log}")
             return True
         return False
 

@@ -53,6 +53,9 @@ class Wire:
         server.close()
         self.is_held, self.is_closed = False, True
         await self._cut()
+        # Python 3.11 logs an error for each connection whose task is cancelled, as the end of the loop does.
+        if connections := asyncio.all_tasks() - {asyncio.current_task()}:
+            await asyncio.wait(connections)
 
     async def _cut(self) -> None:
         self._reset(self._ends)
