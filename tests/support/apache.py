@@ -55,7 +55,9 @@ class Apache(Server):
     """
 
     def __init__(self, app: str, *, env: dict[str, str] | None = None) -> None:
-        super().__init__("mod_wsgi", app, env={"PYTHONDONTWRITEBYTECODE": "1", **(env or {})})
+        # mod_wsgi takes the standard library of the python3 that it finds first.
+        own = {"PYTHONDONTWRITEBYTECODE": "1", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+        super().__init__("mod_wsgi", app, env={**own, **(env or {})})
         self._app = app
         self._open = ExitStack()
 
@@ -83,7 +85,11 @@ class Apache(Server):
         as_user = _NOBODY.split() if os.getuid() == 0 else []
         self.command = [*as_user, apache, "-f", str(folder / "apache.conf"), "-D", "FOREGROUND"]
         self.launch({})
-        until(self._answers, "Apache to answer")
+        try:
+            until(self._answers, "Apache to answer")
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
 
     def _answers(self) -> bool:
         """Return whether it answers a request: the first one has it import the app."""
