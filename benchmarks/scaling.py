@@ -87,7 +87,7 @@ class Assumed:
     event_bytes: int = 100
     stream_seconds: float = DEFAULTS.timeout
     heartbeat: float = DEFAULTS.heartbeat
-    retry: float = DEFAULTS.retry / 1000
+    retry: float = (DEFAULTS.retry or 0) / 1000
     history: int = DEFAULTS.history
     history_seconds: float = DEFAULTS.history_seconds
 

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from ..config import context
 from ..config.settings import Settings
 from ..streams.emitter import SseEmitter, stream_of
+from ..wire.event import event_of
 from ..wire.frame import make_frame
 from .delivery import Delivery
 
@@ -63,13 +64,18 @@ class SseEmitters:
         """Take an emitter out of the list, and leave its stream open. That it is not there is no error."""
         self._delivery.remove(emitter)
 
-    def send(self, event: Any) -> int:
-        """Send an event, a builder's or plain data to every emitter in the list; encoded once for all of them.
+    def send(
+        self, data: Any, /, *, event: str | None = None, id: str | int | None = None, retry: int | None = None
+    ) -> int:
+        """Send data as an event, or an event or a builder's, to every emitter in the list; encoded once for all.
+
+        The other parameters are those of :meth:`SseEmitter.send`.
 
         :return: how many open emitters were in the list.
         :raises InvalidEvent: where it cannot be written; then no client gets anything.
         """
-        reached = self._delivery.put([make_frame(event, self._dumps, self._settings().max_event_bytes)])
+        given = event_of(data, event, id, retry)
+        reached = self._delivery.put([make_frame(given, self._dumps, self._settings().max_event_bytes)])
         self._delivery.wait_for_room()
         return reached
 

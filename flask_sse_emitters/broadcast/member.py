@@ -9,7 +9,7 @@ from ..errors import CloseReason
 from ..streams.emitter import SseEmitter, stream_of
 from ..streams.interfaces import Client, MemberList
 from ..streams.outgoing import IDLE, WRITING
-from ..wire.frame import Frame
+from ..wire.frame import Frame, without_id
 from .batch import Batch
 
 
@@ -41,8 +41,6 @@ class Member:
 
     __slots__ = ("client", "delivered_upto", "emitter", "joined_at", "list", "lock", "state", "stream", "written_at")
 
-    has_own_ids = False
-
     def __init__(self, emitter: SseEmitter, list: MemberList, state: MemberState = JOINING) -> None:
         self.emitter = emitter
         self.stream = stream_of(emitter)
@@ -54,9 +52,14 @@ class Member:
         self.client: Client | None = None
         self.written_at = 0.0
 
+    @property
+    def has_own_ids(self) -> bool:
+        """Whether its client gets other bytes than all others: a bare one gets no ids."""
+        return self.stream.settings.bare
+
     def with_ids(self, frames: Sequence[Frame]) -> Sequence[Frame]:
         """Return the frames as they are written to this client, in the order in which they are."""
-        return frames
+        return [without_id(frame) for frame in frames] if self.stream.settings.bare else frames
 
     @property
     def has_ended(self) -> bool:

@@ -5,10 +5,11 @@ Nothing here blocks, and all of it may be called from any thread, also where not
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 from weakref import WeakSet
 
-from flask import Response, current_app, has_app_context, has_request_context, request
+from flask import Response, copy_current_request_context, current_app, has_app_context, has_request_context, request
 from werkzeug.datastructures import MultiDict
 
 from ..wire.event import Dumps
@@ -94,6 +95,17 @@ def last_event_id() -> str | None:
     if not request.environ.get("QUERY_STRING"):
         return ""
     return next(filter(None, map(query().get, _ID_PARAMETERS)), "")
+
+
+def run_in_copies(otherwise: Callable[[Callable[[], object]], object]) -> Callable[[Callable[[], object]], object]:
+    """Return a function that calls another in copies of the contexts that are pushed now, which end with that call.
+
+    :param otherwise: is returned where no request's context is pushed.
+    """
+    if not has_request_context():
+        return otherwise
+    call_in_copy: Callable[[Callable[[], object]], object] = copy_current_request_context(lambda call: call())
+    return call_in_copy
 
 
 def query() -> MultiDict[str, str]:

@@ -17,6 +17,8 @@ from ..wire.event import Dumps, plain_text
 Duration: TypeAlias = float | timedelta
 Overflow: TypeAlias = Literal["close", "drop_oldest", "coalesce"]
 Handoff: TypeAlias = Literal["auto", "on", "off"]
+EndForNow: TypeAlias = Literal["clean", "cut"]
+Drain: TypeAlias = Literal["end", "finish"]
 
 #: A source of its own, because apps may seed the shared one and rely on its numbers.
 CHANCE = random.SystemRandom()
@@ -29,14 +31,19 @@ _PORTS = {"http": "80", "https": "443"}
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The values of one app. The config key of each field is its name in capitals, after ``SSE_``."""
+    """The values of one app. The config key of each field is its name in capitals, after ``SSE_``.
+
+    But for the last ones, which only an emitter may have otherwise.
+    """
 
     timeout: float = 1800.0
     heartbeat: float = 15.0
-    retry: int = 3000
+    retry: int | None = 3000
     max_pending: int = 1000
     max_pending_bytes: int = 1_048_576
     overflow: Overflow = "close"
+    end: EndForNow = "clean"
+    ahead: int = 16
     attach_seconds: float = 30.0
     write_seconds: float = 30.0
     handoff: Handoff = "auto"
@@ -57,9 +64,23 @@ class Settings:
     #: Pushes the app's context; None where there is no app.
     app_context: Callable[[], AbstractContextManager[Any]] | None = None
 
-    def spread_retry(self) -> int:
-        """Draw the milliseconds until a client reconnects, so that clients sent away do not all come back at once."""
-        return CHANCE.randint(self.retry // 2, self.retry * 2)
+    #: Nothing is written but events without ids, and comments.
+    bare: bool = False
+    #: What a worker that stops does with the stream.
+    drain: Drain = "end"
+    #: An iterable is pulled for it.
+    is_produced: bool = False
+
+    def first_retry(self) -> int | None:
+        """Return the milliseconds that the client is told first; None where it is told none."""
+        return None if self.bare else self.retry
+
+    def spread_retry(self) -> int | None:
+        """Draw the milliseconds until a client reconnects, so that clients sent away do not all come back at once.
+
+        None where it is told none.
+        """
+        return None if self.bare or self.retry is None else CHANCE.randint(self.retry // 2, self.retry * 2)
 
     def context(self) -> AbstractContextManager[Any]:
         """Return the app's context, to be entered; without an app, one that does nothing."""
@@ -88,7 +109,7 @@ def checked(field: str, value: Any, called: str = "") -> Any:
     :param called: the name of the field in the error, as the user knows it.
     :raises ValueError: names the field and the accepted values.
     """
-    accepts, convert = _CHECKS[field]
+    accepts, convert = _CHECKS.get(field) or _CHECKS_OF_EMITTERS[field]
     try:
         return convert(value)
     except (TypeError, ValueError, OverflowError):
@@ -109,8 +130,14 @@ def _positive_duration(value: Any) -> float:
     return seconds
 
 
-def _milliseconds(value: Any) -> int:
-    return _count(value)
+def _milliseconds(value: Any) -> int | None:
+    return None if value is None else _count(value)
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError
+    return value
 
 
 def _bound(value: Any) -> int:
@@ -176,7 +203,9 @@ _SECONDS_OR_NEVER = ("seconds as a number or a timedelta, 0 for never", _duratio
 _CHECKS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "timeout": _SECONDS_OR_NEVER,
     "heartbeat": _SECONDS_OR_NEVER,
-    "retry": ("an int of milliseconds, 0 or more", _milliseconds),
+    "retry": ("an int of milliseconds, 0 or more, or None", _milliseconds),
+    "end": ('"clean" or "cut"', _one_of("clean", "cut")),
+    "ahead": ("an int, 1 or more", _bound),
     "max_pending": ("an int, 1 or more", _bound),
     "max_pending_bytes": ("an int, 1 or more", _bound),
     "overflow": ('"close", "drop_oldest" or "coalesce"', _one_of("close", "drop_oldest", "coalesce")),
@@ -197,4 +226,10 @@ _CHECKS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "drain_seconds": ("seconds as a number or a timedelta, 0 or more", _duration),
     "write_seconds": _SECONDS_OR_NEVER,
     "attach_seconds": ("seconds as a number or a timedelta, more than 0", _positive_duration),
+}
+
+#: Of fields that are no config keys.
+_CHECKS_OF_EMITTERS: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    "bare": ("True or False", _flag),
+    "drain": ('"end" or "finish"', _one_of("end", "finish")),
 }

@@ -30,7 +30,7 @@ from ..streams.emitter import SseEmitter
 from ..streams.registry.limits import OTHER_FILES, file_limit
 from ..streams.registry.open_streams import StreamRegistry
 from .response import make_streaming_class, respond, when_called
-from .worker import is_one_of_several, server_name, threads_for_requests, watch_worker, worker_count
+from .worker import is_one_of_several, seconds_to_finish, server_name, threads_for_requests, watch_worker, worker_count
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -63,6 +63,7 @@ class State:
         broker.changed = _BrokerSignals(app, broker).broker_changed
         broker.about = self._about
         self.streams.at_exit = broker.close
+        self.streams.seconds_to_finish = seconds_to_finish
         self.warnings: list[str] = []
         self._is_warned_of_lifetime = False
         self._reset()

@@ -7,6 +7,7 @@ its streams to end, so they must be told to.
 
 from __future__ import annotations
 
+import math
 import signal
 import sys
 from collections.abc import Iterator, Mapping
@@ -31,6 +32,10 @@ _NAMES_BY_MODULE = {"waitress.task": "waitress", "a2wsgi.wsgi": "a2wsgi", "geven
 #: gevent's worker accepts requests for up to a second after it was told to stop. Events that these publish still reach
 #: its clients.
 GRACE_SECONDS = 1.25
+
+#: Streams that have not come to their end are aborted so many seconds before gunicorn's ``graceful_timeout`` is over:
+#: then it kills the worker.
+SECONDS_LEFT = 2.0
 
 _noted: Any = None
 _watched: Any = None
@@ -62,6 +67,16 @@ def server_name(environ: Mapping[str, Any]) -> str:
         return "gunicorn" if kind is None else f"gunicorn, {kind}"
     by_frames = (name for frame in _frames() if (name := _NAMES_BY_MODULE.get(str(frame.f_globals.get("__name__")))))
     return next((name for key, name in _NAMES_BY_KEY.items() if key in environ), None) or next(by_frames, "unknown")
+
+
+def seconds_to_finish() -> float:
+    """Return for how long a worker that stops may let streams go on; 0 without gunicorn.
+
+    A worker that exits tells gunicorn no more that it is alive: so ``timeout``, where it is shorter, counts as well.
+    """
+    settings = getattr(find_worker(), "cfg", None)
+    limits = [getattr(settings, name, 0) for name in ("graceful_timeout", "timeout")]
+    return max(0.0, min(float(limit or math.inf) for limit in limits) - SECONDS_LEFT) if settings else 0.0
 
 
 def threads_for_requests(environ: Mapping[str, Any]) -> int | None:

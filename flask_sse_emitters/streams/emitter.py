@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterable, Callable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
 
 from ..config import context
-from ..config.settings import Duration, Overflow
+from ..config.settings import Drain, Duration, EndForNow, Overflow
 from ..config.settings import checked as checked_setting
 from ..errors import CloseReason, EmitterClosed, NotInitialized, SseError
+from ..runtime.gevent_loop import yield_if_due
 from ..runtime.scheduler import SCHEDULER, Scheduler
-from ..wire.event import EventBuilder
-from ..wire.frame import make_frame
+from ..wire.event import Event, EventBuilder, event_of
+from ..wire.frame import Frame, make_frame
+from .pending.offer import offer, offer_in_time
+from .pending.producer import StreamProducer
 from .stream import Stream
 
 if TYPE_CHECKING:
@@ -20,8 +23,12 @@ if TYPE_CHECKING:
     from flask import Response
     from flask.typing import HeadersValue
 
+#: Stands for an argument that was left out, where None means something else.
+_UNSET: Any = object()
+
 _NOTHING_GIVEN: dict[str, Any] = {}  # shared, and so not in the memory of each client
 
+_Self = TypeVar("_Self", bound="SseEmitter")
 _Callback = TypeVar("_Callback", bound=Callable[[], object])
 _ErrorCallback = TypeVar("_ErrorCallback", bound=Callable[[Any], object])
 
@@ -37,8 +44,8 @@ class SseEmitter:
             emitter.send("connected!")
             return emitter
 
-    Every method and property may be used from any thread (not from a signal handler) and blocks none. What is sent
-    before the view returns is kept, in order, and written first.
+    Every method and property may be used from any thread (not from a signal handler); none blocks, but for
+    :meth:`send` with ``wait``. What is sent before the view returns is kept, in order, and written first.
 
     :param timeout: the whole lifetime, seconds (not milliseconds, as in Spring) or a timedelta, from now; then the
         stream ends and a browser reconnects. None takes ``SSE_TIMEOUT``, 0 means never.
@@ -48,6 +55,14 @@ class SseEmitter:
     :param max_pending_bytes: how many bytes of them, from 1. None takes ``SSE_MAX_PENDING_BYTES``.
     :param overflow: what happens to an event beyond that: ``"close"`` ends the stream, ``"drop_oldest"`` makes room,
         ``"coalesce"`` first replaces the pending event of the same name. None takes ``SSE_OVERFLOW``.
+    :param retry: how long the client waits before it reconnects, milliseconds; None tells it nothing. Left out, it is
+        ``SSE_RETRY``.
+    :param bare: write nothing but events without ids, and comments: for clients that take everything else for an event,
+        as those of language models do. Where the end is none for good, the connection breaks.
+    :param drain: what a worker that stops does with the stream: ``"end"`` it, or let it ``"finish"``. None is "end";
+        with :meth:`send_from` "finish".
+    :param end: how the stream ends where that is none for good (its lifetime is over, the worker stops, its reader's
+        rights are revoked): ``"clean"``, or ``"cut"`` for clients that come back only then. None takes ``SSE_END``.
     :raises ValueError: names the parameter, and what it accepts.
 
     Outside an app the defaults hold until a view returns it; from then on that app's values. Attributes of your own,
@@ -67,6 +82,10 @@ class SseEmitter:
         max_pending: int | None = None,
         max_pending_bytes: int | None = None,
         overflow: Overflow | None = None,
+        retry: int | None = _UNSET,
+        bare: bool = False,
+        drain: Drain | None = None,
+        end: EndForNow | None = None,
     ) -> None:
         given = {
             "timeout": timeout,
@@ -74,8 +93,13 @@ class SseEmitter:
             "max_pending": max_pending,
             "max_pending_bytes": max_pending_bytes,
             "overflow": overflow,
+            "bare": bare or None,
+            "drain": drain,
+            "end": end,
         }
         checked = {name: checked_setting(name, value) for name, value in given.items() if value is not None}
+        if retry is not _UNSET:
+            checked["retry"] = checked_setting("retry", retry)
         if timeout is not None:
             context.check_lifetime(timeout)
         settings = context.current_settings()
@@ -122,36 +146,110 @@ class SseEmitter:
         """What the client sent as ``Last-Event-ID`` (WHATWG HTML, section 9.2.3) when it reconnected; else None."""
         return self._stream.last_event_id or None
 
-    def send(self, event: Any) -> None:
-        """Send an :class:`Event`, a builder's, or plain data. Never blocks.
+    def send(
+        self,
+        data: Any,
+        /,
+        *,
+        event: str | None = None,
+        id: str | int | None = None,
+        retry: int | None = None,
+        wait: Duration = 0,
+    ) -> None:
+        """Send data as an event, or one that is made already: an :class:`Event`, or a builder's.
 
+        Blocks only with ``wait``: until there is room for the event, which the client makes as it reads. Others run
+        meanwhile. A loop of such sends is never cut for ``OVERFLOW``, however slow the client is.
+
+        :param event: the event's name; None is ``"message"``.
+        :param id: of the event, which a client that reconnects sends back.
+        :param retry: milliseconds that the client waits from now on before it reconnects.
+        :param wait: for so long at most, seconds or a timedelta. Not in the view before it returns: only then the
+            client begins to read.
         :raises InvalidEvent: where it cannot be written; the emitter is as before.
         :raises EmitterClosed: after the end; also where this event is one too many and ``overflow`` is "close".
+        :raises TimeoutError: where there was no room in time. The event is not sent, and the emitter is open.
         """
-        if not self.try_send(event):
-            assert self._stream.close_reason is not None
-            raise EmitterClosed(self._stream.close_reason, self._stream.error)
+        frame = self._frame(data, event, id, retry)
+        stream, seconds = self._stream, checked_setting("timeout", wait, "wait") if wait else 0.0
+        if seconds:
+            is_sent = offer_in_time(stream, frame, seconds)
+            yield_if_due()
+        else:
+            is_sent = offer(stream, frame)
+        if not is_sent:
+            assert stream.close_reason is not None
+            raise EmitterClosed(stream.close_reason, stream.error)
 
-    def try_send(self, event: Any) -> bool:
-        """Send as :meth:`send` does, but give False where that raises :class:`EmitterClosed`."""
+    def try_send(
+        self, data: Any, /, *, event: str | None = None, id: str | int | None = None, retry: int | None = None
+    ) -> bool:
+        """Send as :meth:`send` does, and never block, but return False where that raises :class:`EmitterClosed`."""
+        return offer(self._stream, self._frame(data, event, id, retry))
+
+    def send_from(
+        self: _Self, items: Iterable[Any], *, done: Any = None, on_error: Callable[[Exception], Any] | None = None
+    ) -> _Self:
+        """Send everything that an iterable gives, then ``done``, and end the stream for good. Never blocks.
+
+        ::
+
+            @app.post("/answers")
+            def answer():
+                return SseEmitter().send_from(words(request.json["question"]))
+
+        A thread of its own (a greenlet under gevent) pulls the items from when the response begins. It asks for the
+        next one only while the client keeps up: fewer than ``SSE_AHEAD`` events are pending, and less than 64 kB.
+        Pulled in a request, they may use it, and the app's context, as with Flask's ``stream_with_context``: both are
+        copies, which are torn down after the last item.
+
+        Where the client leaves, callbacks run at once, and the iterable's ``close()`` is called on its thread, as soon
+        as that is not waiting for an item. The same holds for any other end of the stream. Where the iterable raises,
+        that is logged, and the connection breaks, so that no client takes a part for the whole.
+
+        :param items: events, builders or data. Under gevent others run between two of them: one that computes for
+            longer than some milliseconds should call ``time.sleep(0)`` at times.
+        :param done: one more, after the last.
+        :param on_error: is called with the exception that the iterable has raised, and returns the event that tells the
+            client of it.
+        :return: the emitter, so that a view may return what this returns.
+        :raises TypeError: where the items are a str, bytes or asynchronous.
+        :raises SseError: where it has been called before.
+        """
+        if isinstance(items, (str, bytes, Event, EventBuilder)):
+            raise TypeError(f"send_from() takes an iterable of items, not one of them: {items!r}")
+        if isinstance(items, AsyncIterable) or (not isinstance(items, Iterable) and not hasattr(items, "__getitem__")):
+            raise TypeError(f"send_from() takes an iterable that a plain for loop can pull, not {items!r}")
         stream = self._stream
-        frame = make_frame(event, self._dumps, stream.settings.max_event_bytes)
-        stream.take_queued()
-        return stream.offer(frame)
+        run = context.run_in_copies(self._run_in_app)
+        producer = StreamProducer(stream, self.try_send, items, done, on_error, run)
+        if not stream.produce(producer):
+            raise SseError("send_from() has been called for this emitter before: make one for each iterable")
+        return self
 
-    def complete(self) -> None:
+    def complete(self, final: bool = False) -> None:
         """End the stream after what is pending, and after what was published before to its channels.
 
         Idempotent: the first end counts. Never raises, and never waits: where the broker is away, the client gets what
         is missing, and the end, when it is back; without that at the end of its lifetime, or when the worker stops.
+
+        :param final: it is over for good: the client is told so by an event named ``~end``, and where it comes back
+            all the same, as a browser's ``EventSource`` does, it is answered 204, which stops it.
         """
-        self._stream.end(CloseReason.COMPLETED, awaits_channels=True)
+        self._stream.complete(is_final=final)
+
+    def abort(self, error: BaseException | None = None) -> None:
+        """Break the connection after what is pending, so that no client takes a part for the whole.
+
+        Idempotent: the first end counts. Never raises, and never waits.
+
+        :param error: goes to the callbacks, with ``CloseReason.ERROR``, and not to the client.
+        """
+        self._stream.abort(SseError("the stream was aborted") if error is None else _as_error("abort", error))
 
     def complete_with_error(self, error: BaseException) -> None:
         """End the stream as :meth:`complete` does, with an error, which goes to the callbacks and not to the client."""
-        if not isinstance(error, BaseException):
-            error = SseError(f"complete_with_error() was called with {error!r}, which is not an exception")
-        self._stream.end(CloseReason.ERROR, error, awaits_channels=True)
+        self._stream.end(CloseReason.ERROR, _as_error("complete_with_error", error), awaits_channels=True)
 
     def on_completion(self, call: _Callback) -> _Callback:
         """Call this once the stream has ended, in whatever way, after the other callbacks. Usable as a decorator.
@@ -200,9 +298,29 @@ class SseEmitter:
         state = "open" if self._stream.close_reason is None else self._stream.close_reason.name
         return f"<{type(self).__name__} {id(self):#x} {state}, {self.pending} pending>"
 
+    def _frame(self, data: Any, event: str | None, id: str | int | None, retry: int | None) -> Frame:
+        """Encode an event. What the lists have been sent before goes first."""
+        stream = self._stream
+        given = event_of(data, event, id, retry)
+        if stream.settings.bare and given.id is not None:
+            given = replace(given, id=None)
+        frame = make_frame(given, self._dumps, stream.settings.max_event_bytes)
+        stream.take_queued()
+        return frame
+
+    def _run_in_app(self, call: Callable[[], object]) -> object:
+        with self._stream.settings.context():
+            return call()
+
     def _dumps(self, data: Any) -> str | bytes:
         settings = self._stream.settings
         return (context.dumps() if settings.app_context is None else settings.dumps)(data)
+
+
+def _as_error(method: str, error: object) -> BaseException:
+    if isinstance(error, BaseException):
+        return error
+    return SseError(f"{method}() was called with {error!r}, which is not an exception")
 
 
 def stream_of(emitter: SseEmitter) -> Stream:

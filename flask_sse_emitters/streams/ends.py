@@ -19,13 +19,17 @@ Kind: TypeAlias = Literal["timeout", "error", "completion"]
 
 Pending: TypeAlias = Literal["write", "drop", "keep_first"]
 
+#: What a client sees of an end: a clean end of a 200; a broken connection, after what is pending; one that is broken at
+#: once; or nothing, as it is gone.
+ClientSees: TypeAlias = Literal["end", "break", "cut", "nothing"]
+
 
 class End(NamedTuple):
     """What follows an end."""
 
     callbacks: tuple[Kind, ...]  #: in this order
     pending: Pending  #: what happens to what has not been taken yet; "keep_first" keeps what was prepended
-    client_sees: Literal["end", "cut", "nothing"]  #: a clean end, a broken connection, or nothing, as it is gone
+    client_sees: ClientSees
 
 
 ENDS: dict[CloseReason, End] = {

@@ -69,6 +69,13 @@ class DirectWriter(Writer, Protocol):
         """End the stream: the client cannot be written to any more."""
 
 
+class Producer(Protocol):
+    """Pulls items into the stream, on a thread of its own."""
+
+    def start(self) -> None:
+        """Begin to pull; where the stream has ended, only to let go of the items. Idempotent; never blocks."""
+
+
 class ReplaySource(Protocol):
     """Reads what a client has missed, whenever there is nothing else to write."""
 

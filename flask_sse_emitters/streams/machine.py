@@ -16,7 +16,7 @@ sends the callbacks to the scheduler.
 Lists deliver in the background. So what an app does with an emitter first takes what its lists have been sent before:
 no caller can tell that it had not been delivered yet.
 
-The lifetime runs from the beginning. One timer carries all deadlines: see :mod:`.streams.deadlines`.
+The lifetime runs from the beginning. One timer carries all deadlines: see :mod:`.streams.timing.deadlines`.
 
 What stands below ``with self.lock`` is a few statements; callbacks, writers, lists and the scheduler are called without
 it.
@@ -26,25 +26,25 @@ from __future__ import annotations
 
 import logging
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
 from enum import IntEnum
 from typing import Any
 
 from ..config.settings import Settings
-from ..errors import CloseReason, SseError
+from ..errors import CloseReason
 from ..runtime.calls import Countdown
 from ..runtime.locks import striped_lock
 from ..runtime.scheduler import Scheduler
-from .deadlines import Deadlines, Due
-from .ends import ENDS, Callbacks, Pending
-from .interfaces import Member, Registry, Writer
-from .outgoing import IDLE, WRITING, Outgoing
+from .ends import ENDS, Callbacks, ClientSees, Pending
+from .interfaces import Member, Producer, Registry, Writer
+from .outgoing import IDLE, Outgoing
+from .pending.room import Room
 from .registry.identity import Reader
+from .timing.deadlines import Deadlines
 
 log = logging.getLogger("flask_sse_emitters.emitter")
-
-HEARTBEAT = b":\n\n"
 
 
 class Phase(IntEnum):
@@ -69,7 +69,7 @@ STEPS = {
 }
 
 
-class Machine:
+class Machine(ABC):
     """The phases of one stream. Every method may be called from any thread, and none blocks.
 
     :param settings: the values that hold for it.
@@ -77,7 +77,10 @@ class Machine:
     :param last_event_id: what the client received last, as it says; None where no request has been asked yet.
     :ivar reader: whose stream it is; None where that is unknown.
     :ivar limits: the limits that it counts against: those of its channels, and all of them once it is open.
+    :ivar producer: pulls items into it; None where none does, or there is no item left.
+    :ivar room: those who wait for its client to take something; None where nobody has.
     :ivar registry: counts it; None until a response carries it, or its reader is known.
+    :ivar client_sees: how it ended, for its client; None while it is open.
     """
 
     __slots__ = (
@@ -85,6 +88,7 @@ class Machine:
         "_given",
         "_is_attached",
         "callbacks",
+        "client_sees",
         "close_reason",
         "deadlines",
         "error",
@@ -93,8 +97,10 @@ class Machine:
         "lock",
         "outgoing",
         "phase",
+        "producer",
         "reader",
         "registry",
+        "room",
         "scheduler",
         "settings",
     )
@@ -109,6 +115,7 @@ class Machine:
         self.lock = striped_lock()
         self.phase: Phase = WAITING
         self.close_reason: CloseReason | None = None
+        self.client_sees: ClientSees | None = None
         self.error: BaseException | None = None
         self.reader: Reader | None = None
         self.limits: tuple[Any, ...] = ()
@@ -116,6 +123,8 @@ class Machine:
         self.callbacks = Callbacks(scheduler, self.lock)
         self.deadlines = Deadlines(scheduler.clock(), settings)
         self._is_attached = False  # a response carries it
+        self.room: Room | None = None
+        self.producer: Producer | None = None
         self.registry: Registry | None = None
         self.deadlines.set_timer(self)
 
@@ -149,6 +158,7 @@ class Machine:
         pending: Pending | None = None,
         closing: bytes = b"",
         awaits_channels: bool = False,
+        sees: ClientSees | None = None,
     ) -> bool:
         """End the stream. Idempotent: the first end counts. A later one only cuts short what the first waits for.
 
@@ -156,12 +166,13 @@ class Machine:
         :param closing: follows what is pending, where that is still written.
         :param awaits_channels: what was published to its channels before counts as pending, also where it has not
             arrived here yet.
+        :param sees: what its client sees of it; None is as :data:`.ENDS` says.
         :return: whether this is the end that counts.
         """
         pending = pending or ENDS[reason].pending
         if pending == "write":
             self.take_queued()
-        is_first = self._end(reason, error, pending, closing, awaits_channels=awaits_channels)
+        is_first = self._end(reason, error, pending, closing, awaits_channels=awaits_channels, sees=sees)
         if not is_first and not awaits_channels:
             self._stop_awaiting(pending, closing)
         if not is_first and ENDS[reason].client_sees == "nothing" and (writer := self.outgoing.writer) is not None:
@@ -179,54 +190,13 @@ class Machine:
         if self.registry is not None:
             self.registry.traffic.count(events, size, replayed=replayed)
 
+    @abstractmethod
     def next_deadline(self) -> float | None:
-        """Return when the next deadline may be due, by the scheduler's clock. Under the lock."""
-        is_writing = self.outgoing.state is WRITING
-        if self.takes_events:
-            return self.deadlines.nearest(is_writing, ended=False)
-        assert self.close_reason is not None
-        if self.outgoing.writer is not None and ENDS[self.close_reason].client_sees == "end":
-            return self.deadlines.nearest(is_writing, ended=True)
-        return None
+        """Return when the next deadline may be due; None where nothing is waited for. Under the lock."""
 
+    @abstractmethod
     def on_timer(self) -> None:
         """Do what is due. Only the scheduler calls this."""
-        now, outgoing, deadlines = self.scheduler.clock(), self.outgoing, self.deadlines
-        writer, unsent, acknowledged = outgoing.writer, None, None
-        if writer is not None and (outgoing.state is WRITING or deadlines.is_look_due(now)):
-            # In this order: what is acknowledged between the two looks like a client that is there.
-            acknowledged, unsent = writer.acknowledged(), writer.unsent()
-        direct = sleeper = None
-        with self.lock:
-            fired, deadlines.timer = deadlines.timer, None
-            deadlines.written = max(deadlines.written, *(member.written_at for member in outgoing.members), 0.0)
-            is_writing = outgoing.state is WRITING
-            due = deadlines.due(now, is_writing, unsent, acknowledged, not self.takes_events)
-            if due == "heartbeat" and outgoing.state is IDLE:  # a busy one writes something better
-                deadlines.written = now
-                direct = outgoing.direct
-                sleeper = outgoing.wake(WRITING) if direct is None else None
-        if direct is not None:
-            direct.beat(HEARTBEAT)
-        elif sleeper is not None:
-            sleeper.wake_with(HEARTBEAT)
-        if direct is not None or sleeper is not None:
-            self.count(0, len(HEARTBEAT))
-        if due is None or due == "heartbeat":
-            deadlines.set_timer(self, fired)
-        else:
-            self._end_as(due)
-
-    def _end_as(self, due: Due) -> None:
-        settings = self.settings
-        if due == "attach":
-            within = f"SSE_ATTACH_SECONDS={settings.attach_seconds:g}"
-            self.end(CloseReason.ERROR, SseError(f"its stream did not begin within {within}: did a view return it?"))
-        elif due == "write":
-            within = f"SSE_WRITE_SECONDS={settings.write_seconds:g}"
-            self.end(CloseReason.DISCONNECTED, TimeoutError(f"the client took nothing for {within}"))
-        else:
-            self.end(CloseReason.TIMEOUT)
 
     def _end(
         self,
@@ -236,6 +206,7 @@ class Machine:
         closing: bytes = b"",
         *,
         awaits_channels: bool = False,
+        sees: ClientSees | None = None,
     ) -> bool:
         rule, outgoing = ENDS[reason], self.outgoing
         with self.lock:
@@ -243,6 +214,7 @@ class Machine:
                 return False
             self.error = error
             self.close_reason = reason
+            self.client_sees = sees = sees or rule.client_sees
             outgoing.closing = closing
             outgoing.drop(pending or rule.pending)
             writer = outgoing.writer
@@ -255,7 +227,7 @@ class Machine:
                 # Take no more than what was published until now, which has no bounds but the broker's.
                 self.settings = replace(self.settings, max_pending=sys.maxsize, max_pending_bytes=sys.maxsize)
         self._part(sleeper, left)
-        if busy is not None and rule.client_sees != "end":
+        if busy is not None and sees in ("cut", "nothing"):
             busy.cut()
         if awaited:
             on_synced = Countdown(len(awaited), self._on_synced)
@@ -263,10 +235,18 @@ class Machine:
                 member.list.sync(on_synced)
         if writer is None:  # none will say so
             self._leave_registry()
+        self._tell_of_end(reason, error)
+        return True
+
+    def _tell_of_end(self, reason: CloseReason, error: BaseException | None) -> None:
+        """Tell all who wait for the end, or for the client."""
         self.callbacks.release(reason, error, self.settings.context)
+        if self.room is not None:
+            self.room.notify()
+        if self.producer is not None:
+            self.producer.start()
         self.deadlines.set_timer(self)
         log.debug("%r ended: %s", self, error or reason.value)
-        return True
 
     def _go(self, phase: Phase) -> None:
         """Enter a phase. Under the lock.

@@ -5,9 +5,9 @@ from __future__ import annotations
 from enum import Enum
 
 from ..wire.frame import BATCH_BYTES
-from .backlog import Backlog
 from .ends import Pending
 from .interfaces import DirectWriter, Member, Output, ReplaySource, Writer
+from .pending.backlog import Backlog
 
 
 class WriterState(Enum):

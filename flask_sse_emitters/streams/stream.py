@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import replace
 
 from ..config.settings import Settings
 from ..errors import CloseReason, SseError
 from ..wire.event import Event
-from ..wire.frame import Frame
-from .interfaces import DirectWriter, Member, Output, Registry, ReplaySource, Writer
-from .machine import DRAINED, STREAMING, WAITING, Machine
+from ..wire.frame import FINAL_BLOCK
+from .ends import Pending
+from .interfaces import DirectWriter, Member, Output, Producer, Registry, ReplaySource, Writer
+from .machine import DRAINED, STREAMING, WAITING
+from .pending.room import Room
+from .timing.timed_stream import TimedStream
 
 
-class Stream(Machine):
+class Stream(TimedStream):
     """One client's stream, whose phases are those of a :class:`.Machine`.
 
-    Three kinds of callers see it: lists (:meth:`join` to :meth:`overflow`, beside :class:`.broadcast.member.Member`),
-    its writer (:meth:`begin` to :meth:`stall`), and the app. Every method may be called from any thread, and none
-    blocks.
+    Three kinds of callers see it: lists (:meth:`join`, :meth:`leave` and :meth:`overflow`, beside
+    :class:`.broadcast.member.Member`), its writer (:meth:`begin` to :meth:`stall`), and the app, which also gives it
+    events: see :mod:`.pending`. Every method may be called from any thread; none blocks but :meth:`wait_until`.
     """
 
     __slots__ = ()
@@ -35,23 +40,17 @@ class Stream(Machine):
         with self.lock:
             self._keep_members(tuple(other for other in self.outgoing.members if other is not member))
 
-    def offer(self, frame: Frame) -> bool:
-        """Keep one more event. Return False where the stream takes none, or has ended because this one did not fit."""
+    def wait_until(self, condition: Callable[[], bool], until: float = math.inf) -> bool:
+        """Wait until it has ended, or a condition holds: see :meth:`.Room.wait_until`."""
         with self.lock:
-            if self.close_reason is not None:
-                return False
-            fits = self.outgoing.backlog.push(frame, self.settings)
-            sleeper = self.outgoing.wake() if fits else None
-        if sleeper is not None:
-            sleeper.wake()
-        if not fits:
-            self.overflow()
-        return fits
+            self.room = room = self.room or Room(self.lock, self.scheduler)
+        return room.wait_until(lambda: self.close_reason is not None or condition(), until)
 
     def overflow(self) -> None:
         """End it: more is pending than allowed. An end that came before still has what is pending written."""
         bounds = f"max_pending={self.settings.max_pending}, max_pending_bytes={self.settings.max_pending_bytes}"
-        self._end(CloseReason.OVERFLOW, SseError(f"more events pending for the client than {bounds} allow"))
+        advice = "send(..., wait=seconds) waits until there is room"
+        self._end(CloseReason.OVERFLOW, SseError(f"more events are pending than {bounds} allow: {advice}"))
 
     def begin(self, writer: Writer) -> None:
         """Give the client to this writer, which is going to take the first output: the end, where it was released.
@@ -67,6 +66,8 @@ class Stream(Machine):
                 self._go(STREAMING)
             self.deadlines.begin_streaming(now)
         self.deadlines.set_timer(self)
+        if self.producer is not None:
+            self.producer.start()
 
     def take_over(self, writer: DirectWriter) -> None:
         """Give the client to this writer, which is going to take the next output, in place of the one that has begun.
@@ -83,6 +84,8 @@ class Stream(Machine):
             counts as writing until then: lists keep what they have for it.
         """
         output = self._take(sleeps)
+        if self.room is not None:
+            self.room.notify()
         if output is None:
             self._drain()
             return None
@@ -91,6 +94,22 @@ class Stream(Machine):
             if output.gap is not None and self.registry is not None:
                 self.registry.note_gap(self, output.gap)
         return output.payload
+
+    def produce(self, producer: Producer) -> bool:
+        """Have this pull items into it from when its response begins. Return False where something does so already.
+
+        A worker that stops lets it come to its end, unless its view has said otherwise.
+        """
+        with self.lock:
+            if self.settings.is_produced:
+                return False
+            self.producer = producer
+            self._given = {"drain": "finish", **self._given, "is_produced": True}
+            self.settings = self.deadlines.settings = replace(self.settings, **self._given)
+            begins = self.outgoing.writer is not None or self.close_reason is not None
+        if begins:
+            producer.start()
+        return True
 
     def stall(self) -> None:
         """Note that the writer is still at what it was given, though it was idle: the client did not take all of it."""
@@ -144,8 +163,22 @@ class Stream(Machine):
 
         :param drops_pending: do not write what has not been taken: the client may have no right to it any more.
         """
-        closing = Event(retry=self.settings.spread_retry()).encode()
-        self.end(reason, pending="drop" if drops_pending else "write", closing=closing)
+        retry = self.settings.spread_retry()
+        closing = b"" if retry is None else Event(retry=retry).encode()
+        pending: Pending = "drop" if drops_pending else "write"
+        self.end(reason, pending=pending, closing=closing, sees=self.sees_end_for_now())
+
+    def complete(self, *, is_final: bool) -> None:
+        """End it after what is pending, and after what was published before to its channels.
+
+        :param is_final: tell the client that this is the end for good: it does not come again, or gets nothing then.
+        """
+        closing = FINAL_BLOCK if is_final and not self.settings.bare else b""
+        self.end(CloseReason.COMPLETED, closing=closing, awaits_channels=True)
+
+    def abort(self, error: BaseException) -> None:
+        """Break the connection after what is pending, so that the client takes it for a part."""
+        self.end(CloseReason.ERROR, error, awaits_channels=True, sees="break")
 
     def end_by(self, when: float) -> None:
         """End it at this time of the scheduler's clock in any case, as if its lifetime were over."""

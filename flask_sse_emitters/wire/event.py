@@ -52,6 +52,35 @@ class Event:
         if self.comment is not None:
             _check("comment", self.comment)
 
+    @classmethod
+    def parse(cls, text: str | bytes) -> Event:
+        r"""Make an event of the lines in which another program has encoded it: ``"event: tick\ndata: 1\n\n"``.
+
+        Lines are read as the standard says: a field with another name is ignored, as is an id with a NUL, and a retry
+        that is not all digits.
+
+        :raises InvalidEvent: where there is more than one event.
+        """
+        lines = split_lines(text if isinstance(text, str) else _decoded(text))
+        while lines and not lines[-1]:
+            lines.pop()
+        if "" in lines:
+            raise InvalidEvent(f"parse() takes one event, and a blank line begins another: {reprlib.repr(text)}")
+        fields: dict[str, list[str]] = {name: [] for name in ("", "data", "event", "id", "retry")}
+        for line in lines:
+            name, _, value = line.partition(":")
+            fields.get(name, []).append(value.removeprefix(" "))
+        data, comments = fields["data"], fields[""]
+        ids = [value for value in fields["id"] if "\0" not in value]
+        retries = [value for value in fields["retry"] if value.isascii() and value.isdigit()]
+        return cls(
+            "\n".join(data) if data else None,
+            event=fields["event"][-1] if fields["event"] else None,
+            id=ids[-1] if ids else None,
+            retry=int(retries[-1]) if retries else None,
+            comment="\n".join(comments) if comments else None,
+        )
+
     def encode(self, dumps: Dumps = json.dumps) -> bytes:
         """Encode the event as a stream carries it, with the blank line that ends it.
 
@@ -131,11 +160,38 @@ class EventBuilder:
         return self._event
 
 
+def event_of(data: Any, event: str | None = None, id: str | int | None = None, retry: int | None = None) -> Event:
+    """Return the event that a sender has given: by its data and other fields, or made already.
+
+    :raises InvalidEvent: where it is made already, and other fields are given as well.
+    """
+    if (event, id, retry) == (None, None, None):
+        return as_event(data)
+    if isinstance(data, Event | EventBuilder):
+        raise InvalidEvent("an Event is sent as it is: set its name, id and retry where it is made, not beside it")
+    return Event(data, event=event, id=id, retry=retry)
+
+
 def as_event(event: Any) -> Event:
-    """Return an event itself, the event of a builder, or a new event with other data."""
+    """Return an event itself, the event of a builder, the one that another package has encoded, or one with data."""
     if isinstance(event, Event):
         return event
-    return event.build() if isinstance(event, EventBuilder) else Event(event)
+    if isinstance(event, EventBuilder):
+        return event.build()
+    return Event.parse(event) if _is_encoded(event) else Event(event)
+
+
+def _is_encoded(event: object) -> bool:
+    """Return whether it is an event of datastar-py, which is a str of its lines."""
+    kinds = type(event).__mro__ if isinstance(event, str) and type(event) is not str else ()
+    return any(kind.__name__ == "DatastarEvent" for kind in kinds)
+
+
+def _decoded(text: bytes) -> str:
+    try:
+        return text.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidEvent(f"parse() takes UTF-8: {error}") from error
 
 
 # The group matches what Python's json writes for NaN and the infinities; strings, which may hold the same, are skipped.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -47,12 +48,22 @@ def make_frame(event: Any, dumps: Dumps, max_bytes: int) -> Frame:
     return Frame(payload, None if event.data is None else plain_text(event.event or "message"))
 
 
+# Each line of data begins with its field's name, so that no data looks like this.
+_ID_LINES = re.compile(rb"^id: .*\n", re.MULTILINE)
+
 #: Ends the channel that it is published to. It has no bytes but the id that a channel gives it.
 CHANNEL_END = Frame(b"", END)
 
 #: What the client of a stream that is over for good is written last. The data line is there although it is empty: some
 #: parsers of clients drop a block without one, and its id.
 FINAL_BLOCK = b"event: ~end\nid: ~end\ndata:\n\n"
+
+
+def without_id(frame: Frame) -> Frame:
+    """Return the frame of an event without the line of its id, if it has one."""
+    if frame.body:
+        return frame._replace(payload=frame.payload[frame.body :], body=0)
+    return frame._replace(payload=_ID_LINES.sub(b"", frame.payload)) if b"id: " in frame.payload else frame
 
 
 def count_events(frames: Sequence[Frame]) -> int:

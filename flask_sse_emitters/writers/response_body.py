@@ -14,7 +14,6 @@ from ..runtime.gevent_loop import TIME_SLICE_SECONDS, is_green, yield_now
 from ..runtime.scheduler import SCHEDULER
 from ..runtime.socket_monitor import SOCKET_MONITOR, Watch, replace_with_dead_fd
 from ..runtime.waiter import make_waiter
-from ..streams.ends import ENDS
 from ..streams.outgoing import WriterState
 from ..streams.stream import Stream
 from .handoff import Call, announce_close, hand_off, note_writer, refusal, why_not
@@ -203,8 +202,8 @@ class ResponseBody:
         call = Call(environ, self._start_response, self, caller)
         self._environ = self._start_response = None
         stream, watch = self._stream, self._watch
-        if stream is None or (stream.close_reason is not None and not call.blocks_worker):
-            return False  # the server can write what is left
+        if stream is None or (stream.client_sees in ("end", "cut", "nothing") and not call.blocks_worker):
+            return False  # the server can write what is left, but not reset a connection
         registry = stream.registry
         reason = why_not(call.facts(self._handoff, watch))
         if reason is None and watch is not None:
@@ -225,8 +224,7 @@ class ResponseBody:
         return False
 
     def _end(self) -> Exception:
-        reason = None if self._stream is None else self._stream.close_reason
-        if self._stream is None or reason is None or ENDS[reason].client_sees != "cut":
+        if self._stream is None or self._stream.client_sees not in ("break", "cut"):
             return StopIteration()
         # A clean end would tell the client that it missed nothing. Servers take this for a client that has left.
         return BrokenPipeError(errno.EPIPE, str(self._stream.error))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import _socket
 import errno
 import socket
+import struct
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from enum import Enum
@@ -21,13 +22,16 @@ from ..runtime.gevent_loop import TIME_SLICE_SECONDS
 from ..runtime.scheduler import SCHEDULER
 from ..runtime.socket_monitor import SOCKET_MONITOR, Watch
 from ..runtime.timers import Timer
-from ..streams.ends import ENDS
 from ..streams.interfaces import Client
 from ..streams.stream import Stream
 from ..wire.frame import chunk
 
 #: Seconds in which a client has to close its side after the last chunk; then it is closed from here.
 LINGER_SECONDS = 2.0
+
+#: A broken connection is reset, where the body has no chunks, once the client has everything: the first look comes
+#: after so many seconds.
+RESET_SECONDS = 0.05
 
 #: What a client has sent is read, and dropped, in so many pieces at most before its connection is closed.
 MAX_READS = 8
@@ -36,6 +40,9 @@ MAX_READS = 8
 RETRY_SECONDS = 0.1
 
 _LAST_CHUNK = b"0\r\n\r\n"
+
+#: Has a close reset the connection: linger for 0 seconds.
+_RESET = struct.pack("ii", 1, 0)
 
 
 class SocketState(Enum):
@@ -95,7 +102,10 @@ class SocketWriter:
 
     def beat(self, payload: bytes) -> None:
         """Write a heartbeat."""
-        self._rest = self._framed(payload)
+        framed = self._framed(payload)
+        if self._rest:  # the garbage collector has run a finalizer, which sent something
+            return
+        self._rest = framed
         if not self._flush() and self._state is not SocketState.CLOSED:
             self._stream.stall()
 
@@ -198,20 +208,23 @@ class SocketWriter:
     def _finish(self) -> None:
         """End the body, unless that would tell the client that it missed nothing: nothing more will come."""
         self._state = SocketState.FINISHING
-        reason = self._stream.close_reason
-        if reason is None or ENDS[reason].client_sees != "end":
+        sees = self._stream.client_sees
+        if sees not in ("end", "break"):
             self._close()
-        elif self._chunked:
+        elif sees == "end" and self._chunked:
             self._rest = _LAST_CHUNK
             self._call_later(self._stream.settings.write_seconds, self._close)
 
     def _linger(self) -> None:
         """Let the client read to the end and close first: closing with its input unread would lose our last output.
 
-        Close it soon; later, where it has not acknowledged everything, and still makes progress.
+        Close it soon; later, where it has not acknowledged everything, and still makes progress. A body without chunks,
+        which must not look whole, ends with a reset once the client has it.
         """
-        with suppress(OSError):
-            self._client.shutdown(socket.SHUT_WR)
+        resets = self._stream.client_sees == "break" and not self._chunked
+        if not resets:
+            with suppress(OSError):
+                self._client.shutdown(socket.SHUT_WR)
         unsent, since = self.unsent() or 0, SCHEDULER.clock()
 
         def look_again() -> None:
@@ -220,11 +233,11 @@ class SocketWriter:
             if 0 < now < unsent:
                 unsent, since = now, SCHEDULER.clock()
             elif now == 0 or SCHEDULER.clock() >= since + self._stream.settings.write_seconds:
-                self._close()
+                self._close(resets=resets)
                 return
             self._call_later(LINGER_SECONDS, look_again)
 
-        self._call_later(LINGER_SECONDS, look_again)
+        self._call_later(RESET_SECONDS if resets else LINGER_SECONDS, look_again)
 
     def _call_later(self, seconds: float, call: Callable[[], object] | None) -> None:
         """Set the one timer, in place of what it was set to; 0 seconds is never."""
@@ -234,7 +247,7 @@ class SocketWriter:
         if seconds and call is not None:
             self._timer = SCHEDULER.call_at(SCHEDULER.clock() + seconds, call)
 
-    def _close(self) -> None:
+    def _close(self, *, resets: bool = False) -> None:
         if self._state is SocketState.CLOSED:
             return
         was_finishing = self._state is SocketState.FINISHING
@@ -244,8 +257,11 @@ class SocketWriter:
         SOCKET_MONITOR.forget(self._watch)
         if was_finishing:
             _read_what_is_left(self._client)
-        with suppress(OSError):  # it is gone; else this reaches the client even if a forked child has the socket
-            self._client.shutdown(socket.SHUT_RDWR)
+        with suppress(OSError):  # it is gone
+            if resets:
+                self._client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            else:  # which reaches the client even if a forked child has the socket
+                self._client.shutdown(socket.SHUT_RDWR)
         self._client.close()
         self._stream.release(ConnectionAbortedError(errno.ECONNABORTED, "the client left"))
         if self._when_over:

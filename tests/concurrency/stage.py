@@ -28,7 +28,14 @@ from tests.unit.doubles.clock import ManualScheduler, emitter_at
 
 #: Modules of the package in which each line is a yield point, if lines are.
 TRACED = (
-    *("streams/emitter", "streams/machine", "streams/stream", "streams/outgoing", "streams/ends", "streams/backlog"),
+    *(
+        "streams/emitter",
+        "streams/machine",
+        "streams/stream",
+        "streams/outgoing",
+        "streams/ends",
+        "streams/pending/backlog",
+    ),
     *("broadcast/emitters", "broadcast/delivery", "broadcast/member", "broadcast/batch", "broadcast/copy_on_write"),
     *("channels/replay/machine", "channels/replay/locating", "channels/replay/reading", "channels/replay/cursor"),
     *("channels/replay/gap", "channels/replay/pages", "channels/process_subscription"),

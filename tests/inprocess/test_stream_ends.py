@@ -74,7 +74,7 @@ def test_overflow_cuts_the_connection(board: Board) -> None:
     next(pieces)
     assert [emitter.try_send(number) for number in range(2)] == [True, False]
     assert emitter.close_reason is CloseReason.OVERFLOW
-    with pytest.raises(BrokenPipeError, match="more events pending"):
+    with pytest.raises(BrokenPipeError, match="more events are pending"):
         next(pieces)
     until(lambda: len(journal) == 2, "the callbacks")
     assert [entry.partition(":")[0] for entry in journal] == ["error", "completion"]

@@ -28,7 +28,7 @@ FORBIDDEN = {
 INSIDERS = {"unit", "concurrency"}
 
 #: Modules that users import; what they offer is public.
-PUBLIC_MODULES = ("", ".access", ".brokers", ".errors", ".gunicorn", ".metrics", ".signals", ".testing")
+PUBLIC_MODULES = ("", ".access", ".brokers", ".datastar", ".errors", ".gunicorn", ".metrics", ".signals", ".testing")
 
 MAX_NAME_CHARACTERS = 80
 MAX_MODULE_LINES = 400

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 #: The modules that users import by name; ``""`` is the package itself.
-MODULES = ("", "access", "brokers", "gunicorn", "metrics", "signals", "testing")
+MODULES = ("", "access", "brokers", "datastar", "gunicorn", "metrics", "signals", "testing")
 
 #: One line for each name, as :func:`described` makes it. After an intended change, run this file as a program.
 LISTING = Path(__file__).parent / "public_api.txt"

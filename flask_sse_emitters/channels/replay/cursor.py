@@ -74,4 +74,4 @@ class MultiChannelMember(Member):
 
     def with_ids(self, frames: Sequence[Frame]) -> Sequence[Frame]:
         """Return the frames with the ids of all channels, in the order in which they are written to this client."""
-        return [self._cursor.with_ids(self._index, frame) for frame in frames]
+        return super().with_ids([self._cursor.with_ids(self._index, frame) for frame in frames])

@@ -2,7 +2,8 @@
 
 A worker that stops, *drains*: new streams end at once; the open ones get what is pending, then a ``retry:`` of their
 own, so that their clients do not all come back at once, then a clean end. Those that take nothing are cut after
-``SSE_DRAIN_SECONDS``. Afterwards the process may exit.
+``SSE_DRAIN_SECONDS``. Streams that are to finish (``drain="finish"``) go on, for as long as the server leaves the
+worker alive, and are aborted then. Afterwards the process may exit.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ log = logging.getLogger("flask_sse_emitters.streams")
 #: So many streams are ended in one go; then others have their turn.
 ENDED_AT_ONCE = 32
 
+#: Seconds that a stream has after it was aborted, because it did not finish: then it is cut.
+ABORT_SECONDS = 1.0
+
 #: Seconds that the last callbacks have when all streams are over.
 CALLBACK_SECONDS = 1.0
 
@@ -42,6 +46,7 @@ def drain(registry: StreamRegistry, grace: float = 0.0) -> None:
         begins = registry.drained_by is None
         if begins:
             registry.drained_by = now + seconds
+            registry.finished_by = now + max(seconds, registry.seconds_to_finish())
             registry.is_ending = True
     if begins and len(registry):
         log.info("the worker stops: %d streams end within %g s", len(registry), seconds)
@@ -50,11 +55,15 @@ def drain(registry: StreamRegistry, grace: float = 0.0) -> None:
     if begins:
         within = f"SSE_DRAIN_SECONDS={seconds:g}"
         scheduler.call_at(now + seconds, lambda: _for_each(registry, lambda stream: _cut(stream, within)))
+        scheduler.call_at(registry.finished_by, lambda: _for_each(registry, _abort))
+        scheduler.call_at(
+            registry.finished_by + ABORT_SECONDS, lambda: _for_each(registry, lambda stream: _cut(stream, "that time"))
+        )
 
 
 def await_drained(registry: StreamRegistry) -> None:
     """Wait until all streams are over, or the time for it is. In gevent's event loop itself, do not wait."""
-    by = (registry.drained_by or 0.0) + CALLBACK_SECONDS  # those that are cut then let go right after
+    by = _over_by(registry) + CALLBACK_SECONDS  # those that are cut then let go right after
     wait_while(lambda: len(registry) > 0, by, registry.scheduler.clock)
 
 
@@ -84,10 +93,28 @@ def _for_each(registry: StreamRegistry, do: Callable[[Stream], object]) -> None:
 
 
 def _end(stream: Stream) -> None:
-    stream.end_with_retry(CloseReason.SHUTDOWN)
+    if not _finishes(stream):
+        stream.end_with_retry(CloseReason.SHUTDOWN)
+
+
+def _finishes(stream: Stream) -> bool:
+    return stream.settings.drain == "finish" and stream.close_reason is None
+
+
+def _over_by(registry: StreamRegistry) -> float:
+    """Return the time by which all streams of a registry that drains are over."""
+    if registry.drained_by is None:
+        return 0.0
+    return registry.finished_by if any(map(_finishes, registry.streams())) else registry.drained_by
+
+
+def _abort(stream: Stream) -> None:
+    stream.abort(TimeoutError("the worker stops, and the stream did not come to its end in the time that it has"))
 
 
 def _cut(stream: Stream, within: str) -> None:
+    if _finishes(stream):
+        return
     error = TimeoutError(f"the worker stops, and the client did not read to the end within {within}")
     stream.end(CloseReason.DISCONNECTED, error)
 
@@ -95,7 +122,7 @@ def _cut(stream: Stream, within: str) -> None:
 def _drain_and_wait() -> None:
     drain_all()
     registries = list(ALL)
-    by = max((registry.drained_by or 0.0 for registry in registries), default=0.0)
+    by = max(map(_over_by, registries), default=0.0)
     # Only for those whose sockets are known: a stream that no server writes would never end.
     wait_while(
         lambda: len(SOCKET_MONITOR) > 0 or any(registry.is_ending for registry in registries), by, SCHEDULER.clock

@@ -19,6 +19,7 @@ from ...runtime.gevent_loop import yield_if_due
 from ...runtime.locks import native_lock
 from ...runtime.scheduler import SCHEDULER, Scheduler
 from ..emitter import SseEmitter, stream_of
+from ..ends import ClientSees
 from ..outgoing import IDLE
 from ..stream import Stream
 from .limits import Limit, limit_of_process, limits_of_reader
@@ -49,6 +50,8 @@ class StreamRegistry:
         self._app = app
         #: Is called when the process exits in order, after the last stream. May wait a second.
         self.at_exit: Callable[[], object] = lambda: None
+        #: Returns for how long streams that are to finish may go on, once the worker stops.
+        self.seconds_to_finish: Callable[[], float] = lambda: 0.0
         self._reset()
         ALL.add(self)
         reset_after_fork(self._reset)
@@ -63,6 +66,7 @@ class StreamRegistry:
         self.thread_use = ThreadUse()
         self._logged: dict[str, float] = {}  # when a refusal was last logged, by the limit
         self.drained_by: float | None = None  #: when the last stream is cut; None until the registry drains
+        self.finished_by = 0.0  #: when the last stream that is to finish is aborted, once the registry drains
         self.is_ending = False  #: some streams are still to be ended by draining
         self.opened = 0  #: since the beginning, without those refused
         self.refused_by: Counter[str] = Counter()  #: streams, by the name of the limit
@@ -105,13 +109,13 @@ class StreamRegistry:
         with self.lock:
             self._own(stream)
 
-    def admit(self, emitter: SseEmitter, address: str | None = None) -> int:
+    def admit(self, emitter: SseEmitter, address: str | None = None) -> int | None:
         """Count a stream in until it has left; end it at once where the worker stops, or a limit is reached.
 
         What has ended already is written all the same.
 
         :param address: of the client.
-        :return: the client's ``retry:``, in milliseconds.
+        :return: the client's ``retry:``, in milliseconds; None where it gets none.
         """
         stream = stream_of(emitter)
         identities = () if stream.reader is None else stream.reader.identities
@@ -134,12 +138,12 @@ class StreamRegistry:
             if stream.outgoing.tells_gap:
                 self._refused[stream] = emitter
                 self._leave_unless_written(stream)
-            return self.settings.spread_retry()
+            return stream.settings.spread_retry()
         if not emitter.is_open:
             self._leave_unless_written(stream)
         if self._app is not None:
             signals.send(signals.emitter_opened, self._app, emitter=emitter)
-        return self.settings.retry
+        return stream.settings.first_retry()
 
     def leave(self, stream: Stream) -> None:
         """Count a stream as over, and its client as gone. Idempotent."""
@@ -211,11 +215,12 @@ class StreamRegistry:
 
         :param full: the limit that it would exceed; None where the worker stops.
         """
+        sees: ClientSees | None = "break" if stream.settings.bare else None  # it would take nothing for all
         if full is None:
-            stream.end(CloseReason.SHUTDOWN, pending="keep_first")
+            stream.end(CloseReason.SHUTDOWN, pending="keep_first", sees=sees)
             return
         error = TooManyClients(f"{full.text} streams{full.owner} are open already")
-        stream.end(CloseReason.ERROR, error, pending="keep_first")
+        stream.end(CloseReason.ERROR, error, pending="keep_first", sees=sees)
         now = self.scheduler.clock()
         with self.lock:
             self.refused_by[full.name] += 1

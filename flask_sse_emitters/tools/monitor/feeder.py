@@ -20,6 +20,7 @@ from ...server.app_state import State
 from ...server.response import make_streaming_class, respond
 from ...server.worker import watch_worker
 from ...streams.emitter import SseEmitter, stream_of
+from ...streams.pending.offer import offer
 from ...streams.registry.draining import drain
 from ...streams.registry.open_streams import StreamRegistry
 from .audience import MonitorClients, monitor_frame
@@ -85,7 +86,7 @@ class MonitorFeeder:
         response = respond(emitter, self._response_class, self._settings, self.streams, 200, None)
         if self._state.streams.is_draining:
             drain(self.streams)
-        stream_of(emitter).offer(monitor_frame("points", list(self._points.copy())))
+        offer(stream_of(emitter), monitor_frame("points", list(self._points.copy())))
         if channel is not None:
             self._show_channel(channel, emitter)
         self.monitors.add(emitter)

@@ -13,6 +13,7 @@ from ...brokers.event_log import Log
 from ...runtime.locks import native_lock
 from ...runtime.scheduler import FIGURES, SCHEDULER, Scheduler
 from ...streams.emitter import SseEmitter, stream_of
+from ...streams.pending.offer import offer
 from ...wire.decoder import decode
 from ...wire.frame import Frame
 from .audience import MonitorClients, monitor_frame
@@ -64,7 +65,7 @@ class ChannelSample:
         """Send a monitor the events that the channel keeps, and those to come."""
         self._monitors.add(monitor)
         if self._log is not None:
-            stream_of(monitor).offer(monitor_frame("kept", self._read_kept(self._log)))
+            offer(stream_of(monitor), monitor_frame("kept", self._read_kept(self._log)))
 
     def started(self, start: Start) -> None:
         """Send monitors what the log keeps, and note from where on events arrive: see :class:`.Listener`."""

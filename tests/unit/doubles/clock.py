@@ -14,6 +14,7 @@ class ManualScheduler(Scheduler):
     def __init__(self) -> None:
         self.now = 1000.0
         self.jobs: list[Callable[[], object]] = []
+        self.writes = True  #: the test is the thread that writes to clients
         super().__init__(clock=lambda: self.now)
 
     def pass_time(self, seconds: float) -> None:
@@ -41,7 +42,7 @@ class ManualScheduler(Scheduler):
         return list(self._timers)
 
     def is_writer(self) -> bool:
-        return True
+        return self.writes
 
     def _start(self) -> None:
         pass

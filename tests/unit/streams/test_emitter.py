@@ -96,7 +96,7 @@ def test_emitter_closed_error_can_be_pickled() -> None:
 
 
 def test_emitter_wakes_an_idle_writer_once(make: Make) -> None:
-    """The writer is idle after it took nothing; one wake serves all that is sent until it takes."""
+    """The writer is idle after it took nothing; one wake brings the first event, and serves all until it takes."""
     emitter = make()
     writer = FakeWriter(emitter)
     emitter.send("before it took")
@@ -105,8 +105,9 @@ def test_emitter_wakes_an_idle_writer_once(make: Make) -> None:
     assert writer.take() == b""
     emitter.send("a")
     emitter.send("b")
-    assert writer.wakes == 1
-    assert writer.take() == b"data: a\n\ndata: b\n\n"
+    emitter.send("c")
+    assert (writer.wakes, writer.got[-1]) == (1, b"data: a\n\n")
+    assert writer.take() == b"data: b\n\ndata: c\n\n"
     assert writer.take() == b""
     emitter.complete()
     assert writer.wakes == 2

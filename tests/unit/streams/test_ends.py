@@ -11,7 +11,7 @@ from flask import Flask, current_app, g
 from flask_sse_emitters import SSE, CloseReason, EmitterClosed, SseEmitter, SseEmitters, SseError
 from flask_sse_emitters.broadcast.delivery import Delivery
 from flask_sse_emitters.streams.emitter import stream_of
-from flask_sse_emitters.streams.machine import HEARTBEAT
+from flask_sse_emitters.streams.timing.timed_stream import HEARTBEAT
 from tests.unit.doubles.clock import Make, ManualScheduler, emitter_at
 from tests.unit.doubles.journal import Journal
 from tests.unit.doubles.writer import FakeWriter
@@ -27,7 +27,7 @@ ENDS: list[tuple[CloseReason, End, list[str]]] = [
         lambda emitter, _: stream_of(emitter).end(CloseReason.DISCONNECTED, OSError("gone")),
         ["error", "completion"],
     ),
-    (CloseReason.OVERFLOW, lambda emitter, _: [emitter.try_send("x") for _ in range(1001)], ["error", "completion"]),
+    (CloseReason.OVERFLOW, lambda emitter, _: [emitter.try_send("x") for _ in range(1002)], ["error", "completion"]),
     (CloseReason.SHUTDOWN, lambda emitter, _: stream_of(emitter).end(CloseReason.SHUTDOWN), ["completion"]),
 ]
 

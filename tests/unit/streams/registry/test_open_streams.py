@@ -93,7 +93,7 @@ def test_drain_waits_for_grace_and_cuts_streams_at_timeout(scheduler: ManualSche
     settings = replace(DEFAULTS, drain_seconds=4, attach_seconds=1000)
     registry = StreamRegistry(settings, scheduler)
 
-    def admit() -> tuple[SseEmitter, int]:
+    def admit() -> tuple[SseEmitter, int | None]:
         emitter = emitter_at(scheduler, 0)
         stream_of(emitter).attach(settings, registry)
         return emitter, registry.admit(emitter)
@@ -103,6 +103,7 @@ def test_drain_waits_for_grace_and_cuts_streams_at_timeout(scheduler: ManualSche
     drain(registry, grace=1)
     drain(registry, grace=2)
     late, retry = admit()
+    assert retry is not None
     assert 1500 <= retry <= 6000
     assert (late.close_reason, len(registry)) == (CloseReason.SHUTDOWN, 100)
     scheduler.pass_time(0.9)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import Literal, Protocol, TypeAlias
 
-from ..config.settings import CHANCE, Settings
-from ..runtime.locks import Lock
-from ..runtime.scheduler import Scheduler
-from ..runtime.timers import Timer
+from ...config.settings import CHANCE, Settings
+from ...runtime.locks import Lock
+from ...runtime.scheduler import Scheduler
+from ...runtime.timers import Timer
 
 Due: TypeAlias = Literal["timeout", "attach", "write", "heartbeat"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import accumulate, takewhile
 
-from ..config.settings import Settings
-from ..wire.frame import BATCH_BYTES, Frame, count_events
+from ...config.settings import Settings
+from ...wire.frame import BATCH_BYTES, Frame, count_events
 
 #: The frames where there are none: shared, for most clients have nothing pending.
 _NONE: list[Frame] = []
@@ -33,6 +33,12 @@ class Backlog:
     def is_amid(self) -> bool:
         """Whether a part of something has been taken, and the rest has not."""
         return self._offset > 0
+
+    def has_room(self, frame: Frame, settings: Settings) -> bool:
+        """Return whether one more frame fits in the bounds, or nothing waits that could make room for it."""
+        waiting, needed = self.size - self._exempt_bytes, len(frame.payload) - frame.body
+        fits = len(self._frames) < settings.max_pending and waiting + needed <= settings.max_pending_bytes
+        return fits or not waiting
 
     def push(self, frame: Frame, settings: Settings) -> bool:
         """Keep a frame. Return False, and do not keep it, where it goes over the bounds and those say to close.

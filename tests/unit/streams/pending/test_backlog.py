@@ -6,6 +6,7 @@ import pytest
 
 from flask_sse_emitters import CloseReason, EmitterClosed, Event
 from flask_sse_emitters.streams.emitter import stream_of
+from flask_sse_emitters.streams.pending.offer import offer
 from flask_sse_emitters.testing import decode
 from flask_sse_emitters.wire.frame import make_frame
 from tests.unit.doubles.clock import Make
@@ -16,7 +17,7 @@ def test_backlog_keeps_a_large_event_to_its_last_byte_shared_by_all(make: Make) 
     frame = make_frame("x" * 200_000, lambda _: "", 1_000_000)
     emitters = [make() for _ in range(3)]
     for emitter in emitters:
-        stream_of(emitter).offer(frame)
+        offer(stream_of(emitter), frame)
         stream_of(emitter).next_output()
     assert all(stream_of(emitter).outgoing.backlog._begun is frame.payload for emitter in emitters)
     assert [stream_of(emitter).outgoing.backlog.size for emitter in emitters] == [len(frame.payload) - 65_536] * 3

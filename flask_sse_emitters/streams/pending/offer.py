@@ -1,0 +1,68 @@
+"""Giving an event to one stream, which keeps it for its client, or has it written at once."""
+
+from __future__ import annotations
+
+from typing import overload
+
+from ...wire.frame import BATCH_BYTES, Frame, count_events
+from ..outgoing import AWAKE, IDLE, WRITING
+from ..stream import Stream
+
+
+def offer(stream: Stream, frame: Frame) -> bool:
+    """Keep one more event. From any thread; never blocks.
+
+    :return: False where the stream takes none, or has ended because this one did not fit.
+    """
+    return _offer(stream, frame)
+
+
+def offer_in_time(stream: Stream, frame: Frame, seconds: float) -> bool:
+    """Keep one more event as :func:`offer` does, once there is room. Waits for that, so long at most.
+
+    :raises TimeoutError: where there is none by then; the event is not kept.
+    """
+    until = stream.scheduler.clock() + seconds
+    while stream.wait_until(lambda: stream.outgoing.backlog.has_room(frame, stream.settings), until):
+        kept = _offer(stream, frame, waits=True)
+        if kept is not None:  # else another sender has been quicker
+            return kept
+    raise TimeoutError(f"the client has made no room for this event in {seconds:g} s, and it was not sent")
+
+
+@overload
+def _offer(stream: Stream, frame: Frame) -> bool: ...
+
+
+@overload
+def _offer(stream: Stream, frame: Frame, *, waits: bool) -> bool | None: ...
+
+
+def _offer(stream: Stream, frame: Frame, *, waits: bool = False) -> bool | None:
+    """Keep one more event, or have it written at once, where nothing is before it and this thread may write.
+
+    Not where lists may be about to write to the client themselves.
+
+    :param waits: return None where there is no room for it.
+    """
+    outgoing, payload, settings = stream.outgoing, frame.payload, stream.settings
+    with stream.lock:
+        if stream.close_reason is not None:
+            return False
+        has_room = outgoing.backlog.has_room(frame, settings)
+        if waits and not has_room:
+            return None
+        is_small = len(payload) <= min(BATCH_BYTES, settings.max_pending_bytes)
+        at_once = is_small and outgoing.state is IDLE and not outgoing.members and stream.scheduler.is_writer()
+        if at_once:
+            stream.deadlines.written = stream.scheduler.clock()
+        fits = at_once or outgoing.backlog.push(frame, settings)
+        sleeper = outgoing.wake(WRITING if at_once else AWAKE) if fits else None
+    if sleeper is not None and at_once:
+        sleeper.wake_with(payload)
+        stream.count(count_events((frame,)), len(payload))
+    elif sleeper is not None:
+        sleeper.wake()
+    if not fits:
+        stream.overflow()
+    return fits
