@@ -13,6 +13,7 @@ from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
 from tests.apps import channels, contract
 from tests.apps.contract import emitters, journals, lists, make
+from tests.apps.finite import finite
 from tests.apps.middleware import add_middleware
 from tests.apps.real_threads import original, start_thread
 
@@ -114,6 +115,7 @@ def noted(name: str) -> ResponseReturnValue:
 def create_app(name: str, middleware: str = "", **config: Any) -> Flask:
     app = contract.create_app(name, **config)
     app.register_blueprint(more)
+    app.register_blueprint(finite)
     add_middleware(app, middleware)
     return app
 
