@@ -39,7 +39,7 @@ class SSE:  # with more methods than other classes: it is the public face of the
 
     * ``SSE_TIMEOUT`` (1800): the whole lifetime of a stream; 0 means no limit. A browser then reconnects by itself.
     * ``SSE_HEARTBEAT`` (15): a comment follows so long without an event, to keep proxies from closing; 0 means never.
-    * ``SSE_RETRY`` (3000): how long clients wait before they reconnect, an int of milliseconds; None tells them nothing.
+    * ``SSE_RETRY`` (3000): how long clients wait before they reconnect, an int of milliseconds; None tells them none.
     * ``SSE_END`` (``"clean"``): how a stream ends that is not over for good: ``"clean"``, or ``"cut"``.
     * ``SSE_MAX_PENDING`` (1000), ``SSE_MAX_PENDING_BYTES`` (1048576): how many events, and bytes of them, may be
       pending for a slow client.

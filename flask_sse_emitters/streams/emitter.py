@@ -12,7 +12,7 @@ from ..config.settings import checked as checked_setting
 from ..errors import CloseReason, EmitterClosed, NotInitialized, SseError
 from ..runtime.gevent_loop import yield_if_due
 from ..runtime.scheduler import SCHEDULER, Scheduler
-from ..wire.event import Event, EventBuilder, event_of
+from ..wire.event import Event, EventBuilder, as_event, event_of
 from ..wire.frame import Frame, make_frame
 from .pending.offer import offer, offer_in_time
 from .pending.producer import StreamProducer
@@ -302,8 +302,8 @@ class SseEmitter:
         """Encode an event. What the lists have been sent before goes first."""
         stream = self._stream
         given = event_of(data, event, id, retry)
-        if stream.settings.bare and given.id is not None:
-            given = replace(given, id=None)
+        if stream.settings.bare and type(given) is not str:
+            given = replace(as_event(given), id=None)
         frame = make_frame(given, self._dumps, stream.settings.max_event_bytes)
         stream.take_queued()
         return frame

@@ -160,13 +160,13 @@ class EventBuilder:
         return self._event
 
 
-def event_of(data: Any, event: str | None = None, id: str | int | None = None, retry: int | None = None) -> Event:
-    """Return the event that a sender has given: by its data and other fields, or made already.
+def event_of(data: Any, event: str | None = None, id: str | int | None = None, retry: int | None = None) -> Any:
+    """Return the event that a sender has given by its data and other fields; data alone, or an event, as it is.
 
     :raises InvalidEvent: where it is made already, and other fields are given as well.
     """
-    if (event, id, retry) == (None, None, None):
-        return as_event(data)
+    if event is None and id is None and retry is None:
+        return data
     if isinstance(data, Event | EventBuilder):
         raise InvalidEvent("an Event is sent as it is: set its name, id and retry where it is made, not beside it")
     return Event(data, event=event, id=id, retry=retry)

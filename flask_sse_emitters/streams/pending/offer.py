@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import overload
 
+from ...runtime.gevent_loop import TIME_SLICE_SECONDS
 from ...wire.frame import BATCH_BYTES, Frame, count_events
 from ..outgoing import AWAKE, IDLE, WRITING
 from ..stream import Stream
@@ -41,7 +42,8 @@ def _offer(stream: Stream, frame: Frame, *, waits: bool) -> bool | None: ...
 def _offer(stream: Stream, frame: Frame, *, waits: bool = False) -> bool | None:
     """Keep one more event, or have it written at once, where nothing is before it and this thread may write.
 
-    Not where lists may be about to write to the client themselves.
+    Not where lists may be about to write to the client themselves; nor where something has just been written: events
+    that come fast are gathered.
 
     :param waits: return None where there is no room for it.
     """
@@ -52,10 +54,12 @@ def _offer(stream: Stream, frame: Frame, *, waits: bool = False) -> bool | None:
         has_room = outgoing.backlog.has_room(frame, settings)
         if waits and not has_room:
             return None
-        is_small = len(payload) <= min(BATCH_BYTES, settings.max_pending_bytes)
-        at_once = is_small and outgoing.state is IDLE and not outgoing.members and stream.scheduler.is_writer()
+        at_once = outgoing.state is IDLE and not outgoing.members and stream.scheduler.is_writer()
+        at_once = at_once and len(payload) <= min(BATCH_BYTES, settings.max_pending_bytes)
         if at_once:
-            stream.deadlines.written = stream.scheduler.clock()
+            now = stream.scheduler.clock()
+            at_once = now > stream.deadlines.written + TIME_SLICE_SECONDS  # else what comes next goes with it
+            stream.deadlines.written = now if at_once else stream.deadlines.written
         fits = at_once or outgoing.backlog.push(frame, settings)
         sleeper = outgoing.wake(WRITING if at_once else AWAKE) if fits else None
     if sleeper is not None and at_once:

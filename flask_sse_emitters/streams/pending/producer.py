@@ -103,9 +103,14 @@ class StreamProducer:
     def _has_room(self) -> bool:
         """Wait until there is room for the next item. Return False once the stream has ended."""
         stream = self._stream
-        backlog, most = stream.outgoing.backlog, stream.settings.ahead
-        stream.wait_until(lambda: len(backlog) < most and backlog.size < AHEAD_BYTES)
+        if not self._is_behind():  # mostly; looking without the lock is good enough
+            stream.wait_until(self._is_behind)
         return stream.close_reason is None
+
+    def _is_behind(self) -> bool:
+        """Return whether fewer events are pending than may be."""
+        backlog = self._stream.outgoing.backlog
+        return len(backlog) < self._stream.settings.ahead and backlog.size < AHEAD_BYTES
 
     def _fail(self, error: BaseException) -> None:
         """Send what tells the client of the error, and break the connection."""

@@ -95,8 +95,11 @@ def test_emitter_closed_error_can_be_pickled() -> None:
     assert (error.reason, error.error) == (CloseReason.TIMEOUT, None)
 
 
-def test_emitter_wakes_an_idle_writer_once(make: Make) -> None:
-    """The writer is idle after it took nothing; one wake brings the first event, and serves all until it takes."""
+def test_emitter_wakes_an_idle_writer_once(make: Make, scheduler: ManualScheduler) -> None:
+    """The writer is idle after it took nothing; one wake serves all that is sent until it takes.
+
+    It brings the first event where nothing was written right before: else that goes with what follows.
+    """
     emitter = make()
     writer = FakeWriter(emitter)
     emitter.send("before it took")
@@ -105,12 +108,17 @@ def test_emitter_wakes_an_idle_writer_once(make: Make) -> None:
     assert writer.take() == b""
     emitter.send("a")
     emitter.send("b")
+    assert writer.wakes == 1
+    assert writer.take() == b"data: a\n\ndata: b\n\n"
+    assert writer.take() == b""
+    scheduler.pass_time(1)
     emitter.send("c")
-    assert (writer.wakes, writer.got[-1]) == (1, b"data: a\n\n")
-    assert writer.take() == b"data: b\n\ndata: c\n\n"
+    emitter.send("d")
+    assert (writer.wakes, writer.got[-1]) == (2, b"data: c\n\n")
+    assert writer.take() == b"data: d\n\n"
     assert writer.take() == b""
     emitter.complete()
-    assert writer.wakes == 2
+    assert writer.wakes == 3
     assert writer.take() is None
 
 
