@@ -17,6 +17,35 @@ class Start(NamedTuple):
     newest: int  #: the listener receives all events after this offset
 
 
+class ChannelState(NamedTuple):
+    """What a broker knows of a channel at one moment."""
+
+    epoch: str  #: of the next offset
+    newest: int  #: the offset of the newest event, or of the end where that is later; 0 before the first
+    oldest: int  #: the offset of the oldest that is kept; where nothing is, that of the next
+    is_complete: bool  #: the newest is the end of the channel
+    has_run: bool  #: a run publishes to it: see :meth:`Broker.start_run`
+
+    @property
+    def has_events(self) -> bool:
+        """Whether events are kept that a client without an id may be given: those after the end before the last."""
+        return self.oldest < self.newest + (not self.is_complete)
+
+
+class Publication(NamedTuple):
+    """One event that is to be published, or the end of a channel."""
+
+    channel: str
+    frame: Frame  #: without an id; :data:`.CHANNEL_END` ends the channel
+    bounds: Bounds | None  #: how much is kept of the channel from now on; None leaves that as it is
+    key: str | None = None  #: where an event of this channel had the same one within 5 minutes, nothing happens
+    run: str | None = None  #: publish only while this run has the channel: see :meth:`Broker.start_run`
+
+
+class RunLost(Exception):
+    """What a run publishes is refused: it was cancelled, or is believed to be dead."""
+
+
 class Published(NamedTuple):
     """The result of a publish."""
 
@@ -77,6 +106,50 @@ class Broker(ABC):
         :return: with the id of the event, or of the first one with this key.
         :raises BrokerUnavailable: where the broker cannot be reached in time.
         """
+
+    def publish_many(self, publications: Sequence[Publication]) -> list[Published | Exception]:
+        """Publish several events in one step, in their order. May wait for the broker, within limits.
+
+        The events of one channel are kept and delivered together: no other comes between.
+
+        :return: for each what :meth:`publish` returns, or what kept it from being published: a
+            :class:`.BrokerUnavailable`, or :class:`RunLost`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} publishes one event at a time")
+
+    def state(self, channel: str) -> ChannelState:
+        """Return the state of a channel, whose epoch begins with that. May wait for the broker, within limits.
+
+        :raises BrokerUnavailable: where the broker cannot be reached in time.
+        """
+        raise NotImplementedError(f"{type(self).__name__} cannot be asked for the state of a channel")
+
+    def start_run(self, channel: str, run: str, seconds: float) -> bool:
+        """Give the channel to a run, the only one that may publish with this name, for so many seconds.
+
+        A run whose time is over is dead: the next process that looks at the channel, as each does that has readers,
+        publishes an event named ``interrupted`` with the data ``{"reason": "interrupted"}``, and the end.
+
+        :param run: a name that no other run has.
+        :return: False where another run has the channel.
+        :raises BrokerUnavailable: where the broker cannot be reached in time.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no runs")
+
+    def renew_run(self, channel: str, run: str, seconds: float) -> bool:
+        """Let the run have the channel for so many seconds from now. Return False where it has lost it.
+
+        :raises BrokerUnavailable: where the broker cannot be reached in time.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no runs")
+
+    def cancel_run(self, channel: str, bounds: Bounds | None) -> bool:
+        """Take the channel from its run, in whichever process that is, and end the channel. One step.
+
+        :return: False where there is no run.
+        :raises BrokerUnavailable: where the broker cannot be reached in time.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no runs")
 
     @abstractmethod
     def subscribe(self, channel: str, listener: Listener) -> Start | None:

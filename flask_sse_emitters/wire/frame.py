@@ -12,6 +12,9 @@ from .event import Dumps, as_event, plain_text
 #: client on a slow line makes visible progress.
 BATCH_BYTES = 65_536
 
+#: The name of the event that ends a stream, or a channel, for good, and the id that its client has then.
+END = "~end"
+
 
 class Frame(NamedTuple):
     """An encoded event, shared by the backlogs of all clients."""
@@ -21,6 +24,11 @@ class Frame(NamedTuple):
     offset: int = 0  #: in its channel, from 1; 0 outside of channels
     body: int = 0  #: the index in the payload after the line of the id
     at: float = 0.0  #: the time of publishing, by the clock of its log
+
+    @property
+    def is_end(self) -> bool:
+        """Whether it is the end of its channel, and no event."""
+        return self.name == END
 
 
 def make_frame(event: Any, dumps: Dumps, max_bytes: int) -> Frame:
@@ -37,6 +45,14 @@ def make_frame(event: Any, dumps: Dumps, max_bytes: int) -> Frame:
             "raise that, or send a reference from which clients fetch the rest"
         )
     return Frame(payload, None if event.data is None else plain_text(event.event or "message"))
+
+
+#: Ends the channel that it is published to. It has no bytes but the id that a channel gives it.
+CHANNEL_END = Frame(b"", END)
+
+#: What the client of a stream that is over for good is written last. The data line is there although it is empty: some
+#: parsers of clients drop a block without one, and its id.
+FINAL_BLOCK = b"event: ~end\nid: ~end\ndata:\n\n"
 
 
 def count_events(frames: Sequence[Frame]) -> int:
