@@ -90,8 +90,7 @@ class Topic:
             log = self.building = Log(lookup.epoch, lookup.first_offset - 1, clock.now, last, lookup.former)
         elif log.epoch != lookup.epoch:
             with log.guard:
-                log.former = lookup.former  # first: until the next line, what is known so far is found as well
-                log.epoch = lookup.epoch
+                log.go_on_in(lookup.epoch, lookup.former)
         if log is self.log:
             self.deliver(lookup.events, clock, is_sure=True)
         else:
