@@ -52,8 +52,19 @@ class Publication(NamedTuple):
     run: str | None = None  #: publish only while this run has the channel: see :meth:`Broker.start_run`
 
 
+def by_channel(publications: Sequence[Publication]) -> dict[str, list[int]]:
+    """Return the indexes of the publications of each channel, in their order."""
+    indexes: dict[str, list[int]] = {}
+    for index, publication in enumerate(publications):
+        indexes.setdefault(publication.channel, []).append(index)
+    return indexes
+
+
 class RunLost(Exception):
     """What a run publishes is refused: it was cancelled, or is believed to be dead."""
+
+    def __init__(self, channel: str) -> None:
+        super().__init__(f"the run has lost the channel {channel!r}: it was cancelled, or has come to a standstill")
 
 
 class Published(NamedTuple):

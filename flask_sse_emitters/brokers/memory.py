@@ -13,7 +13,7 @@ from ..runtime.locks import native_lock
 from ..runtime.scheduler import SCHEDULER, Scheduler
 from ..wire.frame import CHANNEL_END, Frame
 from .agenda import NO_GROUP, Agenda, group_at
-from .base import INTERRUPTED, Broker, ChannelState, Listener, Publication, Published, RunLost, Start
+from .base import INTERRUPTED, Broker, ChannelState, Listener, Publication, Published, RunLost, Start, by_channel
 from .event_ids import Position, new_epoch
 from .event_log import Bounds, Log
 
@@ -57,13 +57,10 @@ class MemoryBroker(Broker):
 
     def publish_many(self, publications: Sequence[Publication]) -> list[Published | Exception]:
         """Publish several events: see :meth:`.Broker.publish_many`."""
-        indexes: dict[str, list[int]] = {}
-        for index, publication in enumerate(publications):
-            indexes.setdefault(publication.channel, []).append(index)
         results: dict[int, Published | Exception] = {}
-        for channel, of_channel in indexes.items():
-            found = self._publish(channel, [publications[index] for index in of_channel])
-            results.update(zip(of_channel, found, strict=True))
+        for channel, indexes in by_channel(publications).items():
+            found = self._publish(channel, [publications[index] for index in indexes])
+            results.update(zip(indexes, found, strict=True))
         return [results[index] for index in range(len(publications))]
 
     def state(self, channel: str) -> ChannelState:
@@ -263,12 +260,12 @@ class _Record:
 
     def _publish(self, publication: Publication, now: float) -> Published | Exception:
         _, frame, bounds, key, run = publication
-        if run is not None:
-            if self._run is None or self._run.name != run:
-                return RunLost(f"a run has lost the channel {self.name!r}: it was cancelled, or came to a standstill")
-            self._run = self._run._replace(until=now + self._run.seconds)
         if key is not None and key in self._keys:
             return Published(self._keys[key][1], is_new=False)
+        if run is not None:
+            if self._run is None or self._run.name != run:
+                return RunLost(self.name)
+            self._run = self._run._replace(until=now + self._run.seconds)
         if frame.is_end and self.log.is_complete:
             return Published(str(self.log.position(self.log.newest)), is_new=False)
         self._bounds = self._bounds if bounds is None else bounds
