@@ -38,7 +38,9 @@ from .messages import (
     read_process,
     read_state,
 )
-from .scripts import CANCEL_RUN, PROCESSES, PUBLISH, RENEW_RUN, START_RUN, STATE, SUM, TRY_WRITE, Script
+from .scripts import Script
+from .scripts.channels import CANCEL_RUN, PUBLISH, RENEW_RUN, START_RUN, STATE
+from .scripts.processes import PROCESSES, SUM, TRY_WRITE
 from .subscriber import Subscriber
 from .subscriber.thread import CLUSTER_LOOKUP_SECONDS, LOOKUP_SECONDS
 from .url import Address

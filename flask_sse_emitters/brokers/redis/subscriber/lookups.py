@@ -17,7 +17,7 @@ from ..client import Client
 from ..errors import KEYS, diagnose
 from ..health import READING, Health
 from ..messages import KeyNames, Lookup, read_arguments, read_lookup, read_time
-from ..scripts import LOOK_UP
+from ..scripts.channels import LOOK_UP
 from .clock import RedisClock
 from .topics import Topic, Topics
 

@@ -1,36 +1,16 @@
-"""How a channel lies in Redis, and the scripts that touch it: nothing comes between the steps of one.
+"""The scripts that publish to channels, look them up, and give them to runs.
 
-A channel has these keys, with names that Redis Cluster keeps in one slot:
-
-* ``<prefix>:{<channel>}:at``, a hash: its epoch, the offset of its newest event, the bounds it was last given, the
-  Redis server that was the master then (``server``), whether there were replicas at any time (``replicas``), where
-  former epochs ended (``former``), the offset after the last end that something follows (``first``), and that of a
-  later end (``complete``). The run that has it has its name there (``run``), for how long (``run_ms``), and until when.
-* ``<prefix>:{<channel>}:log``, a stream of the events that are kept: the offset is the first part of an entry's id. The
-  end of the channel is an entry, too, with a name that no event has.
-* ``<prefix>:{<channel>}:key:<key>``: the id of the event that was published with this key.
-* ``<prefix>:{<channel>}@<db>``, the Redis channel on which each event is announced.
-
-The processes that listen have these, in one slot, too:
-
-* ``<prefix>:{here}:processes``, a sorted set: the processes that have clients, and until when that holds.
-* ``<prefix>:{here}:process:<id>``, a hash: how many clients a process has of each channel; and in the field
-  ``!about``, which is no channel's name, what the process reports of itself, as JSON.
-* ``<prefix>:{here}:probe``, for a millisecond: whether Redis can be written to.
-
-Their names, the arguments of the scripts, and the parsing of what they return are in :mod:`.messages`. Processes with
-the version before this one may share the same Redis.
+Each is made of steps, which follow here first.
 """
 
 from __future__ import annotations
 
-import hashlib
-
-from ...config.settings import DEFAULTS
-from ...wire.frame import END
-from ..base import INTERRUPTED
-from ..event_ids import EPOCH_LENGTH
-from ..event_log import MAX_FORMER_EPOCHS
+from ....config.settings import DEFAULTS
+from ....wire.frame import END
+from ...base import INTERRUPTED
+from ...event_ids import EPOCH_LENGTH
+from ...event_log import MAX_FORMER_EPOCHS
+from . import NOW, Script
 
 #: So many events are looked up at once at most.
 MAX_ENTRIES = 20
@@ -44,20 +24,6 @@ EPOCH_MS = 7 * 86_400_000
 #: Milliseconds for which the epoch of a channel without any event yet is remembered after the last lookup. For so long
 #: any name that a client may ask for takes some memory.
 UNUSED_MS = 600_000
-
-
-class Script:
-    """A Lua script, which Redis runs as one step."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-        self.digest = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
-
-
-_NOW = """
-local clock = redis.call('TIME')
-local now = string.format('%.0f', clock[1] * 1000 + math.floor(clock[2] / 1000))
-"""
 
 #: Reads the channel, and whether the master is another Redis server than at the last write to it. A server gives itself
 #: a new replication id when it starts, and when it becomes the master.
@@ -76,7 +42,7 @@ local function new_epoch()
   used = used + {EPOCH_LENGTH}
   return string.sub(epochs, used - {EPOCH_LENGTH - 1}, used)
 end
-{_NOW}
+{NOW}
 """
 
 #: Begins a new epoch where the channel has none, or lacks an event that was known before, as after a failover: its id
@@ -324,7 +290,7 @@ return run == name and 1 or 0
 RENEW_RUN = Script(f"""
 local at = KEYS[1]
 local run, run_until = redis.call('HGET', at, 'run'), redis.call('HGET', at, 'run_until')
-{_NOW}
+{NOW}
 if run ~= ARGV[1] or tonumber(run_until) <= tonumber(now) then return 0 end
 redis.call('HSET', at, 'run_until', string.format('%.0f', now + ARGV[2]))
 local is_unused = tonumber(redis.call('HGET', at, 'offset') or '0') == 0
@@ -339,58 +305,4 @@ if not run then return 0 end
 if is_other then change_epoch() end
 append('', '={END}', ARGV[7], ARGV[8])
 return 1
-""")
-
-#: Sets the clients of one process: all of them, or what has changed. Returns 0 where Redis knew of none before.
-COUNT = Script(f"""
-local all, mine = KEYS[1], KEYS[2]
-local process, ms = ARGV[1], ARGV[2]
-local known = redis.call('EXISTS', mine)
-if ARGV[3] == '1' then redis.call('DEL', mine) end
-for index = 4, #ARGV, 2 do
-  if ARGV[index + 1] == '0' then
-    redis.call('HDEL', mine, ARGV[index])
-  else
-    redis.call('HSET', mine, ARGV[index], ARGV[index + 1])
-  end
-end
-{_NOW}
-redis.call('ZREMRANGEBYSCORE', all, '-inf', now)
-if redis.call('EXISTS', mine) == 1 then
-  redis.call('PEXPIRE', mine, ms)
-  redis.call('ZADD', all, string.format('%.0f', now + ms), process)
-  redis.call('PEXPIRE', all, ms)
-else
-  redis.call('ZREM', all, process)
-end
-return known
-""")
-
-#: Writes something that is gone at once: a server that is full, or a replica, refuses it.
-TRY_WRITE = Script("return redis.call('SET', KEYS[1], '', 'PX', 1)")
-
-#: Returns how many clients of a channel all other processes have.
-SUM = Script(f"""
-{_NOW}
-local sum = 0
-for _, process in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], now, '+inf')) do
-  if process ~= ARGV[1] then
-    sum = sum + (redis.call('HGET', ARGV[2] .. process, ARGV[3]) or 0)
-  end
-end
-return sum
-""")
-
-#: Returns what all processes but this one have reported.
-PROCESSES = Script(f"""
-{_NOW}
-local found = {{}}
-local living = redis.call('ZRANGEBYSCORE', KEYS[1], now, '+inf', 'WITHSCORES')
-for index = 1, #living, 2 do
-  if living[index] ~= ARGV[1] then
-    local left = living[index + 1] - now
-    table.insert(found, {{living[index], string.format('%.0f', left), redis.call('HGETALL', ARGV[2] .. living[index])}})
-  end
-end
-return found
 """)
