@@ -298,10 +298,11 @@ redis.call('PEXPIRE', at, is_unused and {UNUSED_MS} or {EPOCH_MS})
 return 1
 """)
 
-#: Takes the channel from its run, and ends it. Returns whether there was one.
+#: Takes the channel from its run, and ends it, also where the server is full. Returns whether there was one.
 CANCEL_RUN = Script(f"""
 {_READ}
 if not run then return 0 end
+redis.call('HDEL', at, 'run')
 if is_other then change_epoch() end
 append('', '={END}', ARGV[7], ARGV[8])
 return 1
