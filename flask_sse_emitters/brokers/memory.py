@@ -14,7 +14,7 @@ from ..runtime.scheduler import SCHEDULER, Scheduler
 from ..wire.frame import CHANNEL_END, Frame
 from .agenda import NO_GROUP, Agenda, group_at
 from .base import INTERRUPTED, Broker, ChannelState, Listener, Publication, Published, RunLost, Start, by_channel
-from .event_ids import Position, new_epoch
+from .event_ids import new_epoch
 from .event_log import Bounds, Log
 
 #: Seconds for which a key is remembered.
@@ -51,7 +51,7 @@ class MemoryBroker(Broker):
 
     def publish(self, channel: str, frame: Frame, bounds: Bounds | None, key: str | None = None) -> Published:
         """Publish an event: see :meth:`.Broker.publish`."""
-        [published] = self._publish(channel, [Publication(channel, frame, bounds, key)])
+        [published] = self.publish_many([Publication(channel, frame, bounds, key)])
         assert isinstance(published, Published), "only a run can be refused"
         return published
 
@@ -282,7 +282,7 @@ class _Record:
             self._run = None
         if self._listeners:
             self._undelivered.append(stamped)
-        return str(Position(self.log.epoch, stamped.offset))
+        return str(self.log.position(stamped.offset))
 
     def state(self) -> ChannelState | None:
         with self.log.guard:
