@@ -31,10 +31,10 @@ class ChannelState(NamedTuple):
     has_run: bool  #: a run publishes to it: see :meth:`Broker.start_run`
 
     @classmethod
-    def of(cls, log: Log, *, has_run: bool) -> ChannelState:
-        """Return the state that a channel with this log has."""
+    def of(cls, log: Log) -> ChannelState:
+        """Return the state of the channel with this log, as far as this process knows it."""
         with log.guard:
-            return cls(log.epoch, log.newest, log.first, log.is_complete, has_run)
+            return cls(log.epoch, log.newest, log.first, log.is_complete, log.has_run)
 
     @property
     def has_events(self) -> bool:
@@ -48,7 +48,9 @@ class Publication(NamedTuple):
     channel: str
     frame: Frame  #: without an id; :data:`.CHANNEL_END` ends the channel
     bounds: Bounds | None  #: how much is kept of the channel from now on; None leaves that as it is
-    key: str | None = None  #: where an event of this channel had the same one within 5 minutes, nothing happens
+    #: Where an event of this channel had the same one within 5 minutes, nothing happens. The end after such an event
+    #: needs a key as well, of its own: without one, a second attempt would end what has begun since.
+    key: str | None = None
     run: str | None = None  #: publish only while this run has the channel: see :meth:`Broker.start_run`
 
 

@@ -55,6 +55,8 @@ class Log:
         self.former = former
         #: Whether the newest is the end of the channel, and no other epoch has begun since.
         self.is_complete = is_complete
+        #: Whether a run publishes to the channel. The broker sets it, and any end ends it.
+        self.has_run = False
         self.guard = native_lock()  #: writers hold it
         self._clock = clock
         self._bounds = Bounds(0, 0)
@@ -183,6 +185,7 @@ class Log:
         self._newest, self._last = stamped.offset, stamped.at
         self.is_complete = stamped.is_end
         if stamped.is_end:
+            self.has_run = False
             self._first, self._end = self._end + 1, stamped.offset
         self._frames.append((*stamped,))
         while len(self._frames) - self._empty > bounds.events + stamped.is_end:

@@ -290,7 +290,7 @@ class _Record:
                 return None
             self._used_at = now = self._scheduler.clock()
             self._end_dead_run(now)
-            return ChannelState.of(self.log, has_run=self._run is not None)
+            return ChannelState.of(self.log)
 
     def start_run(self, name: str, seconds: float) -> bool | None:
         with self.log.guard:
@@ -301,6 +301,7 @@ class _Record:
             if self._run is None:
                 self._run = _Run(name, seconds, now + seconds)
                 self.log.begin_anew()
+                self.log.has_run = True
             return self._run.name == name
 
     def renew_run(self, name: str, seconds: float) -> bool:

@@ -52,8 +52,7 @@ class OwnBroker(Broker):
         return [results[index] for index in range(len(publications))]
 
     def state(self, channel: str) -> ChannelState:
-        found = self._channel(channel)
-        return ChannelState.of(found.log, has_run=found.run is not None)
+        return ChannelState.of(self._channel(channel).log)
 
     def start_run(self, channel: str, run: str, seconds: float) -> bool:
         found = self._channel(channel)
@@ -61,6 +60,7 @@ class OwnBroker(Broker):
             if found.run is None:
                 found.run, found.run_seconds = run, seconds
                 found.log.begin_anew()
+                found.log.has_run = True
                 found.watch_run(found.renew_run())
             return found.run == run
 

@@ -7,7 +7,7 @@ from contextlib import closing, contextmanager
 
 import pytest
 
-from flask_sse_emitters.brokers import CHANNEL_END, INTERRUPTED, Broker, Published, RunLost
+from flask_sse_emitters.brokers import CHANNEL_END, INTERRUPTED, Broker, ChannelState, Published, RunLost
 from tests.brokers.contract import Make
 from tests.support.broker_calls import KEPT, end, frame, listening, publish, publish_as
 from tests.support.client import new_name
@@ -57,7 +57,7 @@ def test_broker_run_begins_a_complete_channel_anew(broker: Broker) -> None:
     assert state.epoch != before.epoch
     log = listening(broker, channel).log
     assert log is not None
-    assert (log.epoch, log.is_complete, log.first) == (state.epoch, False, 3)
+    assert ChannelState.of(log) == state
     [first] = publish_as(broker, "run", channel, frame("b"))
     assert first == Published(f"{state.epoch}-3", is_new=True)
 
@@ -84,6 +84,30 @@ def test_broker_run_publishes_nothing_after_its_channel_was_ended(broker: Broker
     publish(broker, channel, "anew")
     [refused_again] = publish_as(broker, "run", channel, frame("late"))
     assert isinstance(refused_again, RunLost)
+
+
+def test_broker_listeners_log_shows_the_state_of_its_channel(broker: Broker, make: Make) -> None:
+    """Also what another process does, so that nobody has to ask for the state of a channel that has readers here."""
+    channel = new_name()
+    end(broker, channel)
+    log = listening(broker, channel).log
+    assert log is not None
+
+    def is_known() -> bool:
+        return ChannelState.of(log) == broker.state(channel)
+
+    with elsewhere(broker, make) as other:
+        until(is_known, "the end")
+        other.start_run(channel, "run", LONG)
+        until(is_known, "the run")
+        assert log.has_run
+        publish_as(other, "run", channel, frame("a"))
+        until(is_known, "the event")
+        publish_as(other, "run", channel, CHANNEL_END)
+        until(is_known, "another end")
+        assert (log.has_run, log.is_complete, log.first) == (False, True, 2)
+        publish(other, channel, "b")
+        until(is_known, "the next event")
 
 
 def test_broker_cancel_without_a_run_does_nothing(broker: Broker) -> None:

@@ -101,6 +101,17 @@ def test_state_of_redis_leaves_out_events_that_are_too_old(client: Any, new_brok
         assert f"{state.epoch}-1" == first
 
 
+@pytest.mark.parametrize("foreign", ["first garbage", "offset garbage", "run_until garbage run x"])
+def test_state_of_foreign_keys_is_an_error_that_names_them(
+    server: RedisServer, new_broker: MakeBroker, foreign: str
+) -> None:
+    broker = new_broker()
+    publish(broker, "bad", "x")
+    server.run(f"HSET sse:{{bad}}:at {foreign}")
+    with pytest.raises(BrokerUnavailable, match=r"sse:\{bad\}:at"):
+        broker.state("bad")
+
+
 def test_keys_of_an_ended_channel_expire_all(client: Any, new_broker: MakeBroker) -> None:
     """Also those of a channel that keeps no events, and of a run that has published nothing."""
     broker = new_broker()

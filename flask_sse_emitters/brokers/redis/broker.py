@@ -96,7 +96,12 @@ class RedisBroker(Broker):
 
     def state(self, channel: str) -> ChannelState:
         """Return the state of a channel: see :meth:`.Broker.state`."""
-        return read_state(self._ask_of(channel, STATE, [], "say how far the channel is"))
+        wanted = "say how far the channel is"
+        answer = self._ask_of(channel, STATE, [], wanted)
+        try:
+            return read_state(answer)
+        except ValueError as error:
+            raise self._refusal(wanted, self._names.keys(channel), error) from error
 
     def start_run(self, channel: str, run: str, seconds: float) -> bool:
         """Give the channel to a run: see :meth:`.Broker.start_run`."""
@@ -271,9 +276,12 @@ class RedisBroker(Broker):
             with within(self._seconds):
                 answer = self._clients.get().run(script, keys, arguments)
         except (redis.RedisError, OSError) as error:
-            advice = self._health.advice(diagnose(error), keys)
-            raise BrokerUnavailable(f"Redis did not {wanted} ({error_text(error)}): {advice}") from error
+            raise self._refusal(wanted, keys, error) from error
         return answer
+
+    def _refusal(self, wanted: str, keys: list[str], error: Exception) -> BrokerUnavailable:
+        advice = self._health.advice(diagnose(error), keys)
+        return BrokerUnavailable(f"Redis did not {wanted} ({error_text(error)}): {advice}")
 
 
 def _are_sockets_green() -> bool:

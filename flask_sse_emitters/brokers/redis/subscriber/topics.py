@@ -118,7 +118,8 @@ class Topic:
         self.known = KnownEvent(lookup.epoch, lookup.newest, lookup.newest_ms, is_sure=True)
         log = self.building or self.log
         if log is not None:
-            log.is_complete = lookup.is_complete  # which a run ends before its first event
+            log.is_complete = lookup.is_complete  # a run ends that before its first event
+            log.has_run = lookup.run_until_ms > 0
         if self.building is not None:
             self.log, self.building = self.building, None
             self.start(self.listeners)
