@@ -176,7 +176,8 @@ class Log:
         self.is_complete = False
 
     def _stamp(self, frame: Frame) -> Frame:
-        self.begin_anew()
+        if self.is_complete:
+            self.begin_anew()
         return with_id(frame, self.position(self._newest + 1), self._clock())
 
     def _keep(self, stamped: Frame, bounds: Bounds) -> Frame:

@@ -12,7 +12,7 @@ from ..runtime.fork import reset_after_fork
 from ..runtime.locks import native_lock
 from ..runtime.scheduler import SCHEDULER, Scheduler
 from ..wire.frame import CHANNEL_END, Frame
-from .agenda import NO_GROUP, Agenda, group_at
+from .agenda import NO_GROUP, Agenda
 from .base import INTERRUPTED, Broker, ChannelState, Listener, Publication, Published, RunLost, Start, by_channel
 from .event_ids import new_epoch
 from .event_log import Bounds, Log
@@ -57,6 +57,8 @@ class MemoryBroker(Broker):
 
     def publish_many(self, publications: Sequence[Publication]) -> list[Published | Exception]:
         """Publish several events: see :meth:`.Broker.publish_many`."""
+        if len(publications) == 1:
+            return self._publish(publications[0].channel, publications)
         results: dict[int, Published | Exception] = {}
         for channel, indexes in by_channel(publications).items():
             found = self._publish(channel, [publications[index] for index in indexes])
@@ -169,12 +171,13 @@ class MemoryBroker(Broker):
 
     def _look_later(self, record: _Record) -> None:
         """Look at a channel when the next of what it keeps is too old."""
-        when = record.due
-        if group_at(when) >= record.group:  # as nearly always; else once more, with the lock
-            return
-        with self._lock:
-            self._agenda.add(record, when)
-        self._set_timer()
+        if record.may_be_due_sooner:
+            record.may_be_due_sooner = False  # first: what happens from here on sets it again
+            with self._lock:
+                self._agenda.add(record, record.due)
+                is_first = self._agenda.due < self._timer_at
+            if is_first:
+                self._set_timer()
 
     def _set_timer(self) -> None:
         with self._lock:
@@ -229,6 +232,7 @@ class _Record:
         "group",
         "is_forgotten",
         "log",
+        "may_be_due_sooner",
         "name",
     )
 
@@ -237,6 +241,7 @@ class _Record:
         self.log = Log(new_epoch(), 0, scheduler.clock)
         self.is_forgotten = False  #: for good: another record takes its place
         self.group = NO_GROUP  #: in the agenda of the broker
+        self.may_be_due_sooner = True  #: than the agenda has it
         self._bounds = Bounds(DEFAULTS.history, DEFAULTS.history_seconds)
         self._scheduler = scheduler
         self._listeners: tuple[Listener, ...] = ()
@@ -268,7 +273,8 @@ class _Record:
             self._run = self._run._replace(until=now + self._run.seconds)
         if frame.is_end and self.log.is_complete:
             return Published(str(self.log.position(self.log.newest)), is_new=False)
-        self._bounds = self._bounds if bounds is None else bounds
+        if bounds is not None and bounds != self._bounds:
+            self._bounds, self.may_be_due_sooner = bounds, True
         event_id = self._append(frame, now)
         if key is not None:
             self._keys[key] = now, event_id
@@ -279,7 +285,7 @@ class _Record:
         stamped = self.log.append(frame, self._bounds)
         self._published_at = now
         if stamped.is_end:
-            self._run = None
+            self._run, self.may_be_due_sooner = None, True
         if self._listeners:
             self._undelivered.append(stamped)
         return str(self.log.position(stamped.offset))
@@ -299,7 +305,7 @@ class _Record:
             self._used_at = now = self._scheduler.clock()
             self._end_dead_run(now)
             if self._run is None:
-                self._run = _Run(name, seconds, now + seconds)
+                self._run, self.may_be_due_sooner = _Run(name, seconds, now + seconds), True
                 self.log.begin_anew()
                 self.log.has_run = True
             return self._run.name == name
@@ -310,7 +316,7 @@ class _Record:
             self._end_dead_run(now)
             if self._run is None or self._run.name != name:
                 return False
-            self._run = self._run._replace(until=now + seconds)
+            self._run, self.may_be_due_sooner = self._run._replace(until=now + seconds), True
             return True
 
     def cancel_run(self, bounds: Bounds | None) -> bool:
@@ -319,7 +325,8 @@ class _Record:
             self._end_dead_run(now)
             if self._run is None:
                 return False
-            self._bounds = self._bounds if bounds is None else bounds
+            if bounds is not None:
+                self._bounds = bounds
             self._append(CHANNEL_END, now)
             return True
 
@@ -339,7 +346,7 @@ class _Record:
     def remove(self, listener: Listener) -> None:
         with self.log.guard:
             self._listeners = tuple(other for other in self._listeners if other is not listener)
-            self._used_at = self._scheduler.clock()
+            self._used_at, self.may_be_due_sooner = self._scheduler.clock(), True
 
     def when_delivered(self, call: Callable[[], object]) -> None:
         """Call this once the events published so far are delivered: at once, where they are."""
@@ -397,6 +404,7 @@ class _Record:
         :return: whether it is to be looked at again. Else it is forgotten, or comes up again when something happens.
         """
         with self.log.guard:
+            self.may_be_due_sooner = True  # it is not in the agenda
             now = self._scheduler.clock()
             self._forget_keys(now)
             self._end_dead_run(now)
