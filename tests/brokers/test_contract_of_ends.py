@@ -23,6 +23,10 @@ def has_expired(log: Log) -> bool:
     return log.first > log.newest
 
 
+def has_received(listener: RecordingListener, count: int) -> bool:
+    return len(listener.frames) == count
+
+
 def ids_of(listener: RecordingListener) -> list[str]:
     return [each.payload[: each.body].decode()[len("id: ") : -1] for each in listener.frames]
 
@@ -86,6 +90,25 @@ def test_broker_log_knows_positions_from_before_ends(broker: Broker, late: bool)
     assert [each.offset for each in found if each.is_end] == [3, 6, 9]
     assert (log.oldest, log.first, log.is_complete) == (1, 10, False)
     assert log.find(Position(position(ids[0]).epoch, 4)) is None, "that epoch ended before"
+
+
+def test_broker_log_of_many_ends_is_known_to_who_comes_later(broker: Broker) -> None:
+    """However many lookups that takes: the state is the same as where all of it arrived."""
+    channel = new_name()
+    listener = listening(broker, channel)
+    group = [Publication(channel, frame("x"), KEPT), Publication(channel, CHANNEL_END, KEPT)]
+    for round_ in range(1, 11):
+        results = broker.publish_many(group * 5)
+        assert all(isinstance(each, Published) and each.is_new for each in results)
+        until(partial(has_received, listener, round_ * 10), "these")
+    late = listening(broker, channel)
+    assert listener.log is not None
+    assert late.log is not None
+    states = [broker.state(channel), ChannelState.of(listener.log), ChannelState.of(late.log)]
+    assert states == [ChannelState(states[0].epoch, 100, 99, is_complete=True, has_run=False)] * 3
+    assert [each.offset for each in listener.frames if each.is_end] == [*range(2, 101, 2)]
+    assert [each.offset for each in late.log.after(0, 100) if each.is_end] == [*range(2, 101, 2)]
+    assert [each.offset for each in late.log.former] == [*range(98, 82, -2)], "the last eight"
 
 
 def test_broker_end_of_a_complete_channel_is_not_new(broker: Broker) -> None:

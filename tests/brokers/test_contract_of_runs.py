@@ -141,7 +141,7 @@ def test_broker_dead_run_is_ended_for_who_comes_later(broker: Broker, make: Make
         publish(broker, channel, "a")
         assert broker.start_run(channel, "run", 0.05)
     until(lambda: not broker.state(here).has_run, "the end of its time")
-    until(lambda: not broker.renew_run(there, "run", 0.01), "the end of the other's")
+    until(lambda: not broker.renew_run(there, "run", 0.001), "the end of the other's")
     with elsewhere(broker, make) as other:
         for channel in (here, there):
             log = listening(other, channel).log

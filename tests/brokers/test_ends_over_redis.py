@@ -137,7 +137,7 @@ def test_run_is_ended_though_redis_is_full(client: Any, new_broker: MakeBroker, 
     broker = new_broker()
     publish(broker, "a", "x")
     broker.start_run("a", "run", 600 if by == "cancel" else 0.01)
-    until(lambda: by == "cancel" or not broker.renew_run("a", "run", 0.01), "the end of its time")
+    until(lambda: by == "cancel" or not broker.renew_run("a", "run", 0.001), "the end of its time")
     fill(client)
     if by == "cancel":
         assert broker.cancel_run("a", KEPT)
@@ -174,7 +174,7 @@ def test_dead_run_of_a_restarted_redis_is_ended_in_another_epoch(new_broker: Mak
         with closing(make_broker(server.url)) as broker:
             [before] = publish(broker, "a", "x")
             broker.start_run("a", "run", 0.01)
-            until(lambda: not broker.renew_run("a", "run", 0.01), "the end of its time")
+            until(lambda: not broker.renew_run("a", "run", 0.001), "the end of its time")
             until(lambda: server.client().info("persistence")["aof_pending_bio_fsync"] == 0, "it to be on disk")
         server.client().shutdown(save=False)
         server.kill()
@@ -189,6 +189,37 @@ def test_dead_run_of_a_restarted_redis_is_ended_in_another_epoch(new_broker: Mak
         [after] = publish(broker, "a", "anew")
         assert after.split("-")[1] == "4"
         assert after.split("-")[0] not in (state.epoch, before.split("-")[0])
+
+
+def test_run_goes_on_with_a_promoted_replica(new_broker: MakeBroker) -> None:
+    """In another epoch, as the replica may lack events. A channel that was complete begins yet another one."""
+    with RedisServer() as master, RedisServer() as replica:
+        client = replica.client()
+        client.replicaof("127.0.0.1", master.port)
+        until(lambda: client.info("replication")["master_link_status"] == "up", "a replica")
+        broker = new_broker(master.url)
+        broker.start_run("a", "run", 600)
+        [before] = publish_as(broker, "run", "a", frame("x"))
+        assert isinstance(before, Published)
+        publish(broker, "b", "x")
+        ended = end(broker, "b")
+        until(lambda: client.hexists("sse:{b}:at", "complete"), "the replica to have all")
+        client.replicaof("NO", "ONE")
+        broker = new_broker(replica.url)
+        assert broker.renew_run("a", "run", 600)
+        after, last = publish_as(broker, "run", "a", frame("y"), CHANNEL_END)
+        assert isinstance(after, Published)
+        assert isinstance(last, Published)
+        assert after.id.split("-")[0] == last.id.split("-")[0] != before.id.split("-")[0]
+        assert after.id.split("-")[1] == "2"
+        state = broker.state("b")
+        assert (f"{state.epoch}-{state.newest}", state.is_complete) == (ended, True), "it is read as it is"
+        [new] = publish(broker, "b", "y")
+        assert new.split("-")[1] == "3"
+        log = listening(broker, "b").log
+        assert log is not None
+        assert log.find(Position(state.epoch, 2)) == 2
+        assert (log.first, log.is_complete) == (3, False)
 
 
 def test_lost_end_of_a_channel_is_a_new_epoch_that_is_not_complete(client: Any, new_broker: MakeBroker) -> None:
