@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from flask_sse_emitters import CloseReason, SseEmitter
-from flask_sse_emitters.brokers import memory
 from flask_sse_emitters.brokers.memory import MemoryBroker
+from flask_sse_emitters.brokers.memory import record as memory_record
 from flask_sse_emitters.streams.emitter import stream_of
 from flask_sse_emitters.testing import decode
 from flask_sse_emitters.writers.response_body import ResponseBody
@@ -149,7 +149,7 @@ def test_publish_while_channel_is_swept_and_left_keeps_the_event(
     stage: Stage, every: Every, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The channel is forgotten after its last client has left. Nothing may use the forgotten record afterwards."""
-    monkeypatch.setattr(memory, "LINGER_SECONDS", 0.0)
+    monkeypatch.setattr(memory_record, "LINGER_SECONDS", 0.0)
 
     def scene() -> Scene:
         broker = MemoryBroker(scheduler=stage.background)

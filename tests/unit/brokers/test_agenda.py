@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from flask_sse_emitters.brokers.agenda import GROUP_SECONDS, NO_GROUP, Agenda
+from flask_sse_emitters.brokers.memory.agenda import GROUP_SECONDS, NO_GROUP, Agenda
 
 
 class Item:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from flask_sse_emitters.brokers import CHANNEL_END, INTERRUPTED, Bounds, Frame, Publication, Published
-from flask_sse_emitters.brokers.memory import KEY_SECONDS, LINGER_SECONDS, MemoryBroker
+from flask_sse_emitters.brokers.memory import MemoryBroker
+from flask_sse_emitters.brokers.memory.record import KEY_SECONDS, LINGER_SECONDS
 from tests.support.broker_calls import KEPT, RecordingListener, frame, listening, publish, subscribed
 from tests.support.waiting import PATIENCE, until
 from tests.unit.doubles.clock import ManualScheduler

@@ -36,10 +36,11 @@ class Agenda(Generic[T]):
         if group >= item.group:
             return
         item.group = group
-        if group not in self._groups:
-            self._groups[group] = []
+        new: list[T] = []
+        items = self._groups.setdefault(group, new)  # the garbage collector may have added one before this
+        if items is new:
             heappush(self._order, group)
-        self._groups[group].append(item)
+        items.append(item)
 
     @property
     def due(self) -> float:
