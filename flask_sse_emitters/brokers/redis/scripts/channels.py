@@ -21,8 +21,8 @@ KEY_MS = 300_000
 #: Milliseconds for which a channel's epoch is remembered after the last publish or lookup.
 EPOCH_MS = 7 * 86_400_000
 
-#: Milliseconds for which the epoch of a channel without any event yet is remembered after the last lookup. For so long
-#: any name that a client may ask for takes some memory.
+#: Milliseconds for which the epoch of a channel that has had no event, and has no run, is remembered after the last
+#: lookup. For so long any name that a client may ask for takes some memory.
 UNUSED_MS = 600_000
 
 #: Reads the channel, and whether the master is another Redis server than at the last write to it. A server gives itself
@@ -229,7 +229,7 @@ if not epoch or not is_other then
 end
 {_END_DEAD_RUN}
 local function remember(lasts)
-  local is_unused = tonumber(offset or '0') == 0 and not lasts
+  local is_unused = tonumber(offset or '0') == 0 and not lasts and not run
   redis.call('PEXPIRE', at, is_unused and {UNUSED_MS} or {EPOCH_MS})
 end
 """
@@ -293,8 +293,7 @@ local run, run_until = redis.call('HGET', at, 'run'), redis.call('HGET', at, 'ru
 {NOW}
 if run ~= ARGV[1] or tonumber(run_until) <= tonumber(now) then return 0 end
 redis.call('HSET', at, 'run_until', string.format('%.0f', now + ARGV[2]))
-local is_unused = tonumber(redis.call('HGET', at, 'offset') or '0') == 0
-redis.call('PEXPIRE', at, is_unused and {UNUSED_MS} or {EPOCH_MS})
+redis.call('PEXPIRE', at, {EPOCH_MS})
 return 1
 """)
 
