@@ -12,10 +12,11 @@ from .access.revocation import make_revocation
 from .access.rules import Rule, Rules
 from .channels.channel import Channel
 from .channels.names import check_name, private_name
-from .channels.registry import UNSET, ChannelOptions, Channels, check_options
+from .channels.options import UNSET, OptionTable, check_options
+from .channels.registry import Channels
 from .config.context import EXTENSION, register_state
 from .config.hints import config_hints
-from .config.settings import Settings, read_config
+from .config.settings import Duration, Settings, read_config
 from .server.app_state import State, find_state
 from .server.denials import handle_denials
 from .server.endpoints import make_blueprint
@@ -35,34 +36,7 @@ class SSE:  # with more methods than other classes: it is the public face of the
     With an app factory, ``sse = SSE()`` and later ``sse.init_app(app)``. One ``SSE`` may serve several apps; methods
     then mean the current one. All but :meth:`init_app` may be called from any thread.
 
-    Config keys; durations are seconds or a timedelta:
-
-    * ``SSE_TIMEOUT`` (1800): the whole lifetime of a stream; 0 means no limit. A browser then reconnects by itself.
-    * ``SSE_HEARTBEAT`` (15): a comment follows so long without an event, to keep proxies from closing; 0 means never.
-    * ``SSE_RETRY`` (3000): how long clients wait before they reconnect, an int of milliseconds.
-    * ``SSE_MAX_PENDING`` (1000), ``SSE_MAX_PENDING_BYTES`` (1048576): how many events, and bytes of them, may be
-      pending for a slow client.
-    * ``SSE_OVERFLOW`` (``"close"``): what happens beyond these limits: ``"close"`` ends the stream, ``"drop_oldest"``
-      makes room, ``"coalesce"`` first replaces the pending event of the same name.
-    * ``SSE_WRITE_SECONDS`` (30): a client that accepts no byte of a write for so long counts as gone; 0 means never.
-    * ``SSE_MAX_EVENT_BYTES`` (1048576): to send or publish a larger event, encoded, raises :class:`InvalidEvent`.
-    * ``SSE_HANDOFF`` (``"auto"``): whether streams are written without a thread or greenlet for each. ``"auto"``: if
-      no middleware stands between them and a worker of gunicorn. ``"on"``: also behind middleware, which then sees each
-      stream end after its first bytes. ``"off"``: never.
-    * ``SSE_ATTACH_SECONDS`` (30): an emitter whose stream has not begun after so long ends with an error.
-    * ``SSE_MAX_CLIENTS`` (10000): how many streams may be open in one process; others are told to come back later.
-    * ``SSE_MAX_CLIENTS_PER_IDENTITY`` (None), ``SSE_MAX_CLIENTS_PER_ADDRESS`` (None): how many of these one reader, and
-      one address, may have; None is any number. Behind a proxy, Werkzeug's ``ProxyFix`` is needed to see addresses. A
-      /64 network of IPv6 counts as one address.
-    * ``SSE_CORS_ORIGINS`` (``()``): pages of these origins may read, also with cookies; ``"*"`` alone allows any page,
-      without cookies. The endpoints of channels deny requests from pages of all other sites.
-    * ``SSE_HISTORY`` (1000), ``SSE_HISTORY_SECONDS`` (300): how many events of each channel are kept for clients that
-      come back, and for how long; 0 seconds is as long as the number allows.
-    * ``SSE_BROKER_URL`` (``"memory://"``): the broker, which keeps the events of channels: ``memory://`` serves one
-      process, ``redis://`` and the like serve all that share it.
-    * ``SSE_BROKER_PREFIX`` (``"sse"``): begins all names that the broker uses, so that apps can share a server.
-    * ``SSE_PUBLISH_SECONDS`` (2): how long publishing may wait for the broker.
-    * ``SSE_DRAIN_SECONDS`` (5): how long streams may take to end when the worker stops.
+    The config keys, all of which begin with ``SSE_``, are in :doc:`configuration`.
 
     :param app: as for :meth:`init_app`.
     """
@@ -71,7 +45,7 @@ class SSE:  # with more methods than other classes: it is the public face of the
         self._states: list[State] = []
         #: Returns the state of an app, or of the current one: for other modules of this package.
         self.find_state = partial(find_state, self._states)
-        self._options: dict[str, ChannelOptions] = {}
+        self._options = OptionTable()
         self._rules = Rules(self._options)
         self._monitor_access = MonitorAccess()
         if app is not None:
@@ -104,7 +78,14 @@ class SSE:  # with more methods than other classes: it is the public face of the
             app.cli.add_command(commands)
 
     def channel(
-        self, name: str, *, public: bool = UNSET, history: int | None = None, max_clients: int | None = None
+        self,
+        name: str,
+        *,
+        public: bool = UNSET,
+        history: int | None = None,
+        history_seconds: Duration | None = None,
+        max_clients: int | None = None,
+        since: str | None = None,
     ) -> Channel:
         """Return the channel of this name, which need not be created. Options that are given here hold for good.
 
@@ -112,15 +93,40 @@ class SSE:  # with more methods than other classes: it is the public face of the
         :param public: True lets anyone read it, and no rule is asked. False is the default if it is never given. Left
             out, it changes nothing.
         :param history: how many of its events are kept, from 0. None takes ``SSE_HISTORY``.
+        :param history_seconds: for how long. None takes ``SSE_HISTORY_SECONDS``.
         :param max_clients: how many clients may read it in one process, from 1. None is any number.
+        :param since: where a client without an id begins: see :meth:`Channel.subscribe`.
         :raises InvalidChannel: where the name is invalid.
         :raises ValueError: names the parameter and the accepted values; or the earlier value that it contradicts.
         """
         name = check_name(name)
-        given = check_options(public, history, max_clients)
-        if given:
-            self._options.setdefault(name, ChannelOptions()).set(name, given)
+        options = check_options(
+            public=public, history=history, history_seconds=history_seconds, max_clients=max_clients, since=since
+        )
+        self._options.set(name, options)
         return Channel(name, self._channels)
+
+    def channels(
+        self,
+        pattern: str,
+        *,
+        public: bool = UNSET,
+        history: int | None = None,
+        history_seconds: Duration | None = None,
+        max_clients: int | None = None,
+        since: str | None = None,
+    ) -> None:
+        """Set options of all channels whose names begin with the same characters: ``sse.channels("job/*", history=9)``.
+
+        They hold for good. For each option the longest pattern that sets it wins, and :meth:`channel` wins over all.
+
+        :param pattern: what the names begin with, and ``*``.
+        :raises InvalidChannel: where the pattern is invalid; other parameters and errors are those of :meth:`channel`.
+        """
+        options = check_options(
+            public=public, history=history, history_seconds=history_seconds, max_clients=max_clients, since=since
+        )
+        self._options.set_for_all(pattern, options)
 
     def publish(
         self, channel: str, data: Any, *, event: str | None = None, retry: int | None = None, key: str | None = None

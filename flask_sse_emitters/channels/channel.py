@@ -9,8 +9,9 @@ from ..broadcast.emitters import SseEmitters
 from ..config.settings import Duration, Settings
 from ..streams.emitter import SseEmitter
 from ..streams.registry.identity import Reader, check_identity
+from .options import UNSET
 from .process_subscription import ProcessSubscription
-from .registry import UNSET, Channels
+from .registry import Channels
 
 
 class Channel:

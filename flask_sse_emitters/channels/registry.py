@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from weakref import WeakValueDictionary
 
 from .. import signals
 from ..brokers import Broker
 from ..brokers.event_log import Bounds
-from ..config.settings import CHANCE, Duration, Settings, checked
+from ..config.settings import CHANCE, Duration, Settings
 from ..errors import BrokerUnavailable, InvalidEvent
 from ..runtime.fork import reset_after_fork
 from ..runtime.gevent_loop import yield_if_due
@@ -24,64 +24,20 @@ from ..streams.stream import Stream
 from ..wire.event import Event, EventBuilder, as_event
 from ..wire.frame import Frame, make_frame
 from .names import check_key
+from .options import OptionTable
 from .process_subscription import ProcessSubscription
 from .replay.gap import GAP
 from .replay.machine import Replay
 from .replay.pages import PageCache
 
-#: Stands for an argument that was left out, where None means something else.
-UNSET: Any = object()
-
 #: ``SSE_TIMEOUT`` varies by this part of it, so that clients who came together do not leave together.
 LIFETIME_SPREAD = 0.1
-
-
-class ChannelOptions:
-    """The options of one channel; None where they are not set."""
-
-    def __init__(self) -> None:
-        self.public: bool | None = None  #: anyone may read it
-        self.history: int | None = None  #: events that are kept, from 0
-        self.max_clients: int | None = None  #: clients in each process, from 1
-
-    def set(self, name: str, given: Mapping[str, Any]) -> None:
-        """Set options of the channel of this name, once and for all.
-
-        :raises ValueError: where one has another value already; then none is set.
-        """
-        for option, value in given.items():
-            before = getattr(self, option)
-            if before is not None and before != value:
-                raise ValueError(
-                    f"{option}={value!r} contradicts sse.channel({name!r}, {option}={before!r}), which came before and "
-                    "holds for good: set it in one place"
-                )
-        for option, value in given.items():
-            setattr(self, option, value)
-
-
-def check_options(public: object, history: int | None, max_clients: int | None) -> dict[str, Any]:
-    """Return the options of a channel that are given, checked: all but :data:`UNSET` and None.
-
-    :raises TypeError: where ``public`` is not a bool.
-    :raises ValueError: names the option and the accepted values.
-    """
-    options: dict[str, Any] = {}
-    if public is not UNSET:
-        if not isinstance(public, bool):
-            raise TypeError(f"public is True or False, not {public!r}")
-        options["public"] = public
-    if history is not None:
-        options["history"] = checked("history", history)
-    if max_clients is not None:
-        options["max_clients"] = checked("max_clients", max_clients)
-    return options
 
 
 class Channels:
     """The channels of one app, in this process. Every method may be called from any thread.
 
-    :param options: by the names of channels.
+    :param options: of its channels.
     :param streams: the open streams of the app.
     :param app: the sender of signals.
     """
@@ -90,7 +46,7 @@ class Channels:
         self,
         broker: Broker,
         settings: Settings,
-        options: dict[str, ChannelOptions],
+        options: OptionTable,
         streams: StreamRegistry,
         app: Any = None,
     ) -> None:
@@ -115,7 +71,7 @@ class Channels:
         self._pages = PageCache()
         # Each is kept while it has clients, or is in use.
         self._subscriptions: WeakValueDictionary[str, ProcessSubscription] = WeakValueDictionary()
-        self._limits: dict[str, Limit] = {}
+        self._limits: WeakValueDictionary[str, Limit] = WeakValueDictionary()  # each while a stream counts for it
 
     def subscription(self, name: str) -> ProcessSubscription:
         """Return the list of a channel's clients in this process."""
@@ -132,11 +88,10 @@ class Channels:
         settings = self._settings
         key = check_key(key)
         frame = encode_for_channel(data, event, retry, settings)
-        options = self._options.get(name)
-        history = settings.history if options is None or options.history is None else options.history
+        bounds = self._bounds(name)
         began = time.perf_counter()
         try:
-            event_id, is_new = self.broker.publish(name, frame, Bounds(history, settings.history_seconds), key)
+            event_id, is_new = self.broker.publish(name, frame, bounds, key)
         except BrokerUnavailable:
             with self._lock:
                 self._failed += 1
@@ -236,12 +191,19 @@ class Channels:
             references = self._subscriptions.valuerefs()
         return (found for reference in references if (found := reference()) is not None)
 
+    def _bounds(self, name: str) -> Bounds:
+        """Return how much is kept of a channel."""
+        settings, options = self._settings, self._options.of(name)
+        history = settings.history if options.history is None else options.history
+        return Bounds(history, settings.history_seconds if options.history_seconds is None else options.history_seconds)
+
     def _limit(self, name: str) -> Limit | None:
-        options = self._options.get(name)
-        if options is None or options.max_clients is None:
+        maximum = self._options.of(name).max_clients
+        if maximum is None:
             return None
-        new = Limit(f"max_clients={options.max_clients} of the channel {name!r}", options.max_clients)
-        return self._limits.setdefault(name, new)
+        new = Limit(f"max_clients={maximum} of the channel {name!r}", maximum)
+        with self._lock:
+            return self._limits.setdefault(name, new)
 
 
 def encode_for_channel(data: Any, event: str | None, retry: int | None, settings: Settings) -> Frame:

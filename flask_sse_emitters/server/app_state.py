@@ -18,7 +18,8 @@ from ..access.recheck import recheck
 from ..access.revocation import Revocation, Revocations
 from ..access.rules import Rules
 from ..brokers import Broker, broker_of
-from ..channels.registry import ChannelOptions, Channels
+from ..channels.options import OptionTable
+from ..channels.registry import Channels
 from ..config.context import EXTENSION
 from ..config.hints import lifetime_hint
 from ..config.settings import Settings
@@ -38,7 +39,7 @@ log = logging.getLogger("flask_sse_emitters.state")
 class State:
     """The settings, streams and channels of one app: ``app.extensions["sse_emitters"]``. Any thread may call.
 
-    :param options: of its channels, by name.
+    :param options: of its channels.
     :param hints: warnings about its config.
     """
 
@@ -46,7 +47,7 @@ class State:
         self,
         app: Flask,
         settings: Settings,
-        options: dict[str, ChannelOptions],
+        options: OptionTable,
         rules: Rules,
         hints: Iterable[str] = (),
     ) -> None:

@@ -141,7 +141,7 @@ def test_channel_options_that_contradict_earlier_ones_are_rejected(board: Board,
     given: dict[str, Any] = {option: 3}
     board.sse.channel("a", **given)
     with pytest.raises(ValueError, match=rf"{option}=4 contradicts sse.channel\('a', {option}=3\)"):
-        board.sse.channel("a", public=True, **{option: 4})
+        board.sse.channel("a", public=True, **{**given, option: 4})
     board.sse.channel("a", public=False, **given)  # so the rejected call has not made it public
 
 
