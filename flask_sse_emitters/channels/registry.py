@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from weakref import WeakValueDictionary
 
 from .. import signals
-from ..brokers import Broker
+from ..brokers import Broker, Position, Publication, Published
 from ..brokers.event_log import Bounds
 from ..config.settings import CHANCE, Duration, Settings
-from ..errors import BrokerUnavailable, InvalidEvent
+from ..errors import BrokerUnavailable
 from ..runtime.fork import reset_after_fork
 from ..runtime.gevent_loop import yield_if_due
 from ..runtime.locks import native_lock
@@ -21,14 +21,15 @@ from ..streams.registry.identity import Reader
 from ..streams.registry.limits import Limit
 from ..streams.registry.open_streams import StreamRegistry
 from ..streams.stream import Stream
-from ..wire.event import Event, EventBuilder, as_event
-from ..wire.frame import Frame, make_frame
+from ..wire.frame import CHANNEL_END, END
+from .arrivals import arrive
 from .names import check_key
 from .options import OptionTable
 from .process_subscription import ProcessSubscription
-from .replay.gap import GAP
+from .publishing import encode_for_channel, id_of_first, ids_of_all, publications_of, publish_on, with_end
 from .replay.machine import Replay
 from .replay.pages import PageCache
+from .replay.since import parse_since
 
 #: ``SSE_TIMEOUT`` varies by this part of it, so that clients who came together do not leave together.
 LIFETIME_SPREAD = 0.1
@@ -82,34 +83,61 @@ class Channels:
                 subscription = self._subscriptions.setdefault(name, new)
         return subscription
 
-    def publish(self, name: str, data: Any, event: str | None, retry: int | None, key: str | None) -> str:
+    def publish(
+        self, name: str, data: Any, event: str | None, retry: int | None, key: str | None, *, last: bool = False
+    ) -> str:
         """Publish an event, and return its id: see :meth:`.SSE.publish`. May wait for the broker, within limits."""
+        frame = encode_for_channel(data, event, retry, self._settings)
+        publication = Publication(name, frame, self.bounds(name), check_key(key))
+        return id_of_first(self.send(with_end(publication) if last else [publication]))
+
+    def publish_many(self, events: Iterable[tuple[str, Any]]) -> list[str]:
+        """Publish several events in one step: see :meth:`.SSE.publish_many`. May wait for the broker, within limits."""
+        return ids_of_all(self.send(publications_of(events, self._settings, self.bounds)))
+
+    def complete(self, name: str, event: Any) -> str:
+        """End a channel, after an event if there is one: see :meth:`.Channel.complete`. May wait for the broker."""
+        if event is not None:
+            return self.publish(name, event, None, None, None, last=True)
+        return id_of_first(self.send([Publication(name, CHANNEL_END, self.bounds(name))]))
+
+    def position(self, names: Sequence[str]) -> str:
+        """Return the id of the newest events: see :meth:`.SSE.position`. May wait for the broker, within limits."""
+        states = [self.broker.state(name) for name in names]
+        return ",".join(str(Position(state.epoch, state.newest)) for state in states)
+
+    def send(self, publications: Sequence[Publication]) -> list[Published | Exception]:
+        """Publish all in one step, which is one attempt. May wait for the broker, within limits, and for delivery.
+
+        :return: what :meth:`.Broker.publish_many` does.
+        """
         self.check_open()
-        settings = self._settings
-        key = check_key(key)
-        frame = encode_for_channel(data, event, retry, settings)
-        bounds = self._bounds(name)
         began = time.perf_counter()
-        try:
-            event_id, is_new = self.broker.publish(name, frame, bounds, key)
-        except BrokerUnavailable:
-            with self._lock:
-                self._failed += 1
-            raise
+        results = publish_on(self.broker, publications)
         seconds = time.perf_counter() - began
+        new = [
+            (publication, result.id)
+            for publication, result in zip(publications, results, strict=True)
+            if isinstance(result, Published) and result.is_new and not publication.frame.is_end
+        ]
+        has_failed = any(isinstance(result, BrokerUnavailable) for result in results)
         with self._lock:
-            self.published += is_new
-            self._confirmed += 1
-            self._seconds += seconds
+            self.published += len(new)
+            self._failed += has_failed
+            if publications and not has_failed:
+                self._confirmed += 1
+                self._seconds += seconds
+        if signals.event_published.receivers:
+            for (name, frame, *_), event_id in new:
+                about = {"channel": name, "id": event_id, "event": frame.name, "size": len(frame.payload)}
+                signals.send(signals.event_published, self._app, seconds=seconds, **about)
+        for name in {publication.channel for publication in publications}:
             subscription = self._subscriptions.get(name)
-        if is_new and signals.event_published.receivers:
-            about = {"channel": name, "id": event_id, "event": frame.name, "size": len(frame.payload)}
-            signals.send(signals.event_published, self._app, seconds=seconds, **about)
-        if subscription is None:
-            yield_if_due()
-        else:
-            subscription.wait_for_room()
-        return event_id
+            if subscription is None:
+                yield_if_due()
+            else:
+                subscription.wait_for_room()
+        return results
 
     def close(self) -> None:
         """Close the broker for good. Idempotent; may wait a second."""
@@ -131,33 +159,41 @@ class Channels:
         last_event_id: str | None = None,
         reader: Reader | None = None,
         seconds: float | None = None,
+        since: str | None = None,
         **given: Any,
     ) -> SseEmitter:
-        """Open a new client's stream of these channels. Never waits for the broker.
+        """Open a new client's stream of these channels. May wait for the broker, within limits.
+
+        It has ended already where there is nothing for the client, and nothing will come: its channels are complete.
 
         :param last_event_id: None takes what the current request has.
         :param reader: the reader of the stream, where that is known.
         :param seconds: after so many it ends in any case.
+        :param since: where it begins without an id; None is as the options of each channel say.
         :param given: further arguments of its :class:`.SseEmitter`.
+        :raises ValueError: where ``since`` is in none of its forms.
         """
-        if last_event_id is not None and not isinstance(last_event_id, str):
-            raise TypeError(f"last_event_id is a str, as the client sent it, not {last_event_id!r}")
-        emitter = SseEmitter(timeout, **given)
+        if since is not None:
+            parse_since(since)
+        emitter = _make_emitter(timeout, last_event_id, given)
         stream = stream_of(emitter)
-        if timeout is None:
-            stream.deadlines.lifetime_part = CHANCE.uniform(1 - LIFETIME_SPREAD, 1 + LIFETIME_SPREAD)
-        if last_event_id is not None:
-            stream.last_event_id = last_event_id
+        subscriptions = [self.subscription(name) for name in names]
+        begins = [self._options.of(name).since if since is None else since for name in names]
+        arrivals = arrive(emitter.last_event_id, subscriptions, begins)
+        if arrivals is None:
+            stream.outgoing.is_needless = True
+            emitter.complete()
+            return emitter
         if seconds is not None:
             stream.end_by(SCHEDULER.clock() + seconds)
         if reader is not None:
             stream.reader = reader
             self._streams.enlist(stream)
-        subscriptions = [self.subscription(name) for name in names]
         limits = tuple(limit for name in names if (limit := self._limit(name)) is not None)
         if limits:
             stream.limits = limits
-        Replay(emitter, subscriptions, emitter.last_event_id, self._pages).begin()
+        requested = None if emitter.last_event_id == END else emitter.last_event_id
+        Replay(emitter, subscriptions, requested, self._pages, arrivals).begin()
         return emitter
 
     def counts(self) -> dict[str, dict[str, int]]:
@@ -191,7 +227,7 @@ class Channels:
             references = self._subscriptions.valuerefs()
         return (found for reference in references if (found := reference()) is not None)
 
-    def _bounds(self, name: str) -> Bounds:
+    def bounds(self, name: str) -> Bounds:
         """Return how much is kept of a channel."""
         settings, options = self._settings, self._options.of(name)
         history = settings.history if options.history is None else options.history
@@ -206,24 +242,13 @@ class Channels:
             return self._limits.setdefault(name, new)
 
 
-def encode_for_channel(data: Any, event: str | None, retry: int | None, settings: Settings) -> Frame:
-    """Encode an event for the broker, which gives it its id.
-
-    :param data: an :class:`Event` or a builder's, without an id; or the data of one.
-    :param event: its name; None is ``"message"``.
-    :param retry: milliseconds until clients reconnect from now on.
-    :raises InvalidEvent: where the event cannot be written, has an id of its own, or has the name of a gap.
-    """
-    if isinstance(data, Event | EventBuilder):
-        given = as_event(data)
-        if (given.id, event, retry) != (None, None, None):
-            raise InvalidEvent(
-                "an Event goes into a channel as it is, and gets its id there: give no id, event or retry with it"
-            )
-    else:
-        given = Event(data, event=event, retry=retry)
-    if given.event == GAP:
-        raise InvalidEvent(
-            f"the name {GAP!r} is kept for the event that tells clients that they have missed some: take another one"
-        )
-    return make_frame(given, settings.dumps, settings.max_event_bytes)
+def _make_emitter(timeout: Duration | None, last_event_id: str | None, given: Mapping[str, Any]) -> SseEmitter:
+    if last_event_id is not None and not isinstance(last_event_id, str):
+        raise TypeError(f"last_event_id is a str, as the client sent it, not {last_event_id!r}")
+    emitter = SseEmitter(timeout, **given)
+    stream = stream_of(emitter)
+    if timeout is None:
+        stream.deadlines.lifetime_part = CHANCE.uniform(1 - LIFETIME_SPREAD, 1 + LIFETIME_SPREAD)
+    if last_event_id is not None:
+        stream.last_event_id = last_event_id
+    return emitter

@@ -14,6 +14,7 @@ from typing import Any
 from flask import Flask, Response, current_app, has_app_context, request
 
 from .. import signals
+from ..access import origins
 from ..access.recheck import recheck
 from ..access.revocation import Revocation, Revocations
 from ..access.rules import Rules
@@ -27,10 +28,11 @@ from ..errors import NotInitialized
 from ..runtime.fork import reset_after_fork
 from ..runtime.locks import native_lock
 from ..runtime.scheduler import SCHEDULER
-from ..streams.emitter import SseEmitter
+from ..streams.emitter import SseEmitter, stream_of
 from ..streams.registry.limits import OTHER_FILES, file_limit
 from ..streams.registry.open_streams import StreamRegistry
 from .response import make_streaming_class, respond
+from .view_results import answer_needless
 from .worker import is_one_of_several, threads_for_requests, watch_worker, worker_count
 
 log = logging.getLogger("flask_sse_emitters.state")
@@ -76,7 +78,14 @@ class State:
         self._since = time.time()
 
     def respond(self, emitter: SseEmitter, status: int | str, headers: Any) -> Response:
-        """Return the response to the current request that carries the emitter's stream: see :func:`.respond`."""
+        """Return the response to the current request that carries the emitter's stream: see :func:`.respond`.
+
+        Where the stream would be over for good, it is a 204 in place of it.
+        """
+        if stream_of(emitter).outgoing.is_needless:
+            response = answer_needless(headers)
+            origins.allow_origin(response.headers, self.settings)
+            return response
         if not self._has_begun:
             self._has_begun = True
             self._check_files()

@@ -10,6 +10,7 @@ from ..access import origins
 from ..access.grants import tag_reader
 from ..access.rules import Rules
 from ..channels.names import MAX_CHANNELS, OWN_CHANNEL, check_name
+from ..channels.replay.since import parse_since
 from ..config.settings import Settings
 from ..errors import AccessDenied, InvalidChannel
 from ..streams.emitter import stream_of
@@ -27,9 +28,12 @@ _METHODS = ["GET", "OPTIONS", "POST"]
 def make_blueprint(state: Callable[[], State], rules: Rules) -> Blueprint:
     """Make the blueprint of the endpoints of channels.
 
-    ``GET <prefix>?channel=a&channel=b`` and ``GET <prefix>/<channel>`` are streams; ``POST <prefix>/<channel>``
-    publishes, where there is a rule for that. ``HEAD`` asks the rule as ``GET`` does, and opens no stream. ``GET`` and
-    ``HEAD`` name the reader in ``SSE-Reader``, for the browser module.
+    ``GET <prefix>?channel=a&channel=b`` and ``GET <prefix>/<channel>`` are streams, which begin where ``since`` says
+    for clients without an id; or a 204, where all channels are complete, and nothing is left for the client. ``POST
+    <prefix>/<channel>`` publishes, where there is a rule for that.
+
+    ``HEAD`` asks the rule as ``GET`` does, and opens no stream. ``GET`` and ``HEAD`` name the reader in ``SSE-Reader``,
+    for the browser module.
 
     ``GET <prefix>/static/sse-emitters.js`` is that module; no rule is asked for it. A channel whose name begins with
     ``static/`` can only be read with ``?channel=``.
@@ -73,17 +77,19 @@ def _answer(channel: str | None, state: State, rules: Rules) -> Response:
         assert channel is not None
         publisher = rules.admit_publisher(check_name(channel))
         return publish_request(channel, state.channels, state.settings.max_event_bytes, publisher)
-    return _answer_stream(_requested_channels(channel), state, rules)
+    return _answer_stream(_requested_channels(channel), _requested_since(), state, rules)
 
 
-def _answer_stream(asked: list[str], state: State, rules: Rules) -> Response:
+def _answer_stream(asked: list[str], since: str | None, state: State, rules: Rules) -> Response:
     with state.revocations.pending_request() as end_if_revoked:
         admission = rules.admit_reader(asked)
         secrets = current_app.secret_key, current_app.config.get("SECRET_KEY_FALLBACKS")
         tags = " ".join(tag_reader(identity, *secrets) for identity in admission.identities)
         if request.method == "HEAD":
             return _answer_head(tags)
-        emitter = state.channels.subscribe(admission.channels, reader=admission.reader, seconds=admission.seconds)
+        emitter = state.channels.subscribe(
+            admission.channels, reader=admission.reader, seconds=admission.seconds, since=since
+        )
         response = emitter.response(headers={READER_HEADER: tags})
         end_if_revoked(stream_of(emitter))
     return response
@@ -107,6 +113,16 @@ def _requested_channels(channel: str | None) -> list[str]:
         if name != OWN_CHANNEL:
             check_name(name)
     return names
+
+
+def _requested_since() -> str | None:
+    since = request.args.get("since")
+    try:
+        if since is not None:
+            parse_since(since)
+    except ValueError as error:
+        raise Refused(400, str(error)) from error
+    return since
 
 
 def _answer_options(settings: Settings, accepts_events: bool) -> Response:

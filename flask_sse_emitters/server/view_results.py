@@ -1,4 +1,7 @@
-"""Emitters as results of views: the response that a returned emitter becomes, and the end of those never returned."""
+"""Emitters as results of views: the response that a returned emitter becomes, and the end of those never returned.
+
+The client of a stream that would be over for good gets a 204 in place of it: that stops an ``EventSource``.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,8 @@ from flask import Flask, Response
 from ..broadcast.emitters import SseEmitters
 from ..channels.channel import Channel
 from ..config.context import take_made_in_request
-from ..streams.emitter import SseEmitter
+from ..streams.emitter import SseEmitter, stream_of
+from .response import HEADERS
 
 
 def accept_emitters(app: Flask) -> None:
@@ -32,8 +36,18 @@ def _respond_for(rv: Any) -> Any:
     if isinstance(rv, SseEmitter):
         return rv.response()
     if isinstance(rv, tuple) and rv and isinstance(rv[0], SseEmitter):
-        return (rv[0].response(), *rv[1:])
+        is_needless = stream_of(rv[0]).outgoing.is_needless
+        rest = [each for each in rv[1:] if not (is_needless and isinstance(each, int | str))]  # without the status
+        return (rv[0].response(), *rest)
     return rv
+
+
+def answer_needless(headers: Any) -> Response:
+    """Answer a client that has all that there will ever be: 204."""
+    response = Response(status=204, headers={"Cache-Control": HEADERS["Cache-Control"]})
+    response.headers.update(headers or {})
+    response.headers.pop("Content-Type", None)
+    return response
 
 
 def _end_failed(error: BaseException | None) -> None:

@@ -36,6 +36,7 @@ from ..errors import CloseReason, SseError
 from ..runtime.calls import Countdown
 from ..runtime.locks import striped_lock
 from ..runtime.scheduler import Scheduler
+from ..wire.frame import FINAL_BLOCK
 from .deadlines import Deadlines, Due
 from .ends import ENDS, Callbacks, Pending
 from .interfaces import Member, Registry, Writer
@@ -138,7 +139,9 @@ class Machine:
         members = self.outgoing.members
         for member in members:
             member.take_queued()
-        if any(member.has_ended for member in members):
+        if any(member.is_over for member in members):
+            self._end(CloseReason.COMPLETED, closing=FINAL_BLOCK)
+        elif any(member.has_ended for member in members):
             self._end(CloseReason.COMPLETED, awaits_channels=True)
 
     def end(

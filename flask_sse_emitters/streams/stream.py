@@ -7,7 +7,7 @@ from dataclasses import replace
 from ..config.settings import Settings
 from ..errors import CloseReason, SseError
 from ..wire.event import Event
-from ..wire.frame import Frame
+from ..wire.frame import FINAL_BLOCK, Frame
 from .interfaces import DirectWriter, Member, Output, Registry, ReplaySource, Writer
 from .machine import DRAINED, STREAMING, WAITING, Machine
 
@@ -147,6 +147,10 @@ class Stream(Machine):
         closing = Event(retry=self.settings.spread_retry()).encode()
         self.end(reason, pending="drop" if drops_pending else "write", closing=closing)
 
+    def end_for_good(self) -> None:
+        """End it because nothing more will come, and tell its client that, so that it does not come back."""
+        self.end(CloseReason.COMPLETED, closing=FINAL_BLOCK)
+
     def end_by(self, when: float) -> None:
         """End it at this time of the scheduler's clock in any case, as if its lifetime were over."""
         with self.lock:
@@ -170,7 +174,10 @@ class Stream(Machine):
                 if outgoing.backlog.size or outgoing.replay is None:
                     continue  # lists have been quicker, or the stream has been cut
                 if is_ready:
-                    return self._note_written(outgoing.take_replayed(source))
+                    output = outgoing.take_replayed(source)
+                    if output.payload:  # the end of a channel alone has none
+                        return self._note_written(output)
+                    continue
                 if is_ready is None:
                     outgoing.replay = None
                 elif not source.has_more:

@@ -30,6 +30,11 @@ class Frame(NamedTuple):
         """Whether it is the end of its channel, and no event."""
         return self.name == END
 
+    @property
+    def is_event(self) -> bool:
+        """Whether a client gets an event by it: not by one without data, nor by an end."""
+        return self.name is not None and self.name != END
+
 
 def make_frame(event: Any, dumps: Dumps, max_bytes: int) -> Frame:
     """Encode an event, a builder's event, or plain data for any number of clients.
@@ -56,8 +61,8 @@ FINAL_BLOCK = b"event: ~end\nid: ~end\ndata:\n\n"
 
 
 def count_events(frames: Sequence[Frame]) -> int:
-    """Return how many of the frames are events; frames without data are none."""
-    return sum(frame.name is not None for frame in frames)
+    """Return how many of the frames are events."""
+    return sum(frame.is_event for frame in frames)
 
 
 def chunk(payload: bytes) -> bytes:

@@ -59,7 +59,7 @@ def test_channel_emitters_takes_an_emitter_of_a_view(board: Board) -> None:
 def test_channel_emitters_complete_ends_streams_after_all_published_events(board: Board) -> None:
     """Also those that still read their replay."""
     first, *_ = board.publish("a", *range(5))
-    position = ",".join([first, *board.publish("b", "before")])
+    position = f"{first},{board.sse.position('b')}"
     with board.open("a") as live, board.open("a", last=first) as one, board.open("a", "b", last=position) as two:
         board.publish("a", *range(5, 10))
         board.sse.channel("a").emitters.complete()

@@ -14,6 +14,8 @@ A replay is in one of four states:
 * *live*: lists bring everything, and the replay is not needed any more. Mostly that is so at once.
 * *ended*: the stream has ended. What had arrived until then is still read, and nothing else.
 
+Once it has read the end of every channel, it ends the stream for good.
+
 What must be announced is a gap: a position that is not of this log, or one after which something is no longer kept. It
 may also open while a slow client reads.
 
@@ -28,14 +30,16 @@ from enum import Enum
 from typing import NoReturn
 
 from ...broadcast.member import Member, MemberState
+from ...brokers.base import ChannelState
 from ...brokers.event_ids import Position, read_ids
+from ...brokers.event_log import Log
 from ...runtime.calls import Countdown
 from ...runtime.scheduler import SCHEDULER
 from ...streams.emitter import SseEmitter, stream_of
 from ...streams.interfaces import Output
 from ..process_subscription import ProcessSubscription
 from .cursor import Cursor, MultiChannelMember
-from .locating import UNKNOWN, KnownChannel, find_foreign, locate_new, locate_returning
+from .locating import UNKNOWN, Arrival, KnownChannel, find_foreign, locate_new, locate_returning
 from .pages import PageCache
 from .reading import LogReader
 
@@ -53,12 +57,14 @@ class Replay:
     """The replay of one client, which is the :class:`.ReplaySource` of its stream.
 
     :param subscriptions: to the channels of the stream, each once.
-    :param requested: the ``Last-Event-ID`` of the client; None where it has none, and begins with what comes.
+    :param requested: the ``Last-Event-ID`` of the client; None where it has none, and begins as it arrives.
     :param pages: shared with other clients.
+    :param arrivals: to each of the channels; by default it begins with what comes.
     """
 
     __slots__ = (
         "__weakref__",
+        "_arrivals",
         "_came_at",
         "_cursor",
         "_emitter",
@@ -82,12 +88,14 @@ class Replay:
         subscriptions: Sequence[ProcessSubscription],
         requested: str | None,
         pages: PageCache,
+        arrivals: Sequence[Arrival] = (),
     ) -> None:
         self.has_more = False
         self._emitter = emitter
         self._stream = stream_of(emitter)
         self._subscriptions = subscriptions
         self._requested = requested
+        self._arrivals = arrivals or [Arrival()] * len(subscriptions)
         self._pages = pages
         self._came_at = SCHEDULER.clock()
         self._cursor = Cursor(len(subscriptions))  # where the client is with what has been written
@@ -130,7 +138,8 @@ class Replay:
         reader = self._try_locate()
         if reader is not None and (reader.lost is None or not reader.behind(self._members, self._list_offsets())):
             head = reader.take_gap() or self._position()  # now: what lists bring once it is live comes after this
-            self._go_live(reader)
+            if not self._cursor.is_over:
+                self._go_live(reader)
             if head is not None:
                 self._stream.prepend(head.payload, head.gap)
         if self._members:
@@ -184,17 +193,25 @@ class Replay:
         if not channels:
             return None
         requested = self._requested
+        returns = None if requested is None else read_ids(requested, len(channels))
+        positions = [arrival.newest for arrival in self._arrivals] if requested is None else returns
+        if positions is not None and not has_ended and not self._look_up(positions, channels):
+            return None
         if requested is None:
-            location = locate_new(self._came_at, self._newest, channels)
+            location = locate_new(self._came_at, self._newest, channels, self._arrivals)
         else:
-            positions = read_ids(requested, len(channels))
-            if positions is not None and not has_ended and not self._look_up(positions, channels):
-                return None
-            location = locate_returning(positions, channels)
+            location = locate_returning(returns, channels)
         lost = (requested or "") if location.has_gap else None
         logs = [channel.log for channel in channels]
         self._reader = LogReader(logs, location.offsets, lost, self._cursor, self._pages)
+        self._note_ends(logs, location.offsets)
         return self._reader
+
+    def _note_ends(self, logs: Sequence[Log], offsets: Sequence[int]) -> None:
+        for index, log in enumerate(logs):
+            state = ChannelState.of(log, has_run=False)
+            if state.is_complete and state.newest == offsets[index]:
+                self._cursor.move(index, log, offsets[index], ends=True)
 
     def _known_channels(self) -> Sequence[KnownChannel]:
         """Return what this process knows of the channels; nothing unless it knows all of them."""
@@ -205,7 +222,7 @@ class Replay:
         ]
         return found if len(found) == len(self._subscriptions) else ()
 
-    def _look_up(self, positions: Sequence[Position], channels: Sequence[KnownChannel]) -> bool:
+    def _look_up(self, positions: Sequence[Position | None], channels: Sequence[KnownChannel]) -> bool:
         """Ask the broker, once, for what this process may lack. Return whether it has answered."""
         if self._lookup is None:
             foreign = find_foreign(positions, channels)
@@ -218,6 +235,9 @@ class Replay:
 
     def _read(self, reader: LogReader) -> bool | None:
         while True:
+            if self._cursor.is_over and reader.lost is None:
+                self._stream.end_for_good()
+                return None
             has_ended = self.state is ReplayState.ENDED
             if not has_ended and reader.lost is None:
                 self._go_live(reader)

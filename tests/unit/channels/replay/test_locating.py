@@ -8,6 +8,7 @@ from flask_sse_emitters.brokers.event_ids import Position
 from flask_sse_emitters.brokers.event_log import Bounds, Log
 from flask_sse_emitters.channels.replay.locating import (
     UNKNOWN,
+    Arrival,
     KnownChannel,
     Location,
     locate_new,
@@ -45,4 +46,4 @@ def test_new_client_of_unknown_channel_misses_no_event_after_connect(
     connected_at: float, kept: int, start: int, location: Location
 ) -> None:
     channel = KnownChannel(log_of(5, kept), newest=5, start=start)
-    assert locate_new(connected_at, [UNKNOWN], [channel]) == location
+    assert locate_new(connected_at, [UNKNOWN], [channel], [Arrival()]) == location
