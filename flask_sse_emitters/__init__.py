@@ -5,6 +5,7 @@ from __future__ import annotations
 from .broadcast.copy_on_write import CopyOnWriteList
 from .broadcast.emitters import SseEmitters
 from .channels.channel import Channel
+from .channels.runs.run import Run
 from .errors import (
     AccessDenied,
     BrokerUnavailable,
@@ -39,6 +40,7 @@ __all__ = [
     "NotInitialized",
     "PublishFailed",
     "Publisher",
+    "Run",
     "RunExists",
     "SseEmitter",
     "SseEmitters",

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, overload
 
 from ..broadcast.emitters import SseEmitters
 from ..config.settings import Duration, Settings
 from ..streams.emitter import SseEmitter
 from ..streams.registry.identity import Reader, check_identity
+from ..wire.event import Event
 from .options import UNSET
 from .process_subscription import ProcessSubscription
 from .registry import Channels
+from .runs.run import Plan, Run
 
 
 class Channel:
@@ -114,6 +116,51 @@ class Channel:
             identity = self._identity
         reader = None if identity is UNSET else Reader((check_identity(identity),), (self.name,))
         return self._channels().subscribe([self.name], timeout, last_event_id, reader, since=since)
+
+    def publish_from(
+        self,
+        items: Iterable[Any],
+        *,
+        done: Any = None,
+        on_error: Callable[[BaseException], Any] | None = None,
+        every: Duration = 0.03,
+    ) -> Run:
+        """Publish what an iterable yields, on a thread of its own, whoever reads; then ``done``, and end the channel.
+
+        ::
+
+            @app.post("/ask")
+            def ask():
+                answer = sse.channel(f"answer/{uuid4()}")
+                answer.publish_from(tokens(request.json), done="[DONE]")
+                return answer.subscribe()
+
+        The iterable runs in copies of the contexts of the app and of the request, which are torn down when it is done.
+        May wait for the broker. Where it was away for longer than 10 seconds, the run has lost its channel.
+
+        :param items: yields an :class:`Event` without an id, a builder's, or plain data. What it raises is logged.
+        :param done: is published after the last of them.
+        :param on_error: is called with what it raised, and returns what is published in place of ``done``. None is an
+            event ``interrupted`` with the data ``{"reason": "error"}``.
+        :param every: seconds, or a timedelta: what comes within so long is published in one step, each its own event.
+        :raises RunExists: where another run publishes to the channel, in any process.
+        :raises InvalidEvent: where ``done`` cannot be published.
+        :raises BrokerUnavailable: where the broker cannot be reached.
+        """
+        if isinstance(items, str | bytes | Mapping | Event) or not isinstance(items, Iterable):
+            raise TypeError(f"publish_from() takes an iterable of events or data, such as a generator, not {items!r}")
+        return self._channels().start_run(self.name, items, Plan(done, on_error, every))
+
+    def cancel(self) -> bool:
+        """Cancel the run that publishes to the channel, in whichever process it is, and end the channel.
+
+        Nothing more is published, not even ``done``. The iterable is closed at its next ``yield``, within a second.
+        May wait for the broker.
+
+        :return: False where there is no run.
+        :raises BrokerUnavailable: where the broker cannot be reached.
+        """
+        return self._channels().cancel_run(self.name)
 
     @property
     def emitters(self) -> SseEmitters:

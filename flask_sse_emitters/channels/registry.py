@@ -21,7 +21,7 @@ from ..streams.registry.identity import Reader
 from ..streams.registry.limits import Limit
 from ..streams.registry.open_streams import StreamRegistry
 from ..streams.stream import Stream
-from ..wire.frame import CHANNEL_END, END
+from ..wire.frame import CHANNEL_END
 from .arrivals import arrive
 from .names import check_key
 from .options import OptionTable
@@ -30,9 +30,14 @@ from .publishing import encode_for_channel, id_of_first, ids_of_all, publication
 from .replay.machine import Replay
 from .replay.pages import PageCache
 from .replay.since import parse_since
+from .runs.publishing_thread import Stop
+from .runs.run import Plan, Run, Task, start_task
 
 #: ``SSE_TIMEOUT`` varies by this part of it, so that clients who came together do not leave together.
 LIFETIME_SPREAD = 0.1
+
+#: A process that stops waits so long for its runs to end their channels.
+STOP_SECONDS = 1.0
 
 
 class Channels:
@@ -72,6 +77,7 @@ class Channels:
         self._pages = PageCache()
         # Each is kept while it has clients, or is in use.
         self._subscriptions: WeakValueDictionary[str, ProcessSubscription] = WeakValueDictionary()
+        self._tasks: WeakValueDictionary[str, Task] = WeakValueDictionary()  # each while its threads have it
         self._limits: WeakValueDictionary[str, Limit] = WeakValueDictionary()  # each while a stream counts for it
 
     def subscription(self, name: str) -> ProcessSubscription:
@@ -139,10 +145,34 @@ class Channels:
                 subscription.wait_for_room()
         return results
 
-    def close(self) -> None:
-        """Close the broker for good. Idempotent; may wait a second."""
-        self._is_closed = True
+    def start_run(self, name: str, items: Iterable[Any], plan: Plan) -> Run:
+        """Publish items in the background: see :meth:`.Channel.publish_from`. May wait for the broker."""
+        self.check_open()
+        task = start_task(self, name, self.bounds(name), self._settings, items, plan)
+        with self._lock:
+            self._tasks[name] = task
+        return Run(task)
+
+    def cancel_run(self, name: str) -> bool:
+        """Cancel the run of a channel, in whichever process it is: see :meth:`.Channel.cancel`. May wait."""
+        self.check_open()
+        was_running = self.broker.cancel_run(name, self.bounds(name))
+        task = self._tasks.get(name)
+        if task is not None:
+            task.look_now()
+        return was_running
+
+    def stop(self) -> None:
+        """End what runs here, as the process stops, and release the broker. Idempotent; may wait a second."""
+        until = time.monotonic() + STOP_SECONDS
+        for task in list(self._tasks.values()):
+            task.stop(Stop.INTERRUPTED, max(0.0, until - time.monotonic()))
         self.broker.close()
+
+    def close(self) -> None:
+        """Close the broker for good. Idempotent; may wait two seconds."""
+        self.stop()
+        self._is_closed = True
 
     def check_open(self) -> None:
         """Check that :meth:`close` has not been called.
@@ -164,17 +194,15 @@ class Channels:
     ) -> SseEmitter:
         """Open a new client's stream of these channels. May wait for the broker, within limits.
 
-        It has ended already where there is nothing for the client, and nothing will come: its channels are complete.
+        It has ended already where nothing is left for the client, as its channels are complete.
 
         :param last_event_id: None takes what the current request has.
         :param reader: the reader of the stream, where that is known.
         :param seconds: after so many it ends in any case.
         :param since: where it begins without an id; None is as the options of each channel say.
         :param given: further arguments of its :class:`.SseEmitter`.
-        :raises ValueError: where ``since`` is in none of its forms.
         """
-        if since is not None:
-            parse_since(since)
+        parse_since("now" if since is None else since)
         emitter = _make_emitter(timeout, last_event_id, given)
         stream = stream_of(emitter)
         subscriptions = [self.subscription(name) for name in names]
@@ -192,8 +220,7 @@ class Channels:
         limits = tuple(limit for name in names if (limit := self._limit(name)) is not None)
         if limits:
             stream.limits = limits
-        requested = None if emitter.last_event_id == END else emitter.last_event_id
-        Replay(emitter, subscriptions, requested, self._pages, arrivals).begin()
+        Replay(emitter, subscriptions, None if arrivals else emitter.last_event_id, self._pages, arrivals).begin()
         return emitter
 
     def counts(self) -> dict[str, dict[str, int]]:

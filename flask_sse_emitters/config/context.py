@@ -5,10 +5,11 @@ Nothing here blocks, and all of it may be called from any thread, also where not
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
 from weakref import WeakSet
 
-from flask import Response, current_app, has_app_context, has_request_context, request
+from flask import Response, copy_current_request_context, current_app, has_app_context, has_request_context, request
 from werkzeug.datastructures import MultiDict
 
 from ..wire.event import Dumps
@@ -35,6 +36,8 @@ class AppState(Protocol):
     def respond(self, emitter: Any, status: int | str, headers: Any) -> Response:
         """Return the response to the current request that carries the emitter's stream."""
 
+
+_T = TypeVar("_T")
 
 _states: WeakSet[AppState] = WeakSet()
 
@@ -94,6 +97,22 @@ def last_event_id() -> str | None:
     if not request.environ.get("QUERY_STRING"):
         return ""
     return next(filter(None, map(query().get, _ID_PARAMETERS)), "")
+
+
+def in_copied_context(call: Callable[[], _T], settings: Settings) -> Callable[[], _T]:
+    """Make a call that runs in copies of the contexts of now, of the app and of the request, on any thread.
+
+    They are torn down when it is done. Without a context, it runs in one of the app that the settings are of.
+    """
+    if has_request_context():
+        return copy_current_request_context(call)
+    app_context = current_app.app_context if has_app_context() else settings.context
+
+    def run() -> _T:
+        with app_context():
+            return call()
+
+    return run
 
 
 def query() -> MultiDict[str, str]:

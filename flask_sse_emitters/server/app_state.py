@@ -62,7 +62,7 @@ class State:
         self.channels.before_subscribing = self.revocations.listen
         broker.changed = _BrokerSignals(app, broker).broker_changed
         broker.about = self._about
-        self.streams.at_exit = broker.close
+        self.streams.at_exit = self.channels.stop
         self.warnings: list[str] = []
         self._is_warned_of_lifetime = False
         self._reset()
