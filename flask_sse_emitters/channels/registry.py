@@ -156,10 +156,10 @@ class Channels:
     def cancel_run(self, name: str) -> bool:
         """Cancel the run of a channel, in whichever process it is: see :meth:`.Channel.cancel`. May wait."""
         self.check_open()
+        task = self._tasks.get(name)  # before that: from then on another may begin
         was_running = self.broker.cancel_run(name, self.bounds(name))
-        task = self._tasks.get(name)
         if task is not None:
-            task.look_now()
+            task.lose_channel()
         return was_running
 
     def stop(self) -> None:

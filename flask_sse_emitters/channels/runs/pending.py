@@ -62,10 +62,10 @@ class Pending:
         self._giver.wake()
         return frames, is_last
 
-    def await_some(self, until: Callable[[], float]) -> None:
-        """Wait until something is to be taken, or for this time of the monotonic clock, which may change meanwhile."""
+    def await_some(self, until: float) -> None:
+        """Wait until something is to be taken, or for this time of the monotonic clock."""
         while not (self.is_finished or self._is_full or self._is_stopped()):
-            due = min(until(), self._since + self._every) if self._frames else until()
+            due = min(until, self._since + self._every) if self._frames else until
             left = due - time.monotonic()
             if left <= 0:
                 return

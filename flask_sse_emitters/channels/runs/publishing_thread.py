@@ -73,9 +73,9 @@ class PublishingThread:
             self.stopped = why
         self.pending.wake()
 
-    def look_now(self) -> None:
-        """Find out now whether another has cancelled it. From any thread."""
-        self._renew_at = 0.0
+    def lose_channel(self) -> None:
+        """Publish nothing more, as the broker has taken the channel from the run. From any thread."""
+        self.stopped = Stop.SETTLED
         self.pending.wake()
 
     def publish_all(self) -> None:
@@ -83,7 +83,7 @@ class PublishingThread:
         try:
             more = True
             while more:
-                self.pending.await_some(lambda: self._renew_at)
+                self.pending.await_some(self._renew_at)
                 more = self._cancel() if self.stopped is Stop.CANCELLED else self._publish_pending()
         except BaseException:
             log.exception("the run of the channel %r cannot be published", self._channel)
@@ -97,13 +97,14 @@ class PublishingThread:
         frames, is_last = self.pending.take()
         if self.stopped is Stop.INTERRUPTED and not is_last:
             frames, is_last = [*frames, INTERRUPTED], True
-        if time.monotonic() >= self._renew_at and not self._renew():
-            return False
-        return self._publish([*frames, CHANNEL_END] if is_last else frames) and not is_last
+        if is_last:
+            frames = [*frames, CHANNEL_END]
+        has_channel = self._publish(frames) if frames else self._renew()
+        self._renew_at = time.monotonic() + RENEW_SECONDS
+        return has_channel and not is_last
 
     def _renew(self) -> bool:
-        """Keep the channel. Return whether it has it still, as far as can be known now."""
-        self._renew_at = time.monotonic() + RENEW_SECONDS
+        """Keep the channel, as each step does. Return whether it has it still, as far as can be known now."""
         try:
             return self._channels.broker.renew_run(self._channel, self._run, LEASE_SECONDS)
         except BrokerUnavailable:

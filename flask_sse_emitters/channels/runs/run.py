@@ -104,9 +104,9 @@ class Task:
         self.wait_while(lambda: not self._publishing.is_settled, seconds)
         return self._publishing.is_settled
 
-    def look_now(self) -> None:
-        """Find out now whether another process, or thread, has cancelled it."""
-        self._publishing.look_now()
+    def lose_channel(self) -> None:
+        """Publish and pull nothing more: its channel is not its own any more. Never waits."""
+        self._publishing.lose_channel()
 
     def wait_while(self, is_busy: Callable[[], bool], timeout: float | None) -> None:
         """Wait until it is not busy any more, for so many seconds at most; not in gevent's event loop itself."""
