@@ -29,6 +29,7 @@ class Arrival(NamedTuple):
 
     since: Since = NOW  #: where it begins
     newest: Position | None = None  #: the newest event as it came; None where that is not known
+    oldest: int = 0  #: the offset of the oldest that it could have had then, where that is known
 
 
 class Location(NamedTuple):
@@ -78,21 +79,16 @@ def locate_new(
     """
     offsets, has_gap = [], False
     for offset, channel, arrival in zip(newest, channels, arrivals, strict=True):
-        log, since = channel.log, arrival.since
+        log, since, first = channel.log, arrival.since, channel.log.first
         found = None if arrival.newest is None else log.find(arrival.newest)
         if found is not None:
             offset = max(offset, found)
+            first = max(arrival.oldest, log.oldest)  # meanwhile the channel may have ended, and begun anew
         elif offset == UNKNOWN:
             before, is_known = log.before(came_at - CLOCK_ERROR_SECONDS)
             offset = min(before, channel.start)
             since = FIRST if log.is_complete else since
             has_gap = has_gap or (since == NOW and not is_known)
-        offsets.append(offset if since == NOW else _begin_before(offset, since, came_at, log))
+        begins = min(offset - since.events, log.before(came_at - since.seconds)[0] if since.seconds else offset)
+        offsets.append(min(offset, max(begins, first - 1)))
     return Location(offsets, has_gap)
-
-
-def _begin_before(offset: int, since: Since, came_at: float, log: Log) -> int:
-    begins = offset - since.events
-    if since.seconds:
-        begins = min(begins, log.before(came_at - since.seconds)[0])
-    return min(offset, max(begins, log.first - 1))
