@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,33 +12,8 @@ from flask_sse_emitters import Event, InvalidEvent, Run, RunExists, SseEmitter
 from flask_sse_emitters.signals import event_published
 from flask_sse_emitters.testing import decode, open_stream
 from tests.support.board import Board, texts
+from tests.support.held_items import HeldItems, await_over
 from tests.support.waiting import PATIENCE, until
-
-
-class Held:
-    """An iterable that yields what a test lets it, and notes when it is closed."""
-
-    def __init__(self) -> None:
-        self.closed = threading.Event()
-        self._go_on = threading.Semaphore(0)
-        self._yielded = 0
-
-    def let(self, count: int) -> None:
-        for _ in range(count):
-            self._go_on.release()
-
-    def items(self) -> Iterator[str]:
-        try:
-            while self._go_on.acquire(timeout=PATIENCE):
-                self._yielded += 1
-                yield str(self._yielded)
-        finally:
-            self.closed.set()
-
-
-def over(run: Run) -> None:
-    assert run.wait(PATIENCE)
-    assert not run.is_running
 
 
 def all_of(board: Board, name: str) -> list[Event]:
@@ -51,7 +25,7 @@ def all_of(board: Board, name: str) -> list[Event]:
 
 def test_run_publishes_each_item_and_then_ends_the_channel(board: Board) -> None:
     items = ["text", {"x": 1}, Event("e", event="named"), SseEmitter.event().data("built").name("b")]
-    over(board.sse.channel("a").publish_from(items, done=Event("that was all", event="done")))
+    await_over(board.sse.channel("a").publish_from(items, done=Event("that was all", event="done")))
     assert [(event.event, event.data) for event in all_of(board, "a")] == [
         (None, "text"),
         (None, '{"x": 1}'),
@@ -63,13 +37,13 @@ def test_run_publishes_each_item_and_then_ends_the_channel(board: Board) -> None
 
 
 def test_run_without_items_ends_the_channel(board: Board) -> None:
-    over(board.sse.channel("a").publish_from([]))
+    await_over(board.sse.channel("a").publish_from([]))
     assert board.get("/events/a").status_code == 204
 
 
 def test_run_goes_on_without_a_reader_and_gives_later_ones_all(board: Board) -> None:
     """In a run a client without an id begins with the first event: the one that asked, a reload, a second tab."""
-    held = Held()
+    held = HeldItems()
     run = board.sse.channel("a").publish_from(held.items(), every=0)
     held.let(2)
     until(lambda: board.sse.position("a").endswith("-2"), "two items")
@@ -84,7 +58,7 @@ def test_run_goes_on_without_a_reader_and_gives_later_ones_all(board: Board) -> 
 
 
 def test_run_publishes_what_comes_quickly_in_one_step(board: Board) -> None:
-    over(board.sse.channel("a").publish_from(range(100), done="done", every=PATIENCE))
+    await_over(board.sse.channel("a").publish_from(range(100), done="done", every=PATIENCE))
     assert len(all_of(board, "a")) == 101
     assert board.sse.stats()["publish"]["count"] == 1
     assert board.sse.stats()["published"] == 101
@@ -92,13 +66,13 @@ def test_run_publishes_what_comes_quickly_in_one_step(board: Board) -> None:
 
 def test_run_of_many_items_is_published_in_bounded_steps(board: Board) -> None:
     board.sse.channel("a", history=10_000)
-    over(board.sse.channel("a").publish_from((str(number) for number in range(5_000)), every=PATIENCE))
+    await_over(board.sse.channel("a").publish_from((str(number) for number in range(5_000)), every=PATIENCE))
     assert texts(all_of(board, "a")) == [str(number) for number in range(5_000)]
     assert board.sse.stats()["publish"]["count"] >= 5_000 / 256
 
 
 def test_run_that_is_cancelled_publishes_nothing_more_and_closes_its_items(board: Board) -> None:
-    held = Held()
+    held = HeldItems()
     with board.open("a") as stream:
         run = board.sse.channel("a").publish_from(held.items(), done="done", every=0)
         held.let(1)
@@ -107,7 +81,7 @@ def test_run_that_is_cancelled_publishes_nothing_more_and_closes_its_items(board
         assert board.sse.channel("a").is_complete
         assert run.is_running, "the iterable is not at its yield yet"
         held.let(1)
-        over(run)
+        await_over(run)
         assert held.closed.is_set()
         assert texts(stream.ready()) == ["1", ""]
     assert texts(all_of(board, "a")) == ["1"]
@@ -115,42 +89,42 @@ def test_run_that_is_cancelled_publishes_nothing_more_and_closes_its_items(board
 
 
 def test_run_that_the_channel_cancels_ends(board: Board) -> None:
-    held = Held()
+    held = HeldItems()
     channel = board.sse.channel("a")
     assert channel.cancel() is False
     run = channel.publish_from(held.items(), done="done", every=0)
     assert channel.cancel() is True
     held.let(1)
-    over(run)
+    await_over(run)
     assert held.closed.is_set()
     assert channel.cancel() is False
     assert board.get("/events/a").status_code == 204
 
 
 def test_run_whose_channel_is_completed_by_another_publishes_nothing_more(board: Board) -> None:
-    held = Held()
+    held = HeldItems()
     run = board.sse.channel("a").publish_from(held.items(), done="done", every=0)
     board.sse.channel("a").complete("by another")
     held.let(1_000)
-    over(run)
+    await_over(run)
     assert texts(all_of(board, "a")) == ["by another"]
 
 
 def test_run_of_a_channel_that_has_one_is_refused(board: Board) -> None:
-    held = Held()
+    held = HeldItems()
     run = board.sse.channel("a").publish_from(held.items())
     with pytest.raises(RunExists, match="a run publishes to 'a' already"):
         board.sse.channel("a").publish_from(["x"])
-    over(board.sse.channel("b").publish_from(["x"]))
+    await_over(board.sse.channel("b").publish_from(["x"]))
     run.cancel()
     held.let(1)
-    over(board.sse.channel("a").publish_from(["again"]))
+    await_over(board.sse.channel("a").publish_from(["again"]))
     assert texts(all_of(board, "a")) == ["again"]
 
 
 def test_run_of_a_complete_channel_begins_it_anew(board: Board) -> None:
     board.sse.publish("a", "old", last=True)
-    held = Held()
+    held = HeldItems()
     run = board.sse.channel("a").publish_from(held.items(), every=0)
     assert not board.sse.channel("a").is_complete
     with board.open("a") as plain, board.open("a", last="~end") as back:
@@ -177,7 +151,7 @@ def test_run_that_raises_ends_with_an_event_and_is_logged(
         return Event(str(error), event="failed") if on_error == "an event" else None
 
     run = board.sse.channel("a").publish_from(items(), done="done", on_error=None if on_error == "none" else handle)
-    over(run)
+    await_over(run)
     default = ("interrupted", '{"reason": "error"}')
     expected = ("failed", "no more tokens") if on_error == "an event" else default
     assert [(event.event, event.data) for event in all_of(board, "a")] == [(None, "1"), expected]
@@ -186,14 +160,14 @@ def test_run_that_raises_ends_with_an_event_and_is_logged(
 
 
 def test_run_with_an_item_that_cannot_be_published_fails_as_one_that_raises(board: Board) -> None:
-    held = Held()
+    held = HeldItems()
 
     def items() -> Iterator[Any]:
         yield "1"
         yield object()
         yield from held.items()
 
-    over(board.sse.channel("a").publish_from(items()))
+    await_over(board.sse.channel("a").publish_from(items()))
     assert [event.event for event in all_of(board, "a")] == [None, "interrupted"]
 
 
@@ -209,7 +183,7 @@ def test_run_with_an_invalid_argument_leaves_the_channel_free(board: Board) -> N
         channel.publish_from([], done=Event("x", id=1))
     with pytest.raises(ValueError, match="every must be seconds"):
         channel.publish_from([], every=-1)
-    over(channel.publish_from(["x"]))
+    await_over(channel.publish_from(["x"]))
 
 
 def test_run_has_the_contexts_of_its_request_and_tears_them_down(board: Board) -> None:
@@ -241,7 +215,7 @@ def test_run_has_the_contexts_of_its_request_and_tears_them_down(board: Board) -
     answer = board.get("/ask?words=a+b+c")
     assert answer.headers["X-Mine"] == "1"
     assert texts(decode(answer.data)) == ["a", "b", "c", "[DONE]", ""]
-    over(runs[0])
+    await_over(runs[0])
     assert sorted(torn_down) == ["app of the run", "app of the view", "request of the run", "request of the view"]
 
 
@@ -251,7 +225,7 @@ def test_run_outside_a_request_has_the_context_of_its_app(board: Board) -> None:
 
         yield current_app.name
 
-    over(board.sse.channel("a").publish_from(items()))
+    await_over(board.sse.channel("a").publish_from(items()))
     assert texts(all_of(board, "a")) == [board.app.name]
 
 
@@ -262,12 +236,12 @@ def test_run_of_an_app_that_closes_says_that_it_was_interrupted(board: Board) ->
         names.append(event)
 
     event_published.connect(note, board.app)
-    held = Held()
+    held = HeldItems()
     run = board.sse.channel("a").publish_from(held.items(), done="done", every=0)
     held.let(1)
     until(lambda: names == ["message"], "the first")
     board.sse.close()
     assert names == ["message", "interrupted"]
     held.let(1)
-    over(run)
+    await_over(run)
     assert held.closed.is_set()

@@ -20,12 +20,9 @@ from ...runtime.scheduler import SCHEDULER, Sleeper
 from ...wire.frame import Frame
 from ..publishing import encode_for_channel
 from .items import Items, OnError
-from .publishing_thread import LEASE_SECONDS, Publishing, PublishingThread, Stop
+from .publishing_thread import LEASE_SECONDS, RENEW_SECONDS, Publishing, PublishingThread, Stop
 
 log = logging.getLogger("flask_sse_emitters.runs")
-
-#: Whoever cancels a run waits so long at most until its channel has ended.
-CANCEL_SECONDS = 5.0
 
 _Pull: TypeAlias = Callable[[], list[Frame]]
 
@@ -51,7 +48,7 @@ class Run:
 
         :raises BrokerUnavailable: where the broker cannot be reached: the channel ends when it is back.
         """
-        if not self._task.stop(Stop.CANCELLED, CANCEL_SECONDS) and not in_hub():
+        if not self._task.stop(Stop.CANCELLED, self._task.patience) and not in_hub():
             raise BrokerUnavailable(
                 "the run is cancelled, but its channel ends only when the broker is back", may_be_published=False
             )
@@ -63,9 +60,13 @@ class Run:
 
 
 class Task:
-    """The two threads of a run, and those that wait for them. Every method may be called from any thread."""
+    """The two threads of a run, and those that wait for them. Every method may be called from any thread.
 
-    def __init__(self, items: Items, publishing: PublishingThread) -> None:
+    :param patience: who cancels it waits so many seconds at most until its channel has ended.
+    """
+
+    def __init__(self, items: Items, publishing: PublishingThread, patience: float) -> None:
+        self.patience = patience
         self._items = items
         self._publishing = publishing
         self._lock = native_lock()
@@ -165,7 +166,8 @@ def start_task(
         raise RunExists(f"a run publishes to {channel!r} already: cancel it, wait for it, or take another channel")
     try:
         pulling = Items(channel, items, done, plan.on_error, settings)
-        task = Task(pulling, PublishingThread(channels, channel, name, bounds, every))
+        patience = 2 * settings.publish_seconds + RENEW_SECONDS  # what is under way may fail, and then the cancel
+        task = Task(pulling, PublishingThread(channels, channel, name, bounds, every), patience)
         task.begin(partial(in_copied_context, settings=settings))
     except BaseException:
         channels.broker.cancel_run(channel, bounds)
