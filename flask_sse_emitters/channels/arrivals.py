@@ -27,10 +27,10 @@ def arrive(
     """
     if requested is not None and requested != END:
         positions: Sequence[Position | None] = read_ids(requested, len(subscriptions)) or [None] * len(subscriptions)
-        known = _states(subscriptions, [False] * len(subscriptions))
-        return None if all(_is_done(state, at) for state, at in zip(known, positions, strict=True)) else ()
+        known = zip(_states(subscriptions), positions, strict=True)
+        return None if all(_is_done(state, position) for state, position in known) else ()
     is_back = requested == END
-    states = list(_states(subscriptions, [each is None for each in since]))
+    states = list(_states(subscriptions))
     if all(_is_done(state, is_back=is_back) for state in states):
         return None
     return [_arrival(state, is_back, text) for state, text in zip(states, since, strict=True)]
@@ -63,10 +63,10 @@ def _is_done(state: ChannelState | None, position: Position | None = None, *, is
     return is_back or has_last or not state.has_events
 
 
-def _states(subscriptions: Sequence[ProcessSubscription], asks_runs: Sequence[bool]) -> Iterator[ChannelState | None]:
+def _states(subscriptions: Sequence[ProcessSubscription]) -> Iterator[ChannelState | None]:
     """Yield the state of each channel; None from the first on that cannot be known."""
     is_known = True
-    for subscription, asks_run in zip(subscriptions, asks_runs, strict=True):
-        state = subscription.find_state(asks_run=asks_run) if is_known else None
+    for subscription in subscriptions:
+        state = subscription.find_state() if is_known else None
         is_known = state is not None
         yield state

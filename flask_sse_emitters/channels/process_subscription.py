@@ -89,14 +89,14 @@ class ProcessSubscription(Delivery):
         """Return the offset after which a new client begins, where that is known, also while it is subscribing."""
         return self._broker.newest(self.name) if self.log is None else self.offset
 
-    def find_state(self, *, asks_run: bool) -> ChannelState | None:
+    def find_state(self) -> ChannelState | None:
         """Return the state of the channel; None where that cannot be known now. May wait for the broker, within limits.
 
-        :param asks_run: whether a run has it, too: only the broker knows that.
+        While it is live, nobody is asked.
         """
         log = self.log
-        if log is not None and not asks_run:
-            return ChannelState.of(log, has_run=False)
+        if log is not None:
+            return ChannelState.of(log)
         if self._broker.status()["state"] != "ok":
             return None
         try:

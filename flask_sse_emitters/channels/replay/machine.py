@@ -209,7 +209,7 @@ class Replay:
 
     def _note_ends(self, logs: Sequence[Log], offsets: Sequence[int]) -> None:
         for index, log in enumerate(logs):
-            state = ChannelState.of(log, has_run=False)
+            state = ChannelState.of(log)
             if state.is_complete and state.newest == offsets[index]:
                 self._cursor.move(index, log, offsets[index], ends=True)
 
