@@ -37,7 +37,7 @@ class SSE(AccessMethods):  # with more methods than other classes: it is the pub
     With an app factory, ``sse = SSE()`` and later ``sse.init_app(app)``. One ``SSE`` may serve several apps; methods
     then mean the current one. All but :meth:`init_app` may be called from any thread.
 
-    The config keys, all of which begin with ``SSE_``, are in :doc:`configuration`.
+    The config keys, all of which begin with ``SSE_``, are on the page about :doc:`configuration <configuration>`.
 
     :param app: as for :meth:`init_app`.
     """
