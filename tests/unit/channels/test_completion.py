@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from flask_sse_emitters import CloseReason, SseEmitters
-from tests.support.board import texts
+from tests.support.board import Board, texts
 from tests.support.waiting import until
 from tests.unit.channels.held_board import HeldBoard
 
@@ -79,3 +79,23 @@ def test_stream_completed_by_list_gets_events_of_all_its_channels(held: HeldBoar
         held.broker.deliver("b")
         assert texts(stream.ready()) == ["1"]
         assert [len(held.sse.channel(name).emitters) for name in "ab"] == [0, 0]
+
+
+@pytest.mark.parametrize("end", ["complete", "remove"])
+def test_stream_that_app_and_channel_end_at_once_takes_nothing_from_after_the_end(board: Board, end: str) -> None:
+    """The app takes what is queued for it, as another thread delivers that: the end is among it, and more events."""
+    with board.open("a") as stream:
+        emitters = board.sse.channel("a").emitters
+        [emitter] = emitters
+        delivery = emitters._delivery
+        delivery._is_passing = True  # another thread does
+        board.publish("a", 1)
+        board.sse.publish("a", 2, last=True)
+        board.publish("a", "new")
+        assert emitter.pending == 3
+        if end == "complete":
+            emitter.complete()
+        else:
+            emitters.remove(emitter)
+        assert emitter.close_reason is CloseReason.COMPLETED
+        assert texts(stream.ready()) == ["1", "2", ""]
