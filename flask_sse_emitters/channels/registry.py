@@ -17,6 +17,7 @@ from ..runtime.gevent_loop import yield_if_due
 from ..runtime.locks import native_lock
 from ..runtime.scheduler import SCHEDULER
 from ..streams.emitter import SseEmitter, stream_of
+from ..streams.registry.draining import drain_at_exit
 from ..streams.registry.identity import Reader
 from ..streams.registry.limits import Limit
 from ..streams.registry.open_streams import StreamRegistry
@@ -148,6 +149,7 @@ class Channels:
     def start_run(self, name: str, items: Iterable[Any], plan: Plan) -> Run:
         """Publish items in the background: see :meth:`.Channel.publish_from`. May wait for the broker."""
         self.check_open()
+        drain_at_exit()  # which ends it, too
         task = start_task(self, name, self.bounds(name), self._settings, items, plan)
         with self._lock:
             self._tasks[name] = task

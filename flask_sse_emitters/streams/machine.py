@@ -36,7 +36,6 @@ from ..errors import CloseReason, SseError
 from ..runtime.calls import Countdown
 from ..runtime.locks import striped_lock
 from ..runtime.scheduler import Scheduler
-from ..wire.frame import FINAL_BLOCK
 from .deadlines import Deadlines, Due
 from .ends import ENDS, Callbacks, Pending
 from .interfaces import Member, Registry, Writer
@@ -140,7 +139,7 @@ class Machine:
         for member in members:
             member.take_queued()
         if any(member.is_over for member in members):
-            self._end(CloseReason.COMPLETED, closing=FINAL_BLOCK)
+            self._end(CloseReason.COMPLETED, closing=self.outgoing.final_block)
         elif any(member.has_ended for member in members):
             self._end(CloseReason.COMPLETED, awaits_channels=True)
 

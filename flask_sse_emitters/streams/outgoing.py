@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-from ..wire.frame import BATCH_BYTES
+from ..wire.frame import BATCH_BYTES, FINAL_BLOCK
 from .backlog import Backlog
 from .ends import Pending
 from .interfaces import DirectWriter, Member, Output, ReplaySource, Writer
@@ -30,6 +30,9 @@ class Outgoing:
     While the writer is idle and can be written to directly, the lists of the stream have its client. Not thread-safe:
     the stream's lock guards all of it.
     """
+
+    #: Is written last where the stream is over for good.
+    final_block = FINAL_BLOCK
 
     __slots__ = (
         *("_gap", "_lists_may_write", "backlog", "closing", "direct", "is_needless", "members", "replay", "state"),

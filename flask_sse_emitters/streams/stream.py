@@ -7,7 +7,7 @@ from dataclasses import replace
 from ..config.settings import Settings
 from ..errors import CloseReason, SseError
 from ..wire.event import Event
-from ..wire.frame import FINAL_BLOCK, Frame
+from ..wire.frame import Frame
 from .interfaces import DirectWriter, Member, Output, Registry, ReplaySource, Writer
 from .machine import DRAINED, STREAMING, WAITING, Machine
 
@@ -149,7 +149,7 @@ class Stream(Machine):
 
     def end_for_good(self) -> None:
         """End it because nothing more will come, and tell its client that, so that it does not come back."""
-        self.end(CloseReason.COMPLETED, closing=FINAL_BLOCK)
+        self.end(CloseReason.COMPLETED, closing=self.outgoing.final_block)
 
     def end_by(self, when: float) -> None:
         """End it at this time of the scheduler's clock in any case, as if its lifetime were over."""

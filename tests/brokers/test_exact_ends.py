@@ -60,7 +60,8 @@ def offset_of(event_id: str) -> int:
 
 def publish_at_random(boards: list[Board], truth: Truth, name: str, chance: random.Random) -> None:
     for number in range(EVENTS_EACH):
-        sse, channel, text = chance.choice(boards).sse, f"c{chance.randrange(CHANNELS)}", f"{name}-{number}"
+        sse, channel = chance.choice(boards).sse, f"c{chance.randrange(CHANNELS)}"
+        text = f"{channel} {name}-{number}"
         does = chance.random()
         if does < 0.1:
             truth.note(channel, sse.publish(channel, text, last=True), text, is_last=True)
@@ -77,13 +78,14 @@ def publish_at_random(boards: list[Board], truth: Truth, name: str, chance: rand
             truth.note(channel, sse.publish(channel, text), text)
 
 
-def read_to_the_end(board: Board, channel: str, chance: random.Random) -> tuple[list[str], str]:
+def read_to_the_end(board: Board, channels: str, chance: random.Random) -> tuple[list[str], str]:
     """Read from the first event on, and leave and come back now and then. Return the texts and the last id."""
     got: list[Event] = []
+    query = "&".join(f"channel={each}" for each in channels.split())
     while True:
         leaves_after = chance.choice([1, 2, 5, 10**9])
         headers = {"Last-Event-ID": str(got[-1].id)} if got else {}
-        response = board.app.test_client().get(f"/events/{channel}?since=first", headers=headers)
+        response = board.app.test_client().get(f"/events?since=first&{query}", headers=headers)
         if response.status_code == 204:
             assert got, "an event is kept"
             return [event.data for event in got], str(got[-1].id)
@@ -97,6 +99,15 @@ def read_to_the_end(board: Board, channel: str, chance: random.Random) -> tuple[
             assert got.index(END) == len(got) - 1, "something after the end"
             last = got[-2].id if len(got) > 1 else None
             return [event.data for event in got[:-1]], str(last)
+
+
+def check_pair(truth: Truth, channels: str, texts: list[str]) -> None:
+    """Check what a stream of two channels has got: it goes on until both have ended, and so may get several epochs."""
+    for channel in channels.split():
+        got = [text for text in texts if text.startswith(f"{channel} ")]
+        epochs = truth.epochs(channel)
+        bounds = [(first, end) for end in range(len(epochs) + 1) for first in range(end)]
+        assert got in [[text for epoch in epochs[first:end] for text in epoch] for first, end in bounds]
 
 
 def in_threads(calls: Sequence[Callable[[], object]]) -> list[threading.Thread]:
@@ -115,6 +126,7 @@ def await_all(threads: list[threading.Thread]) -> None:
 def test_channel_end_is_exact_for_all_readers_of_all_processes(boards: list[Board], seed: int) -> None:
     chance, truth = random.Random(seed), Truth()
     names = [f"c{number}" for number in range(CHANNELS)]
+    pairs = [" ".join(chance.sample(names, 2)) for _ in range(CHANNELS)]
     read: list[tuple[str, list[str], str]] = []
 
     def read_one(board: Board, channel: str, own: random.Random) -> None:
@@ -124,16 +136,19 @@ def test_channel_end_is_exact_for_all_readers_of_all_processes(boards: list[Boar
         return random.Random(chance.random())
 
     for name in names:
-        truth.note(name, boards[0].sse.publish(name, "first"), "first")
-    of_readers = [partial(read_one, chance.choice(boards), name, own()) for name in names * READERS_EACH]
+        truth.note(name, boards[0].sse.publish(name, f"{name} first"), f"{name} first")
+    of_readers = [partial(read_one, chance.choice(boards), name, own()) for name in [*names * READERS_EACH, *pairs]]
     of_publishers = [partial(publish_at_random, boards, truth, f"p{each}", own()) for each in range(PUBLISHERS)]
     readers, publishers = in_threads(of_readers), in_threads(of_publishers)
     await_all(publishers)
     for name in names:
         truth.ends[name].add(offset_of(boards[-1].sse.channel(name).complete()))
     await_all(readers)
-    assert len(read) == CHANNELS * READERS_EACH
+    assert len(read) == CHANNELS * (READERS_EACH + 1)
     for name, texts, last in read:
+        if name in pairs:
+            check_pair(truth, name, texts)
+            continue
         epochs = truth.epochs(name)
         assert texts in epochs
         for board in boards:

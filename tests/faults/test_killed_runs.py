@@ -1,4 +1,4 @@
-"""A worker is killed amid a run: readers in other workers are told, and their streams end."""
+"""A worker is killed, or stops, amid a run: readers in other workers are told, and their streams end."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from tests.support.workers_server import WorkersServer
 
 
 @pytest.mark.timeout(120)
-def test_run_of_a_killed_worker_is_interrupted_for_readers_elsewhere() -> None:
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "stops"])
+def test_run_of_a_worker_that_is_gone_is_interrupted_for_readers_elsewhere(how: signal.Signals) -> None:
     name = new_name()
     with RedisServer() as redis, WorkersServer("gthread", "tests.apps.channels:app", 2, env=config(redis)) as server:
         with connected(server, f"/ask/{name}?count=100000&seconds=0.05") as first:
@@ -28,7 +29,7 @@ def test_run_of_a_killed_worker_is_interrupted_for_readers_elsewhere() -> None:
                     if reader.response.headers["X-Worker"] == worker:
                         return False
                     assert reader.texts(1) == ["0"]
-                    os.kill(int(worker), signal.SIGKILL)
+                    os.kill(int(worker), how)
                     body = reader.rest()
                     assert body.endswith(
                         b'event: interrupted\ndata: {"reason": "interrupted"}\n\nevent: ~end\nid: ~end\ndata:\n\n'
