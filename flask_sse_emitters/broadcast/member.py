@@ -74,6 +74,11 @@ class Member:
         """How many events the list has been sent, and has not delivered to it."""
         return sum(frame is not None and not frame.is_end for _, frame in self._queued())
 
+    @property
+    def takes_events(self) -> bool:
+        """Whether the list may give the stream events. Under its lock."""
+        return self.state is LIVE
+
     def go_live(self, delivered_upto: int) -> None:
         """Get every event after this one from the list."""
         self.delivered_upto = delivered_upto
@@ -86,7 +91,7 @@ class Member:
         """
         stream, sleeper = self.stream, None
         with self.lock:
-            if self.state is not LIVE or self.delivered_upto >= batch.last:
+            if not self.takes_events or self.delivered_upto >= batch.last:
                 return
             outgoing = stream.outgoing
             fits = batch.is_small and batch.largest <= stream.settings.max_pending_bytes
@@ -112,7 +117,7 @@ class Member:
             which it finds by itself while it reads the log.
         """
         with self.lock:
-            is_live = self.state is LIVE and self.delivered_upto < number
+            is_live = self.takes_events and self.delivered_upto < number
             if channel_end is None:
                 self.state = ENDED if is_live or self.state is REPLAYING else self.state
             elif is_live:
@@ -144,7 +149,7 @@ class Member:
     def _keep(self, batch: Batch) -> None:
         stream, fits = self.stream, True
         with self.lock:
-            if self.state is not LIVE or self.delivered_upto >= batch.last:
+            if not self.takes_events or self.delivered_upto >= batch.last:
                 return
             batch = batch.rest_for(self)
             self.delivered_upto = batch.last
@@ -164,7 +169,7 @@ class Member:
             if not stream.takes_events:
                 return
             for number, frame in queued:
-                if self.state is not LIVE or number <= self.delivered_upto:
+                if not self.takes_events or number <= self.delivered_upto:
                     continue
                 self.delivered_upto = number
                 if frame is None:

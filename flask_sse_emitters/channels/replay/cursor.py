@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...broadcast.delivery import Delivery
-from ...broadcast.member import Member, MemberState
+from ...broadcast.member import LIVE, Member, MemberState
 from ...brokers.event_log import Log
 from ...streams.emitter import SseEmitter
 from ...wire.frame import Frame
@@ -15,12 +15,14 @@ class Cursor:
     """How far one client is in each channel of its stream. Not thread-safe: the lock of the stream guards it.
 
     :ivar ids: the id that the client has of each channel.
+    :ivar is_over: the stream is: all channels had ended for the client at once, and whatever comes is not for it.
     """
 
-    __slots__ = ("_ended", "ids")
+    __slots__ = ("_ended", "ids", "is_over")
 
     def __init__(self, channels: int) -> None:
         self.ids = [b""] * channels
+        self.is_over = False
         self._ended = 0  # a bit for each channel of which the client has the end, and nothing after it
 
     @property
@@ -28,10 +30,10 @@ class Cursor:
         """The size of the line that holds all ids, which each event of several channels comes with."""
         return len(b"id: \n") + sum(map(len, self.ids)) + len(self.ids) - 1
 
-    @property
-    def is_over(self) -> bool:
-        """Whether all channels have ended for the client."""
-        return self._ended == (1 << len(self.ids)) - 1
+    def check_over(self) -> bool:
+        """Return whether the stream is over. It is for good, if all channels have ended for the client now."""
+        self.is_over = self.is_over or self._ended == (1 << len(self.ids)) - 1
+        return self.is_over
 
     def move(self, index: int, log: Log, offset: int, *, ends: bool = False) -> None:
         """Move to this offset in one channel.
@@ -93,4 +95,9 @@ class MultiChannelMember(Member):
     def is_last_channel(self, channel_end: Frame) -> bool:
         """Return whether all channels of the stream have ended with this one. Under its lock."""
         self._cursor.with_ids(self._index, channel_end)
-        return self._cursor.is_over
+        return self._cursor.check_over()
+
+    @property
+    def takes_events(self) -> bool:
+        """Whether the list may give the stream events: not once it is over, though this channel goes on."""
+        return self.state is LIVE and not self._cursor.is_over

@@ -37,6 +37,7 @@ from ...runtime.calls import Countdown
 from ...runtime.scheduler import SCHEDULER
 from ...streams.emitter import SseEmitter, stream_of
 from ...streams.interfaces import Output
+from ...streams.outgoing import NOTHING
 from ..process_subscription import ProcessSubscription
 from .cursor import Cursor, MultiChannelMember
 from .locating import UNKNOWN, Arrival, KnownChannel, find_foreign, locate_new, locate_returning
@@ -138,7 +139,7 @@ class Replay:
         reader = self._try_locate()
         if reader is not None and (reader.lost is None or not reader.behind(self._members, self._list_offsets())):
             head = reader.take_gap() or self._position()  # now: what lists bring once it is live comes after this
-            if not self._cursor.is_over:
+            if not self._check_over():
                 self._go_live(reader)
             if head is not None:
                 self._stream.prepend(head.payload, head.gap)
@@ -179,7 +180,9 @@ class Replay:
         prepared, self._prepared = self._prepared, None
         if prepared is None:
             _refuse("nothing is prepared to be taken")
-        return prepared if isinstance(prepared, Output) else prepared()
+        if isinstance(prepared, Output):
+            return prepared
+        return NOTHING if self._cursor.is_over else prepared()  # lists have brought the last end meanwhile
 
     def _try_locate(self) -> LogReader | None:
         """Find the position of the client. None where it cannot be known yet: the stream is notified when it may be."""
@@ -235,7 +238,7 @@ class Replay:
 
     def _read(self, reader: LogReader) -> bool | None:
         while True:
-            if self._cursor.is_over and reader.lost is None:
+            if reader.lost is None and self._check_over():
                 self._stream.end_for_good()
                 return None
             has_ended = self.state is ReplayState.ENDED
@@ -253,6 +256,10 @@ class Replay:
                 return None
             if self._await_arrivals(reader):
                 return False
+
+    def _check_over(self) -> bool:
+        with self._stream.lock:  # from then on lists bring nothing
+            return self._cursor.check_over()
 
     def _go_live(self, reader: LogReader) -> None:
         for index, member in list(self._members.items()):

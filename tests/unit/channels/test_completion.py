@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from flask_sse_emitters import CloseReason, SseEmitters
+from flask_sse_emitters.streams.emitter import stream_of
 from tests.support.board import Board, texts
 from tests.support.waiting import until
 from tests.unit.channels.held_board import HeldBoard
@@ -99,3 +100,21 @@ def test_stream_that_app_and_channel_end_at_once_takes_nothing_from_after_the_en
             emitters.remove(emitter)
         assert emitter.close_reason is CloseReason.COMPLETED
         assert texts(stream.ready()) == ["1", "2", ""]
+
+
+def test_stream_of_two_channels_gets_nothing_once_both_have_ended(board: Board) -> None:
+    """One of them goes on before the stream has ended: its client would get a part of that, and then the end."""
+    with board.open("a", "b") as stream:
+        for name in "ab":
+            board.sse.channel(name).emitters._delivery._is_passing = True  # another thread delivers
+        [emitter] = board.sse.channel("a").emitters
+        a, b = stream_of(emitter).outgoing.members
+        board.sse.publish("b", "b1", last=True)
+        b.take_queued()
+        board.sse.publish("a", "a1", last=True)
+        a.take_queued()
+        assert (a.has_ended, b.has_ended) == (True, False)
+        board.publish("b", "new")
+        b.take_queued()
+        assert texts(stream.ready()) == ["b1", "a1", ""]
+        assert emitter.close_reason is CloseReason.COMPLETED
