@@ -126,6 +126,32 @@ def test_stream_of_two_channels_that_end_at_once_ends_once(position: str, stage:
     every(scene, takes=1, edges=1, lines=None)
 
 
+def test_stream_of_two_channels_of_which_one_goes_on_gets_no_part_of_that(stage: Stage, every: Every) -> None:
+    """It ends before that, or stays open and gets it: a part of it, and then the end, would be a loss."""
+
+    def scene() -> Scene:
+        channels = Channels(stage, "a", "b")
+        emitter = channels.subscribe(since="now")
+        assert emitter is not None
+        client = FakeWriter(emitter)
+
+        def go_on() -> None:
+            channels.end("b")
+            channels.publish("b", "new", "newer")
+
+        def check() -> None:
+            stage.background.finish()
+            client.take_all()
+            if emitter.is_open:
+                assert client.texts() == ["new", "newer"]
+            else:
+                assert ended(client) == []
+
+        return Scene({"end": lambda: channels.end("a"), "go on": go_on}, check)
+
+    every(scene, takes=2, edges=2, lines=None)
+
+
 @pytest.mark.parametrize("broker", ["memory", "held"])
 def test_reader_of_channel_that_ends_returns_with_all_of_it(broker: str, stage: Stage, every: Every) -> None:
     """If the end does not wake it, or is taken before what was published, it never returns, or lacks some."""
