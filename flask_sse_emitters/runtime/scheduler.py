@@ -21,7 +21,7 @@ from contextlib import closing
 
 from .calls import call_and_log
 from .fork import reset_after_fork
-from .gevent_loop import TIME_SLICE_SECONDS, is_green, on_main_loop, yield_now
+from .gevent_loop import LOOK_SECONDS, TIME_SLICE_SECONDS, is_green, on_main_loop, unpatched, yield_now
 from .locks import native_lock
 from .thread_pool import THREAD_RETRY_SECONDS, ThreadPool
 from .timers import Timer, TimerQueue
@@ -250,6 +250,9 @@ class Sleeper:
 
     def sleep(self, seconds: float | None) -> None:
         """Sleep for so long at most; None is without end. It may wake up for no reason."""
+        if not on_main_loop():
+            self._sleep_natively(seconds)
+            return
         waiter = make_waiter()
         with self._lock:
             if self._is_woken:
@@ -272,3 +275,10 @@ class Sleeper:
             self._is_woken = waiter is None
         if waiter is not None:
             waiter.wake()
+
+    def _sleep_natively(self, seconds: float | None) -> None:
+        """Sleep in a thread of the operating system beside gevent: its own event loop would end, with nothing to do."""
+        sleep, until = unpatched("time", "sleep"), None if seconds is None else time.monotonic() + seconds
+        while not self._is_woken and (until is None or time.monotonic() < until):
+            sleep(LOOK_SECONDS)
+        self._is_woken = False
