@@ -5,6 +5,7 @@ from __future__ import annotations
 from .broadcast.copy_on_write import CopyOnWriteList
 from .broadcast.emitters import SseEmitters
 from .channels.channel import Channel
+from .channels.runs.run import Run
 from .errors import (
     AccessDenied,
     BrokerUnavailable,
@@ -13,6 +14,8 @@ from .errors import (
     InvalidChannel,
     InvalidEvent,
     NotInitialized,
+    PublishFailed,
+    RunExists,
     SseError,
     TooManyClients,
     UnsupportedWorker,
@@ -35,7 +38,10 @@ __all__ = [
     "InvalidChannel",
     "InvalidEvent",
     "NotInitialized",
+    "PublishFailed",
     "Publisher",
+    "Run",
+    "RunExists",
     "SseEmitter",
     "SseEmitters",
     "SseError",

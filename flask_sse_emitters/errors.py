@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import Enum
 
 
@@ -77,6 +78,28 @@ class BrokerUnavailable(SseError):
     def __init__(self, message: str, *, may_be_published: bool = True) -> None:
         super().__init__(message)
         self.may_be_published = may_be_published
+
+
+class PublishFailed(SseError):
+    """Some of several events that were to be published in one step were not, or may not have been.
+
+    :param results: for each of the events its id, or what kept it from being published.
+    """
+
+    #: For each of the events its id, or the :class:`BrokerUnavailable` that kept it from being published.
+    results: list[str | Exception]
+
+    def __init__(self, results: Sequence[str | Exception]) -> None:
+        errors = [each for each in results if isinstance(each, Exception)]
+        super().__init__(f"{len(errors)} of {len(results)} events failed, see results; the first: {errors[0]}")
+        self.results = list(results)
+
+    def __reduce__(self) -> tuple[type[PublishFailed], tuple[list[str | Exception]]]:
+        return type(self), (self.results,)
+
+
+class RunExists(SseError):
+    """A run publishes to this channel already, in this process or another: cancel it, or wait for its end."""
 
 
 class TooManyClients(SseError):

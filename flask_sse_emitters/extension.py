@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable
 from functools import cached_property, partial
-from typing import Any, NoReturn, TypeVar, overload
+from typing import Any, NoReturn, TypeVar
 
 from flask import Blueprint, Flask
 
-from .access.revocation import make_revocation
-from .access.rules import Rule, Rules
+from .access.methods import AccessMethods
+from .access.revocation import Revocation
+from .access.rules import Rules
 from .channels.channel import Channel
 from .channels.names import check_name, private_name
-from .channels.registry import UNSET, ChannelOptions, Channels, check_options
+from .channels.options import UNSET, OptionTable, check_options
+from .channels.registry import Channels
 from .config.context import EXTENSION, register_state
 from .config.hints import config_hints
-from .config.settings import Settings, read_config
+from .config.settings import Duration, Settings, read_config
+from .errors import InvalidChannel
 from .server.app_state import State, find_state
 from .server.denials import handle_denials
 from .server.endpoints import make_blueprint
@@ -25,45 +28,16 @@ from .streams.registry.identity import check_identity
 from .tools.cli import commands
 from .tools.monitor import MonitorAccess, MonitorRule, make_monitor
 
-_Rule = TypeVar("_Rule", bound=Rule)
 _MonitorRule = TypeVar("_MonitorRule", bound=MonitorRule)
 
 
-class SSE:  # with more methods than other classes: it is the public face of the package
+class SSE(AccessMethods):  # with more methods than other classes: it is the public face of the package
     """Server-Sent Events for Flask apps: ``sse = SSE(app)``.
 
     With an app factory, ``sse = SSE()`` and later ``sse.init_app(app)``. One ``SSE`` may serve several apps; methods
     then mean the current one. All but :meth:`init_app` may be called from any thread.
 
-    Config keys; durations are seconds or a timedelta:
-
-    * ``SSE_TIMEOUT`` (1800): the whole lifetime of a stream; 0 means no limit. A browser then reconnects by itself.
-    * ``SSE_HEARTBEAT`` (15): a comment follows so long without an event, to keep proxies from closing; 0 means never.
-    * ``SSE_RETRY`` (3000): how long clients wait before they reconnect, an int of milliseconds; None tells them none.
-    * ``SSE_END`` (``"clean"``): how a stream ends that is not over for good: ``"clean"``, or ``"cut"``.
-    * ``SSE_MAX_PENDING`` (1000), ``SSE_MAX_PENDING_BYTES`` (1048576): how many events, and bytes of them, may be
-      pending for a slow client.
-    * ``SSE_OVERFLOW`` (``"close"``): what happens beyond these limits: ``"close"`` ends the stream, ``"drop_oldest"``
-      makes room, ``"coalesce"`` first replaces the pending event of the same name.
-    * ``SSE_WRITE_SECONDS`` (30): a client that accepts no byte of a write for so long counts as gone; 0 means never.
-    * ``SSE_MAX_EVENT_BYTES`` (1048576): to send or publish a larger event, encoded, raises :class:`InvalidEvent`.
-    * ``SSE_HANDOFF`` (``"auto"``): whether streams are written without a thread or greenlet for each. ``"auto"``: if
-      no middleware stands between them and a worker of gunicorn. ``"on"``: also behind middleware, which then sees each
-      stream end after its first bytes. ``"off"``: never.
-    * ``SSE_ATTACH_SECONDS`` (30): an emitter whose stream has not begun after so long ends with an error.
-    * ``SSE_MAX_CLIENTS`` (10000): how many streams may be open in one process; others are told to come back later.
-    * ``SSE_MAX_CLIENTS_PER_IDENTITY`` (None), ``SSE_MAX_CLIENTS_PER_ADDRESS`` (None): how many of these one reader, and
-      one address, may have; None is any number. Behind a proxy, Werkzeug's ``ProxyFix`` is needed to see addresses. A
-      /64 network of IPv6 counts as one address.
-    * ``SSE_CORS_ORIGINS`` (``()``): pages of these origins may read, also with cookies; ``"*"`` alone allows any page,
-      without cookies. The endpoints of channels deny requests from pages of all other sites.
-    * ``SSE_HISTORY`` (1000), ``SSE_HISTORY_SECONDS`` (300): how many events of each channel are kept for clients that
-      come back, and for how long; 0 seconds is as long as the number allows.
-    * ``SSE_BROKER_URL`` (``"memory://"``): the broker, which keeps the events of channels: ``memory://`` serves one
-      process, ``redis://`` and the like serve all that share it.
-    * ``SSE_BROKER_PREFIX`` (``"sse"``): begins all names that the broker uses, so that apps can share a server.
-    * ``SSE_PUBLISH_SECONDS`` (2): how long publishing may wait for the broker.
-    * ``SSE_DRAIN_SECONDS`` (5): how long streams may take to end when the worker stops.
+    The config keys, all of which begin with ``SSE_``, are on the page about :doc:`configuration <configuration>`.
 
     :param app: as for :meth:`init_app`.
     """
@@ -72,7 +46,7 @@ class SSE:  # with more methods than other classes: it is the public face of the
         self._states: list[State] = []
         #: Returns the state of an app, or of the current one: for other modules of this package.
         self.find_state = partial(find_state, self._states)
-        self._options: dict[str, ChannelOptions] = {}
+        self._options = OptionTable()
         self._rules = Rules(self._options)
         self._monitor_access = MonitorAccess()
         if app is not None:
@@ -105,7 +79,14 @@ class SSE:  # with more methods than other classes: it is the public face of the
             app.cli.add_command(commands)
 
     def channel(
-        self, name: str, *, public: bool = UNSET, history: int | None = None, max_clients: int | None = None
+        self,
+        name: str,
+        *,
+        public: bool = UNSET,
+        history: int | None = None,
+        history_seconds: Duration | None = None,
+        max_clients: int | None = None,
+        since: str | None = None,
     ) -> Channel:
         """Return the channel of this name, which need not be created. Options that are given here hold for good.
 
@@ -113,18 +94,50 @@ class SSE:  # with more methods than other classes: it is the public face of the
         :param public: True lets anyone read it, and no rule is asked. False is the default if it is never given. Left
             out, it changes nothing.
         :param history: how many of its events are kept, from 0. None takes ``SSE_HISTORY``.
+        :param history_seconds: for how long. None takes ``SSE_HISTORY_SECONDS``.
         :param max_clients: how many clients may read it in one process, from 1. None is any number.
+        :param since: where a client without an id begins: see :meth:`Channel.subscribe`.
         :raises InvalidChannel: where the name is invalid.
         :raises ValueError: names the parameter and the accepted values; or the earlier value that it contradicts.
         """
         name = check_name(name)
-        given = check_options(public, history, max_clients)
-        if given:
-            self._options.setdefault(name, ChannelOptions()).set(name, given)
+        options = check_options(
+            public=public, history=history, history_seconds=history_seconds, max_clients=max_clients, since=since
+        )
+        self._options.set(name, options)
         return Channel(name, self._channels)
 
+    def channels(
+        self,
+        pattern: str,
+        *,
+        public: bool = UNSET,
+        history: int | None = None,
+        history_seconds: Duration | None = None,
+        max_clients: int | None = None,
+        since: str | None = None,
+    ) -> None:
+        """Set options of all channels whose names begin with the same characters: ``sse.channels("job/*", history=9)``.
+
+        They hold for good. For each option the longest pattern that sets it wins, and :meth:`channel` wins over all.
+
+        :param pattern: what the names begin with, and ``*``.
+        :raises InvalidChannel: where the pattern is invalid; other parameters and errors are those of :meth:`channel`.
+        """
+        options = check_options(
+            public=public, history=history, history_seconds=history_seconds, max_clients=max_clients, since=since
+        )
+        self._options.set_for_all(pattern, options)
+
     def publish(
-        self, channel: str, data: Any, *, event: str | None = None, retry: int | None = None, key: str | None = None
+        self,
+        channel: str,
+        data: Any,
+        *,
+        event: str | None = None,
+        retry: int | None = None,
+        key: str | None = None,
+        last: bool = False,
     ) -> str:
         """Publish an event to all clients of a channel, in every process that the broker reaches.
 
@@ -132,20 +145,54 @@ class SSE:  # with more methods than other classes: it is the public face of the
         are away get the event when they come back, within ``SSE_HISTORY`` and ``SSE_HISTORY_SECONDS``.
 
         :param data: a str is sent as it is, anything else as JSON; or an :class:`Event` without an id.
-        :param event: its name; None is ``"message"``. Not ``"gap"``, which tells clients that they have missed events.
+        :param event: its name; None is ``"message"``. Not ``"gap"`` or ``"~end"``, which tell clients something else.
         :param retry: milliseconds until clients reconnect from now on.
         :param key: makes a retry safe: a second event with the same key within 5 minutes is not published.
+        :param last: ends the channel after it, in one step: see :meth:`Channel.complete`.
         :return: the event's id, ``<epoch>-<offset>``; for a repeated key, that of the first event.
         :raises InvalidChannel: where the name is invalid.
-        :raises InvalidEvent: where the event cannot be encoded, or is named ``gap``.
+        :raises InvalidEvent: where the event cannot be encoded, or is named ``gap`` or ``~end``.
         :raises BrokerUnavailable: where the broker cannot be reached, or refuses; says whether the event may have been
             published.
         :raises NotInitialized: outside an app context, if there is not exactly one app.
         """
-        return self._channels().publish(check_name(channel), data, event, retry, key)
+        return self._channels().publish(check_name(channel), data, event, retry, key, last=last)
+
+    def publish_many(self, events: Iterable[tuple[str, Any]]) -> list[str]:
+        """Publish several events in one step, which costs little more than one: ``[("orders", event), ("log", "x")]``.
+
+        Those of one channel follow each other, and none of others comes between.
+
+        :param events: for each the channel, and an :class:`Event` without an id, a builder's, or plain data.
+        :return: the ids, in the order given.
+        :raises PublishFailed: where some were not published, or may not have been: has the result of each.
+        :raises InvalidChannel: where a name is invalid, and :class:`InvalidEvent` where an event is; then none was
+            published.
+        """
+        return self._channels().publish_many(events)
+
+    def position(self, *channels: str) -> str:
+        """Return the id of the newest event of a channel, or of several as a stream of these has it.
+
+        Read it before the state of your app: a stream that begins with it, as ``last_event_id``, has all that was
+        published after, without a gap. Asks the broker, and may wait for it.
+
+        :raises InvalidChannel: where a name is invalid, or there is none.
+        :raises BrokerUnavailable: where the broker cannot be reached.
+        """
+        if not channels:
+            raise InvalidChannel("position() takes the name of a channel, or of several, in the order of the stream")
+        return self._channels().position([check_name(channel) for channel in channels])
 
     def publish_to(
-        self, identity: str, data: Any, *, event: str | None = None, retry: int | None = None, key: str | None = None
+        self,
+        identity: str,
+        data: Any,
+        *,
+        event: str | None = None,
+        retry: int | None = None,
+        key: str | None = None,
+        last: bool = False,
     ) -> str:
         """Publish an event to one reader alone: to all streams for which the rule returns this identity.
 
@@ -155,7 +202,7 @@ class SSE:  # with more methods than other classes: it is the public face of the
         :raises TypeError: where the identity is not a str.
         :raises ValueError: where the identity is invalid; other errors are those of :meth:`publish`.
         """
-        return self._channels().publish(private_name(identity), data, event, retry, key)
+        return self._channels().publish(private_name(identity), data, event, retry, key, last=last)
 
     def private(self, identity: str) -> Channel:
         """Return the channel of one reader alone, for views of your own, and to see whether the reader is connected.
@@ -166,80 +213,6 @@ class SSE:  # with more methods than other classes: it is the public face of the
         :raises ValueError: where the identity is invalid.
         """
         return Channel(private_name(identity), self._channels, check_identity(identity))
-
-    def authorizer(self, rule: _Rule) -> _Rule:
-        """Set the rule that decides who may read the channels that are not public. Usable as a decorator.
-
-        ::
-
-            @sse.authorizer
-            def may_read(channel: str) -> bool | str:
-                return current_user.get_id() if current_user.is_authenticated else False
-
-        It is called in the request, once for each channel, before anything is registered, and may block. It returns
-        True or False; or a str, which allows, and is the reader's identity; or a :class:`.Grant`. An empty str and None
-        deny. The reader's own channel ``~`` needs an identity. An exception denies, and is logged;
-        :class:`AccessDenied` can make that a 401.
-
-        :raises RuntimeError: where another rule is set already.
-        """
-        self._rules.set_authorizer(rule)
-        return rule
-
-    @overload
-    def publisher(self, rule: _Rule) -> _Rule: ...
-
-    @overload
-    def publisher(self, *, cookies: bool = ...) -> Callable[[_Rule], _Rule]: ...
-
-    def publisher(self, rule: Any = None, *, cookies: bool = False) -> Any:
-        """Set the rule that lets clients publish with ``POST <prefix>/<channel>``. Usable as a decorator.
-
-        ::
-
-            @sse.publisher
-            def may_publish(channel: str) -> bool:
-                sent = request.headers.get("Authorization", "")
-                return secrets.compare_digest(sent.encode(), f"Bearer {TOKEN}".encode())
-
-        The body is the data: ``application/json``, or ``text/plain``; ``event`` and ``key`` are in the query. The
-        response is a 201 with the event's ``id`` as JSON. A key holds for this channel and the identity that the rule
-        returns, apart from your own keys. Events must not be named ``gap``, ``open`` or ``error``. The rule is called
-        as an authorizer is.
-
-        :param cookies: whether a request may have cookies as its only credentials. If not, a request that has cookies
-            and no ``Authorization`` is denied, because a page of another site could have sent it. If so, only its
-            ``Origin`` shows that.
-        :raises RuntimeError: where another rule is set already.
-        """
-        if rule is None:
-            return partial(self.publisher, cookies=cookies)
-        self._rules.set_publisher(rule, cookies)
-        return rule
-
-    def disconnect(self, identity: str | None = None, *, channel: str | None = None) -> None:
-        """End the streams of this reader, or of this channel, or those that have both, in every process.
-
-        Pending events are dropped. Their clients reconnect and the rule is asked, so first make sure that it denies. A
-        rule that calls this does not end the stream that it decides about. Streams of this process have ended when this
-        returns; those of others end before they get anything that you publish later, but a moment later in a cluster.
-
-        :raises BrokerUnavailable: where other processes cannot be reached; call it again.
-        """
-        if identity is None and channel is None:
-            raise TypeError("disconnect() takes an identity, a channel, or both, not None: is anybody logged in?")
-        self.find_state().revoke(make_revocation(identity, channel))
-
-    def recheck(self, identity: str) -> None:
-        """Ask the rule again about every stream of this reader, in every process, and end those that it denies.
-
-        This happens in the background, with a copy of each stream's request: its headers, its cookies, after
-        ``before_request``. So the rule should read what can change, such as a database: a session kept in a cookie is
-        as it was. A stream that a view of yours has begun ends, and its client asks the view.
-
-        :raises BrokerUnavailable: where other processes cannot be reached; call it again.
-        """
-        self.find_state().revoke(make_revocation(check_identity(identity), is_recheck=True))
 
     @cached_property
     def blueprint(self) -> Blueprint:
@@ -342,6 +315,9 @@ class SSE:  # with more methods than other classes: it is the public face of the
         """
         self.shutdown()
         self.find_state().channels.close()
+
+    def _revoke(self, revocation: Revocation) -> None:
+        self.find_state().revoke(revocation)
 
     def _channels(self) -> Channels:
         return self.find_state().channels

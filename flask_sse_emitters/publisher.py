@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Any
 
-from .brokers import broker_of
+from .brokers import Publication, broker_of
 from .channels.names import check_key, check_name, private_name
-from .channels.registry import encode_for_channel
+from .channels.publishing import encode_for_channel, id_of_first, ids_of_all, publications_of, publish_on, with_end
 from .config.settings import DEFAULTS, Duration, Settings, checked
 from .wire.event import plain_text
 
@@ -57,7 +58,14 @@ class Publisher:
         self._is_closed = False
 
     def publish(
-        self, channel: str, data: Any, *, event: str | None = None, retry: int | None = None, key: str | None = None
+        self,
+        channel: str,
+        data: Any,
+        *,
+        event: str | None = None,
+        retry: int | None = None,
+        key: str | None = None,
+        last: bool = False,
     ) -> str:
         """Publish an event to all clients of a channel, as :meth:`.SSE.publish` does. May wait for the broker.
 
@@ -65,34 +73,57 @@ class Publisher:
 
         :param data: a str is sent as it is, anything else as ``json.dumps`` encodes it; or an :class:`Event` without an
             id.
-        :param event: its name; None is ``"message"``. Not ``"gap"``, which tells clients that they have missed events.
+        :param event: its name; None is ``"message"``. Not ``"gap"`` or ``"~end"``, which tell clients something else.
         :param retry: milliseconds that clients wait before they reconnect, from now on.
         :param key: makes a retry safe: a second event with the same key within 5 minutes is not published.
+        :param last: ends the channel after it, in one step: see :meth:`.Channel.complete`.
         :return: the event's id, ``<epoch>-<offset>``; where the key was used before, the id of that event.
         :raises InvalidChannel: where this is no channel name.
-        :raises InvalidEvent: where the event cannot be written, is named ``gap``, or has more than 1 MiB.
+        :raises InvalidEvent: where the event cannot be written, is named ``gap`` or ``~end``, or has more than 1 MiB.
         :raises BrokerUnavailable: where the broker cannot be reached in time, or refuses; says whether the event may
             have been published.
         :raises RuntimeError: after :meth:`close`.
         """
-        return self._publish(check_name(channel), data, event, retry, key)
+        return self._publish(check_name(channel), data, event, retry, key, last)
+
+    def publish_many(self, events: Iterable[tuple[str, Any]]) -> list[str]:
+        """Publish several events in one step, as :meth:`.SSE.publish_many` does. May wait for the broker.
+
+        :param events: for each the channel, and an :class:`Event` without an id, a builder's, or plain data.
+        :return: the ids, in the order given.
+        :raises PublishFailed: where some were not published, or may not have been: has the result of each.
+        """
+        self._check_open()
+        return ids_of_all(publish_on(self._broker, publications_of(events, self._settings, lambda _: None)))
 
     def publish_to(
-        self, identity: str, data: Any, *, event: str | None = None, retry: int | None = None, key: str | None = None
+        self,
+        identity: str,
+        data: Any,
+        *,
+        event: str | None = None,
+        retry: int | None = None,
+        key: str | None = None,
+        last: bool = False,
     ) -> str:
         """Publish an event to one reader alone, as :meth:`.SSE.publish_to` does. May wait for the broker.
 
         :raises TypeError: where the identity is no str.
         :raises ValueError: where it is not valid; other errors are those of :meth:`publish`.
         """
-        return self._publish(private_name(identity), data, event, retry, key)
+        return self._publish(private_name(identity), data, event, retry, key, last)
 
-    def _publish(self, channel: str, data: Any, event: str | None, retry: int | None, key: str | None) -> str:
+    def _publish(
+        self, channel: str, data: Any, event: str | None, retry: int | None, key: str | None, last: bool
+    ) -> str:
+        self._check_open()
+        frame = encode_for_channel(data, event, retry, self._settings)
+        publication = Publication(channel, frame, None, check_key(key))
+        return id_of_first(publish_on(self._broker, with_end(publication) if last else [publication]))
+
+    def _check_open(self) -> None:
         if self._is_closed:
             raise RuntimeError("this Publisher is closed: publish before that, or make another one")
-        key = check_key(key)
-        frame = encode_for_channel(data, event, retry, self._settings)
-        return self._broker.publish(channel, frame, None, key).id
 
     def close(self) -> None:
         """Close the connections. Idempotent."""

@@ -7,7 +7,7 @@ anything is registered. :mod:`.recheck` asks it again later.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from inspect import iscoroutinefunction
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
@@ -15,7 +15,7 @@ from flask import request
 from werkzeug.exceptions import HTTPException
 
 from ..channels.names import OWN_CHANNEL, private_name
-from ..channels.registry import ChannelOptions
+from ..channels.options import OptionTable
 from ..errors import AccessDenied
 from ..streams.registry.identity import Reader
 from .grants import Grant
@@ -40,10 +40,10 @@ class Admission(NamedTuple):
 class Rules:
     """The rules of one :class:`.SSE`.
 
-    :param options: of its channels, by name: which are public.
+    :param options: of its channels: which are public.
     """
 
-    def __init__(self, options: Mapping[str, ChannelOptions]) -> None:
+    def __init__(self, options: OptionTable) -> None:
         self.authorizer: Rule | None = None
         self.publisher: Rule | None = None
         self._accepts_cookies = False  # from publishers that send no Authorization
@@ -107,8 +107,7 @@ class Rules:
         return _ask_about(self.publisher, "publisher", name).identity
 
     def _is_public(self, name: str) -> bool:
-        options = self._options.get(name)
-        return options is not None and options.public is True
+        return self._options.of(name).public is True
 
     def _ask_authorizer(self, name: str) -> Grant:
         if self.authorizer is not None:

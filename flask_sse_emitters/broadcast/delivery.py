@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import islice
 from time import monotonic
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..runtime.fork import reset_after_fork
 from ..runtime.gevent_loop import TIME_SLICE_SECONDS, on_main_loop, pause, yield_if_due
@@ -24,8 +24,8 @@ from ..runtime.locks import native_lock
 from ..runtime.scheduler import SCHEDULER
 from ..streams.emitter import SseEmitter, stream_of
 from ..streams.interfaces import DirectWriter, Registry
-from ..wire.frame import BATCH_BYTES, Frame
-from .batch import Batch
+from ..wire.frame import Frame
+from .batch import Batch, QueuedEvent, first_batch
 from .copy_on_write import CopyOnWriteList
 from .member import LIVE, Member
 
@@ -38,14 +38,6 @@ CLIENTS_PER_LOOK = 25
 #: Where more events than this, or bytes of them, wait in a list, they are sent faster than this process can deliver
 #: them, and senders wait: a millisecond for each so many.
 HIGH_WATER_EVENTS, HIGH_WATER_BYTES = 1_000, 16 * 1024 * 1024
-
-
-class QueuedEvent(NamedTuple):
-    """One event, or the end, for those who were in the list when it was sent."""
-
-    number: int
-    frame: Frame | None  #: None ends their streams
-    members: tuple[Member, ...]
 
 
 #: An outbox that has nothing in it, and takes nothing. A list has one of its own only while something is queued: an
@@ -71,6 +63,7 @@ class Delivery:
         "_removals",
         "_targets",
         "_unmixed_upto",
+        "ends",
         "lock",
         "members",
         "number",
@@ -93,7 +86,8 @@ class Delivery:
     def _reset(self) -> None:
         self.lock = native_lock()
         self.members = CopyOnWriteList()
-        self.number = 0  #: of the newest event that was sent
+        self.number = 0  #: of the newest event, or end, that was sent
+        self.ends = 0  #: so many of these were ends
         self.offset = 0  #: in its channel, of the newest event that has one: all up to there are delivered, or queued
         self._outbox = _EMPTY
         self._bytes = 0  # that are in the outbox
@@ -218,6 +212,7 @@ class Delivery:
             queued = QueuedEvent(self.number + 1, frame, members)
         self.number = queued.number
         self._outbox.append(queued)
+        self.ends += queued.event is None
         if frame is None:
             self._last_end = queued.number
         else:
@@ -254,7 +249,7 @@ class Delivery:
                 deliver(self._batch, block)
             else:
                 for member in block:
-                    member.end(self._batch.last)
+                    member.end(self._batch.last, self._batch.channel_end)
             self._position += len(block)
             clients -= len(block)
             if monotonic() > slice_ends:
@@ -275,34 +270,10 @@ class Delivery:
             if not queued:
                 self._outbox = _EMPTY
                 return False  # from here on another thread may begin one
-        frames = [each.frame for each in queued if each.frame is not None]
-        self._batch = Batch(frames, queued[-1].number, SCHEDULER.clock())
+        frames = [event for each in queued if (event := each.event) is not None]
+        self._batch = Batch(frames, queued[-1].number, SCHEDULER.clock(), None if frames else queued[-1].frame)
         self._targets = queued[-1].members
         return True
-
-
-def first_batch(outbox: deque[QueuedEvent], *, is_unmixed: bool) -> list[QueuedEvent]:
-    """Return what one pass can deliver to the members of the last of it: events, or an end.
-
-    Who joined after the first of them counts as served up to where it joined, and who has left took what was queued as
-    it did. Were it only what goes to the very same members, a list whose clients come and go all the time would never
-    gather anything.
-
-    :param is_unmixed: only what goes to the very same members, as one that is taken out may lack some of it.
-    """
-    first = next(iter(outbox), None)
-    if first is None or first.frame is None:
-        return [] if first is None else [first]
-    room = BATCH_BYTES
-    taken: list[QueuedEvent] = []
-    for queued in outbox:
-        if queued.frame is None or (is_unmixed and queued.members is not first.members):
-            break
-        room -= len(queued.frame.payload)
-        if room < 0 and taken:
-            break
-        taken.append(queued)
-    return taken
 
 
 def deliver(batch: Batch, members: tuple[Member, ...]) -> None:

@@ -20,9 +20,10 @@ class MemberState(Enum):
     REPLAYING = "replaying"  #: nothing but an end: its stream reads everything from a log
     LIVE = "live"  #: every event after :attr:`Member.delivered_upto`
     ENDED = "ended"  #: nothing more: the list has ended its stream
+    OVER = "over"  #: nothing more: the channel has ended, and so the stream for good
 
 
-JOINING, REPLAYING, LIVE, ENDED = MemberState
+JOINING, REPLAYING, LIVE, ENDED, OVER = MemberState
 
 
 class Member:
@@ -64,12 +65,22 @@ class Member:
     @property
     def has_ended(self) -> bool:
         """Whether the list has ended the stream."""
-        return self.state is ENDED
+        return self.state is ENDED or self.state is OVER
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the stream has ended for good, as its channels have."""
+        return self.state is OVER
 
     @property
     def queued_events(self) -> int:
         """How many events the list has been sent, and has not delivered to it."""
-        return sum(frame is not None for _, frame in self._queued())
+        return sum(frame is not None and not frame.is_end for _, frame in self._queued())
+
+    @property
+    def takes_events(self) -> bool:
+        """Whether the list may give the stream events. Under its lock."""
+        return self.state is LIVE
 
     def go_live(self, delivered_upto: int) -> None:
         """Get every event after this one from the list."""
@@ -83,7 +94,7 @@ class Member:
         """
         stream, sleeper = self.stream, None
         with self.lock:
-            if self.state is not LIVE or self.delivered_upto >= batch.last:
+            if not self.takes_events or self.delivered_upto >= batch.last:
                 return
             outgoing = stream.outgoing
             fits = batch.is_small and batch.largest <= stream.settings.max_pending_bytes
@@ -102,14 +113,28 @@ class Member:
         else:
             self._keep(batch)
 
-    def end(self, number: int) -> None:
-        """End the stream because its list does, with this number, unless that was before it joined."""
+    def end(self, number: int, channel_end: Frame | None) -> None:
+        """End the stream because its list does, with this number, unless that was before it joined.
+
+        :param channel_end: the end of the channel, which ends the stream for good if it has no other that goes on; and
+            which it finds by itself while it reads the log.
+        """
         with self.lock:
-            is_concerned = self.state is REPLAYING or (self.state is LIVE and self.delivered_upto < number)
-            if is_concerned:
-                self.state = ENDED
-        if is_concerned:
+            is_live = self.takes_events and self.delivered_upto < number
+            if channel_end is None:
+                self.state = ENDED if is_live or self.state is REPLAYING else self.state
+            elif is_live:
+                self._note_channel_end(number, channel_end)
+            state = self.state
+        if state is OVER:
+            self.stream.end_for_good()
+        elif state is ENDED:
             self.stream.end(CloseReason.COMPLETED, awaits_channels=True)
+
+    def is_last_channel(self, channel_end: Frame) -> bool:  # noqa: ARG002 - only one with several has to know it
+        """Return whether the stream has no channel that goes on after this end. Under its lock."""
+        others = (each.list for each in self.stream.outgoing.members if each is not self)
+        return not any(each.awaits_broker for each in others)
 
     def take_queued(self) -> None:
         """Give the stream now what the list has been sent, and has not delivered to it."""
@@ -119,10 +144,15 @@ class Member:
     def _queued(self) -> Sequence[tuple[int, Frame | None]]:
         return self.list.queued_after(self.delivered_upto) if self.state is LIVE else []
 
+    def _note_channel_end(self, number: int, channel_end: Frame) -> None:
+        self.delivered_upto = number
+        if self.is_last_channel(channel_end):
+            self.state = OVER
+
     def _keep(self, batch: Batch) -> None:
         stream, fits = self.stream, True
         with self.lock:
-            if self.state is not LIVE or self.delivered_upto >= batch.last:
+            if not self.takes_events or self.delivered_upto >= batch.last:
                 return
             batch = batch.rest_for(self)
             self.delivered_upto = batch.last
@@ -142,12 +172,15 @@ class Member:
             if not stream.takes_events:
                 return
             for number, frame in queued:
-                if self.state is LIVE and number > self.delivered_upto:
-                    self.delivered_upto = number
-                    if frame is None:
-                        self.state = ENDED
-                    else:
-                        frames += self.with_ids([frame])
+                if not self.takes_events or number <= self.delivered_upto:
+                    continue
+                self.delivered_upto = number
+                if frame is None:
+                    self.state = ENDED
+                elif frame.is_end:
+                    self._note_channel_end(number, frame)
+                else:
+                    frames += self.with_ids([frame])
             outgoing = stream.outgoing
             sleeper = outgoing.wake() if frames else None
             if sleeper is not None:  # it would have been given them without asking whether they are too many

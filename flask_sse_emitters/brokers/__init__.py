@@ -8,20 +8,25 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..config.settings import DEFAULTS, Settings
-from ..wire.frame import Frame
-from .base import Broker, Listener, Published, Start
+from ..wire.frame import CHANNEL_END, Frame
+from .base import INTERRUPTED, Broker, ChannelState, Listener, Publication, Published, RunLost, Start
 from .event_ids import Position, new_epoch
 from .event_log import Bounds, Log
 
 __all__ = [
+    "CHANNEL_END",
     "GROUP",
+    "INTERRUPTED",
     "Bounds",
     "Broker",
+    "ChannelState",
     "Frame",
     "Listener",
     "Log",
     "Position",
+    "Publication",
     "Published",
+    "RunLost",
     "Start",
     "broker_of",
     "make_broker",

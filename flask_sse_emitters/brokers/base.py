@@ -6,8 +6,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
+from ..wire.event import Event
 from ..wire.frame import Frame
 from .event_log import Bounds, Log
+
+#: Is published before the end of a channel whose run is dead: see :meth:`Broker.start_run`.
+INTERRUPTED = Frame(Event({"reason": "interrupted"}, event="interrupted").encode(), "interrupted")
 
 
 class Start(NamedTuple):
@@ -22,9 +26,15 @@ class ChannelState(NamedTuple):
 
     epoch: str  #: of the next offset
     newest: int  #: the offset of the newest event, or of the end where that is later; 0 before the first
-    oldest: int  #: the offset of the oldest that is kept; where nothing is, that of the next
-    is_complete: bool  #: the newest is the end of the channel
+    oldest: int  #: the offset of the oldest that is kept of this epoch; where nothing is, that of the next
+    is_complete: bool  #: the newest is the end of the channel, and nothing has begun anew
     has_run: bool  #: a run publishes to it: see :meth:`Broker.start_run`
+
+    @classmethod
+    def of(cls, log: Log) -> ChannelState:
+        """Return the state of the channel with this log, as far as this process knows it."""
+        with log.guard:
+            return cls(log.epoch, log.newest, log.first, log.is_complete, log.has_run)
 
     @property
     def has_events(self) -> bool:
@@ -38,12 +48,25 @@ class Publication(NamedTuple):
     channel: str
     frame: Frame  #: without an id; :data:`.CHANNEL_END` ends the channel
     bounds: Bounds | None  #: how much is kept of the channel from now on; None leaves that as it is
-    key: str | None = None  #: where an event of this channel had the same one within 5 minutes, nothing happens
+    #: Where an event of this channel had the same one within 5 minutes, nothing happens. The end after such an event
+    #: needs a key as well, of its own: without one, a second attempt would end what has begun since.
+    key: str | None = None
     run: str | None = None  #: publish only while this run has the channel: see :meth:`Broker.start_run`
+
+
+def by_channel(publications: Sequence[Publication]) -> dict[str, list[int]]:
+    """Return the indexes of the publications of each channel, in their order."""
+    indexes: dict[str, list[int]] = {}
+    for index, publication in enumerate(publications):
+        indexes.setdefault(publication.channel, []).append(index)
+    return indexes
 
 
 class RunLost(Exception):
     """What a run publishes is refused: it was cancelled, or is believed to be dead."""
+
+    def __init__(self, channel: str) -> None:
+        super().__init__(f"the run has lost the channel {channel!r}: it was cancelled, or has come to a standstill")
 
 
 class Published(NamedTuple):
@@ -110,7 +133,8 @@ class Broker(ABC):
     def publish_many(self, publications: Sequence[Publication]) -> list[Published | Exception]:
         """Publish several events in one step, in their order. May wait for the broker, within limits.
 
-        The events of one channel are kept and delivered together: no other comes between.
+        The events of one channel are kept and delivered together: no other comes between. The end of a channel that is
+        complete already is not new, and has the id of the present one. Any end ends the run that has the channel.
 
         :return: for each what :meth:`publish` returns, or what kept it from being published: a
             :class:`.BrokerUnavailable`, or :class:`RunLost`.
@@ -126,6 +150,9 @@ class Broker(ABC):
 
     def start_run(self, channel: str, run: str, seconds: float) -> bool:
         """Give the channel to a run, the only one that may publish with this name, for so many seconds.
+
+        Each event that it publishes lets it have the channel for as long again. Where the channel was complete, it is
+        not any more: the next epoch begins.
 
         A run whose time is over is dead: the next process that looks at the channel, as each does that has readers,
         publishes an event named ``interrupted`` with the data ``{"reason": "interrupted"}``, and the end.

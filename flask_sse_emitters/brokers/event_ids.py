@@ -9,7 +9,7 @@ must not get the id of a lost one. A position in a former epoch then holds up to
 
 from __future__ import annotations
 
-import random
+import os
 import re
 import string
 from typing import NamedTuple
@@ -22,7 +22,6 @@ MAX_ID_LENGTH = 2048
 
 _ALPHABET = string.digits + string.ascii_letters
 _ID = re.compile(r"([0-9A-Za-z]{1,32})-(0|[1-9][0-9]{0,17})", re.ASCII)
-_RANDOM = random.SystemRandom()
 
 
 class Position(NamedTuple):
@@ -37,7 +36,11 @@ class Position(NamedTuple):
 
 def new_epoch() -> str:
     """Draw an epoch at random: 5 letters and digits."""
-    return "".join(_RANDOM.choices(_ALPHABET, k=EPOCH_LENGTH))
+    number, epoch = int.from_bytes(os.urandom(8), "big"), ""  # once: it asks the system, and each channel needs one
+    for _ in range(EPOCH_LENGTH):
+        number, index = divmod(number, len(_ALPHABET))
+        epoch += _ALPHABET[index]
+    return epoch
 
 
 def read_ids(text: str, count: int) -> list[Position] | None:

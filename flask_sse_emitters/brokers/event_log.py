@@ -8,10 +8,13 @@ from typing import NamedTuple
 
 from ..runtime.locks import native_lock
 from ..wire.frame import BATCH_BYTES, Frame
-from .event_ids import Position
+from .event_ids import Position, new_epoch
 
 #: Dropped entries leave empty places at the front of the list, until they are this many and half of it.
 MAX_EMPTY_PLACES = 64
+
+#: So many former epochs of a channel are remembered: clients that come back with an older one receive a gap.
+MAX_FORMER_EPOCHS = 8
 
 
 class Bounds(NamedTuple):
@@ -24,12 +27,17 @@ class Bounds(NamedTuple):
 class Log:
     """The newest events of one channel, bounded by count and age. Any thread may read, and none waits.
 
+    The end of the channel has its place among them, and an offset: see :data:`.CHANNEL_END`. What follows it is in
+    another epoch. Who begins anew then gets nothing from before the end, and who has not read that far still does.
+
     :param epoch: of its offsets.
     :param newest: the offset of the last event before it.
     :param clock: gives seconds, as ``time.monotonic`` does; what is older than the bounds say is gone at that very
         moment.
     :param last: when that event was published, by this clock; long ago where that is unknown.
     :param former: as :attr:`former`.
+    :param first: as :attr:`first`, as far as it depends on what was before; 0 where that is unknown.
+    :param is_complete: as :attr:`is_complete`.
     """
 
     def __init__(
@@ -39,22 +47,30 @@ class Log:
         clock: Callable[[], float],
         last: float = -math.inf,
         former: Sequence[Position] = (),
+        first: int = 0,
+        is_complete: bool = False,
     ) -> None:
         self.epoch = epoch
         #: Where each epoch before this one ended: its last offset. The latest comes first.
         self.former = former
+        #: Whether the newest is the end of the channel, and no other epoch has begun since.
+        self.is_complete = is_complete
+        #: Whether a run publishes to the channel. The broker sets it, and any end ends it.
+        self.has_run = False
         self.guard = native_lock()  #: writers hold it
         self._clock = clock
         self._bounds = Bounds(0, 0)
         self._newest = newest
         self._last = last
+        self._first = first  # the offset after the end before the last
+        self._end = newest if is_complete else first - 1  # the offset of the last end
         # As plain tuples: the garbage collector stops tracking them. The last field of each is its ``at``.
         self._frames: list[tuple[bytes, str | None, int, int, float] | None] = []
         self._empty = 0  # places at its front whose events were dropped
 
     @property
     def newest(self) -> int:
-        """The offset of the newest event, kept or not; 0 before the first."""
+        """The offset of the newest event, or end, kept or not; 0 before the first."""
         return self._newest
 
     @property
@@ -62,6 +78,15 @@ class Log:
         """The offset of the oldest event that is kept; where none is, that of the next."""
         with self.guard:
             return self.forget_old()
+
+    @property
+    def first(self) -> int:
+        """The offset of the oldest event that is kept for who begins anew; where none is, that of the next.
+
+        It is never before an end that something follows, or after which another epoch has begun.
+        """
+        with self.guard:
+            return max(self.forget_old(), self._first if self.is_complete else self._end + 1)
 
     def position(self, offset: int) -> Position:
         """Return the id of the event with this offset, kept or not."""
@@ -120,20 +145,51 @@ class Log:
     def append(self, frame: Frame, bounds: Bounds) -> Frame:
         """Keep one more event, and no more of all of them than these bounds say. Call it with the guard held.
 
+        What follows an end begins another epoch. The newest is kept in any case if it is an end.
+
         :return: the event with its id and offset.
         """
-        return self.keep(frame, bounds, self._clock())
+        stamped = self._stamp(frame)
+        while stamped.offset != self._newest + 1:  # the garbage collector has run a finalizer, which published as well
+            stamped = self._stamp(frame)
+        return self._keep(stamped, bounds)
 
     def keep(self, frame: Frame, bounds: Bounds, at: float) -> Frame:
-        """Keep an event that was published at this time of the clock: see :meth:`append`."""
-        stamped = with_id(frame, self.position(self._newest + 1), at)
-        while stamped.offset != self._newest + 1:  # the garbage collector has run a finalizer, which published as well
-            stamped = with_id(frame, self.position(self._newest + 1), at)
+        """Keep an event that was published elsewhere at this time of the clock, and begin no epoch for it."""
+        return self._keep(with_id(frame, self.position(self._newest + 1), at), bounds)
+
+    def begin_anew(self) -> None:
+        """Let offsets go on in a new epoch, if the channel is complete. Call it with the guard held."""
+        while self.is_complete:
+            newest, epoch = self._newest, new_epoch()
+            former = (Position(self.epoch, newest), *self.former[: MAX_FORMER_EPOCHS - 1])
+            if newest == self._newest:  # as in append()
+                self.go_on_in(epoch, former)
+
+    def go_on_in(self, epoch: str, former: Sequence[Position]) -> None:
+        """Let offsets go on in another epoch, which has begun elsewhere. Call it with the guard held.
+
+        :param former: where all those before it ended.
+        """
+        self.former = former  # first: until the next line, what is known so far is found as well
+        self.epoch = epoch
+        self.is_complete = False
+
+    def _stamp(self, frame: Frame) -> Frame:
+        if self.is_complete:
+            self.begin_anew()
+        return with_id(frame, self.position(self._newest + 1), self._clock())
+
+    def _keep(self, stamped: Frame, bounds: Bounds) -> Frame:
         if bounds != self._bounds:  # an equal one would be an object more that outlives its event
             self._bounds = bounds
-        self._newest, self._last = stamped.offset, at
+        self._newest, self._last = stamped.offset, stamped.at
+        self.is_complete = stamped.is_end
+        if stamped.is_end:
+            self.has_run = False
+            self._first, self._end = self._end + 1, stamped.offset
         self._frames.append((*stamped,))
-        while len(self._frames) - self._empty > bounds.events:
+        while len(self._frames) - self._empty > bounds.events + stamped.is_end:
             self._drop_oldest()
         self.forget_old()
         return stamped

@@ -10,9 +10,10 @@ from enum import Enum
 
 from ..broadcast.delivery import Delivery
 from ..broadcast.member import Member, MemberState
-from ..brokers import Broker, Start
+from ..brokers import Broker, ChannelState, Start
 from ..brokers.event_log import Log
 from ..config.settings import Settings
+from ..errors import BrokerUnavailable
 from ..runtime.gevent_loop import yield_now
 from ..streams.emitter import SseEmitter
 from ..streams.stream import Stream
@@ -82,11 +83,26 @@ class ProcessSubscription(Delivery):
     @property
     def delivered(self) -> int:
         """How many events it has had for clients, since the first of them came."""
-        return self.number
+        return self.number - self.ends
 
     def newest(self) -> int | None:
         """Return the offset after which a new client begins, where that is known, also while it is subscribing."""
         return self._broker.newest(self.name) if self.log is None else self.offset
+
+    def find_state(self) -> ChannelState | None:
+        """Return the state of the channel; None where that cannot be known now. May wait for the broker, within limits.
+
+        While it is live, nobody is asked.
+        """
+        log = self.log
+        if log is not None:
+            return ChannelState.of(log)
+        if self._broker.status()["state"] != "ok":
+            return None
+        try:
+            return self._broker.state(self.name)
+        except (BrokerUnavailable, NotImplementedError):
+            return None
 
     def add(self, emitter: SseEmitter) -> None:
         """Put an emitter in the list, until it ends: it gets what is published once this process knows the channel."""

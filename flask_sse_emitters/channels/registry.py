@@ -3,85 +3,48 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from weakref import WeakValueDictionary
 
 from .. import signals
-from ..brokers import Broker
+from ..brokers import Broker, Position, Publication, Published
 from ..brokers.event_log import Bounds
-from ..config.settings import CHANCE, Duration, Settings, checked
-from ..errors import BrokerUnavailable, InvalidEvent
+from ..config.settings import CHANCE, Duration, Settings
+from ..errors import BrokerUnavailable
 from ..runtime.fork import reset_after_fork
 from ..runtime.gevent_loop import yield_if_due
 from ..runtime.locks import native_lock
 from ..runtime.scheduler import SCHEDULER
 from ..streams.emitter import SseEmitter, stream_of
+from ..streams.registry.draining import drain_at_exit
 from ..streams.registry.identity import Reader
 from ..streams.registry.limits import Limit
 from ..streams.registry.open_streams import StreamRegistry
 from ..streams.stream import Stream
-from ..wire.event import Event, EventBuilder, as_event
-from ..wire.frame import Frame, make_frame
+from ..wire.frame import CHANNEL_END, END
+from .arrivals import arrive
 from .names import check_key
+from .options import OptionTable
 from .process_subscription import ProcessSubscription
-from .replay.gap import GAP
+from .publishing import encode_for_channel, id_of_first, ids_of_all, publications_of, publish_on, with_end
 from .replay.machine import Replay
 from .replay.pages import PageCache
-
-#: Stands for an argument that was left out, where None means something else.
-UNSET: Any = object()
+from .replay.since import parse_since
+from .runs.publishing_thread import Stop
+from .runs.run import Plan, Run, Task, start_task
 
 #: ``SSE_TIMEOUT`` varies by this part of it, so that clients who came together do not leave together.
 LIFETIME_SPREAD = 0.1
 
-
-class ChannelOptions:
-    """The options of one channel; None where they are not set."""
-
-    def __init__(self) -> None:
-        self.public: bool | None = None  #: anyone may read it
-        self.history: int | None = None  #: events that are kept, from 0
-        self.max_clients: int | None = None  #: clients in each process, from 1
-
-    def set(self, name: str, given: Mapping[str, Any]) -> None:
-        """Set options of the channel of this name, once and for all.
-
-        :raises ValueError: where one has another value already; then none is set.
-        """
-        for option, value in given.items():
-            before = getattr(self, option)
-            if before is not None and before != value:
-                raise ValueError(
-                    f"{option}={value!r} contradicts sse.channel({name!r}, {option}={before!r}), which came before and "
-                    "holds for good: set it in one place"
-                )
-        for option, value in given.items():
-            setattr(self, option, value)
-
-
-def check_options(public: object, history: int | None, max_clients: int | None) -> dict[str, Any]:
-    """Return the options of a channel that are given, checked: all but :data:`UNSET` and None.
-
-    :raises TypeError: where ``public`` is not a bool.
-    :raises ValueError: names the option and the accepted values.
-    """
-    options: dict[str, Any] = {}
-    if public is not UNSET:
-        if not isinstance(public, bool):
-            raise TypeError(f"public is True or False, not {public!r}")
-        options["public"] = public
-    if history is not None:
-        options["history"] = checked("history", history)
-    if max_clients is not None:
-        options["max_clients"] = checked("max_clients", max_clients)
-    return options
+#: A process that stops waits so long for its runs to end their channels.
+STOP_SECONDS = 1.0
 
 
 class Channels:
     """The channels of one app, in this process. Every method may be called from any thread.
 
-    :param options: by the names of channels.
+    :param options: of its channels.
     :param streams: the open streams of the app.
     :param app: the sender of signals.
     """
@@ -90,7 +53,7 @@ class Channels:
         self,
         broker: Broker,
         settings: Settings,
-        options: dict[str, ChannelOptions],
+        options: OptionTable,
         streams: StreamRegistry,
         app: Any = None,
     ) -> None:
@@ -115,7 +78,8 @@ class Channels:
         self._pages = PageCache()
         # Each is kept while it has clients, or is in use.
         self._subscriptions: WeakValueDictionary[str, ProcessSubscription] = WeakValueDictionary()
-        self._limits: dict[str, Limit] = {}
+        self._tasks: WeakValueDictionary[str, Task] = WeakValueDictionary()  # each while its threads have it
+        self._limits: WeakValueDictionary[str, Limit] = WeakValueDictionary()  # each while a stream counts for it
 
     def subscription(self, name: str) -> ProcessSubscription:
         """Return the list of a channel's clients in this process."""
@@ -126,40 +90,91 @@ class Channels:
                 subscription = self._subscriptions.setdefault(name, new)
         return subscription
 
-    def publish(self, name: str, data: Any, event: str | None, retry: int | None, key: str | None) -> str:
+    def publish(
+        self, name: str, data: Any, event: str | None, retry: int | None, key: str | None, *, last: bool = False
+    ) -> str:
         """Publish an event, and return its id: see :meth:`.SSE.publish`. May wait for the broker, within limits."""
+        frame = encode_for_channel(data, event, retry, self._settings)
+        publication = Publication(name, frame, self.bounds(name), check_key(key))
+        return id_of_first(self.send(with_end(publication) if last else [publication]))
+
+    def publish_many(self, events: Iterable[tuple[str, Any]]) -> list[str]:
+        """Publish several events in one step: see :meth:`.SSE.publish_many`. May wait for the broker, within limits."""
+        return ids_of_all(self.send(publications_of(events, self._settings, self.bounds)))
+
+    def complete(self, name: str, event: Any) -> str:
+        """End a channel, after an event if there is one: see :meth:`.Channel.complete`. May wait for the broker."""
+        if event is not None:
+            return self.publish(name, event, None, None, None, last=True)
+        return id_of_first(self.send([Publication(name, CHANNEL_END, self.bounds(name))]))
+
+    def position(self, names: Sequence[str]) -> str:
+        """Return the id of the newest events: see :meth:`.SSE.position`. May wait for the broker, within limits."""
+        states = [self.broker.state(name) for name in names]
+        return ",".join(str(Position(state.epoch, state.newest)) for state in states)
+
+    def send(self, publications: Sequence[Publication]) -> list[Published | Exception]:
+        """Publish all in one step, which is one attempt. May wait for the broker, within limits, and for delivery.
+
+        :return: what :meth:`.Broker.publish_many` does.
+        """
         self.check_open()
-        settings = self._settings
-        key = check_key(key)
-        frame = encode_for_channel(data, event, retry, settings)
-        options = self._options.get(name)
-        history = settings.history if options is None or options.history is None else options.history
         began = time.perf_counter()
-        try:
-            event_id, is_new = self.broker.publish(name, frame, Bounds(history, settings.history_seconds), key)
-        except BrokerUnavailable:
-            with self._lock:
-                self._failed += 1
-            raise
+        results = publish_on(self.broker, publications)
         seconds = time.perf_counter() - began
+        new = [
+            (publication, result.id)
+            for publication, result in zip(publications, results, strict=True)
+            if isinstance(result, Published) and result.is_new and not publication.frame.is_end
+        ]
+        has_failed = any(isinstance(result, BrokerUnavailable) for result in results)
         with self._lock:
-            self.published += is_new
-            self._confirmed += 1
-            self._seconds += seconds
+            self.published += len(new)
+            self._failed += has_failed
+            if publications and not has_failed:
+                self._confirmed += 1
+                self._seconds += seconds
+        if signals.event_published.receivers:
+            for (name, frame, *_), event_id in new:
+                about = {"channel": name, "id": event_id, "event": frame.name, "size": len(frame.payload)}
+                signals.send(signals.event_published, self._app, seconds=seconds, **about)
+        for name in {publication.channel for publication in publications}:
             subscription = self._subscriptions.get(name)
-        if is_new and signals.event_published.receivers:
-            about = {"channel": name, "id": event_id, "event": frame.name, "size": len(frame.payload)}
-            signals.send(signals.event_published, self._app, seconds=seconds, **about)
-        if subscription is None:
-            yield_if_due()
-        else:
-            subscription.wait_for_room()
-        return event_id
+            if subscription is None:
+                yield_if_due()
+            else:
+                subscription.wait_for_room()
+        return results
+
+    def start_run(self, name: str, items: Iterable[Any], plan: Plan) -> Run:
+        """Publish items in the background: see :meth:`.Channel.publish_from`. May wait for the broker."""
+        self.check_open()
+        drain_at_exit()  # which ends it, too
+        task = start_task(self, name, self.bounds(name), self._settings, items, plan)
+        with self._lock:
+            self._tasks[name] = task
+        return Run(task)
+
+    def cancel_run(self, name: str) -> bool:
+        """Cancel the run of a channel, in whichever process it is: see :meth:`.Channel.cancel`. May wait."""
+        self.check_open()
+        task = self._tasks.get(name)  # before that: from then on another may begin
+        was_running = self.broker.cancel_run(name, self.bounds(name))
+        if task is not None:
+            task.lose_channel()
+        return was_running
+
+    def stop(self) -> None:
+        """End what runs here, as the process stops, and release the broker. Idempotent; may wait a second."""
+        until = time.monotonic() + STOP_SECONDS
+        for task in list(self._tasks.values()):
+            task.stop(Stop.INTERRUPTED, max(0.0, until - time.monotonic()))
+        self.broker.close()
 
     def close(self) -> None:
-        """Close the broker for good. Idempotent; may wait a second."""
+        """Close the broker for good. Idempotent; may wait two seconds."""
+        self.stop()
         self._is_closed = True
-        self.broker.close()
 
     def check_open(self) -> None:
         """Check that :meth:`close` has not been called.
@@ -176,33 +191,38 @@ class Channels:
         last_event_id: str | None = None,
         reader: Reader | None = None,
         seconds: float | None = None,
+        since: str | None = None,
         **given: Any,
     ) -> SseEmitter:
-        """Open a new client's stream of these channels. Never waits for the broker.
+        """Open a new client's stream of these channels. May wait for the broker, within limits.
+
+        It has ended already where nothing is left for the client, as its channels are complete.
 
         :param last_event_id: None takes what the current request has.
         :param reader: the reader of the stream, where that is known.
         :param seconds: after so many it ends in any case.
+        :param since: where it begins without an id; None is as the options of each channel say.
         :param given: further arguments of its :class:`.SseEmitter`.
         """
-        if last_event_id is not None and not isinstance(last_event_id, str):
-            raise TypeError(f"last_event_id is a str, as the client sent it, not {last_event_id!r}")
-        emitter = SseEmitter(timeout, **given)
+        parse_since("now" if since is None else since)
+        emitter = _make_emitter(timeout, last_event_id, given)
         stream = stream_of(emitter)
-        if timeout is None:
-            stream.deadlines.lifetime_part = CHANCE.uniform(1 - LIFETIME_SPREAD, 1 + LIFETIME_SPREAD)
-        if last_event_id is not None:
-            stream.last_event_id = last_event_id
+        subscriptions = [self.subscription(name) for name in names]
+        begins = [self._options.of(name).since if since is None else since for name in names]
+        arrivals = arrive(emitter.last_event_id, subscriptions, begins)
+        if arrivals is None:
+            stream.outgoing.is_needless = True
+            emitter.complete()
+            return emitter
+        if stream.last_event_id == END:  # something has begun anew since
+            stream.last_event_id = ""
         if seconds is not None:
             stream.end_by(SCHEDULER.clock() + seconds)
         if reader is not None:
             stream.reader = reader
             self._streams.enlist(stream)
-        subscriptions = [self.subscription(name) for name in names]
-        limits = tuple(limit for name in names if (limit := self._limit(name)) is not None)
-        if limits:
-            stream.limits = limits
-        Replay(emitter, subscriptions, emitter.last_event_id, self._pages).begin()
+        stream.limits = tuple(limit for name in names if (limit := self._limit(name)) is not None)
+        Replay(emitter, subscriptions, None if arrivals else emitter.last_event_id, self._pages, arrivals).begin()
         return emitter
 
     def counts(self) -> dict[str, dict[str, int]]:
@@ -236,32 +256,28 @@ class Channels:
             references = self._subscriptions.valuerefs()
         return (found for reference in references if (found := reference()) is not None)
 
+    def bounds(self, name: str) -> Bounds:
+        """Return how much is kept of a channel."""
+        settings, options = self._settings, self._options.of(name)
+        history = settings.history if options.history is None else options.history
+        return Bounds(history, settings.history_seconds if options.history_seconds is None else options.history_seconds)
+
     def _limit(self, name: str) -> Limit | None:
-        options = self._options.get(name)
-        if options is None or options.max_clients is None:
+        maximum = self._options.of(name).max_clients
+        if maximum is None:
             return None
-        new = Limit(f"max_clients={options.max_clients} of the channel {name!r}", options.max_clients)
-        return self._limits.setdefault(name, new)
+        new = Limit(f"max_clients={maximum} of the channel {name!r}", maximum)
+        with self._lock:
+            return self._limits.setdefault(name, new)
 
 
-def encode_for_channel(data: Any, event: str | None, retry: int | None, settings: Settings) -> Frame:
-    """Encode an event for the broker, which gives it its id.
-
-    :param data: an :class:`Event` or a builder's, without an id; or the data of one.
-    :param event: its name; None is ``"message"``.
-    :param retry: milliseconds until clients reconnect from now on.
-    :raises InvalidEvent: where the event cannot be written, has an id of its own, or has the name of a gap.
-    """
-    if isinstance(data, Event | EventBuilder):
-        given = as_event(data)
-        if (given.id, event, retry) != (None, None, None):
-            raise InvalidEvent(
-                "an Event goes into a channel as it is, and gets its id there: give no id, event or retry with it"
-            )
-    else:
-        given = Event(data, event=event, retry=retry)
-    if given.event == GAP:
-        raise InvalidEvent(
-            f"the name {GAP!r} is kept for the event that tells clients that they have missed some: take another one"
-        )
-    return make_frame(given, settings.dumps, settings.max_event_bytes)
+def _make_emitter(timeout: Duration | None, last_event_id: str | None, given: Mapping[str, Any]) -> SseEmitter:
+    if last_event_id is not None and not isinstance(last_event_id, str):
+        raise TypeError(f"last_event_id is a str, as the client sent it, not {last_event_id!r}")
+    emitter = SseEmitter(timeout, **given)
+    stream = stream_of(emitter)
+    if timeout is None:
+        stream.deadlines.lifetime_part = CHANCE.uniform(1 - LIFETIME_SPREAD, 1 + LIFETIME_SPREAD)
+    if last_event_id is not None:
+        stream.last_event_id = last_event_id
+    return emitter

@@ -6,7 +6,8 @@ Nothing here blocks, and all of it may be called from any thread, also where not
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from contextlib import AbstractContextManager
+from typing import Any, Protocol, TypeVar
 from weakref import WeakSet
 
 from flask import Response, copy_current_request_context, current_app, has_app_context, has_request_context, request
@@ -36,6 +37,8 @@ class AppState(Protocol):
     def respond(self, emitter: Any, status: int | str, headers: Any) -> Response:
         """Return the response to the current request that carries the emitter's stream."""
 
+
+_T = TypeVar("_T")
 
 _states: WeakSet[AppState] = WeakSet()
 
@@ -97,15 +100,22 @@ def last_event_id() -> str | None:
     return next(filter(None, map(query().get, _ID_PARAMETERS)), "")
 
 
-def run_in_copies(otherwise: Callable[[Callable[[], object]], object]) -> Callable[[Callable[[], object]], object]:
-    """Return a function that calls another in copies of the contexts that are pushed now, which end with that call.
+def in_copied_context(call: Callable[[], _T], otherwise: Callable[[], AbstractContextManager[Any]]) -> Callable[[], _T]:
+    """Make a call that runs in copies of the contexts of now, of the app and of the request, on any thread.
 
-    :param otherwise: is returned where no request's context is pushed.
+    They are torn down when it is done.
+
+    :param otherwise: makes the context that it runs in where there is none now.
     """
-    if not has_request_context():
-        return otherwise
-    call_in_copy: Callable[[Callable[[], object]], object] = copy_current_request_context(lambda call: call())
-    return call_in_copy
+    if has_request_context():
+        return copy_current_request_context(call)
+    app_context = current_app.app_context if has_app_context() else otherwise
+
+    def run() -> _T:
+        with app_context():
+            return call()
+
+    return run
 
 
 def query() -> MultiDict[str, str]:

@@ -13,6 +13,7 @@ from datetime import timedelta
 from typing import Any, Literal, TypeAlias
 
 from ..wire.event import Dumps, plain_text
+from ..wire.frame import FINAL_BLOCK
 
 Duration: TypeAlias = float | timedelta
 Overflow: TypeAlias = Literal["close", "drop_oldest", "coalesce"]
@@ -70,6 +71,11 @@ class Settings:
     drain: Drain = "end"
     #: An iterable is pulled for it.
     is_produced: bool = False
+
+    @property
+    def final_block(self) -> bytes:
+        """What a client is written last where its stream is over for good."""
+        return b"" if self.bare else FINAL_BLOCK
 
     def first_retry(self) -> int | None:
         """Return the milliseconds that the client is told first; None where it is told none."""

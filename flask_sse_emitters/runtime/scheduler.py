@@ -21,11 +21,11 @@ from contextlib import closing
 
 from .calls import call_and_log
 from .fork import reset_after_fork
-from .gevent_loop import TIME_SLICE_SECONDS, is_green, on_main_loop, yield_now
+from .gevent_loop import LOOK_SECONDS, TIME_SLICE_SECONDS, is_green, on_main_loop, unpatched, yield_now
 from .locks import native_lock
 from .thread_pool import THREAD_RETRY_SECONDS, ThreadPool
 from .timers import Timer, TimerQueue
-from .waiter import Selector, WakeupSocket, make_selector, make_waiter
+from .waiter import Selector, Waiter, WakeupSocket, make_selector, make_waiter
 
 #: The thread pools, and how many threads each has at most. Slow rules hold up no callbacks, and figures for onlookers
 #: hold up neither. Jobs of a pool with one thread run in order.
@@ -236,3 +236,49 @@ def _slice_ends(yielded: float, resumed: float) -> float:
 
 #: The scheduler of this process.
 SCHEDULER = Scheduler()
+
+
+class Sleeper:
+    """Lets one thread, or greenlet, sleep for a time, or until it is woken: by any thread, at any time."""
+
+    __slots__ = ("_is_woken", "_lock", "_waiter")
+
+    def __init__(self) -> None:
+        self._lock = native_lock()
+        self._waiter: Waiter | None = None  # while it sleeps
+        self._is_woken = False  # though it did not sleep: its next sleep is none
+
+    def sleep(self, seconds: float | None) -> None:
+        """Sleep for so long at most; None is without end. It may wake up for no reason."""
+        if not on_main_loop():
+            self._sleep_natively(seconds)
+            return
+        waiter = make_waiter()
+        with self._lock:
+            if self._is_woken:
+                self._is_woken = False
+                return
+            self._waiter = waiter
+        timer = None if seconds is None else SCHEDULER.call_at(SCHEDULER.clock() + seconds, self.wake)
+        try:
+            waiter.wait()
+        finally:
+            with self._lock:
+                self._waiter = None  # it may have been interrupted
+            if timer is not None:
+                SCHEDULER.cancel(timer)
+
+    def wake(self) -> None:
+        """Wake it, or have its next sleep end at once. Never blocks."""
+        with self._lock:
+            waiter, self._waiter = self._waiter, None
+            self._is_woken = waiter is None
+        if waiter is not None:
+            waiter.wake()
+
+    def _sleep_natively(self, seconds: float | None) -> None:
+        """Sleep in a thread of the operating system beside gevent: its own event loop would end, with nothing to do."""
+        sleep, until = unpatched("time", "sleep"), None if seconds is None else time.monotonic() + seconds
+        while not self._is_woken and (until is None or time.monotonic() < until):
+            sleep(LOOK_SECONDS)
+        self._is_woken = False

@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 from flask import Flask, Response, current_app, has_app_context, request
 
 from .. import signals
+from ..access import origins
 from ..access.recheck import recheck
 from ..access.revocation import Revocation, Revocations
 from ..access.rules import Rules
 from ..brokers import Broker, broker_of
-from ..channels.registry import ChannelOptions, Channels
+from ..channels.options import OptionTable
+from ..channels.registry import Channels
 from ..config.context import EXTENSION
 from ..config.hints import lifetime_hint
 from ..config.settings import Settings
@@ -30,6 +32,7 @@ from ..streams.emitter import SseEmitter
 from ..streams.registry.limits import OTHER_FILES, file_limit
 from ..streams.registry.open_streams import StreamRegistry
 from .response import make_streaming_class, respond, when_called
+from .view_results import answer_needless, is_needless
 from .worker import is_one_of_several, seconds_to_finish, server_name, threads_for_requests, watch_worker, worker_count
 
 if TYPE_CHECKING:
@@ -41,7 +44,7 @@ log = logging.getLogger("flask_sse_emitters.state")
 class State:
     """The settings, streams and channels of one app: ``app.extensions["sse_emitters"]``. Any thread may call.
 
-    :param options: of its channels, by name.
+    :param options: of its channels.
     :param hints: warnings about its config.
     """
 
@@ -49,7 +52,7 @@ class State:
         self,
         app: Flask,
         settings: Settings,
-        options: dict[str, ChannelOptions],
+        options: OptionTable,
         rules: Rules,
         hints: Iterable[str] = (),
     ) -> None:
@@ -62,7 +65,7 @@ class State:
         self.channels.before_subscribing = self.revocations.listen
         broker.changed = _BrokerSignals(app, broker).broker_changed
         broker.about = self._about
-        self.streams.at_exit = broker.close
+        self.streams.at_exit = self.channels.stop
         self.streams.seconds_to_finish = seconds_to_finish
         self.warnings: list[str] = []
         self._is_warned_of_lifetime = False
@@ -79,7 +82,14 @@ class State:
         self._since = time.time()
 
     def respond(self, emitter: SseEmitter, status: int | str, headers: Any) -> Response:
-        """Return the response to the current request that carries the emitter's stream: see :func:`.respond`."""
+        """Return the response to the current request that carries the emitter's stream: see :func:`.respond`.
+
+        Where the stream would be over for good, it is a 204 in place of it.
+        """
+        if is_needless(emitter):
+            response = answer_needless(emitter, headers)
+            origins.allow_origin(response.headers, self.settings)
+            return response
         if not self._has_begun:
             self._has_begun = True
             self._check_files()

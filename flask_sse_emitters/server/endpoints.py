@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from flask import Blueprint, Response, current_app, request
 
@@ -10,7 +11,8 @@ from ..access import origins
 from ..access.grants import tag_reader
 from ..access.rules import Rules
 from ..channels.names import MAX_CHANNELS, OWN_CHANNEL, check_name
-from ..config.settings import Settings
+from ..channels.replay.since import parse_since
+from ..config.settings import Settings, checked
 from ..errors import AccessDenied, InvalidChannel
 from ..streams.emitter import stream_of
 from .app_state import State
@@ -27,9 +29,12 @@ _METHODS = ["GET", "OPTIONS", "POST"]
 def make_blueprint(state: Callable[[], State], rules: Rules) -> Blueprint:
     """Make the blueprint of the endpoints of channels.
 
-    ``GET <prefix>?channel=a&channel=b`` and ``GET <prefix>/<channel>`` are streams; ``POST <prefix>/<channel>``
-    publishes, where there is a rule for that. ``HEAD`` asks the rule as ``GET`` does, and opens no stream. ``GET`` and
-    ``HEAD`` name the reader in ``SSE-Reader``, for the browser module.
+    ``GET <prefix>?channel=a&channel=b`` and ``GET <prefix>/<channel>`` are streams, which begin where ``since`` says
+    for clients without an id, and end for now as ``end`` says; or a 204, where all channels are complete, and nothing
+    is left for the client. ``POST <prefix>/<channel>`` publishes, where there is a rule for that.
+
+    ``HEAD`` asks the rule as ``GET`` does, and opens no stream. ``GET`` and ``HEAD`` name the reader in ``SSE-Reader``,
+    for the browser module.
 
     ``GET <prefix>/static/sse-emitters.js`` is that module; no rule is asked for it. A channel whose name begins with
     ``static/`` can only be read with ``?channel=``.
@@ -73,17 +78,19 @@ def _answer(channel: str | None, state: State, rules: Rules) -> Response:
         assert channel is not None
         publisher = rules.admit_publisher(check_name(channel))
         return publish_request(channel, state.channels, state.settings.max_event_bytes, publisher)
-    return _answer_stream(_requested_channels(channel), state, rules)
+    return _answer_stream(_requested_channels(channel), _requested_options(), state, rules)
 
 
-def _answer_stream(asked: list[str], state: State, rules: Rules) -> Response:
+def _answer_stream(asked: list[str], options: dict[str, Any], state: State, rules: Rules) -> Response:
     with state.revocations.pending_request() as end_if_revoked:
         admission = rules.admit_reader(asked)
         secrets = current_app.secret_key, current_app.config.get("SECRET_KEY_FALLBACKS")
         tags = " ".join(tag_reader(identity, *secrets) for identity in admission.identities)
         if request.method == "HEAD":
             return _answer_head(tags)
-        emitter = state.channels.subscribe(admission.channels, reader=admission.reader, seconds=admission.seconds)
+        emitter = state.channels.subscribe(
+            admission.channels, reader=admission.reader, seconds=admission.seconds, **options
+        )
         response = emitter.response(headers={READER_HEADER: tags})
         end_if_revoked(stream_of(emitter))
     return response
@@ -107,6 +114,18 @@ def _requested_channels(channel: str | None) -> list[str]:
         if name != OWN_CHANNEL:
             check_name(name)
     return names
+
+
+def _requested_options() -> dict[str, Any]:
+    """Return where a client without an id begins, and how its stream ends for now, as far as the query says."""
+    checks: dict[str, Callable[[str], object]] = {"since": parse_since, "end": lambda end: checked("end", end)}
+    given = {name: request.args[name] for name in checks if name in request.args}
+    try:
+        for name, value in given.items():
+            checks[name](value)
+    except ValueError as error:
+        raise Refused(400, str(error)) from error
+    return given
 
 
 def _answer_options(settings: Settings, accepts_events: bool) -> Response:

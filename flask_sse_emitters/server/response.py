@@ -21,7 +21,6 @@ from ..streams.registry.draining import drain_at_exit
 from ..streams.registry.open_streams import StreamRegistry
 from ..streams.stream import Stream
 from ..wire.event import Event
-from ..wire.frame import END
 from ..writers.response_body import TEST_HOOK, ClosingBody, ResponseBody
 from .probe import ENVIRON_KEY, add_check_header
 from .worker import runs_in_one_thread_bridge
@@ -73,8 +72,6 @@ def respond(
     stream.attach(settings, registry)
     if stream.last_event_id is None:  # it was made before the request
         stream.last_event_id = last_event_id()
-    if stream.last_event_id == END:
-        return _respond_with_nothing(stream, response_class, settings)
     retry = registry.admit(emitter, request.remote_addr)
     body = ResponseBody(stream, _preamble(stream, retry), environ, settings.handoff)
     environ.get(TEST_HOOK, []).append(body)
@@ -94,15 +91,6 @@ def _preamble(stream: Stream, retry: int | None) -> bytes:
     opens = stream.close_reason is None or retry is None
     preamble = Event(retry=retry, comment="stream open" if opens else None).encode()
     return _PADDING + preamble if any(name in query() for name in _PADDING_PARAMETERS) else preamble
-
-
-def _respond_with_nothing(stream: Stream, response_class: type[Response], settings: Settings) -> Response:
-    """Answer a client that comes back after an end for good: a 204, which has a browser stop."""
-    stream.end(CloseReason.COMPLETED, pending="drop")
-    response = response_class(status=204)
-    del response.headers["Content-Type"]
-    origins.allow_origin(response.headers, settings)
-    return response
 
 
 def make_streaming_class(response_class: type[Response]) -> type[Response]:

@@ -1,4 +1,7 @@
-"""Emitters as results of views: the response that a returned emitter becomes, and the end of those never returned."""
+"""Emitters as results of views: the response that a returned emitter becomes, and the end of those never returned.
+
+The client of a stream that would be over for good gets a 204 in place of it: that stops an ``EventSource``.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,11 @@ from flask import Flask, Response
 
 from ..broadcast.emitters import SseEmitters
 from ..channels.channel import Channel
-from ..config.context import take_made_in_request
-from ..streams.emitter import SseEmitter
+from ..config.context import last_event_id, take_made_in_request
+from ..errors import CloseReason
+from ..streams.emitter import SseEmitter, stream_of
+from ..wire.frame import END
+from .response import HEADERS
 
 
 def accept_emitters(app: Flask) -> None:
@@ -32,8 +38,26 @@ def _respond_for(rv: Any) -> Any:
     if isinstance(rv, SseEmitter):
         return rv.response()
     if isinstance(rv, tuple) and rv and isinstance(rv[0], SseEmitter):
-        return (rv[0].response(), *rv[1:])
+        is_over = is_needless(rv[0])
+        rest = [each for each in rv[1:] if not (is_over and isinstance(each, int | str))]  # without the status
+        return (rv[0].response(), *rest)
     return rv
+
+
+def is_needless(emitter: SseEmitter) -> bool:
+    """Return whether the client has all that there will ever be: its channels, or its stream, are over for good."""
+    stream = stream_of(emitter)
+    requested = last_event_id() if stream.last_event_id is None else stream.last_event_id
+    return stream.outgoing.is_needless or requested == END
+
+
+def answer_needless(emitter: SseEmitter, headers: Any) -> Response:
+    """Answer a client that has all that there will ever be: 204, which has a browser stop."""
+    stream_of(emitter).end(CloseReason.COMPLETED, pending="drop")
+    response = Response(status=204, headers={"Cache-Control": HEADERS["Cache-Control"]})
+    response.headers.update(headers or {})
+    response.headers.pop("Content-Type", None)
+    return response
 
 
 def _end_failed(error: BaseException | None) -> None:

@@ -221,8 +221,7 @@ class SseEmitter:
         if isinstance(items, AsyncIterable) or (not isinstance(items, Iterable) and not hasattr(items, "__getitem__")):
             raise TypeError(f"send_from() takes an iterable that a plain for loop can pull, not {items!r}")
         stream = self._stream
-        run = context.run_in_copies(self._run_in_app)
-        producer = StreamProducer(stream, self.try_send, items, done, on_error, run)
+        producer = StreamProducer(stream, self.try_send, items, done, on_error, self._in_context)
         if not stream.produce(producer):
             raise SseError("send_from() has been called for this emitter before: make one for each iterable")
         return self
@@ -308,9 +307,8 @@ class SseEmitter:
         stream.take_queued()
         return frame
 
-    def _run_in_app(self, call: Callable[[], object]) -> object:
-        with self._stream.settings.context():
-            return call()
+    def _in_context(self, call: Callable[[], object]) -> Callable[[], object]:
+        return context.in_copied_context(call, lambda: self._stream.settings.context())
 
     def _dumps(self, data: Any) -> str | bytes:
         settings = self._stream.settings

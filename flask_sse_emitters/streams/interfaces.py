@@ -130,6 +130,10 @@ class Member(Protocol):
         """Whether the list has ended the stream."""
 
     @property
+    def is_over(self) -> bool:
+        """Whether the stream has ended for good, as its channels have."""
+
+    @property
     def has_own_ids(self) -> bool:
         """Whether its client gets other bytes than all others."""
 

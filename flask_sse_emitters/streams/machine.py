@@ -147,7 +147,9 @@ class Machine(ABC):
         members = self.outgoing.members
         for member in members:
             member.take_queued()
-        if any(member.has_ended for member in members):
+        if any(member.is_over for member in members):
+            self._end(CloseReason.COMPLETED, closing=self.settings.final_block)
+        elif any(member.has_ended for member in members):
             self._end(CloseReason.COMPLETED, awaits_channels=True)
 
     def end(

@@ -31,11 +31,15 @@ class Outgoing:
     the stream's lock guards all of it.
     """
 
-    __slots__ = ("_gap", "_lists_may_write", "backlog", "closing", "direct", "members", "replay", "state", "writer")
+    __slots__ = (
+        *("_gap", "_lists_may_write", "backlog", "closing", "direct", "is_needless", "members", "replay", "state"),
+        "writer",
+    )
 
     def __init__(self) -> None:
         self.backlog = Backlog()
         self.closing = b""  #: the last thing that is written
+        self.is_needless = False  #: the client has all that there will ever be, and is told that in place of a stream
         self.members: tuple[Member, ...] = ()  #: the stream's places in lists
         self.replay: ReplaySource | None = None
         self.writer: Writer | None = None

@@ -9,7 +9,6 @@ from dataclasses import replace
 from ..config.settings import Settings
 from ..errors import CloseReason, SseError
 from ..wire.event import Event
-from ..wire.frame import FINAL_BLOCK
 from .ends import Pending
 from .interfaces import DirectWriter, Member, Output, Producer, Registry, ReplaySource, Writer
 from .machine import DRAINED, STREAMING, WAITING
@@ -173,12 +172,16 @@ class Stream(TimedStream):
 
         :param is_final: tell the client that this is the end for good: it does not come again, or gets nothing then.
         """
-        closing = FINAL_BLOCK if is_final and not self.settings.bare else b""
+        closing = self.settings.final_block if is_final else b""
         self.end(CloseReason.COMPLETED, closing=closing, awaits_channels=True)
 
     def abort(self, error: BaseException) -> None:
         """Break the connection after what is pending, so that the client takes it for a part."""
         self.end(CloseReason.ERROR, error, awaits_channels=True, sees="break")
+
+    def end_for_good(self) -> None:
+        """End it because nothing more will come, and tell its client that, so that it does not come back."""
+        self.end(CloseReason.COMPLETED, closing=self.settings.final_block)
 
     def end_by(self, when: float) -> None:
         """End it at this time of the scheduler's clock in any case, as if its lifetime were over."""
@@ -203,7 +206,10 @@ class Stream(TimedStream):
                 if outgoing.backlog.size or outgoing.replay is None:
                     continue  # lists have been quicker, or the stream has been cut
                 if is_ready:
-                    return self._note_written(outgoing.take_replayed(source))
+                    output = outgoing.take_replayed(source)
+                    if output.payload:  # the end of a channel alone has none
+                        return self._note_written(output)
+                    continue
                 if is_ready is None:
                     outgoing.replay = None
                 elif not source.has_more:

@@ -100,7 +100,8 @@ def listen(context: click.Context, names: tuple[str, ...], last_event_id: str | 
 
     The first block is an id alone: the position where the stream begins. An event named "gap" means that events were
     lost. On a terminal, control characters are escaped as Python writes them; a pipe or a file gets every byte as it
-    is. While the broker is away, stderr says so; missed events follow when it is back.
+    is. While the broker is away, stderr says so; missed events follow when it is back. It ends when all these channels
+    have ended.
 
     Ctrl-C ends it with exit code 130. Once its output has no reader, it ends with 0.
     """

@@ -13,6 +13,7 @@ from ..channels.registry import Channels
 from ..errors import BrokerUnavailable
 from ..runtime.waiter import WakeupSocket
 from ..streams.emitter import SseEmitter, stream_of
+from ..wire.frame import FINAL_BLOCK
 
 
 class ChannelReader:
@@ -29,6 +30,7 @@ class ChannelReader:
         self._channels = channels
         self._names = names
         self._last_event_id = last_event_id
+        self._is_over = False  # all channels have ended
         self._deadline: float | None = deadline
         self._wakeup = WakeupSocket()
         self._selector = selectors.DefaultSelector()
@@ -47,14 +49,16 @@ class ChannelReader:
     def read_blocks(self) -> Iterator[bytes]:
         """Yield the blocks of the stream as they arrive, and wait for more.
 
-        Where the stream ends, because too much is pending or Redis has lost events, a new one continues after the last
-        block.
+        They end when the channels do. Where the stream ends before that, because too much is pending or Redis has lost
+        events, a new one continues after the last block.
 
         :raises BrokerUnavailable: where the broker does not answer before the deadline.
         :raises BrokenPipeError: where the output has no reader any more.
         """
-        while True:
+        while not self._is_over:
             emitter = self._channels.subscribe(self._names, 0, self._last_event_id, heartbeat=0, overflow="close")
+            if stream_of(emitter).outgoing.is_needless:
+                return
             try:
                 yield from self._read_stream(ReadingWriter(emitter, self._wakeup))
             finally:
@@ -67,6 +71,9 @@ class ChannelReader:
                 self._wait()
             *blocks, rest = (rest + output).split(b"\n\n")
             for block in blocks:
+                if block + b"\n\n" == FINAL_BLOCK:
+                    self._is_over = True
+                    return
                 if block.startswith(b"retry: "):  # the end of a stream, which is not shown
                     continue
                 yield block + b"\n\n"

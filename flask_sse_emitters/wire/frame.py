@@ -32,6 +32,11 @@ class Frame(NamedTuple):
         """Whether it is the end of its channel, and no event."""
         return self.name == END
 
+    @property
+    def is_event(self) -> bool:
+        """Whether a client gets an event by it: not by one without data, nor by an end."""
+        return self.name is not None and self.name != END
+
 
 def make_frame(event: Any, dumps: Dumps, max_bytes: int) -> Frame:
     """Encode an event, a builder's event, or plain data for any number of clients.
@@ -77,12 +82,17 @@ def without_id(frame: Frame) -> Frame:
     """Return the frame of an event without the line of its id, if it has one."""
     if frame.body:
         return frame._replace(payload=frame.payload[frame.body :], body=0)
-    return frame._replace(payload=_ID_LINES.sub(b"", frame.payload)) if b"id: " in frame.payload else frame
+    return frame._replace(payload=without_ids(frame.payload)) if b"id: " in frame.payload else frame
+
+
+def without_ids(payload: bytes) -> bytes:
+    """Return encoded events without the lines of their ids."""
+    return _ID_LINES.sub(b"", payload)
 
 
 def count_events(frames: Sequence[Frame]) -> int:
-    """Return how many of the frames are events; frames without data are none."""
-    return sum(frame.name is not None for frame in frames)
+    """Return how many of the frames are events."""
+    return sum(frame.is_event for frame in frames)
 
 
 def chunk(payload: bytes) -> bytes:

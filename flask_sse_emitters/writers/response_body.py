@@ -87,6 +87,7 @@ class ResponseBody:
         """Fetch the next piece without waiting; return whether there is one, or the end. For tests of apps."""
         if self._preamble is not None or self._stream is None:
             return True
+        self._stream.take_queued()  # several events at once may still be on their way through a list
         if self._asleep and self._stream.outgoing.state is not WriterState.IDLE:
             self._asleep = False
             self._ahead = self._waiter.wait() or b""

@@ -11,6 +11,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from flask_sse_emitters import SSE, SseEmitter, SseEmitters
 from tests.apps.base import configured, steering
+from tests.apps.runs import running
 
 logging.basicConfig(level=logging.INFO)
 
@@ -70,6 +71,7 @@ def create_app(name: str, **config: Any) -> Flask:
     app.register_blueprint(sse.blueprint, url_prefix="/events")
     app.register_blueprint(views)
     app.register_blueprint(steering(sse))
+    app.register_blueprint(running(sse))
     return app
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from flask_sse_emitters.brokers import GROUP, Broker, make_broker
+from tests.brokers.contract import BROKERS, Make
 from tests.support.board import Board, closing_board
 from tests.support.redis_server import RedisServer
 from tests.support.wire import Wire
@@ -45,6 +46,18 @@ def new_broker(server: RedisServer) -> Iterator[Callable[..., Broker]]:
             return stack.enter_context(closing(make_broker(url, **options)))
 
         yield make
+
+
+@pytest.fixture(scope="module", params=BROKERS, ids=lambda start: start.__name__)
+def make(request: pytest.FixtureRequest) -> Iterator[Make]:
+    with request.param() as make:
+        yield make
+
+
+@pytest.fixture
+def broker(make: Make) -> Iterator[Broker]:
+    with closing(make()) as broker:
+        yield broker
 
 
 @pytest.fixture

@@ -176,6 +176,20 @@ def test_listen_exits_quietly_once_its_pipe_has_no_reader(
         assert listening.errors == []
 
 
+def test_listen_ends_when_all_its_channels_have_ended(server: RedisServer) -> None:
+    with Publisher(server.url) as publisher, Listening(server, "a", "b") as listening:
+        listening.position()
+        publisher.publish("a", "of a", last=True)
+        publisher.publish("b", "of b", last=True)
+        assert listening.exit_code() == 0
+        assert sorted(event.data for event in listening.events) == ["of a", "of b"]
+        assert b"~end" not in listening.out
+        last = str(listening.events[-1].id)
+    with Listening(server, "a", "b", "--last-event-id", last) as again:
+        assert again.exit_code() == 0
+        assert again.out == b""
+
+
 @pytest.mark.parametrize(
     ("options", "log"),
     [(("--appendonly", "yes", "--appendfsync", "always"), "INFO"), ((), "ERROR")],

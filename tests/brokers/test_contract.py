@@ -1,57 +1,18 @@
-"""The contract of brokers: every broker passes all of this. Add yours to ``BROKERS``."""
+"""The contract of brokers: every broker passes all of this. See :mod:`.contract`."""
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager
+from collections.abc import Sequence
 from functools import partial
 
 import pytest
 
-from flask_sse_emitters.brokers import Bounds, Broker, Frame, make_broker
-from tests.apps.own_broker import OwnBroker
+from flask_sse_emitters.brokers import Bounds, Broker, Frame
 from tests.support.broker_calls import KEPT, RecordingListener, frame, in_threads, listening, publish, subscribed
 from tests.support.client import new_name
-from tests.support.redis_server import RedisServer
 from tests.support.waiting import PATIENCE, until
-
-#: Makes a broker, as each process does.
-Make = Callable[[], Broker]
-
-
-@contextmanager
-def memory() -> Iterator[Make]:
-    yield lambda: make_broker("memory://")
-
-
-@contextmanager
-def redis() -> Iterator[Make]:
-    with RedisServer() as server:
-        yield lambda: make_broker(server.url)
-
-
-@contextmanager
-def own() -> Iterator[Make]:
-    """Make the one that docs/brokers.rst shows: own_broker.py."""
-    yield lambda: OwnBroker("own://")
-
-
-#: Each starts what its broker needs, once for all tests, and yields a function that makes the broker.
-BROKERS: list[Callable[[], AbstractContextManager[Make]]] = [memory, redis, own]
-
-
-@pytest.fixture(scope="module", params=BROKERS, ids=lambda start: start.__name__)
-def make(request: pytest.FixtureRequest) -> Iterator[Make]:
-    with request.param() as make:
-        yield make
-
-
-@pytest.fixture
-def broker(make: Make) -> Iterator[Broker]:
-    with closing(make()) as broker:
-        yield broker
 
 
 def test_broker_ids_count_the_events_of_a_channel(broker: Broker) -> None:

@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 
 from flask_sse_emitters import BrokerUnavailable
-from flask_sse_emitters.brokers import Broker
+from flask_sse_emitters.brokers import Broker, Publication
 from tests.support.broker_calls import KEPT, assert_events_are_delivered, frame, listening, publish
 from tests.support.redis_topologies import SLOTS, cluster, sentinel
 from tests.support.waiting import until
@@ -54,6 +54,15 @@ def test_cluster_node_outage_delays_no_channel_of_other_nodes(new_broker: Callab
         for channel in up:
             until(partial(published, broker, channel, "x"), "the other nodes to publish")
         until(lambda: all(heard[channel].texts for channel in up), "their events")
+        together = [*up[:3], *away[:2], *up[:3]]
+        results = broker.publish_many([Publication(channel, frame("together"), KEPT) for channel in together])
+        assert [isinstance(each, BrokerUnavailable) for each in results] == [channel in away for channel in together]
+        for channel in up[:2]:
+            assert broker.start_run(channel, "run", 600)
+            assert broker.cancel_run(channel, KEPT)
+            assert broker.state(channel).is_complete
+        with pytest.raises(BrokerUnavailable):
+            broker.state(away[0])
         until(lambda: "counting clients" in broker.status().get("error", ""), "the outage to be noticed")
         nodes[lost].start()
         for channel in away:

@@ -9,10 +9,11 @@ import pytest
 
 from flask_sse_emitters import CloseReason, SseEmitter
 from flask_sse_emitters.broadcast import copy_on_write, delivery
-from flask_sse_emitters.brokers import Broker, memory
+from flask_sse_emitters.brokers import Broker
 from flask_sse_emitters.brokers import event_log as history
 from flask_sse_emitters.brokers.event_log import Bounds
 from flask_sse_emitters.brokers.memory import MemoryBroker
+from flask_sse_emitters.brokers.memory import broker as memory
 from flask_sse_emitters.channels.process_subscription import ProcessSubscription
 from flask_sse_emitters.channels.replay.machine import Replay
 from flask_sse_emitters.channels.replay.pages import PageCache
@@ -39,7 +40,7 @@ TRACED = (
     *("broadcast/emitters", "broadcast/delivery", "broadcast/member", "broadcast/batch", "broadcast/copy_on_write"),
     *("channels/replay/machine", "channels/replay/locating", "channels/replay/reading", "channels/replay/cursor"),
     *("channels/replay/gap", "channels/replay/pages", "channels/process_subscription"),
-    *("brokers/event_log", "brokers/memory"),
+    *("brokers/event_log", "brokers/memory/broker", "brokers/memory/record"),
 )
 
 #: The type of the fixture ``every``.

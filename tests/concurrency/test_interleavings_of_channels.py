@@ -8,6 +8,7 @@ import pytest
 
 from flask_sse_emitters import CloseReason, SseEmitter
 from flask_sse_emitters.brokers.memory import MemoryBroker
+from flask_sse_emitters.brokers.memory import record as memory_record
 from flask_sse_emitters.streams.emitter import stream_of
 from flask_sse_emitters.testing import decode
 from flask_sse_emitters.writers.response_body import ResponseBody
@@ -144,8 +145,11 @@ def test_reconnect_while_last_subscriber_leaves_loses_no_event(publishes: bool, 
         every(scene, takes=3)
 
 
-def test_publish_while_channel_is_swept_and_left_keeps_the_event(stage: Stage, every: Every) -> None:
-    """The channel is forgotten when its last client leaves. Nothing may use the forgotten record afterwards."""
+def test_publish_while_channel_is_swept_and_left_keeps_the_event(
+    stage: Stage, every: Every, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The channel is forgotten after its last client has left. Nothing may use the forgotten record afterwards."""
+    monkeypatch.setattr(memory_record, "LINGER_SECONDS", 0.0)
 
     def scene() -> Scene:
         broker = MemoryBroker(scheduler=stage.background)
@@ -156,7 +160,7 @@ def test_publish_while_channel_is_swept_and_left_keeps_the_event(stage: Stage, e
 
         def sweep() -> None:
             for record in records:
-                record.forget_old(altogether=False)
+                record.look()
 
         def check() -> None:
             epoch, _, offset = ids[0].partition("-")

@@ -14,7 +14,7 @@ from flask_sse_emitters import (
     SseEmitters,
 )
 from flask_sse_emitters.testing import open_stream
-from tests.support.board import Board, moved, texts
+from tests.support.board import Board, texts
 from tests.support.waiting import until
 
 
@@ -59,7 +59,7 @@ def test_channel_emitters_takes_an_emitter_of_a_view(board: Board) -> None:
 def test_channel_emitters_complete_ends_streams_after_all_published_events(board: Board) -> None:
     """Also those that still read their replay."""
     first, *_ = board.publish("a", *range(5))
-    position = f"{first},{moved(first, -1)}"
+    position = f"{first},{board.sse.position('b')}"
     with board.open("a") as live, board.open("a", last=first) as one, board.open("a", "b", last=position) as two:
         board.publish("a", *range(5, 10))
         board.sse.channel("a").emitters.complete()
@@ -141,7 +141,7 @@ def test_channel_options_that_contradict_earlier_ones_are_rejected(board: Board,
     given: dict[str, Any] = {option: 3}
     board.sse.channel("a", **given)
     with pytest.raises(ValueError, match=rf"{option}=4 contradicts sse.channel\('a', {option}=3\)"):
-        board.sse.channel("a", public=True, **{option: 4})
+        board.sse.channel("a", public=True, **{**given, option: 4})
     board.sse.channel("a", public=False, **given)  # so the rejected call has not made it public
 
 

@@ -246,3 +246,37 @@ def test_datastar_events_and_signals_are_understood(board: Board) -> None:
         assert read_signals() is None
     with app.test_request_context("/", method="POST", headers=marked):
         assert read_signals() is None
+
+
+def test_bare_stream_of_a_channel_has_no_position_no_ids_and_no_gap() -> None:
+    board = Board(SSE_HISTORY=2)
+    channel = board.sse.channel("answer")
+    board.publish("answer", *range(4))
+    board.app.add_url_rule("/", view_func=lambda: channel.subscribe(since="first", bare=True))
+    with board.get("/", **{"Last-Event-ID": "lost-1"}) as response:
+        board.publish("answer", 4)
+        channel.complete()
+        assert response.data == b": stream open\n\ndata: 2\n\ndata: 3\n\ndata: 4\n\n"
+
+
+def test_end_that_a_client_asks_for_is_how_its_stream_of_channels_ends(board: Board) -> None:
+    board.sse.channel("a", public=True)
+    assert b"end must be" in board.get("/events/a?end=dirty").data
+    for query, breaks in (("", False), ("?end=clean", False), ("?end=cut", True)):
+        pieces = board.get(f"/events/a{query}").iter_encoded()
+        next(pieces)
+        board.sse.disconnect(channel="a")
+        if breaks:
+            with pytest.raises(BrokenPipeError):
+                list(pieces)
+        else:
+            assert b"retry: " in b"".join(pieces)
+
+
+def test_client_told_of_the_end_for_good_is_answered_204_whatever_the_view_says(board: Board) -> None:
+    emitters = SseEmitters()
+    view: Any = lambda: (emitters.add(SseEmitter()), 200, {"X-Own": "1"})  # noqa: E731
+    board.app.add_url_rule("/", view_func=view)
+    response = board.get("/", **{"Last-Event-ID": "~end"})
+    assert (response.status_code, response.headers["X-Own"], response.data) == (204, "1", b"")
+    assert (len(emitters), board.clients) == (0, 0)

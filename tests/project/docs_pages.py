@@ -37,6 +37,11 @@ ANSWERS: dict[str, dict[str, list[object]]] = {
         "POST /orders/<int:number>/paid": [200],
         "GET /orders/stream": [200],
         "GET /orders/readers": [200],
+        "POST /orders/import": [200],
+        "POST /jobs/<int:number>/progress/<int:percent>": [204],
+        "POST /jobs/<int:number>/abandon": [204],
+        "POST /ask": [200],
+        "POST /answers/<path:name>/stop": [200],
     },
     "emitters.rst": {
         "GET /connect": [200, ["connect", "connected!"]],

@@ -49,7 +49,7 @@ def request_routes(app: Flask) -> Iterator[tuple[str, list[Any]]]:
             options: Any = {"json": BODY} if method != "GET" else {}
             with client.open(built[1], method=method, **options) as response:
                 begun: list[Any] = []
-            if response.mimetype == "text/event-stream":
+            if response.mimetype == "text/event-stream" and method == "GET":
                 begun = events_of(client, built[1])
                 yield f"{method} {rule.rule} after {LAST}", [200, *events_of(client, built[1], LAST)]
             yield f"{method} {rule.rule}", [response.status_code, *begun]

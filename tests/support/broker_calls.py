@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from flask_sse_emitters.brokers import Bounds, Broker, Frame, Log, Start
+from flask_sse_emitters.brokers import CHANNEL_END, Bounds, Broker, Frame, Log, Publication, Published, Start
 from tests.support.waiting import PATIENCE, until
 
 KEPT = Bounds(1000, 60.0)
@@ -69,3 +69,13 @@ def in_threads(calls: Sequence[Callable[[], object]]) -> None:
     with ThreadPoolExecutor(len(calls)) as pool:
         for result in [pool.submit(call) for call in calls]:
             result.result(PATIENCE)
+
+
+def end(broker: Broker, channel: str, bounds: Bounds = KEPT) -> str:
+    """Publish the end of a channel, and return its id."""
+    return broker.publish(channel, CHANNEL_END, bounds).id
+
+
+def publish_as(broker: Broker, run: str, channel: str, *frames: Frame) -> list[Published | Exception]:
+    """Publish as a run that may have the channel."""
+    return broker.publish_many([Publication(channel, each, KEPT, run=run) for each in frames])

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import sys
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import redis
@@ -20,15 +20,27 @@ from ...runtime.calls import weakly
 from ...runtime.fork import reset_after_fork
 from ...runtime.gevent_loop import is_green
 from ...wire.frame import Frame
-from ..base import Broker, Listener, Published, Start
+from ..base import Broker, ChannelState, Listener, Publication, Published, RunLost, Start, by_channel
 from ..event_ids import Position, new_epoch, read_ids
 from ..event_log import Bounds
 from .client import Clients
 from .connections import within
 from .errors import KEYS, diagnose, error_text, may_have_run
 from .health import PUBLISHING, Health
-from .messages import KeyNames, KnownEvent, publish_arguments, read_bounds, read_process
-from .scripts import PROCESSES, PUBLISH, SUM, TRY_WRITE, Script
+from .messages import (
+    KeyNames,
+    KnownEvent,
+    bounds_arguments,
+    milliseconds,
+    publish_arguments,
+    read_arguments,
+    read_bounds,
+    read_process,
+    read_state,
+)
+from .scripts import Script
+from .scripts.channels import CANCEL_RUN, PUBLISH, RENEW_RUN, START_RUN, STATE
+from .scripts.processes import PROCESSES, SUM, TRY_WRITE
 from .subscriber import Subscriber
 from .subscriber.thread import CLUSTER_LOOKUP_SECONDS, LOOKUP_SECONDS
 from .url import Address
@@ -59,24 +71,50 @@ class RedisBroker(Broker):
 
     def publish(self, channel: str, frame: Frame, bounds: Bounds | None, key: str | None = None) -> Published:
         """Publish an event: see :meth:`.Broker.publish`."""
-        keys = self._names.keys(channel, key)
+        [published] = self.publish_many([Publication(channel, frame, bounds, key)])
+        if isinstance(published, Exception):
+            raise published
+        return published
+
+    def publish_many(self, publications: Sequence[Publication]) -> list[Published | Exception]:
+        """Publish several events in one round trip, but in a cluster: see :meth:`.Broker.publish_many`."""
         _require_patched_sockets()
+        groups = {
+            channel: [publications[index] for index in indexes] for channel, indexes in by_channel(publications).items()
+        }
+        answers: Sequence[Any]
         try:
             with within(self._seconds):
-                event_id, is_new, ms, is_reset, other = self._run_publish(channel, keys, frame, bounds)
+                answers = self._run_publish(groups)
         except (redis.RedisError, OSError) as error:
-            raise self._publish_error(channel, keys, error) from error
-        self._health.worked(PUBLISHING)
-        self._health.channel_worked(PUBLISHING, channel)
-        if is_reset:
-            log.warning("%s held something else than this package puts there: it was deleted and begun again", keys[1])
-        if bounds is not None and (before := read_bounds(other)) is not None:
-            self._warn_of_bounds(channel, bounds, before)
-        published = Published(event_id.decode(), bool(is_new))
-        if published.is_new:
-            [position] = read_ids(published.id, 1) or [UNKNOWN_POSITION]
-            self._subscriber.note_known(channel, KnownEvent(*position, int(ms), is_sure=True))
-        return published
+            answers = [error] * len(groups)
+        found = {
+            channel: iter(self._read_published(channel, group, answer))
+            for (channel, group), answer in zip(groups.items(), answers, strict=True)
+        }
+        return [next(found[publication.channel]) for publication in publications]
+
+    def state(self, channel: str) -> ChannelState:
+        """Return the state of a channel: see :meth:`.Broker.state`."""
+        wanted = "say how far the channel is"
+        answer = self._ask_of(channel, STATE, [], wanted)
+        try:
+            return read_state(answer)
+        except ValueError as error:
+            raise self._refusal(wanted, self._names.keys(channel), error) from error
+
+    def start_run(self, channel: str, run: str, seconds: float) -> bool:
+        """Give the channel to a run: see :meth:`.Broker.start_run`."""
+        return bool(self._ask_of(channel, START_RUN, [run, milliseconds(seconds)], "start the run"))
+
+    def renew_run(self, channel: str, run: str, seconds: float) -> bool:
+        """Let the run have the channel for longer: see :meth:`.Broker.renew_run`."""
+        keys = self._names.keys(channel)
+        return bool(self._ask(RENEW_RUN, [run, milliseconds(seconds)], "renew the run", keys))
+
+    def cancel_run(self, channel: str, bounds: Bounds | None) -> bool:
+        """Take the channel from its run, and end it: see :meth:`.Broker.cancel_run`."""
+        return bool(self._ask_of(channel, CANCEL_RUN, bounds_arguments(bounds), "cancel the run"))
 
     def subscribe(self, channel: str, listener: Listener) -> Start | None:
         """Deliver the channel's events to the listener: see :meth:`.Broker.subscribe`."""
@@ -114,7 +152,7 @@ class RedisBroker(Broker):
 
     def check_writable(self) -> None:
         """Check that an event could be published now: see :meth:`.Broker.check_writable`."""
-        self._ask(TRY_WRITE, [], "take a write", self._names.probe)
+        self._ask(TRY_WRITE, [], "take a write", [self._names.probe])
 
     def status(self) -> dict[str, Any]:
         """Return the state of Redis for this process: see :meth:`.Broker.status`."""
@@ -161,19 +199,50 @@ class RedisBroker(Broker):
                 *before,
             )
 
-    def _run_publish(self, channel: str, keys: list[str], frame: Frame, bounds: Bounds | None) -> list[Any]:
-        client, announced = self._clients.get(), self._names.announcements(channel)
-        known = self._subscriber.known(channel)
+    def _run_publish(self, groups: Mapping[str, Sequence[Publication]]) -> Sequence[Any]:
+        client = self._clients.get()
 
-        def run(durable: str) -> list[Any]:
-            arguments = publish_arguments(new_epoch(), frame, bounds, announced, known, durable)
-            answer: list[Any] = client.run(PUBLISH, keys, arguments)
-            return answer
+        def run(channels: Sequence[str], durable: str) -> list[Any]:
+            return client.run_all(PUBLISH, [self._publish_call(name, groups[name], durable) for name in channels])
 
-        answer = run("")
-        if answer[0] == b"?":  # another server is the master: see PUBLISH
-            answer = run("1" if client.is_durable() else "0")
-        return answer
+        answers = dict(zip(groups, run([*groups], ""), strict=True))
+        unclear = [channel for channel, answer in answers.items() if answer == [b"?"]]
+        if unclear:  # another server is the master: see PUBLISH
+            durable = "1" if client.is_durable() else "0"
+            answers.update(zip(unclear, run(unclear, durable), strict=True))
+        return [*answers.values()]
+
+    def _publish_call(self, channel: str, group: Sequence[Publication], durable: str) -> tuple[list[str], list[Any]]:
+        keys = self._names.keys(channel, [each.key for each in group if each.key is not None])
+        announced, known = self._names.announcements(channel), self._subscriber.known(channel)
+        return keys, publish_arguments(group, announced, known, durable)
+
+    def _read_published(
+        self, channel: str, group: Sequence[Publication], answer: Sequence[Any] | Exception
+    ) -> list[Published | Exception]:
+        """Read what became of some events of one channel."""
+        if isinstance(answer, Exception):
+            return [self._publish_error(channel, self._names.keys(channel), answer)] * len(group)
+        self._health.worked(PUBLISHING)
+        self._health.channel_worked(PUBLISHING, channel)
+        return [self._read_result(each, *result) for each, result in zip(group, answer, strict=True)]
+
+    def _read_result(
+        self, publication: Publication, event_id: bytes, is_new: int, ms: bytes, is_reset: int, other: bytes
+    ) -> Published | Exception:
+        channel, bounds = publication.channel, publication.bounds
+        if not event_id:
+            return RunLost(channel)
+        if is_reset:
+            at = self._names.keys(channel)[1]
+            log.warning("%s held something else than this package puts there: it was deleted and begun again", at)
+        if bounds is not None and (before := read_bounds(other)) is not None:
+            self._warn_of_bounds(channel, bounds, before)
+        published = Published(event_id.decode(), bool(is_new))
+        if published.is_new:
+            [position] = read_ids(published.id, 1) or [UNKNOWN_POSITION]
+            self._subscriber.note_known(channel, KnownEvent(*position, int(ms), is_sure=True))
+        return published
 
     def _publish_error(self, channel: str, keys: list[str], error: Exception) -> BrokerUnavailable:
         trouble = diagnose(error)
@@ -184,25 +253,35 @@ class RedisBroker(Broker):
         may_be = may_have_run(error)
         outcome = "it may have been published, so give a key to try again safely" if may_be else "nothing was published"
         advice = self._health.advice(trouble, keys)
-        return BrokerUnavailable(
+        unavailable = BrokerUnavailable(
             f"Redis did not confirm the event ({error_text(error)}): {outcome}; {advice}", may_be_published=may_be
         )
+        unavailable.__cause__ = error
+        return unavailable
 
-    def _ask(self, script: Script, arguments: list[Any], wanted: str, key: str | None = None) -> Any:
-        """Run a script that concerns no channel.
+    def _ask_of(self, channel: str, script: Script, arguments: list[Any], wanted: str) -> Any:
+        """Run a script that reads a channel: see :meth:`_ask`."""
+        first = read_arguments(self._names.announcements(channel), self._subscriber.known(channel))
+        return self._ask(script, [*first, *arguments], wanted, self._names.keys(channel))
+
+    def _ask(self, script: Script, arguments: list[Any], wanted: str, keys: list[str] | None = None) -> Any:
+        """Run a script that publishes nothing of its caller's.
 
         :param wanted: what Redis should do, for the error.
-        :param key: None is the list of processes.
+        :param keys: None is the list of processes.
         """
-        keys = [key or self._names.processes]
+        keys = keys or [self._names.processes]
         _require_patched_sockets()
         try:
             with within(self._seconds):
                 answer = self._clients.get().run(script, keys, arguments)
         except (redis.RedisError, OSError) as error:
-            advice = self._health.advice(diagnose(error), keys)
-            raise BrokerUnavailable(f"Redis did not {wanted} ({error_text(error)}): {advice}") from error
+            raise self._refusal(wanted, keys, error) from error
         return answer
+
+    def _refusal(self, wanted: str, keys: list[str], error: Exception) -> BrokerUnavailable:
+        advice = self._health.advice(diagnose(error), keys)
+        return BrokerUnavailable(f"Redis did not {wanted} ({error_text(error)}): {advice}")
 
 
 def _are_sockets_green() -> bool:

@@ -140,10 +140,17 @@ class Client:
         return answers
 
     def _run_together(self, script: Script, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> list[Any]:
+        if len(calls) == 1:  # which takes redis-py less time
+            try:
+                return [self._run(script, *calls[0])]
+            except redis.ResponseError as error:
+                return [error]
         answers = self._pipe(script, calls)
-        if any(isinstance(answer, NoScriptError) for answer in answers):
+        unknown = [index for index, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
+        if unknown:  # and only these: the others have run
             self._redis.script_load(script.text)
-            answers = self._pipe(script, calls)
+            for index, answer in zip(unknown, self._pipe(script, [calls[index] for index in unknown]), strict=True):
+                answers[index] = answer
         return answers
 
     def _pipe(self, script: Script, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> list[Any]:

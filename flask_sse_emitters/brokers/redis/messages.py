@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 from ...wire.frame import Frame
-from ..event_ids import Position
+from ..base import ChannelState, Publication
+from ..event_ids import Position, new_epoch
 from ..event_log import Bounds
 
 #: Seconds for which the counts that a process reports hold.
@@ -42,10 +44,13 @@ class KeyNames:
         """Return the Redis channel on which the events of a channel are announced."""
         return f"{self._prefix}:{{{channel}}}{self._suffix}"
 
-    def keys(self, channel: str, key: str | None = None) -> list[str]:
-        """Return the keys of a channel, in the order in which the scripts take them."""
+    def keys(self, channel: str, keys: Iterable[str] = ()) -> list[str]:
+        """Return the keys of a channel, in the order in which the scripts take them.
+
+        :param keys: of events.
+        """
         begin = f"{self._prefix}:{{{channel}}}"
-        return [f"{begin}:at", f"{begin}:log", *([f"{begin}:key:{key}"] if key is not None else [])]
+        return [f"{begin}:at", f"{begin}:log", *(f"{begin}:key:{key}" for key in keys)]
 
     def channel(self, announcements: bytes) -> str:
         """Return the channel whose events are announced there."""
@@ -84,6 +89,9 @@ class Lookup(NamedTuple):
     now_ms: int  #: the time of this answer, by the same
     events: list[Announcement]  #: not all of them where they end before the newest
     former: list[Position]  #: where epochs before this one ended, the latest first
+    first: int = 0  #: as :attr:`.Log.first`, as far as it depends on ends; 0 where there was none
+    is_complete: bool = False  #: as :attr:`.Log.is_complete`
+    run_until_ms: int = 0  #: until when a run has the channel, by the same clock; 0 where none has
 
     @property
     def first_offset(self) -> int:
@@ -99,27 +107,38 @@ def newer(one: KnownEvent, other: KnownEvent) -> KnownEvent:
 
 
 def publish_arguments(
-    epoch: str, frame: Frame, bounds: Bounds | None, announced: str, known: KnownEvent = UNKNOWN, durable: str = ""
+    publications: Sequence[Publication], announced: str, known: KnownEvent = UNKNOWN, durable: str = ""
 ) -> list[Any]:
     """Return the arguments of :data:`.PUBLISH`.
 
-    :param epoch: a new one, for where the channel needs one.
+    :param publications: of one channel.
     :param known: the newest event that this process knows of.
     :param durable: ``1`` where Redis loses nothing by a restart, ``0`` where it may; empty where that is not known yet.
     """
-    name = b"" if frame.name is None else b"=" + frame.name.encode()
-    kept = ("", "") if bounds is None else (bounds.events, _milliseconds(bounds.seconds))
-    return [epoch, frame.payload, name, *kept, announced, durable, *_known_arguments(known)]
+    ends = sum(publication.frame.is_end for publication in publications)
+    arguments = [_epochs(2 + ends), announced, durable, *_known_arguments(known)]
+    for _, frame, bounds, key, run in publications:
+        name = b"" if frame.name is None else b"=" + frame.name.encode()
+        arguments += [frame.payload, name, *bounds_arguments(bounds), run or "", int(key is not None)]
+    return arguments
 
 
-def lookup_arguments(epoch: str, known: KnownEvent, after: int | None, *, lasts: bool = False) -> list[Any]:
-    """Return the arguments of :data:`.LOOK_UP`.
+def read_arguments(announced: str, known: KnownEvent = UNKNOWN) -> list[Any]:
+    """Return the first arguments of all other scripts that read a channel.
 
-    :param epoch: as for :func:`publish_arguments`.
-    :param after: the events after this offset are wanted, if Redis still has that one; None wants all.
-    :param lasts: the channel is remembered for long, though it may have had no event yet.
+    :param known: as for :func:`publish_arguments`.
     """
-    return [epoch, *_known_arguments(known), "" if after is None else after, int(lasts)]
+    return [_epochs(3), announced, *_known_arguments(known)]
+
+
+def bounds_arguments(bounds: Bounds | None) -> list[Any]:
+    """Return bounds as scripts take them, None as well."""
+    return ["", ""] if bounds is None else [bounds.events, milliseconds(bounds.seconds)]
+
+
+def _epochs(count: int) -> str:
+    """Draw as many epochs as a script may need."""
+    return "".join(new_epoch() for _ in range(count))
 
 
 def _known_arguments(known: KnownEvent) -> list[Any]:
@@ -142,7 +161,7 @@ def read_lookup(answer: list[Any]) -> Lookup:
 
     :raises ValueError: where the keys hold something else.
     """
-    epoch, newest, count, ms, last, now, entries, former = answer
+    epoch, newest, count, ms, last, now, entries, former, first, is_complete, until = answer
     bounds = _bounds(count, ms)
     events = []
     for entry_id, fields in entries:
@@ -151,7 +170,19 @@ def read_lookup(answer: list[Any]) -> Lookup:
         events.append(Announcement(epoch.decode(), offset, int(at), bounds, _frame(name, body)))
     ends = [each.partition(":") for each in former.decode().split()]
     positions = [Position(at, int(end)) for at, _, end in ends]
-    return Lookup(epoch.decode(), int(newest), int(last), int(now), events, positions)
+    state = int(first), bool(is_complete), int(until)
+    return Lookup(epoch.decode(), int(newest), int(last), int(now), events, positions, *state)
+
+
+def read_state(answer: list[Any]) -> ChannelState:
+    """Parse the answer of :data:`.STATE`.
+
+    :raises ValueError: where the keys hold something else.
+    """
+    epoch, newest, oldest, first, is_complete, has_run = answer
+    return ChannelState(
+        epoch.decode(), int(newest), max(int(oldest), int(first)), bool(is_complete), has_run=bool(has_run)
+    )
 
 
 def read_time(answer: list[Any]) -> int:
@@ -183,8 +214,8 @@ def read_process(name: bytes, left_ms: bytes, fields: list[bytes]) -> dict[str, 
     return {**about, "id": name.decode(), "age": round(age, 3), "channels": channels}
 
 
-def _milliseconds(seconds: float) -> int:
-    """0 stands for no limit."""
+def milliseconds(seconds: float) -> int:
+    """Return seconds as scripts take them: 0 stands for no limit."""
     return min(max(round(seconds * 1000), 1), LONGEST_MS) if seconds else 0
 
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from ...brokers.event_ids import Position
 from ...brokers.event_log import Log
+from .since import FIRST, NOW, Since
 
 #: Stands for an offset that is not known yet.
 UNKNOWN = -1
@@ -23,6 +24,14 @@ class KnownChannel(NamedTuple):
     start: int  #: the offset of the newest event as the process subscribed
 
 
+class Arrival(NamedTuple):
+    """How a client without an id comes to a channel."""
+
+    since: Since = NOW  #: where it begins
+    newest: Position | None = None  #: the newest event as it came; None where that is not known
+    oldest: int = 0  #: the offset of the oldest that it could have had then, where that is known
+
+
 class Location(NamedTuple):
     """Where a client begins to read."""
 
@@ -30,15 +39,15 @@ class Location(NamedTuple):
     has_gap: bool  #: it has missed something before these, for good
 
 
-def find_foreign(positions: Sequence[Position], channels: Sequence[KnownChannel]) -> list[int]:
-    """Return the indexes of the channels in which the log does not know the client's position.
+def find_foreign(positions: Sequence[Position | None], channels: Sequence[KnownChannel]) -> list[int]:
+    """Return the indexes of the channels in which the log does not know the client's position, where it has one.
 
     The client may know more than this process does, as it comes from another one.
     """
     return [
         index
         for index, (channel, position) in enumerate(zip(channels, positions, strict=True))
-        if channel.log.find(position) is None
+        if position is not None and channel.log.find(position) is None
     ]
 
 
@@ -50,24 +59,36 @@ def locate_returning(positions: Sequence[Position] | None, channels: Sequence[Kn
     offsets, has_gap = [], False
     for index, channel in enumerate(channels):
         offset = None if positions is None else channel.log.find(positions[index])
-        earliest = min(channel.log.oldest - 1, channel.newest)  # what comes after the newest, the list brings
+        earliest = channel.log.first if offset is None else channel.log.oldest
+        earliest = min(earliest - 1, channel.newest)  # what comes after the newest, the list brings
         if offset is None or offset < earliest:
             offset, has_gap = earliest, True
         offsets.append(offset)
     return Location(offsets, has_gap)
 
 
-def locate_new(came_at: float, newest: Sequence[int], channels: Sequence[KnownChannel]) -> Location:
+def locate_new(
+    came_at: float, newest: Sequence[int], channels: Sequence[KnownChannel], arrivals: Sequence[Arrival]
+) -> Location:
     """Find where a client begins that comes without an id: it gets all that is published after it came.
+
+    Only who begins with that may miss some of it for good. Who wants events from before begins with the oldest.
 
     :param came_at: when it came, by the clock of the logs.
     :param newest: the offset of the newest event in each channel as it came, or :data:`UNKNOWN`.
     """
     offsets, has_gap = [], False
-    for offset, channel in zip(newest, channels, strict=True):
-        if offset == UNKNOWN:
-            before, is_known = channel.log.before(came_at - CLOCK_ERROR_SECONDS)
+    for offset, channel, arrival in zip(newest, channels, arrivals, strict=True):
+        log, since, first = channel.log, arrival.since, channel.log.first
+        found = None if arrival.newest is None else log.find(arrival.newest)
+        if found is not None:
+            offset = max(offset, found)
+            first = max(arrival.oldest, log.oldest)  # meanwhile the channel may have ended, and begun anew
+        elif offset == UNKNOWN:
+            before, is_known = log.before(came_at - CLOCK_ERROR_SECONDS)
             offset = min(before, channel.start)
-            has_gap = has_gap or not is_known
-        offsets.append(offset)
+            since = FIRST if log.is_complete else since
+            has_gap = has_gap or (since == NOW and not is_known)
+        begins = min(offset - since.events, log.before(came_at - since.seconds)[0] if since.seconds else offset)
+        offsets.append(min(offset, max(begins, first - 1)))
     return Location(offsets, has_gap)

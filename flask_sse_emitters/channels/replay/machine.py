@@ -14,6 +14,8 @@ A replay is in one of four states:
 * *live*: lists bring everything, and the replay is not needed any more. Mostly that is so at once.
 * *ended*: the stream has ended. What had arrived until then is still read, and nothing else.
 
+Once it has read the end of every channel, it ends the stream for good.
+
 What must be announced is a gap: a position that is not of this log, or one after which something is no longer kept. It
 may also open while a slow client reads.
 
@@ -28,14 +30,18 @@ from enum import Enum
 from typing import NoReturn
 
 from ...broadcast.member import Member, MemberState
+from ...brokers.base import ChannelState
 from ...brokers.event_ids import Position, read_ids
+from ...brokers.event_log import Log
 from ...runtime.calls import Countdown
 from ...runtime.scheduler import SCHEDULER
 from ...streams.emitter import SseEmitter, stream_of
 from ...streams.interfaces import Output
+from ...streams.outgoing import NOTHING
+from ...wire.frame import without_ids
 from ..process_subscription import ProcessSubscription
 from .cursor import Cursor, MultiChannelMember
-from .locating import UNKNOWN, KnownChannel, find_foreign, locate_new, locate_returning
+from .locating import UNKNOWN, Arrival, KnownChannel, find_foreign, locate_new, locate_returning
 from .pages import PageCache
 from .reading import LogReader
 
@@ -53,15 +59,18 @@ class Replay:
     """The replay of one client, which is the :class:`.ReplaySource` of its stream.
 
     :param subscriptions: to the channels of the stream, each once.
-    :param requested: the ``Last-Event-ID`` of the client; None where it has none, and begins with what comes.
+    :param requested: the ``Last-Event-ID`` of the client; None where it has none, and begins as it arrives.
     :param pages: shared with other clients.
+    :param arrivals: to each of the channels; by default it begins with what comes.
     """
 
     __slots__ = (
         "__weakref__",
+        "_arrivals",
         "_came_at",
         "_cursor",
         "_emitter",
+        "_is_bare",
         "_known_at_end",
         "_lookup",
         "_members",
@@ -82,13 +91,16 @@ class Replay:
         subscriptions: Sequence[ProcessSubscription],
         requested: str | None,
         pages: PageCache,
+        arrivals: Sequence[Arrival] = (),
     ) -> None:
         self.has_more = False
         self._emitter = emitter
         self._stream = stream_of(emitter)
         self._subscriptions = subscriptions
         self._requested = requested
+        self._arrivals = arrivals or [Arrival()] * len(subscriptions)
         self._pages = pages
+        self._is_bare = self._stream.settings.bare
         self._came_at = SCHEDULER.clock()
         self._cursor = Cursor(len(subscriptions))  # where the client is with what has been written
         self._members: dict[int, Member] = {}  # its places in lists that are not live yet, by channel
@@ -130,7 +142,8 @@ class Replay:
         reader = self._try_locate()
         if reader is not None and (reader.lost is None or not reader.behind(self._members, self._list_offsets())):
             head = reader.take_gap() or self._position()  # now: what lists bring once it is live comes after this
-            self._go_live(reader)
+            if not self._check_over():
+                self._go_live(reader)
             if head is not None:
                 self._stream.prepend(head.payload, head.gap)
         if self._members:
@@ -170,7 +183,9 @@ class Replay:
         prepared, self._prepared = self._prepared, None
         if prepared is None:
             _refuse("nothing is prepared to be taken")
-        return prepared if isinstance(prepared, Output) else prepared()
+        if not isinstance(prepared, Output):
+            prepared = NOTHING if self._cursor.is_over else prepared()  # lists have brought the last end meanwhile
+        return prepared._replace(payload=without_ids(prepared.payload)) if self._is_bare else prepared
 
     def _try_locate(self) -> LogReader | None:
         """Find the position of the client. None where it cannot be known yet: the stream is notified when it may be."""
@@ -184,17 +199,25 @@ class Replay:
         if not channels:
             return None
         requested = self._requested
+        returns = None if requested is None else read_ids(requested, len(channels))
+        positions = [arrival.newest for arrival in self._arrivals] if requested is None else returns
+        if positions is not None and not has_ended and not self._look_up(positions, channels):
+            return None
         if requested is None:
-            location = locate_new(self._came_at, self._newest, channels)
+            location = locate_new(self._came_at, self._newest, channels, self._arrivals)
         else:
-            positions = read_ids(requested, len(channels))
-            if positions is not None and not has_ended and not self._look_up(positions, channels):
-                return None
-            location = locate_returning(positions, channels)
-        lost = (requested or "") if location.has_gap else None
+            location = locate_returning(returns, channels)
+        lost = (requested or "") if location.has_gap and not self._is_bare else None
         logs = [channel.log for channel in channels]
-        self._reader = LogReader(logs, location.offsets, lost, self._cursor, self._pages)
+        self._reader = LogReader(logs, location.offsets, lost, self._cursor, self._pages, tells_gaps=not self._is_bare)
+        self._note_ends(logs, location.offsets)
         return self._reader
+
+    def _note_ends(self, logs: Sequence[Log], offsets: Sequence[int]) -> None:
+        for index, log in enumerate(logs):
+            state = ChannelState.of(log)
+            if state.is_complete and state.newest == offsets[index]:
+                self._cursor.move(index, log, offsets[index], ends=True)
 
     def _known_channels(self) -> Sequence[KnownChannel]:
         """Return what this process knows of the channels; nothing unless it knows all of them."""
@@ -205,7 +228,7 @@ class Replay:
         ]
         return found if len(found) == len(self._subscriptions) else ()
 
-    def _look_up(self, positions: Sequence[Position], channels: Sequence[KnownChannel]) -> bool:
+    def _look_up(self, positions: Sequence[Position | None], channels: Sequence[KnownChannel]) -> bool:
         """Ask the broker, once, for what this process may lack. Return whether it has answered."""
         if self._lookup is None:
             foreign = find_foreign(positions, channels)
@@ -218,6 +241,9 @@ class Replay:
 
     def _read(self, reader: LogReader) -> bool | None:
         while True:
+            if reader.lost is None and self._check_over():
+                self._stream.end_for_good()
+                return None
             has_ended = self.state is ReplayState.ENDED
             if not has_ended and reader.lost is None:
                 self._go_live(reader)
@@ -233,6 +259,10 @@ class Replay:
                 return None
             if self._await_arrivals(reader):
                 return False
+
+    def _check_over(self) -> bool:
+        with self._stream.lock:  # from then on lists bring nothing
+            return self._cursor.check_over()
 
     def _go_live(self, reader: LogReader) -> None:
         for index, member in list(self._members.items()):
@@ -253,7 +283,8 @@ class Replay:
 
     def _position(self) -> Output | None:
         """Return the position of a new client, for it to remember; None for one that came with an id."""
-        return Output(self._cursor.encode(), 0) if self._requested is None else None
+        remembers = self._requested is None and not self._is_bare
+        return Output(self._cursor.encode(), 0) if remembers else None
 
 
 def _refuse(step: str) -> NoReturn:

@@ -22,6 +22,7 @@ class Page(NamedTuple):
     output: Output
     offsets: tuple[int, ...]  #: where it ends in each log
     upto: tuple[int, ...]  #: where it had to end at the latest
+    ended: int | None  #: the index of the channel that ends with it
 
 
 class PageCache:

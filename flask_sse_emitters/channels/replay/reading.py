@@ -17,24 +17,34 @@ from .pages import Page, PageCache
 class LogReader:
     """Reads the logs of one client's channels, in the order in which their events were published.
 
-    A gap is announced with what follows it: alone, it might have grown before that is read.
+    A gap is announced with what follows it: alone, it might have grown before that is read. The end of a channel is the
+    last thing on its page, so that the stream can end before anything else is read.
 
     :param logs: of the channels, in the order of the stream.
     :param cursor: where the client is with what has been written.
+    :param tells_gaps: whether a gap is announced.
     :ivar offsets: how far each log has been read.
     :ivar lost: where it is still to be announced that something is lost: the id that the client came with.
     """
 
-    __slots__ = ("_cursor", "_pages", "logs", "lost", "offsets")
+    __slots__ = ("_cursor", "_pages", "_tells_gaps", "logs", "lost", "offsets")
 
     def __init__(
-        self, logs: Sequence[Log], offsets: list[int], lost: str | None, cursor: Cursor, pages: PageCache
+        self,
+        logs: Sequence[Log],
+        offsets: list[int],
+        lost: str | None,
+        cursor: Cursor,
+        pages: PageCache,
+        *,
+        tells_gaps: bool = True,
     ) -> None:
         self.logs = logs
         self.offsets = offsets
         self.lost = lost
         self._cursor = cursor
         self._pages = pages
+        self._tells_gaps = tells_gaps
         for index, log in enumerate(logs):
             cursor.move(index, log, offsets[index])
 
@@ -62,13 +72,14 @@ class LogReader:
             if page is not None:
                 for index in behind:
                     self.offsets[index] = page.offsets[index]
-                    self._cursor.move(index, self.logs[index], page.offsets[index])
+                    self._cursor.move(index, self.logs[index], page.offsets[index], ends=index == page.ended)
                 return page.output
         frames, skipped = self._read_page(behind, upto)
         lost, self.lost = self.lost, None
         if skipped or lost is not None or not is_alone:
             return partial(self._encode, frames, lost, skipped)
-        page = Page(self._encode(frames, None, {}), tuple(self.offsets), upto)
+        ended = next((index for index, frame in frames[-1:] if frame.is_end), None)
+        page = Page(self._encode(frames, None, {}), tuple(self.offsets), upto, ended)
         self._pages.put(key, page)
         return page.output
 
@@ -97,6 +108,8 @@ class LogReader:
                 break
             page.append((index, frame))
             self.offsets[index] = frame.offset
+            if frame.is_end:
+                break
         return page, skipped
 
     def _encode(self, frames: Sequence[tuple[int, Frame]], lost: str | None, skipped: Mapping[int, int]) -> Output:
@@ -107,16 +120,16 @@ class LogReader:
         :param skipped: the offset of the last event that is lost, by channel.
         """
         cursor = self._cursor
-        requested = cursor.text() if skipped and lost is None else lost
+        requested = cursor.text() if skipped and lost is None and self._tells_gaps else lost
         for index, offset in skipped.items():
             cursor.move(index, self.logs[index], offset)
         written = [] if requested is None else [encode_gap(requested, self.logs, cursor)]
         if len(self.logs) > 1:
             written += [cursor.with_ids(index, frame).payload for index, frame in frames]
         else:
-            written += [frame.payload for _, frame in frames]
+            written += [frame.payload for _, frame in frames if not frame.is_end]
             for index, frame in frames[-1:]:
-                cursor.move(index, self.logs[index], frame.offset)
+                cursor.move(index, self.logs[index], frame.offset, ends=frame.is_end)
         return Output(b"".join(written), count_events([frame for _, frame in frames]), requested, is_replay=True)
 
 

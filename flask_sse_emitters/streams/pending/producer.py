@@ -33,7 +33,7 @@ class StreamProducer:
     :param items: closed when they are not wanted any more, if they can be.
     :param done: the last item; None is none.
     :param on_error: returns the item that follows an error of the iterable; None where nothing does.
-    :param run: calls a function in the context that the items need.
+    :param in_context: makes a call that runs in the contexts that the items need.
     """
 
     def __init__(
@@ -43,14 +43,14 @@ class StreamProducer:
         items: Iterable[Any],
         done: Any,
         on_error: Callable[[Exception], Any] | None,
-        run: Callable[[Callable[[], object]], object],
+        in_context: Callable[[Callable[[], object]], Callable[[], object]],
     ) -> None:
         self._stream = stream
         self._send = send
         self._items = items
         self._done = done
         self._on_error = on_error
-        self._run: Callable[[Callable[[], object]], object] | None = run  # None from when it has started
+        self._run: Callable[[], object] | None = in_context(self._pull_and_end)  # None from when it has started
 
     def start(self) -> None:
         """Begin to pull; where the stream has ended, only to close the items. Idempotent; never blocks."""
@@ -59,7 +59,7 @@ class StreamProducer:
         if run is None:
             return
         try:
-            threading.Thread(target=run, args=(self._pull_and_end,), name="sse-producer", daemon=True).start()
+            threading.Thread(target=run, name="sse-producer", daemon=True).start()
         except RuntimeError as error:  # the system has no thread, now
             self._stream.producer = None
             self._stream.abort(error)

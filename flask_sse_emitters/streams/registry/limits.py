@@ -20,7 +20,7 @@ class Limit:
     :param owner: whose streams these are, where the limit is for each of many.
     """
 
-    __slots__ = ("count", "maximum", "owner", "text")
+    __slots__ = ("__weakref__", "count", "maximum", "owner", "text")
 
     def __init__(self, text: str, maximum: int, owner: str = "") -> None:
         self.text = text

@@ -78,7 +78,7 @@ class ChannelSample:
     def arrived(self, frames: Sequence[Frame]) -> None:
         """Collect these events, and send them within :data:`COLLECT_SECONDS`: see :class:`.Listener`."""
         with self._lock:
-            new = [frame for frame in frames if frame.offset > self._newest_offset and frame.name is not None]
+            new = [frame for frame in frames if frame.offset > self._newest_offset and frame.is_event]
             self._newest_offset = max(self._newest_offset, frames[-1].offset)
             self._collected.extend(new)
             self._unsent += len(new)
@@ -99,7 +99,7 @@ class ChannelSample:
     def _read_kept(self, log: Log) -> dict[str, Any]:
         newest = log.newest
         frames = log.after(newest - EVENTS_SHOWN, newest, math.inf)
-        return self._describe([frame for frame in frames if frame.name is not None])
+        return self._describe([frame for frame in frames if frame.is_event])
 
     def _describe(self, frames: Sequence[Frame]) -> dict[str, Any]:
         clock_to_time = time.time() - self._scheduler.clock()

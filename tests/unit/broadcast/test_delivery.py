@@ -13,7 +13,7 @@ from unittest.mock import MagicMock
 import pytest
 
 from flask_sse_emitters import CopyOnWriteList, SseEmitter, SseEmitters
-from flask_sse_emitters.broadcast import delivery
+from flask_sse_emitters.broadcast import batch
 from flask_sse_emitters.broadcast.batch import Batch
 from flask_sse_emitters.broadcast.delivery import CLIENTS_PER_LOOK, HIGH_WATER_BYTES, HIGH_WATER_EVENTS, INLINE_CLIENTS
 from flask_sse_emitters.broadcast.member import Member
@@ -84,7 +84,7 @@ def test_list_sender_delivers_to_the_first_clients_and_leaves_the_rest(
 def test_list_sender_does_not_deliver_for_others_without_end(
     background: ManualScheduler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(delivery, "BATCH_BYTES", 1)  # a delivery for each event
+    monkeypatch.setattr(batch, "BATCH_BYTES", 1)  # a delivery for each event
     emitters = SseEmitters()
     gate = held_up(emitters, event=0)
     for number in range(1, 500):

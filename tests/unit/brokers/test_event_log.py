@@ -8,7 +8,7 @@ import pytest
 
 from flask_sse_emitters.brokers.event_ids import Position, new_epoch, read_ids
 from flask_sse_emitters.brokers.event_log import Bounds, Log
-from flask_sse_emitters.wire.frame import Frame
+from flask_sse_emitters.wire.frame import CHANNEL_END, Frame
 from tests.unit.doubles.clock import ManualScheduler
 
 
@@ -23,6 +23,10 @@ class Kept:
             text = b"data: %d\n\n" % (self.log.newest + 1)
             with self.log.guard:
                 self.log.append(Frame(text, "message"), Bounds(events, seconds))
+
+    def end(self, events: int = 1000) -> None:
+        with self.log.guard:
+            self.log.append(CHANNEL_END, Bounds(events, 0.0))
 
     def offsets(self, after: int, upto: int = 10**9, room: int = 65_536) -> list[int]:
         return [frame.offset for frame in self.log.after(after, upto, room)]
@@ -133,3 +137,56 @@ def test_log_before_its_first_event_is_its_first_offset() -> None:
     with log.guard:
         log.keep(Frame(b"data: x\n\n", "message"), Bounds(3, 0.0), 2.0)
     assert log.before(1.0) == (0, True)
+
+
+def test_log_end_begins_a_new_epoch_for_what_follows_it(kept: Kept) -> None:
+    kept.append(2)
+    kept.end()
+    log = kept.log
+    assert (log.epoch, log.newest, log.first, log.is_complete) == ("epoch", 3, 1, True)
+    kept.append(1)
+    assert (log.newest, log.oldest, log.first, log.is_complete) == (4, 1, 4, False)
+    assert log.epoch != "epoch"
+    assert [*log.former] == [Position("epoch", 3)]
+    assert kept.offsets(0) == [1, 2, 3, 4], "who is behind the end gets the rest"
+    assert [log.position(offset).epoch for offset in (1, 3, 4, 5)] == ["epoch", "epoch", log.epoch, log.epoch]
+    second = log.epoch
+    kept.end()
+    assert (log.newest, log.first, log.is_complete) == (5, 4, True)
+    with log.guard:
+        log.begin_anew()
+        log.begin_anew()
+    assert (log.newest, log.first, log.is_complete) == (5, 6, False)
+    assert [*log.former] == [Position(second, 5), Position("epoch", 3)]
+    assert log.find(Position(log.epoch, 5)) == log.find(Position(second, 5)) == 5
+    assert log.find(Position("epoch", 4)) is None
+
+
+@pytest.mark.parametrize("events", [0, 1, 2])
+def test_log_keeps_the_newest_end_beside_its_events(kept: Kept, events: int) -> None:
+    kept.append(3, events)
+    kept.end(events)
+    assert kept.offsets(0) == list(range(4 - events, 5))
+    kept.append(1, events)
+    assert kept.offsets(0) == list(range(6 - events, 6))
+    assert kept.log.first == max(kept.log.oldest, 5)
+
+
+def test_log_knows_where_the_last_eight_epochs_ended(kept: Kept) -> None:
+    epochs = []
+    for _ in range(12):
+        kept.append(1)
+        epochs.append(kept.log.epoch)
+        kept.end()
+    kept.append(1)
+    found = [kept.log.find(Position(epoch, 2 * number + 1)) for number, epoch in enumerate(epochs)]
+    assert found == [None] * 4 + [9, 11, 13, 15, 17, 19, 21, 23]
+
+
+def test_log_that_begins_complete_has_nothing_for_who_comes() -> None:
+    log = Log("two", 5, lambda: 5.0, former=[Position("one", 3)], first=4, is_complete=True)
+    assert (log.first, log.oldest, log.newest) == (6, 6, 5)
+    with log.guard:
+        log.begin_anew()
+        log.append(Frame(b"data: x\n\n", "message"), Bounds(3, 0.0))
+    assert (log.first, log.newest, log.is_complete) == (6, 6, False)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from flask_sse_emitters import CloseReason, SseEmitters
-from tests.support.board import texts
+from flask_sse_emitters.streams.emitter import stream_of
+from tests.support.board import Board, texts
 from tests.support.waiting import until
 from tests.unit.channels.held_board import HeldBoard
 
@@ -79,3 +80,41 @@ def test_stream_completed_by_list_gets_events_of_all_its_channels(held: HeldBoar
         held.broker.deliver("b")
         assert texts(stream.ready()) == ["1"]
         assert [len(held.sse.channel(name).emitters) for name in "ab"] == [0, 0]
+
+
+@pytest.mark.parametrize("end", ["complete", "remove"])
+def test_stream_that_app_and_channel_end_at_once_takes_nothing_from_after_the_end(board: Board, end: str) -> None:
+    """The app takes what is queued for it, as another thread delivers that: the end is among it, and more events."""
+    with board.open("a") as stream:
+        emitters = board.sse.channel("a").emitters
+        [emitter] = emitters
+        delivery = emitters._delivery
+        delivery._is_passing = True  # another thread does
+        board.publish("a", 1)
+        board.sse.publish("a", 2, last=True)
+        board.publish("a", "new")
+        assert emitter.pending == 3
+        if end == "complete":
+            emitter.complete()
+        else:
+            emitters.remove(emitter)
+        assert emitter.close_reason is CloseReason.COMPLETED
+        assert texts(stream.ready()) == ["1", "2", ""]
+
+
+def test_stream_of_two_channels_gets_nothing_once_both_have_ended(board: Board) -> None:
+    """One of them goes on before the stream has ended: its client would get a part of that, and then the end."""
+    with board.open("a", "b") as stream:
+        for name in "ab":
+            board.sse.channel(name).emitters._delivery._is_passing = True  # another thread delivers
+        [emitter] = board.sse.channel("a").emitters
+        a, b = stream_of(emitter).outgoing.members
+        board.sse.publish("b", "b1", last=True)
+        b.take_queued()
+        board.sse.publish("a", "a1", last=True)
+        a.take_queued()
+        assert (a.has_ended, b.has_ended) == (True, False)
+        board.publish("b", "new")
+        b.take_queued()
+        assert texts(stream.ready()) == ["b1", "a1", ""]
+        assert emitter.close_reason is CloseReason.COMPLETED

@@ -34,3 +34,16 @@ def test_channel_without_subscribers_leaves_no_subscription() -> None:
     assert dict(channels._subscriptions) == {}
     records = channels.broker._records  # type: ignore[attr-defined]
     assert not any(record._listeners for record in records.values())
+
+
+def test_channels_pattern_leaves_nothing_for_a_name_without_clients() -> None:
+    board = Board()
+    board.sse.channels("job/*", max_clients=1, history=0)
+    channels = board.sse._channels()
+    with board.open("job/1"):
+        assert list(channels._limits) == ["job/1"]
+    board.emitters.clear()
+    gc.collect()
+    assert (dict(channels._limits), dict(channels._subscriptions)) == ({}, {})
+    assert channels._options.of("job/2") == channels._options.of("job/1")
+    assert not channels._options._by_name

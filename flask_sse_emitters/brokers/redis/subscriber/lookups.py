@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
+from heapq import heappop, heappush
 from itertools import islice
 from typing import Any
 
@@ -11,17 +13,19 @@ import redis
 
 from ....runtime.calls import call_and_log
 from ....runtime.gevent_loop import TIME_SLICE_SECONDS
-from ...event_ids import new_epoch
 from ..client import Client
 from ..errors import KEYS, diagnose
 from ..health import READING, Health
-from ..messages import KeyNames, lookup_arguments, read_lookup, read_time
-from ..scripts import LOOK_UP
+from ..messages import KeyNames, Lookup, read_arguments, read_lookup, read_time
+from ..scripts.channels import LOOK_UP
 from .clock import RedisClock
 from .topics import Topic, Topics
 
 #: Seconds until a channel that could not be looked up is looked up again.
 RETRY_SECONDS = 1.0
+
+#: A channel that has a run is looked up so many seconds after that would be dead.
+LATER_SECONDS = 0.05
 
 #: So many channels are looked up in one go.
 MAX_LOOKUPS = 20
@@ -51,13 +55,15 @@ class Lookups:
         self._pending: dict[Topic, None] = {}
         self._failed: dict[Topic, None] = {}  # are pending again at this time:
         self._retry_at = 0.0
+        self._watched: list[tuple[float, str]] = []  # when to look up channels that have a run, as a heap
 
     @property
     def due(self) -> float:
         """The time at which to :meth:`run` again, by ``time.monotonic``."""
         if self._pending:
             return 0.0
-        return self._retry_at if self._failed else float("inf")
+        watched = self._watched[0][0] if self._watched else math.inf
+        return min(self._retry_at if self._failed else math.inf, watched)
 
     @property
     def is_pending(self) -> bool:
@@ -78,6 +84,7 @@ class Lookups:
 
         :raises redis.RedisError: where Redis cannot be reached.
         """
+        self._request_watched()
         if self._failed and time.monotonic() > self._retry_at:
             self._pending.update(self._failed)
             self._failed.clear()
@@ -136,8 +143,9 @@ class Lookups:
         if log is not None and known.epoch != log.epoch:
             known = topic.known
         after = None if log is None else log.newest
-        arguments = lookup_arguments(new_epoch(), known, after, lasts=topic is self._topics.first)
-        return self._names.keys(topic.name), arguments
+        lasts = topic is self._topics.first
+        arguments = read_arguments(self._names.announcements(topic.name), known)
+        return self._names.keys(topic.name), [*arguments, "" if after is None else after, int(lasts)]
 
     def _note_time(self, answers: Sequence[Any]) -> None:
         latest = next((answer for answer in reversed(answers) if isinstance(answer, list)), None)
@@ -158,8 +166,24 @@ class Lookups:
         if not topic.catch_up(lookup, self._clock):
             self.require(topic)
             return False
+        self._watch_run(topic, lookup)
         self._topics.start_new_listeners(topic)
         return True
+
+    def _watch_run(self, topic: Topic, lookup: Lookup) -> None:
+        """Look the topic up again when its run would be dead: it is either renewed by then, or ended by that lookup."""
+        topic.look_at = math.inf
+        if lookup.run_until_ms:
+            seconds = max(0.0, (lookup.run_until_ms - lookup.now_ms) / 1000) + LATER_SECONDS
+            topic.look_at = time.monotonic() + seconds
+            heappush(self._watched, (topic.look_at, topic.name))
+
+    def _request_watched(self) -> None:
+        while self._watched and self._watched[0][0] <= time.monotonic():
+            when, name = heappop(self._watched)
+            topic = self._topics.get(name)
+            if topic is not None and topic.look_at == when:  # else it was looked up meanwhile
+                self.request(topic)
 
     def _note_failure(self, topic: Topic, error: Exception) -> None:
         keys = self._names.keys(topic.name)

@@ -18,7 +18,7 @@ from ....runtime.scheduler import FIGURES, SCHEDULER
 from ..client import Client
 from ..health import COUNTING, Health
 from ..messages import ABOUT, NAMES_PER_COMMAND, PRESENCE_SECONDS, KeyNames
-from ..scripts import COUNT
+from ..scripts.processes import COUNT
 from .topics import Topics
 
 #: Seconds after which changes are reported, and after which all of it is confirmed.

@@ -38,6 +38,7 @@ class Topic:
         "known",
         "listeners",
         "log",
+        "look_at",
         "looked_up_at",
         "name",
         "new_listeners",
@@ -54,6 +55,7 @@ class Topic:
         self.building: Log | None = None  # takes its place once it is complete
         self.known = UNKNOWN  # its newest event; any thread may read it
         self.looked_up_at = 0.0
+        self.look_at = math.inf  # when it must be looked up again
 
     @property
     def clients(self) -> int:
@@ -87,11 +89,13 @@ class Topic:
         log = self.building or self.log
         if log is None or not continues(log, lookup):
             last = -math.inf if lookup.events or not lookup.newest_ms else clock.to_local(lookup.newest_ms)
-            log = self.building = Log(lookup.epoch, lookup.first_offset - 1, clock.now, last, lookup.former)
+            is_complete = lookup.is_complete and not lookup.events
+            log = self.building = Log(
+                lookup.epoch, lookup.first_offset - 1, clock.now, last, lookup.former, lookup.first, is_complete
+            )
         elif log.epoch != lookup.epoch:
             with log.guard:
-                log.former = lookup.former  # first: until the next line, what is known so far is found as well
-                log.epoch = lookup.epoch
+                log.go_on_in(lookup.epoch, lookup.former)
         if log is self.log:
             self.deliver(lookup.events, clock, is_sure=True)
         else:
@@ -112,6 +116,10 @@ class Topic:
         self.looked_up_at = time.monotonic()
         self.is_behind = False
         self.known = KnownEvent(lookup.epoch, lookup.newest, lookup.newest_ms, is_sure=True)
+        log = self.building or self.log
+        if log is not None:
+            log.is_complete = lookup.is_complete  # a run ends that before its first event
+            log.has_run = lookup.run_until_ms > 0
         if self.building is not None:
             self.log, self.building = self.building, None
             self.start(self.listeners)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
+from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import redis
+from redis.exceptions import NoScriptError
 
-from flask_sse_emitters.brokers.redis.client import FairSemaphore
+from flask_sse_emitters.brokers.redis.client import Client, FairSemaphore
 from flask_sse_emitters.brokers.redis.connections import within
 from flask_sse_emitters.brokers.redis.messages import read_process
+from flask_sse_emitters.brokers.redis.scripts import Script
 from flask_sse_emitters.brokers.redis.url import Address
 from tests.support.waiting import PATIENCE, until
 
@@ -56,3 +61,19 @@ def test_process_report_of_any_bytes_is_parsed(about: bytes) -> None:
 def test_url_is_shown_without_password(url: str, shown: str, db: int) -> None:
     address = Address(url)
     assert (address.shown, address.db) == (shown, db)
+
+
+def test_script_that_redis_forgot_in_between_runs_only_where_it_had_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after ``SCRIPT FLUSH`` by somebody else: an event must not be published twice."""
+    client, script = Client(Address("redis://x")), Script("return ARGV[1]")
+    calls = [(["key"], [number]) for number in range(4)]
+    asked: list[Any] = []
+
+    def pipe(_script: Script, some: Sequence[Any]) -> list[Any]:
+        asked.append([*some])
+        return [b"ran", NoScriptError(), b"ran", NoScriptError()] if len(asked) == 1 else [b"late"] * len(some)
+
+    monkeypatch.setattr(client, "_pipe", pipe)
+    monkeypatch.setattr(client, "_redis", MagicMock())
+    assert client.run_all(script, calls) == [b"ran", b"late", b"ran", b"late"]
+    assert asked == [calls, [calls[1], calls[3]]]

@@ -8,11 +8,14 @@ from flask_sse_emitters.brokers.event_ids import Position
 from flask_sse_emitters.brokers.event_log import Bounds, Log
 from flask_sse_emitters.channels.replay.locating import (
     UNKNOWN,
+    Arrival,
     KnownChannel,
     Location,
     locate_new,
     locate_returning,
 )
+from flask_sse_emitters.channels.replay.since import FIRST
+from flask_sse_emitters.wire.frame import CHANNEL_END
 from tests.support.broker_calls import frame
 
 
@@ -45,4 +48,32 @@ def test_new_client_of_unknown_channel_misses_no_event_after_connect(
     connected_at: float, kept: int, start: int, location: Location
 ) -> None:
     channel = KnownChannel(log_of(5, kept), newest=5, start=start)
-    assert locate_new(connected_at, [UNKNOWN], [channel]) == location
+    assert locate_new(connected_at, [UNKNOWN], [channel], [Arrival()]) == location
+
+
+def ended(log: Log) -> Log:
+    with log.guard:
+        log.append(CHANNEL_END, Bounds(1000, 0))
+    return log
+
+
+def test_new_client_since_first_begins_with_the_epoch_in_which_it_came() -> None:
+    """Its position is found only after the channel has ended, and begun anew."""
+    log = log_of(3)
+    arrival = Arrival(FIRST, Position("e", 2), oldest=1)
+    with ended(log).guard:
+        log.append(frame("new"), Bounds(1000, 0))
+    channel = KnownChannel(log, newest=5, start=5)
+    assert locate_new(1002.5, [UNKNOWN], [channel], [arrival]) == Location([0], has_gap=False)
+    assert locate_new(1002.5, [UNKNOWN], [channel], [Arrival(FIRST)]) == Location([4], has_gap=False)
+
+
+def test_client_with_an_unknown_id_begins_after_an_end_that_something_follows() -> None:
+    log = ended(log_of(3))
+    channel = KnownChannel(log, newest=4, start=0)
+    assert locate_returning([Position("x", 1)], [channel]) == Location([0], has_gap=True)
+    with log.guard:
+        log.append(frame("new"), Bounds(1000, 0))
+    channel = KnownChannel(log, newest=5, start=0)
+    assert locate_returning([Position("x", 1)], [channel]) == Location([4], has_gap=True)
+    assert locate_returning([Position("e", 1)], [channel]) == Location([1], has_gap=False)

@@ -57,7 +57,7 @@ def test_monitor_channel_has_one_listener_until_its_last_leaves(scheduler: Manua
         until(lambda: feeder.samples["orders"].users == 1, "one monitor to have left")
         assert len(listeners["orders"]._listeners) == 1
     until(lambda: not feeder.samples, "the sample to be closed")
-    until(lambda: "orders" not in listeners, "the broker to have forgotten it")
+    until(lambda: not listeners["orders"]._listeners, "the listener to have left")
 
 
 def test_monitor_event_flood_is_batched_and_large_event_truncated(

@@ -1,0 +1,247 @@
+"""One channel that is kept in memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from ...config.settings import DEFAULTS
+from ...runtime.scheduler import Scheduler
+from ...wire.frame import CHANNEL_END, Frame
+from ..base import INTERRUPTED, ChannelState, Listener, Publication, Published, RunLost, Start
+from ..event_ids import new_epoch
+from ..event_log import Bounds, Log
+from .agenda import NO_GROUP
+
+#: Seconds for which a key is remembered.
+KEY_SECONDS = 300.0
+
+#: Seconds for which a channel is remembered after its last client has left, or it was last asked for, though nothing is
+#: kept of it: a client that comes back then has missed nothing. No more than its events would be kept for.
+LINGER_SECONDS = 60.0
+
+#: So many of these seconds may be after its events have expired, where it was used before that.
+GRACE_SECONDS = 2.0
+
+
+class _Run(NamedTuple):
+    name: str
+    seconds: float  # that each event lets it have the channel for
+    until: float  # it has the channel
+
+
+class Record:
+    """One channel. The lock of its log guards all of it."""
+
+    __slots__ = (
+        "_bounds",
+        "_calls",
+        "_is_delivering",
+        "_keyed_at",
+        "_keys",
+        "_listeners",
+        "_published_at",
+        "_run",
+        "_scheduler",
+        "_undelivered",
+        "_used_at",
+        "group",
+        "is_forgotten",
+        "log",
+        "may_be_due_sooner",
+        "name",
+    )
+
+    def __init__(self, name: str, scheduler: Scheduler) -> None:
+        self.name = name
+        self.log = Log(new_epoch(), 0, scheduler.clock)
+        self.is_forgotten = False  #: for good: another record takes its place
+        self.group = NO_GROUP  #: in the agenda of the broker
+        self.may_be_due_sooner = True  #: than the agenda has it
+        self._bounds = Bounds(DEFAULTS.history, DEFAULTS.history_seconds)
+        self._scheduler = scheduler
+        self._listeners: tuple[Listener, ...] = ()
+        self._undelivered: list[Frame] = []
+        self._calls: list[Callable[[], object]] = []  # to make once all of these are delivered
+        self._is_delivering = False  # some thread is: others leave their events to it
+        self._keys: dict[str, tuple[float, str]] = {}  # with their time and the id of their event, by age
+        self._keyed_at = -math.inf  # the newest of them
+        self._run: _Run | None = None
+        self._published_at = -math.inf
+        self._used_at = scheduler.clock()  # when its last listener left, or its state was last asked for
+
+    def publish(self, publications: Iterable[Publication]) -> list[Published | Exception] | None:
+        """Publish events in one step: see :meth:`.Broker.publish_many`. None where it is forgotten."""
+        with self.log.guard:
+            if self.is_forgotten:
+                return None
+            now = self._scheduler.clock()
+            self._forget_keys(now)
+            self._end_dead_run(now)
+            return [self._publish(publication, now) for publication in publications]
+
+    def _publish(self, publication: Publication, now: float) -> Published | Exception:
+        _, frame, bounds, key, run = publication
+        if key is not None and key in self._keys:
+            return Published(self._keys[key][1], is_new=False)
+        if run is not None:
+            if self._run is None or self._run.name != run:
+                return RunLost(self.name)
+            self._run = self._run._replace(until=now + self._run.seconds)
+        if frame.is_end and self.log.is_complete:
+            return Published(str(self.log.position(self.log.newest)), is_new=False)
+        if bounds is not None and bounds != self._bounds:
+            self._bounds, self.may_be_due_sooner = bounds, True
+        event_id = self._append(frame, now)
+        if key is not None:
+            self._keys[key] = now, event_id
+            self._keyed_at = now
+        return Published(event_id, is_new=True)
+
+    def _append(self, frame: Frame, now: float) -> str:
+        stamped = self.log.append(frame, self._bounds)
+        self._published_at = now
+        self.may_be_due_sooner |= self.group == NO_GROUP
+        if stamped.is_end:
+            self._run, self.may_be_due_sooner = None, True
+        if self._listeners:
+            self._undelivered.append(stamped)
+        return str(self.log.position(stamped.offset))
+
+    def state(self) -> ChannelState | None:
+        """Return its state; None where it is forgotten."""
+        with self.log.guard:
+            if self.is_forgotten:
+                return None
+            self._used_at = now = self._scheduler.clock()
+            self._end_dead_run(now)
+            return ChannelState.of(self.log)
+
+    def start_run(self, name: str, seconds: float) -> bool | None:
+        """Give it to a run, unless another one has it. None where it is forgotten."""
+        with self.log.guard:
+            if self.is_forgotten:
+                return None
+            self._used_at = now = self._scheduler.clock()
+            self._end_dead_run(now)
+            if self._run is None:
+                self._run, self.may_be_due_sooner = _Run(name, seconds, now + seconds), True
+                self.log.begin_anew()
+                self.log.has_run = True
+            return self._run.name == name
+
+    def renew_run(self, name: str, seconds: float) -> bool:
+        """Let the run have it for longer. Return whether it still had it."""
+        with self.log.guard:
+            now = self._scheduler.clock()
+            self._end_dead_run(now)
+            if self._run is None or self._run.name != name:
+                return False
+            self._run, self.may_be_due_sooner = self._run._replace(until=now + seconds), True
+            return True
+
+    def cancel_run(self, bounds: Bounds | None) -> bool:
+        """Take it from its run, and end it. Return whether there was one."""
+        with self.log.guard:
+            now = self._scheduler.clock()
+            self._end_dead_run(now)
+            if self._run is None:
+                return False
+            if bounds is not None:
+                self._bounds = bounds
+            self._append(CHANNEL_END, now)
+            return True
+
+    def _end_dead_run(self, now: float) -> None:
+        if self._run is not None and self._run.until <= now:
+            self._append(INTERRUPTED, now)
+            self._append(CHANNEL_END, now)
+
+    def add(self, listener: Listener) -> Start | None:
+        """Deliver what comes to the listener. Return where that starts; None where it is forgotten."""
+        with self.log.guard:
+            if self.is_forgotten:
+                return None
+            self._end_dead_run(self._scheduler.clock())
+            self._listeners = (*self._listeners, listener)
+            return Start(self.log, self.log.newest)
+
+    def remove(self, listener: Listener) -> None:
+        """Deliver nothing more to the listener."""
+        with self.log.guard:
+            self._listeners = tuple(other for other in self._listeners if other is not listener)
+            self._used_at, self.may_be_due_sooner = self._scheduler.clock(), True
+
+    def when_delivered(self, call: Callable[[], object]) -> None:
+        """Call this once the events published so far are delivered: at once, where they are."""
+        with self.log.guard:
+            self._calls.append(call)
+        self.deliver()
+
+    def deliver(self) -> None:
+        """Deliver the new events to the listeners, in order, unless another thread is doing so.
+
+        One pass only: then the publisher goes on with its own work, and the events that others have published
+        meanwhile are delivered in the background.
+        """
+        if self._deliver():
+            self._scheduler.call_soon(self._deliver)
+
+    def _deliver(self) -> bool:
+        """:return: whether there is more to deliver, and no thread doing so."""
+        with self.log.guard:
+            if self._is_delivering or not (self._undelivered or self._calls):
+                return False
+            listeners, frames, calls = self._listeners, self._undelivered, self._calls
+            self._is_delivering, self._undelivered, self._calls = True, [], []
+        undelivered, uncalled = frames, calls
+        try:
+            for listener in listeners:
+                listener.arrived(frames)
+            undelivered, uncalled = [], []
+        finally:  # also after an interrupt of this thread: then the next one delivers them again
+            with self.log.guard:
+                self._undelivered = undelivered + self._undelivered
+                self._calls = uncalled + self._calls
+                self._is_delivering = False
+        for call in calls:
+            call()
+        return bool(self._undelivered or self._calls)
+
+    @property
+    def due(self) -> float:
+        """When to look at it again: when its run is dead, or what it keeps is too old, or nobody comes back to it."""
+        run = self._run
+        if run is not None:
+            return run.until
+        events, seconds = self._bounds
+        seconds = seconds or (math.inf if events else DEFAULTS.history_seconds)
+        expiry = self._published_at + seconds
+        lingers = self._used_at + min(seconds, LINGER_SECONDS)
+        if self._used_at < expiry:
+            lingers = min(lingers, expiry + GRACE_SECONDS)
+        return max(expiry, lingers, self._keyed_at + KEY_SECONDS)
+
+    def look(self) -> bool:
+        """Forget what is too old, and the channel itself when it is due and has no listener; end a dead run.
+
+        :return: whether it is to be looked at again. Else it is forgotten, or comes up again when something happens.
+        """
+        with self.log.guard:
+            now = self._scheduler.clock()
+            self._forget_keys(now)
+            self._end_dead_run(now)
+            self.log.forget_old()
+            is_over = self.due <= now
+            if is_over and not self._listeners:
+                self.is_forgotten = True
+            self.may_be_due_sooner |= not is_over
+            return not (is_over or self.is_forgotten)
+
+    def _forget_keys(self, now: float) -> None:
+        while self._keys:
+            oldest = next(iter(self._keys))
+            if self._keys[oldest][0] + KEY_SECONDS > now:
+                return
+            del self._keys[oldest]

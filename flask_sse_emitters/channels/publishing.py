@@ -1,0 +1,96 @@
+"""Events on their way to the broker: encoded, alone or several in one step, and with the end of their channel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from ..brokers import Broker, Publication, Published
+from ..brokers.event_log import Bounds
+from ..config.settings import Settings
+from ..errors import BrokerUnavailable, InvalidEvent, PublishFailed
+from ..wire.event import Event, EventBuilder, as_event
+from ..wire.frame import CHANNEL_END, END, Frame, make_frame
+from .names import check_name
+from .replay.gap import GAP
+
+#: The names that no other event of a channel has, and what they tell clients.
+_KEPT_NAMES = {GAP: "that they have missed some", END: "that there will be no more"}
+
+
+def with_end(publication: Publication) -> list[Publication]:
+    """Return the publication of an event, and of the end of its channel after it."""
+    key = None if publication.key is None else f"{END} {publication.key}"  # repeated, it must not end what came since
+    return [publication, publication._replace(frame=CHANNEL_END, key=key)]
+
+
+def publications_of(
+    events: Iterable[tuple[str, Any]], settings: Settings, bounds: Callable[[str], Bounds | None]
+) -> list[Publication]:
+    """Return the publications of several events.
+
+    :param events: the channel of each, and an event, a builder's, or data.
+    :param bounds: returns how much is kept of a channel.
+    :raises InvalidChannel: where one has no valid channel, and :class:`.InvalidEvent` where one cannot be published.
+    """
+    return [
+        Publication(name, encode_for_channel(data, None, None, settings), bounds(name))
+        for name, data in ((check_name(channel), data) for channel, data in events)
+    ]
+
+
+def publish_on(broker: Broker, publications: Sequence[Publication]) -> list[Published | Exception]:
+    """Publish all in one step: see :meth:`.Broker.publish_many`."""
+    if len(publications) != 1 or publications[0].run is not None:
+        return broker.publish_many(publications) if publications else []
+    [(channel, frame, bounds, key, _)] = publications
+    try:
+        return [broker.publish(channel, frame, bounds, key)]
+    except BrokerUnavailable as error:
+        return [error]
+
+
+def id_of_first(results: Sequence[Published | Exception]) -> str:
+    """Return the id of the first event, where all that was to be published in that step was."""
+    for result in results:
+        if isinstance(result, Exception):
+            raise result
+    first = results[0]
+    assert isinstance(first, Published)
+    return first.id
+
+
+def ids_of_all(results: Sequence[Published | Exception]) -> list[str]:
+    """Return the ids of all events.
+
+    :raises PublishFailed: where some were not published.
+    """
+    given = [each.id if isinstance(each, Published) else each for each in results]
+    ids = [each for each in given if isinstance(each, str)]
+    if len(ids) < len(given):
+        raise PublishFailed(given)
+    return ids
+
+
+def encode_for_channel(data: Any, event: str | None, retry: int | None, settings: Settings) -> Frame:
+    """Encode an event for the broker, which gives it its id.
+
+    :param data: an :class:`Event` or a builder's, without an id; or the data of one.
+    :param event: its name; None is ``"message"``.
+    :param retry: milliseconds until clients reconnect from now on.
+    :raises InvalidEvent: where the event cannot be written, has an id of its own, or has a name that is kept.
+    """
+    if isinstance(data, Event | EventBuilder):
+        given = as_event(data)
+        if (given.id, event, retry) != (None, None, None):
+            raise InvalidEvent(
+                "an Event goes into a channel as it is, and gets its id there: give no id, event or retry with it"
+            )
+    else:
+        given = Event(data, event=event, retry=retry)
+    if given.event in _KEPT_NAMES:
+        raise InvalidEvent(
+            f"the name {given.event!r} is kept for the event that tells clients {_KEPT_NAMES[given.event]}: take "
+            "another one"
+        )
+    return make_frame(given, settings.dumps, settings.max_event_bytes)

@@ -1,0 +1,66 @@
+"""Runs where the broker does not say what became of a step, or where the system gives no thread."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+import pytest
+
+from flask_sse_emitters import BrokerUnavailable
+from flask_sse_emitters.brokers import Broker, Frame, Publication, Published
+from flask_sse_emitters.brokers.memory import MemoryBroker
+from flask_sse_emitters.channels.runs import publishing_thread
+from flask_sse_emitters.channels.runs.publishing_thread import PublishingThread
+from tests.support.board import Board
+from tests.support.broker_calls import KEPT, frame
+
+
+class Unsure:
+    """Channels whose broker does, or does not do, what it is told first, and says of neither what became of it."""
+
+    def __init__(self, *, does: bool) -> None:
+        self.broker: Broker = MemoryBroker()
+        self._does = does
+        self._fails = 2
+
+    def send(self, publications: Sequence[Publication]) -> list[Published | Exception]:
+        self._fails -= 1
+        if self._fails < 0:
+            return self.broker.publish_many(publications)
+        if self._does:
+            self.broker.publish_many(publications)
+        return [BrokerUnavailable("no answer")] * len(publications)
+
+
+def kept(broker: Broker) -> list[Frame]:
+    assert isinstance(broker, MemoryBroker)
+    log = broker._record("a").log
+    return log.after(0, log.newest)
+
+
+@pytest.mark.parametrize("does", [True, False], ids=["done", "not done"])
+def test_run_step_whose_outcome_is_unknown_is_done_once(does: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publishing_thread, "RENEW_SECONDS", 0.01)
+    channels = Unsure(does=does)
+    assert channels.broker.start_run("a", "run", 10)
+    publishing = PublishingThread(channels, "a", "run", KEPT, 0.0)
+    for number in range(5):
+        publishing.pending.give(frame(number))
+    assert publishing._publish_pending(), "it is not over"
+    publishing.pending.finish([frame("done")])
+    publishing.publish_all()
+    texts = [each.payload[each.body :].removeprefix(b"data: ").strip().decode() for each in kept(channels.broker)]
+    assert texts == ["0", "1", "2", "3", "4", "done", ""]
+    assert publishing.is_settled
+
+
+def test_run_without_a_thread_leaves_its_channel_free(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            board.sse.channel("a").publish_from(["x"])
+    assert board.sse.channel("a").publish_from(["y"]).wait(30)
