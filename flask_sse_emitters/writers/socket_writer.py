@@ -29,9 +29,8 @@ from ..wire.frame import chunk
 #: Seconds in which a client has to close its side after the last chunk; then it is closed from here.
 LINGER_SECONDS = 2.0
 
-#: A broken connection is reset, where the body has no chunks, once the client has everything: the first look comes
-#: after so many seconds.
-RESET_SECONDS = 0.05
+#: A connection is broken once the client has everything: the first look comes after so many seconds.
+BREAK_SECONDS = 0.05
 
 #: What a client has sent is read, and dropped, in so many pieces at most before its connection is closed.
 MAX_READS = 8
@@ -40,6 +39,10 @@ MAX_READS = 8
 RETRY_SECONDS = 0.1
 
 _LAST_CHUNK = b"0\r\n\r\n"
+
+#: No chunk begins so. After ``Connection: close`` a mere end, and a reset, are no errors to clients such as Node's fetch:
+#: they take what has come for the whole.
+_BROKEN_CHUNK = b"broken\r\n"
 
 #: Has a close reset the connection: linger for 0 seconds.
 _RESET = struct.pack("ii", 1, 0)
@@ -218,11 +221,11 @@ class SocketWriter:
     def _linger(self) -> None:
         """Let the client read to the end and close first: closing with its input unread would lose our last output.
 
-        Close it soon; later, where it has not acknowledged everything, and still makes progress. A body without chunks,
-        which must not look whole, ends with a reset once the client has it.
+        Close it soon; later, where it has not acknowledged everything, and still makes progress. A body that must not
+        look whole is broken once the client has it: what comes with an error may be dropped.
         """
-        resets = self._stream.client_sees == "break" and not self._chunked
-        if not resets:
+        breaks = self._stream.client_sees == "break"
+        if not breaks:
             with suppress(OSError):
                 self._client.shutdown(socket.SHUT_WR)
         unsent, since = self.unsent() or 0, SCHEDULER.clock()
@@ -233,11 +236,11 @@ class SocketWriter:
             if 0 < now < unsent:
                 unsent, since = now, SCHEDULER.clock()
             elif now == 0 or SCHEDULER.clock() >= since + self._stream.settings.write_seconds:
-                self._close(resets=resets)
+                self._close(breaks=breaks)
                 return
             self._call_later(LINGER_SECONDS, look_again)
 
-        self._call_later(RESET_SECONDS if resets else LINGER_SECONDS, look_again)
+        self._call_later(BREAK_SECONDS if breaks else LINGER_SECONDS, look_again)
 
     def _call_later(self, seconds: float, call: Callable[[], object] | None) -> None:
         """Set the one timer, in place of what it was set to; 0 seconds is never."""
@@ -247,7 +250,7 @@ class SocketWriter:
         if seconds and call is not None:
             self._timer = SCHEDULER.call_at(SCHEDULER.clock() + seconds, call)
 
-    def _close(self, *, resets: bool = False) -> None:
+    def _close(self, *, breaks: bool = False) -> None:
         if self._state is SocketState.CLOSED:
             return
         was_finishing = self._state is SocketState.FINISHING
@@ -258,7 +261,10 @@ class SocketWriter:
         if was_finishing:
             _read_what_is_left(self._client)
         with suppress(OSError):  # it is gone
-            if resets:
+            if breaks and self._chunked:
+                self._client.send(_BROKEN_CHUNK)
+        with suppress(OSError):
+            if breaks and not self._chunked:
                 self._client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             else:  # which reaches the client even if a forked child has the socket
                 self._client.shutdown(socket.SHUT_RDWR)

@@ -12,7 +12,7 @@ import pytest
 
 from flask_sse_emitters.testing import decode
 from tests.servers.kinds import HANDING_OFF, on
-from tests.support.client import connected, get, new_name, post, slow_client
+from tests.support.client import answer_to_the_end, connected, get, new_name, post, slow_client
 from tests.support.servers import Server
 from tests.support.waiting import until
 
@@ -49,6 +49,14 @@ def test_send_from_that_raises_is_no_whole_body(server: Server) -> None:
         (None, "half"),
         ("failed", "upstream"),
     ]
+
+
+@on(*HANDING_OFF)
+def test_send_from_that_raises_ends_with_what_is_no_chunk(server: Server) -> None:
+    """After ``Connection: close`` Node's fetch takes a body for whole whose chunks merely stop, and one that is reset."""
+    head, body = answer_to_the_end(server, f"/raising/{new_name()}")
+    assert b"connection: close" in head.lower()
+    assert body.endswith(b"data: upstream\n\n\r\nbroken\r\n")
 
 
 @on(*HANDING_OFF)
