@@ -40,8 +40,8 @@ RETRY_SECONDS = 0.1
 
 _LAST_CHUNK = b"0\r\n\r\n"
 
-#: No chunk begins so. After ``Connection: close`` a mere end, and a reset, are no errors to clients such as Node's fetch:
-#: they take what has come for the whole.
+#: No chunk begins so. After ``Connection: close`` a mere end, and a reset, are no errors to Node's fetch, among others:
+#: it takes what has come for the whole.
 _BROKEN_CHUNK = b"broken\r\n"
 
 #: Has a close reset the connection: linger for 0 seconds.

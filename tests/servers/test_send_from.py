@@ -53,7 +53,7 @@ def test_send_from_that_raises_is_no_whole_body(server: Server) -> None:
 
 @on(*HANDING_OFF)
 def test_send_from_that_raises_ends_with_what_is_no_chunk(server: Server) -> None:
-    """After ``Connection: close`` Node's fetch takes a body for whole whose chunks merely stop, and one that is reset."""
+    """After ``Connection: close`` Node's fetch takes chunks that merely stop for the whole body, also at a reset."""
     head, body = answer_to_the_end(server, f"/raising/{new_name()}")
     assert b"connection: close" in head.lower()
     assert body.endswith(b"data: upstream\n\n\r\nbroken\r\n")

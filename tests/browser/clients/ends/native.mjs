@@ -1,0 +1,4 @@
+// The browser's own EventSource.
+import { listen, serve } from "./serve.mjs";
+
+serve((url, onEvent, onOver) => listen(new EventSource(url), onEvent, onOver));

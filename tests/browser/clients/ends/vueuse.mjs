@@ -1,0 +1,4 @@
+// npm "@vueuse/core": useEventSource as it comes.
+import { watchEvents } from "./vueuse-watch.mjs";
+
+watchEvents({});
