@@ -1,10 +1,11 @@
 """What clients of others do when a stream ends for now, for good, or breaks, and when they are answered 204 or 503.
 
-The tables of docs/browser.rst and docs/hypermedia.rst say the same.
+The table of docs/browser.rst says the same.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from functools import partial
@@ -16,7 +17,7 @@ from playwright.sync_api import Browser
 
 from tests.browser.readers import OVER, PROGRAMS, Reader, as_program, bundle, in_page
 from tests.support.client import get, new_name, post
-from tests.support.servers import Server
+from tests.support.servers import ROOT, Server
 from tests.support.waiting import until
 
 pytestmark = [pytest.mark.xdist_group("browser"), pytest.mark.timeout(300)]
@@ -46,6 +47,23 @@ class Does(NamedTuple):
     has_empty_messages: bool = False
     sees_gaps: bool = True
 
+    def in_words(self) -> list[str]:
+        """Return it as docs/browser.rst has it."""
+        words: dict[tuple[str | None, ...], str] = {
+            (FIRST,): "back",
+            (OVER,): "stops",
+            (END, OVER): "204",
+            (END, None): "anew",
+        }
+        after: dict[tuple[str | None, ...], str] = {
+            (FIRST, FIRST): "back",
+            (FIRST, OVER): "stops",
+            (FIRST, None): "anew",
+        }
+        ends = [words[tuple(each)] for each in (self.clean, self.cut, self.final)]
+        answers = [after[tuple(each)] for each in (self.none, self.busy)]
+        return ["message" if self.has_empty_messages else "none", "yes" if self.sees_gaps else "no", *ends, *answers]
+
 
 EVENT_SOURCE = Does([FIRST], [FIRST], [END, OVER], [FIRST, OVER], [FIRST, OVER])
 
@@ -63,6 +81,30 @@ CLIENTS = {
     "htmx4": Does([FIRST], [FIRST], [OVER], [FIRST, FIRST], [FIRST, FIRST]),
     "datastar": Does([OVER], [FIRST], [OVER], [FIRST, OVER], [FIRST, OVER], sees_gaps=False),
 }
+
+
+#: The rows of the table in docs/browser.rst, without "npm".
+ROWS = {
+    "``EventSource``": "native",
+    "``eventsource``": "eventsource",
+    "Turbo": "turbo",
+    "``@vueuse/core``": "vueuse",
+    "... with ``autoReconnect``": "vueuse-reconnecting",
+    "``eventsource-client``": "eventsource-client",
+    "``@microsoft/fetch-event-source``": "fetch-event-source",
+    "... with the lines below": "fetch-event-source-told",
+    "``react-eventsource``": "react-eventsource",
+    "htmx 2 with ``htmx-ext-sse``": "htmx2",
+    "htmx 4 with ``hx-sse``": "htmx4",
+    "Datastar": "datastar",
+}
+
+
+def test_client_table_of_the_docs_says_what_was_tested() -> None:
+    table = (ROOT / "docs" / "browser.rst").read_text().partition("\n.. _clients-and-ends:\n")[2]
+    rows = [row.split("\n     - ") for row in re.findall(r"^   \* - (.*(?:\n     - .*)+)", table, re.M)]
+    written = {name: row[1:8] for row in rows[1:] for name in re.sub("npm ", "", row[0]).split(", ")}
+    assert written == {row: CLIENTS[name].in_words() for row, name in ROWS.items()}
 
 
 @pytest.fixture(scope="module")

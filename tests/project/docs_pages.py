@@ -4,8 +4,12 @@ from __future__ import annotations
 
 _SPRING = "Spring's Java code needs a JDK, Spring Boot and a build"
 
+#: The first line, by which blocks are listed, of the one for Datastar.
+_DATASTAR = "<!doctype html><!-- Datastar -->"
+
 #: Blocks that are not run, by their page and first line, and why.
 NOT_RUN: dict[tuple[str, str], str] = {
+    ("hypermedia.rst", _DATASTAR): "npm has no Datastar that knows these events",
     ("replay.rst", "event: gap"): "what a stream looks like",
     ("from-spring.rst", '@GetMapping(value = "/connect", produces = MediaType.TEXT_EVENT_STREAM_VALUE)'): _SPRING,
     ("from-spring.rst", "@Component"): _SPRING,
@@ -74,6 +78,14 @@ IN_BROWSER = {
 
 #: What a user does next on a page of HTML, and what the page must then show.
 DONE_AND_SEEN = {
+    "hypermedia.rst": (  # more than once, as the stream may not be open yet
+        """setInterval(() => fetch("/rows", {
+            method: "POST",
+            headers: { "Content-Type": "application/json" },
+            body: JSON.stringify({ text: "hello" }),
+        }), 200)""",
+        "document.querySelector('ul > li')?.textContent.trim() === 'hello'",
+    ),
     "quickstart.rst": (
         "document.forms[0].text.value = 'hello'; document.forms[0].requestSubmit()",
         "document.querySelector('li')?.textContent === 'hello'",

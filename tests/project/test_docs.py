@@ -17,13 +17,14 @@ from urllib.parse import unquote
 import pytest
 import yaml
 from flask import Flask
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, Route
 
 from flask_sse_emitters import SSE
 from tests.project import docs_shell
 from tests.project.docs_blocks import BROWSER, PAGES, PYTHON, SHELL, Block, blocks_of, modules_of
 from tests.project.docs_pages import ANSWERS, DONE_AND_SEEN, ENVIRONMENT, IN_BROWSER, NOT_RUN
 from tests.support.browser import chromium
+from tests.support.programs import miss
 from tests.support.redis_server import RedisServer
 from tests.support.servers import ROOT, Server
 from tests.support.waiting import PATIENCE, until
@@ -31,6 +32,9 @@ from tests.support.waiting import PATIENCE, until
 BLOCKS = {page.name: blocks_of(page) for page in PAGES}
 
 MARKDOWN = sorted(ROOT.glob("*.md"))
+
+#: The folder in which ``make`` installs npm packages.
+NPM = ROOT / "build" / "npm" / "node_modules"
 
 _REDIS = re.compile(r"redis://localhost(:6379)?\b")
 _HERE = re.compile(r"http://(localhost|127\.0\.0\.1):(8080|8000|5000)|https://[\w.]*example\.(com|org)")
@@ -136,6 +140,8 @@ def browser() -> Iterator[Browser]:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", pages_with(*BROWSER))
 def test_docs_scripts_of_a_page_run_in_a_browser(name: str, browser: Browser, tmp_path: Path) -> None:
+    if not NPM.is_dir() and any("/static/" in block.text for block in runnable(BLOCKS[name])):
+        miss("npm packages are missing: apt-get install npm && make build/npm/.installed")
     with ExitStack() as stack:
         written = Written(name, tmp_path, stack)
         server = written.serve("werkzeug")
@@ -152,6 +158,7 @@ def _run_in(page: Page, block: Block, url: str) -> None:
     body = block.text if is_page else "<!doctype html><title>a page</title>"
     page.unroute_all()
     page.route(f"{url}/a-page", lambda route: route.fulfill(body=body, content_type="text/html"))
+    page.route(f"{url}/static/**", _serve_package)
     page.goto(f"{url}/a-page")
     page.evaluate(IN_BROWSER.get(block.page, "0"))
     page.add_script_tag(content=("" if is_page else block.text) + "\nwindow.isDone = true;", type="module")
@@ -162,6 +169,11 @@ def _run_in(page: Page, block: Block, url: str) -> None:
         done, seen = DONE_AND_SEEN[block.page]
         page.evaluate(done)
         page.wait_for_function(seen)
+
+
+def _serve_package(route: Route) -> None:
+    """Answer with a file of the npm packages, which a reader would have copied to the app's folder ``static``."""
+    route.fulfill(path=NPM / route.request.url.partition("/static/")[2], content_type="text/javascript")
 
 
 def sections_of(ini: str) -> list[str]:
