@@ -128,6 +128,19 @@ class Call:
         response = self.response
         return self.environ["SERVER_PROTOCOL"] != "HTTP/1.0" if response is None else response.is_chunked
 
+    @property
+    def may_be_broken(self) -> bool:
+        """Whether the worker's client may be sent what is no chunk, beside the worker: see :data:`.BROKEN_CHUNK`."""
+        response = self.response
+        if isinstance(self.client, ssl.SSLSocket) or self.environ.get("HTTP_VERSION") == "2":
+            return False
+        return (
+            "gunicorn.uwsgi.parser" not in sys.modules
+            and response is not None
+            and response.is_chunked
+            and response.has_sent_headers
+        )
+
     def facts(self, mode: Handoff, watch: Watch | None, *, before_headers: bool = False) -> Facts:
         """Gather what decides.
 

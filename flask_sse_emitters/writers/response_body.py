@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 import sys
+import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ..config.settings import Handoff
@@ -17,6 +20,7 @@ from ..runtime.waiter import make_waiter
 from ..streams.outgoing import WriterState
 from ..streams.stream import Stream
 from .handoff import Call, announce_close, hand_off, note_writer, refusal, why_not
+from .socket_writer import BREAK_SECONDS, BROKEN_CHUNK
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -48,6 +52,7 @@ class ResponseBody:
         "_closes",
         "_environ",
         "_handoff",
+        "_may_be_broken",
         "_preamble",
         "_slice_ends",
         "_start_response",
@@ -69,6 +74,7 @@ class ResponseBody:
         self._asleep = False  # there was nothing to take: wait before asking again
         self._ahead = b""  # what has been taken already
         self._closes = False  # the server closes the connection afterwards, and has said so
+        self._may_be_broken = False
         self.when_over: list[Callable[[], object]] = []
         self.declined: str | None = None
 
@@ -217,6 +223,7 @@ class ResponseBody:
                 note_writer(registry, self._handoff, None)
                 return True
         self.declined = str(reason)
+        self._may_be_broken = call.may_be_broken
         note_writer(registry, self._handoff, self.declined)
         if registry is not None:
             registry.thread_use.take(stream, self.declined)
@@ -227,6 +234,10 @@ class ResponseBody:
     def _end(self) -> Exception:
         if self._stream is None or self._stream.client_sees not in ("break", "cut"):
             return StopIteration()
+        if self._may_be_broken and self._watch is not None and self._stream.client_sees == "break":
+            time.sleep(BREAK_SECONDS)  # what comes with an error may be dropped
+            with suppress(OSError), socket.socket(fileno=os.dup(self._watch.descriptor)) as client:
+                client.send(BROKEN_CHUNK, socket.MSG_DONTWAIT)
         # A clean end would tell the client that it missed nothing. Servers take this for a client that has left.
         return BrokenPipeError(errno.EPIPE, str(self._stream.error))
 

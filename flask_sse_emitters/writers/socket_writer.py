@@ -42,7 +42,7 @@ _LAST_CHUNK = b"0\r\n\r\n"
 
 #: No chunk begins so. After ``Connection: close`` a mere end, and a reset, are no errors to Node's fetch, among others:
 #: it takes what has come for the whole.
-_BROKEN_CHUNK = b"broken\r\n"
+BROKEN_CHUNK = b"broken\r\n"
 
 #: Has a close reset the connection: linger for 0 seconds.
 _RESET = struct.pack("ii", 1, 0)
@@ -262,7 +262,7 @@ class SocketWriter:
             _read_what_is_left(self._client)
         with suppress(OSError):  # it is gone
             if breaks and self._chunked:
-                self._client.send(_BROKEN_CHUNK)
+                self._client.send(BROKEN_CHUNK)
         with suppress(OSError):
             if breaks and not self._chunked:
                 self._client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)

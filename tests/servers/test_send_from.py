@@ -51,7 +51,7 @@ def test_send_from_that_raises_is_no_whole_body(server: Server) -> None:
     ]
 
 
-@on(*HANDING_OFF)
+@on(*HANDING_OFF, "gevent_off", "gthread_off")
 def test_send_from_that_raises_ends_with_what_is_no_chunk(server: Server) -> None:
     """After ``Connection: close`` Node's fetch takes chunks that merely stop for the whole body, also at a reset."""
     head, body = answer_to_the_end(server, f"/raising/{new_name()}")
