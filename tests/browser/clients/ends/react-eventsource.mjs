@@ -1,5 +1,5 @@
 // npm "react-eventsource": its hook in a component, closed at "~end".
-import { createElement, useCallback, useState } from "react";
+import { createElement, useCallback, useEffect, useState } from "react";
 import { createRoot } from "react-dom/client";
 import { useSSE } from "react-eventsource";
 import { serve } from "./serve.mjs";
@@ -18,7 +18,7 @@ function Stream({ url, onEvent, onOver }) {
     onEvent(event || "message", id, data);
     if (event === "~end") setIsOver(true);
   }, []);
-  const { readyState, close } = useSSE({
+  const { close } = useSSE({
     url,
     onMessage,
     fetch: async (...request) => {
@@ -27,7 +27,11 @@ function Stream({ url, onEvent, onOver }) {
       return response;
     },
   });
-  if (isOver && readyState !== 2) close();
+  useEffect(() => {
+    if (!isOver) return;
+    close();
+    onOver(); // the clean end may come later, and is not read any more
+  }, [isOver]);
   return null;
 }
 
