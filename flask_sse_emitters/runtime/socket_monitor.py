@@ -62,12 +62,13 @@ class Watcher(Protocol):
 class Watch:
     """One client's socket, from :meth:`SocketMonitor.watch` to :meth:`SocketMonitor.forget`."""
 
-    __slots__ = ("descriptor", "is_registered", "watcher")
+    __slots__ = ("descriptor", "is_registered", "shows_hang_up", "watcher")
 
     def __init__(self, descriptor: int, watcher: Watcher) -> None:
         self.descriptor = descriptor
         self.watcher: Watcher | None = watcher  #: None once forgotten
         self.is_registered = False  #: with epoll: that the client leaves will be noticed
+        self.shows_hang_up = False  #: that the client leaves will be noticed, or has been
 
 
 class SocketMonitor:
@@ -94,7 +95,7 @@ class SocketMonitor:
                 self._epoll, missing = _new_epoll()
             self._watches[descriptor] = watch
             error = missing or _register(self._epoll, descriptor)
-            watch.is_registered = self._epoll is not None and error is None
+            watch.is_registered = watch.shows_hang_up = self._epoll is not None and error is None
         if opened and self._epoll is not None:
             SCHEDULER.add_reader(self._epoll.fileno(), self._poll)
         if error is not None:

@@ -156,7 +156,7 @@ class Call:
             has_tls=isinstance(self.client, ssl.SSLSocket),
             is_http2=self.environ.get("HTTP_VERSION") == "2",
             is_uwsgi="gunicorn.uwsgi.parser" in sys.modules,
-            hangups_show=watch is not None and watch.is_registered,
+            hangups_show=watch is not None and watch.shows_hang_up,
             is_own_body=self.start_response is not None,
             is_own_iteration=iterates(self.caller, self.body),
             is_own_start_response=response is not None and response.socket is self.client,

@@ -35,6 +35,7 @@ def test_disconnect_is_noticed_once_and_not_of_a_forgotten_client(pair: tuple[so
         client.sendall(b"bytes that are never read")
         client.close()
         until(lambda: watcher.calls, "the end")
+        assert watch.shows_hang_up, "which decides whether a stream can be handed off, also of a client that has left"
         SOCKET_MONITOR.forget(watch)
         SOCKET_MONITOR.forget(watch)
     assert (watcher.calls, forgotten.calls) == (["left"], [])

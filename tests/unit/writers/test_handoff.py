@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import socket
+import sys
 from dataclasses import replace
 from typing import Any
 from unittest.mock import MagicMock
 
 import pytest
 
+from flask_sse_emitters.runtime.socket_monitor import SOCKET_MONITOR
 from flask_sse_emitters.streams.emitter import stream_of
 from flask_sse_emitters.writers import socket_writer
-from flask_sse_emitters.writers.handoff import Facts, advice, why_not
+from flask_sse_emitters.writers.handoff import Call, Facts, advice, why_not
 from flask_sse_emitters.writers.socket_writer import LINGER_SECONDS, SocketWriter
+from tests.support.waiting import until
 from tests.unit.doubles.clock import ManualScheduler, emitter_at
 
 YES = Facts(
@@ -50,6 +53,18 @@ def test_handoff_obstacle_holds_in_mode_on_unless_it_is_a_middleware(reason: str
     assert advice(reason), "it says what to change"
     if facts.mode != "off":
         assert why_not(replace(facts, mode="on")) == (None if reason.startswith("a middleware") else reason)
+
+
+def test_handoff_of_a_client_that_has_left_already_is_no_obstacle(pair: tuple[socket.socket, socket.socket]) -> None:
+    """Else a worker with one thread would answer 500 because of what shows it at once that the client has left."""
+    server, client = pair
+    watcher = MagicMock()
+    watch = SOCKET_MONITOR.watch(server.fileno(), watcher)
+    client.close()
+    until(lambda: watcher.on_hang_up.called, "the monitor to see that it has left")
+    call = Call({"wsgi.multithread": False}, None, iter(()), sys._getframe())
+    assert call.facts("auto", watch).hangups_show
+    SOCKET_MONITOR.forget(watch)
 
 
 @pytest.fixture
