@@ -17,6 +17,7 @@ from ..runtime.gevent_loop import TIME_SLICE_SECONDS, is_green, yield_now
 from ..runtime.scheduler import SCHEDULER
 from ..runtime.socket_monitor import SOCKET_MONITOR, Watch, replace_with_dead_fd
 from ..runtime.waiter import make_waiter
+from ..streams.machine import DRAINED
 from ..streams.outgoing import WriterState
 from ..streams.stream import Stream
 from .handoff import Call, announce_close, hand_off, note_writer, refusal, why_not
@@ -191,6 +192,8 @@ class ResponseBody:
         stream.count(0, len(preamble))
         if call is not None and call.client is not None and not is_green():
             return preamble  # the worker's write of more may wait for the client, and hold up its thread
+        if stream.client_sees == "break":
+            return preamble  # a hand-off follows, for the server cannot reset a connection
         # Without sleeping: a hand-off may follow, and what wakes this writer while the server writes would be lost.
         return preamble + (stream.next_output(sleeps=False) or b"")
 
@@ -211,6 +214,8 @@ class ResponseBody:
         stream, watch = self._stream, self._watch
         if stream is None or (stream.client_sees in ("end", "cut", "nothing") and not call.blocks_worker):
             return False  # the server can write what is left, but not reset a connection
+        if stream.phase is DRAINED:
+            return False  # it broke off just as its first bytes were taken
         registry = stream.registry
         reason = why_not(call.facts(self._handoff, watch))
         if reason is None and watch is not None:

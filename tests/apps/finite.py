@@ -75,6 +75,14 @@ def raising(name: str) -> ResponseReturnValue:
     return SseEmitter().send_from(items(), on_error=lambda error: Event(str(error), event="failed"))
 
 
+@finite.get("/aborted")
+def aborted() -> ResponseReturnValue:
+    """Return a stream that is over, and not whole."""
+    emitter = SseEmitter(bare=True)
+    emitter.abort()
+    return emitter
+
+
 @finite.get("/computing/<name>")
 def computing(name: str) -> ResponseReturnValue:
     """Compute for some milliseconds before each item."""

@@ -68,6 +68,17 @@ def test_send_from_that_raises_resets_a_connection_without_chunks(server: Server
             client.rest()
 
 
+@on(*HANDING_OFF)
+def test_stream_aborted_before_it_begins_resets_a_connection(server: Server) -> None:
+    """It has nothing but its first bytes: what ends it comes before anything could be written."""
+    begun = len(server.log)
+    with connected(server, "/aborted") as client, pytest.raises(http.client.IncompleteRead):
+        client.rest()
+    with connected(server, "/aborted", version=10) as client, pytest.raises(ConnectionResetError):
+        client.rest()
+    assert "Traceback" not in server.log[begun:]
+
+
 def test_send_from_that_computes_holds_up_no_other_request(server: Server) -> None:
     name = new_name()
     with connected(server, f"/computing/{name}?count=300") as client:
