@@ -42,6 +42,11 @@ _RDHUP = 0x2000
 #: (curl: 56, not 18), and Unix sockets refuse it (EOPNOTSUPP), so the timer and ``unsent`` would have to stay anyway.
 _BYTES_ACKED = slice(120, 128)
 
+#: What a client has sent is read, and dropped, in so many pieces at most before its connection is closed.
+MAX_READS = 8
+
+_DONT_WAIT = getattr(socket, "MSG_DONTWAIT", 0)  # Windows has none, nor a server that this is used with
+
 #: After so many sockets others get the processor.
 SOCKETS_PER_POLL = 256
 
@@ -123,9 +128,14 @@ class SocketMonitor:
                 _shut_down(watch.descriptor, socket.SHUT_RDWR)
 
     def stop_reading(self, watch: Watch) -> None:
-        """Have a server that reads from this socket find its end at once."""
+        """Have a server that reads from this socket find its end at once, and drop what the client has sent.
+
+        Left unread, as the body of a POST may be, it would make the kernel reset the connection when the server closes
+        it: the client would lose what it has not read.
+        """
         with self._lock:
             if self._watches.get(watch.descriptor) is watch:
+                _drop_input(watch.descriptor)
                 _shut_down(watch.descriptor, socket.SHUT_RD)
 
     def unsent(self, watch: Watch) -> int | None:
@@ -230,6 +240,17 @@ def _shut_down(descriptor: int, how: int) -> None:
     try:
         with suppress(OSError):  # it is no longer connected
             handle.shutdown(how)
+    finally:
+        handle.detach()
+
+
+def _drop_input(descriptor: int) -> None:
+    handle = _socket.socket(fileno=descriptor)
+    try:
+        with suppress(OSError):  # there is nothing more, now
+            for _ in range(MAX_READS):
+                if not handle.recv(65_536, _DONT_WAIT):
+                    return
     finally:
         handle.detach()
 

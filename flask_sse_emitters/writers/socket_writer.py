@@ -20,7 +20,7 @@ from ..errors import CloseReason
 from ..runtime.calls import call_and_log
 from ..runtime.gevent_loop import TIME_SLICE_SECONDS
 from ..runtime.scheduler import SCHEDULER
-from ..runtime.socket_monitor import SOCKET_MONITOR, Watch
+from ..runtime.socket_monitor import MAX_READS, SOCKET_MONITOR, Watch
 from ..runtime.timers import Timer
 from ..streams.interfaces import Client
 from ..streams.stream import Stream
@@ -31,9 +31,6 @@ LINGER_SECONDS = 2.0
 
 #: A connection is broken once the client has everything: the first look comes after so many seconds.
 BREAK_SECONDS = 0.05
-
-#: What a client has sent is read, and dropped, in so many pieces at most before its connection is closed.
-MAX_READS = 8
 
 #: A socket that takes nothing, though it was reported to have room, is tried again after so many seconds.
 RETRY_SECONDS = 0.1

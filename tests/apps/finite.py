@@ -60,6 +60,19 @@ def gated(name: str) -> ResponseReturnValue:
     return SseEmitter(bare=True, heartbeat=0.1).send_from(noted(name, items()), done="[DONE]")
 
 
+@finite.post("/posted/<name>")
+def posted(name: str) -> ResponseReturnValue:
+    """Send a word, wait for the gate, and send one that is large; do not look at what was posted."""
+    size = int(request.args["size"])
+
+    def items() -> Iterator[str]:
+        yield "first"
+        gates[name].wait()
+        yield "x" * size
+
+    return SseEmitter().send_from(noted(name, items()))
+
+
 @finite.post("/open/<name>")
 def open_gate(name: str) -> ResponseReturnValue:
     gates[name].set()

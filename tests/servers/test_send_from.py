@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import socket
 import sqlite3
 import time
 from contextlib import closing
@@ -14,7 +15,7 @@ from flask_sse_emitters.testing import decode
 from tests.servers.kinds import HANDING_OFF, on
 from tests.support.client import answer_to_the_end, connected, get, new_name, post, slow_client
 from tests.support.servers import Server
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE, until
 
 
 def test_send_from_gives_all_to_a_client_that_reads_late_and_waits_for_it(server: Server) -> None:
@@ -114,3 +115,21 @@ def test_send_from_that_waits_lets_heartbeats_out(server: Server) -> None:
             got += client.read_some()
         post(server, f"/open/{name}")
         assert [event.data for event in decode(got + client.rest())] == ["first", "second", "[DONE]"]
+
+
+@on("gevent", "gevent_off", "gthread", "gthread_off", "sync", "gevent_pywsgi")
+def test_post_whose_body_no_view_reads_gets_its_stream_whole(server: Server) -> None:
+    """The body comes after the head, as HTTP clients send it: left unread, it would cost the client the end."""
+    name, body, large = new_name(), b"{}", 100_000
+    with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE) as raw:
+        head = f"POST /posted/{name}?size={large} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+        raw.sendall(head.encode())
+        until(lambda: get(server, f"/pulled/{name}")["items"], "the view")
+        raw.sendall(body)
+        post(server, f"/open/{name}")
+        until(lambda: get(server, f"/pulled/{name}")["closed"], "the end of the iterable")
+        time.sleep(0.3)  # for a reset, which should not come
+        response = http.client.HTTPResponse(raw)
+        response.begin()
+        texts = [event.data for event in decode(response.read())]
+    assert [len(text) for text in texts][:2] == [5, large]
