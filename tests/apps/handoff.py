@@ -12,6 +12,7 @@ from flask.typing import ResponseReturnValue
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
 from tests.apps import channels, contract
+from tests.apps.answers import answers
 from tests.apps.contract import emitters, journals, lists, make
 from tests.apps.finite import finite
 from tests.apps.middleware import add_middleware
@@ -116,6 +117,7 @@ def create_app(name: str, middleware: str = "", **config: Any) -> Flask:
     app = contract.create_app(name, **config)
     app.register_blueprint(more)
     app.register_blueprint(finite)
+    app.register_blueprint(answers)
     add_middleware(app, middleware)
     return app
 
