@@ -9,7 +9,7 @@ from ..brokers import Broker, Publication, Published
 from ..brokers.event_log import Bounds
 from ..config.settings import Settings
 from ..errors import BrokerUnavailable, InvalidEvent, PublishFailed
-from ..wire.event import Event, EventBuilder, as_event
+from ..wire.event import Event, as_event, is_made
 from ..wire.frame import CHANNEL_END, END, Frame, make_frame
 from .names import check_name
 from .replay.gap import GAP
@@ -80,7 +80,7 @@ def encode_for_channel(data: Any, event: str | None, retry: int | None, settings
     :param retry: milliseconds until clients reconnect from now on.
     :raises InvalidEvent: where the event cannot be written, has an id of its own, or has a name that is kept.
     """
-    if isinstance(data, Event | EventBuilder):
+    if is_made(data):
         given = as_event(data)
         if (given.id, event, retry) != (None, None, None):
             raise InvalidEvent(

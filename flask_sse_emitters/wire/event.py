@@ -167,9 +167,14 @@ def event_of(data: Any, event: str | None = None, id: str | int | None = None, r
     """
     if event is None and id is None and retry is None:
         return data
-    if isinstance(data, Event | EventBuilder):
+    if is_made(data):
         raise InvalidEvent("an Event is sent as it is: set its name, id and retry where it is made, not beside it")
     return Event(data, event=event, id=id, retry=retry)
+
+
+def is_made(data: object) -> bool:
+    """Return whether this is an event already, or a builder's, or one that another package has encoded."""
+    return isinstance(data, Event | EventBuilder) or _is_encoded(data)
 
 
 def as_event(event: Any) -> Event:

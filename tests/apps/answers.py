@@ -7,10 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from datastar_py import ServerSentEventGenerator as Datastar
+from datastar_py.consts import ElementPatchMode
 from flask import Blueprint, Response, abort, request
 from flask.typing import ResponseReturnValue
 
 from flask_sse_emitters import Event, SseEmitter
+from flask_sse_emitters.datastar import read_signals
+from tests.apps.contract import sse
 from tests.apps.finite import gates, noted
 
 answers = Blueprint("answers", __name__)
@@ -81,3 +85,46 @@ def messages(name: str, how: str) -> ResponseReturnValue:
 
     events = (Event(part, event=part["type"]) for part in parts())
     return emitter().send_from(noted(name, events), on_error=on_error if how == "raising" else None)
+
+
+@answers.get("/datastar/<name>")
+def datastar_page(name: str) -> ResponseReturnValue:
+    """Send an event of Datastar with what the page has sent, then those that are published."""
+    emitter = sse.channel(name).subscribe()
+    emitter.send(Datastar.patch_signals({"read": read_signals(request)}))
+    return emitter
+
+
+@answers.route("/datastar/<name>", methods=["POST", "PUT", "PATCH", "DELETE"])
+def datastar_action(name: str) -> ResponseReturnValue:
+    """Answer with an event, and publish two to all pages."""
+    sse.publish(name, Datastar.patch_elements("<b>a\nb</b>", selector="#rows", mode=ElementPatchMode.APPEND))
+    sse.publish(name, Datastar.remove_elements("#old"))
+    return SseEmitter().send_from([Datastar.patch_signals({"read": read_signals(request)})])
+
+
+@answers.post("/mcp")
+def mcp_request() -> ResponseReturnValue:
+    """Answer a request of MCP: a tool's with its progress and its result, as events; all others as JSON."""
+    call: dict[str, Any] = request.get_json()
+    if "id" not in call:
+        return "", 202
+    if call["method"] == "tools/call":
+        return SseEmitter(bare="greeting" not in request.args).send_from(run_tool(call))
+    capabilities = {"protocolVersion": "2025-03-26", "capabilities": {"tools": {}}}
+    known = {
+        "initialize": {**capabilities, "serverInfo": {"name": "flask", "version": "1"}},
+        "tools/list": {"tools": [{"name": "count", "inputSchema": {"type": "object"}}]},
+    }
+    if call["method"] not in known:
+        return {"jsonrpc": "2.0", "id": call["id"], "error": {"code": -32601, "message": "unknown"}}
+    return {"jsonrpc": "2.0", "id": call["id"], "result": known[call["method"]]}
+
+
+def run_tool(call: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    token = call["params"]["_meta"]["progressToken"]
+    for number in range(1, 4):
+        params = {"progressToken": token, "progress": number, "total": 3}
+        yield {"jsonrpc": "2.0", "method": "notifications/progress", "params": params}
+    result = {"content": [{"type": "text", "text": "counted"}], "isError": False}
+    yield {"jsonrpc": "2.0", "id": call["id"], "result": result}

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+from datastar_py import ServerSentEventGenerator as Datastar
 
 from flask_sse_emitters import Event, InvalidEvent, Publisher, SseEmitter, SseEmitters
 from flask_sse_emitters.testing import published
@@ -37,6 +38,19 @@ def test_publish_reaches_the_clients_of_its_channel_with_id_name_and_data(board:
         event_id = board.sse.publish("orders", {"id": 7}, event="created", retry=100)
         assert stream.ready() == [Event('{"id": 7}', event="created", id=event_id)]
         assert other.ready() == []
+
+
+def test_publish_takes_an_event_that_datastar_py_has_encoded(board: Board) -> None:
+    """As it is, and never as the data of another."""
+    event = Datastar.patch_elements("<p>", selector="#x")
+    with board.open("a") as stream:
+        event_id = board.sse.publish("a", event)
+        data = "selector #x\nelements <p>"
+        assert stream.ready() == [Event(data, event="datastar-patch-elements", id=event_id)]
+    emitter = SseEmitter()
+    for give in (partial(board.sse.publish, "a"), emitter.send, SseEmitters().send):
+        with pytest.raises(InvalidEvent, match="as it is"):
+            give(event, event="named")
 
 
 def test_publish_takes_a_whole_event_or_builder(board: Board) -> None:
