@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from flask import current_app, g, has_request_context, request
+from flask_sqlalchemy import SQLAlchemy
+from sqlalchemy import QueuePool
 
 from flask_sse_emitters import CloseReason, Event, SseEmitter, SseError
 from flask_sse_emitters.testing import decode
@@ -175,3 +178,32 @@ def test_send_from_takes_no_items_that_a_for_loop_cannot_pull() -> None:
     emitter = SseEmitter().send_from([])
     with pytest.raises(SseError, match="before"):
         emitter.send_from([])
+
+
+def test_send_from_holds_a_database_connection_until_it_lets_it_go(board: Board, tmp_path: Path) -> None:
+    """From its first query: until it removes the session, and at the latest until it has ended."""
+    board.app.config["SQLALCHEMY_DATABASE_URI"] = f"sqlite:///{tmp_path / 'database'}"
+    board.app.config["SQLALCHEMY_ENGINE_OPTIONS"] = {"poolclass": QueuePool}
+    db = SQLAlchemy(board.app)
+    out: list[int] = []
+
+    def checked_out() -> int:
+        pool = db.engine.pool
+        assert isinstance(pool, QueuePool)
+        return pool.checkedout()
+
+    def items() -> Iterator[int]:
+        out.append(checked_out())
+        yield db.session.execute(db.text("SELECT 1")).scalar_one()
+        out.append(checked_out())
+        db.session.remove()
+        out.append(checked_out())
+        yield db.session.execute(db.text("SELECT 2")).scalar_one()
+        out.append(checked_out())
+
+    board.app.add_url_rule("/", view_func=lambda: SseEmitter(bare=True).send_from(items()))
+    assert texts(decode(board.get("/").data)) == ["1", "2"]
+    assert out == [0, 1, 0, 1]
+    with board.app.app_context():
+        until(lambda: checked_out() == 0, "the connection to be back")
+        db.engine.dispose()

@@ -56,6 +56,12 @@ ANSWERS: dict[str, dict[str, list[object]]] = {
     "ends.rst": {"GET /connect": [200], "POST /finish": [204]},
     "index.rst": {"POST /news": [201]},
     "quickstart.rst": {"POST /notes": [201]},
+    "streaming.rst": {
+        "POST /answers": [200],
+        "POST /v1/chat/completions": [200],
+        "POST /v1/messages": [200],
+        "POST /rows": [200],
+    },
     "replay.rst": {
         "POST /orders": [201],
         "GET /orders": [200],
