@@ -42,6 +42,7 @@ def emitter() -> SseEmitter:
 
 
 def refuse(how: str) -> None:
+    request.get_data()  # as any such view reads its question: what came after a fast answer would reset the connection
     if how.isdigit():
         abort(Response("", int(how)))
 

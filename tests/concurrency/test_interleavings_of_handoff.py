@@ -56,7 +56,8 @@ class FakeMonitor:
     """A stand-in for the process's one epoll."""
 
     def watch(self, client: Any, watcher: Any) -> Any:
-        client.is_registered, client.watcher = True, watcher
+        client.is_registered = client.shows_hang_up = True
+        client.watcher = watcher
         return client
 
     def await_room(self, watch: Any) -> None:
