@@ -299,8 +299,8 @@ class SSE(AccessMethods):  # with more methods than other classes: it is the pub
         """End all streams of the app as a worker that stops does, and wait for that.
 
         Pending events are written first, then a ``retry:`` of random length, then a clean end. Streams that have not
-        ended within ``SSE_DRAIN_SECONDS`` are cut; this returns at most a second later. New streams end at once from
-        then on. The app can still publish; :meth:`close` also releases the broker.
+        ended within ``SSE_DRAIN_SECONDS`` are cut; this returns at most a second later, or two where one was to finish.
+        New streams end at once from then on. The app can still publish; :meth:`close` also releases the broker.
         """
         streams = self.find_state().streams
         drain(streams)

@@ -46,7 +46,7 @@ def drain(registry: StreamRegistry, grace: float = 0.0) -> None:
         begins = registry.drained_by is None
         if begins:
             registry.drained_by = now + seconds
-            registry.finished_by = now + max(seconds, registry.seconds_to_finish())
+            registry.finished_by = now + max(seconds, registry.seconds_to_finish()) + ABORT_SECONDS
             registry.is_ending = True
     if begins and len(registry):
         log.info("the worker stops: %d streams end within %g s", len(registry), seconds)
@@ -54,11 +54,14 @@ def drain(registry: StreamRegistry, grace: float = 0.0) -> None:
         scheduler.call_at(now + min(grace, seconds / 2), lambda: _for_each(registry, _end))
     if begins:
         within = f"SSE_DRAIN_SECONDS={seconds:g}"
-        scheduler.call_at(now + seconds, lambda: _for_each(registry, lambda stream: _cut(stream, within)))
-        scheduler.call_at(registry.finished_by, lambda: _for_each(registry, _abort))
-        scheduler.call_at(
-            registry.finished_by + ABORT_SECONDS, lambda: _for_each(registry, lambda stream: _cut(stream, "that time"))
-        )
+
+        def cut_unless_to_finish(stream: Stream) -> None:
+            if not _finishes(stream):
+                _cut(stream, within)
+
+        scheduler.call_at(now + seconds, lambda: _for_each(registry, cut_unless_to_finish))
+        scheduler.call_at(registry.finished_by - ABORT_SECONDS, lambda: _for_each(registry, _abort))
+        scheduler.call_at(registry.finished_by, lambda: _for_each(registry, lambda stream: _cut(stream, "that time")))
 
 
 def await_drained(registry: StreamRegistry) -> None:
@@ -98,7 +101,8 @@ def _end(stream: Stream) -> None:
 
 
 def _finishes(stream: Stream) -> bool:
-    return stream.settings.drain == "finish" and stream.close_reason is None
+    """Return whether it may go on; and, where it has come to its end, whether its client may read that."""
+    return stream.settings.drain == "finish"
 
 
 def _over_by(registry: StreamRegistry) -> float:
@@ -113,8 +117,6 @@ def _abort(stream: Stream) -> None:
 
 
 def _cut(stream: Stream, within: str) -> None:
-    if _finishes(stream):
-        return
     error = TimeoutError(f"the worker stops, and the client did not read to the end within {within}")
     stream.end(CloseReason.DISCONNECTED, error)
 

@@ -66,7 +66,7 @@ class StreamRegistry:
         self.thread_use = ThreadUse()
         self._logged: dict[str, float] = {}  # when a refusal was last logged, by the limit
         self.drained_by: float | None = None  #: when the last stream is cut; None until the registry drains
-        self.finished_by = 0.0  #: when the last stream that is to finish is aborted, once the registry drains
+        self.finished_by = 0.0  #: when the last stream that is to finish is cut, once the registry drains
         self.is_ending = False  #: some streams are still to be ended by draining
         self.opened = 0  #: since the beginning, without those refused
         self.refused_by: Counter[str] = Counter()  #: streams, by the name of the limit

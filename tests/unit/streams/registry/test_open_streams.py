@@ -123,6 +123,24 @@ def test_drain_waits_for_grace_and_cuts_streams_at_timeout(scheduler: ManualSche
     assert registry.closed == {"shutdown": 1}
 
 
+def test_drain_lets_the_client_of_a_stream_that_has_finished_read_its_end(scheduler: ManualScheduler) -> None:
+    """It has the time of those that are still to finish, and is cut when that is over."""
+    registry = StreamRegistry(replace(DEFAULTS, drain_seconds=4, write_seconds=0), scheduler)
+    registry.seconds_to_finish = lambda: 20.0
+    emitter = emitter_at(scheduler, 0, drain="finish")
+    stream_of(emitter).attach(registry.settings, registry)
+    registry.admit(emitter)
+    writer = FakeWriter(emitter)
+    emitter.send("the end of it")
+    drain(registry)
+    scheduler.pass_time(3)
+    emitter.complete()
+    scheduler.pass_time(16)
+    assert (emitter.close_reason, writer.cuts) == (CloseReason.COMPLETED, 0)
+    scheduler.pass_time(3)
+    assert writer.cuts == 1
+
+
 def test_drain_at_exit_ends_streams_that_were_still_in_their_grace(scheduler: ManualScheduler) -> None:
     registry = StreamRegistry(replace(DEFAULTS, drain_seconds=100), scheduler)
     emitter = emitter_at(scheduler, 0)
