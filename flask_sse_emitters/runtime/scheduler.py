@@ -238,6 +238,17 @@ def _slice_ends(yielded: float, resumed: float) -> float:
 SCHEDULER = Scheduler()
 
 
+def start_on_main_loop(start: Callable[[], object]) -> None:
+    """Call what starts a thread, where that is a greenlet that lives: on a thread of its own it would end with that.
+
+    :raises RuntimeError: where the system has no thread, if it was called at once.
+    """
+    if on_main_loop():
+        start()
+    else:
+        SCHEDULER.call_soon(start)
+
+
 class Sleeper:
     """Lets one thread, or greenlet, sleep for a time, or until it is woken: by any thread, at any time."""
 

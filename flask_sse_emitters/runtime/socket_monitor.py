@@ -135,7 +135,7 @@ class SocketMonitor:
         """
         with self._lock:
             if self._watches.get(watch.descriptor) is watch:
-                _drop_input(watch.descriptor)
+                drop_input(watch.descriptor)
                 _shut_down(watch.descriptor, socket.SHUT_RD)
 
     def unsent(self, watch: Watch) -> int | None:
@@ -244,7 +244,8 @@ def _shut_down(descriptor: int, how: int) -> None:
         handle.detach()
 
 
-def _drop_input(descriptor: int) -> None:
+def drop_input(descriptor: int) -> None:
+    """Read and drop what the client has sent: left unread, it would make the kernel reset the connection."""
     handle = _socket.socket(fileno=descriptor)
     try:
         with suppress(OSError):  # there is nothing more, now

@@ -20,7 +20,7 @@ from ..errors import CloseReason
 from ..runtime.calls import call_and_log
 from ..runtime.gevent_loop import TIME_SLICE_SECONDS
 from ..runtime.scheduler import SCHEDULER
-from ..runtime.socket_monitor import MAX_READS, SOCKET_MONITOR, Watch
+from ..runtime.socket_monitor import SOCKET_MONITOR, Watch, drop_input
 from ..runtime.timers import Timer
 from ..streams.interfaces import Client
 from ..streams.stream import Stream
@@ -256,7 +256,7 @@ class SocketWriter:
         self._rest = b""
         SOCKET_MONITOR.forget(self._watch)
         if was_finishing:
-            _read_what_is_left(self._client)
+            drop_input(self._client.fileno())
         with suppress(OSError):  # it is gone
             if breaks and self._chunked:
                 self._client.send(BROKEN_CHUNK)
@@ -269,14 +269,6 @@ class SocketWriter:
         self._stream.release(ConnectionAbortedError(errno.ECONNABORTED, "the client left"))
         if self._when_over:
             SCHEDULER.run(partial(_call_all, self._when_over))
-
-
-def _read_what_is_left(client: _socket.socket) -> None:
-    """Read and drop what the client has sent: left unread, it would make the kernel reset the connection."""
-    with suppress(OSError):
-        for _ in range(MAX_READS):
-            if not client.recv(65_536):
-                return
 
 
 def _call_all(calls: Sequence[Callable[[], object]]) -> None:

@@ -1,4 +1,4 @@
-"""Runs in a process of gevent: begun, awaited and cancelled by threads that it knows nothing of."""
+"""Runs, and finite streams, in a process of gevent, used by threads that it knows nothing of."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 
 from tests.support.servers import ROOT
 
-PROGRAM = """
+RUNS = """
 from gevent import monkey; monkey.patch_all()
 import gevent
 from tests.support.board import Board, texts
@@ -29,8 +29,47 @@ assert board.sse.channel("b").is_complete and run.wait(PATIENCE)
 print("held")
 """
 
+FINITE_STREAMS = """
+from gevent import monkey; monkey.patch_all()
+import gevent
+from flask_sse_emitters import SseEmitter
+from tests.support.board import Board, texts
+from tests.support.waiting import PATIENCE, until
+pool, board, emitter = gevent.get_hub().threadpool, Board(), SseEmitter(max_pending=1)
+board.app.add_url_rule("/", view_func=lambda: emitter)
+def send():
+    for number in range(50):
+        emitter.send(number, wait=PATIENCE)
+    emitter.complete()
+with board.get("/") as response:
+    pieces = response.iter_encoded()
+    next(pieces)
+    sending = pool.spawn(send)
+    assert b"".join(pieces).count(b"data: ") == 50
+    sending.get()
+closed = []
+class Items:
+    def __iter__(self):
+        return iter([1])
+    def close(self):
+        closed.append(1)
+unused = SseEmitter().send_from(Items())
+pool.apply(unused.complete)
+until(lambda: closed, "the items to be closed")
+print("held")
+"""
 
-def test_run_under_gevent_can_be_used_by_foreign_threads() -> None:
-    command = [sys.executable, "-c", PROGRAM]
+
+def holds(program: str) -> None:
+    command = [sys.executable, "-c", program]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
     assert (done.returncode, done.stdout) == (0, "held\n"), done.stderr
+
+
+def test_run_under_gevent_can_be_used_by_foreign_threads() -> None:
+    holds(RUNS)
+
+
+def test_finite_stream_under_gevent_can_be_used_by_foreign_threads() -> None:
+    """They wait for room, and end a stream whose iterable is closed then all the same."""
+    holds(FINITE_STREAMS)

@@ -14,9 +14,9 @@ from ...brokers import Bounds
 from ...config.context import in_copied_context
 from ...config.settings import Duration, Settings, checked
 from ...errors import BrokerUnavailable, RunExists
-from ...runtime.gevent_loop import in_hub, on_main_loop
+from ...runtime.gevent_loop import in_hub
 from ...runtime.locks import native_lock
-from ...runtime.scheduler import SCHEDULER, Sleeper
+from ...runtime.scheduler import Sleeper, start_on_main_loop
 from ...wire.frame import Frame
 from ..publishing import encode_for_channel
 from .items import Items, OnError
@@ -90,10 +90,7 @@ class Task:
             threading.Thread(target=self._pull, args=(pull,), name="sse-run-items", daemon=True).start()
 
         try:
-            if on_main_loop():
-                start()
-            else:  # a greenlet of another loop would end with it
-                SCHEDULER.call_soon(start)
+            start_on_main_loop(start)
         except BaseException:  # the system has no thread
             self._publishing.stop(Stop.CANCELLED)
             self._publishing.pending.finish([])

@@ -17,6 +17,7 @@ from typing import Any
 
 from ...errors import SseError
 from ...runtime.gevent_loop import yield_if_due
+from ...runtime.scheduler import start_on_main_loop
 from ..stream import Stream
 
 log = logging.getLogger("flask_sse_emitters.emitter")
@@ -59,7 +60,7 @@ class StreamProducer:
         if run is None:
             return
         try:
-            threading.Thread(target=run, name="sse-producer", daemon=True).start()
+            start_on_main_loop(threading.Thread(target=run, name="sse-producer", daemon=True).start)
         except RuntimeError as error:  # the system has no thread, now
             self._stream.producer = None
             self._stream.abort(error)

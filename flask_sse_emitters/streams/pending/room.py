@@ -7,8 +7,7 @@ from collections.abc import Callable
 
 from ...runtime.gevent_loop import in_hub
 from ...runtime.locks import Lock
-from ...runtime.scheduler import Scheduler
-from ...runtime.waiter import Waiter, make_waiter
+from ...runtime.scheduler import Scheduler, Sleeper
 
 
 class Room:
@@ -24,7 +23,7 @@ class Room:
     def __init__(self, lock: Lock, scheduler: Scheduler) -> None:
         self._lock = lock
         self._scheduler = scheduler
-        self._waiting: tuple[Waiter, ...] = ()
+        self._waiting: tuple[Sleeper, ...] = ()
 
     def wait_until(self, condition: Callable[[], bool], until: float = math.inf) -> bool:
         """Wait until a condition holds, which is asked now, and after each :meth:`notify`.
@@ -34,33 +33,22 @@ class Room:
             must not wait, that is now.
         :return: whether it held.
         """
+        sleeper = Sleeper()
         while True:
             with self._lock:
                 if condition():
                     return True
-                if in_hub() or self._scheduler.clock() >= until:
+                left = until - self._scheduler.clock()
+                if in_hub() or left <= 0:
                     return False
-                waiter = make_waiter()
-                self._waiting += (waiter,)
-            self._wait(waiter, until)
+                self._waiting += (sleeper,)
+            try:
+                sleeper.sleep(None if until == math.inf else left)
+            finally:
+                with self._lock:
+                    self._waiting = tuple(other for other in self._waiting if other is not sleeper)
 
     def notify(self) -> None:
         """Have all who wait ask again. From any thread, without the lock."""
-        if self._waiting:
-            with self._lock:
-                waiting, self._waiting = self._waiting, ()
-            for waiter in waiting:
-                waiter.wake()
-
-    def _wait(self, waiter: Waiter, until: float) -> None:
-        timer = None if until == math.inf else self._scheduler.call_at(until, lambda: self._give_up(waiter))
-        waiter.wait()
-        if timer is not None:
-            self._scheduler.cancel(timer)
-
-    def _give_up(self, waiter: Waiter) -> None:
-        with self._lock:
-            waits = waiter in self._waiting
-            self._waiting = tuple(other for other in self._waiting if other is not waiter)
-        if waits:  # else it has been woken
-            waiter.wake()
+        for sleeper in self._waiting:
+            sleeper.wake()
