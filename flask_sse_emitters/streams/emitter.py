@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 #: Stands for an argument that was left out, where None means something else.
 _UNSET: Any = object()
 
-_NOTHING_GIVEN: dict[str, Any] = {}  # shared, and so not in the memory of each client
 
 _Self = TypeVar("_Self", bound="SseEmitter")
 _Callback = TypeVar("_Callback", bound=Callable[[], object])
@@ -103,12 +102,7 @@ class SseEmitter:
         if timeout is not None:
             context.check_lifetime(timeout)
         settings = context.current_settings()
-        self._stream = Stream(
-            replace(settings, **checked) if checked else settings,
-            checked or _NOTHING_GIVEN,
-            context.last_event_id(),
-            self._new_ones_scheduler,
-        )
+        self._stream = Stream(settings.with_own(checked), context.last_event_id(), self._new_ones_scheduler)
         context.note_in_request(self)
 
     @staticmethod

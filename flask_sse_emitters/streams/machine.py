@@ -27,7 +27,6 @@ from __future__ import annotations
 import logging
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import replace
 from enum import IntEnum
 from typing import Any
@@ -73,7 +72,6 @@ class Machine(ABC):
     """The phases of one stream. Every method may be called from any thread, and none blocks.
 
     :param settings: the values that hold for it.
-    :param given: those of them that its view gave, by name: they hold in any app.
     :param last_event_id: what the client received last, as it says; None where no request has been asked yet.
     :ivar reader: whose stream it is; None where that is unknown.
     :ivar limits: the limits that it counts against: those of its channels, and all of them once it is open.
@@ -85,7 +83,6 @@ class Machine(ABC):
 
     __slots__ = (
         "__weakref__",
-        "_given",
         "_is_attached",
         "callbacks",
         "client_sees",
@@ -105,11 +102,8 @@ class Machine(ABC):
         "settings",
     )
 
-    def __init__(
-        self, settings: Settings, given: Mapping[str, Any], last_event_id: str | None, scheduler: Scheduler
-    ) -> None:
+    def __init__(self, settings: Settings, last_event_id: str | None, scheduler: Scheduler) -> None:
         self.settings = settings
-        self._given = given
         self.last_event_id = last_event_id
         self.scheduler = scheduler
         self.lock = striped_lock()
@@ -145,6 +139,8 @@ class Machine(ABC):
     def take_queued(self) -> None:
         """Take what the lists have been sent and not delivered; end if one of them has ended the stream."""
         members = self.outgoing.members
+        if not members:
+            return
         for member in members:
             member.take_queued()
         if any(member.is_over for member in members):

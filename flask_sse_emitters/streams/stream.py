@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 
 from ..config.settings import Settings
 from ..errors import CloseReason, SseError
@@ -103,8 +102,8 @@ class Stream(TimedStream):
             if self.settings.is_produced:
                 return False
             self.producer = producer
-            self._given = {"drain": "finish", **self._given, "is_produced": True}
-            self.settings = self.deadlines.settings = replace(self.settings, **self._given)
+            own = {"drain": "finish", **self.settings.own, "is_produced": True}
+            self.settings = self.deadlines.settings = self.settings.with_own(own)
             begins = self.outgoing.writer is not None or self.close_reason is not None
         if begins:
             producer.start()
@@ -129,7 +128,7 @@ class Stream(TimedStream):
             self.registry = registry
             is_new_to_app = self.settings.app_context is None
             if is_new_to_app:
-                self.settings = self.deadlines.settings = replace(settings, **self._given)
+                self.settings = self.deadlines.settings = settings.with_own(self.settings.own)
         if is_new_to_app:
             self.deadlines.set_timer(self)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any, NamedTuple
 
 from ..errors import InvalidEvent
@@ -62,9 +61,10 @@ def _encode_line(text: str) -> bytes | None:
     """Encode one line of data; return None where it is more than one, or not to be encoded."""
     if "\n" in text or "\r" in text:
         return None
-    with suppress(UnicodeEncodeError):
+    try:
         return b"data: %b\n\n" % text.encode()
-    return None
+    except UnicodeEncodeError:
+        return None
 
 
 # Each line of data begins with its field's name, so that no data looks like this.

@@ -202,6 +202,7 @@ def test_monitor_foreign_text_is_never_rendered_as_html(page: Page, monitor: Ser
         for _ in range(20):  # more than the socket buffers hold
             post(monitor, f"{PREFIX}/publish/{channel}?event=large", NASTY + "x" * 900_000)
         expect(page.locator("#slow")).to_contain_text("<img src=x onerror=x>")
+        expect(page.locator("#events .id").first).to_contain_text("-21")  # no more come, which would move the others
         page.locator("#events summary").first.click()
         expect(page.locator("#events details[open] pre").first).to_contain_text("… (900")
     assert page.locator("#events img, #events script, #slow img").count() == 0

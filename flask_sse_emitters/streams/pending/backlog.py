@@ -56,7 +56,7 @@ class Backlog:
                 self.dropped += 1
                 return True
             self._make_room(needed, settings)
-        self._keep([frame])
+        self._keep((frame,))
         self.size += len(frame.payload)
         return True
 
@@ -119,7 +119,7 @@ class Backlog:
     def _keep(self, frames: Sequence[Frame]) -> None:
         if self._frames is _NONE:
             self._frames = []
-        self._frames.extend(frames)
+        self._frames += frames
 
     def _next_frames(self) -> list[Frame]:
         """Remove and return as many as fit in one batch; a larger one goes alone."""

@@ -40,33 +40,41 @@ def _offer(stream: Stream, frame: Frame, *, waits: bool) -> bool | None: ...
 
 
 def _offer(stream: Stream, frame: Frame, *, waits: bool = False) -> bool | None:
-    """Keep one more event, or have it written at once, where nothing is before it and this thread may write.
-
-    Not where lists may be about to write to the client themselves; nor where something has just been written: events
-    that come fast are gathered.
+    """Keep one more event, or have it written at once.
 
     :param waits: return None where there is no room for it.
     """
-    outgoing, payload, settings = stream.outgoing, frame.payload, stream.settings
+    outgoing, settings = stream.outgoing, stream.settings
     with stream.lock:
         if stream.close_reason is not None:
             return False
-        has_room = outgoing.backlog.has_room(frame, settings)
-        if waits and not has_room:
+        if waits and not outgoing.backlog.has_room(frame, settings):
             return None
-        at_once = outgoing.state is IDLE and not outgoing.members and stream.scheduler.is_writer()
-        at_once = at_once and len(payload) <= min(BATCH_BYTES, settings.max_pending_bytes)
-        if at_once:
-            now = stream.scheduler.clock()
-            at_once = now > stream.deadlines.written + TIME_SLICE_SECONDS  # else what comes next goes with it
-            stream.deadlines.written = now if at_once else stream.deadlines.written
+        at_once = outgoing.state is IDLE and _goes_at_once(stream, frame)
         fits = at_once or outgoing.backlog.push(frame, settings)
         sleeper = outgoing.wake(WRITING if at_once else AWAKE) if fits else None
-    if sleeper is not None and at_once:
-        sleeper.wake_with(payload)
-        stream.count(count_events((frame,)), len(payload))
-    elif sleeper is not None:
-        sleeper.wake()
     if not fits:
         stream.overflow()
+    elif sleeper is not None and at_once:
+        sleeper.wake_with(frame.payload)
+        stream.count(count_events((frame,)), len(frame.payload))
+    elif sleeper is not None:
+        sleeper.wake()
     return fits
+
+
+def _goes_at_once(stream: Stream, frame: Frame) -> bool:
+    """Return whether the idle writer may be given this, past the backlog, on the calling thread. Under the lock.
+
+    Not where lists may be about to write to the client themselves; nor where something has just been written: events
+    that come fast are gathered.
+    """
+    if stream.outgoing.members or len(frame.payload) > min(BATCH_BYTES, stream.settings.max_pending_bytes):
+        return False
+    if not stream.scheduler.is_writer():
+        return False
+    now = stream.scheduler.clock()
+    at_once = now > stream.deadlines.written + TIME_SLICE_SECONDS  # else what comes next goes with it
+    if at_once:
+        stream.deadlines.written = now
+    return at_once

@@ -21,7 +21,7 @@ class TimedStream(Machine):
 
         So do clients that ask for it, with ``end="cut"``: those that come back after such an end only.
         """
-        is_part = "end" not in self._given and (self.settings.bare or self.producer is not None)
+        is_part = "end" not in self.settings.own and (self.settings.bare or self.producer is not None)
         return "break" if is_part or self.settings.end == "cut" else "end"
 
     def next_deadline(self) -> float | None:
