@@ -67,13 +67,18 @@ class Stream(TimedStream):
         if self.producer is not None:
             self.producer.start()
 
-    def take_over(self, writer: DirectWriter) -> None:
-        """Give the client to this writer, which is going to take the next output, in place of the one that has begun.
+    def take_over(self, writer: DirectWriter) -> bool:
+        """Give the client to this writer in place of the one that has begun.
 
+        :return: whether it has to take the next output. Else it is idle: it will be woken.
         :raises RuntimeError: where no writer has begun, or one has taken over.
         """
         with self.lock:
             self.outgoing.take_over(writer, self.settings.max_pending_bytes)
+            has_output = bool(self.outgoing.backlog.size) or self.outgoing.replay is not None or not self.takes_events
+            if not has_output:
+                self.outgoing.rest(sleeps=True)
+        return has_output
 
     def next_output(self, *, sleeps: bool = True) -> bytes | None:
         """Take what is to be written now; ``b""`` where there is nothing yet, None at the end. Only by its writer.

@@ -220,8 +220,7 @@ def hand_off(stream: Stream, call: Call, watch: Watch, when_over: Sequence[Calla
     chunked = call.is_chunked
     writer = SocketWriter(stream, _take_client(call), chunked, watch, when_over)
     watch.watcher = writer
-    stream.take_over(writer)
-    if not SCHEDULER.is_writer() or writer.begin():
+    if stream.take_over(writer) and (not SCHEDULER.is_writer() or writer.begin()):
         writer.wake()
 
 
@@ -231,12 +230,13 @@ def _take_client(call: Call) -> _socket.socket:
     :raises OSError: where there is no descriptor to be had; then nothing has changed.
     """
     theirs, response = call.client, call.response
-    # A worker goes on in peace with a socket whose client has left. Those of gevent need none where they write no last
-    # chunk; gthread would count its connections wrongly without.
-    substitute = None if is_green() and response is not None else _socket.socket()
+    # gthread would count its connections wrongly without a socket to close, and pywsgi fail; others need none.
+    needs_none = call.blocks_worker or (is_green() and response is not None)
+    substitute = None if needs_none else _socket.socket()
     ours = take_socket(theirs)
     if substitute is not None:
-        theirs.__init__(fileno=substitute.detach())
+        # With the other arguments, for which the system would be asked.
+        theirs.__init__(theirs.family, theirs.type, theirs.proto, substitute.detach())
     if response is not None:
         response.let_go()
     return ours

@@ -89,8 +89,8 @@ def test_handoff_during_sends_keeps_all_events_in_order(
         def write_directly() -> None:
             before.take_all()
             writer = SocketWriter(stream_of(emitter), socket, True, socket, ())
-            stream_of(emitter).take_over(writer)
-            writer.begin()
+            if stream_of(emitter).take_over(writer):
+                writer.begin()
             while True:
                 stage.explorer.rest(lambda: bool(stage.background._soon) or socket.is_awaited)
                 if socket.is_awaited:
@@ -125,8 +125,8 @@ def test_list_send_while_server_writes_preamble_is_delivered(
 
     def hand_off(stream: Stream, call: Any, watch: Any, when_over: Any) -> None:
         writer = SocketWriter(stream, call.environ["socket"], True, watch, when_over)
-        stream.take_over(writer)
-        writer.begin()
+        if stream.take_over(writer):
+            writer.begin()
 
     monkeypatch.setattr(wsgi, "hand_off", hand_off)
 
@@ -186,8 +186,8 @@ def test_handoff_on_threads_is_written_by_one_thread_alone(
         def write_directly() -> None:
             before.take_all()
             writer = SocketWriter(stream_of(handed_off), socket, True, socket, ())
-            stream_of(handed_off).take_over(writer)
-            writer.begin()
+            if stream_of(handed_off).take_over(writer):
+                writer.begin()
             while True:
                 stage.explorer.rest(lambda: bool(stage.background._soon))
                 stage.background._call_one()

@@ -146,6 +146,7 @@ class Streams(BaseMachine):
             pair.writer = self.on(worker, lambda: FakeWriter(pair.emitter, direct=direct))
             pair.model.is_attached = pair.model.is_streaming = True
             pair.model.is_direct = direct
+            pair.model.is_idle = direct and pair.model.reason is None and not pair.model.queue
 
     @rule(worker=workers, pick=picks, most=st.integers(1, 4))
     def take(self, worker: int, pick: int, most: int) -> None:

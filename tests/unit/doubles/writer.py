@@ -29,7 +29,8 @@ class FakeWriter:
         self.client = self if direct else None
         stream_of(emitter).begin(self)
         if direct:
-            stream_of(emitter).take_over(self)
+            self.is_awake = False  # before that, as it may be woken right after it
+            self.is_awake = stream_of(emitter).take_over(self) or self.is_awake
 
     def take(self) -> bytes | None:
         """Take the next output; fall asleep where there is none."""
