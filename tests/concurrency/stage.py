@@ -13,7 +13,7 @@ from flask_sse_emitters.brokers import Broker
 from flask_sse_emitters.brokers import event_log as history
 from flask_sse_emitters.brokers.event_log import Bounds
 from flask_sse_emitters.brokers.memory import MemoryBroker
-from flask_sse_emitters.brokers.memory import broker as memory
+from flask_sse_emitters.brokers.memory import records as memory
 from flask_sse_emitters.channels.process_subscription import ProcessSubscription
 from flask_sse_emitters.channels.replay.machine import Replay
 from flask_sse_emitters.channels.replay.pages import PageCache
@@ -40,7 +40,8 @@ TRACED = (
     *("broadcast/emitters", "broadcast/delivery", "broadcast/member", "broadcast/batch", "broadcast/copy_on_write"),
     *("channels/replay/machine", "channels/replay/locating", "channels/replay/reading", "channels/replay/cursor"),
     *("channels/replay/gap", "channels/replay/pages", "channels/process_subscription"),
-    *("brokers/event_log", "brokers/memory/broker", "brokers/memory/record"),
+    *("brokers/event_log", "brokers/memory/broker"),
+    *("brokers/memory/record", "brokers/memory/records"),
 )
 
 #: The type of the fixture ``every``.

@@ -17,8 +17,8 @@ MAX_MODULE_LINES = 350
 MAX_METHODS = 20
 MAX_FUNCTION_LINES = 40
 
-#: Classes of which users call nearly every method, and those that a contract of many methods asks for.
-PUBLIC_FACES = {"SSE", "SseEmitter", "MemoryBroker", "RedisBroker"}
+#: Classes of which users call nearly every method.
+PUBLIC_FACES = {"SSE", "SseEmitter"}
 
 #: Every class and function, with its module.
 DEFINITIONS = [

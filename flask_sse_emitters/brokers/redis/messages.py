@@ -195,6 +195,11 @@ def read_bounds(text: bytes) -> Bounds | None:
     return _bounds(*text.split(b" ")) if text else None
 
 
+def read_processes(answer: list[Any]) -> list[dict[str, Any]]:
+    """Parse the answer of :data:`.PROCESSES`."""
+    return [read_process(*each) for each in answer]
+
+
 def read_process(name: bytes, left_ms: bytes, fields: list[bytes]) -> dict[str, Any]:
     """Parse the report of a process; only its channels where the rest cannot be read.
 

@@ -35,7 +35,7 @@ class Unsure:
 
 def kept(broker: Broker) -> list[Frame]:
     assert isinstance(broker, MemoryBroker)
-    log = broker._record("a").log
+    log = broker._records["a"].log
     return log.after(0, log.newest)
 
 

@@ -13,7 +13,7 @@ import redis
 
 from ....runtime.calls import call_and_log
 from ....runtime.gevent_loop import TIME_SLICE_SECONDS
-from ..client import Client
+from ..connections.client import Client
 from ..errors import KEYS, diagnose
 from ..health import READING, Health
 from ..messages import KeyNames, Lookup, read_arguments, read_lookup, read_time

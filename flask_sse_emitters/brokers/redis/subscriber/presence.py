@@ -15,7 +15,7 @@ import redis
 
 from ....runtime.locks import native_lock
 from ....runtime.scheduler import FIGURES, SCHEDULER
-from ..client import Client
+from ..connections.client import Client
 from ..health import COUNTING, Health
 from ..messages import ABOUT, NAMES_PER_COMMAND, PRESENCE_SECONDS, KeyNames
 from ..scripts.processes import COUNT

@@ -11,7 +11,7 @@ from typing import Any
 from ....runtime.gevent_loop import TIME_SLICE_SECONDS, is_green, yield_now
 from ....runtime.scheduler import SCHEDULER
 from ....runtime.waiter import WakeupSocket
-from ..client import Client
+from ..connections.client import Client
 from ..health import Health
 from ..messages import Announcement, KeyNames, read_announcement
 from .catch_up import Order, order_of

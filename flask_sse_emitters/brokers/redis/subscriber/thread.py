@@ -17,8 +17,8 @@ from ....runtime.locks import native_lock
 from ....runtime.scheduler import SCHEDULER
 from ....runtime.waiter import WakeupSocket, make_waiter
 from ...base import Listener
-from ..client import Client
-from ..connections import within
+from ..connections.client import Client
+from ..connections.deadline import within
 from ..health import LISTENING, Health
 from ..messages import KeyNames, KnownEvent
 from .presence import Presence

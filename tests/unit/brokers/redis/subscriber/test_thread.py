@@ -8,7 +8,7 @@ from unittest.mock import MagicMock
 
 import pytest
 
-from flask_sse_emitters.brokers.redis.client import BEGIN_SECONDS, Client
+from flask_sse_emitters.brokers.redis.connections.client import BEGIN_SECONDS, Client
 from flask_sse_emitters.brokers.redis.health import Health
 from flask_sse_emitters.brokers.redis.messages import KeyNames
 from flask_sse_emitters.brokers.redis.subscriber import Subscriber

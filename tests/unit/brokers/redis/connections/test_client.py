@@ -11,11 +11,11 @@ import pytest
 import redis
 from redis.exceptions import NoScriptError
 
-from flask_sse_emitters.brokers.redis.client import Client, FairSemaphore
-from flask_sse_emitters.brokers.redis.connections import within
+from flask_sse_emitters.brokers.redis.connections.client import Client, FairSemaphore
+from flask_sse_emitters.brokers.redis.connections.deadline import within
+from flask_sse_emitters.brokers.redis.connections.url import Address
 from flask_sse_emitters.brokers.redis.messages import read_process
 from flask_sse_emitters.brokers.redis.scripts import Script
-from flask_sse_emitters.brokers.redis.url import Address
 from tests.support.waiting import PATIENCE, until
 
 

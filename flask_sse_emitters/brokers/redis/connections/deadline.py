@@ -23,9 +23,9 @@ from redis.exceptions import RedisClusterException
 from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelConnectionPool
 
-from ...runtime.fork import reset_after_fork
-from ...runtime.socket_monitor import replace_with_dead_fd
-from .errors import before_sending
+from ....runtime.fork import reset_after_fork
+from ....runtime.socket_monitor import replace_with_dead_fd
+from ..errors import before_sending
 from .url import Address
 
 #: Seconds that one read may take, and one attempt to connect, where there is no deadline.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -11,11 +12,12 @@ from typing import Any
 import redis
 from redis.exceptions import NoScriptError
 
-from ...runtime.gevent_loop import is_green, unpatched
-from ...runtime.locks import native_lock
-from .connections import READ_SECONDS, cluster_errors, connect_to, seconds_left, within
-from .errors import before_sending
-from .scripts import Script
+from ....errors import UnsupportedWorker
+from ....runtime.gevent_loop import is_green, unpatched
+from ....runtime.locks import native_lock
+from ..errors import before_sending
+from ..scripts import Script
+from .deadline import READ_SECONDS, cluster_errors, connect_to, seconds_left, within
 from .url import Address
 
 #: Seconds to begin listening: an attempt that hangs is given up, so that the next one comes soon.
@@ -250,3 +252,23 @@ class FairSemaphore:
                 return
             turn = self._waiting.popleft()
         turn.set()
+
+
+def require_patched_sockets() -> None:
+    """Raise where a greenlet would wait for a socket that gevent does not know, and hold up all others.
+
+    :raises UnsupportedWorker: there.
+    """
+    gevent = sys.modules.get("gevent")
+    if gevent is None or _are_sockets_green():
+        return
+    if isinstance(gevent.getcurrent(), sys.modules["gevent.greenlet"].Greenlet):
+        raise UnsupportedWorker(
+            "this runs in gevent, whose sockets are not patched, so waiting for Redis would block everybody: call "
+            "gevent.monkey.patch_all() first, as gunicorn's gevent worker does"
+        )
+
+
+def _are_sockets_green() -> bool:
+    monkey = sys.modules.get("gevent.monkey")
+    return monkey is not None and is_green() and bool(monkey.is_module_patched("socket"))

@@ -1,0 +1,133 @@
+"""Publishing to Redis: one call of the script for each channel, and what became of each event."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import redis
+
+from ...errors import BrokerUnavailable
+from ..base import Publication, Published, RunLost, by_channel
+from ..event_ids import Position, read_ids
+from ..event_log import Bounds
+from .connections.client import Clients, require_patched_sockets
+from .connections.deadline import within
+from .errors import KEYS, diagnose, error_text, may_have_run
+from .health import PUBLISHING, Health
+from .messages import KeyNames, KnownEvent, publish_arguments, read_bounds
+from .scripts.channels import PUBLISH
+from .subscriber import Subscriber
+
+log = logging.getLogger("flask_sse_emitters.brokers.redis")
+
+#: The position that stands for an id that cannot be read.
+UNKNOWN_POSITION = Position("", 0)
+
+
+class Publishing:
+    """Publishes events. Any thread may call, and waits for Redis.
+
+    :param seconds: how long that may take.
+    :param subscriber: knows the newest events, and is told of those that are published here.
+    """
+
+    def __init__(
+        self, clients: Clients, names: KeyNames, seconds: float, health: Health, subscriber: Subscriber
+    ) -> None:
+        self._clients = clients
+        self._names = names
+        self._seconds = seconds
+        self._health = health
+        self._subscriber = subscriber
+        self._has_warned = False  # of bounds that differ from those of another process
+
+    def publish_many(self, publications: Sequence[Publication]) -> list[Published | Exception]:
+        """Publish several events in one round trip, but in a cluster: see :meth:`.Broker.publish_many`."""
+        require_patched_sockets()
+        groups = {
+            channel: [publications[index] for index in indexes] for channel, indexes in by_channel(publications).items()
+        }
+        answers: Sequence[Any]
+        try:
+            with within(self._seconds):
+                answers = self._run(groups)
+        except (redis.RedisError, OSError) as error:
+            answers = [error] * len(groups)
+        found = {
+            channel: iter(self._read(channel, group, answer))
+            for (channel, group), answer in zip(groups.items(), answers, strict=True)
+        }
+        return [next(found[publication.channel]) for publication in publications]
+
+    def _run(self, groups: Mapping[str, Sequence[Publication]]) -> Sequence[Any]:
+        client = self._clients.get()
+
+        def run(channels: Sequence[str], durable: str) -> list[Any]:
+            return client.run_all(PUBLISH, [self._call(name, groups[name], durable) for name in channels])
+
+        answers = dict(zip(groups, run([*groups], ""), strict=True))
+        unclear = [channel for channel, answer in answers.items() if answer == [b"?"]]
+        if unclear:  # another server is the master: see PUBLISH
+            durable = "1" if client.is_durable() else "0"
+            answers.update(zip(unclear, run(unclear, durable), strict=True))
+        return [*answers.values()]
+
+    def _call(self, channel: str, group: Sequence[Publication], durable: str) -> tuple[list[str], list[Any]]:
+        keys = self._names.keys(channel, [each.key for each in group if each.key is not None])
+        announced, known = self._names.announcements(channel), self._subscriber.known(channel)
+        return keys, publish_arguments(group, announced, known, durable)
+
+    def _read(
+        self, channel: str, group: Sequence[Publication], answer: Sequence[Any] | Exception
+    ) -> list[Published | Exception]:
+        """Read what became of some events of one channel."""
+        if isinstance(answer, Exception):
+            return [self._unavailable(channel, self._names.keys(channel), answer)] * len(group)
+        self._health.worked(PUBLISHING)
+        self._health.channel_worked(PUBLISHING, channel)
+        return [self._read_result(each, *result) for each, result in zip(group, answer, strict=True)]
+
+    def _read_result(
+        self, publication: Publication, event_id: bytes, is_new: int, ms: bytes, is_reset: int, other: bytes
+    ) -> Published | Exception:
+        channel, bounds = publication.channel, publication.bounds
+        if not event_id:
+            return RunLost(channel)
+        if is_reset:
+            at = self._names.keys(channel)[1]
+            log.warning("%s held something else than this package puts there: it was deleted and begun again", at)
+        if bounds is not None and (before := read_bounds(other)) is not None:
+            self._warn_of_bounds(channel, bounds, before)
+        published = Published(event_id.decode(), bool(is_new))
+        if published.is_new:
+            [position] = read_ids(published.id, 1) or [UNKNOWN_POSITION]
+            self._subscriber.note_known(channel, KnownEvent(*position, int(ms), is_sure=True))
+        return published
+
+    def _warn_of_bounds(self, channel: str, bounds: Bounds, before: Bounds) -> None:
+        if not self._has_warned:
+            self._has_warned = True
+            log.warning(
+                "channel %r keeps %d events for %g s from now on, as this process has it, and kept %d for %g s before: "
+                "give all processes the same SSE_HISTORY, SSE_HISTORY_SECONDS and history= (this is logged once)",
+                channel,
+                *bounds,
+                *before,
+            )
+
+    def _unavailable(self, channel: str, keys: list[str], error: Exception) -> BrokerUnavailable:
+        trouble = diagnose(error)
+        if trouble is KEYS:
+            self._health.channel_failed(PUBLISHING, channel, keys, error)
+        else:
+            self._health.failed(PUBLISHING, error)
+        may_be = may_have_run(error)
+        outcome = "it may have been published, so give a key to try again safely" if may_be else "nothing was published"
+        advice = self._health.advice(trouble, keys)
+        unavailable = BrokerUnavailable(
+            f"Redis did not confirm the event ({error_text(error)}): {outcome}; {advice}", may_be_published=may_be
+        )
+        unavailable.__cause__ = error
+        return unavailable
