@@ -13,11 +13,11 @@ from .access.revocation import Revocation
 from .access.rules import Rules
 from .channels.channel import Channel
 from .channels.names import check_name, private_name
-from .channels.options import UNSET, OptionTable, check_options
+from .channels.options import OptionTable, check_options
 from .channels.registry import Channels
 from .config.context import EXTENSION, register_state
 from .config.hints import config_hints
-from .config.settings import Duration, Settings, read_config
+from .config.settings import UNSET, Duration, Settings, read_config
 from .errors import InvalidChannel
 from .server.app_state import State, find_state
 from .server.denials import handle_denials

@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, overload
 
 from ..broadcast.emitters import SseEmitters
-from ..config.settings import Duration, EndForNow, Settings
+from ..config.settings import UNSET, Duration, EndForNow, Settings
 from ..streams.emitter import SseEmitter
 from ..streams.registry.identity import Reader, check_identity
 from ..wire.event import Event
-from .options import UNSET
 from .process_subscription import ProcessSubscription
 from .registry import Channels
 from .runs.run import Plan, Run

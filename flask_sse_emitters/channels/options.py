@@ -6,13 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from ..config.settings import checked
+from ..config.settings import UNSET, checked
 from ..errors import InvalidChannel
 from .names import OWN_CHANNEL, check_name
 from .replay.since import parse_since
-
-#: Stands for an argument that was left out, where None means something else.
-UNSET: Any = object()
 
 #: Ends a pattern, which stands for all names that begin with what comes before it.
 WILDCARD = "*"

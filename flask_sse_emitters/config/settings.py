@@ -21,6 +21,9 @@ Handoff: TypeAlias = Literal["auto", "on", "off"]
 EndForNow: TypeAlias = Literal["clean", "cut"]
 Drain: TypeAlias = Literal["end", "finish"]
 
+#: Stands for an argument that was left out, where None means something else.
+UNSET: Any = object()
+
 #: A source of its own, because apps may seed the shared one and rely on its numbers.
 CHANCE = random.SystemRandom()
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
 
 from ..config import context
-from ..config.settings import Drain, Duration, EndForNow, Overflow
+from ..config.settings import UNSET, Drain, Duration, EndForNow, Overflow
 from ..config.settings import checked as checked_setting
 from ..errors import CloseReason, EmitterClosed, NotInitialized, SseError
 from ..runtime.gevent_loop import yield_if_due
@@ -22,10 +22,6 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
     from flask import Response
     from flask.typing import HeadersValue
-
-#: Stands for an argument that was left out, where None means something else.
-_UNSET: Any = object()
-
 
 _Self = TypeVar("_Self", bound="SseEmitter")
 _Callback = TypeVar("_Callback", bound=Callable[[], object])
@@ -81,7 +77,7 @@ class SseEmitter:
         max_pending: int | None = None,
         max_pending_bytes: int | None = None,
         overflow: Overflow | None = None,
-        retry: int | None = _UNSET,
+        retry: int | None = UNSET,
         bare: bool = False,
         drain: Drain | None = None,
         end: EndForNow | None = None,
@@ -97,7 +93,7 @@ class SseEmitter:
             "end": end,
         }
         checked = {name: checked_setting(name, value) for name, value in given.items() if value is not None}
-        if retry is not _UNSET:
+        if retry is not UNSET:
             checked["retry"] = checked_setting("retry", retry)
         if timeout is not None:
             context.check_lifetime(timeout)
