@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from ..runtime.locks import native_lock
-from ..wire.frame import BATCH_BYTES, Frame
+from ..wire.frame import BATCH_BYTES, CHANNEL_END, Frame
 from .event_ids import Position, new_epoch
 
 #: Dropped entries leave empty places at the front of the list, until they are this many and half of it.
@@ -28,7 +28,8 @@ class Log:
     """The newest events of one channel, bounded by count and age. Any thread may read, and none waits.
 
     The end of the channel has its place among them, and an offset: see :data:`.CHANNEL_END`. What follows it is in
-    another epoch. Who begins anew then gets nothing from before the end, and who has not read that far still does.
+    another epoch. Who begins anew then gets nothing from before the end, and who has not read that far still does. An
+    end is no event that one may miss: the last two can be read although they are not kept any more.
 
     :param epoch: of its offsets.
     :param newest: the offset of the last event before it.
@@ -119,6 +120,9 @@ class Log:
         taken: list[Frame] = []
         with self.guard:
             oldest = self.forget_old()
+            end = self._end_after(offset)
+            if offset < end <= upto and end < oldest:
+                return [with_id(CHANNEL_END, self.position(end), -math.inf)]
             index = self._empty + max(0, offset + 1 - oldest)
             end = self._empty + max(0, min(upto, self._newest) + 1 - oldest)
             while index < end and (kept := self._frames[index]) is not None:
@@ -207,6 +211,16 @@ class Log:
                     break
                 self._drop_oldest()
         return self._newest + 1 - (len(self._frames) - self._empty)
+
+    def is_before_end(self, offset: int) -> bool:
+        """Return whether nothing but an end follows an offset before another epoch begins, as far as that is known."""
+        return offset + 1 in (self._end, self._first - 1)
+
+    def _end_after(self, offset: int) -> int:
+        """Return the offset of the end that is next, where nothing that is kept is before it; 0 where that is none."""
+        if self.is_before_end(offset):
+            return offset + 1
+        return self._newest if self.is_complete else 0
 
     def _drop_oldest(self) -> None:
         self._frames[self._empty] = None

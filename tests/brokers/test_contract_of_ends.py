@@ -92,6 +92,25 @@ def test_broker_log_knows_positions_from_before_ends(broker: Broker, late: bool)
     assert log.find(Position(position(ids[0]).epoch, 4)) is None, "that epoch ended before"
 
 
+@pytest.mark.parametrize("late", [False, True], ids=["subscribed before", "subscribed afterwards"])
+def test_broker_log_gives_the_last_end_though_it_is_not_kept(broker: Broker, late: bool) -> None:
+    """Who has all events before it has missed nothing: see the offsets that can be read after each."""
+    channel, few = new_name(), Bounds(1, 60.0)
+    listener = listening(broker, channel)
+    publish(broker, channel, "a", "b", bounds=few)
+    end(broker, channel, few)
+    publish(broker, channel, "c", bounds=few)
+    until(lambda: len(listener.frames) == 4, "all")
+    log = (listening(broker, channel) if late else listener).log
+    assert log is not None
+    assert (log.oldest, log.newest) == (4, 4)
+    assert [[each.offset for each in log.after(offset, 4)] for offset in range(4)] == [[4], [4], [3], [4]]
+    assert [log.is_before_end(offset) for offset in range(4)] == [False, False, True, False]
+    [found] = log.after(2, 4)
+    assert found.is_end
+    assert found.payload == f"id: {log.position(3)}\n".encode()
+
+
 def test_broker_log_of_many_ends_is_known_to_who_comes_later(broker: Broker) -> None:
     """However many lookups that takes: the state is the same as where all of it arrived."""
     channel = new_name()

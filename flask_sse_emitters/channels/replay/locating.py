@@ -59,9 +59,10 @@ def locate_returning(positions: Sequence[Position] | None, channels: Sequence[Kn
     offsets, has_gap = [], False
     for index, channel in enumerate(channels):
         offset = None if positions is None else channel.log.find(positions[index])
+        misses_end = offset is not None and channel.log.is_before_end(offset)  # which it gets, though it is not kept
         earliest = channel.log.first if offset is None else channel.log.oldest
         earliest = min(earliest - 1, channel.newest)  # what comes after the newest, the list brings
-        if offset is None or offset < earliest:
+        if offset is None or (offset < earliest and not misses_end):
             offset, has_gap = earliest, True
         offsets.append(offset)
     return Location(offsets, has_gap)

@@ -24,9 +24,9 @@ class Kept:
             with self.log.guard:
                 self.log.append(Frame(text, "message"), Bounds(events, seconds))
 
-    def end(self, events: int = 1000) -> None:
+    def end(self, events: int = 1000, seconds: float = 0.0) -> None:
         with self.log.guard:
-            self.log.append(CHANNEL_END, Bounds(events, 0.0))
+            self.log.append(CHANNEL_END, Bounds(events, seconds))
 
     def offsets(self, after: int, upto: int = 10**9, room: int = 65_536) -> list[int]:
         return [frame.offset for frame in self.log.after(after, upto, room)]
@@ -170,6 +170,16 @@ def test_log_keeps_the_newest_end_beside_its_events(kept: Kept, events: int) -> 
     kept.append(1, events)
     assert kept.offsets(0) == list(range(6 - events, 6))
     assert kept.log.first == max(kept.log.oldest, 5)
+
+
+def test_log_complete_channel_that_keeps_nothing_still_ends(kept: Kept, scheduler: ManualScheduler) -> None:
+    """Else a client that was slow would wait for what will never come."""
+    kept.append(3, seconds=1.0)
+    kept.end(seconds=1.0)
+    scheduler.now += 2
+    assert kept.log.first > kept.log.newest
+    assert [kept.offsets(after) for after in range(5)] == [[4], [4], [4], [4], []]
+    assert kept.offsets(0, 3) == []
 
 
 def test_log_knows_where_the_last_eight_epochs_ended(kept: Kept) -> None:
