@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -90,6 +91,26 @@ def test_channel_that_is_complete_and_keeps_nothing_gives_everyone_204(board: Bo
     assert [status(board, "a", last=each) for each in (None, event_id, "x-1", "~end")] == [204] * 4
 
 
+@pytest.mark.parametrize("how", ["live", "replayed", "replayed from the cache"])
+def test_channel_end_changes_no_id_of_a_stream_that_goes_on(how: str, board: Board) -> None:
+    """A client tells by the part that changes which channel an event is of, as the browser module does."""
+    start = board.sse.position("a", "b")
+    with board.open("a", "b", last=start) as stream:
+        board.publish("a", 1)
+        board.sse.channel("a").complete()
+        board.publish("b", 2, 3)
+        board.sse.publish("a", 4)
+        board.publish("b", 5)
+        if how == "live":
+            found = stream.ready()
+    for _ in range(("live", "replayed", "replayed from the cache").index(how)):
+        found = board.replayed("a", "b", last=start)
+    assert texts(found) == ["1", "2", "3", "4", "5"]
+    ids = [start.split(","), *(str(event.id).split(",") for event in found)]
+    changes = [[one != two for one, two in zip(*pair, strict=True)] for pair in pairwise(ids)]
+    assert [each.index(True) for each in changes if sum(each) == 1] == [0, 1, 1, 0, 1]
+
+
 def test_channel_end_without_any_event_is_a_204(board: Board) -> None:
     board.sse.channel("a").complete()
     assert status(board, "a") == 204
@@ -127,6 +148,33 @@ def test_channel_client_from_before_an_end_gets_the_rest_and_the_end(board: Boar
     assert texts(all_of(board, "a", last=old[0])) == ["2", "3"]
     assert texts(all_of(board, "a", last=old[-1])) == []
     assert texts(board.replayed("a", last=end)) == ["new"], "it has the end"
+
+
+def test_channel_end_that_is_not_kept_is_no_gap_for_who_lacks_it_alone(board: Board) -> None:
+    board.sse.channel("a", history=1)
+    old = board.publish("a", 1, 2)
+    board.sse.channel("a").complete()
+    board.publish("a", "new")
+    assert all_of(board, "a", last=old[1]) == [], "it has all of its epoch, which has ended"
+    beside = board.sse.position("b")
+    assert texts(board.replayed("a", "b", last=f"{old[1]},{beside}")) == ["new"]
+    gap, *kept = board.replayed("a", last=old[0])
+    assert gap_of([gap])["requested"] == old[0]
+    assert texts(kept) == ["new"]
+
+
+def test_channel_end_that_has_expired_is_no_gap_beside_a_channel_that_goes_on(board: Board) -> None:
+    board.sse.channel("a", history_seconds=0.05)
+    beside = board.sse.position("b")
+    with board.open("a", "b"):  # so the channel is not forgotten
+        old = board.publish("a", 1, 2)
+        board.sse.channel("a").complete()
+        until(lambda: board.get("/events/a").status_code == 204, "nothing to be kept")
+        board.publish("b", "b1")
+        assert texts(board.replayed("a", "b", last=f"{old[1]},{beside}")) == ["b1"]
+        gap, *kept = board.replayed("a", "b", last=f"{old[0]},{beside}")
+        assert gap_of([gap])["requested"] == f"{old[0]},{beside}"
+        assert texts(kept) == ["b1"]
 
 
 def test_channel_slow_client_gets_an_end_that_more_events_follow(board: Board) -> None:

@@ -14,6 +14,9 @@ from ...wire.frame import Frame
 class Cursor:
     """How far one client is in each channel of its stream. Not thread-safe: the lock of the stream guards it.
 
+    The end of a channel changes no id: it reaches no client whose stream goes on, and so the next event of another
+    channel would change two. A client that comes back with the id of the event before has missed nothing.
+
     :ivar ids: the id that the client has of each channel.
     :ivar is_over: the stream is: all channels had ended for the client at once, and whatever comes is not for it.
     """
@@ -35,15 +38,25 @@ class Cursor:
         self.is_over = self.is_over or self._ended == (1 << len(self.ids)) - 1
         return self.is_over
 
-    def move(self, index: int, log: Log, offset: int, *, ends: bool = False) -> None:
+    def move(self, index: int, log: Log, offset: int) -> None:
         """Move to this offset in one channel.
 
         :param index: of the channel in the stream.
         :param log: of the channel.
-        :param ends: the channel ends there.
         """
-        self.ids[index] = str(log.position(offset)).encode()
-        self._note(index, ends=ends)
+        self.move_to(index, str(log.position(offset)).encode())
+
+    def move_to(self, index: int, channel_id: bytes, *, ends: bool = False) -> None:
+        """Move to this id in one channel.
+
+        :param ends: the channel has ended after that.
+        """
+        self.ids[index] = channel_id
+        self.note(index, ends=ends)
+
+    def note(self, index: int, *, ends: bool) -> None:
+        """Note whether the client has the end of a channel, and nothing after it."""
+        self._ended = self._ended | 1 << index if ends else self._ended & ~(1 << index)
 
     def with_ids(self, index: int, frame: Frame) -> Frame:
         """Move to an event of one channel, and return it with the ids of all channels; the end of one without bytes.
@@ -54,10 +67,10 @@ class Cursor:
         """
         if not frame.offset:
             return frame
-        self.ids[index] = frame.payload[len(b"id: ") : frame.body - 1]
-        self._note(index, ends=frame.is_end)
+        self.note(index, ends=frame.is_end)
         if frame.is_end:
             return frame._replace(payload=b"", body=0)
+        self.ids[index] = frame.payload[len(b"id: ") : frame.body - 1]
         line = b"id: %b\n" % b",".join(self.ids)
         return Frame(line + frame.payload[frame.body :], frame.name, frame.offset, len(line), frame.at)
 
@@ -71,9 +84,6 @@ class Cursor:
         That is no event, but a client remembers it: so it comes back to this position even if it gets no event.
         """
         return b"id: %b\n\n" % b",".join(self.ids)
-
-    def _note(self, index: int, *, ends: bool) -> None:
-        self._ended = self._ended | 1 << index if ends else self._ended & ~(1 << index)
 
 
 class MultiChannelMember(Member):

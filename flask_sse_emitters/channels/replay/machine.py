@@ -217,7 +217,7 @@ class Replay:
         for index, log in enumerate(logs):
             state = ChannelState.of(log)
             if state.is_complete and state.newest == offsets[index]:
-                self._cursor.move(index, log, offsets[index], ends=True)
+                self._cursor.note(index, ends=True)
 
     def _known_channels(self) -> Sequence[KnownChannel]:
         """Return what this process knows of the channels; nothing unless it knows all of them."""

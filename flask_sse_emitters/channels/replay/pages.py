@@ -21,6 +21,7 @@ class Page(NamedTuple):
 
     output: Output
     offsets: tuple[int, ...]  #: where it ends in each log
+    ids: tuple[bytes, ...]  #: the ids of the channels there, as a client has them
     upto: tuple[int, ...]  #: where it had to end at the latest
     ended: int | None  #: the index of the channel that ends with it
 

@@ -66,20 +66,22 @@ class LogReader:
         :return: the page, or a function that makes it once it is written, under the lock of the stream: what lists
             bring before that moves the cursor.
         """
-        key = tuple(zip(self.logs, self.offsets, strict=True))
-        if is_alone and self.lost is None and all(log.oldest <= offset + 1 for log, offset in key):
+        at = tuple(zip(self.logs, self.offsets, strict=True))
+        key = (at, tuple(self._cursor.ids) if len(at) > 1 else ())  # at an end, clients may have one of two ids
+        if is_alone and self.lost is None and all(log.oldest <= offset + 1 for log, offset in at):
             page = self._pages.get(key, upto)
             if page is not None:
                 for index in behind:
                     self.offsets[index] = page.offsets[index]
-                    self._cursor.move(index, self.logs[index], page.offsets[index], ends=index == page.ended)
+                    self._cursor.move_to(index, page.ids[index], ends=index == page.ended)
                 return page.output
         frames, skipped = self._read_page(behind, upto)
         lost, self.lost = self.lost, None
         if skipped or lost is not None or not is_alone:
             return partial(self._encode, frames, lost, skipped)
         ended = next((index for index, frame in frames[-1:] if frame.is_end), None)
-        page = Page(self._encode(frames, None, {}), tuple(self.offsets), upto, ended)
+        output = self._encode(frames, None, {})
+        page = Page(output, tuple(self.offsets), tuple(self._cursor.ids), upto, ended)
         self._pages.put(key, page)
         return page.output
 
@@ -129,7 +131,8 @@ class LogReader:
         else:
             written += [frame.payload for _, frame in frames if not frame.is_end]
             for index, frame in frames[-1:]:
-                cursor.move(index, self.logs[index], frame.offset, ends=frame.is_end)
+                cursor.move(index, self.logs[index], frame.offset)
+                cursor.note(index, ends=frame.is_end)
         return Output(b"".join(written), count_events([frame for _, frame in frames]), requested, is_replay=True)
 
 

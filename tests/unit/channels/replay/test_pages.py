@@ -141,7 +141,7 @@ def test_page_of_one_position_is_built_once_for_all_clients() -> None:
 
 def test_pages_unused_for_a_while_are_freed_and_their_number_is_bounded(scheduler: ManualScheduler) -> None:
     pages = PageCache(scheduler)
-    page = Page(Output(b"x", 1), (1,), (1,), None)
+    page = Page(Output(b"x", 1), (1,), (b"a-1",), (1,), None)
     pages.put("old", page)
     scheduler.pass_time(PAGE_SECONDS * 0.6)
     pages.put("new", page)
