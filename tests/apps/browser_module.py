@@ -105,6 +105,20 @@ def cut(channel: str) -> list[str]:
     return publish()
 
 
+@app.post("/complete/<channel>")
+def complete(channel: str) -> dict[str, int]:
+    """End the channel for good."""
+    sse.channel(channel).complete()
+    return {}
+
+
+@app.post("/cut-and-complete/<channel>")
+def cut_and_complete(channel: str) -> dict[str, int]:
+    """End its streams, and the channel before any client can reconnect."""
+    sse.channel(channel).emitters.complete()
+    return complete(channel)
+
+
 @app.get("/state")
 def get_state() -> dict[str, Any]:
     stats = sse.stats()

@@ -36,8 +36,8 @@ class Tab:
         self.page.evaluate("said => follow(said)", said)
 
     def __getitem__(self, what: str | tuple[str, str]) -> Any:
-        """Return what a subscription has ``received``, its ``gaps``, ``errors``, ``changes`` of the reader and
-        ``states``, or its present ``state``.
+        """Return what a subscription has ``received``, its ``gaps``, ``ends``, ``errors``, ``changes`` of the reader
+        and ``states``, or its present ``state``.
         """
         what, name = (what, "first") if isinstance(what, str) else what
         return self.page.evaluate(

@@ -9,7 +9,7 @@
  */
 
 import { Positions, readGap, splitId } from "./positions.js";
-import { fetchGap, findExcess, pause, pump, Refused, StreamDecoder } from "./stream.js";
+import { END, Ended, fetchGap, findExcess, pause, pump, Refused, StreamDecoder } from "./stream.js";
 
 /** @typedef {import("./messages.js").Join} Join */
 /** @typedef {import("./messages.js").LeaderMessage} LeaderMessage */
@@ -138,6 +138,7 @@ export class Leader {
         failures = hasEvents || performance.now() - began > this.#retry ? 0 : failures + 1;
       } catch (error) {
         failures += 1;
+        if (error instanceof Ended) this.#end(channels, signal);
         if (error instanceof Refused) await this.#findRefused(channels, error, signal).catch(() => {}); // it is asked again
       }
       if (signal.aborted) return;
@@ -178,6 +179,7 @@ export class Leader {
    */
   async #checkClaim(channel, signal) {
     const gap = await fetchGap(channel, this.#open, signal, this.#silence).catch((error) => {
+      if (error instanceof Ended) return this.#end([channel], signal);
       if (!(error instanceof Refused)) throw error;
       this.#refuse(channel, error);
     });
@@ -190,20 +192,15 @@ export class Leader {
     this.#settle();
   }
 
-  /**
-   * Open a stream only for a moment; drop channels that are refused.
-   *
-   * @param {string[]} channels
-   * @param {AbortSignal} signal
-   * @returns whether none was.
-   */
+  /** Open a stream only for a moment. @param {string[]} channels @param {AbortSignal} signal @returns whether none was dropped. */
   async #openBriefly(channels, signal) {
     try {
       await this.#read(channels, signal, true);
       return true;
     } catch (error) {
-      if (!(error instanceof Refused)) throw error;
-      await this.#findRefused(channels, error, signal);
+      if (error instanceof Ended) this.#end(channels, signal);
+      else if (error instanceof Refused) await this.#findRefused(channels, error, signal);
+      else throw error;
       return false;
     }
   }
@@ -232,10 +229,22 @@ export class Leader {
 
   /** @param {string} channel @param {Refused} refused */
   #refuse(channel, { status, message }) {
-    for (const channels of this.#wanted.values()) channels.delete(channel);
-    if (this.#stream?.channels.includes(channel)) this.#cut();
-    this.#positions.forget((other) => other !== channel);
-    this.#broadcast({ type: "refused", term: this.term, channel, status, message });
+    this.#drop([channel], { type: "refused", term: this.term, channel, status, message });
+  }
+
+  /** Channels have ended: subscriptions that lack events ask for them. @param {string[]} channels @param {AbortSignal} signal */
+  #end(channels, signal) {
+    if (!signal.aborted) this.#drop(channels, { type: "ended", term: this.term, at: this.#positions.ends(channels) });
+  }
+
+  /** Continue without some channels, and tell all tabs why. @param {string[]} dropped @param {LeaderMessage} message */
+  #drop(dropped, message) {
+    for (const channels of this.#wanted.values()) for (const channel of dropped) channels.delete(channel);
+    const isKept = (/** @type {string} */ channel) => !dropped.includes(channel);
+    if (this.#stream && !this.#stream.channels.every(isKept)) this.#cut();
+    this.#live = this.#live.every(isKept) ? this.#live : this.#live.filter(isKept);
+    this.#positions.forget(isKept);
+    this.#broadcast(message);
     this.#announce();
     this.#settle();
   }
@@ -285,6 +294,7 @@ export class Leader {
   /** @param {Block} block @param {string[]} channels @returns whether the stream advanced. */
   #take({ name, data, id, retry }, channels) {
     if (retry !== undefined) this.#retry = retry;
+    if (id === END) throw new Ended();
     if (id === undefined) return name === "gap" && this.#relayGap(data, channels); // else it was not published
     const ids = splitId(id, channels);
     if (!ids) throw new Refused(200, `the stream of ${channels} has other ids: ${id}`);

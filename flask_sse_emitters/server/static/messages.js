@@ -19,7 +19,8 @@ import { ID } from "./positions.js";
 /** @typedef {{ type: "events", term: number, events: EventMessage[] }} Events */
 /** @typedef {{ type: "gap", term: number, at: Ids, newest: Ids }} GapMessage */
 /** @typedef {{ type: "refused", term: number } & Refusal} RefusedMessage */
-/** @typedef {Hello | PositionMessage | Events | GapMessage | RefusedMessage} LeaderMessage */
+/** @typedef {{ type: "ended", term: number, at: Ids }} EndMessage the channels with their last ids. */
+/** @typedef {Hello | PositionMessage | Events | GapMessage | RefusedMessage | EndMessage} LeaderMessage */
 
 /** @param {unknown} value */
 const isText = (value) => typeof value === "string";
@@ -43,6 +44,7 @@ const MESSAGES = {
   events: { term: Number.isFinite, events: isEvents },
   gap: { term: Number.isFinite, at: isIds, newest: isIds },
   refused: { term: Number.isFinite, channel: isText, status: Number.isFinite, message: isText },
+  ended: { term: Number.isFinite, at: isIds },
 };
 
 /** Return whether a value has all fields of a shape. @param {any} value @param {typeof EVENT} shape */

@@ -106,6 +106,16 @@ export class Positions {
     return channels.flatMap((channel) => this.#cursors.get(channel) ?? []);
   }
 
+  /**
+   * Return where channels have ended; {@link UNKNOWN_ID} where nothing was left to read.
+   *
+   * @param {string[]} channels
+   * @returns {Ids}
+   */
+  ends(channels) {
+    return channels.map((channel) => [channel, this.#cursors.get(channel) ?? UNKNOWN_ID]);
+  }
+
   /** All positions of the stream, and the newest ones known. */
   get all() {
     const cursors = [...this.#cursors];

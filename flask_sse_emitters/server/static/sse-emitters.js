@@ -19,12 +19,15 @@ export { ChannelEvent };
 
 /** @typedef {"connecting" | "open" | "closed"} State */
 /** @typedef {{ channels: string[] }} Gap */
+/** @typedef {{ channels: string[] }} End */
 /** @typedef {{ channel: string, status: number, message: string }} Refusal */
 
 /**
  * @typedef {object} Options
  * @property {(event: ChannelEvent) => void} [onEvent] gets every event, whatever its name.
  * @property {(gap: Gap) => void} [onGap] events of these channels were missed and are gone: fetch their state again.
+ * @property {(end: End) => void} [onEnd] these channels have ended, and every event of them has arrived. They are dropped,
+ *   and the others continue.
  * @property {(refusal: Refusal) => void} [onError] the server refuses a channel, with 401, 403 or 404, say. It is
  *   dropped, and the others continue. A server that cannot be reached is no error: the state is "connecting".
  * @property {(state: State) => void} [onState] "open": all events published from now on arrive.
@@ -89,7 +92,7 @@ export function subscribe(url, channels, options = {}) {
     get state() {
       return subscription.state;
     },
-    /** The channels that were not refused. */
+    /** The channels that were not refused, and have not ended. */
     get channels() {
       return [...subscription.channels];
     },

@@ -70,6 +70,12 @@ export class Refused extends Error {
   }
 }
 
+/** The channels of a request have ended, and there is nothing left for this client. */
+export class Ended extends Error {}
+
+/** The name and the id of the last event of a stream that has ended for good. */
+export const END = "~end";
+
 /** The server's limit for one stream. */
 const MAX_CHANNELS = 50;
 
@@ -99,7 +105,7 @@ export function* findExcess(channels) {
 
 /**
  * The server's answer: for each channel in order a tag of the reader; null from a server without tags. A HEAD gets no
- * body.
+ * body, nor does a client for whom nothing is left: a 204.
  *
  * @typedef {{ body: Body | null, tags: string[] | null }} Answer
  */
@@ -129,9 +135,10 @@ export function makeRequester(url, { withCredentials = false, headers }) {
     const { status, statusText, body } = response;
     const isStream = /^text\/event-stream\s*(;|$)/i.test(response.headers.get("Content-Type") ?? "");
     const isHead = method === "HEAD";
-    if (status === 200 && isStream && (body || isHead)) {
+    const isOver = status === 204; // browsers do not agree on its body
+    if ((status === 200 && isStream && (body || isHead)) || isOver) {
       const tags = response.headers.get("SSE-Reader")?.split(" ") ?? null;
-      return { body, tags: tags?.length === channels.length ? tags : null };
+      return { body: isOver ? null : body, tags: tags?.length === channels.length ? tags : null };
     }
     if (isHead && [405, 501].includes(status)) return { body: null, tags: null };
     if (status === 200) throw body?.cancel(), new Refused(status, `${asked} is no event stream`);

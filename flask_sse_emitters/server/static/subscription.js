@@ -10,6 +10,7 @@ import { isSameReader } from "./identity.js";
 /** @typedef {import("./messages.js").PositionMessage} PositionMessage */
 /** @typedef {import("./messages.js").LeaderMessage} LeaderMessage */
 /** @typedef {import("./messages.js").GapMessage} GapMessage */
+/** @typedef {import("./messages.js").EndMessage} EndMessage */
 /** @typedef {import("./messages.js").EventMessage} EventMessage */
 /** @typedef {import("./sse-emitters.js").Handler} Handler */
 /** @typedef {import("./sse-emitters.js").Options} Options */
@@ -117,6 +118,7 @@ export class Subscription {
     if (message.type === "at") return this.#applyPosition(message);
     if (message.type === "events") return message.events.every((event) => this.#take(event));
     if (message.type === "gap") this.#applyGap(message);
+    if (message.type === "ended") return this.#applyEnd(message);
     if (message.type === "refused") this.giveUp(message);
     return true;
   }
@@ -161,6 +163,19 @@ export class Subscription {
       channels.push(channel);
     }
     if (channels.length) call(this.options.onGap, { channels });
+  }
+
+  /** @param {EndMessage} end @returns {boolean} false if events before it are missing. */
+  #applyEnd({ at }) {
+    const mine = at.filter(([channel]) => this.channels.has(channel));
+    const over = mine.filter(([channel, id]) => reaches(this.positions.get(channel) ?? UNKNOWN_ID, id));
+    for (const [channel] of over) {
+      this.channels.delete(channel);
+      this.positions.delete(channel);
+    }
+    if (over.length) call(this.options.onEnd, { channels: over.map(([channel]) => channel) });
+    if (!this.channels.size) this.enter("closed");
+    return over.length === mine.length;
   }
 
   /** Continue without a channel that was refused. @param {import("./sse-emitters.js").Refusal} refusal */

@@ -19,6 +19,7 @@
 import { Leader } from "./leader.js";
 import { isMessage } from "./messages.js";
 import { keepEarliest } from "./positions.js";
+import { Ended } from "./stream.js";
 import { channelsOf } from "./subscription.js";
 import { isSameReader, tagsByChannel, UNIDENTIFIED, UNTAGGED } from "./identity.js";
 
@@ -161,7 +162,8 @@ export class Tab {
       // The server may name readers that it could not name before.
       for (const [channel, tag] of tagsByChannel(channels, tags)) this.#readerTags.set(channel, tag);
       for (const each of this.#subscriptions) each.confirmReader(this.#readerTags);
-      return /** @type {ReadableStream<Uint8Array>} */ (body);
+      if (!body) throw new Ended();
+      return body;
     }
     body?.cancel().catch(() => {});
     if (tags) this.#owner.endAll();
