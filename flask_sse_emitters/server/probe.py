@@ -49,7 +49,8 @@ def add_check_header(emitter: SseEmitter, environ: WSGIEnvironment, headers: Hea
     asked = _ASKED.fullmatch(environ[ENVIRON_KEY])
     if asked is None:
         return
-    comments = COMMENTS if asked[2] and environ["REQUEST_METHOD"] == "GET" and PROBES.begin(emitter) else 0
+    wants_comments = asked[2] and environ["REQUEST_METHOD"] == "GET" and emitter.is_open
+    comments = COMMENTS if wants_comments and PROBES.begin(emitter) else 0
     values = {
         "protocol": "HTTP/1.0" if environ.get("SERVER_PROTOCOL") == "HTTP/1.0" else "HTTP/1.1",
         "connection": _connection(environ.get("HTTP_CONNECTION", "")),

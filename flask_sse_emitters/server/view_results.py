@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import Flask, Response
+from flask import Flask, Response, request
 
 from ..broadcast.emitters import SseEmitters
 from ..channels.channel import Channel
@@ -15,6 +15,7 @@ from ..config.context import last_event_id, take_made_in_request
 from ..errors import CloseReason
 from ..streams.emitter import SseEmitter, stream_of
 from ..wire.frame import END
+from .probe import ENVIRON_KEY, add_check_header
 from .response import HEADERS
 
 
@@ -57,6 +58,8 @@ def answer_needless(emitter: SseEmitter, headers: Any) -> Response:
     response = Response(status=204, headers={"Cache-Control": HEADERS["Cache-Control"]})
     response.headers.update(headers or {})
     response.headers.pop("Content-Type", None)
+    if ENVIRON_KEY in request.environ:
+        add_check_header(emitter, request.environ, response.headers)
     return response
 
 

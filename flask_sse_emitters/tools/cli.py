@@ -101,7 +101,7 @@ def listen(context: click.Context, names: tuple[str, ...], last_event_id: str | 
     The first block is an id alone: the position where the stream begins. An event named "gap" means that events were
     lost. On a terminal, control characters are escaped as Python writes them; a pipe or a file gets every byte as it
     is. While the broker is away, stderr says so; missed events follow when it is back. It ends when all these channels
-    have ended.
+    have ended, or nothing is left of them, with exit code 0, and stderr says so.
 
     Ctrl-C ends it with exit code 130. Once its output has no reader, it ends with 0.
     """
@@ -300,3 +300,4 @@ def _print_stream(channels: Channels, names: tuple[str, ...], last_event_id: str
                 block = escape_block(block, encoding)
             while block:
                 block = block[out.write(block) :]
+    click.echo(f"{names[0]} has ended" if len(names) == 1 else "all of these channels have ended", err=True)

@@ -122,6 +122,25 @@ def test_listen_with_an_unknown_last_event_id_prints_a_gap(server: RedisServer, 
         assert (event.data, event.id) == ("x", last)
 
 
+@pytest.mark.parametrize("channels", [("a",), ("a", "b")], ids=["one", "several"])
+def test_listen_ends_with_0_once_its_channels_have_ended(
+    server: RedisServer, publisher: Publisher, channels: tuple[str, ...]
+) -> None:
+    """Also where nothing is left of them: see the second one."""
+    says = ["a has ended" if len(channels) == 1 else "all of these channels have ended"]
+    with Listening(server, *channels) as listening:
+        listening.position()
+        for channel in channels:
+            last = publisher.publish(channel, "x", last=True)
+        assert (listening.exit_code(), listening.errors) == (0, says)
+        assert [event.data for event in listening.events] == ["x"] * len(channels)
+        assert listening.out.endswith(b"data: x\n\n"), "the end is not printed"
+        end = str(listening.events[-1].id)
+    assert end.endswith(last)
+    second = invoked(server.url, "listen", *channels, "--last-event-id", end)
+    assert (second.exit_code, second.stdout, second.stderr.splitlines()) == (0, "", says)
+
+
 def test_listen_at_a_terminal_escapes_control_characters(server: RedisServer, publisher: Publisher) -> None:
     with read_by_test(pty.openpty(), server, "a") as (_, terminal):
         found = terminal.read(1000)

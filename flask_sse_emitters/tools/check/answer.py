@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Literal, NamedTuple, TypeAlias
 
+from ...wire.frame import FINAL_BLOCK
 from .connection import Addresses, DeadlineSocket, Unreachable, connect, describe_error, look_up, seconds_until
 from .target import Target
 
@@ -124,6 +125,11 @@ class Answer:
     def body(self) -> bytes:
         """All bytes of the body so far."""
         return b"".join(piece.data for piece in self.pieces)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the stream has ended for good, as its last block says."""
+        return self.body.endswith(FINAL_BLOCK)
 
     @property
     def first_at(self) -> float | None:

@@ -9,7 +9,8 @@ from .connection import printable
 from .findings import Finding, Findings, read_server_report
 
 _REFUSED = {
-    204: "An EventSource never comes back after it: answer with a stream, also where there is nothing to send.",
+    204: "An EventSource never comes back after it. That is right where a stream is over for good, as this package "
+    "answers then; else answer with a stream, also where there is nothing to send.",
     400: "This is not the address of a stream, such as /events?channel=NAME.",
     401: "Send what a reader sends: --header 'Authorization: Bearer ...', or --header 'Cookie: session=...'. In a "
     "browser, EventSource sends cookies and no other header.",
@@ -30,7 +31,13 @@ _REFUSED = {
 def judge_status(answer: Answer) -> Findings:
     """Judge whether a browser takes the answer for a stream: WHATWG HTML, section 9.2.3."""
     sent = answer.value("Content-Type")
-    if answer.status != 200:
+    if answer.status == 204 and read_server_report(answer) is not None:
+        fix = (
+            "So an EventSource stays away. It is what a client gets that has it all, or comes when nothing is kept any "
+            "more. Nothing else was checked: check a channel that goes on."
+        )
+        yield Finding("over", "note", "The answer is 204: the stream is over for good, and nothing is left of it.", fix)
+    elif answer.status != 200:
         body = printable(answer.body.decode("utf-8", "replace")) if "text/plain" in sent.lower() else ""
         seen = f"The answer is {answer.status} {printable(answer.reason)}" + (f": {body}" if body else ".")
         fix = _REFUSED.get(answer.status, "Only a 200 is a stream to browsers; after any other they never come back.")

@@ -119,19 +119,21 @@ class _Check:
         others = [quiet] if back is None else [quiet, back]
         judged = [*judge_body(first, [])]
         is_broken = any(finding.level == "fault" and finding.name != "no-byte" for finding in judged)
-        if is_broken:
-            self._report_progress("nothing more can be seen through this: the other streams are skipped")
+        is_last = is_broken or first.is_over
+        if is_last:
+            why = "nothing more can be seen through this" if is_broken else "it is over for good"
+            self._report_progress(f"{why}: the other streams are skipped")
         else:
             if back is not None:
                 self._report_progress(f"reconnecting with an unknown Last-Event-ID, {back.at_most} s at most")
                 back.await_end()
             self._await_heartbeat(quiet)
-        yield from judged if is_broken else judge_body(first, others)
+        yield from judged if is_last else judge_body(first, others)
         yield from judge_encoding(first)
         yield from judge_caching(self._answers)
         yield from judge_proxy(first)
         yield from judge_writer(first)
-        if not is_broken:
+        if not is_last:
             yield from judge_silence(quiet)
             if back is not None:
                 yield from judge_replay(first, back)

@@ -27,6 +27,15 @@ def judge_body(answer: Answer, others: list[Answer]) -> Findings:
 
     :param others: further streams, which also show whether the first byte arrives in time.
     """
+    if answer.is_over:
+        seen = f"The stream ended for good after {answer.ended:.1f} s, as its channel has, or the view was done."
+        fix = (
+            "A client that comes back is answered 204, and stays away. Buffering, silence and replay were not checked: "
+            "check a stream that goes on."
+        )
+        yield Finding("over", "note", seen, fix)
+        yield _judge_first_byte([answer, *others])
+        return
     if answer.end in ("clean", "closed") and answer.ended < FIRST_BYTE_SECONDS:
         seen = f"The stream ended by itself {answer.ended:.1f} s after the request."
         fix = (
@@ -104,6 +113,9 @@ def judge_silence(quiet: Answer) -> Findings:
     if quiet.error is not None or quiet.status != 200:
         why = printable(str(quiet.error)) if quiet.error else f"{quiet.status} {printable(quiet.reason)}"
         yield Finding("read-timeout", "note", f"A second stream, to be left silent, could not be opened: {why}")
+    elif quiet.is_over:
+        seen = f"The silent stream ended for good after {quiet.ended:.1f} s: no longer silence could be seen."
+        yield Finding("read-timeout", "note", seen)
     elif quiet.end in ("cut", "closed"):
         every = f", while the server writes a heartbeat every {beat:g} s" if beat else ""
         below = f"below {silence:.0f}" if silence >= 2 else "lower"

@@ -56,6 +56,18 @@ def test_probe_is_answered_by_streams_only_without_comments_for_head(scheduler: 
     assert values_of(answer.headers["Sse-Check"])["comments"] == "0"
 
 
+def test_probe_of_a_stream_that_is_over_for_good_is_answered_without_comments() -> None:
+    """So a check can tell this package's 204 from any other."""
+    app = Flask(__name__)
+    sse = SSE(app)
+    app.register_blueprint(sse.blueprint)
+    sse.channel("a", public=True).complete()
+    answer = app.test_client().get("/events/a", headers=COMMENTS_WANTED)
+    assert answer.status_code == 204
+    assert values_of(answer.headers["Sse-Check"])["comments"] == "0"
+    assert "Sse-Check" not in app.test_client().get("/events/a").headers
+
+
 def test_probes_at_a_time_are_limited(scheduler: ManualScheduler) -> None:
     app, emitters = make_app(scheduler)
 

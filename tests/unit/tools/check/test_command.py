@@ -31,6 +31,16 @@ def test_check_prints_all_is_well_and_exits_with_0() -> None:
     assert sent["host"] == f"127.0.0.1:{server.port}"
 
 
+def test_check_of_a_stream_that_is_over_for_good_skips_the_rest_and_exits_with_0() -> None:
+    final = chunk(b"event: ~end\nid: ~end\ndata:\n\n")
+    with TinyServer(ends_after(head(FRESH), chunk(b"id: 1\ndata: x\n\n"), final, END)) as server:
+        result = invoked(server.url)
+    assert (result.exit_code, result.stdout.splitlines()[-1]) == (0, "All is well.")
+    assert "NOTE   over" in result.stdout
+    assert not {"ended", "replay", "read-timeout"} & {line[7:].split(" ")[0] for line in result.stdout.splitlines()}
+    assert "- it is over for good: the other streams are skipped\n" in result.stderr
+
+
 def test_check_prints_json() -> None:
     with TinyServer(ends_after(head(status="404 Not Found"), END)) as server:
         result = invoked(server.url, "--json")

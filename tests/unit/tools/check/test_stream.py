@@ -55,8 +55,25 @@ def test_check_reports_another_status_with_its_meaning(status: str, fix: str) ->
         assert found["status"].seen.endswith(": No, thanks")
 
 
+#: The last block of a stream that ends for good.
+FINAL = b"event: ~end\nid: ~end\ndata:\n\n"
+
+
 def stream_that_ends(*pieces: bytes) -> Answering:
     return lambda request: iter([head(header_for(request), FRESH), *pieces])
+
+
+def over(request: Request) -> Iterator[bytes]:
+    """What this package answers where a stream is over for good, and nothing is left of it."""
+    yield head(header_for(request, comments=0), FRESH, status="204 No Content", kind=None)
+
+
+def over_in_silence(request: Request) -> Iterator[bytes]:
+    """A stream that ends for good, later than the check looks at the first one."""
+    yield head(header_for(request, heartbeat=9), FRESH)
+    yield opening(request)
+    yield request.hold(None if request.is_first else 0.1)
+    yield chunk(FINAL) + END
 
 
 def cut_silent_stream(request: Request) -> Iterator[bytes]:
@@ -97,6 +114,10 @@ SEEN_AT_ONCE: dict[str, Case] = {
     "kept alive": (stream(connection="keep-alive"), [], "status", "ok: 200"),
     "upgrade": (stream(connection="upgrade"), [], "status", "ok: 200"),
     "ends at once": (stream_that_ends(chunk(b"retry: 3000\n\n"), END), ["ended"], "ended", "SSE_MAX_CLIENTS"),
+    "ends for good": (stream_that_ends(EVENT, chunk(FINAL), END), [], "over", "note: The stream ended for good after "),
+    "ends for good in time": (stream_that_ends(chunk(FINAL), END), [], "first-byte", "ok: The first byte came after"),
+    "is over for good": (over, [], "over", "note: The answer is 204: the stream is over for good"),
+    "ends for good in silence": (over_in_silence, [], "read-timeout", "note: The silent stream ended for good after"),
     "is cut at once": (stream_that_ends(EVENT), ["cut"], "cut", ""),
     "ends in silence": (brief, [], "read-timeout", "The silent stream ended, in order, after "),
     "is cut in silence": (
