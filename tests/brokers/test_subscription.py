@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 import time
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from flask_sse_emitters.brokers import Bounds, Broker, Frame, make_broker
+from flask_sse_emitters.brokers import CHANNEL_END, Bounds, Broker, Frame, make_broker
 from flask_sse_emitters.testing import decode, published
 from tests.brokers.states import await_end, subscribers
 from tests.support.board import Board, board_reads, closing_board, gap_of, moved, read, texts
@@ -246,6 +247,38 @@ def test_keys_expire_all(client: Any, board: Board) -> None:
     assert left["at"] > 6 * 86_400_000
     assert revoked > 6 * 86_400_000
     assert all(0 < ttl <= 12_000 for ttl in here)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "log_days", "epoch_days"),
+    [
+        (Bounds(9, 60.0), 0, 7),
+        (Bounds(9, 30 * 86_400.0), 30, 30),
+        (Bounds(9, 0.0), math.inf, math.inf),
+        (Bounds(0, 0.0), 7, 7),
+    ],
+    ids=["a minute", "a month", "for ever", "none"],
+)
+def test_keys_remember_a_channel_for_as_long_as_its_events(
+    client: Any, new_broker: Callable[[], Broker], bounds: Bounds, log_days: float, epoch_days: float
+) -> None:
+    """And for a week at least. Whoever looks it up, or has it, changes nothing of that."""
+
+    def days(key: str) -> float:
+        ttl = client.pttl(f"sse:{{a}}:{key}")
+        return math.inf if ttl == -1 else round(ttl / 86_400_000)
+
+    broker, other = new_broker(), new_broker()
+    broker.publish("a", CHANNEL_END, bounds)
+    assert (days("log"), days("at")) == (log_days, epoch_days)
+    for ask in (
+        lambda: other.state("a"),
+        lambda: listening(other, "a"),
+        lambda: other.start_run("a", "run", PATIENCE),
+        lambda: other.renew_run("a", "run", PATIENCE),
+    ):
+        ask()
+        assert (days("log"), days("at")) == (log_days, epoch_days)
 
 
 def test_keys_of_unused_channel_are_renewed_by_lookup(client: Any, new_broker: Callable[[], Broker]) -> None:

@@ -18,7 +18,8 @@ MAX_ENTRIES = 20
 #: Milliseconds for which a key is remembered.
 KEY_MS = 300_000
 
-#: Milliseconds for which a channel's epoch is remembered after the last publish or lookup.
+#: Milliseconds for which a channel's epoch is remembered after the last publish or lookup, or for as long as its events
+#: are kept: without it, they would be deleted. See docs/brokers.rst for what is lost with it.
 EPOCH_MS = 7 * 86_400_000
 
 #: Milliseconds for which the epoch of a channel that has had no event, and has no run, is remembered after the last
@@ -43,6 +44,20 @@ local function new_epoch()
   return string.sub(epochs, used - {EPOCH_LENGTH - 1}, used)
 end
 {NOW}
+"""
+
+#: Remembers the channel for as long as its events, and for EPOCH_MS at least.
+_KEEP_EPOCH = f"""
+local function keep_epoch(events, ms)
+  if tonumber(ms) == 0 and tonumber(events) > 0 then
+    redis.call('PERSIST', at)
+  else
+    redis.call('PEXPIRE', at, string.format('%.0f', math.max({EPOCH_MS}, ms)))
+  end
+end
+local function keep_epoch_as_it_is()
+  keep_epoch(redis.call('HGET', at, 'events') or '0', redis.call('HGET', at, 'ms') or '0')
+end
 """
 
 #: Begins a new epoch where the channel has none, or lacks an event that was known before, as after a failover: its id
@@ -79,6 +94,7 @@ end
 #: The steps of an event: it begins another epoch where it follows an end, gets its offset, is kept, and announced.
 #: An end is kept beside as many events as the bounds allow, and ends the run that has the channel.
 _APPEND = f"""
+{_KEEP_EPOCH}
 local function change_epoch()
   former = epoch .. ':' .. string.format('%.0f', offset or 0) .. ' ' .. (former or '')
   former = string.match(former, '^' .. string.rep('%S+ ', {MAX_FORMER_EPOCHS})) or former
@@ -113,7 +129,7 @@ local function append(body, name, events, ms)
     redis.call('HDEL', at, 'run', 'run_ms', 'run_until')
     complete, run = true, false
   end
-  redis.call('PEXPIRE', at, {EPOCH_MS})
+  keep_epoch(events, ms)
   local most = events + (is_end and 1 or 0)
   if most > 0 then
     local place = string.format('%.0f-0', offset)
@@ -134,8 +150,10 @@ local function append(body, name, events, ms)
         if not oldest or (tonumber(oldest[2][6] or '') or 0) > now - ms then break end
         redis.call('XDEL', log, oldest[1])
       end
-    else
+    elseif tonumber(events) > 0 then
       redis.call('PERSIST', log)
+    else
+      redis.call('PEXPIRE', log, {EPOCH_MS})
     end
   else
     redis.call('DEL', log)
@@ -230,7 +248,7 @@ end
 {_END_DEAD_RUN}
 local function remember(lasts)
   local is_unused = tonumber(offset or '0') == 0 and not lasts and not run
-  redis.call('PEXPIRE', at, is_unused and {UNUSED_MS} or {EPOCH_MS})
+  if is_unused then redis.call('PEXPIRE', at, {UNUSED_MS}) else keep_epoch_as_it_is() end
 end
 """
 
@@ -289,11 +307,12 @@ return run == name and 1 or 0
 #: Lets a run have the channel for longer. Returns whether it still has it. One that is dead, :data:`LOOK_UP` ends.
 RENEW_RUN = Script(f"""
 local at = KEYS[1]
+{_KEEP_EPOCH}
 local run, run_until = redis.call('HGET', at, 'run'), redis.call('HGET', at, 'run_until')
 {NOW}
 if run ~= ARGV[1] or tonumber(run_until) <= tonumber(now) then return 0 end
 redis.call('HSET', at, 'run_until', string.format('%.0f', now + ARGV[2]))
-redis.call('PEXPIRE', at, {EPOCH_MS})
+keep_epoch_as_it_is()
 return 1
 """)
 
