@@ -58,6 +58,16 @@ class Channel:
         """
         return self._channels().broker.state(self.name).is_complete
 
+    @property
+    def is_running(self) -> bool:
+        """Whether a run (:meth:`publish_from`) publishes to the channel, in whichever process. May wait for the broker.
+
+        A channel that is neither running nor complete has nothing to resume: nobody knows of it (any more).
+
+        :raises BrokerUnavailable: where the broker cannot be reached.
+        """
+        return self._channels().broker.state(self.name).has_run
+
     def position(self) -> str:
         """Return the id of the newest event, as :meth:`SSE.position` does."""
         return self._channels().position([self.name])

@@ -186,6 +186,28 @@ def test_run_with_an_invalid_argument_leaves_the_channel_free(board: Board) -> N
     await_over(channel.publish_from(["x"]))
 
 
+def test_run_shows_in_its_channel_until_that_ends(board: Board) -> None:
+    """A view that resumes an answer can tell one that goes on, one that is whole, and one that nobody knows."""
+    held = HeldItems()
+    channel = board.sse.channel("a")
+
+    def shows() -> tuple[bool, bool]:
+        return channel.is_running, channel.is_complete
+
+    assert shows() == (False, False)
+    run = channel.publish_from(held.items(), every=0)
+    assert shows() == (True, False)
+    held.let(1)
+    until(lambda: channel.position().endswith("-1"), "an item")
+    assert shows() == (True, False)
+    run.cancel()
+    assert shows() == (False, True)
+    held.let(1)
+    await_over(run)
+    board.sse.publish("a", "more, of no run")
+    assert shows() == (False, False)
+
+
 def test_run_has_the_contexts_of_its_request_and_tears_them_down(board: Board) -> None:
     torn_down: list[str] = []
     runs: list[Run] = []
