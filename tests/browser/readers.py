@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from playwright.sync_api import Browser, Page
 
@@ -73,21 +73,26 @@ class ReaderProgram:
 
 def bundle(folder: Path) -> None:
     """Make a script of each client and what it imports, as their users do."""
+    scripts = [path for path in HERE.glob("*.mjs") if path.stem not in ("serve", "vueuse-watch")]
+    bundle_for("node", [path for path in scripts if path.stem in PROGRAMS], folder)
+    bundle_for("browser", [path for path in scripts if path.stem not in PROGRAMS], folder)
+
+
+def bundle_for(platform: Literal["node", "browser"], scripts: Sequence[Path], folder: Path) -> None:
+    """Make a script ``NAME.js`` of each of these and what it imports."""
     if not (PACKAGES / "esbuild").is_dir():
         miss("npm packages are missing: apt-get install npm && make build/npm/.installed")
-    scripts = [path for path in HERE.glob("*.mjs") if path.stem not in ("serve", "vueuse-watch")]
-    for platform, form in (("node", "cjs"), ("browser", "esm")):
-        names = [str(path) for path in scripts if (path.stem in PROGRAMS) == (platform == "node")]
-        subprocess.run(
-            [
-                *(str(PACKAGES / ".bin" / "esbuild"), *names, "--bundle"),
-                *(f"--platform={platform}", f"--format={form}", "--external:node:*", "--log-level=warning"),
-                *('--define:process.env.NODE_ENV="production"', f"--outdir={folder}"),
-            ],
-            env={**os.environ, "NODE_PATH": str(PACKAGES)},
-            timeout=2 * PATIENCE,
-            check=True,
-        )
+    form = "cjs" if platform == "node" else "esm"
+    subprocess.run(
+        [
+            *(str(PACKAGES / ".bin" / "esbuild"), *map(str, scripts), "--bundle", "--jsx=automatic"),
+            *(f"--platform={platform}", f"--format={form}", "--external:node:*", "--log-level=warning"),
+            *('--define:process.env.NODE_ENV="production"', f"--outdir={folder}"),
+        ],
+        env={**os.environ, "NODE_PATH": str(PACKAGES)},
+        timeout=2 * PATIENCE,
+        check=True,
+    )
 
 
 @contextmanager
