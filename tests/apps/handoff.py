@@ -15,6 +15,7 @@ from tests.apps import channels, contract
 from tests.apps.answers import answers
 from tests.apps.contract import emitters, journals, lists, make
 from tests.apps.finite import finite
+from tests.apps.mcp import mcp
 from tests.apps.middleware import add_middleware
 from tests.apps.real_threads import original, start_thread
 
@@ -118,6 +119,7 @@ def create_app(name: str, middleware: str = "", **config: Any) -> Flask:
     app.register_blueprint(more)
     app.register_blueprint(finite)
     app.register_blueprint(answers)
+    app.register_blueprint(mcp)
     add_middleware(app, middleware)
     return app
 
