@@ -82,7 +82,9 @@ def ask(chat: str) -> Any:
     message = request.get_json()["message"]
     save(chat, message)
     answer = sse.channel(f"chat/{chat}/{uuid4()}")
-    answer.publish_from(parts(chat, message["parts"][0]["text"]), done="[DONE]", on_error=error_part)
+    question = message["parts"][0]["text"]
+    on_error = None if "untold" in question else error_part
+    answer.publish_from(parts(chat, question), done="[DONE]", on_error=on_error)
     (FOLDER / f"{chat}.answer").write_text(answer.name)
     return answer.subscribe(since="first", bare=True), 200, HEADERS
 

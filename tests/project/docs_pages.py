@@ -7,10 +7,14 @@ _SPRING = "Spring's Java code needs a JDK, Spring Boot and a build"
 #: The first line, by which blocks are listed, of the one for Datastar.
 _DATASTAR = "<!doctype html><!-- Datastar -->"
 
+#: The first line of the one for the AI SDK.
+_USE_CHAT = '// import { DefaultChatTransport } from "ai"; import { useChat } from "@ai-sdk/react";'
+
 #: Blocks that are not run, by their page and first line, and why.
 NOT_RUN: dict[tuple[str, str], str] = {
     ("hypermedia.rst", _DATASTAR): "npm has no Datastar that knows these events",
     ("replay.rst", "event: gap"): "what a stream looks like",
+    ("streaming.rst", _USE_CHAT): "needs a bundler; tests/browser/clients/chats has these lines",
     ("from-spring.rst", '@GetMapping(value = "/connect", produces = MediaType.TEXT_EVENT_STREAM_VALUE)'): _SPRING,
     ("from-spring.rst", "@Component"): _SPRING,
     ("from-spring.rst", "for (SseEmitter emitter : emitters) {"): _SPRING,
@@ -60,6 +64,9 @@ ANSWERS: dict[str, dict[str, list[object]]] = {
         "POST /answers": [200],
         "POST /v1/chat/completions": [200],
         "POST /v1/messages": [200],
+        "POST /api/chat/<chat>": [200],
+        "POST /api/chat/<chat>/stop": [200],
+        "POST /mcp": [200],
         "POST /rows": [200],
     },
     "replay.rst": {

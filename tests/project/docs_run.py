@@ -24,7 +24,14 @@ from flask_sse_emitters.testing import open_stream
 PART = "7"
 
 #: The body of POST requests, with all keys that views of the pages use.
-BODY = {"id": 7, "name": "ann", "text": "hello", "messages": [{"role": "user", "content": "hello"}]}
+BODY = {
+    "id": 7,
+    "name": "ann",
+    "text": "hello",
+    "message": {"role": "user", "parts": [{"type": "text", "text": "hello"}]},
+    "messages": [{"role": "user", "content": "hello"}],
+    "params": {"_meta": {"progressToken": 1}},
+}
 
 #: The id with which every stream is requested once more, as by a client that reconnects.
 LAST = "1"
