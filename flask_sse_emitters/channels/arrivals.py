@@ -44,7 +44,8 @@ def _arrival(state: ChannelState | None, is_back: bool, since: str | None) -> Ar
         begins = NOW if is_back else FIRST
     elif since is None and state.has_run:
         begins = FIRST
-    return Arrival(begins, Position(state.epoch, state.newest), state.oldest)
+    has_end = state.is_complete or state.has_run
+    return Arrival(begins, Position(state.epoch, state.newest), state.oldest, has_end)
 
 
 def _is_done(state: ChannelState | None, position: Position | None = None, *, is_back: bool = False) -> bool:

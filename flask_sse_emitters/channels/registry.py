@@ -32,7 +32,7 @@ from .replay.machine import Replay
 from .replay.pages import PageCache
 from .replay.since import parse_since
 from .runs.publishing_thread import Stop
-from .runs.run import Plan, Run, Task, start_task
+from .runs.run import Plan, Run, Tasks, start_task
 
 #: ``SSE_TIMEOUT`` varies by this part of it, so that clients who came together do not leave together.
 LIFETIME_SPREAD = 0.1
@@ -78,7 +78,7 @@ class Channels:
         self._pages = PageCache()
         # Each is kept while it has clients, or is in use.
         self._subscriptions: WeakValueDictionary[str, ProcessSubscription] = WeakValueDictionary()
-        self._tasks: WeakValueDictionary[str, Task] = WeakValueDictionary()  # each while its threads have it
+        self.tasks = Tasks()  #: its runs here
         self._limits: WeakValueDictionary[str, Limit] = WeakValueDictionary()  # each while a stream counts for it
 
     def subscription(self, name: str) -> ProcessSubscription:
@@ -151,14 +151,13 @@ class Channels:
         self.check_open()
         drain_at_exit()  # which ends it, too
         task = start_task(self, name, self.bounds(name), self._settings, items, plan)
-        with self._lock:
-            self._tasks[name] = task
+        self.tasks.add(name, task)
         return Run(task)
 
     def cancel_run(self, name: str) -> bool:
         """Cancel the run of a channel, in whichever process it is: see :meth:`.Channel.cancel`. May wait."""
         self.check_open()
-        task = self._tasks.get(name)  # before that: from then on another may begin
+        task = self.tasks.get(name)  # before that: from then on another may begin
         was_running = self.broker.cancel_run(name, self.bounds(name))
         if task is not None:
             task.lose_channel()
@@ -167,7 +166,7 @@ class Channels:
     def stop(self) -> None:
         """End what runs here, as the process stops, and release the broker. Idempotent; may wait a second."""
         until = time.monotonic() + STOP_SECONDS
-        for task in list(self._tasks.values()):
+        for task in self.tasks.all():
             task.stop(Stop.INTERRUPTED, max(0.0, until - time.monotonic()))
         self.broker.close()
 
@@ -211,11 +210,11 @@ class Channels:
         begins = [self._options.of(name).since if since is None else since for name in names]
         arrivals = arrive(emitter.last_event_id, subscriptions, begins)
         if arrivals is None:
-            stream.outgoing.is_needless = True
-            emitter.complete()
-            return emitter
+            return _needless(emitter)
         if stream.last_event_id == END:  # something has begun anew since
             stream.last_event_id = ""
+        if stream.settings.bare and arrivals and all(arrival.has_end for arrival in arrivals):
+            stream.let_finish()  # its client would not come back
         if seconds is not None:
             stream.end_by(SCHEDULER.clock() + seconds)
         if reader is not None:
@@ -269,6 +268,12 @@ class Channels:
         new = Limit(f"max_clients={maximum} of the channel {name!r}", maximum)
         with self._lock:
             return self._limits.setdefault(name, new)
+
+
+def _needless(emitter: SseEmitter) -> SseEmitter:
+    stream_of(emitter).outgoing.is_needless = True
+    emitter.complete()
+    return emitter
 
 
 def _make_emitter(timeout: Duration | None, last_event_id: str | None, given: Mapping[str, Any]) -> SseEmitter:

@@ -65,6 +65,7 @@ class State:
         self.channels.before_subscribing = self.revocations.listen
         broker.changed = _BrokerSignals(app, broker).broker_changed
         broker.about = self._about
+        self.streams.has_runs = lambda: self.channels.tasks.are_running
         self.streams.at_exit = self.channels.stop
         self.streams.seconds_to_finish = seconds_to_finish
         self.warnings: list[str] = []

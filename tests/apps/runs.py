@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from flask import Blueprint, request
@@ -32,6 +33,23 @@ def running(sse: SSE) -> Blueprint:
         answer = sse.channel(channel)
         answer.publish_from(numbers(), done="[DONE]")
         return answer.subscribe(), 200, {"X-Worker": str(os.getpid())}
+
+    @views.get("/held/<channel>")
+    def held(channel: str) -> Any:
+        """Answer with a word, and once there is a file with 50 more: a worker that stops takes no requests."""
+        file = Path(request.args["file"])
+
+        def words() -> Iterator[str]:
+            yield "first"
+            while not file.exists():
+                time.sleep(0.02)
+            for number in range(50):
+                time.sleep(0.02)
+                yield str(number)
+
+        answer = sse.channel(channel)
+        answer.publish_from(words(), done="[DONE]")
+        return answer.subscribe(bare=True)
 
     @views.post("/cancel/<channel>")
     def cancel(channel: str) -> ResponseReturnValue:

@@ -30,6 +30,7 @@ class Arrival(NamedTuple):
     since: Since = NOW  #: where it begins
     newest: Position | None = None  #: the newest event as it came; None where that is not known
     oldest: int = 0  #: the offset of the oldest that it could have had then, where that is known
+    has_end: bool = False  #: the channel is complete, or will be: a run publishes to it
 
 
 class Location(NamedTuple):

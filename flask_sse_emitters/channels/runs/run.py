@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 from uuid import uuid4
+from weakref import WeakValueDictionary
 
 from ...brokers import Bounds
 from ...config.context import in_copied_context
@@ -140,6 +141,34 @@ class Task:
             waiting = list(self._waiting)
         for sleeper in waiting:
             sleeper.wake()
+
+
+class Tasks:
+    """The tasks of this process, by their channels. Each is kept while its threads have it."""
+
+    def __init__(self) -> None:
+        self._lock = native_lock()
+        self._tasks: WeakValueDictionary[str, Task] = WeakValueDictionary()
+
+    def add(self, channel: str, task: Task) -> None:
+        """Keep the task of a channel, in the place of one before."""
+        with self._lock:
+            self._tasks[channel] = task
+
+    def get(self, channel: str) -> Task | None:
+        """Return the newest task of a channel."""
+        return self._tasks.get(channel)
+
+    def all(self) -> list[Task]:
+        """Return all that are kept."""
+        with self._lock:
+            references = self._tasks.valuerefs()
+        return [task for reference in references if (task := reference()) is not None]
+
+    @property
+    def are_running(self) -> bool:
+        """Whether any of them has something to do."""
+        return any(task.is_running for task in self.all())
 
 
 class Plan(NamedTuple):

@@ -3,7 +3,7 @@
 A worker that stops, *drains*: new streams end at once; the open ones get what is pending, then a ``retry:`` of their
 own, so that their clients do not all come back at once, then a clean end. Those that take nothing are cut after
 ``SSE_DRAIN_SECONDS``. Streams that are to finish (``drain="finish"``) go on, for as long as the server leaves the
-worker alive, and are aborted then. Afterwards the process may exit.
+worker alive, and are aborted then. So do runs, and are interrupted. Afterwards the process may exit.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ def drain(registry: StreamRegistry, grace: float = 0.0) -> None:
         begins = registry.drained_by is None
         if begins:
             registry.drained_by = now + seconds
-            registry.finished_by = now + max(seconds, registry.seconds_to_finish()) + ABORT_SECONDS
+            registry.runs_by = now + registry.seconds_to_finish()
+            registry.finished_by = max(now + seconds, registry.runs_by) + ABORT_SECONDS
             registry.is_ending = True
     if begins and len(registry):
         log.info("the worker stops: %d streams end within %g s", len(registry), seconds)
@@ -129,6 +130,8 @@ def _drain_and_wait() -> None:
     wait_while(
         lambda: len(SOCKET_MONITOR) > 0 or any(registry.is_ending for registry in registries), by, SCHEDULER.clock
     )
+    runs_by = max((registry.runs_by for registry in registries), default=0.0)
+    wait_while(lambda: any(registry.has_runs() for registry in registries), runs_by, SCHEDULER.clock)
     wait_while(lambda: SCHEDULER.is_calling, SCHEDULER.clock() + CALLBACK_SECONDS, SCHEDULER.clock)
     for registry in registries:
         call_and_log(registry.at_exit)

@@ -48,6 +48,8 @@ class StreamRegistry:
         self.settings = settings
         self.scheduler = scheduler
         self._app = app
+        #: Returns whether the app publishes anything in the background, which is to finish as such a stream is.
+        self.has_runs: Callable[[], bool] = lambda: False
         #: Is called when the process exits in order, after the last stream. May wait a second.
         self.at_exit: Callable[[], object] = lambda: None
         #: Returns for how long streams that are to finish may go on, once the worker stops.
@@ -67,6 +69,7 @@ class StreamRegistry:
         self._logged: dict[str, float] = {}  # when a refusal was last logged, by the limit
         self.drained_by: float | None = None  #: when the last stream is cut; None until the registry drains
         self.finished_by = 0.0  #: when the last stream that is to finish is cut, once the registry drains
+        self.runs_by = 0.0  #: when runs are interrupted, once the registry drains
         self.is_ending = False  #: some streams are still to be ended by draining
         self.opened = 0  #: since the beginning, without those refused
         self.refused_by: Counter[str] = Counter()  #: streams, by the name of the limit

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ...errors import CloseReason, SseError
 from ..ends import ClientSees
 from ..machine import Machine
@@ -23,6 +25,12 @@ class TimedStream(Machine):
         """
         is_part = "end" not in self.settings.own and (self.settings.bare or self.producer is not None)
         return "break" if is_part or self.settings.end == "cut" else "end"
+
+    def let_finish(self) -> None:
+        """Have a worker that stops let it come to its end, unless its view has said otherwise."""
+        with self.lock:
+            self._given = {"drain": "finish", **self._given}
+            self.settings = self.deadlines.settings = replace(self.settings, **self._given)
 
     def next_deadline(self) -> float | None:
         """Return when the next deadline may be due, by the scheduler's clock. Under the lock."""

@@ -12,8 +12,11 @@ from flask_sse_emitters.brokers import Broker, Frame, Publication, Published
 from flask_sse_emitters.brokers.memory import MemoryBroker
 from flask_sse_emitters.channels.runs import publishing_thread
 from flask_sse_emitters.channels.runs.publishing_thread import PublishingThread
+from flask_sse_emitters.streams.emitter import stream_of
 from tests.support.board import Board
 from tests.support.broker_calls import KEPT, frame
+from tests.support.held_items import HeldItems, await_over
+from tests.support.waiting import until
 
 
 class Unsure:
@@ -64,3 +67,25 @@ def test_run_without_a_thread_leaves_its_channel_free(board: Board, monkeypatch:
         with pytest.raises(RuntimeError, match="can't start new thread"):
             board.sse.channel("a").publish_from(["x"])
     assert board.sse.channel("a").publish_from(["y"]).wait(30)
+
+
+def test_run_has_a_stopping_worker_let_its_bare_streams_finish(board: Board) -> None:
+    """Where all that they read has an end: their clients would not come back, or begin anew."""
+    held = HeldItems()
+    channel = board.sse.channel("a")
+
+    def drains(*, bare: bool) -> str:
+        with board.app.test_request_context():
+            emitter = channel.subscribe(bare=bare)
+        emitter.complete()
+        return stream_of(emitter).settings.drain
+
+    assert drains(bare=True) == "end"
+    run = channel.publish_from(held.items(), every=0)
+    assert (drains(bare=True), drains(bare=False)) == ("finish", "end")
+    held.let(1)
+    until(lambda: channel.position().endswith("-1"), "an item")
+    run.cancel()
+    held.let(1)
+    await_over(run)
+    assert (drains(bare=True), drains(bare=False)) == ("finish", "end")
