@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from flask import request
+from flask import abort, request
 from flask.typing import ResponseReturnValue
 
 from flask_sse_emitters import Channel
@@ -80,13 +80,15 @@ def error_part(error: BaseException) -> dict[str, Any]:
 @app.post("/api/chat/<chat>")
 def ask(chat: str) -> Any:
     message = request.get_json()["message"]
+    question = message["parts"][0]["text"]
+    if "busy" in question:
+        abort(503)
     save(chat, message)
     answer = sse.channel(f"chat/{chat}/{uuid4()}")
-    question = message["parts"][0]["text"]
     on_error = None if "untold" in question else error_part
     answer.publish_from(parts(chat, question), done="[DONE]", on_error=on_error)
     (FOLDER / f"{chat}.answer").write_text(answer.name)
-    return answer.subscribe(since="first", bare=True), 200, HEADERS
+    return answer.subscribe(since="first", bare="plainly" not in question), 200, HEADERS
 
 
 @app.get("/api/chat/<chat>/stream")

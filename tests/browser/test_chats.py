@@ -139,6 +139,23 @@ def test_ai_chat_shows_that_its_model_has_failed_and_again_after_a_reload(
     assert reloaded.await_state("error", question, "one")["error"].startswith(error)
 
 
+def test_ai_chat_takes_the_last_event_of_a_stream_that_is_not_bare_for_an_error(
+    conversation: Conversation, chats: ChatProgram
+) -> None:
+    """Which has no data; greeting and ids are nothing to it."""
+    page = ChatPage(chats, conversation)
+    conversation.allow(2)
+    page.send("one plainly")
+    assert page.await_state("error", "one plainly", "one plainly")["error"].startswith("JSON parsing failed")
+
+
+def test_ai_chat_shows_a_503_as_an_error(conversation: Conversation, chats: ChatProgram) -> None:
+    page = ChatPage(chats, conversation)
+    page.send("busy")
+    page.await_state("error", "busy")
+    assert page.await_answer() == 503
+
+
 def test_ai_chat_resumes_an_answer_of_more_parts_than_are_kept_by_default(
     conversation: Conversation, chats: ChatProgram
 ) -> None:
