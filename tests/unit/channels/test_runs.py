@@ -62,6 +62,7 @@ def test_run_without_a_thread_leaves_its_channel_free(board: Board, monkeypatch:
     def refuse(_thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
+    board.sse.publish("b", "x")  # the broker has its own thread by then
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", refuse)
         with pytest.raises(RuntimeError, match="can't start new thread"):
