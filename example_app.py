@@ -1,4 +1,4 @@
-"""A notice board and a live chart of this machine's load, both fed by events: ``gunicorn example_app:app``.
+"""A notice board, a live chart of this machine's load, and answers word by word: ``gunicorn example_app:app``.
 
 One process serves it and keeps the notices in a file. With ``SSE_BROKER_URL`` set to a shared Redis, any number of
 processes on any number of machines can serve it.
@@ -9,17 +9,19 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import random
 import threading
 import time
 import uuid
 from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypedDict
 
 from flask import Blueprint, Flask, Response, current_app, request
 from flask.typing import ResponseReturnValue
 
-from flask_sse_emitters import SSE, BrokerUnavailable, SseEmitter, SseEmitters
+from flask_sse_emitters import SSE, BrokerUnavailable, Event, RunExists, SseEmitter, SseEmitters
 
 BROKER_URL = os.environ.get("SSE_BROKER_URL") or "memory://"
 IS_SHARED = not BROKER_URL.startswith("memory:")
@@ -40,10 +42,17 @@ class Load(TypedDict):
     clients: int
 
 
+ANSWER = """
+No language model has read this. The words come from a list, one by one. A thread of the server publishes them to a
+channel, whoever reads: reload this page, or open it in a second tab. The words so far come back, and then the rest.
+"""
+PAUSE = 0.1, 0.4  # seconds between two words, from and to
+
 views = Blueprint("example", __name__, static_folder="example", static_url_path="/example")
 
 sse = SSE()
 board = sse.channel("notices", public=True)  # a channel replays what a client has missed, so no notice is lost
+answer = sse.channel("answer", public=True, history_seconds=600)  # ends with each answer; the next begins it anew
 charts = SseEmitters()  # only the newest sample of the load matters, so a plain list is enough
 connected = SseEmitters()
 
@@ -84,9 +93,30 @@ def refuse(error: Exception) -> ResponseReturnValue:
     return {"error": "The notice board cannot be reached. Try again in a moment."}, 503
 
 
-@views.get("/load")
-def stream_load() -> SseEmitter:
-    emitter = charts.add(SseEmitter())
+@views.post("/answer")
+def ask() -> ResponseReturnValue:
+    posted = request.get_json(silent=True)
+    question = posted.get("question") if isinstance(posted, dict) else None
+    if not isinstance(question, str) or not 1 <= len(question := question.strip()) <= 200:
+        return {"error": "The question must have 1 to 200 characters."}, 400
+    asked = {"id": uuid.uuid4().hex, "question": question}
+    try:
+        answer.publish_from(write_answer(asked), done=Event("", event="done"))  # goes on, whoever reads
+    except RunExists:
+        return {"error": "An answer is being written already. Stop it first."}, 409
+    board.publish(asked, event="asked")  # a page that has had an answer to its end listens to no more by itself
+    return "", 204
+
+
+@views.delete("/answer")
+def stop_answer() -> ResponseReturnValue:
+    return {"was_running": answer.cancel()}  # in whichever process it runs
+
+
+@views.get("/live")
+def stream_live() -> SseEmitter:
+    """Notices and load on one connection: a browser opens six to a server, for all its tabs together."""
+    emitter = charts.add(board.subscribe())
     emitter.send(SseEmitter.event().name("samples").data(list(samples.copy())))
     emitter.on_completion(load_publisher.wake)
     load_publisher.wake()
@@ -99,6 +129,14 @@ def connect() -> Response:
     connected.add(emitter)
     emitter.send(SseEmitter.event().name("connect").data("connected!"))
     return emitter.response(headers={"Access-Control-Allow-Origin": "*"})
+
+
+def write_answer(asked: dict[str, str]) -> Iterator[Event | str]:
+    """Pretend to be a language model, which gives its words one by one."""
+    yield Event(asked, event="asked")
+    for word in ANSWER.split():
+        time.sleep(random.uniform(*PAUSE))
+        yield word
 
 
 class Notices:
@@ -230,5 +268,5 @@ app = Flask(__name__, static_folder=None)
 app.config["SSE_BROKER_URL"] = BROKER_URL
 app.config["SSE_RETRY"] = 1000
 app.register_blueprint(views)
-app.register_blueprint(sse.blueprint, url_prefix="/events")  # the page listens at /events/notices
+app.register_blueprint(sse.blueprint, url_prefix="/events")  # the page listens at /events/answer
 sse.init_app(app)

@@ -1,13 +1,13 @@
 const $ = (id) => document.getElementById(id);
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 
-/* The streams ----------------------------------------------------------------------------------------------------- */
+/* The stream ------------------------------------------------------------------------------------------------------ */
 
 const SILENCE = 5_000; // the load comes every second: after this time the network is down, even without an error
 const QUIET = 3_000; // a server that reloads is usually back within this time, at the first attempt
 const PAUSE = 2_000;
 
-let sources = [];
+let stream;
 let lastEventAt = 0;
 let lostAt = 0;
 let isAway = false; // a reconnect has failed, so this is more than a reload
@@ -16,14 +16,15 @@ let retryAt = 0;
 function listen() {
   retryAt = 0;
   lastEventAt = performance.now();
-  const notices = connect("events/notices", {
+  stream = connect("live", {
     notice: (notice) => addNotice(notice, true) && announce(notice),
     gap: catchUp, // the server can no longer replay what was missed
+    asked: ({ id }) => id === answerId || followAnswer(),
+    samples: (samples) => chart.fill(samples),
+    load: showLoad,
   });
   // A new stream begins with the next notice. Fetch the earlier ones once it is open, so that none is missed.
-  notices.addEventListener("open", catchUp, { once: true });
-  const load = connect("load", { samples: (samples) => chart.fill(samples), load: showLoad });
-  sources = [notices, load];
+  stream.addEventListener("open", catchUp, { once: true });
   showState();
 }
 
@@ -51,8 +52,9 @@ function connect(url, handlers) {
   return source;
 }
 
-/** Merge the server's notices into the page; known ones stay as they are. */
+/** Merge the server's notices into the page; known ones stay as they are. See whether there is an answer. */
 async function catchUp() {
+  followAnswer();
   try {
     const response = await fetch("notices", { cache: "no-store" });
     for (const notice of await response.json()) addNotice(notice);
@@ -62,7 +64,7 @@ async function catchUp() {
 }
 
 function isLive() {
-  return sources.every((source) => source.readyState === EventSource.OPEN);
+  return stream.readyState === EventSource.OPEN;
 }
 
 function lose(since = performance.now()) {
@@ -73,13 +75,18 @@ function lose(since = performance.now()) {
 function comeBack() {
   lostAt = 0;
   isAway = false;
-  if (isUnreached) showError("");
+  for (const element of document.querySelectorAll("[data-unreached=true]")) showError(element.id);
 }
 
 function retryLater() {
-  sources.forEach((source) => source.close());
+  closeAll();
   retryAt = performance.now() + PAUSE;
   showState();
+}
+
+function closeAll() {
+  stream.close();
+  answer?.close();
 }
 
 function showState() {
@@ -112,7 +119,7 @@ setInterval(() => {
   if (lostAt) showState();
 }, 500);
 
-addEventListener("pagehide", () => sources.forEach((source) => source.close()));
+addEventListener("pagehide", closeAll);
 addEventListener("pageshow", (event) => {
   if (event.persisted) listen();
 });
@@ -177,12 +184,6 @@ const { author, text } = form.elements;
 const button = form.querySelector("button");
 const keys = $("hint").firstElementChild;
 let sending = false;
-let isUnreached = false; // the error shown says that the server cannot be reached
-
-function showError(message, unreached = false) {
-  $("error").textContent = message;
-  isUnreached = unreached;
-}
 
 function refresh() {
   button.disabled = sending || !text.value.trim();
@@ -199,42 +200,18 @@ form.addEventListener("submit", async (event) => {
   text.focus();
   refresh();
   try {
-    const notice = await post({ author: author.value, text: sent });
-    addNotice(notice, true);
+    addNotice(await request("POST", "notices", { author: author.value, text: sent }), true);
     if (text.value === sent) text.value = "";
-    showError("");
+    showError("error");
   } catch (error) {
-    showError(error.message, error instanceof Unreached);
+    showError("error", error);
   }
   sending = false;
   refresh();
 });
 
-class Unreached extends Error {}
-
-async function post(notice) {
-  let response;
-  try {
-    response = await fetch("notices", {
-      method: "POST",
-      headers: { "Content-Type": "application/json" },
-      body: JSON.stringify(notice),
-      signal: AbortSignal.timeout(8_000),
-    });
-  } catch (error) {
-    throw new Unreached(
-      error.name === "TimeoutError"
-        ? "The server has not answered. A browser opens six connections to it, and each of these tabs takes two: are there more than two?"
-        : "The server cannot be reached. Your text is kept: post it again once the page is live.",
-    );
-  }
-  const answer = await response.json().catch(() => ({}));
-  if (!response.ok) throw new Error(answer.error ?? `The server answered ${response.status}.`);
-  return answer;
-}
-
 text.addEventListener("input", () => {
-  showError("");
+  showError("error");
   refresh();
 });
 text.addEventListener("keydown", (event) => {
@@ -255,6 +232,113 @@ try {
 } catch {} // the browser stores nothing for this page
 author.value = remembered.author ?? "";
 author.addEventListener("change", () => (remembered.author = author.value));
+
+/* The answer ------------------------------------------------------------------------------------------------------ */
+
+const PROGRESS = {
+  writing: () => "Writing…",
+  done: (words) => `Complete: ${words}.`,
+  stopped: (words) => `Stopped after ${words}.`,
+  interrupted: (words) => `Interrupted after ${words}, as the server stopped. Ask again.`,
+};
+
+const ask = $("ask");
+const { question } = ask.elements;
+let answer;
+let answerId;
+
+/** Read the newest answer from its first word. After its end the browser tries once more, gets a 204, and gives up. */
+function followAnswer() {
+  answer?.close();
+  endAnswer("interrupted"); // unless the server still knows it
+  answer = new EventSource("events/answer");
+  answer.addEventListener("asked", (event) => beginAnswer(JSON.parse(event.data)));
+  answer.onmessage = (event) => $("words").append(`${event.data} `);
+  answer.addEventListener("done", () => endAnswer("done"));
+  answer.addEventListener("interrupted", () => endAnswer("interrupted"));
+  answer.addEventListener("~end", () => endAnswer("stopped")); // and nothing said why
+}
+
+function beginAnswer(asked) {
+  answerId = asked.id;
+  $("asked").textContent = asked.question;
+  $("words").textContent = "";
+  showProgress("writing");
+}
+
+function endAnswer(progress) {
+  if (isWriting()) showProgress(progress);
+}
+
+function isWriting() {
+  return $("answer").dataset.progress === "writing";
+}
+
+/** Show how far the answer is. Screen readers announce this, not each word. */
+function showProgress(progress) {
+  const count = $("words").textContent.split(" ").length - 1;
+  $("answer").dataset.progress = progress;
+  $("words").ariaBusy = String(isWriting());
+  $("progress").textContent = PROGRESS[progress](count === 1 ? "1 word" : `${count} words`);
+  if (document.activeElement === $("stop")) $("answer").focus(); // before the button goes
+  $("stop").hidden = !isWriting();
+  refreshAsk();
+}
+
+function refreshAsk() {
+  ask.querySelector("button").disabled = isWriting() || !question.value.trim();
+}
+
+async function tryTo(...change) {
+  showError("ask-error");
+  try {
+    await request(...change);
+    return true;
+  } catch (error) {
+    showError("ask-error", error);
+    return false;
+  }
+}
+
+ask.addEventListener("submit", async (event) => {
+  event.preventDefault();
+  if (ask.querySelector("button").disabled) return;
+  if (await tryTo("POST", "answer", { question: question.value })) question.value = "";
+  refreshAsk();
+});
+question.addEventListener("input", refreshAsk);
+$("stop").addEventListener("click", () => tryTo("DELETE", "answer"));
+
+/* Requests -------------------------------------------------------------------------------------------------------- */
+
+class Unreached extends Error {}
+
+async function request(method, url, body) {
+  let response;
+  try {
+    response = await fetch(url, {
+      method,
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify(body),
+      signal: AbortSignal.timeout(8_000),
+    });
+  } catch (error) {
+    throw new Unreached(
+      error.name === "TimeoutError"
+        ? "The server has not answered. A browser opens six connections to it, and each of these tabs takes one or two: are there more than three?"
+        : "The server cannot be reached. Your text is kept: send it again once the page is live.",
+    );
+  }
+  const answer = await response.json().catch(() => ({}));
+  if (!response.ok) throw new Error(answer.error ?? `The server answered ${response.status}.`);
+  return answer;
+}
+
+/** Show an error, or none, until the next attempt; or until the server is back, if it could not be reached. */
+function showError(id, error) {
+  $(id).textContent = error?.message ?? "";
+  $(id).dataset.unreached = error instanceof Unreached;
+}
 
 /* The chart ------------------------------------------------------------------------------------------------------- */
 
@@ -402,4 +486,5 @@ const chart = new Chart($("chart"));
 
 $("curl").textContent = `curl -N ${new URL("events/notices", location)}`;
 refresh();
+refreshAsk();
 listen();

@@ -5,21 +5,18 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import product
 
 import psutil
 import pytest
 from playwright.sync_api import Browser, Locator, Page, Route, expect
 
+from tests.browser.example_page import SPRING, example_server, visitor
 from tests.support.client import answer, get, post
-from tests.support.servers import ROOT, Server
+from tests.support.servers import Server
 from tests.support.waiting import until
 
 pytestmark = [pytest.mark.xdist_group("browser_example"), pytest.mark.timeout(300)]
-
-#: What the script below reads.
-SPRING = "http://localhost:8080/connect"
 
 #: The script of the article on Spring's SseEmitter, unchanged but for what it does with the data.
 SEED = """() => new Promise(resolve => {
@@ -66,41 +63,26 @@ LABELS_OUTSIDE = """() => {
 
 @pytest.fixture(scope="module")
 def example(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    env = {"NOTICES_FILE": str(tmp_path_factory.mktemp("example") / "kept" / "notices.json")}
-    with Server("gevent", "example_app:app", env=env, arguments=["--config", str(ROOT / "gunicorn.conf.py")]) as server:
+    with example_server(tmp_path_factory.mktemp("example")) as server:
         yield server
-
-
-@contextmanager
-def visitor(browser: Browser, example: Server) -> Iterator[Page]:
-    """Open a live page of a visitor; at its end, check for errors, and that it has fetched nothing from elsewhere."""
-    wrong: list[str] = []
-    with browser.new_context(viewport={"width": 1280, "height": 800}) as context:
-        page = context.new_page()
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("request", lambda asked: None if asked.url.startswith(example.url) else wrong.append(asked.url))
-        page.goto(example.url)
-        expect(page.locator("#state")).to_have_attribute("data-state", "live")
-        yield page
-    assert [each for each in wrong if each != SPRING] == []
 
 
 @pytest.fixture
 def page(browser: Browser, example: Server) -> Iterator[Page]:
-    with visitor(browser, example) as page:
+    with visitor(browser, example) as [page]:
         yield page
 
 
 @pytest.fixture
 def pages(page: Page, browser: Browser, example: Server) -> Iterator[list[Page]]:
-    with visitor(browser, example) as other:
+    with visitor(browser, example) as [other]:
         yield [page, other]
 
 
 def write(page: Page, text: str) -> None:
     page.locator("[name=author]").fill("Ada")
     page.locator("[name=text]").fill(text)
-    page.locator("button[type=submit]").click()
+    page.locator("#form button").click()
 
 
 def notices(page: Page, text: str) -> Locator:
@@ -154,7 +136,7 @@ def test_example_lost_server_is_shown_and_its_restart_reconnects_pages(pages: li
         expect(page.locator("#state")).to_have_attribute("data-state", "live")
     expect(pages[0].locator("#error")).to_be_empty()
     expect(pages[0].locator("[name=text]")).to_have_value("after the restart")
-    pages[0].locator("button[type=submit]").click()
+    pages[0].locator("#form button").click()
     for page in pages:
         expect(notices(page, "after the restart")).to_have_count(1)
         expect(notices(page, "before the restart")).to_have_count(1)
@@ -165,7 +147,7 @@ def test_example_new_page_misses_no_notice_and_shows_none_twice(browser: Browser
     listened: list[bool] = []
 
     def fetch(route: Route) -> None:
-        listened.append(f"{example.url}/events/notices" in answered)
+        listened.append(f"{example.url}/live" in answered)
         post(example, "/notices", {"text": "both streamed and fetched"})
         fetched = route.fetch()
         post(example, "/notices", {"text": "too late to be fetched"})
@@ -197,7 +179,7 @@ def test_example_reload_of_the_server_loses_no_notice_and_shows_no_error(
         page.on("console", lambda message: errors.append(message.text))
     exited = example.log.count("Worker exiting")
     post(example, "/notices", {"text": "ahead of the reload"})
-    with pages[0].expect_event("requestfinished", lambda request: request.url == f"{example.url}/events/notices"):
+    with pages[0].expect_event("requestfinished", lambda request: request.url == f"{example.url}/live"):
         example.signal(signal.SIGHUP)
         post(example, "/notices", {"text": "as the reload begins"})
     post(example, "/notices", {"text": "while pages are away"})

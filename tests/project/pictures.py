@@ -71,14 +71,17 @@ def example(browser: Browser, seconds: float, folder: Path | None) -> None:
         arguments = ["--config", str(ROOT / "gunicorn.conf.py")]
         server = stack.enter_context(Server("gevent", "example_app:app", env=env, arguments=arguments))
         page, phone = (open_page(browser, server.url, width) for width in (1280, 390))
+        page.set_viewport_size({"width": 1280, "height": 840})  # three cards
         for part, author, text in NOTICES:
             time.sleep(part * seconds)
             post(server, "/notices", {"author": author, "text": text})
-            stack.enter_context(connected(server, "/load"))
+            stack.enter_context(connected(server, "/live"))
         time.sleep(0.1 * seconds)
         page.locator("[name=author]").fill("Margaret")
         page.locator("[name=text]").fill("Lunch at the harbour. Who comes along?")
         time.sleep(5)  # until animations have ended
+        post(server, "/answer", {"question": "What happens to an answer when I reload the page?"})
+        expect(page.locator("#words")).to_contain_text("reload this page, or open", timeout=60_000)
         page.screenshot(path=(folder or ROOT / "example") / "board.png")
         if folder is not None:
             phone.screenshot(path=folder / "board-390.png")

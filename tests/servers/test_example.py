@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import runpy
+import signal
 from contextlib import ExitStack
 from multiprocessing import cpu_count
 from pathlib import Path
@@ -11,12 +12,21 @@ from typing import Any
 
 import pytest
 
-from tests.support.client import answer, connected, get, post
+from tests.support.client import Client, answer, connected, get, post
 from tests.support.redis_server import RedisServer
 from tests.support.servers import ROOT, Server
 from tests.support.waiting import until
+from tests.support.workers_server import WorkersServer, connect_to_each_worker
 
 CONFIG = ROOT / "gunicorn.conf.py"
+
+JSON = {"Content-Type": "application/json"}
+
+#: Where the answer of ``tests/apps/held_answers.py`` pauses.
+BEGUN = ["No", "language", "model", "has", "read"]
+
+END = b"event: ~end\nid: ~end\ndata:\n\n"
+INTERRUPTED = b'event: interrupted\ndata: {"reason": "interrupted"}\n\n' + END
 
 
 @pytest.mark.parametrize(
@@ -65,12 +75,69 @@ def test_example_with_redis_serves_the_notices_whichever_worker_answers() -> Non
             assert [json.loads(event.data)["text"] for event in client.events(5)] == texts
         for _ in range(6):
             assert [notice["text"] for notice in get(server, "/notices")] == texts[::-1]
-        with connected(server, "/load") as chart:
+        with connected(server, "/live") as chart:
             assert [event.event for event in chart.events(1)] == ["samples"]
-            until(lambda: json.loads(chart.texts(1)[0])["clients"] == 12, "all clients to be counted")
+            until(lambda: json.loads(chart.texts(1)[0])["clients"] == 13, "all clients to be counted")
         redis.kill()
         post_failed: Any = answer(
             server, "POST", "/notices", json.dumps({"text": "lost"}), {"Content-Type": "application/json"}
         )
         assert post_failed[0] == 503
         assert b"cannot be reached" in post_failed[1]
+
+
+@pytest.mark.timeout(120)
+def test_example_answer_with_redis_is_read_and_stopped_in_any_worker(tmp_path: Path) -> None:
+    held = tmp_path / "held"
+    held.touch()
+    with RedisServer() as redis, ExitStack() as stack:
+        env = {"SSE_BROKER_URL": redis.url, "ANSWERS_HELD": str(held)}
+        app, arguments = "tests.apps.held_answers:app", ["--config", str(CONFIG)]
+        server = stack.enter_context(WorkersServer("gevent", app, 2, env=env, arguments=arguments))
+
+        def ask() -> str:
+            """Ask, and return the worker that writes the answer."""
+            body = json.dumps({"question": "Who writes?"})
+            with connected(server, "/answer", method="POST", body=body, headers=JSON) as client:
+                assert client.response.status == 204
+                return client.response.headers["X-Worker"]
+
+        def read() -> Client:
+            client = Client(server, "/events/answer")
+            stack.callback(client.close)
+            return client
+
+        def stops_elsewhere() -> bool:
+            writer = ask()
+            readers = connect_to_each_worker(read)
+            for reader in readers:
+                assert [event.data for event in reader.events(6)][1:] == BEGUN
+            with connected(server, "/answer", method="DELETE") as client:
+                assert json.loads(client.rest()) == {"was_running": True}
+                stopper = client.response.headers["X-Worker"]
+            assert {reader.rest() for reader in readers} == {END}
+            return stopper != writer
+
+        until(stops_elsewhere, "an answer that another worker stops")
+
+
+@pytest.mark.timeout(120)
+def test_example_answer_with_redis_is_interrupted_by_a_reload(tmp_path: Path) -> None:
+    held = tmp_path / "held"
+    held.touch()
+    with RedisServer() as redis, ExitStack() as stack:
+        env = {"SSE_BROKER_URL": redis.url, "ANSWERS_HELD": str(held), "WEB_CONCURRENCY": "2"}
+        arguments = ["--config", str(CONFIG)]
+        server = stack.enter_context(Server("gevent", "tests.apps.held_answers:app", env=env, arguments=arguments))
+        assert answer(server, "POST", "/answer", json.dumps({"question": "Who stops?"}), JSON)[0] == 204
+        with connected(server, "/events/answer") as reader:
+            last = reader.events(6)[-1]
+            server.signal(signal.SIGHUP)
+            reader.rest()
+
+        def is_told() -> bool:
+            """Come back, as a browser does, also to a worker that stops, which ends new streams at once."""
+            with connected(server, "/events/answer", headers={"Last-Event-ID": str(last.id)}) as back:
+                return back.rest().endswith(INTERRUPTED)
+
+        until(is_told, "the event interrupted")

@@ -25,7 +25,13 @@ class Client:
     """A request whose response is read incrementally."""
 
     def __init__(
-        self, server: Server, path: str, method: str = "GET", headers: dict[str, str] | None = None, version: int = 11
+        self,
+        server: Server,
+        path: str,
+        method: str = "GET",
+        headers: dict[str, str] | None = None,
+        version: int = 11,
+        body: str | None = None,
     ) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)
         self._connection._http_vsn = version  # type: ignore[attr-defined]
@@ -33,7 +39,7 @@ class Client:
         self._connection.connect()
         #: A duplicate, because http.client closes its own once a response without keep-alive has been read.
         self.socket: socket.socket = self._connection.sock.dup()
-        self._connection.request(method, path, headers=headers or {})
+        self._connection.request(method, path, body, headers or {})
         self.response = self._connection.getresponse()
 
     def events(self, n: int) -> list[Event]:
