@@ -59,6 +59,7 @@ ANSWERS: dict[str, dict[str, list[object]]] = {
     },
     "ends.rst": {"GET /connect": [200], "POST /finish": [204]},
     "index.rst": {"POST /news": [201]},
+    "jobs.rst": {"POST /jobs": [202], "POST /resize": [202], "POST /cancel/<path:job>": [200]},
     "quickstart.rst": {"POST /notes": [201]},
     "streaming.rst": {
         "POST /answers": [200],
@@ -98,6 +99,10 @@ DONE_AND_SEEN = {
             body: JSON.stringify({ text: "hello" }),
         }), 200)""",
         "document.querySelector('ul > li')?.textContent.trim() === 'hello'",
+    ),
+    "jobs.rst": (
+        "document.querySelector('button').click()",
+        "document.querySelector('output').value === 'up to order 2000: saved'",
     ),
     "quickstart.rst": (
         "document.forms[0].text.value = 'hello'; document.forms[0].requestSubmit()",
