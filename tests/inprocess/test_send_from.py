@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +167,43 @@ def test_send_from_is_not_pulled_for_head_nor_after_the_end_for_good(board: Boar
     until(lambda: len(closed) == 2, "the items to be closed")
     assert pulled == []
     assert board.clients == 0
+
+
+def test_send_from_without_a_thread_breaks_off_and_closes_the_iterable(
+    board: Board, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The iterable is closed in its contexts, as soon as the system has a thread again."""
+    closed: list[str] = []
+
+    class Items:
+        def __iter__(self) -> Iterator[int]:
+            return iter([1])
+
+        def close(self) -> None:
+            closed.append(f"{request.path} of {current_app.name}")
+
+    emitter = SseEmitter()
+    errors: list[BaseException] = []
+    emitter.on_error(errors.append)
+    board.app.add_url_rule("/", view_func=lambda: emitter.send_from(Items(), done="[DONE]"))
+    with no_thread_is_to_be_had():
+        got, broke = read(board)
+        assert broke
+        assert b"data" not in got
+        assert closed == []
+    until(lambda: errors and closed == ["/ of tests.support.board"], "the callback, and the iterable to be closed")
+    assert "start new thread" in str(errors[0])
+    assert "cannot start a thread to pull an iterable" in caplog.text
+
+
+@contextmanager
+def no_thread_is_to_be_had() -> Iterator[None]:
+    """Have the system refuse each thread that is started meanwhile: no process has room for such a stack."""
+    threading.stack_size(2**47 - 4096)
+    try:
+        yield
+    finally:
+        threading.stack_size(0)
 
 
 def test_send_from_takes_no_items_that_a_for_loop_cannot_pull() -> None:

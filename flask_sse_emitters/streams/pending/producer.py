@@ -54,7 +54,10 @@ class StreamProducer:
         self._run: Callable[[], object] | None = in_context(self._pull_and_end)  # None from when it has started
 
     def start(self) -> None:
-        """Begin to pull; where the stream has ended, only to close the items. Idempotent; never blocks."""
+        """Begin to pull; where the stream has ended, only to close the items. Idempotent; never blocks.
+
+        Where the system has no thread, the stream breaks off, and a helper thread closes the items.
+        """
         with self._stream.lock:
             run, self._run = self._run, None
         if run is None:
@@ -62,8 +65,10 @@ class StreamProducer:
         try:
             start_on_main_loop(threading.Thread(target=run, name="sse-producer", daemon=True).start)
         except RuntimeError as error:  # the system has no thread, now
+            log.error("cannot start a thread to pull an iterable for a client, whose stream breaks off: %s", error)
             self._stream.producer = None
             self._stream.abort(error)
+            self._stream.scheduler.run(run)  # which only closes them, as the stream has ended
 
     def _pull_and_end(self) -> None:
         try:
