@@ -20,7 +20,7 @@ def running(sse: SSE) -> Blueprint:
 
     @views.get("/ask/<channel>")
     def ask(channel: str) -> Any:
-        """Answer with so many numbers, so many seconds apart, and with a stream of them."""
+        """Answer with so many numbers, so many seconds apart, and with a stream of them, which may be bare."""
 
         def numbers() -> Iterator[str]:
             try:
@@ -32,7 +32,7 @@ def running(sse: SSE) -> Blueprint:
 
         answer = sse.channel(channel)
         answer.publish_from(numbers(), done="[DONE]")
-        return answer.subscribe(), 200, {"X-Worker": str(os.getpid())}
+        return answer.subscribe(bare="bare" in request.args), 200, {"X-Worker": str(os.getpid())}
 
     @views.get("/held/<channel>")
     def held(channel: str) -> Any:
