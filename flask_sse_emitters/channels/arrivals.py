@@ -30,7 +30,7 @@ def arrive(
         known = zip(_states(subscriptions), positions, strict=True)
         return None if all(_is_done(state, position) for state, position in known) else ()
     is_back = requested == END
-    states = list(_states(subscriptions))
+    states = list(_states(subscriptions, was_complete=is_back))
     if all(_is_done(state, is_back=is_back) for state in states):
         return None
     return [_arrival(state, is_back, text) for state, text in zip(states, since, strict=True)]
@@ -64,10 +64,12 @@ def _is_done(state: ChannelState | None, position: Position | None = None, *, is
     return is_back or has_last or not state.has_events
 
 
-def _states(subscriptions: Sequence[ProcessSubscription]) -> Iterator[ChannelState | None]:
+def _states(
+    subscriptions: Sequence[ProcessSubscription], *, was_complete: bool = False
+) -> Iterator[ChannelState | None]:
     """Yield the state of each channel; None from the first on that cannot be known."""
     is_known = True
     for subscription in subscriptions:
-        state = subscription.find_state() if is_known else None
+        state = subscription.find_state(was_complete=was_complete) if is_known else None
         is_known = state is not None
         yield state

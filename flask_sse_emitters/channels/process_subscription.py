@@ -89,20 +89,21 @@ class ProcessSubscription(Delivery):
         """Return the offset after which a new client begins, where that is known, also while it is subscribing."""
         return self._broker.newest(self.name) if self.log is None else self.offset
 
-    def find_state(self) -> ChannelState | None:
+    def find_state(self, *, was_complete: bool = False) -> ChannelState | None:
         """Return the state of the channel; None where that cannot be known now. May wait for the broker, within limits.
 
-        While it is live, nobody is asked.
+        While it is live, nobody is asked, but for a client that was told that the channel is complete, where that has
+        not arrived here: it may come from a process that is ahead of this one.
         """
-        log = self.log
-        if log is not None:
-            return ChannelState.of(log)
+        here = None if self.log is None else ChannelState.of(self.log)
+        if here is not None and (here.is_complete or not was_complete):
+            return here
         if self._broker.status()["state"] != "ok":
-            return None
+            return here
         try:
             return self._broker.state(self.name)
         except (BrokerUnavailable, NotImplementedError):
-            return None
+            return here
 
     def add(self, emitter: SseEmitter) -> None:
         """Put an emitter in the list, until it ends: it gets what is published once this process knows the channel."""
