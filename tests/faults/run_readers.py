@@ -40,6 +40,7 @@ class Watched:
     is_short: bool
     pid: int = 0  #: of the worker that runs it
     killed: float = 0.0  #: when that was killed
+    is_interrupted: bool = False  #: a reader has been told so
     seen: int = 0  #: how many numbers any reader has had
     tape: dict[str, tuple[str, str]] = field(default_factory=dict)  #: the event of each id
     readers: list[Reader] = field(default_factory=list)
@@ -143,9 +144,11 @@ class Reader:
             self.fail(f"got {name} {data!r}, and others got {run.tape[self._id]}")
         if name == INTERRUPTED:
             self.last = INTERRUPTED
-            self._crowd.waited.append(time.monotonic() - run.killed)
             if not run.killed:
                 self.fail("got it though its worker lives")
+            if not run.is_interrupted:
+                run.is_interrupted = True
+                self._crowd.waited.append(time.monotonic() - run.killed)
         elif data == "[DONE]":
             self.last = data
             if self.next not in (None, run.count):
@@ -183,7 +186,7 @@ class RunReaders:
         self.readers: list[Reader] = []
         self.events = 0
         self.ends: Counter[str] = Counter()  #: of connections, before the last
-        self.waited: list[float] = []  #: seconds from the kill to ``interrupted``, for each reader
+        self.waited: list[float] = []  #: seconds from the kill until a reader of each run was told
         self._seed = seed
         self._timers: list[tuple[float, int, Reader, int, Callable[[], object]]] = []
         self._order = count()
