@@ -114,7 +114,7 @@ def export(server: Server, path: str) -> Figures:
 def test_export_to_a_client_that_pauses_is_whole_and_takes_little_memory(kind: str, tmp_path: Path) -> None:
     file = tmp_path / "rows"
     with sqlite3.connect(file) as database:
-        database.execute("CREATE TABLE rows (number INTEGER, text TEXT)")
+        database.execute("CREATE TABLE rows (number INTEGER PRIMARY KEY, text TEXT)")
         database.executemany("INSERT INTO rows VALUES (?, ?)", ((number, "x" * SIZE) for number in range(ROWS)))
     with Server(kind, "tests.apps.handoff:app") as server:
         found = {
