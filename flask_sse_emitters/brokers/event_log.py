@@ -214,7 +214,7 @@ class Log:
 
     def is_before_end(self, offset: int) -> bool:
         """Return whether nothing but an end follows an offset before another epoch begins, as far as that is known."""
-        return offset + 1 in (self._end, self._first - 1)
+        return offset >= 0 and offset + 1 in (self._end, self._first - 1)  # 0 is no end
 
     def _end_after(self, offset: int) -> int:
         """Return the offset of the end that is next, where nothing that is kept is before it; 0 where that is none."""

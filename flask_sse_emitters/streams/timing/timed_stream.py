@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from ...errors import CloseReason, SseError
 from ..ends import ClientSees
 from ..machine import Machine
@@ -29,8 +27,8 @@ class TimedStream(Machine):
     def let_finish(self) -> None:
         """Have a worker that stops let it come to its end, unless its view has said otherwise."""
         with self.lock:
-            self._given = {"drain": "finish", **self._given}
-            self.settings = self.deadlines.settings = replace(self.settings, **self._given)
+            own = {"drain": "finish", **self.settings.own}
+            self.settings = self.deadlines.settings = self.settings.with_own(own)
 
     def next_deadline(self) -> float | None:
         """Return when the next deadline may be due, by the scheduler's clock. Under the lock."""
