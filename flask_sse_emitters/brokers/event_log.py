@@ -121,7 +121,7 @@ class Log:
         with self.guard:
             oldest = self.forget_old()
             end = self._end_after(offset)
-            if offset < end <= upto and end < oldest:
+            if max(offset, 0) < end <= upto and end < oldest:
                 return [with_id(CHANNEL_END, self.position(end), -math.inf)]
             index = self._empty + max(0, offset + 1 - oldest)
             end = self._empty + max(0, min(upto, self._newest) + 1 - oldest)
@@ -214,7 +214,7 @@ class Log:
 
     def is_before_end(self, offset: int) -> bool:
         """Return whether nothing but an end follows an offset before another epoch begins, as far as that is known."""
-        return offset >= 0 and offset + 1 in (self._end, self._first - 1)  # 0 is no end
+        return offset + 1 in (self._end, self._first - 1)
 
     def _end_after(self, offset: int) -> int:
         """Return the offset of the end that is next, where nothing that is kept is before it; 0 where that is none."""
