@@ -54,7 +54,8 @@ function connect(url, handlers) {
 
 /** Merge the server's notices into the page; known ones stay as they are. See whether there is an answer. */
 async function catchUp() {
-  followAnswer();
+  // One that is being written goes on, also while the server reloads: its stream is told where it cannot.
+  if (!isWriting() || answer.readyState === EventSource.CLOSED) followAnswer();
   try {
     const response = await fetch("notices", { cache: "no-store" });
     for (const notice of await response.json()) addNotice(notice);
@@ -254,6 +255,7 @@ function followAnswer() {
   answer = new EventSource("events/answer");
   answer.addEventListener("asked", (event) => beginAnswer(JSON.parse(event.data)));
   answer.onmessage = (event) => $("words").append(`${event.data} `);
+  answer.addEventListener("gap", followAnswer); // another process, which knows nothing of the words so far
   answer.addEventListener("done", () => endAnswer("done"));
   answer.addEventListener("interrupted", () => endAnswer("interrupted"));
   answer.addEventListener("~end", () => endAnswer("stopped")); // and nothing said why

@@ -14,6 +14,7 @@ from playwright.sync_api import Browser, Page, expect
 from tests.browser.example_page import example_server, visitor
 from tests.support.client import answer
 from tests.support.servers import Server
+from tests.support.waiting import until
 
 pytestmark = [pytest.mark.xdist_group("browser_example"), pytest.mark.timeout(300)]
 
@@ -66,6 +67,11 @@ def ask_and_hold(tabs: list[Page], question: str, held: Path) -> None:
         expect(page.locator("#asked")).to_have_text(question)
         expect(page.locator("#words")).to_have_text(BEGUN)
         expect_progress(page, "writing", "^Writing…$")
+
+
+def process_of(example: Server) -> int:
+    pid: int = json.loads(answer(example, "GET", "/state")[1])["pid"]
+    return pid
 
 
 def words(page: Page) -> str:
@@ -130,17 +136,27 @@ def test_example_answer_is_stopped_from_another_tab(tabs: list[Page], held: Path
         expect_progress(page, "done", ALL)
 
 
-@pytest.mark.parametrize("how", ["reload", "restart"])
-def test_example_answer_of_a_server_that_stops_is_interrupted(
-    how: str, tabs: list[Page], held: Path, example: Server
+def test_example_answer_goes_on_while_the_server_reloads(tabs: list[Page], held: Path, example: Server) -> None:
+    """The process that stops writes it to its end, in the tabs that show it."""
+    ask_and_hold(tabs, "Who reloads here?", held)
+    before = process_of(example)
+    example.signal(signal.SIGHUP)
+    until(lambda: process_of(example) != before, "a new process")
+    for page in tabs:
+        expect_progress(page, "writing", "^Writing…$")
+    held.unlink()
+    for page in tabs:
+        expect_progress(page, "done", ALL)
+        expect(page.locator("#words")).to_have_text(WHOLE)
+
+
+def test_example_answer_of_a_server_that_is_killed_is_interrupted(
+    tabs: list[Page], held: Path, example: Server
 ) -> None:
     """On ``memory://`` the new process knows nothing of it. Its words stay where they are shown."""
     ask_and_hold(tabs, "Who stops here?", held)
-    if how == "reload":
-        example.signal(signal.SIGHUP)
-    else:
-        example.kill()
-        example.start()
+    example.kill()
+    example.start()
     for page in tabs:
         expect_progress(page, "interrupted", r"^Interrupted after 5 words, as the server stopped\. Ask again\.$")
         expect(page.locator("#words")).to_have_text(BEGUN)

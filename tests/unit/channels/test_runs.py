@@ -70,10 +70,18 @@ def test_run_without_a_thread_leaves_its_channel_free(board: Board, monkeypatch:
     assert board.sse.channel("a").publish_from(["y"]).wait(30)
 
 
-def test_run_has_a_stopping_worker_let_its_bare_streams_finish(board: Board) -> None:
-    """Where all that they read has an end: their clients would not come back, or begin anew."""
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_run_has_a_stopping_worker_let_its_streams_finish(
+    is_shared: bool, board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where all that they read has an end: their clients would not come back, or begin anew.
+
+    On ``memory://`` other streams as well: the process to which their clients came back would know nothing of it.
+    """
     held = HeldItems()
     channel = board.sse.channel("a")
+
+    monkeypatch.setattr(MemoryBroker, "is_shared", is_shared)
 
     def drains(*, bare: bool) -> str:
         with board.app.test_request_context():
@@ -83,10 +91,10 @@ def test_run_has_a_stopping_worker_let_its_bare_streams_finish(board: Board) -> 
 
     assert drains(bare=True) == "end"
     run = channel.publish_from(held.items(), every=0)
-    assert (drains(bare=True), drains(bare=False)) == ("finish", "end")
+    assert (drains(bare=True), drains(bare=False)) == ("finish", "end" if is_shared else "finish")
     held.let(1)
     until(lambda: channel.position().endswith("-1"), "an item")
     run.cancel()
     held.let(1)
     await_over(run)
-    assert (drains(bare=True), drains(bare=False)) == ("finish", "end")
+    assert (drains(bare=True), drains(bare=False)) == ("finish", "end" if is_shared else "finish")
