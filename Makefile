@@ -5,6 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 LOWEST := build/lowest
 NPM := build/npm
+# Tests start hundreds of processes: without what Python keeps of compiled modules each would compile them again.
+export PYTHONDONTWRITEBYTECODE =
+
 # Two more than there are processors: many tests wait.
 JOBS := $(shell expr $$(nproc) + 2)
 

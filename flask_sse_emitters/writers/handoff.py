@@ -230,9 +230,9 @@ def _take_client(call: Call) -> _socket.socket:
     :raises OSError: where there is no descriptor to be had; then nothing has changed.
     """
     theirs, response = call.client, call.response
-    # gthread would count its connections wrongly without a socket to close, and pywsgi fail; others need none.
-    needs_none = call.blocks_worker or (is_green() and response is not None)
-    substitute = None if needs_none else _socket.socket()
+    # gthread would count its connections wrongly without a socket to close, and pywsgi fail. sync, which ends where it
+    # has no descriptor for the next client, keeps one free so: this client is refused where there is none.
+    substitute = None if is_green() and response is not None else _socket.socket()
     ours = take_socket(theirs)
     if substitute is not None:
         # With the other arguments, for which the system would be asked.
