@@ -213,9 +213,8 @@ class Channels:
             return _needless(emitter)
         if stream.last_event_id == END:  # something has begun anew since
             stream.last_event_id = ""
-        comes_back = self.broker.is_shared and not stream.settings.bare  # else not, or to one that knows nothing of it
-        if not comes_back and arrivals and all(arrival.has_end for arrival in arrivals):
-            stream.let_finish()
+        if arrivals and all(each.has_end for each in arrivals) and (stream.settings.bare or not self.broker.is_shared):
+            stream.let_finish()  # its client would not come back, or, on memory://, find nothing then
         if seconds is not None:
             stream.end_by(SCHEDULER.clock() + seconds)
         if reader is not None:

@@ -7,6 +7,8 @@ Which package may import which is checked by import-linter; private names, compl
 from __future__ import annotations
 
 import ast
+from functools import cache
+from pathlib import Path
 
 from tests.support.servers import ROOT
 
@@ -20,13 +22,16 @@ MAX_FUNCTION_LINES = 40
 #: Classes of which users call nearly every method.
 PUBLIC_FACES = {"SSE", "SseEmitter"}
 
-#: Every class and function, with its module.
-DEFINITIONS = [
-    (module.relative_to(PACKAGE), node)
-    for module in sorted(PACKAGE.rglob("*.py"))
-    for node in ast.walk(ast.parse(module.read_text()))
-    if isinstance(node, ast.ClassDef | ast.FunctionDef)
-]
+
+@cache  # and not when tests are collected, which each worker does
+def definitions() -> list[tuple[Path, ast.ClassDef | ast.FunctionDef]]:
+    """Return every class and function, with its module."""
+    return [
+        (module.relative_to(PACKAGE), node)
+        for module in sorted(PACKAGE.rglob("*.py"))
+        for node in ast.walk(ast.parse(module.read_text()))
+        if isinstance(node, ast.ClassDef | ast.FunctionDef)
+    ]
 
 
 def test_folders_have_few_entries() -> None:
@@ -48,7 +53,7 @@ def test_modules_are_short() -> None:
 def test_classes_have_few_methods() -> None:
     methods = {
         f"{module}: {node.name}": {each.name for each in node.body if isinstance(each, ast.FunctionDef)}
-        for module, node in DEFINITIONS
+        for module, node in definitions()
         if isinstance(node, ast.ClassDef) and node.name not in PUBLIC_FACES
     }
     assert {name: names for name, names in methods.items() if len(names) > MAX_METHODS} == {}
@@ -57,7 +62,7 @@ def test_classes_have_few_methods() -> None:
 def test_functions_are_short() -> None:
     lengths = {
         f"{module}: {node.name}": (node.end_lineno or node.lineno) + 1 - node.lineno
-        for module, node in DEFINITIONS
+        for module, node in definitions()
         if isinstance(node, ast.FunctionDef)
     }
     assert {name: lines for name, lines in lengths.items() if lines > MAX_FUNCTION_LINES} == {}

@@ -6,7 +6,7 @@ import ast
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 
@@ -38,18 +38,19 @@ MODULES = {str(path.relative_to(TESTS)): path.read_text() for path in sorted(TES
 TEST_MODULES = {path: text for path, text in MODULES.items() if Path(path).name.startswith("test_")}
 
 
-def imports() -> Iterator[tuple[str, str, str, str]]:
-    """Iterate over all imports: the path, its folder, the module, and the name that is taken of it, or an empty one."""
+@cache  # and not when tests are collected, which each worker does
+def imports() -> list[tuple[str, str, str, str]]:
+    """Return all imports: the path, its folder, the module, and the name that is taken of it, or an empty one."""
+    found = []
     for path, text in MODULES.items():
         folder = path.partition("/")[0]
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.ImportFrom):
-                yield from ((path, folder, node.module or "", each.name) for each in node.names)
+                found += [(path, folder, node.module or "", each.name) for each in node.names]
             elif isinstance(node, ast.Import):
-                yield from ((path, folder, each.name, "") for each in node.names)
+                found += [(path, folder, each.name, "") for each in node.names]
+    return found
 
-
-IMPORTS = list(imports())
 
 #: Each test, with the path of its module.
 NAMES = [
@@ -65,14 +66,14 @@ def test_layout_each_module_lies_in_a_folder_with_a_reason() -> None:
 
 
 def test_layout_no_module_imports_a_test_module() -> None:
-    found = [each for each in IMPORTS if re.search(r"(^|\.)test_\w+$", each[2]) or each[3].startswith("test_")]
+    found = [each for each in imports() if re.search(r"(^|\.)test_\w+$", each[2]) or each[3].startswith("test_")]
     assert found == []
 
 
 def test_layout_tests_start_only_what_their_folder_may() -> None:
     found = [
         (path, module)
-        for path, folder, module, name in IMPORTS
+        for path, folder, module, name in imports()
         if path in TEST_MODULES and name != "ROOT"
         for forbidden in FORBIDDEN.get(folder, ())
         if module == forbidden or module.startswith(f"{forbidden}.")
@@ -85,7 +86,7 @@ def test_layout_only_unit_and_concurrency_use_more_than_public_names() -> None:
     offered = {module: set(getattr(import_module(module), "__all__", ())) for module in public}
     found = [
         (path, module, name)
-        for path, folder, module, name in IMPORTS
+        for path, folder, module, name in imports()
         if folder not in INSIDERS and module.split(".")[0] == "flask_sse_emitters"
         if not (module in public and (not name or name in offered[module] or f"{module}.{name}" in public))
     ]
