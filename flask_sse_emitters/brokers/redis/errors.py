@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import NamedTuple
-
 import redis
 
-
-class Trouble(NamedTuple):
-    """The meaning of an error."""
-
-    cause: str  #: the same for all errors that one change fixes
-    advice: str  #: what to change; ``{url}`` stands for the address of Redis
-    was_refused: bool = True  #: Redis has answered, and has done nothing
-
+from ..listening.trouble import AWAY_CAUSE, RIGHTS_CAUSE, Trouble, is_unsent
 
 #: Redis cannot be reached, or does not answer.
-AWAY = Trouble("away", "is {url} right (SSE_BROKER_URL), and does it run?", was_refused=False)
+AWAY = Trouble(AWAY_CAUSE, "is {url} right (SSE_BROKER_URL), and does it run?", was_refused=False)
 
 #: The script ran, and found something else in the keys of one channel. Other channels may be fine.
 KEYS = Trouble("keys", "its keys hold something else than this package puts there: {keys}; delete them to start over")
 
 #: This user may not run all the commands that are needed.
 RIGHTS = Trouble(
-    "rights", "give the user of SSE_BROKER_URL the rights for these commands, keys and channels (ACL SETUSER)"
+    RIGHTS_CAUSE, "give the user of SSE_BROKER_URL the rights for these commands, keys and channels (ACL SETUSER)"
 )
 
 #: Redis refuses a command as a whole, for a reason that the table lacks.
@@ -81,9 +70,6 @@ TABLE = (
     ),
 )
 
-#: The attribute of an error that was raised before any command was sent.
-_UNSENT = "flask_sse_emitters_unsent"
-
 
 def diagnose(error: BaseException) -> Trouble:
     """Find out what an error means: one of Redis, or one on the way there."""
@@ -105,30 +91,12 @@ def may_have_run(error: BaseException) -> bool:
     trouble = diagnose(error)
     if trouble is RIGHTS:
         return _is_from_script(error)
-    return not trouble.was_refused and not _is_unsent(error)
+    return not trouble.was_refused and not is_unsent(error)
 
 
 def error_text(error: BaseException) -> str:
     """Return the error's own text, without the place in the script."""
     return f"{error}".partition(" script: ")[0].rstrip(". ") or type(error).__name__
-
-
-@contextmanager
-def before_sending() -> Iterator[None]:
-    """Mark errors that are raised in this block: no command was sent before. See :func:`may_have_run`."""
-    try:
-        yield
-    except Exception as error:
-        setattr(error, _UNSENT, True)
-        raise
-
-
-def _is_unsent(error: BaseException | None) -> bool:
-    while error is not None:
-        if getattr(error, _UNSENT, False):
-            return True
-        error = error.__cause__
-    return False
 
 
 def _is_from_script(error: BaseException) -> bool:

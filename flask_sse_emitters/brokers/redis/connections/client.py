@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-import threading
-from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -15,7 +13,7 @@ from redis.exceptions import NoScriptError
 from ....errors import UnsupportedWorker
 from ....runtime.gevent_loop import is_green, unpatched
 from ....runtime.locks import native_lock
-from ..errors import before_sending
+from ...listening.slots import FairSemaphore
 from ..scripts import Script
 from .deadline import READ_SECONDS, cluster_errors, connect_to, seconds_left, within
 from .url import Address
@@ -108,7 +106,7 @@ class Client:
     @contextmanager
     def _slot(self) -> Iterator[None]:
         try:
-            with self._slots.slot(), cluster_errors():
+            with self._slots.slot(seconds_left() or READ_SECONDS), cluster_errors():
                 yield
         finally:
             if self._is_closed:
@@ -198,60 +196,6 @@ class Clients:
         client = getattr(self._local, "client", None) if is_green() else self._shared
         if client is not None:
             client.close()
-
-
-class FairSemaphore:
-    """Lets a number of threads in at a time, in the order in which they came; a lock may starve some of them."""
-
-    def __init__(self, count: int) -> None:
-        self._lock = native_lock()
-        self._free = count
-        self._waiting: deque[threading.Event] = deque()
-
-    @contextmanager
-    def slot(self) -> Iterator[None]:
-        """Wait for a slot, and hold it.
-
-        :raises redis.TimeoutError: where there is none by the deadline, or within READ_SECONDS where there is none.
-        """
-        self._acquire()
-        try:
-            yield
-        finally:
-            self._release()
-
-    def _acquire(self) -> None:
-        with self._lock:
-            if self._free:
-                self._free -= 1
-                return
-            turn = threading.Event()
-            self._waiting.append(turn)
-        is_granted = False
-        try:
-            is_granted = turn.wait(seconds_left() or READ_SECONDS)
-        finally:  # also where a greenlet stops waiting
-            if not is_granted:
-                self._give_up(turn)
-        if not is_granted:
-            with before_sending():
-                raise redis.TimeoutError(f"all {MAX_CONNECTIONS} connections are busy")
-
-    def _give_up(self, turn: threading.Event) -> None:
-        with self._lock:
-            is_waiting = turn in self._waiting
-            if is_waiting:
-                self._waiting.remove(turn)
-        if not is_waiting:  # it was granted meanwhile
-            self._release()
-
-    def _release(self) -> None:
-        with self._lock:
-            if not self._waiting:
-                self._free += 1
-                return
-            turn = self._waiting.popleft()
-        turn.set()
 
 
 def require_patched_sockets() -> None:

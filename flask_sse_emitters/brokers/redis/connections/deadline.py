@@ -25,7 +25,7 @@ from redis.sentinel import Sentinel, SentinelConnectionPool
 
 from ....runtime.fork import reset_after_fork
 from ....runtime.socket_monitor import replace_with_dead_fd
-from ..errors import before_sending
+from ...listening.trouble import before_sending
 from .url import Address
 
 #: Seconds that one read may take, and one attempt to connect, where there is no deadline.

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from enum import Enum, auto
 
-from ...event_log import Log
-from ..messages import Announcement, Lookup
+from ...listening.lookup import Announcement
 
 
 class Order(Enum):
@@ -29,9 +28,3 @@ def order_of(event: Announcement, epoch: str, newest: int, newest_ms: int) -> Or
         return Order.NEXT
     is_other = event.offset == newest and event.at_ms != newest_ms  # with the offset of the one here
     return Order.UNCLEAR if is_other or event.at_ms > newest_ms else Order.SEEN
-
-
-def continues(log: Log, lookup: Lookup) -> bool:
-    """Return whether the events of a lookup begin where this log ends, in its epoch or in one that followed it."""
-    is_same = lookup.epoch == log.epoch or any(epoch == log.epoch and log.newest <= end for epoch, end in lookup.former)
-    return is_same and lookup.first_offset == log.newest + 1

@@ -13,13 +13,14 @@ import redis
 
 from ....runtime.calls import call_and_log
 from ....runtime.gevent_loop import TIME_SLICE_SECONDS
+from ...listening.clock import ServerClock
+from ...listening.health import READING, Health
+from ...listening.lookup import Lookup
+from ...listening.topics import Topic, Topics
 from ..connections.client import Client
 from ..errors import KEYS, diagnose
-from ..health import READING, Health
-from ..messages import KeyNames, Lookup, read_arguments, read_lookup, read_time
+from ..messages import KeyNames, read_arguments, read_lookup, read_time
 from ..scripts.channels import LOOK_UP
-from .clock import RedisClock
-from .topics import Topic, Topics
 
 #: Seconds until a channel that could not be looked up is looked up again.
 RETRY_SECONDS = 1.0
@@ -41,7 +42,7 @@ class Lookups:
         self,
         client: Client,
         topics: Topics,
-        clock: RedisClock,
+        clock: ServerClock,
         names: KeyNames,
         health: Health,
         yield_now: Callable[[], object],

@@ -15,11 +15,11 @@ import redis
 
 from ....runtime.locks import native_lock
 from ....runtime.scheduler import FIGURES, SCHEDULER
+from ...listening.health import COUNTING, Health
+from ...listening.topics import Topics
 from ..connections.client import Client
-from ..health import COUNTING, Health
 from ..messages import ABOUT, NAMES_PER_COMMAND, PRESENCE_SECONDS, KeyNames
 from ..scripts.processes import COUNT
-from .topics import Topics
 
 #: Seconds after which changes are reported, and after which all of it is confirmed.
 COUNT_AFTER, COUNT_EVERY = 0.25, 4.0

@@ -8,19 +8,21 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ....runtime.gevent_loop import TIME_SLICE_SECONDS, is_green, yield_now
+from ....runtime.gevent_loop import TIME_SLICE_SECONDS
 from ....runtime.scheduler import SCHEDULER
 from ....runtime.waiter import WakeupSocket
+from ...listening.clock import ServerClock
+from ...listening.health import Health
+from ...listening.lookup import Announcement
+from ...listening.thread import yield_on_greenlets
+from ...listening.topics import Topic, Topics
 from ..connections.client import Client
-from ..health import Health
-from ..messages import Announcement, KeyNames, read_announcement
+from ..messages import KeyNames, read_announcement
 from .catch_up import Order, order_of
-from .clock import RedisClock
 from .connection import SUBSCRIBED, PubSubConnection
 from .liveness import Liveness, Phase
 from .lookups import Lookups
 from .presence import Presence, Reported
-from .topics import Topic, Topics
 
 log = logging.getLogger("flask_sse_emitters.brokers.redis_ear")
 
@@ -63,7 +65,7 @@ class Session:
         self._health = health
         self._lookup_seconds = lookup_seconds
         self._is_stopping = is_stopping
-        self._clock = RedisClock(SCHEDULER.clock)
+        self._clock = ServerClock(SCHEDULER.clock)
         self._lookups = Lookups(client, topics, self._clock, names, health, yield_on_greenlets)
         self._connection = PubSubConnection(connection, names)
         self._liveness = Liveness(time.monotonic())
@@ -228,9 +230,3 @@ class Session:
             if now - topic.looked_up_at > seconds and not topic.is_behind:
                 self._lookups.request(topic)
         del self._unswept[-some:]
-
-
-def yield_on_greenlets() -> None:
-    """Let other greenlets run, which get nowhere while there is always something to receive. Threads run anyway."""
-    if is_green():
-        yield_now()

@@ -8,11 +8,10 @@ from typing import Any
 from unittest.mock import MagicMock
 
 import pytest
-import redis
 from redis.exceptions import NoScriptError
 
-from flask_sse_emitters.brokers.redis.connections.client import Client, FairSemaphore
-from flask_sse_emitters.brokers.redis.connections.deadline import within
+from flask_sse_emitters.brokers.listening.slots import FairSemaphore
+from flask_sse_emitters.brokers.redis.connections.client import Client
 from flask_sse_emitters.brokers.redis.connections.url import Address
 from flask_sse_emitters.brokers.redis.messages import read_process
 from flask_sse_emitters.brokers.redis.scripts import Script
@@ -23,20 +22,20 @@ def test_connection_slots_are_granted_in_order_of_waiting() -> None:
     slots, order = FairSemaphore(1), []
 
     def take(number: int) -> None:
-        with within(PATIENCE), slots.slot():
+        with slots.slot(PATIENCE):
             order.append(number)
 
-    with slots.slot():
+    with slots.slot(PATIENCE):
         threads = [threading.Thread(target=take, args=(number,)) for number in range(8)]
         for count, thread in enumerate(threads, 1):
             thread.start()
             until(lambda count=count: len(slots._waiting) == count, "the thread to wait")  # type: ignore[misc]
-        with within(0.01), pytest.raises(redis.TimeoutError, match="all 8 connections are busy"), slots.slot():
+        with pytest.raises(TimeoutError, match="all 1 connections are busy"), slots.slot(0.01):
             pass
     for thread in threads:
         thread.join()
     assert order == list(range(8))
-    with slots.slot():
+    with slots.slot(PATIENCE):
         assert slots._free == 0
 
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import pytest
 
 from flask_sse_emitters.brokers import Bounds, Frame, Log, Position
-from flask_sse_emitters.brokers.redis.messages import UNKNOWN, Announcement, KnownEvent, Lookup, newer
-from flask_sse_emitters.brokers.redis.subscriber.catch_up import Order, continues, order_of
-from flask_sse_emitters.brokers.redis.subscriber.clock import LATE_SECONDS, SKEW_SECONDS, RedisClock
+from flask_sse_emitters.brokers.listening.clock import LATE_SECONDS, SKEW_SECONDS, ServerClock
+from flask_sse_emitters.brokers.listening.lookup import UNKNOWN, Announcement, KnownEvent, Lookup, continues, newer
+from flask_sse_emitters.brokers.listening.topics import Topic
+from flask_sse_emitters.brokers.redis.subscriber.catch_up import Order, order_of
 from flask_sse_emitters.brokers.redis.subscriber.liveness import (
     GONE_AFTER_SECONDS,
     PING_AFTER_SECONDS,
     Liveness,
     Phase,
 )
-from flask_sse_emitters.brokers.redis.subscriber.topics import Topic
 from tests.support.broker_calls import RecordingListener
 from tests.unit.doubles.clock import ManualScheduler
 
@@ -33,14 +33,14 @@ def looked_up(*offsets: int, newest: int, epoch: str = "one", former: tuple[Posi
 
 
 def test_redis_time_is_translated_by_clock_skew_and_never_later_than_now() -> None:
-    clock = RedisClock(lambda: 100.0)
+    clock = ServerClock(lambda: 100.0)
     assert clock.to_local(5_000) == 100.0, "before clocks are compared"
     clock.note(1_007_000)
     assert [clock.to_local(at) for at in (1_006_500, 1_007_000, 1_008_000)] == [99.5, 100.0, 100.0]
 
 
 def test_clock_comparison_with_least_delay_counts_until_it_is_old(scheduler: ManualScheduler) -> None:
-    clock = RedisClock(scheduler.clock)
+    clock = ServerClock(scheduler.clock)
     clock.note(50_000)
     scheduler.pass_time(1.0)
     clock.note(50_500)  # took half a second to arrive
@@ -54,7 +54,7 @@ def test_clock_comparison_with_least_delay_counts_until_it_is_old(scheduler: Man
 
 
 def test_late_event_makes_redis_time_now_until_next_comparison(scheduler: ManualScheduler) -> None:
-    clock = RedisClock(scheduler.clock)
+    clock = ServerClock(scheduler.clock)
     clock.note(50_000)
     scheduler.pass_time(LATE_SECONDS)
     clock.doubt_if_late(50_000)
@@ -152,8 +152,8 @@ def offsets(listener: RecordingListener) -> list[int]:
 
 
 @pytest.fixture
-def clock() -> RedisClock:
-    return RedisClock(lambda: 100.0)
+def clock() -> ServerClock:
+    return ServerClock(lambda: 100.0)
 
 
 @pytest.fixture
@@ -162,7 +162,7 @@ def listener() -> RecordingListener:
 
 
 @pytest.fixture
-def topic(listener: RecordingListener, clock: RedisClock) -> Topic:
+def topic(listener: RecordingListener, clock: ServerClock) -> Topic:
     """A topic that has caught up with the two events of its channel."""
     topic = Topic("a")
     topic.listeners = (listener,)
@@ -172,7 +172,7 @@ def topic(listener: RecordingListener, clock: RedisClock) -> Topic:
 
 
 def test_topic_catch_up_delivers_missed_events_until_it_has_all(
-    topic: Topic, listener: RecordingListener, clock: RedisClock
+    topic: Topic, listener: RecordingListener, clock: ServerClock
 ) -> None:
     assert topic.catch_up(looked_up(3, 4, newest=4), clock)
     assert (offsets(listener), listener.starts) == ([3, 4], 1)
@@ -186,7 +186,7 @@ def test_topic_catch_up_delivers_missed_events_until_it_has_all(
 
 
 def test_topic_that_lost_events_restarts_listeners_with_complete_log(
-    topic: Topic, listener: RecordingListener, clock: RedisClock
+    topic: Topic, listener: RecordingListener, clock: ServerClock
 ) -> None:
     assert not topic.catch_up(looked_up(7, 8, newest=9), clock)
     assert listener.starts == 1
@@ -197,7 +197,7 @@ def test_topic_that_lost_events_restarts_listeners_with_complete_log(
 
 
 def test_topic_keeps_log_if_offsets_continue_in_another_epoch(
-    topic: Topic, listener: RecordingListener, clock: RedisClock
+    topic: Topic, listener: RecordingListener, clock: ServerClock
 ) -> None:
     assert topic.catch_up(looked_up(3, newest=3, epoch="two", former=(Position("one", 2),)), clock)
     assert topic.log is not None

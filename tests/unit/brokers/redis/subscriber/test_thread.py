@@ -8,12 +8,12 @@ from unittest.mock import MagicMock
 
 import pytest
 
+from flask_sse_emitters.brokers.listening import thread as module
+from flask_sse_emitters.brokers.listening.thread import FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS, SPREAD
 from flask_sse_emitters.brokers.redis.connections.client import BEGIN_SECONDS, Client
 from flask_sse_emitters.brokers.redis.health import Health
 from flask_sse_emitters.brokers.redis.messages import KeyNames
 from flask_sse_emitters.brokers.redis.subscriber import Subscriber
-from flask_sse_emitters.brokers.redis.subscriber import thread as module
-from flask_sse_emitters.brokers.redis.subscriber.thread import FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS, SPREAD
 from flask_sse_emitters.runtime.waiter import WakeupSocket
 from tests.support.broker_calls import RecordingListener
 from tests.unit.doubles.clock import ManualScheduler

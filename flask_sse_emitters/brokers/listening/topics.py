@@ -7,19 +7,18 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
-from ....runtime.calls import call_and_log
-from ....runtime.gevent_loop import yield_now
-from ....runtime.locks import native_lock
-from ....wire.frame import BATCH_BYTES, Frame
-from ...base import Listener, Start
-from ...event_log import Log
-from ..health import READING, Health
-from ..messages import UNKNOWN, Announcement, KnownEvent, Lookup, newer
-from .catch_up import continues
-from .clock import RedisClock
+from ...runtime.calls import call_and_log
+from ...runtime.gevent_loop import yield_now
+from ...runtime.locks import native_lock
+from ...wire.frame import BATCH_BYTES, Frame
+from ..base import Listener, Start
+from ..event_log import Log
+from .clock import ServerClock
+from .health import READING, Health
+from .lookup import UNKNOWN, Announcement, KnownEvent, Lookup, continues, newer
 
 #: Seconds for which a channel is subscribed to after its last client has left. The next client then finds its log here:
-#: Redis need not send all of it again.
+#: the server need not send all of it again.
 LINGER_SECONDS = 5.0
 
 #: Events that come faster than listeners can take them wait, so many seconds at a time at most.
@@ -30,7 +29,7 @@ MAX_KNOWN_EVENTS = 10_000
 
 
 class Topic:
-    """One channel that has a listener here. Only the subscriber's thread touches it, but for its listeners."""
+    """One channel that has a listener here. Only the thread that listens touches it, but for its listeners."""
 
     __slots__ = (
         "building",
@@ -49,7 +48,7 @@ class Topic:
         self.name = name
         self.listeners: tuple[Listener, ...] = ()  # those that were started
         self.new_listeners: tuple[Listener, ...] = ()  # and those that were not
-        self.when_synced: list[Callable[[], object]] = []  # to be called once all that Redis has now is known
+        self.when_synced: list[Callable[[], object]] = []  # to be called once all that the server has now is known
         self.is_behind = True  # events may be missing: announcements do not count until it was looked up
         self.log: Log | None = None
         self.building: Log | None = None  # takes its place once it is complete
@@ -62,7 +61,7 @@ class Topic:
         """The number of clients here."""
         return sum(listener.clients for listener in (*self.listeners, *self.new_listeners))
 
-    def deliver(self, events: Sequence[Announcement], clock: RedisClock, *, is_sure: bool = False) -> None:
+    def deliver(self, events: Sequence[Announcement], clock: ServerClock, *, is_sure: bool = False) -> None:
         """Keep the events that come next, and deliver them, as many at a time as clients can be sent in one go.
 
         :param is_sure: see :class:`.KnownEvent`.
@@ -81,10 +80,10 @@ class Topic:
         if frames:
             self._notify(frames)
 
-    def catch_up(self, lookup: Lookup, clock: RedisClock) -> bool:
+    def catch_up(self, lookup: Lookup, clock: ServerClock) -> bool:
         """Take the events of a lookup.
 
-        :return: whether these were all that Redis has.
+        :return: whether these were all that the server has.
         """
         log = self.building or self.log
         if log is None or not continues(log, lookup):
@@ -124,7 +123,7 @@ class Topic:
             self.log, self.building = self.building, None
             self.start(self.listeners)
 
-    def _keep(self, log: Log, event: Announcement, clock: RedisClock, is_sure: bool) -> Frame:
+    def _keep(self, log: Log, event: Announcement, clock: ServerClock, is_sure: bool) -> Frame:
         at = clock.to_local(event.at_ms)
         with log.guard:
             frame = log.keep(event.frame, event.bounds, at)
@@ -136,7 +135,7 @@ class Topic:
         for listener in self.listeners:
             pause = call_and_log(partial(listener.arrived, frames))
             seconds = max(seconds, pause) if isinstance(pause, float) else seconds
-        if seconds:  # Redis keeps the rest, or cuts this connection: then the channel is looked up
+        if seconds:  # the server keeps the rest, or cuts this connection: then the channel is looked up
             time.sleep(min(seconds, MAX_PAUSE_SECONDS))
 
 
@@ -174,7 +173,7 @@ class Topics:
         return 0 if topic is None else topic.clients
 
     def add(self, channel: str, listener: Listener, *, is_first: bool) -> None:
-        """Add a listener, which is started once all that Redis has is known."""
+        """Add a listener, which is started once all that the server has is known."""
         with self._lock:
             topic = self._topics.get(channel)
             if topic is None:
@@ -200,7 +199,7 @@ class Topics:
             return True
 
     def call_when_synced(self, channel: str, call: Callable[[], object]) -> bool:
-        """Have this called once all that Redis has now is delivered to the channel's listeners.
+        """Have this called once all that the server has now is delivered to the channel's listeners.
 
         :return: False where it has none, and nothing will be called.
         """
@@ -230,7 +229,7 @@ class Topics:
         return changed
 
     def take_calls(self, topic: Topic) -> list[Callable[[], object]]:
-        """Return the calls that wait for what Redis has now; put them back where it could not be read."""
+        """Return the calls that wait for what the server has now; put them back where it could not be read."""
         with self._lock:
             calls, topic.when_synced = topic.when_synced, []
         return calls
@@ -242,7 +241,7 @@ class Topics:
                 topic.when_synced = calls + topic.when_synced
 
     def start_new_listeners(self, topic: Topic) -> None:
-        """Start the listeners that have come since the last time. Only on the subscriber's thread."""
+        """Start the listeners that have come since the last time. Only on the thread that listens."""
         if topic.new_listeners:
             with self._lock:
                 added, topic.new_listeners = topic.new_listeners, ()
@@ -252,7 +251,7 @@ class Topics:
     def drop_idle(self) -> float:
         """Drop the topics that have had no listener for LINGER_SECONDS, and remember their newest events.
 
-        Only on the subscriber's thread.
+        Only on the thread that listens.
 
         :return: when the next one is due, by ``time.monotonic``.
         """
