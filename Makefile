@@ -61,14 +61,14 @@ bench-quick: $(VENV)/.bench
 debian:
 	@sh tests/support/environment/debian-packages /usr/lib/apache2/modules/mod_wsgi.so=libapache2-mod-wsgi-py3 \
 	    chromium=chromium chromium-headless-shell=chromium-headless-shell curl=curl faketime=faketime nginx=nginx \
-	    node=nodejs npm=npm postgres=postgresql redis-server=redis-server systemd-analyze=systemd \
+	    node=nodejs npm=npm pgbouncer=pgbouncer postgres=postgresql redis-server=redis-server systemd-analyze=systemd \
 	    systemd-socket-activate=systemd
 
 $(VENV)/bin/python $(LOWEST)/bin/python:
 	@sh tests/support/environment/virtual-environment "$(PYTHON)" $(@:/bin/python=)
 
 $(VENV)/.run: setup.cfg pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --editable ".[server,redis]"
+	$(BIN)/python -m pip install --quiet --editable ".[server,redis,postgresql]" "psycopg[binary]"
 	@touch $@
 
 $(VENV)/.test: setup.cfg pyproject.toml | $(VENV)/bin/python

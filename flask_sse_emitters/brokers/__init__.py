@@ -37,6 +37,7 @@ __all__ = [
 GROUP = "flask_sse_emitters.brokers"
 
 _REDIS = ".redis:RedisBroker"
+_POSTGRESQL = ".postgresql:PostgresqlBroker"
 _OWN = {
     "memory": ".memory:MemoryBroker",
     "redis": _REDIS,
@@ -46,10 +47,12 @@ _OWN = {
     "rediss+sentinel": _REDIS,
     "redis+cluster": _REDIS,
     "rediss+cluster": _REDIS,
+    "postgresql": _POSTGRESQL,
+    "postgres": _POSTGRESQL,
 }
 
 #: The extra that installs a missing module.
-_EXTRAS = {"redis": "redis"}
+_EXTRAS = {"redis": "redis", "psycopg": "postgresql"}
 
 
 def broker_of(settings: Settings) -> Broker:
@@ -57,7 +60,10 @@ def broker_of(settings: Settings) -> Broker:
     options = {
         "prefix": (settings.broker_prefix, DEFAULTS.broker_prefix),
         "publish_seconds": (settings.publish_seconds, DEFAULTS.publish_seconds),
+        "listen_url": (settings.broker_listen_url, DEFAULTS.broker_listen_url),
     }
+    if settings.broker_listen_url and _OWN.get(urlsplit(settings.broker_url).scheme, _POSTGRESQL) != _POSTGRESQL:
+        raise ValueError("SSE_BROKER_LISTEN_URL is for postgresql:// alone: leave it out, or change SSE_BROKER_URL")
     return make_broker(
         settings.broker_url, **{name: value for name, (value, default) in options.items() if value != default}
     )
@@ -66,7 +72,8 @@ def broker_of(settings: Settings) -> Broker:
 def make_broker(url: str, **options: Any) -> Broker:
     """Make the broker for a URL. Its module is imported here, and it connects to nothing yet.
 
-    :param options: ``prefix`` and ``publish_seconds``, see :class:`.Broker`; pass only those that are not the default.
+    :param options: ``prefix`` and ``publish_seconds``, see :class:`.Broker`, and ``listen_url``, which only PostgreSQL
+        takes; pass only those that are not the default.
     :raises ValueError: where no broker is known for its scheme, or the broker does not take the URL.
     :raises ImportError: where a package that it needs is not installed.
     """

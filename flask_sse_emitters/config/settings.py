@@ -61,6 +61,7 @@ class Settings:
     history_seconds: float = 300.0
     broker_url: str = "memory://"
     broker_prefix: str = "sse"
+    broker_listen_url: str | None = None
     publish_seconds: float = 2.0
     drain_seconds: float = 5.0
     max_clients_per_identity: int | None = None
@@ -196,6 +197,10 @@ def _url(value: Any) -> str:
     return plain_text(value)
 
 
+def _url_or_none(value: Any) -> str | None:
+    return None if value is None else _url(value)
+
+
 def _prefix(value: Any) -> str:
     if not isinstance(value, str) or not _PREFIX.fullmatch(plain_text(value)):
         raise ValueError
@@ -255,6 +260,7 @@ _CHECKS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "history": ("an int, 0 or more", _count),
     "history_seconds": ("seconds as a number or a timedelta, 0 for as long as SSE_HISTORY allows", _duration),
     "broker_url": ('a URL, such as "memory://" or "redis://localhost:6379/0"', _url),
+    "broker_listen_url": ("a URL such as postgresql://localhost/database, or None", _url_or_none),
     "broker_prefix": ("1 to 100 ASCII letters, digits and . _ - : /", _prefix),
     "publish_seconds": ("seconds as a number or a timedelta, more than 0", _positive_duration),
     "drain_seconds": ("seconds as a number or a timedelta, 0 or more", _duration),

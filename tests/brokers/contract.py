@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 
 from flask_sse_emitters.brokers import Broker, make_broker
 from tests.apps.own_broker import OwnBroker
+from tests.support.postgresql import PostgresqlServer
 from tests.support.redis_server import RedisServer
 
 #: Makes a broker, as each process does.
@@ -25,10 +26,16 @@ def redis() -> Iterator[Make]:
 
 
 @contextmanager
+def postgresql() -> Iterator[Make]:
+    with PostgresqlServer() as server:
+        yield lambda: make_broker(server.url())
+
+
+@contextmanager
 def own() -> Iterator[Make]:
     """Make the one that docs/brokers.rst shows: own_broker.py."""
     yield lambda: OwnBroker("own://")
 
 
 #: Each starts what its broker needs, once for all tests, and yields a function that makes the broker.
-BROKERS: list[Callable[[], AbstractContextManager[Make]]] = [memory, redis, own]
+BROKERS: list[Callable[[], AbstractContextManager[Make]]] = [memory, redis, postgresql, own]

@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 import redis
 
 from ...errors import BrokerUnavailable
-from .connections.client import Clients, require_patched_sockets
+from ..listening.green import require_patched_sockets
+from .connections.client import Clients
 from .connections.deadline import within
 from .errors import diagnose, error_text
 from .health import Health
@@ -44,7 +45,7 @@ class Asking:
         :param read: returns what the answer means, or raises a :class:`ValueError`.
         :raises BrokerUnavailable: where Redis cannot be reached in time, or answers something else.
         """
-        require_patched_sockets()
+        require_patched_sockets("Redis")
         try:
             with within(self._seconds):
                 return read(self._clients.get().run(script, keys, arguments))

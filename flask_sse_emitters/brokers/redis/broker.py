@@ -17,8 +17,9 @@ from ...wire.frame import Frame
 from ..base import Broker, ChannelState, Listener, Publication, Published, Start
 from ..event_ids import new_epoch
 from ..event_log import Bounds
+from ..listening.green import require_patched_sockets
 from .asking import Asking
-from .connections.client import Clients, require_patched_sockets
+from .connections.client import Clients
 from .connections.url import Address
 from .health import Health
 from .messages import KeyNames, bounds_arguments, milliseconds, read_processes, read_state
@@ -77,13 +78,13 @@ class RedisBroker(Broker):
 
     def subscribe(self, channel: str, listener: Listener) -> Start | None:
         """Deliver the channel's events to the listener: see :meth:`.Broker.subscribe`."""
-        require_patched_sockets()
+        require_patched_sockets("Redis")
         self._subscriber.add(channel, listener)
         return None
 
     def subscribe_first(self, channel: str, listener: Listener) -> Start | None:
         """Subscribe, and catch up with this channel before any other."""
-        require_patched_sockets()
+        require_patched_sockets("Redis")
         self._subscriber.add(channel, listener, is_first=True)
         return None
 

@@ -12,7 +12,8 @@ from ...errors import BrokerUnavailable
 from ..base import Publication, Published, RunLost, by_channel
 from ..event_ids import Position, read_ids
 from ..event_log import Bounds
-from .connections.client import Clients, require_patched_sockets
+from ..listening.green import require_patched_sockets
+from .connections.client import Clients
 from .connections.deadline import within
 from .errors import KEYS, diagnose, error_text, may_have_run
 from .health import PUBLISHING, Health
@@ -45,7 +46,7 @@ class Publishing:
 
     def publish_many(self, publications: Sequence[Publication]) -> list[Published | Exception]:
         """Publish several events in one round trip, but in a cluster: see :meth:`.Broker.publish_many`."""
-        require_patched_sockets()
+        require_patched_sockets("Redis")
         groups = {
             channel: [publications[index] for index in indexes] for channel, indexes in by_channel(publications).items()
         }

@@ -50,8 +50,8 @@ _FIGURES: dict[str, object] = {
     "tidy_ms": 900,  # by whichever process comes first after this
 }
 
-#: A schema's name that needs no second thought: PostgreSQL cuts off what has more than 63 characters.
-_NAME = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}", re.ASCII)
+#: A schema's name: PostgreSQL cuts off what has more than 63 characters. It is quoted everywhere.
+_NAME = re.compile(r"(?!pg_)[A-Za-z0-9._\-:/]{1,63}", re.ASCII)
 
 
 def check_prefix(prefix: str) -> str:
@@ -61,8 +61,8 @@ def check_prefix(prefix: str) -> str:
     """
     if not _NAME.fullmatch(prefix):
         raise ValueError(
-            "over PostgreSQL, SSE_BROKER_PREFIX is the name of a schema: 1 to 63 lower-case letters, digits and _, no "
-            f"digit first, and not pg_ first, unlike {prefix!r}"
+            "over PostgreSQL, SSE_BROKER_PREFIX is the name of a schema: 1 to 63 ASCII letters, digits and . _ - : /, "
+            f"and not pg_ first, unlike {prefix!r}"
         )
     return prefix
 

@@ -1,6 +1,7 @@
 -- The functions that each process calls now and then: what waits, what is too old, and who listens.
 
--- Publishes what was left in the outbox, but for channels that somebody publishes to now. Returns their positions.
+-- Publishes what was left in the outbox, and returns how far these channels are. One that somebody publishes to now is
+-- left to that, and has no position: what waits may have come too late for it.
 CREATE OR REPLACE FUNCTION sse.sweep() RETURNS TABLE (channel text, event_id text) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
@@ -13,6 +14,9 @@ BEGIN
         PERFORM 1 FROM sse.channels WHERE name = wanted FOR UPDATE SKIP LOCKED;
         IF FOUND OR NOT EXISTS (SELECT FROM sse.channels WHERE name = wanted) THEN
             names := names || wanted;
+        ELSE
+            channel := wanted; event_id := NULL;
+            RETURN NEXT;
         END IF;
     END LOOP;
     IF names <> '{}' THEN

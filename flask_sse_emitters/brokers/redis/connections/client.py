@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -10,7 +9,6 @@ from typing import Any
 import redis
 from redis.exceptions import NoScriptError
 
-from ....errors import UnsupportedWorker
 from ....runtime.gevent_loop import is_green, unpatched
 from ....runtime.locks import native_lock
 from ...listening.slots import FairSemaphore
@@ -196,23 +194,3 @@ class Clients:
         client = getattr(self._local, "client", None) if is_green() else self._shared
         if client is not None:
             client.close()
-
-
-def require_patched_sockets() -> None:
-    """Raise where a greenlet would wait for a socket that gevent does not know, and hold up all others.
-
-    :raises UnsupportedWorker: there.
-    """
-    gevent = sys.modules.get("gevent")
-    if gevent is None or _are_sockets_green():
-        return
-    if isinstance(gevent.getcurrent(), sys.modules["gevent.greenlet"].Greenlet):
-        raise UnsupportedWorker(
-            "this runs in gevent, whose sockets are not patched, so waiting for Redis would block everybody: call "
-            "gevent.monkey.patch_all() first, as gunicorn's gevent worker does"
-        )
-
-
-def _are_sockets_green() -> bool:
-    monkey = sys.modules.get("gevent.monkey")
-    return monkey is not None and is_green() and bool(monkey.is_module_patched("socket"))

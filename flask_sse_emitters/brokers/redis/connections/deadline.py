@@ -8,10 +8,8 @@ carried out, and an event would be published twice.
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from functools import cache
 from types import new_class
 from typing import Any
@@ -25,6 +23,8 @@ from redis.sentinel import Sentinel, SentinelConnectionPool
 
 from ....runtime.fork import reset_after_fork
 from ....runtime.socket_monitor import replace_with_dead_fd
+from ...listening.deadline import seconds_left as seconds_left
+from ...listening.deadline import within as within
 from ...listening.trouble import before_sending
 from .url import Address
 
@@ -33,24 +33,6 @@ READ_SECONDS, CONNECT_SECONDS = 5.0, 1.0
 
 #: Seconds that one of several sentinels may take.
 SENTINEL_SECONDS = 0.5
-
-_deadline: ContextVar[float | None] = ContextVar("flask_sse_emitters.redis_deadline", default=None)
-
-
-@contextmanager
-def within(seconds: float) -> Iterator[None]:
-    """Bound the time that everything in this block takes together; also where several connections do it."""
-    token = _deadline.set(time.monotonic() + seconds)
-    try:
-        yield
-    finally:
-        _deadline.reset(token)
-
-
-def seconds_left() -> float | None:
-    """Return the time until the deadline, never 0; None where there is no deadline."""
-    end = _deadline.get()
-    return None if end is None else max(0.001, end - time.monotonic())
 
 
 def connect_to(address: Address) -> Any:

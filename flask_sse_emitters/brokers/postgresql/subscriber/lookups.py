@@ -1,0 +1,244 @@
+"""Reading channels: those that are new here, and those that lack events, all in one query."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from heapq import heappop, heappush
+from itertools import islice
+from typing import Any
+
+import psycopg
+
+from ....runtime.calls import call_and_log
+from ....runtime.gevent_loop import TIME_SLICE_SECONDS
+from ...listening.clock import ServerClock
+from ...listening.health import READING, Health
+from ...listening.lookup import Lookup
+from ...listening.thread import yield_on_greenlets
+from ...listening.topics import Topic, Topics
+from ..client.errors import was_refused
+from ..client.wakeups import ANNOUNCE, messages_of
+from ..statements import (
+    CHANGED,
+    LOOK_UP,
+    PUBLISH,
+    Found,
+    is_to_be_mended,
+    publish_parameters,
+    read_lookups,
+    read_outcome,
+)
+
+#: Seconds until a channel that could not be looked up is looked up again.
+RETRY_SECONDS = 1.0
+
+#: A channel that has a run is looked up so many seconds after that would be dead.
+LATER_SECONDS = 0.05
+
+#: So many channels are read at once, and so many events: of each at least, at most, and of all where that is between.
+MAX_TOPICS, LEAST_EVENTS, MOST_EVENTS, MAX_EVENTS = 200, 20, 500, 4000
+
+#: So many channels are compared at once.
+MAX_COMPARED = 5000
+
+#: A channel that is used, and was noted as such before so many milliseconds, is noted again: as ``sse.changed`` has it.
+UNUSED_TOUCH_MS, USED_TOUCH_MS = 300_000, 86_400_000
+
+
+class Lookups:
+    """The lookups of one connection. Only the subscriber's thread may call.
+
+    :param run: runs a statement on that connection.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[str, Sequence[Any]], list[Any]],
+        topics: Topics,
+        clock: ServerClock,
+        health: Health,
+    ) -> None:
+        self._run = run
+        self._topics = topics
+        self._clock = clock
+        self._health = health
+        self._pending: dict[Topic, None] = {}
+        self._failed: dict[Topic, None] = {}  # are pending again at this time:
+        self._retry_at = 0.0
+        self._watched: list[tuple[float, str]] = []  # when to look up channels that have a run, as a heap
+        self._compared = 0  # up to this one
+
+    @property
+    def due(self) -> float:
+        """The time at which to :meth:`run` again, by ``time.monotonic``."""
+        if self._pending:
+            return 0.0
+        watched = self._watched[0][0] if self._watched else math.inf
+        return min(self._retry_at if self._failed else math.inf, watched)
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether some are to be done at once; not those that have failed."""
+        return bool(self._pending)
+
+    def request(self, topic: Topic) -> None:
+        """Look the topic up in the next :meth:`run`."""
+        self._pending[topic] = None
+
+    def note_position(self, channel: str, position: str) -> None:
+        """Request the channel where it has come further than this process knows.
+
+        :param position: the id of its newest event; empty where something else is new.
+        """
+        topic = self._topics.get(channel)
+        if topic is None:
+            return
+        log = topic.log
+        if log is None or not position:
+            self.request(topic)
+            return
+        epoch, _, offset = position.partition("-")
+        if epoch != log.epoch or int(offset) > log.newest:
+            self.request(topic)
+
+    def compare(self) -> bool:
+        """Request the channels that are not as this process has them. Return whether there were any."""
+        topics = [topic for topic in self._topics.all() if topic.log is not None]
+        begin = self._compared if self._compared < len(topics) else 0
+        some = topics[begin : begin + MAX_COMPARED]
+        self._compared = begin + len(some)
+        logs = [topic.log for topic in some if topic.log is not None]
+        if not logs:
+            return False
+        rows = self._run(
+            CHANGED,
+            [
+                [topic.name for topic in some],
+                [log.epoch for log in logs],
+                [log.newest for log in logs],
+                [log.is_complete for log in logs],
+                [log.has_run for log in logs],
+            ],
+        )
+        for (name,) in rows:
+            if (topic := self._topics.get(name)) is not None:
+                self.request(topic)
+        return bool(rows)
+
+    def run(self) -> None:
+        """Look up some of the channels, and deliver what is new, or start their listeners with a new log.
+
+        :raises psycopg.Error: where the database cannot be reached.
+        """
+        self._request_watched()
+        if self._failed and time.monotonic() > self._retry_at:
+            self._pending.update(self._failed)
+            self._failed.clear()
+        topics = list(islice(self._pending, MAX_TOPICS))
+        for topic in topics:
+            del self._pending[topic]
+        topics = [topic for topic in topics if self._topics.get(topic.name) is topic]
+        if topics:
+            waiting: dict[Topic, list[Callable[[], object]]] = {}
+            try:
+                self._look_up(topics, waiting)
+            finally:
+                self._topics.put_back_calls(waiting)
+        if not self._failed and not self._pending:  # also where those that could not be read have gone
+            self._health.worked(READING)
+
+    def _look_up(self, topics: Sequence[Topic], waiting: dict[Topic, list[Callable[[], object]]]) -> None:
+        first = self._topics.first
+        if first is not None:  # nothing of others is delivered before all of this one that was published before
+            topics = [first, *(topic for topic in topics if topic is not first)]
+        waiting.update((topic, self._topics.take_calls(topic)) for topic in topics)
+        answers = self._read(topics)
+        if first is not None and not self._take_first(first, answers[0]):
+            self._failed.update(dict.fromkeys(topics[1:]))
+            return
+        slice_ends = time.monotonic() + TIME_SLICE_SECONDS
+        wrong: list[Topic] = []
+        for topic, found in zip(topics, answers, strict=True):
+            if topic is not first and not self._take(topic, found, wrong):
+                continue
+            for call in waiting.pop(topic):
+                call_and_log(call)
+            if time.monotonic() > slice_ends:
+                yield_on_greenlets()
+                slice_ends = time.monotonic() + TIME_SLICE_SECONDS
+        self._mend(wrong)
+
+    def _take_first(self, first: Topic, found: Found) -> bool:
+        """Deliver all of the first topic. Return whether that is done: else the others wait."""
+        while True:
+            wrong: list[Topic] = []
+            is_done = self._take(first, found, wrong)
+            self._pending.pop(first, None)
+            if is_done and not wrong:
+                return True
+            if not self._mend(wrong):
+                return first.log is None  # nothing has begun there, nor can it now
+            [found] = self._read([first])
+
+    def _read(self, topics: Sequence[Topic]) -> list[Found]:
+        logs = [topic.building or topic.log for topic in topics]
+        most = min(max(MAX_EVENTS // len(topics), LEAST_EVENTS), MOST_EVENTS)
+        names = [topic.name for topic in topics]
+        epochs = ["" if log is None else log.epoch for log in logs]
+        offsets = [None if log is None else log.newest for log in logs]
+        rows = self._run(LOOK_UP, [names, epochs, offsets, most])
+        self._clock.note(rows[0][4])
+        return list(read_lookups(rows, len(topics)))
+
+    def _take(self, topic: Topic, found: Found, wrong: list[Topic]) -> bool:
+        """:return: whether all is known that there was."""
+        lookup = found.lookup
+        known = self._topics.known(topic.name)
+        if lookup is None or is_to_be_mended(lookup, known):
+            wrong.append(topic)
+            return False
+        if not topic.catch_up(lookup, self._clock):
+            self.request(topic)
+            return False
+        if lookup.now_ms - found.touched_ms > (USED_TOUCH_MS if lookup.newest else UNUSED_TOUCH_MS):
+            wrong.append(topic)
+        self._watch_run(topic, lookup)
+        self._topics.start_new_listeners(topic)
+        return True
+
+    def _mend(self, topics: Sequence[Topic]) -> bool:
+        """Put channels in order that are not as they should be, and tell all processes. Return whether it was done."""
+        if not topics:
+            return True
+        names = sorted(topic.name for topic in topics)
+        known = {name: self._topics.known(name) for name in names}
+        try:
+            rows = self._run(PUBLISH, publish_parameters(dict.fromkeys(names, ()), known))
+        except psycopg.Error as error:
+            if not was_refused(error):
+                raise
+            self._health.failed(READING, error)
+            self._retry_at = self._retry_at if self._failed else time.monotonic() + RETRY_SECONDS
+            self._failed.update(dict.fromkeys(topics))
+            return False
+        for topic in topics:
+            self.request(topic)
+        self._run(ANNOUNCE, [messages_of(read_outcome(rows, dict.fromkeys(names, ())).positions.items())])
+        return True
+
+    def _watch_run(self, topic: Topic, lookup: Lookup) -> None:
+        """Look the topic up again when its run would be dead: it is either renewed by then, or ended by that lookup."""
+        topic.look_at = math.inf
+        if lookup.run_until_ms:
+            seconds = max(0.0, (lookup.run_until_ms - lookup.now_ms) / 1000) + LATER_SECONDS
+            topic.look_at = time.monotonic() + seconds
+            heappush(self._watched, (topic.look_at, topic.name))
+
+    def _request_watched(self) -> None:
+        while self._watched and self._watched[0][0] <= time.monotonic():
+            when, name = heappop(self._watched)
+            topic = self._topics.get(name)
+            if topic is not None and topic.look_at == when:  # else it was looked up meanwhile
+                self.request(topic)
