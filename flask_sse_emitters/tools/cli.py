@@ -187,6 +187,19 @@ def status(as_json: bool) -> None:
         click.echo("\n\n".join([describe(checked_processes), *warnings]))
 
 
+@commands.command()
+def schema() -> None:
+    """Print the statements that make the schema of postgresql:// in a database, or bring it up to date.
+
+    For a migration, or where the app's role may not create schemas. Run them in one transaction, as psql -1 does; they
+    may be run again. The comments at the end say which rights roles need. This connects to nothing.
+    """
+    broker = _shared_channels()[0].broker
+    if (make := getattr(broker, "schema", None)) is None:
+        raise click.ClickException("SSE_BROKER_URL is not postgresql://, and only that has a schema")
+    click.echo(make(), nl=False)
+
+
 def _parse_target(url: str, headers: Sequence[str], insecure: bool) -> Target:
     matches = [_HEADER.fullmatch(header) for header in headers]
     if None in matches:

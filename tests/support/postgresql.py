@@ -33,9 +33,13 @@ class PostgresqlServer:
     Tests can share it: each takes a new database.
     """
 
-    def __init__(self, *settings: str) -> None:
-        """Make it with these settings, each as in ``max_connections=20``."""
+    def __init__(self, *settings: str, primary: PostgresqlServer | None = None) -> None:
+        """Make it with these settings, each as in ``max_connections=20``.
+
+        :param primary: it is a standby of this one, and has the same databases.
+        """
         self._settings = settings
+        self._primary = primary
         self._folder = tempfile.TemporaryDirectory()
         self._process: subprocess.Popen[bytes] | None = None
         # Bound for as long as this lives: while PostgreSQL is down, no other process gets its port.
@@ -94,6 +98,26 @@ class PostgresqlServer:
             )
         until(self._answers, "PostgreSQL to answer")
 
+    def renew(self) -> None:
+        """Be as new for the next test, if the last one killed or paused it. What it has set it must reset itself."""
+        if self._process is not None:
+            self.signal(signal.SIGCONT)
+        if self._process is None or self._process.poll() is not None:
+            self._process = None
+            self.start()
+
+    def promote(self) -> None:
+        """Make a standby the primary."""
+        self.run("SELECT pg_promote()")
+
+    def terminate_all(self, url: str = "") -> None:
+        """Have PostgreSQL close the connections of a database, but for the one that asks."""
+        self.run(
+            "SELECT pg_terminate_backend(pid, 30000) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()",
+            url,
+        )
+
     def signal(self, number: int) -> None:
         """Send a signal to each of its processes: there is one for each connection."""
         assert self._process is not None
@@ -121,13 +145,20 @@ class PostgresqlServer:
         return Path(self._folder.name) / "log"
 
     def _make_data(self) -> None:
-        options = "--username=tests --auth=trust --encoding=UTF8 --locale=C --wal-segsize=1 --no-sync --no-instructions"
-        command = [self._program("initdb"), f"--pgdata={self._data}", *options.split()]
         user = self._as_its_user()
         if "user" in user:
             os.chown(self._folder.name, user["user"], user["group"])
-        made = subprocess.run(command, **user, capture_output=True, text=True, check=False)
+        made = subprocess.run(self._how_to_make_data(), **user, capture_output=True, text=True, check=False)
         assert made.returncode == 0, made.stderr
+
+    def _how_to_make_data(self) -> list[str]:
+        if self._primary is not None:
+            copy = (
+                f"--pgdata={self._data} --port={self._primary.port} --write-recovery-conf --checkpoint=fast --no-sync"
+            )
+            return [self._program("pg_basebackup"), "--host=127.0.0.1", "--username=tests", *copy.split()]
+        options = "--username=tests --auth=trust --encoding=UTF8 --locale=C --wal-segsize=1 --no-sync --no-instructions"
+        return [self._program("initdb"), f"--pgdata={self._data}", *options.split()]
 
     def _as_its_user(self) -> dict[str, Any]:
         """Return arguments with which a process runs in its folder, and not as root."""
@@ -140,7 +171,7 @@ class PostgresqlServer:
     @staticmethod
     def _program(name: str) -> str:
         """Return the path of a program that is not in PATH. All are of the same version: they lie in one folder."""
-        return str(Path(program("postgres", "postgresql")).with_name(name))
+        return str(Path(program("postgres", "postgresql")).resolve().with_name(name))
 
     def _answers(self) -> bool:
         assert self._process is not None

@@ -58,7 +58,7 @@ def newer(one: KnownEvent, other: KnownEvent) -> KnownEvent:
     """Return the later of two events of a channel; where their epochs differ, their times decide."""
     if one.epoch == other.epoch:
         return max(one, other, key=lambda known: (known.offset, known.is_sure))
-    return one if one.at_ms >= other.at_ms else other
+    return one if one.epoch and one.at_ms >= other.at_ms else other
 
 
 def continues(log: Log, lookup: Lookup) -> bool:

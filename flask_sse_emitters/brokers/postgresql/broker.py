@@ -22,7 +22,7 @@ from .client.address import Address
 from .client.database import Database
 from .client.errors import PostgresqlHealth
 from .requests import Requests
-from .schema import check_prefix
+from .schema import check_prefix, ddl
 from .statements import COUNT_CLIENTS, LIST_PROCESSES, RENEW_RUN, TRY_WRITE, milliseconds, read_process
 from .subscriber import Subscriber
 
@@ -66,6 +66,10 @@ class PostgresqlBroker(Broker):
         :raises BrokerUnavailable: where that fails. Then a process that listens does it within a second.
         """
         self._requests.drain(channels)
+
+    def schema(self) -> str:
+        """Return the statements that make the schema, or bring it up to date; they may be run again."""
+        return ddl(self._prefix)
 
     def state(self, channel: str) -> ChannelState:
         """Return the state of a channel: see :meth:`.Broker.state`."""

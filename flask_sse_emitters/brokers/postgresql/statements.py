@@ -129,6 +129,7 @@ class Found(NamedTuple):
 
     lookup: Lookup | None  #: None where there is no such channel
     touched_ms: int = 0  #: when it was last noted as used
+    after_ms: int | None = None  #: when the event was published after which the others come; None where it is not kept
 
 
 def read_lookups(rows: Sequence[Any], count: int) -> Iterator[Found]:
@@ -136,7 +137,7 @@ def read_lookups(rows: Sequence[Any], count: int) -> Iterator[Found]:
     by_place = {place: list(group) for place, group in groupby(rows, itemgetter(0))}
     for place in range(1, count + 1):
         group = by_place[place]
-        _, epoch, newest, newest_ms, now_ms, most, kept_ms, former, first, is_complete, until, touched, *_ = group[0]
+        _, epoch, newest, newest_ms, now_ms, most, kept_ms, former, first, is_complete, until, *rest = group[0]
         if epoch is None:
             yield Found(None)
             continue
@@ -147,7 +148,7 @@ def read_lookups(rows: Sequence[Any], count: int) -> Iterator[Found]:
             if number is not None
         ]
         lookup = Lookup(epoch, newest, newest_ms, now_ms, events, read_former(former), first, is_complete, until or 0)
-        yield Found(lookup, touched)
+        yield Found(lookup, *rest[:2])
 
 
 def read_former(text: str) -> list[Position]:
@@ -174,8 +175,10 @@ def is_to_be_mended(lookup: Lookup, known: KnownEvent) -> bool:
     if known.epoch == lookup.epoch:
         is_other = known.offset == lookup.newest and known.at_ms != lookup.newest_ms
         return known.offset > lookup.newest or (is_other and known.offset > 0)
-    end = next((position.offset for position in lookup.former if position.epoch == known.epoch), 0)
-    return known.offset > lookup.newest == end
+    ends = [position.offset for position in lookup.former if position.epoch == known.epoch]
+    if not ends:  # it was begun by somebody who did not know it
+        return bool(known.epoch) and not lookup.newest
+    return known.offset > ends[0]
 
 
 def read_process(row: Sequence[Any]) -> dict[str, Any]:

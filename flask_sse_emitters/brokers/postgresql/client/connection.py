@@ -60,13 +60,10 @@ class Connection(psycopg.Connection[Any]):
         return not self.closed and self.pgconn.transaction_status == TransactionStatus.IDLE
 
     def has_ended(self) -> bool:
-        """Return whether the server has closed it. Never waits."""
+        """Return whether the server has closed an idle connection: else it has nothing to say. Never waits."""
         poll = select.poll()
         poll.register(self.pgconn.socket, select.POLLIN)
-        if poll.poll(0):
-            with suppress(psycopg.Error):
-                self.pgconn.consume_input()
-        return bool(self.pgconn.status != ConnStatus.OK)
+        return bool(poll.poll(0))
 
     def let_go(self) -> None:
         """Let go of the parent's socket in a forked child, where gevent may go on with a greenlet that waits for it.

@@ -101,7 +101,7 @@ class Database:
         error: psycopg.Error | None = None
         version = 0
         try:
-            [(version,)] = connection.fetch(render(_FIND_VERSION, self.prefix))
+            version = max((row[0] for row in connection.fetch(render(_FIND_VERSION, self.prefix))), default=0)
         except psycopg.Error as failed:
             if code_of(failed) not in _MISSING:
                 raise

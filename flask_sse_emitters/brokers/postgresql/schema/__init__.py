@@ -69,7 +69,7 @@ def check_prefix(prefix: str) -> str:
 
 def render(statement: str, prefix: str) -> str:
     """Return a statement with the name of the schema in the place of ``sse``."""
-    return re.sub(r"\bsse\b(?=[.;])", f'"{prefix}"', statement).replace("'sse'", f"'{prefix}'")
+    return re.sub(r"(?<=SCHEMA )sse\b|\bsse\b(?=[.;])", f'"{prefix}"', statement).replace("'sse'", f"'{prefix}'")
 
 
 @cache

@@ -122,8 +122,16 @@ BEGIN
     END IF;
     IF known_epoch <> c.epoch THEN
         ended := substring(' ' || c.former FROM ' ' || known_epoch || ':([0-9]+)');
-        IF known_offset <= c.newest OR c.newest <> coalesce(ended, 0) THEN
-            RETURN c;  -- nothing is lost; or this epoch has events, and so it is the other one that has to end
+        IF ended IS NULL AND c.newest = 0 AND known_offset = 0 THEN  -- neither had an event
+            c.former := array_to_string(
+                (known_epoch || ':0' || string_to_array(c.former, ' '))[1:@former_epochs@], ' ');
+            RETURN c;
+        ELSIF known_offset <= coalesce(ended, 0) OR (ended IS NULL AND c.newest > 0) THEN
+            RETURN c;  -- nothing is lost; or nobody knows
+        ELSIF c.newest > ended THEN  -- others have gone on, and do not know what they lack
+            c.epoch := sse.new_epoch();
+            c.former := '';
+            RETURN c;
         END IF;
     ELSE
         c.epoch := sse.new_epoch();
@@ -163,7 +171,7 @@ BEGIN
     END LOOP;
     was := c;
     now_ms := sse.now_ms();
-    IF known_offset > 0 THEN
+    IF known_epoch <> '' THEN
         c := sse.mend(c, known_epoch, known_offset, known_ms);
     END IF;
     IF c.run_until_ms <= now_ms THEN

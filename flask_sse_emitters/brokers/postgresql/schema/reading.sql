@@ -6,17 +6,19 @@ CREATE OR REPLACE FUNCTION sse.end_of(epoch text, former text) RETURNS bigint LA
 $$;
 
 -- Returns the state of some channels, and the events that come after a position in each, as many as fit: a row for each
--- event, or one where there are none. Where that position is not of the channel, all that are kept.
+-- event, or one where there are none. Where that position is not of the channel, all that are kept. after_ms is when the
+-- event at that position was published.
 CREATE OR REPLACE FUNCTION sse.look_up(names text[], epochs text[], offsets bigint[], most int) RETURNS TABLE (
     place bigint, epoch text, newest bigint, newest_ms bigint, now_ms bigint, max_events bigint, kept_ms bigint,
     former text, first bigint, is_complete boolean, run_until_ms bigint, touched_ms bigint,
-    number bigint, label text, body bytea, at_ms bigint
+    after_ms bigint, number bigint, label text, body bytea, at_ms bigint
 ) LANGUAGE plpgsql STABLE AS $$
 #variable_conflict use_column
 BEGIN
     RETURN QUERY
     SELECT w.place, c.epoch, c.newest, c.newest_ms, sse.now_ms(), coalesce(c.max_events, @history@),
         coalesce(c.kept_ms, @history_ms@), c.former, c.first, c.is_complete, c.run_until_ms, c.touched_ms,
+        (SELECT at_ms FROM sse.events WHERE channel_id = c.id AND number = w.number),
         e.number, e.label, e.body, e.at_ms
     FROM unnest(names, epochs, offsets) WITH ORDINALITY w (name, epoch, number, place)
     LEFT JOIN sse.channels c ON c.name = w.name

@@ -108,3 +108,10 @@ $$;
 
 INSERT INTO sse.about (version) SELECT @version@ WHERE NOT EXISTS (SELECT FROM sse.about);
 UPDATE sse.about SET version = @version@ WHERE version < @version@;
+
+-- The role of an app, and of a Publisher, needs this, unless it owns the schema:
+--     GRANT USAGE ON SCHEMA sse TO app;
+--     GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA sse TO app;
+-- A role whose statements only call sse.publish(), also in triggers, needs this:
+--     GRANT USAGE ON SCHEMA sse TO other;
+--     GRANT INSERT ON sse.outbox TO other;

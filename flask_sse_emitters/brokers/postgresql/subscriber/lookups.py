@@ -196,7 +196,7 @@ class Lookups:
         """:return: whether all is known that there was."""
         lookup = found.lookup
         known = self._topics.known(topic.name)
-        if lookup is None or is_to_be_mended(lookup, known):
+        if lookup is None or is_to_be_mended(lookup, known) or _is_other(topic, lookup, found.after_ms):
             wrong.append(topic)
             return False
         if not topic.catch_up(lookup, self._clock):
@@ -242,3 +242,11 @@ class Lookups:
             topic = self._topics.get(name)
             if topic is not None and topic.look_at == when:  # else it was looked up meanwhile
                 self.request(topic)
+
+
+def _is_other(topic: Topic, lookup: Lookup, after_ms: int | None) -> bool:
+    """Return whether the newest event that is known here is not the one that the database has at its offset."""
+    log, known = topic.building or topic.log, topic.known
+    if log is None or after_ms is None or known.offset != log.newest or known.epoch != lookup.epoch:
+        return False
+    return known.at_ms != after_ms
