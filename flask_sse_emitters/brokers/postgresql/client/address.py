@@ -47,7 +47,9 @@ class Address:
             except OSError as failed:
                 error = failed
                 continue
-            found += [make_conninfo(**{**options, "hostaddr": address}) for address in addresses]
+            for address in addresses:  # what is empty would hide PGHOST and the like
+                given = {key: value for key, value in {**options, "hostaddr": address}.items() if value}
+                found.append(make_conninfo(**given))
         if not found and error is not None:
             raise error
         return found
