@@ -14,7 +14,9 @@ import os
 import threading
 import time
 import weakref
+from collections.abc import Callable
 
+import psycopg
 import redis
 from flask import Flask
 
@@ -25,14 +27,13 @@ APPS = int(os.environ.get("CLOSED_APPS", "10"))
 
 
 def main(url: str) -> None:
-    client = redis.Redis.from_url(url)
-    own = client.client_id()
+    count = counting_connections(url)
 
     def held() -> dict[str, int]:
         return {
             "threads": threading.active_count(),
             "descriptors": len(os.listdir("/proc/self/fd")),
-            "connections": sum(int(each["id"]) != own for each in client.client_list()),
+            "connections": count(),
         }
 
     def is_all_freed() -> bool:
@@ -54,6 +55,17 @@ def main(url: str) -> None:
             assert held()["connections"] == 0, "all is freed when close() returns"
         until(is_all_freed, f"no more than {before}, and not {held()}, with closes={closes}")
     print("all is freed")  # noqa: T201
+
+
+def counting_connections(url: str) -> Callable[[], int]:
+    """Return a function that counts the connections of others."""
+    if url.startswith("redis"):
+        client = redis.Redis.from_url(url)
+        own = client.client_id()
+        return lambda: sum(int(each["id"]) != own for each in client.client_list())
+    connection = psycopg.connect(url, autocommit=True)
+    others = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    return lambda: connection.execute(others).rowcount
 
 
 def use(url: str, *, closes: bool) -> weakref.ref[Flask]:
