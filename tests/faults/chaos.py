@@ -1,4 +1,4 @@
-"""Outages of a Redis and of the workers that share it, at random moments drawn from a seed."""
+"""Outages of a Redis, or a PostgreSQL, and of the workers that share it, at random moments drawn from a seed."""
 
 from __future__ import annotations
 
@@ -8,22 +8,42 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from typing import Protocol
 
 import psutil
 
-from tests.support.redis_server import RedisServer
 from tests.support.waiting import until
 from tests.support.workers_server import WorkersServer
 
-#: Seconds, on average, from the end of one trouble to the next, of Redis and of workers; and that each takes at most.
-REDIS_EVERY, WORKERS_EVERY, LONGEST = 0.5, 0.8, 0.8
+#: Seconds, on average, from the end of one trouble to the next, of the broker and of workers; and that each takes at
+#: most.
+BROKER_EVERY, WORKERS_EVERY, LONGEST = 0.5, 0.8, 0.8
+
+
+class BrokerServer(Protocol):
+    """What workers share."""
+
+    def kill(self) -> None:
+        """End it as a crash would."""
+
+    def start(self) -> None:
+        """Start it again."""
+
+    def signal(self, number: int) -> None:
+        """Send it a signal."""
+
+    def cut_listeners(self) -> None:
+        """Cut the connections on which processes listen."""
 
 
 @contextmanager
-def chaos(seed: int, rounds: int, redis: RedisServer, server: WorkersServer) -> Iterator[Callable[[], bool]]:
+def chaos(
+    seed: int, rounds: int, broker: BrokerServer, server: WorkersServer, *more: Callable[[], object]
+) -> Iterator[Callable[[], bool]]:
     """Kill, pause and cut off until all rounds or the block end; afterwards, everything runs again.
 
     :param rounds: how often each kind of trouble happens, in any order in each round.
+    :param more: troubles of this kind of broker.
     :return: a function that says whether all rounds are over.
     """
     stopping = threading.Event()
@@ -31,19 +51,19 @@ def chaos(seed: int, rounds: int, redis: RedisServer, server: WorkersServer) -> 
     def last(dice: random.Random) -> None:
         stopping.wait(dice.uniform(0, LONGEST))
 
-    def kill_redis(dice: random.Random) -> None:
-        redis.kill()
+    def kill_broker(dice: random.Random) -> None:
+        broker.kill()
         last(dice)
-        redis.start()
+        broker.start()
 
-    def pause_redis(dice: random.Random) -> None:
-        redis.signal(signal.SIGSTOP)
+    def pause_broker(dice: random.Random) -> None:
+        broker.signal(signal.SIGSTOP)
         last(dice)
-        redis.signal(signal.SIGCONT)
+        broker.signal(signal.SIGCONT)
 
     def cut_subscribers(_dice: random.Random) -> None:
         """Cut the subscribers off: they reconnect, and receive late meanwhile."""
-        redis.run("CLIENT KILL TYPE pubsub")
+        broker.cut_listeners()
 
     def any_worker(dice: random.Random) -> psutil.Process:
         return dice.choice(until(lambda: server.workers, "a worker"))
@@ -53,12 +73,14 @@ def chaos(seed: int, rounds: int, redis: RedisServer, server: WorkersServer) -> 
             any_worker(dice).kill()
 
     def pause_worker(dice: random.Random) -> None:
-        """Pause one worker: Redis and the others continue, so it lags behind."""
+        """Pause one worker: the broker and the others continue, so it lags behind."""
         worker = any_worker(dice)
         with suppress(psutil.NoSuchProcess):
             worker.suspend()
             last(dice)
             worker.resume()
+
+    others = [lambda _, trouble=trouble: trouble() for trouble in more]
 
     def run(every: float, *troubles: Callable[[random.Random], object]) -> None:
         dice = random.Random(f"{seed}/{len(troubles)}")
@@ -70,7 +92,7 @@ def chaos(seed: int, rounds: int, redis: RedisServer, server: WorkersServer) -> 
 
     with ThreadPoolExecutor(2) as pool:
         runs = [
-            pool.submit(run, REDIS_EVERY, kill_redis, pause_redis, cut_subscribers),
+            pool.submit(run, BROKER_EVERY, kill_broker, pause_broker, cut_subscribers, *others),
             pool.submit(run, WORKERS_EVERY, kill_worker, pause_worker),
         ]
         try:

@@ -2,7 +2,8 @@
 
 Each checks what it gets as it comes (``swarm_client.py``). At the end, this is compared with what the server published.
 
-With a Redis, the swarm reads from several workers, and the publishers report what was published (``publishers.py``).
+With a Redis, or a PostgreSQL, the swarm reads from several workers, and the publishers report what was published
+(``publishers.py``).
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 from tests.faults.process_servers import config
 from tests.faults.swarm_client import Client, Habits
+from tests.support.postgresql import PostgresqlServer
 from tests.support.publishers import Publishers
 from tests.support.redis_server import RedisServer
 from tests.support.servers import Server
@@ -175,10 +177,13 @@ def _settings(habits: Habits, settings: Mapping[str, object]) -> dict[str, objec
     return {"SSE_HEARTBEAT": 0.5, "SSE_HISTORY": history, **settings}
 
 
-class Shared(NamedTuple):
-    """Workers that share a Redis, and their swarm."""
+BrokerServer = TypeVar("BrokerServer")
 
-    redis: RedisServer
+
+class Shared(NamedTuple, Generic[BrokerServer]):
+    """Workers that share a broker, and their swarm."""
+
+    broker: BrokerServer
     server: WorkersServer
     swarm: Swarm
     settings: dict[str, object]
@@ -191,12 +196,28 @@ class Shared(NamedTuple):
 @contextmanager
 def swarming_over_redis(
     kind: str, habits: Habits, *, options: Sequence[str] = KEPT, **settings: object
-) -> Iterator[Shared]:
+) -> Iterator[Shared[RedisServer]]:
     """Start a Redis with ``options``, two workers that share it, and a swarm for them."""
-    with RedisServer(*options) as redis:
-        settings = _settings(habits, {"SSE_BROKER_URL": redis.url, "SSE_PUBLISH_SECONDS": 0.5, **settings})
-        with (
-            WorkersServer(kind, "tests.apps.swarm:app", 2, env=config(**settings)) as server,
-            _swarming(server, habits, math.inf) as swarm,
-        ):
-            yield Shared(redis, server, swarm, settings)
+    with RedisServer(*options) as redis, _sharing(redis, redis.url, kind, habits, 2, settings) as shared:
+        yield shared
+
+
+@contextmanager
+def swarming_over_postgresql(
+    kind: str, habits: Habits, *, workers: int, **settings: object
+) -> Iterator[Shared[PostgresqlServer]]:
+    """Start a PostgreSQL, so many workers that share it, and a swarm for them."""
+    with PostgresqlServer() as server, _sharing(server, server.url(), kind, habits, workers, settings) as shared:
+        yield shared
+
+
+@contextmanager
+def _sharing(
+    broker: BrokerServer, url: str, kind: str, habits: Habits, workers: int, settings: Mapping[str, object]
+) -> Iterator[Shared[BrokerServer]]:
+    settings = _settings(habits, {"SSE_BROKER_URL": url, "SSE_PUBLISH_SECONDS": 0.5, **settings})
+    with (
+        WorkersServer(kind, "tests.apps.swarm:app", workers, env=config(**settings)) as server,
+        _swarming(server, habits, math.inf) as swarm,
+    ):
+        yield Shared(broker, server, swarm, settings)

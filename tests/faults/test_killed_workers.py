@@ -13,6 +13,7 @@ import psutil
 from flask_sse_emitters import BrokerUnavailable, Publisher
 from tests.faults.swarm import Shared, swarming_over_redis
 from tests.faults.swarm_client import Client, Habits
+from tests.support.redis_server import RedisServer
 from tests.support.waiting import until
 
 _SPAWN = multiprocessing.get_context("spawn")
@@ -60,7 +61,7 @@ def test_killed_worker_and_killed_publisher_lose_no_event(seed: int) -> None:
         swarm, server = shared.swarm, shared.server
         swarm.add(200)
         swarm.run_to_position()
-        publisher = PublishingProcess(shared.redis.url)
+        publisher = PublishingProcess(shared.broker.url)
         try:
             swarm.run(lambda: publisher.confirmed.value > 20, "the first events")
             victim, its = _kill_amid_a_delivery_pass(shared, dice)
@@ -78,7 +79,7 @@ def test_killed_worker_and_killed_publisher_lose_no_event(seed: int) -> None:
         assert {client for client in swarm.clients if client.connections > 1} == its
 
 
-def _kill_amid_a_delivery_pass(shared: Shared, dice: random.Random) -> tuple[int, set[Client]]:
+def _kill_amid_a_delivery_pass(shared: Shared[RedisServer], dice: random.Random) -> tuple[int, set[Client]]:
     """Stop a worker at one moment after another, until some of its clients lack what others have; kill it there."""
     swarm, victim = shared.swarm, shared.server.workers[0]
     peers = {each.raddr for each in victim.net_connections("tcp4") if each.raddr}
@@ -100,13 +101,13 @@ def _kill_amid_a_delivery_pass(shared: Shared, dice: random.Random) -> tuple[int
     return victim.pid, its
 
 
-def _kill_amid_a_publish(shared: Shared, publisher: PublishingProcess) -> None:
+def _kill_amid_a_publish(shared: Shared[RedisServer], publisher: PublishingProcess) -> None:
     """Kill it while an event is on the way; Redis takes the event all the same, and confirms it to no one."""
-    shared.redis.signal(signal.SIGSTOP)
+    shared.broker.signal(signal.SIGSTOP)
     try:
         failed = publisher.failed.value  # what is begun may have been confirmed just before
         until(lambda: publisher.failed.value > failed, "something to be on the way that Redis cannot confirm")
         publisher.kill()
         assert publisher.begun.value == publisher.confirmed.value + 1
     finally:
-        shared.redis.signal(signal.SIGCONT)
+        shared.broker.signal(signal.SIGCONT)

@@ -10,7 +10,6 @@ import os
 import signal
 from collections.abc import Callable
 from contextlib import ExitStack
-from itertools import accumulate
 
 import pytest
 
@@ -18,9 +17,11 @@ from tests.apps.swarm import CHANNELS
 from tests.faults.chaos import chaos
 from tests.faults.process_servers import await_heartbeats
 from tests.faults.swarm import Shared, Size, Swarm, swarming_over_redis
+from tests.faults.swarm_checks import check_all
 from tests.faults.swarm_client import Client, Habits, epoch_of, offset_of
 from tests.support.client import answer, connected, get
 from tests.support.publishers import Publishers
+from tests.support.redis_server import RedisServer
 from tests.support.waiting import until
 
 #: One at a time: each keeps two cores busy.
@@ -47,7 +48,7 @@ def disturbed(kind: str, habits: Habits, size: Size) -> Swarm:
     with swarming_over_redis(kind, habits, SSE_TIMEOUT=size.seconds / 2) as shared:
         swarm = shared.swarm
         swarm.begin(size)
-        troubles = chaos(habits.seed, SCALE, shared.redis, shared.server)
+        troubles = chaos(habits.seed, SCALE, shared.broker, shared.server)
         with shared.publishers(size) as publishers, troubles as are_over:
             swarm.run(lambda: all([are_over(), publishers.are_done()]), "the end of troubles, and publishers")
             swarm.run_to(publishers.publish_over())
@@ -70,34 +71,19 @@ def test_each_hole_is_one_gap_during_redis_and_worker_outages(seed: int) -> None
     assert sum(hole.on_return for client in swarm.clients for hole in client.holes) > 10
 
 
-def check_all(swarm: Swarm, publishers: Publishers) -> None:
-    """Check that ids count from 1, and that each client has all events since its start, or gaps for the others."""
-    swarm.compare(publishers.published)
-    for ids in publishers.published.values():
-        assert len({*map(epoch_of, ids)}) == 1
-        assert sorted(map(offset_of, ids)) == list(range(1, len(ids) + 1))
-    begun: dict[bytes, float] = {}  # when the latest publish began, of each event and those before it
-    for ids in publishers.published.values():
-        ordered = sorted(ids, key=offset_of)
-        begun |= zip(ordered, accumulate((publishers.begun[event_id] for event_id in ordered), max), strict=True)
-    for client in swarm.clients:
-        for event_id in client.first:
-            assert begun.get(event_id, 0.0) <= client.was_let_in, f"{client!r} misses {event_id!r} and maybe more"
-        missed = sum(offset_of(after) - offset_of(before) for hole in client.holes for before, after in hole.ways())
-        assert client.events + missed == sum(map(offset_of, client.ids)) - sum(map(offset_of, client.first))
+def flush(shared: Shared[RedisServer]) -> None:
+    assert shared.broker.run("FLUSHALL") == b"+OK\r\n"
 
 
-def flush(shared: Shared) -> None:
-    assert shared.redis.run("FLUSHALL") == b"+OK\r\n"
-
-
-def kill(shared: Shared) -> None:
-    shared.redis.kill()
-    shared.redis.start()
+def kill(shared: Shared[RedisServer]) -> None:
+    shared.broker.kill()
+    shared.broker.start()
 
 
 @pytest.mark.parametrize("lose", [flush, kill])
-def test_redis_data_loss_is_one_gap_for_each_client_and_channel(lose: Callable[[Shared], object], seed: int) -> None:
+def test_redis_data_loss_is_one_gap_for_each_client_and_channel(
+    lose: Callable[[Shared[RedisServer]], object], seed: int
+) -> None:
     """After the gap, each client gets every new event."""
     habits, size = Habits(seed, history=10**6), sized(40, 800, 2)
     with swarming_over_redis("gevent", habits, options=[], SSE_TIMEOUT=size.seconds / 2) as shared:
@@ -159,7 +145,7 @@ def test_stopped_redis_loses_no_event_and_streams_stay_open(seed: int) -> None:
         idle = [stack.enter_context(connected(server, "/events/idle")) for _ in range(8)]
         with shared.publishers(size) as publishers:
             swarm.run(lambda: publishers.confirmed > 30, "the first events")
-            shared.redis.signal(signal.SIGSTOP)
+            shared.broker.signal(signal.SIGSTOP)
             try:
                 status, text = answer(server, "POST", "/publish/idle", "1", {"Content-Type": "application/json"})
                 # Nothing where its connection for that is at something else, and a new one gets no answer.
@@ -171,7 +157,7 @@ def test_stopped_redis_loses_no_event_and_streams_stay_open(seed: int) -> None:
                 until(lambda: publishers.doubtful, "a publisher to get an error")
                 assert not publishers.are_done(), "it was amid its work"
             finally:
-                shared.redis.signal(signal.SIGCONT)
+                shared.broker.signal(signal.SIGCONT)
             swarm.run(publishers.are_done, "the publishers")
             swarm.run_to(publishers.publish_over())
         until(lambda: get(server, "/state")["stats"]["broker"]["state"] == "ok", "Redis to be back")

@@ -118,6 +118,22 @@ class PostgresqlServer:
             url,
         )
 
+    def cut_listeners(self) -> None:
+        """Cut the connections of all processes."""
+        self.terminate_all()
+
+    def crash(self) -> None:
+        """Kill the process of one connection: PostgreSQL then ends all others, and recovers as after a crash."""
+        assert self._process is not None
+        found = [
+            each
+            for each in psutil.Process(self._process.pid).children()
+            if "tests postgres" in " ".join(each.cmdline())
+        ]
+        for process in found[:1]:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+
     def signal(self, number: int) -> None:
         """Send a signal to each of its processes: there is one for each connection."""
         assert self._process is not None

@@ -81,6 +81,10 @@ class RedisServer:
             process.send_signal(signal.SIGKILL)
             process.wait(PATIENCE)
 
+    def cut_listeners(self) -> None:
+        """Cut the connections on which processes listen."""
+        self.run("CLIENT KILL TYPE pubsub")
+
     def run(self, command: str, seconds: float = PATIENCE) -> bytes:
         """Run a command and return the beginning of the answer."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=seconds) as connection:
