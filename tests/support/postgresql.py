@@ -108,7 +108,8 @@ class PostgresqlServer:
 
     def promote(self) -> None:
         """Make a standby the primary."""
-        self.run("SELECT pg_promote()")
+        self.run("SELECT pg_promote(wait => false)")  # a statement that waits could hold up what it waits for
+        until(lambda: not self.run("SELECT pg_is_in_recovery()")[0][0], "the standby to be the primary")
 
     def terminate_all(self, url: str = "") -> None:
         """Have PostgreSQL close the connections of a database, but for the one that asks."""

@@ -124,7 +124,7 @@ class Requests:
     def _change(self, wanted: str, channel: str, statement: str, parameters: Sequence[Any]) -> bool:
         def change() -> bool:
             [(is_done,)] = self._database.run(statement, parameters)
-            self._database.wakeups.tell({channel: ""} if is_done else {})
+            self._database.tell({channel: ""} if is_done else {})
             return bool(is_done)
 
         return self._do(wanted, change)
@@ -135,7 +135,7 @@ class Requests:
         outcome = read_outcome(rows, groups)
         for channel, newest in outcome.known.items():
             self._newest.note_known(channel, newest)
-        self._database.wakeups.tell(outcome.positions)
+        self._database.tell(outcome.positions)
         return outcome
 
     def _publish_error(self, error: Exception) -> BrokerUnavailable:

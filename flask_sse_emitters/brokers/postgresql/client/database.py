@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,7 +18,7 @@ from ..schema import VERSION, ddl, render
 from .address import Address
 from .connection import READ_SECONDS, Connection, connect
 from .errors import SchemaError, code_of
-from .wakeups import Wakeups
+from .wakeups import Outgoing, Wakeups
 
 #: So many connections are open at most, beside the one that listens.
 MAX_CONNECTIONS = 8
@@ -40,6 +40,7 @@ class Database:
 
     def __init__(self, address: Address, prefix: str) -> None:
         self.prefix = prefix
+        self.outgoing: Outgoing | None = None  #: tells what this process has published, where it listens
         self._address = address
         self._is_ready = False
         self._lock = native_lock()
@@ -72,10 +73,10 @@ class Database:
         """
         return connect(address or self._address)
 
-    @property
-    def wakeups(self) -> Wakeups:
-        """What tells other processes, for the thread that calls."""
-        return self._pool.wakeups
+    def tell(self, positions: Mapping[str, str]) -> None:
+        """Tell all processes how far channels are, after that was committed: see :class:`.Wakeups`."""
+        if positions and not (self.outgoing is not None and self.outgoing.take(positions)):
+            self._pool.wakeups.tell(positions)
 
     def close(self) -> None:
         """Close the connections that this thread can close: where threads are greenlets, its own. Idempotent."""

@@ -67,6 +67,7 @@ def check_prefix(prefix: str) -> str:
     return prefix
 
 
+@cache
 def render(statement: str, prefix: str) -> str:
     """Return a statement with the name of the schema in the place of ``sse``."""
     return re.sub(r"(?<=SCHEMA )sse\b|\bsse\b(?=[.;])", f'"{prefix}"', statement).replace("'sse'", f"'{prefix}'")

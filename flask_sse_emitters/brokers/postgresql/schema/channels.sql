@@ -145,12 +145,14 @@ BEGIN
 END
 $$;
 
-CREATE OR REPLACE FUNCTION sse.save(c sse.channels) RETURNS void LANGUAGE sql AS $$
+CREATE OR REPLACE FUNCTION sse.save(c sse.channels) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN  -- its plan is kept, unlike that of a function in SQL
     UPDATE sse.channels SET
         epoch = c.epoch, newest = c.newest, newest_ms = c.newest_ms, former = c.former, first = c.first,
         is_complete = c.is_complete, max_events = c.max_events, kept_ms = c.kept_ms, run = c.run, run_ms = c.run_ms,
         run_until_ms = c.run_until_ms, server = c.server, touched_ms = c.touched_ms
-    WHERE id = c.id
+    WHERE id = c.id;
+END
 $$;
 
 -- Locks a channel, which begins with that, and returns its row; ends its run where that is dead.

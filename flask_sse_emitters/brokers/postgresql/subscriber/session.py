@@ -21,7 +21,7 @@ from ...listening.topics import Topic, Topics
 from ..client.connection import Connection
 from ..client.database import Database
 from ..client.errors import was_refused
-from ..client.wakeups import ANNOUNCE, OUTBOX, POSITIONS, TEST, messages_of
+from ..client.wakeups import ANNOUNCE, OUTBOX, POSITIONS, TEST, Outgoing, messages_of
 from ..statements import LISTEN, SWEEP
 from .hearing import Hearing
 from .lookups import Lookups
@@ -54,6 +54,7 @@ class Session:
         topics: Topics,
         presence: Presence,
         hearing: Hearing,
+        outgoing: Outgoing,
         health: Health,
         is_stopping: Callable[[], bool],
     ) -> None:
@@ -63,6 +64,7 @@ class Session:
         self._topics = topics
         self._presence = presence
         self._hearing = hearing
+        self._outgoing = outgoing
         self._health = health
         self._is_stopping = is_stopping
         self._lookups = Lookups(self._run, topics, ServerClock(SCHEDULER.clock), health)
@@ -86,6 +88,14 @@ class Session:
         self._topics.take_changed()
         for topic in self._topics.all():
             self._lookups.request(topic)
+        self._outgoing.is_open = True
+        try:
+            self._listen()
+        finally:
+            self._outgoing.is_open = False
+        self._outgoing.send(self._run)
+
+    def _listen(self) -> None:
         with selectors.DefaultSelector() as selector:
             selector.register(self._connection, selectors.EVENT_READ)
             selector.register(self._wakeup, selectors.EVENT_READ)
@@ -103,6 +113,7 @@ class Session:
         heard, self._heard = self._heard, []
         for message in heard:
             self._read(message)
+        self._tell(now)
         self._idle_at = self._topics.drop_idle()
         self._look_at_changed()
         self._lookups.run()
@@ -116,11 +127,18 @@ class Session:
     def _seconds_to_wait(self) -> float:
         if self._heard:
             return 0.0
-        due = min(self._lookups.due, self._presence.due, self._hearing.due, self._idle_at, self._sweep_at)
+        parts = (self._lookups, self._presence, self._hearing, self._outgoing)
+        due = min(self._idle_at, self._sweep_at, *(part.due for part in parts))
         return max(0.0, due - time.monotonic())
 
     def _run(self, statement: str, parameters: Sequence[Any] = ()) -> list[Any]:
         return self._database.run_on(self._connection, statement, parameters)
+
+    def _tell(self, now: float) -> None:
+        """Tell what this process has published, and read what of that has readers here without waiting to hear it."""
+        if now >= self._outgoing.due:
+            for channel, position in self._outgoing.send(self._run).items():
+                self._lookups.note_position(channel, position)
 
     def _receive(self) -> None:
         pgconn = self._connection.pgconn

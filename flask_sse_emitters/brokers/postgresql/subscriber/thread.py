@@ -16,6 +16,7 @@ from ...listening.thread import LEAVE_SECONDS, ListeningThread
 from ..client.address import Address
 from ..client.connection import CONNECT_SECONDS
 from ..client.database import Database
+from ..client.wakeups import Outgoing
 from ..statements import LEAVE
 from .hearing import Hearing
 from .presence import Presence
@@ -47,6 +48,7 @@ class Subscriber(ListeningThread):
         self._process = process
         self._about = about
         self._hearing = Hearing(database, address.shown)
+        database.outgoing = self._outgoing = Outgoing(self._wake)
         super().__init__("sse-postgresql", health, (psycopg.Error, OSError), log)
 
     def _make_presence(self) -> Presence:
@@ -64,6 +66,7 @@ class Subscriber(ListeningThread):
                 self._topics,
                 self._presence,
                 self._hearing,
+                self._outgoing,
                 self._health,
                 self.is_stopping,
             )
