@@ -19,11 +19,12 @@ import yaml
 from flask import Flask
 from playwright.sync_api import Browser, Page, Route
 
-from flask_sse_emitters import SSE
+from flask_sse_emitters import SSE, Publisher
 from tests.project import docs_shell
 from tests.project.docs_blocks import BROWSER, PAGES, PYTHON, SHELL, Block, blocks_of, modules_of
 from tests.project.docs_pages import ANSWERS, DONE_AND_SEEN, ENVIRONMENT, IN_BROWSER, NOT_RUN
 from tests.support.browser import chromium
+from tests.support.postgresql import PostgresqlServer
 from tests.support.programs import miss
 from tests.support.redis_server import RedisServer
 from tests.support.servers import ROOT, Server
@@ -191,6 +192,26 @@ def test_docs_settings_files_of_a_page_can_be_parsed(page: str) -> None:
         assert block.language not in PARSERS or PARSERS[block.language](block.text)
 
 
+#: The language of statements for PostgreSQL.
+SQL = "postgresql"
+
+#: What the pages take for granted beside the schema.
+DATABASE = "CREATE TABLE orders (id int); INSERT INTO orders VALUES (7); CREATE ROLE app; CREATE ROLE reports"
+
+
+@pytest.mark.parametrize("page", pages_with(SQL))
+def test_docs_statements_of_a_page_run_in_a_database(page: str) -> None:
+    with PostgresqlServer() as server:
+        with Publisher(server.url()) as publisher:
+            publisher.publish("orders", "first")
+        server.run(DATABASE)
+        for block in runnable(BLOCKS[page]):
+            if block.language == SQL:
+                server.run(block.text)
+        server.run("INSERT INTO orders VALUES (8)")
+        assert len(server.run("SELECT * FROM sse.outbox")) == 3, "two by hand, and one by the trigger"
+
+
 def test_docs_custom_broker_is_found_by_its_scheme(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -235,7 +256,7 @@ def test_docs_gunicorn_conf_logs_warnings_in_gunicorns_format(page: str, tmp_pat
 
 def test_docs_every_block_is_run_or_listed_with_a_reason() -> None:
     blocks = [block for blocks in BLOCKS.values() for block in blocks]
-    known = {*SHELL, *BROWSER, *PYTHON, *PARSERS}
+    known = {*SHELL, *BROWSER, *PYTHON, *PARSERS, SQL}
     untested = [f"{each.page}:{each.line} ({each.language})" for each in runnable(blocks) if each.language not in known]
     assert not untested, "neither run, nor listed in docs_pages.NOT_RUN"
     assert set(NOT_RUN) <= {(block.page, block.first_line) for block in blocks}, "listed, but no longer there"
