@@ -13,7 +13,7 @@ import pytest
 from flask_sse_emitters import Event
 from flask_sse_emitters.brokers import make_broker
 from tests.support.board import Board, closing_board, read, texts
-from tests.support.broker_calls import listening
+from tests.support.broker_calls import listening, publish
 from tests.support.programs import program
 from tests.support.waiting import PATIENCE, until
 
@@ -166,12 +166,12 @@ def test_event_whose_publisher_died_before_it_was_numbered_arrives(board: Board,
         assert texts(read(stream, 2)) == ["1", "2"]
 
 
-def test_event_whose_publisher_died_before_it_told_arrives(board: Board, run: Run) -> None:
-    with board.open("a") as stream:
+def test_event_whose_publisher_died_before_it_told_arrives(database: str, board: Board, run: Run) -> None:
+    with board.open("a") as stream, closing(make_broker(database)) as publisher:
         board.publish("a", 1)
         read(stream, 1)
         with not_telling(run):
-            board.publish("a", 2)
+            publish(publisher, "a", 2)
             assert texts(read(stream, 1)) == ["2"]
 
 
