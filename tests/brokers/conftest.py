@@ -1,4 +1,4 @@
-"""A Redis for all tests of a process, and apps and connections to it."""
+"""A Redis and a PostgreSQL for all tests of a process, and apps and connections to that Redis."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pytest
 from flask_sse_emitters.brokers import GROUP, Broker, make_broker
 from tests.brokers.contract import BROKERS, Make
 from tests.support.board import Board, closing_board
+from tests.support.postgresql import PostgresqlServer
 from tests.support.redis_server import RedisServer
 from tests.support.wire import Wire
 
@@ -28,6 +29,25 @@ def server(shared_server: RedisServer) -> RedisServer:
     """A Redis that is empty. A test may pause, kill and configure it."""
     shared_server.renew()
     return shared_server
+
+
+@pytest.fixture(scope="session")
+def shared_postgresql() -> Iterator[PostgresqlServer]:
+    with PostgresqlServer("max_prepared_transactions=5") as server:
+        yield server
+
+
+@pytest.fixture
+def postgresql(shared_postgresql: PostgresqlServer) -> PostgresqlServer:
+    """A PostgreSQL that runs. A test may pause and kill it."""
+    shared_postgresql.renew()
+    return shared_postgresql
+
+
+@pytest.fixture
+def database(postgresql: PostgresqlServer) -> str:
+    """The URL of an empty database."""
+    return postgresql.new_database()
 
 
 @pytest.fixture

@@ -26,10 +26,15 @@ CHANNELS, READERS_EACH, PUBLISHERS, EVENTS_EACH = 30, 3, 6, 60
 END = Event("", event="~end", id="~end")
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(params=["memory", "redis", "postgresql"])
 def boards(request: pytest.FixtureRequest) -> Iterator[list[Board]]:
-    """Apps that share a broker: two with Redis, as two processes do."""
-    urls = ["memory://"] if request.param == "memory" else [request.getfixturevalue("server").url] * 2
+    """Apps that share a broker: two but in memory, as two processes do."""
+    find: dict[str, Callable[[], list[str]]] = {
+        "memory": lambda: ["memory://"],
+        "redis": lambda: [request.getfixturevalue("server").url] * 2,
+        "postgresql": lambda: [request.getfixturevalue("database")] * 2,
+    }
+    urls = find[request.param]()
     with ExitStack() as stack:
         yield [stack.enter_context(closing_board(url)) for url in urls]
 

@@ -1,4 +1,4 @@
-"""A PostgreSQL for all tests of a process, with a database for each of them, and apps and brokers that use it."""
+"""Apps and brokers that share a database, and statements that run in it."""
 
 from __future__ import annotations
 
@@ -11,25 +11,6 @@ import pytest
 from flask_sse_emitters.brokers import Broker, make_broker
 from tests.support.board import Board, closing_board
 from tests.support.postgresql import PostgresqlServer
-
-
-@pytest.fixture(scope="session")
-def shared_postgresql() -> Iterator[PostgresqlServer]:
-    with PostgresqlServer("max_prepared_transactions=5") as server:
-        yield server
-
-
-@pytest.fixture
-def postgresql(shared_postgresql: PostgresqlServer) -> PostgresqlServer:
-    """A PostgreSQL that runs. A test may pause and kill it."""
-    shared_postgresql.renew()
-    return shared_postgresql
-
-
-@pytest.fixture
-def database(postgresql: PostgresqlServer) -> str:
-    """The URL of an empty database."""
-    return postgresql.new_database()
 
 
 @pytest.fixture

@@ -127,6 +127,19 @@ def test_sql_event_goes_before_what_is_published_after_its_commit(
     assert second.endswith("-2")
 
 
+def test_drain_publishes_what_was_committed(database: str, connection: psycopg.Connection[Any], run: Run) -> None:
+    """As who has committed it does, and before anybody looks; nothing where it was rolled back."""
+    broker: Any = make_broker(database)
+    with closing(broker):
+        connection.execute("INSERT INTO sse.outbox (channel, body, label) VALUES ('a', 'data: 1\n\n', 'message')")
+        broker.drain(["a", "b"])
+        assert run("SELECT newest FROM sse.channels WHERE name = 'a'") == [(0,)]
+        connection.commit()
+        broker.drain(["a", "b", "a"])
+        assert run("SELECT newest FROM sse.channels WHERE name = 'a'") == [(1,)]
+        assert run("SELECT * FROM sse.outbox") == []
+
+
 def test_sql_publishes_to_one_reader_alone(database: str, connection: psycopg.Connection[Any]) -> None:
     with closing_board(database, rule=lambda _: "7") as board, board.open("~") as stream:
         connection.execute("SELECT sse.publish('~7', 'mail')")

@@ -6,27 +6,22 @@ CREATE OR REPLACE FUNCTION sse.sweep() RETURNS TABLE (channel text, event_id tex
 #variable_conflict use_column
 DECLARE
     wanted text;
-    names text[] := '{}';
 BEGIN
-    FOR wanted IN
+    FOR wanted IN  -- in the order in which all lock channels, so that two never wait for each other
         SELECT DISTINCT o.channel FROM (SELECT channel FROM sse.outbox LIMIT @waiting@) o ORDER BY o.channel
     LOOP
         PERFORM 1 FROM sse.channels WHERE name = wanted FOR UPDATE SKIP LOCKED;
         IF FOUND OR NOT EXISTS (SELECT FROM sse.channels WHERE name = wanted) THEN
-            names := names || wanted;
+            RETURN QUERY
+            SELECT wanted, p.event_id
+            FROM sse.publish_all(
+                ARRAY[wanted], '{}', '{}', '{}', ARRAY[1, 1], '{}', '{}', '{}', '{}', '{}', '{}') p
+            WHERE p.place < 0;
         ELSE
             channel := wanted; event_id := NULL;
             RETURN NEXT;
         END IF;
     END LOOP;
-    IF names <> '{}' THEN
-        RETURN QUERY
-        SELECT names[-p.place], p.event_id
-        FROM sse.publish_all(
-            names, '{}', '{}', '{}', array_fill(1, ARRAY[cardinality(names) + 1]),
-            '{}', '{}', '{}', '{}', '{}', '{}') p
-        WHERE p.place < 0;
-    END IF;
     PERFORM sse.tidy();
 END
 $$;
@@ -45,8 +40,8 @@ BEGIN
     END IF;
     DELETE FROM sse.keys WHERE ctid = ANY (ARRAY(
         SELECT ctid FROM sse.keys WHERE at_ms <= now_ms - @key_ms@ ORDER BY at_ms LIMIT @rows@));
-    DELETE FROM sse.presence WHERE process IN (SELECT id FROM sse.processes WHERE seen_ms < now_ms - @presence_ms@);
-    DELETE FROM sse.processes WHERE seen_ms < now_ms - @presence_ms@;
+    WITH dead AS (DELETE FROM sse.processes WHERE seen_ms < now_ms - @presence_ms@ RETURNING id)
+    DELETE FROM sse.presence USING dead WHERE process = dead.id;
     FOR c IN
         SELECT * FROM sse.channels WHERE id > about.tidied_to ORDER BY id LIMIT @tidied@ FOR UPDATE SKIP LOCKED
     LOOP

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from heapq import heappop, heappush
 from itertools import islice
 from typing import Any
@@ -13,9 +13,10 @@ import psycopg
 
 from ....runtime.calls import call_and_log
 from ....runtime.gevent_loop import TIME_SLICE_SECONDS
+from ...base import Publication
 from ...listening.clock import ServerClock
 from ...listening.health import READING, Health
-from ...listening.lookup import Lookup
+from ...listening.lookup import KnownEvent, Lookup
 from ...listening.thread import yield_on_greenlets
 from ...listening.topics import Topic, Topics
 from ..client.errors import was_refused
@@ -69,6 +70,7 @@ class Lookups:
         self._retry_at = 0.0
         self._watched: list[tuple[float, str]] = []  # when to look up channels that have a run, as a heap
         self._compared = 0  # up to this one
+        self._mended: set[Topic] = set()  # since they were last as they should be
 
     @property
     def due(self) -> float:
@@ -156,10 +158,10 @@ class Lookups:
         waiting.update((topic, self._topics.take_calls(topic)) for topic in topics)
         answers = self._read(topics)
         if first is not None and not self._take_first(first, answers[0]):
-            self._failed.update(dict.fromkeys(topics[1:]))
+            self._retry_later(topics[1:])
             return
         slice_ends = time.monotonic() + TIME_SLICE_SECONDS
-        wrong: list[Topic] = []
+        wrong: dict[Topic, KnownEvent] = {}
         for topic, found in zip(topics, answers, strict=True):
             if topic is not first and not self._take(topic, found, wrong):
                 continue
@@ -173,12 +175,13 @@ class Lookups:
     def _take_first(self, first: Topic, found: Found) -> bool:
         """Deliver all of the first topic. Return whether that is done: else the others wait."""
         while True:
-            wrong: list[Topic] = []
+            wrong: dict[Topic, KnownEvent] = {}
             is_done = self._take(first, found, wrong)
+            self._mend(wrong)
             self._pending.pop(first, None)
-            if is_done and not wrong:
+            if is_done:
                 return True
-            if not self._mend(wrong):
+            if first in self._failed:
                 return first.log is None  # nothing has begun there, nor can it now
             [found] = self._read([first])
 
@@ -192,41 +195,54 @@ class Lookups:
         self._clock.note(rows[0][4])
         return list(read_lookups(rows, len(topics)))
 
-    def _take(self, topic: Topic, found: Found, wrong: list[Topic]) -> bool:
-        """:return: whether all is known that there was."""
+    def _take(self, topic: Topic, found: Found, wrong: dict[Topic, KnownEvent]) -> bool:
+        """Take what was found. Return whether all is known that there was.
+
+        :param wrong: gets the topic if it is to be mended, with the event that is known of it.
+        """
         lookup = found.lookup
         known = self._topics.known(topic.name)
-        if lookup is None or is_to_be_mended(lookup, known) or _is_other(topic, lookup, found.after_ms):
-            wrong.append(topic)
+        if lookup is None or is_to_be_mended(lookup, known):
+            wrong[topic] = known
             return False
+        if _is_other(topic, lookup, found.after_ms):
+            wrong[topic] = topic.known
+            return False
+        self._mended.discard(topic)
         if not topic.catch_up(lookup, self._clock):
             self.request(topic)
             return False
         if lookup.now_ms - found.touched_ms > (USED_TOUCH_MS if lookup.newest else UNUSED_TOUCH_MS):
-            wrong.append(topic)
+            wrong[topic] = known
         self._watch_run(topic, lookup)
         self._topics.start_new_listeners(topic)
         return True
 
-    def _mend(self, topics: Sequence[Topic]) -> bool:
-        """Put channels in order that are not as they should be, and tell all processes. Return whether it was done."""
+    def _mend(self, topics: Mapping[Topic, KnownEvent]) -> None:
+        """Put channels in order that are not as they should be, tell all processes, and look them up again."""
         if not topics:
-            return True
-        names = sorted(topic.name for topic in topics)
-        known = {name: self._topics.known(name) for name in names}
+            return
+        known = {topic.name: topics[topic] for topic in sorted(topics, key=lambda topic: topic.name)}
+        groups: dict[str, Sequence[Publication]] = dict.fromkeys(known, ())
         try:
-            rows = self._run(PUBLISH, publish_parameters(dict.fromkeys(names, ()), known))
+            rows = self._run(PUBLISH, publish_parameters(groups, known))
         except psycopg.Error as error:
             if not was_refused(error):
                 raise
             self._health.failed(READING, error)
-            self._retry_at = self._retry_at if self._failed else time.monotonic() + RETRY_SECONDS
-            self._failed.update(dict.fromkeys(topics))
-            return False
-        for topic in topics:
+            self._retry_later(topics)
+            return
+        again = self._mended & topics.keys()  # it was no use: another time, or this would go on for ever
+        self._retry_later(again)
+        self._mended |= topics.keys()
+        for topic in topics.keys() - again:
             self.request(topic)
-        self._run(ANNOUNCE, [messages_of(read_outcome(rows, dict.fromkeys(names, ())).positions.items())])
-        return True
+        self._run(ANNOUNCE, [messages_of(read_outcome(rows, groups).positions.items())])
+
+    def _retry_later(self, topics: Iterable[Topic]) -> None:
+        if not self._failed:
+            self._retry_at = time.monotonic() + RETRY_SECONDS
+        self._failed.update(dict.fromkeys(topics))
 
     def _watch_run(self, topic: Topic, lookup: Lookup) -> None:
         """Look the topic up again when its run would be dead: it is either renewed by then, or ended by that lookup."""
