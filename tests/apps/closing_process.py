@@ -51,7 +51,7 @@ def main(url: str) -> None:
     before = held()
     for closes in (True, False):
         apps = [use(url, closes=closes) for _ in range(APPS)]
-        if closes:
+        if closes and url.startswith("redis"):  # PostgreSQL ends the process of a connection a little later
             assert held()["connections"] == 0, "all is freed when close() returns"
         until(is_all_freed, f"no more than {before}, and not {held()}, with closes={closes}")
     print("all is freed")  # noqa: T201

@@ -33,6 +33,9 @@ class Connection(psycopg.Connection[Any]):
     imported. Only one thread may use it at a time.
     """
 
+    def __del__(self, *_: Any) -> None:
+        """Warn of nothing, as psycopg does: an app may be dropped with its pool. Their sockets close by themselves."""
+
     def wait(self, gen: PQGen[_T], *_args: Any, **_options: Any) -> _T:
         """Go through the steps of a command."""
         try:
