@@ -14,7 +14,7 @@ JOBS := $(shell expr $$(nproc) + 2)
 .PHONY: help run check test test-lowest lint pytest mutants docs debian bench bench-quick soak fuzz clean
 
 help:
-	@echo "make run    serve the example on http://127.0.0.1:$(PORT)/ (PORT=... changes it; SSE_BROKER_URL=redis://...: many workers)"
+	@echo "make run    serve the example on http://127.0.0.1:$(PORT)/ (PORT=... changes it; SSE_BROKER_URL=redis://... or postgresql://...: many workers)"
 	@echo "make test   ruff, mypy, the documentation and all tests"
 	@echo "make check  ruff, mypy and the tests that start nothing, in less than a minute"
 	@echo "make docs   the documentation, in build/docs"

@@ -1,7 +1,7 @@
 """A notice board, a live chart of this machine's load, and answers word by word: ``gunicorn example_app:app``.
 
-One process serves it and keeps the notices in a file. With ``SSE_BROKER_URL`` set to a shared Redis, any number of
-processes on any number of machines can serve it.
+One process serves it and keeps the notices in a file. With ``SSE_BROKER_URL`` set to a shared Redis or PostgreSQL, any
+number of processes on any number of machines can serve it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import uuid
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, Protocol, TypedDict
 
 from flask import Blueprint, Flask, Response, current_app, request
 from flask.typing import ResponseReturnValue
@@ -25,8 +25,6 @@ from flask_sse_emitters import SSE, BrokerUnavailable, Event, RunExists, SseEmit
 
 BROKER_URL = os.environ.get("SSE_BROKER_URL") or "memory://"
 IS_SHARED = not BROKER_URL.startswith("memory:")
-if IS_SHARED:
-    import redis
 
 
 class Notice(TypedDict):
@@ -139,30 +137,36 @@ def write_answer(asked: dict[str, str]) -> Iterator[Event | str]:
         yield word
 
 
-class Notices:
-    """The newest notices: in a file, which outlives this process, or in the Redis that many processes share.
+class Notices(Protocol):
+    """The newest notices.
 
-    :raises OSError: from each method, if the file or Redis cannot be reached.
+    :raises OSError: from each method, if what keeps them cannot be reached.
     """
 
-    KEPT, KEY = 50, "example:notices"
+    def keep(self, notice: Notice) -> None: ...
+
+    def newest(self) -> list[Notice]:
+        """Return them, in any order."""
+
+
+KEPT = 50
+
+
+class NoticesInFile:
+    """Keeps notices in a file, which outlives this process."""
 
     def __init__(self) -> None:
         self._file = Path(os.environ.get("NOTICES_FILE") or Path(__file__).with_name("instance") / "notices.json")
-        self._redis: Any = redis.Redis.from_url(BROKER_URL, socket_timeout=1) if IS_SHARED else None
 
     def keep(self, notice: Notice) -> None:
-        if self._redis is None:
-            self._keep_in_file(notice)
-        else:
-            self._run(("LPUSH", self.KEY, json.dumps(notice)), ("LTRIM", self.KEY, 0, self.KEPT - 1))
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        written = self._file.with_suffix(".new")
+        with open(self._file.with_suffix(".lock"), "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # during a reload there are two workers
+            written.write_text(json.dumps([*self.newest(), notice][-KEPT:]))
+            written.replace(self._file)
 
     def newest(self) -> list[Notice]:
-        if self._redis is None:
-            return self._read_file()
-        return [json.loads(notice) for notice in self._run(("LRANGE", self.KEY, 0, -1))[0]]
-
-    def _read_file(self) -> list[Notice]:
         try:
             found: list[Notice] = json.loads(self._file.read_text())
         except FileNotFoundError:
@@ -171,13 +175,23 @@ class Notices:
             raise OSError(f"{self._file} does not hold notices, move it away: {error}") from error
         return found
 
-    def _keep_in_file(self, notice: Notice) -> None:
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        written = self._file.with_suffix(".new")
-        with open(self._file.with_suffix(".lock"), "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # during a reload there are two workers
-            written.write_text(json.dumps([*self._read_file(), notice][-self.KEPT :]))
-            written.replace(self._file)
+
+class NoticesInRedis:
+    """Keeps notices in the Redis that many processes share."""
+
+    KEY = "example:notices"
+
+    def __init__(self) -> None:
+        import redis
+
+        self._error = redis.RedisError
+        self._redis: Any = redis.Redis.from_url(BROKER_URL, socket_timeout=1)
+
+    def keep(self, notice: Notice) -> None:
+        self._run(("LPUSH", self.KEY, json.dumps(notice)), ("LTRIM", self.KEY, 0, KEPT - 1))
+
+    def newest(self) -> list[Notice]:
+        return [json.loads(notice) for notice in self._run(("LRANGE", self.KEY, 0, -1))[0]]
 
     def _run(self, *commands: tuple[Any, ...]) -> list[Any]:
         try:
@@ -185,8 +199,43 @@ class Notices:
                 for command in commands:
                     pipeline.execute_command(*command)
                 return list(pipeline.execute())
-        except redis.RedisError as error:
+        except self._error as error:
             raise ConnectionError(f"Redis does not answer: {error}") from error
+
+
+class NoticesInPostgresql:
+    """Keeps notices in a table of the PostgreSQL that many processes share."""
+
+    def __init__(self) -> None:
+        import psycopg
+
+        self._psycopg = psycopg
+
+    def keep(self, notice: Notice) -> None:
+        self._run("INSERT INTO example_notices (notice) VALUES (%s)", json.dumps(notice))
+        self._run("DELETE FROM example_notices WHERE number <= (SELECT max(number) FROM example_notices) - %s", KEPT)
+
+    def newest(self) -> list[Notice]:
+        rows = self._run("SELECT notice FROM example_notices ORDER BY number DESC LIMIT %s", KEPT)
+        return [json.loads(notice) for (notice,) in rows]
+
+    def _run(self, statement: str, value: Any) -> list[Any]:
+        try:
+            with self._psycopg.connect(BROKER_URL, autocommit=True, connect_timeout=2) as connection:
+                connection.execute("SELECT pg_advisory_lock(7)")  # two that make the table at once would collide
+                connection.execute(
+                    "CREATE TABLE IF NOT EXISTS example_notices (number serial PRIMARY KEY, notice text)"
+                )
+                cursor = connection.execute(statement, [value])
+                return cursor.fetchall() if cursor.description else []
+        except self._psycopg.Error as error:
+            raise ConnectionError(f"PostgreSQL does not answer: {error}") from error
+
+
+def notices_at(url: str) -> Notices:
+    if url.startswith("memory:"):
+        return NoticesInFile()
+    return NoticesInPostgresql() if url.startswith("postgres") else NoticesInRedis()
 
 
 class LoadPublisher:
@@ -250,7 +299,7 @@ class Processor:
 
 
 def count_clients() -> int:
-    """Count the clients of all processes, or of this one if Redis is down."""
+    """Count the clients of all processes, or of this one if the broker is down."""
     try:
         return board.subscribers() if IS_SHARED else len(charts)
     except BrokerUnavailable:
@@ -261,7 +310,7 @@ def now() -> int:
     return round(time.time() * 1000)
 
 
-notices = Notices()
+notices = notices_at(BROKER_URL)
 load_publisher = LoadPublisher()
 
 app = Flask(__name__, static_folder=None)

@@ -15,6 +15,7 @@ import pytest
 from flask_sse_emitters import Event
 from flask_sse_emitters.testing import decode
 from tests.support.client import Client, answer, connected, get, post
+from tests.support.postgresql import PostgresqlServer
 from tests.support.redis_server import RedisServer
 from tests.support.servers import ROOT, Server
 from tests.support.waiting import until
@@ -64,18 +65,33 @@ def test_example_unreadable_notices_file_is_logged_and_kept(tmp_path: Path) -> N
             assert file.read_bytes() == content
 
 
+def serve_notices(url: str, stack: ExitStack) -> Server:
+    """Start the example with this broker and three workers, each of which serves all notices."""
+    env = {"SSE_BROKER_URL": url, "WEB_CONCURRENCY": "3"}
+    arguments = ["--config", str(CONFIG)]
+    server = stack.enter_context(Server("gevent", "example_app:app", env=env, arguments=arguments))
+    clients = [stack.enter_context(connected(server, "/events/notices")) for _ in range(12)]
+    assert server.log.count("Booting worker") == 3
+    texts = [post(server, "/notices", {"text": f"notice {number}"})["text"] for number in range(5)]
+    for client in clients:
+        assert [json.loads(event.data)["text"] for event in client.events(5)] == texts
+    for _ in range(6):
+        assert [notice["text"] for notice in get(server, "/notices")] == texts[::-1]
+    return server
+
+
+@pytest.mark.xdist_group("postgresql")
+def test_example_with_postgresql_serves_the_notices_whichever_worker_answers(postgresql: PostgresqlServer) -> None:
+    with ExitStack() as stack:
+        server = serve_notices(postgresql.new_database(), stack)
+        for number in range(60):
+            post(server, "/notices", {"text": f"later {number}"})
+        assert len(get(server, "/notices")) == 50
+
+
 def test_example_with_redis_serves_the_notices_whichever_worker_answers() -> None:
     with RedisServer() as redis, ExitStack() as stack:
-        env = {"SSE_BROKER_URL": redis.url, "WEB_CONCURRENCY": "3"}
-        arguments = ["--config", str(CONFIG)]
-        server = stack.enter_context(Server("gevent", "example_app:app", env=env, arguments=arguments))
-        clients = [stack.enter_context(connected(server, "/events/notices")) for _ in range(12)]
-        assert server.log.count("Booting worker") == 3
-        texts = [post(server, "/notices", {"text": f"notice {number}"})["text"] for number in range(5)]
-        for client in clients:
-            assert [json.loads(event.data)["text"] for event in client.events(5)] == texts
-        for _ in range(6):
-            assert [notice["text"] for notice in get(server, "/notices")] == texts[::-1]
+        server = serve_notices(redis.url, stack)
         with connected(server, "/live") as chart:
             assert [event.event for event in chart.events(1)] == ["samples"]
             until(lambda: json.loads(chart.texts(1)[0])["clients"] == 13, "all clients to be counted")
