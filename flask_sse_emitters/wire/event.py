@@ -6,7 +6,7 @@ import json
 import operator
 import re
 import reprlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, TypeAlias
 
@@ -44,9 +44,10 @@ class Event:
             _check("event", self.event, forbidden="\r\n")
         if self.id is not None and not _is_int(self.id):
             _check("id", self.id, forbidden="\r\n\0")
-        for field, number in (("id", self.id), ("retry", self.retry)):
-            if _is_int(number) and abs(number) >= _TOO_LARGE:  # type: ignore[arg-type]
-                raise InvalidEvent(f"{field} is an int of more than 1,000 digits")
+        if self.id is not None or self.retry is not None:
+            for field, number in (("id", self.id), ("retry", self.retry)):
+                if _is_int(number) and abs(number) >= _TOO_LARGE:  # type: ignore[arg-type]
+                    raise InvalidEvent(f"{field} is an int of more than 1,000 digits")
         if self.retry is not None and not (_is_int(self.retry) and self.retry >= 0):
             raise InvalidEvent(f"retry must be an int of milliseconds, 0 or more, not {self.retry!r}")
         if self.comment is not None:
@@ -87,27 +88,28 @@ class Event:
         :param dumps: makes JSON, as str or as UTF-8 bytes, of data that is neither str nor None.
         :raises InvalidEvent: where it cannot.
         """
-        text = "".join(f"{line}\n" for line in self._lines(dumps))
+        text = "\n".join([*self._lines(dumps), "", ""])
         try:
-            return f"{text}\n".encode()
+            return text.encode()
         except UnicodeEncodeError as error:
             raise InvalidEvent(
                 f"the JSON made of data holds a lone surrogate, which UTF-8 cannot carry: {error}"
             ) from error
 
-    def _lines(self, dumps: Dumps) -> Iterator[str]:
+    def _lines(self, dumps: Dumps) -> list[str]:
+        lines: list[str] = []
         if self.comment is not None:
-            for line in split_lines(plain_text(self.comment)):
-                yield f": {line}"
+            lines += [f": {line}" for line in split_lines(plain_text(self.comment))]
         if self.id is not None:
-            yield f"id: {_plain(self.id)}"
+            lines.append(f"id: {_plain(self.id)}")
         if self.event is not None:
-            yield f"event: {plain_text(self.event)}"
+            lines.append(f"event: {plain_text(self.event)}")
         if self.retry is not None:
-            yield f"retry: {_plain(self.retry)}"
+            lines.append(f"retry: {_plain(self.retry)}")
         for part in _parts(self.data):
-            for line in split_lines(plain_text(part) if isinstance(part, str) else _json(part, dumps)):
-                yield f"data: {line}"
+            text = plain_text(part) if isinstance(part, str) else _json(part, dumps)
+            lines += [f"data: {line}" for line in split_lines(text)]
+        return lines
 
 
 class EventBuilder:
@@ -244,6 +246,8 @@ def plain_text(text: str) -> str:
 
     A member of a str enum formats as ``Role.ADMIN``, and a ``LocalProxy`` of Werkzeug passes for a str.
     """
+    if type(text) is str:
+        return text
     return str.__str__(text if issubclass(type(text), str) else text[:])
 
 
