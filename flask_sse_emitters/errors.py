@@ -102,6 +102,10 @@ class RunExists(SseError):
     """A run publishes to this channel already, in this process or another: cancel it, or wait for its end."""
 
 
+class NotInTransaction(SseError, RuntimeError):
+    """The session has no transaction whose commit could be waited for. Nothing was, nor will be, published."""
+
+
 class TooManyClients(SseError):
     """The limit of open streams is reached: the stream ended before it began. Its client tries again later."""
 

@@ -15,6 +15,7 @@ from .channels.channel import Channel
 from .channels.names import check_name, private_name
 from .channels.options import OptionTable, check_options
 from .channels.registry import Channels
+from .commits.methods import CommitMethods
 from .config.context import EXTENSION, register_state
 from .config.hints import config_hints
 from .config.settings import UNSET, Duration, Settings, read_config
@@ -31,7 +32,7 @@ from .tools.monitor import MonitorAccess, MonitorRule, make_monitor
 _MonitorRule = TypeVar("_MonitorRule", bound=MonitorRule)
 
 
-class SSE(AccessMethods):  # with more methods than other classes: it is the public face of the package
+class SSE(AccessMethods, CommitMethods):  # with more methods than other classes: it is the public face of the package
     """Server-Sent Events for Flask apps: ``sse = SSE(app)``.
 
     With an app factory, ``sse = SSE()`` and later ``sse.init_app(app)``. One ``SSE`` may serve several apps; methods
@@ -318,6 +319,9 @@ class SSE(AccessMethods):  # with more methods than other classes: it is the pub
 
     def _revoke(self, revocation: Revocation) -> None:
         self.find_state().revoke(revocation)
+
+    def _destination(self) -> Channels:
+        return self._channels()
 
     def _channels(self) -> Channels:
         return self.find_state().channels

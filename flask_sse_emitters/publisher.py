@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Any
 
-from .brokers import Publication, broker_of
+from .brokers import Broker, Publication, Published, broker_of
+from .brokers.event_log import Bounds
 from .channels.names import check_key, check_name, private_name
 from .channels.publishing import encode_for_channel, id_of_first, ids_of_all, publications_of, publish_on, with_end
+from .commits.methods import CommitMethods
 from .config.settings import DEFAULTS, Duration, Settings, checked
 from .wire.event import plain_text
 
 
-class Publisher:
+class Publisher(CommitMethods):
     """Publishes to the channels of an app, from any process that reaches its broker.
 
     ::
@@ -39,23 +41,23 @@ class Publisher:
         prefix: str = DEFAULTS.broker_prefix,
         publish_seconds: Duration = DEFAULTS.publish_seconds,
     ) -> None:
-        self._settings = Settings(
+        settings = Settings(
             broker_url=_checked_url(url),
             broker_prefix=checked("broker_prefix", prefix, "prefix"),
             publish_seconds=checked("publish_seconds", publish_seconds),
         )
         try:
-            self._broker = broker_of(self._settings)
+            broker = broker_of(settings)
         except ValueError as error:
             raise ValueError(f"url: {error}") from error
-        if not self._broker.is_shared:
+        if not broker.is_shared:
             scheme = url.partition("://")[0]
             raise ValueError(
                 f"url: what is published to {scheme}:// reaches this process alone, and it has no clients: give the "
                 "SSE_BROKER_URL of the app, which must be one that all its processes share, such as "
                 "redis://localhost:6379/0"
             )
-        self._is_closed = False
+        self._channels = _Channels(broker, settings)
 
     def publish(
         self,
@@ -93,8 +95,9 @@ class Publisher:
         :return: the ids, in the order given.
         :raises PublishFailed: where some were not published, or may not have been: has the result of each.
         """
-        self._check_open()
-        return ids_of_all(publish_on(self._broker, publications_of(events, self._settings, lambda _: None)))
+        self._channels.check_open()
+        publications = publications_of(events, self._channels.settings, self._channels.bounds)
+        return ids_of_all(self._channels.send(publications))
 
     def publish_to(
         self,
@@ -116,25 +119,56 @@ class Publisher:
     def _publish(
         self, channel: str, data: Any, event: str | None, retry: int | None, key: str | None, last: bool
     ) -> str:
-        self._check_open()
-        frame = encode_for_channel(data, event, retry, self._settings)
+        self._channels.check_open()
+        frame = encode_for_channel(data, event, retry, self._channels.settings)
         publication = Publication(channel, frame, None, check_key(key))
-        return id_of_first(publish_on(self._broker, with_end(publication) if last else [publication]))
+        return id_of_first(self._channels.send(with_end(publication) if last else [publication]))
 
-    def _check_open(self) -> None:
-        if self._is_closed:
-            raise RuntimeError("this Publisher is closed: publish before that, or make another one")
+    def _destination(self) -> _Channels:
+        return self._channels
 
     def close(self) -> None:
         """Close the connections. Idempotent."""
-        self._is_closed = True
-        self._broker.close()
+        self._channels.close()
 
     def __enter__(self) -> Publisher:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
+
+
+class _Channels:
+    """The channels of a broker, as a publisher has them."""
+
+    has_background = False  #: see :class:`.Destination`
+
+    def __init__(self, broker: Broker, settings: Settings) -> None:
+        self.broker = broker
+        self.settings = settings
+        self._is_closed = False
+
+    def bounds(self, _name: str) -> Bounds | None:
+        """Return how much is kept of a channel: as much as before."""
+        return None
+
+    def send(self, publications: Sequence[Publication]) -> list[Published | Exception]:
+        """Publish all in one step."""
+        self.check_open()
+        return publish_on(self.broker, publications)
+
+    def check_open(self) -> None:
+        """Check that :meth:`close` has not been called.
+
+        :raises RuntimeError: where it has.
+        """
+        if self._is_closed:
+            raise RuntimeError("this Publisher is closed: publish before that, or make another one")
+
+    def close(self) -> None:
+        """Close the connections. Idempotent."""
+        self._is_closed = True
+        self.broker.close()
 
 
 def _checked_url(url: object) -> str:

@@ -49,6 +49,8 @@ class Channels:
     :param app: the sender of signals.
     """
 
+    has_background = True  #: see :class:`.Destination`
+
     def __init__(
         self,
         broker: Broker,
@@ -61,7 +63,7 @@ class Channels:
         self.broker = broker
         #: Called before the process subscribes to a channel.
         self.before_subscribing: Callable[[], object] = lambda: None
-        self._settings = settings
+        self.settings = settings
         self._options = options
         self._streams = streams
         self._is_closed = False
@@ -85,7 +87,7 @@ class Channels:
         """Return the list of a channel's clients in this process."""
         subscription = self._subscriptions.get(name)
         if subscription is None:
-            new = ProcessSubscription(name, self.broker, self._settings, lambda: self.before_subscribing())
+            new = ProcessSubscription(name, self.broker, self.settings, lambda: self.before_subscribing())
             with self._lock:
                 subscription = self._subscriptions.setdefault(name, new)
         return subscription
@@ -94,13 +96,13 @@ class Channels:
         self, name: str, data: Any, event: str | None, retry: int | None, key: str | None, *, last: bool = False
     ) -> str:
         """Publish an event, and return its id: see :meth:`.SSE.publish`. May wait for the broker, within limits."""
-        frame = encode_for_channel(data, event, retry, self._settings)
+        frame = encode_for_channel(data, event, retry, self.settings)
         publication = Publication(name, frame, self.bounds(name), check_key(key))
         return id_of_first(self.send(with_end(publication) if last else [publication]))
 
     def publish_many(self, events: Iterable[tuple[str, Any]]) -> list[str]:
         """Publish several events in one step: see :meth:`.SSE.publish_many`. May wait for the broker, within limits."""
-        return ids_of_all(self.send(publications_of(events, self._settings, self.bounds)))
+        return ids_of_all(self.send(publications_of(events, self.settings, self.bounds)))
 
     def complete(self, name: str, event: Any) -> str:
         """End a channel, after an event if there is one: see :meth:`.Channel.complete`. May wait for the broker."""
@@ -150,7 +152,7 @@ class Channels:
         """Publish items in the background: see :meth:`.Channel.publish_from`. May wait for the broker."""
         self.check_open()
         drain_at_exit()  # which ends it, too
-        task = start_task(self, name, self.bounds(name), self._settings, items, plan)
+        task = start_task(self, name, self.bounds(name), self.settings, items, plan)
         self.tasks.add(name, task)
         return Run(task)
 
@@ -257,7 +259,7 @@ class Channels:
 
     def bounds(self, name: str) -> Bounds:
         """Return how much is kept of a channel."""
-        settings, options = self._settings, self._options.of(name)
+        settings, options = self.settings, self._options.of(name)
         history = settings.history if options.history is None else options.history
         return Bounds(history, settings.history_seconds if options.history_seconds is None else options.history_seconds)
 

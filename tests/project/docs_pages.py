@@ -70,6 +70,7 @@ ANSWERS: dict[str, dict[str, list[object]]] = {
         "POST /mcp": [200],
         "POST /rows": [200],
     },
+    "transactions.rst": {"POST /orders": [201]},
     "replay.rst": {
         "POST /orders": [201],
         "GET /orders": [200],

@@ -21,6 +21,7 @@ from ..listening.green import require_patched_sockets
 from .client.address import Address
 from .client.database import Database
 from .client.errors import PostgresqlHealth
+from .outbox import Outbox
 from .requests import Requests
 from .schema import check_prefix, ddl
 from .statements import COUNT_CLIENTS, LIST_PROCESSES, RENEW_RUN, TRY_WRITE, milliseconds, read_process
@@ -146,6 +147,7 @@ class PostgresqlBroker(Broker):
         self._database = Database(self._address, self._prefix)
         self._subscriber = Subscriber(self._database, self._listen_address, self.process, self._health, about)
         self._requests = Requests(self._database, self._health, self._subscriber, self._address.shown, self._seconds)
+        self.outbox = Outbox(self._requests, self._prefix)
         weakref.finalize(self, self._subscriber.close).atexit = False  # at exit streams end first
 
 

@@ -31,12 +31,11 @@ LEAVE = "SELECT sse.leave(%s)"
 COUNT_CLIENTS = "SELECT sse.count_clients(%s, %s)"
 LIST_PROCESSES = "SELECT * FROM sse.list_processes(%s)"
 LISTEN = "LISTEN sse;"
+TRY_LOCK = "SELECT pg_try_advisory_xact_lock(%s::bigint)"
 TRY_WRITE = "UPDATE sse.about SET version = version"
 
-#: Puts an event into the outbox, as a part of the caller's transaction: see :func:`outbox_row`.
-INSERT_INTO_OUTBOX = (
-    "INSERT INTO sse.outbox (channel, body, label, max_events, kept_ms, key) VALUES (%s, %s, %s, %s, %s, %s)"
-)
+#: The columns of the outbox into which a transaction inserts an event: see :func:`outbox_row`.
+OUTBOX_COLUMNS = ("channel", "body", "label", "max_events", "kept_ms", "key")
 
 #: The longest time that events are kept for, a century, in milliseconds.
 LONGEST_MS = 3_155_760_000_000
@@ -103,10 +102,11 @@ def known_event(event_id: str, ms: int) -> KnownEvent:
     return KnownEvent(epoch, int(offset), ms, is_sure=True)
 
 
-def outbox_row(publication: Publication) -> tuple[Any, ...]:
-    """Return the parameters of :data:`INSERT_INTO_OUTBOX`."""
+def outbox_row(publication: Publication) -> dict[str, Any]:
+    """Return the row that stands for an event in the outbox, by :data:`OUTBOX_COLUMNS`."""
     channel, frame, bounds, key, _ = publication
-    return channel, frame.payload, frame.name, *bounds_parameters(bounds), key
+    values = (channel, frame.payload, frame.name, *bounds_parameters(bounds), key)
+    return dict(zip(OUTBOX_COLUMNS, values, strict=True))
 
 
 def bounds_parameters(bounds: Bounds | None) -> tuple[int | None, int | None]:

@@ -34,3 +34,11 @@ def new_broker(database: str) -> Iterator[Callable[..., Broker]]:
 def board(database: str) -> Iterator[Board]:
     with closing_board(database) as board:
         yield board
+
+
+@pytest.fixture
+def role(postgresql: PostgresqlServer, database: str) -> str:
+    """The name of a role that has no rights in the database."""
+    name = f"role_{database.rpartition('/')[2]}"
+    postgresql.run(f"CREATE ROLE {name} LOGIN")
+    return name

@@ -14,7 +14,6 @@ from flask_sse_emitters.brokers import Bounds, Broker, make_broker
 from tests.brokers.commands import invoked
 from tests.support.board import Board, closing_board, read, texts
 from tests.support.broker_calls import KEPT, RecordingListener, end, frame, in_threads, listening, publish, publish_as
-from tests.support.postgresql import PostgresqlServer
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.xdist_group("postgresql")
@@ -23,14 +22,6 @@ Run = Callable[[str], list[Any]]
 
 APP = "GRANT USAGE ON SCHEMA sse TO {0}; GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA sse TO {0}"
 OTHER = "GRANT USAGE ON SCHEMA sse TO {0}; GRANT INSERT ON sse.outbox TO {0}"
-
-
-@pytest.fixture
-def role(postgresql: PostgresqlServer, database: str) -> str:
-    """The name of a role that has no rights in the database."""
-    name = f"role_{database.rpartition('/')[2]}"
-    postgresql.run(f"CREATE ROLE {name} LOGIN")
-    return name
 
 
 def url_of(role: str, database: str) -> str:
