@@ -3,61 +3,75 @@
 from __future__ import annotations
 
 import logging
-import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
 
+from flask_sse_emitters.brokers.postgresql import outbox as module
 from flask_sse_emitters.brokers.postgresql.outbox import Outbox
 from flask_sse_emitters.errors import BrokerUnavailable
-from tests.support.waiting import PATIENCE, until
 
 
-class HeldRequests:
-    """Notes what is drained; the first time, it is held until it may go on, and may fail then."""
+class Jobs(list[Callable[[], object]]):
+    """Stands in for the scheduler: has what is to be run in the background."""
 
-    def __init__(self, error: Exception | None = None) -> None:
+    def run(self, job: Callable[[], object]) -> None:
+        self.append(job)
+
+
+class Requests:
+    """Notes what is drained, and does what happens meanwhile."""
+
+    def __init__(self, *meanwhile: Callable[[], object]) -> None:
         self.drained: list[list[str]] = []
-        self.may_go_on = threading.Event()
-        self._error = error
+        self._meanwhile = list(meanwhile)
 
     def drain(self, channels: Iterable[str]) -> None:
         self.drained.append(list(channels))
-        assert self.may_go_on.wait(PATIENCE)
-        error, self._error = self._error, None
-        if error is not None:
-            raise error
+        if self._meanwhile:
+            self._meanwhile.pop(0)()
 
 
-def test_outbox_drains_at_once_what_was_committed_during_the_last_time() -> None:
-    requests: Any = HeldRequests()
+@pytest.fixture
+def jobs(monkeypatch: pytest.MonkeyPatch) -> Jobs:
+    jobs = Jobs()
+    monkeypatch.setattr(module, "SCHEDULER", jobs)
+    return jobs
+
+
+def test_outbox_drains_at_once_what_was_committed_during_the_last_time(jobs: Jobs) -> None:
+    def commit_more() -> None:
+        for channels in (["b"], ["c", "a"], ["b"]):
+            outbox.drain_soon(channels)
+
+    requests: Any = Requests(commit_more)
     outbox = Outbox(requests, "sse")
     outbox.drain_soon(["a"])
-    until(lambda: requests.drained, "the first")
-    for channels in (["b"], ["c", "a"], ["b"]):
-        outbox.drain_soon(channels)
-    assert requests.drained == [["a"]]
-    requests.may_go_on.set()
-    until(lambda: len(requests.drained) == 2, "the others")
-    assert requests.drained == [["a"], ["b", "c", "a"]]
+    outbox.drain_soon(["a", "z"])
+    assert requests.drained == [], "a commit does not wait"
+    [job] = jobs
+    job()
+    assert requests.drained == [["a", "z"], ["b", "c", "a"]]
+    assert len(jobs) == 1
     outbox.drain_soon(["d"])
-    until(lambda: requests.drained[2:] == [["d"]], "a later one")
+    jobs[1]()
+    assert requests.drained[2:] == [["d"]]
 
 
-@pytest.mark.parametrize("error", [BrokerUnavailable("it is away"), ValueError("a fault")])
-def test_outbox_that_could_not_be_drained_is_tried_with_the_next(
-    error: Exception, caplog: pytest.LogCaptureFixture
-) -> None:
-    requests: Any = HeldRequests(error)
+def test_outbox_that_could_not_be_drained_is_tried_with_the_next(jobs: Jobs, caplog: pytest.LogCaptureFixture) -> None:
+    def fail(error: Exception) -> None:
+        raise error
+
+    requests: Any = Requests(lambda: fail(BrokerUnavailable("it is away")), lambda: fail(ValueError("a fault")))
     outbox = Outbox(requests, "sse")
-    requests.may_go_on.set()
     with caplog.at_level(logging.WARNING):
         outbox.drain_soon(["a"])
-        until(lambda: str(error) in caplog.text, "the log")
-
-    def is_next_drained() -> bool:
-        outbox.drain_soon(["b"])
-        return ["b"] in requests.drained
-
-    until(is_next_drained, "the next")
+        jobs[0]()
+    assert "it is away; what was committed is published by a process that listens" in caplog.text
+    outbox.drain_soon(["b"])
+    with pytest.raises(ValueError, match="a fault"):  # which the scheduler logs
+        jobs[1]()
+    outbox.drain_soon(["c"])
+    jobs[2]()
+    assert requests.drained == [["a"], ["b"], ["c"]]
