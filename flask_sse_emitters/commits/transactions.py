@@ -29,7 +29,7 @@ from sqlalchemy import (
     select,
     table,
 )
-from sqlalchemy.exc import DBAPIError, UnboundExecutionError
+from sqlalchemy.exc import NotSupportedError, ProgrammingError, UnboundExecutionError
 from sqlalchemy.orm import Session, SessionTransaction, scoped_session
 from sqlalchemy.sql import quoted_name
 
@@ -174,7 +174,7 @@ def _is_in_database_of(connection: Connection, outbox: Outbox) -> bool:
         try:
             connection.execute(select(func.pg_try_advisory_xact_lock(literal(number, BigInteger()))))
             return outbox.is_locked(number)
-        except DBAPIError:
+        except (ProgrammingError, NotSupportedError):  # it has no such function: another kind of server
             return False
         finally:
             savepoint.rollback()

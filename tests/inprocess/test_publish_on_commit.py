@@ -306,6 +306,24 @@ def test_error_after_the_commit_is_logged_and_not_raised(session: Session, caplo
         board.sse.publish_on_commit(session, "a", "x")
 
 
+def test_commit_that_raises_after_it_is_done_publishes_with_the_end(board: Board, engine: Engine) -> None:
+    """As the database has it: another listener of the app raises, and then the session is closed."""
+
+    def refuse(_session: Session) -> None:
+        raise RuntimeError("too late")
+
+    factory = sessionmaker(engine)
+    event.listen(factory, "after_commit", refuse)
+    with factory() as session:
+        session.add(Order(id=1))
+        board.sse.publish_on_commit(session, "a", "done")
+        with pytest.raises(RuntimeError, match="too late"):
+            session.commit()
+    with Session(engine) as session:
+        assert session.get(Order, 1) is not None
+    assert published(board) == ["done"]
+
+
 def test_two_apps_of_one_session_each_get_their_events(board: Board, session: Session) -> None:
     other = Board()
     for number in (1, 2):

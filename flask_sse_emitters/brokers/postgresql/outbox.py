@@ -31,7 +31,7 @@ class Outbox:
 
     def is_locked(self, number: int) -> bool:
         """Return whether a transaction in this database has this advisory lock. The schema is there afterwards."""
-        [(is_free,)] = self._requests.ask("take a lock", TRY_LOCK, [number])
+        [(is_free,)] = self._requests.ask("say whether a session has the same database", TRY_LOCK, [number])
         return not is_free
 
     def row(self, publication: Publication) -> dict[str, Any]:

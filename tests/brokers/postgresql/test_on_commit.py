@@ -18,10 +18,11 @@ from sqlalchemy import Engine, create_engine, make_url, text
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 from sqlalchemy.orm import Session
 
-from flask_sse_emitters import NotInTransaction, Publisher
+from flask_sse_emitters import BrokerUnavailable, NotInTransaction, Publisher
 from flask_sse_emitters.testing import OpenStream
 from tests.support.board import Board, closing_board, read, texts
 from tests.support.broker_calls import in_threads
+from tests.support.pgbouncer import pgbouncer
 from tests.support.postgresql import PostgresqlServer
 from tests.support.servers import ROOT
 from tests.support.waiting import PATIENCE, until
@@ -217,6 +218,48 @@ def test_session_of_another_database_publishes_after_its_commit(
         session.rollback()
     engine.dispose()
     assert board.sse.stats()["published"] == 2
+
+
+def test_session_behind_a_pooler_publishes_with_its_transaction(
+    database: str, board: Board, stream: OpenStream, postgresql: PostgresqlServer
+) -> None:
+    """Its address is another one than that of the broker, and its database the same."""
+    with pgbouncer(postgresql) as port:
+        engine = engine_of(database.replace(f":{postgresql.port}/", f":{port}/"))
+        with Session(engine) as session:
+            board.sse.publish_on_commit(session, "a", "x")
+            assert len(session.execute(text("SELECT 1 FROM sse.outbox")).all()) == 1
+            session.commit()
+            assert texts(read(stream, 1)) == ["x"]
+        engine.dispose()
+
+
+def test_database_without_advisory_locks_publishes_after_its_commit(
+    board: Board, stream: OpenStream, session: Session, run: Run
+) -> None:
+    """As servers that only speak like PostgreSQL. The app's transaction stays whole."""
+    session.execute(text("SET search_path TO other, pg_catalog, public"))
+    run("CREATE SCHEMA other")
+    run(
+        "CREATE FUNCTION other.pg_try_advisory_xact_lock(bigint) RETURNS boolean LANGUAGE plpgsql AS "
+        "$$ BEGIN RAISE EXCEPTION 'no locks' USING ERRCODE = '42883'; END $$"
+    )
+    add(session, 1)
+    board.sse.publish_on_commit(session, "a", "x")
+    assert session.execute(text("SELECT id FROM orders")).scalar_one() == 1
+    session.commit()
+    assert texts(read(stream, 1)) == ["x"]
+    assert board.sse.stats()["published"] == 1
+
+
+def test_broker_that_is_away_at_the_first_use_is_an_error_at_the_call(session: Session, run: Run) -> None:
+    """Nobody can say whether it is the same database. The app's transaction stays whole."""
+    with closing_board("postgresql://tests@127.0.0.1:1/other", SSE_PUBLISH_SECONDS=0.5) as board:
+        add(session, 1)
+        with pytest.raises(BrokerUnavailable, match="has the same database"):
+            board.sse.publish_on_commit(session, "a", "x")
+        session.commit()
+    assert run("SELECT id FROM orders") == [(1,)]
 
 
 def test_prepared_transaction_publishes_once_it_is_committed(board: Board, stream: OpenStream, engine: Engine) -> None:
