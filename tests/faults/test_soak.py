@@ -68,6 +68,9 @@ def test_growing_worker_fails_the_soak() -> None:
         assert [name in text for text in _failed({name: more})] == [True]
     assert ["worker 0: +10 descriptors" in text for text in _failed(descriptors_left=10)] == [True]
     assert len(_failed(cut=1)) == 1
+    assert len(_failed(aged=1)) == 1
+    assert _failed(aged=40, hours=1.0) == [], "those who stay reach the end of their lifetime, twice"
+    assert len(_failed(aged=41, hours=1.0)) == 1
     assert len(_failed(published=50)) == 1
 
 
@@ -75,9 +78,15 @@ MEMORY, DESCRIPTORS, GREENLETS = "worker 0, MB", "worker 0, other descriptors", 
 
 
 def _failed(
-    an_hour: dict[str, float] | None = None, *, descriptors_left: int = 0, cut: int = 0, published: int = 60_000
+    an_hour: dict[str, float] | None = None,
+    *,
+    descriptors_left: int = 0,
+    cut: int = 0,
+    aged: int = 0,
+    published: int = 60_000,
+    hours: float = 1 / 6,
 ) -> list[str]:
-    """Return what fails of ten minutes in which these figures of the worker grow."""
+    """Return what fails of such a soak, in which these figures of the worker grow."""
     dice = random.Random(1)
 
     def row(at: float) -> Row:
@@ -86,11 +95,11 @@ def _failed(
 
     still = {"clients": 0, "descriptors": 17, "greenlets": 5, "threads": 1, "objects": 60_000}
     found = Findings(
-        Plan(seconds=600, workers=1),
-        rows=[row(at) for at in range(0, 600, 15)],
+        Plan(seconds=3600 * hours, rate=100 / hours / 6, churn=50 / hours / 6, workers=1),
+        rows=[row(at) for at in range(0, round(3600 * hours), 15)],
         before=[still],
         after=[still | {"descriptors": 17 + descriptors_left}],
-        ends=Counter(close=30_000) + Counter({"cut by the server": cut}),
+        ends=Counter(close=30_000) + Counter({"cut by the server": cut, "age": aged}),
         published=published,
     )
     return [str(verdict) for verdict in verdicts(found) if not verdict.passed]
