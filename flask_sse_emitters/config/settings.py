@@ -89,7 +89,7 @@ class Settings:
     def with_own(self, own: Mapping[str, Any]) -> Settings:
         """Return these settings with some that a stream has of its own.
 
-        Streams with the same ones share the result: a copy for each would be a seventh of what an idle client takes.
+        Streams with the same ones share the result: a copy for each would be a sixth of what an idle client takes.
         """
         if not own:
             return self
