@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from flask_sse_emitters.brokers.redis.subscriber.presence import COUNT_AFTER, COUNT_EVERY
+from flask_sse_emitters.brokers.listening.presence import COUNT_AFTER, COUNT_EVERY
 from flask_sse_emitters.config.settings import DEFAULTS
 
 from .measure import (

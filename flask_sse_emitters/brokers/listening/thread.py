@@ -17,7 +17,7 @@ from ...runtime.locks import native_lock
 from ...runtime.scheduler import SCHEDULER
 from ...runtime.waiter import WakeupSocket, make_waiter
 from ..base import Listener
-from .health import LISTENING, Health
+from ..remote.health import LISTENING, Health
 from .lookup import KnownEvent
 from .topics import Topics
 

@@ -13,8 +13,8 @@ from ...runtime.locks import native_lock
 from ...wire.frame import BATCH_BYTES, Frame
 from ..base import Listener, Start
 from ..event_log import Log
-from .clock import ServerClock
-from .health import READING, Health
+from ..remote.clock import ServerClock
+from ..remote.health import READING, Health
 from .lookup import UNKNOWN, Announcement, KnownEvent, Lookup, continues, newer
 
 #: Seconds for which a channel is subscribed to after its last client has left. The next client then finds its log here:

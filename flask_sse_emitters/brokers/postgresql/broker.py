@@ -9,15 +9,15 @@ arrive when it is back.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+from ...runtime.calls import weakly
 from ...runtime.fork import reset_after_fork
-from ...wire.frame import Frame
-from ..base import Broker, ChannelState, Listener, Publication, Published, Start
+from ..base import ChannelState, Publication, Published
 from ..event_ids import new_epoch
 from ..event_log import Bounds
-from ..listening.green import require_patched_sockets
+from ..listening.broker import ListeningBroker
 from .client.address import Address
 from .client.database import Database
 from .client.errors import PostgresqlHealth
@@ -28,7 +28,7 @@ from .statements import COUNT_CLIENTS, LIST_PROCESSES, RENEW_RUN, TRY_WRITE, mil
 from .subscriber import Subscriber
 
 
-class PostgresqlBroker(Broker):
+class PostgresqlBroker(ListeningBroker):
     """Keeps channels in PostgreSQL.
 
     :param url: see :class:`.Address`.
@@ -37,6 +37,10 @@ class PostgresqlBroker(Broker):
     :param listen_url: a way to the same database for the connection that listens, where that of ``url`` leads through a
         pooler that gives each transaction another session.
     """
+
+    server = "PostgreSQL"
+
+    _subscriber: Subscriber
 
     def __init__(
         self, url: str, *, prefix: str = "sse", publish_seconds: float = 2.0, listen_url: str | None = None
@@ -49,13 +53,6 @@ class PostgresqlBroker(Broker):
         self._seconds = publish_seconds
         self._reset()
         reset_after_fork(self._reset)
-
-    def publish(self, channel: str, frame: Frame, bounds: Bounds | None, key: str | None = None) -> Published:
-        """Publish an event: see :meth:`.Broker.publish`."""
-        [published] = self.publish_many([Publication(channel, frame, bounds, key)])
-        if isinstance(published, Exception):
-            raise published
-        return published
 
     def publish_many(self, publications: Sequence[Publication]) -> list[Published | Exception]:
         """Publish several events in one round trip, and one transaction: see :meth:`.Broker.publish_many`."""
@@ -89,30 +86,6 @@ class PostgresqlBroker(Broker):
         """Take the channel from its run, and end it: see :meth:`.Broker.cancel_run`."""
         return self._requests.cancel_run(channel, bounds)
 
-    def subscribe(self, channel: str, listener: Listener) -> Start | None:
-        """Deliver the channel's events to the listener: see :meth:`.Broker.subscribe`."""
-        require_patched_sockets("PostgreSQL")
-        self._subscriber.add(channel, listener)
-        return None
-
-    def subscribe_first(self, channel: str, listener: Listener) -> Start | None:
-        """Subscribe, and catch up with this channel before any other."""
-        require_patched_sockets("PostgreSQL")
-        self._subscriber.add(channel, listener, is_first=True)
-        return None
-
-    def unsubscribe(self, channel: str, listener: Listener) -> None:
-        """Deliver nothing more to the listener: see :meth:`.Broker.unsubscribe`."""
-        self._subscriber.remove(channel, listener)
-
-    def look_again(self, channel: str, done: Callable[[], object]) -> None:
-        """Call ``done`` once all is delivered: see :meth:`.Broker.look_again`."""
-        self._subscriber.sync(channel, done)
-
-    def count_again(self, channel: str) -> None:
-        """Report the number of the channel's clients to the database, which has changed."""
-        self._subscriber.count_again(channel)
-
     def clients_elsewhere(self, channel: str) -> int:
         """Return how many clients of the channel other processes have: see :meth:`.Broker.clients_elsewhere`."""
         [(count,)] = self._requests.ask("count the clients", COUNT_CLIENTS, [channel, self.process])
@@ -127,14 +100,7 @@ class PostgresqlBroker(Broker):
         """Check that an event could be published now: see :meth:`.Broker.check_writable`."""
         self._requests.ask("take a write", TRY_WRITE)
 
-    def status(self) -> dict[str, Any]:
-        """Return the state of the database for this process: see :meth:`.Broker.status`."""
-        return self._health.status()
-
-    def close(self) -> None:
-        """End the subscriber, and close all connections that this thread can close. Idempotent; may wait a second."""
-        self._subscriber.close()
-        self._subscriber.await_end()
+    def _close_connections(self) -> None:
         self._database.close()
 
     def _reset(self) -> None:
@@ -142,26 +108,11 @@ class PostgresqlBroker(Broker):
             before.abandon()
         self.process = new_epoch() + new_epoch()
         # The subscriber's thread keeps none of these alive, nor this broker: once it is dropped, that thread ends.
-        changed, about = _calls_of(self)
-        self._health = PostgresqlHealth(self._address.shown, changed)
+        self._health = PostgresqlHealth(self._address.shown, weakly(self._state_changed))
         self._database = Database(self._address, self._prefix)
-        self._subscriber = Subscriber(self._database, self._listen_address, self.process, self._health, about)
+        self._subscriber = Subscriber(
+            self._database, self._listen_address, self.process, self._health, weakly(self._report)
+        )
         self._requests = Requests(self._database, self._health, self._subscriber, self._address.shown, self._seconds)
         self.outbox = Outbox(self._requests, self._prefix)
         weakref.finalize(self, self._subscriber.close).atexit = False  # at exit streams end first
-
-
-def _calls_of(broker: PostgresqlBroker) -> tuple[Callable[[], None], Callable[[], Mapping[str, Any] | None]]:
-    """Return calls of what the app sets, :attr:`.Broker.changed` and ``about``, that do not keep the broker alive."""
-    reference = weakref.ref(broker)
-
-    def changed() -> None:
-        found = reference()
-        if found is not None:
-            found.changed()
-
-    def about() -> Mapping[str, Any] | None:
-        found = reference()
-        return None if found is None else found.about()
-
-    return changed, about

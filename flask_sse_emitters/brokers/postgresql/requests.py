@@ -11,10 +11,10 @@ import psycopg
 from ...errors import BrokerUnavailable
 from ..base import ChannelState, Publication, Published, by_channel
 from ..event_log import Bounds
-from ..listening.deadline import within
-from ..listening.green import require_patched_sockets
-from ..listening.health import PUBLISHING, Health
 from ..listening.lookup import KnownEvent
+from ..remote.deadline import within
+from ..remote.green import require_patched_sockets
+from ..remote.health import PUBLISHING, Health
 from .client.database import Database
 from .client.errors import diagnose, error_text, may_have_run
 from .statements import (

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import redis
 
 from ...errors import BrokerUnavailable
-from ..listening.green import require_patched_sockets
+from ..remote.green import require_patched_sockets
 from .connections.client import Clients
 from .connections.deadline import within
 from .errors import diagnose, error_text

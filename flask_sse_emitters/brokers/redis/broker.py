@@ -8,16 +8,15 @@ an error, and the events that others published meanwhile arrive when it is back.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from ...runtime.calls import weakly
 from ...runtime.fork import reset_after_fork
-from ...wire.frame import Frame
-from ..base import Broker, ChannelState, Listener, Publication, Published, Start
+from ..base import ChannelState, Publication, Published
 from ..event_ids import new_epoch
 from ..event_log import Bounds
-from ..listening.green import require_patched_sockets
+from ..listening.broker import ListeningBroker
 from .asking import Asking
 from .connections.client import Clients
 from .connections.url import Address
@@ -30,13 +29,17 @@ from .subscriber import Subscriber
 from .subscriber.thread import CLUSTER_LOOKUP_SECONDS, LOOKUP_SECONDS
 
 
-class RedisBroker(Broker):
+class RedisBroker(ListeningBroker):
     """Keeps channels in Redis.
 
     :param url: see :class:`.Address`.
     :param prefix: of all keys and announcements.
     :param publish_seconds: how long :meth:`publish` may take, but for the lookup of a host's name.
     """
+
+    server = "Redis"
+
+    _subscriber: Subscriber
 
     def __init__(self, url: str, *, prefix: str = "sse", publish_seconds: float = 2.0) -> None:
         try:
@@ -47,13 +50,6 @@ class RedisBroker(Broker):
         self._seconds = publish_seconds
         self._reset()
         reset_after_fork(self._reset)
-
-    def publish(self, channel: str, frame: Frame, bounds: Bounds | None, key: str | None = None) -> Published:
-        """Publish an event: see :meth:`.Broker.publish`."""
-        [published] = self.publish_many([Publication(channel, frame, bounds, key)])
-        if isinstance(published, Exception):
-            raise published
-        return published
 
     def publish_many(self, publications: Sequence[Publication]) -> list[Published | Exception]:
         """Publish several events in one round trip, but in a cluster: see :meth:`.Broker.publish_many`."""
@@ -76,30 +72,6 @@ class RedisBroker(Broker):
         """Take the channel from its run, and end it: see :meth:`.Broker.cancel_run`."""
         return self._asking.ask_of(channel, "cancel the run", bool, CANCEL_RUN, bounds_arguments(bounds))
 
-    def subscribe(self, channel: str, listener: Listener) -> Start | None:
-        """Deliver the channel's events to the listener: see :meth:`.Broker.subscribe`."""
-        require_patched_sockets("Redis")
-        self._subscriber.add(channel, listener)
-        return None
-
-    def subscribe_first(self, channel: str, listener: Listener) -> Start | None:
-        """Subscribe, and catch up with this channel before any other."""
-        require_patched_sockets("Redis")
-        self._subscriber.add(channel, listener, is_first=True)
-        return None
-
-    def unsubscribe(self, channel: str, listener: Listener) -> None:
-        """Deliver nothing more to the listener: see :meth:`.Broker.unsubscribe`."""
-        self._subscriber.remove(channel, listener)
-
-    def look_again(self, channel: str, done: Callable[[], object]) -> None:
-        """Call ``done`` once all is delivered: see :meth:`.Broker.look_again`."""
-        self._subscriber.sync(channel, done)
-
-    def count_again(self, channel: str) -> None:
-        """Report the number of the channel's clients to Redis, which has changed."""
-        self._subscriber.count_again(channel)
-
     def clients_elsewhere(self, channel: str) -> int:
         """Return how many clients of the channel other processes have: see :meth:`.Broker.clients_elsewhere`."""
         arguments = [self.process, self._names.process, channel]
@@ -114,14 +86,7 @@ class RedisBroker(Broker):
         """Check that an event could be published now: see :meth:`.Broker.check_writable`."""
         self._asking.ask("take a write", bool, TRY_WRITE, [self._names.probe])
 
-    def status(self) -> dict[str, Any]:
-        """Return the state of Redis for this process: see :meth:`.Broker.status`."""
-        return self._health.status()
-
-    def close(self) -> None:
-        """End the subscriber, and close all connections that this thread can close. Idempotent; may wait a second."""
-        self._subscriber.close()
-        self._subscriber.await_end()
+    def _close_connections(self) -> None:
         self._clients.close()
 
     def _reset(self) -> None:
@@ -142,9 +107,3 @@ class RedisBroker(Broker):
         shared = self._clients, self._names, self._seconds, self._health, self._subscriber
         self._publishing, self._asking = Publishing(*shared), Asking(*shared)
         weakref.finalize(self, self._subscriber.close).atexit = False  # at exit streams end first
-
-    def _state_changed(self) -> None:
-        self.changed()
-
-    def _report(self) -> Mapping[str, Any] | None:
-        return self.about()

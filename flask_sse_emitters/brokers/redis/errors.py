@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import redis
 
-from ..listening.trouble import AWAY_CAUSE, RIGHTS_CAUSE, Trouble, is_unsent
+from ..remote.trouble import AWAY_CAUSE, RIGHTS_CAUSE, Trouble, is_unsent
 
 #: Redis cannot be reached, or does not answer.
 AWAY = Trouble(AWAY_CAUSE, "is {url} right (SSE_BROKER_URL), and does it run?", was_refused=False)

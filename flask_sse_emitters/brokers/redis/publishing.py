@@ -12,7 +12,7 @@ from ...errors import BrokerUnavailable
 from ..base import Publication, Published, RunLost, by_channel
 from ..event_ids import Position, read_ids
 from ..event_log import Bounds
-from ..listening.green import require_patched_sockets
+from ..remote.green import require_patched_sockets
 from .connections.client import Clients
 from .connections.deadline import within
 from .errors import KEYS, diagnose, error_text, may_have_run

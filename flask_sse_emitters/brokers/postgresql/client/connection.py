@@ -1,4 +1,4 @@
-"""Connections of psycopg each of whose steps ends at the deadline: see :mod:`...listening.deadline`."""
+"""Connections of psycopg each of whose steps ends at the deadline: see :mod:`...remote.deadline`."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from psycopg.pq import ConnStatus, PGconn, PollingStatus, TransactionStatus, abc
 
 from ....runtime.fork import reset_after_fork
 from ....runtime.socket_monitor import replace_with_dead_fd
-from ...listening.deadline import seconds_left
-from ...listening.trouble import before_sending
+from ...remote.deadline import seconds_left
+from ...remote.trouble import before_sending
 from .address import Address
 
 #: Seconds that an answer may take, and connecting, where there is no deadline.

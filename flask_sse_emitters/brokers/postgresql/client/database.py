@@ -11,9 +11,9 @@ import psycopg
 
 from ....runtime.gevent_loop import is_green, unpatched
 from ....runtime.locks import native_lock
-from ...listening.deadline import seconds_left
-from ...listening.slots import FairSemaphore
-from ...listening.trouble import before_sending
+from ...remote.deadline import seconds_left
+from ...remote.slots import FairSemaphore
+from ...remote.trouble import before_sending
 from ..schema import VERSION, ddl, render
 from .address import Address
 from .connection import READ_SECONDS, Connection, connect

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import psycopg
 
-from ...listening.health import Health
-from ...listening.trouble import AWAY_CAUSE, RIGHTS_CAUSE, Trouble, is_unsent
+from ...remote.health import Health
+from ...remote.trouble import AWAY_CAUSE, RIGHTS_CAUSE, Trouble, is_unsent
 
 log = logging.getLogger("flask_sse_emitters.brokers.postgresql")
 

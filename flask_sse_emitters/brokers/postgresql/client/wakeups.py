@@ -17,8 +17,8 @@ from typing import Any
 import psycopg
 
 from ....runtime.locks import native_lock
-from ...listening.deadline import seconds_left, within
-from ...listening.slots import FairSemaphore
+from ...remote.deadline import seconds_left, within
+from ...remote.slots import FairSemaphore
 
 log = logging.getLogger("flask_sse_emitters.brokers.postgresql")
 

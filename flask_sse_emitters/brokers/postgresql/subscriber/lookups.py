@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from heapq import heappop, heappush
-from itertools import islice
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import psycopg
@@ -14,11 +11,12 @@ import psycopg
 from ....runtime.calls import call_and_log
 from ....runtime.gevent_loop import TIME_SLICE_SECONDS
 from ...base import Publication
-from ...listening.clock import ServerClock
-from ...listening.health import READING, Health
 from ...listening.lookup import KnownEvent, Lookup
+from ...listening.lookups import BaseLookups, Waiting
 from ...listening.thread import yield_on_greenlets
 from ...listening.topics import Topic, Topics
+from ...remote.clock import ServerClock
+from ...remote.health import READING, Health
 from ..client.errors import was_refused
 from ..client.wakeups import ANNOUNCE, messages_of
 from ..statements import (
@@ -32,12 +30,6 @@ from ..statements import (
     read_outcome,
 )
 
-#: Seconds until a channel that could not be looked up is looked up again.
-RETRY_SECONDS = 1.0
-
-#: A channel that has a run is looked up so many seconds after that would be dead.
-LATER_SECONDS = 0.05
-
 #: So many channels are read at once, and so many events: of each at least, at most, and of all where that is between.
 MAX_TOPICS, LEAST_EVENTS, MOST_EVENTS, MAX_EVENTS = 200, 20, 500, 4000
 
@@ -48,7 +40,7 @@ MAX_COMPARED = 5000
 UNUSED_TOUCH_MS, USED_TOUCH_MS = 300_000, 86_400_000
 
 
-class Lookups:
+class Lookups(BaseLookups):
     """The lookups of one connection. Only the subscriber's thread may call.
 
     :param run: runs a statement on that connection.
@@ -62,32 +54,9 @@ class Lookups:
         health: Health,
     ) -> None:
         self._run = run
-        self._topics = topics
-        self._clock = clock
-        self._health = health
-        self._pending: dict[Topic, None] = {}
-        self._failed: dict[Topic, None] = {}  # are pending again at this time:
-        self._retry_at = 0.0
-        self._watched: list[tuple[float, str]] = []  # when to look up channels that have a run, as a heap
+        super().__init__(topics, clock, health, MAX_TOPICS)
         self._compared = 0  # up to this one
         self._mended: set[Topic] = set()  # since they were last as they should be
-
-    @property
-    def due(self) -> float:
-        """The time at which to :meth:`run` again, by ``time.monotonic``."""
-        if self._pending:
-            return 0.0
-        watched = self._watched[0][0] if self._watched else math.inf
-        return min(self._retry_at if self._failed else math.inf, watched)
-
-    @property
-    def is_pending(self) -> bool:
-        """Whether some are to be done at once; not those that have failed."""
-        return bool(self._pending)
-
-    def request(self, topic: Topic) -> None:
-        """Look the topic up in the next :meth:`run`."""
-        self._pending[topic] = None
 
     def note_position(self, channel: str, position: str) -> None:
         """Request the channel where it has come further than this process knows.
@@ -129,29 +98,7 @@ class Lookups:
                 self.request(topic)
         return bool(rows)
 
-    def run(self) -> None:
-        """Look up some of the channels, and deliver what is new, or start their listeners with a new log.
-
-        :raises psycopg.Error: where the database cannot be reached.
-        """
-        self._request_watched()
-        if self._failed and time.monotonic() > self._retry_at:
-            self._pending.update(self._failed)
-            self._failed.clear()
-        topics = list(islice(self._pending, MAX_TOPICS))
-        for topic in topics:
-            del self._pending[topic]
-        topics = [topic for topic in topics if self._topics.get(topic.name) is topic]
-        if topics:
-            waiting: dict[Topic, list[Callable[[], object]]] = {}
-            try:
-                self._look_up(topics, waiting)
-            finally:
-                self._topics.put_back_calls(waiting)
-        if not self._failed and not self._pending:  # also where those that could not be read have gone
-            self._health.worked(READING)
-
-    def _look_up(self, topics: Sequence[Topic], waiting: dict[Topic, list[Callable[[], object]]]) -> None:
+    def _look_up(self, topics: Sequence[Topic], waiting: Waiting) -> None:
         first = self._topics.first
         if first is not None:  # nothing of others is delivered before all of this one that was published before
             topics = [first, *(topic for topic in topics if topic is not first)]
@@ -238,26 +185,6 @@ class Lookups:
         for topic in topics.keys() - again:
             self.request(topic)
         self._run(ANNOUNCE, [messages_of(read_outcome(rows, groups).positions.items())])
-
-    def _retry_later(self, topics: Iterable[Topic]) -> None:
-        if not self._failed:
-            self._retry_at = time.monotonic() + RETRY_SECONDS
-        self._failed.update(dict.fromkeys(topics))
-
-    def _watch_run(self, topic: Topic, lookup: Lookup) -> None:
-        """Look the topic up again when its run would be dead: it is either renewed by then, or ended by that lookup."""
-        topic.look_at = math.inf
-        if lookup.run_until_ms:
-            seconds = max(0.0, (lookup.run_until_ms - lookup.now_ms) / 1000) + LATER_SECONDS
-            topic.look_at = time.monotonic() + seconds
-            heappush(self._watched, (topic.look_at, topic.name))
-
-    def _request_watched(self) -> None:
-        while self._watched and self._watched[0][0] <= time.monotonic():
-            when, name = heappop(self._watched)
-            topic = self._topics.get(name)
-            if topic is not None and topic.look_at == when:  # else it was looked up meanwhile
-                self.request(topic)
 
 
 def _is_other(topic: Topic, lookup: Lookup, after_ms: int | None) -> bool:

@@ -15,9 +15,9 @@ import psycopg
 
 from ....runtime.scheduler import SCHEDULER
 from ....runtime.waiter import WakeupSocket
-from ...listening.clock import ServerClock
-from ...listening.health import Health
 from ...listening.topics import Topic, Topics
+from ...remote.clock import ServerClock
+from ...remote.health import Health
 from ..client.connection import Connection
 from ..client.database import Database
 from ..client.errors import was_refused

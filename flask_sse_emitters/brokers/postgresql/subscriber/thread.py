@@ -10,9 +10,9 @@ from typing import Any
 import psycopg
 
 from ....runtime.waiter import WakeupSocket
-from ...listening.deadline import within
-from ...listening.health import Health
 from ...listening.thread import LEAVE_SECONDS, ListeningThread
+from ...remote.deadline import within
+from ...remote.health import Health
 from ..client.address import Address
 from ..client.connection import CONNECT_SECONDS
 from ..client.database import Database

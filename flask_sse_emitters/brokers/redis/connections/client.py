@@ -11,7 +11,7 @@ from redis.exceptions import NoScriptError
 
 from ....runtime.gevent_loop import is_green, unpatched
 from ....runtime.locks import native_lock
-from ...listening.slots import FairSemaphore
+from ...remote.slots import FairSemaphore
 from ..scripts import Script
 from .deadline import READ_SECONDS, cluster_errors, connect_to, seconds_left, within
 from .url import Address

@@ -23,9 +23,9 @@ from redis.sentinel import Sentinel, SentinelConnectionPool
 
 from ....runtime.fork import reset_after_fork
 from ....runtime.socket_monitor import replace_with_dead_fd
-from ...listening.deadline import seconds_left as seconds_left
-from ...listening.deadline import within as within
-from ...listening.trouble import before_sending
+from ...remote.deadline import seconds_left as seconds_left
+from ...remote.deadline import within as within
+from ...remote.trouble import before_sending
 from .url import Address
 
 #: Seconds that one read may take, and one attempt to connect, where there is no deadline.

@@ -2,37 +2,28 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
-from heapq import heappop, heappush
-from itertools import islice
 from typing import Any
 
 import redis
 
 from ....runtime.calls import call_and_log
 from ....runtime.gevent_loop import TIME_SLICE_SECONDS
-from ...listening.clock import ServerClock
-from ...listening.health import READING, Health
-from ...listening.lookup import Lookup
+from ...listening.lookups import BaseLookups, Waiting
 from ...listening.topics import Topic, Topics
+from ...remote.clock import ServerClock
+from ...remote.health import READING, Health
 from ..connections.client import Client
 from ..errors import KEYS, diagnose
 from ..messages import KeyNames, read_arguments, read_lookup, read_time
 from ..scripts.channels import LOOK_UP
 
-#: Seconds until a channel that could not be looked up is looked up again.
-RETRY_SECONDS = 1.0
-
-#: A channel that has a run is looked up so many seconds after that would be dead.
-LATER_SECONDS = 0.05
-
 #: So many channels are looked up in one go.
 MAX_LOOKUPS = 20
 
 
-class Lookups:
+class Lookups(BaseLookups):
     """The lookups of one connection. Only the subscriber's thread may call.
 
     :param yield_now: lets other greenlets run; called now and then.
@@ -48,61 +39,16 @@ class Lookups:
         yield_now: Callable[[], object],
     ) -> None:
         self._client = client
-        self._topics = topics
-        self._clock = clock
+        super().__init__(topics, clock, health, MAX_LOOKUPS)
         self._names = names
-        self._health = health
         self._yield_now = yield_now
-        self._pending: dict[Topic, None] = {}
-        self._failed: dict[Topic, None] = {}  # are pending again at this time:
-        self._retry_at = 0.0
-        self._watched: list[tuple[float, str]] = []  # when to look up channels that have a run, as a heap
-
-    @property
-    def due(self) -> float:
-        """The time at which to :meth:`run` again, by ``time.monotonic``."""
-        if self._pending:
-            return 0.0
-        watched = self._watched[0][0] if self._watched else math.inf
-        return min(self._retry_at if self._failed else math.inf, watched)
-
-    @property
-    def is_pending(self) -> bool:
-        """Whether some are to be done at once; not those that have failed."""
-        return bool(self._pending)
-
-    def request(self, topic: Topic) -> None:
-        """Look the topic up in the next :meth:`run`."""
-        self._pending[topic] = None
 
     def require(self, topic: Topic) -> None:
         """Look the topic up in the next :meth:`run`, before any more of it is delivered."""
         topic.is_behind = True
         self._pending[topic] = None
 
-    def run(self) -> None:
-        """Look up some of the channels, and deliver what is new, or start their listeners with a new log.
-
-        :raises redis.RedisError: where Redis cannot be reached.
-        """
-        self._request_watched()
-        if self._failed and time.monotonic() > self._retry_at:
-            self._pending.update(self._failed)
-            self._failed.clear()
-        topics = list(islice(self._pending, MAX_LOOKUPS))
-        for topic in topics:
-            del self._pending[topic]
-        topics = [topic for topic in topics if self._topics.get(topic.name) is topic]
-        if topics:
-            waiting: dict[Topic, list[Callable[[], object]]] = {}
-            try:
-                self._look_up(topics, waiting)
-            finally:
-                self._topics.put_back_calls(waiting)
-        if not self._failed and not self._pending:  # also where those that could not be read have gone
-            self._health.worked(READING)
-
-    def _look_up(self, topics: Sequence[Topic], waiting: dict[Topic, list[Callable[[], object]]]) -> None:
+    def _look_up(self, topics: Sequence[Topic], waiting: Waiting) -> None:
         first = self._topics.first
         others = [topic for topic in topics if topic is not first]
         asked = others if first is None else [*others, first]  # last: so it knows no less than they do
@@ -131,7 +77,7 @@ class Lookups:
         while True:
             self._pending.pop(first, None)
             if first.log is None and _is_full(answer):  # nothing has begun there, nor can it now
-                self._retry_later(first)
+                self._retry_later([first])
                 return True
             if self._take(first, answer):
                 return True
@@ -160,7 +106,7 @@ class Lookups:
                 raise answer
             lookup = read_lookup(answer)
         except (redis.RedisError, OSError, ValueError) as error:
-            self._retry_later(topic)
+            self._retry_later([topic])
             self._note_failure(topic, error)
             return False
         self._health.channel_worked(READING, topic.name)
@@ -171,32 +117,12 @@ class Lookups:
         self._topics.start_new_listeners(topic)
         return True
 
-    def _watch_run(self, topic: Topic, lookup: Lookup) -> None:
-        """Look the topic up again when its run would be dead: it is either renewed by then, or ended by that lookup."""
-        topic.look_at = math.inf
-        if lookup.run_until_ms:
-            seconds = max(0.0, (lookup.run_until_ms - lookup.now_ms) / 1000) + LATER_SECONDS
-            topic.look_at = time.monotonic() + seconds
-            heappush(self._watched, (topic.look_at, topic.name))
-
-    def _request_watched(self) -> None:
-        while self._watched and self._watched[0][0] <= time.monotonic():
-            when, name = heappop(self._watched)
-            topic = self._topics.get(name)
-            if topic is not None and topic.look_at == when:  # else it was looked up meanwhile
-                self.request(topic)
-
     def _note_failure(self, topic: Topic, error: Exception) -> None:
         keys = self._names.keys(topic.name)
         if diagnose(error) is KEYS and topic is not self._topics.first:
             self._health.channel_failed(READING, topic.name, keys, error)
         else:  # all others wait for the first one
             self._health.failed(READING, error, keys)
-
-    def _retry_later(self, topic: Topic) -> None:
-        if not self._failed:
-            self._retry_at = time.monotonic() + RETRY_SECONDS
-        self._failed[topic] = None
 
 
 def _is_full(answer: Any) -> bool:

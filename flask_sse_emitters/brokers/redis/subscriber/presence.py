@@ -6,26 +6,18 @@ order takes its report back.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum, auto
 from typing import Any
 
 import redis
 
-from ....runtime.locks import native_lock
-from ....runtime.scheduler import FIGURES, SCHEDULER
-from ...listening.health import COUNTING, Health
+from ...listening.presence import COUNT_AFTER, COUNT_EVERY, RETRY_SECONDS, BasePresence
 from ...listening.topics import Topics
+from ...remote.health import COUNTING, Health
 from ..connections.client import Client
 from ..messages import ABOUT, NAMES_PER_COMMAND, PRESENCE_SECONDS, KeyNames
 from ..scripts.processes import COUNT
-
-#: Seconds after which changes are reported, and after which all of it is confirmed.
-COUNT_AFTER, COUNT_EVERY = 0.25, 4.0
-
-#: Seconds until a report that was refused is sent again.
-RETRY_SECONDS = 1.0
 
 
 class Reported(Enum):
@@ -36,12 +28,9 @@ class Reported(Enum):
     ALL = auto()
 
 
-class Presence:
-    """Reports the clients of this process. Only the subscriber's thread may call, but for :meth:`change`.
+class Presence(BasePresence):
+    """Reports to Redis: see :class:`.BasePresence`, also for the other parameters.
 
-    :param process: the id of this process.
-    :param about: see :attr:`.Broker.about`. It is called on a helper thread: it may go through all clients.
-    :param wake: is called, from any thread, when there is something to report.
     :param yield_now: lets other greenlets run; called between commands.
     """
 
@@ -55,41 +44,21 @@ class Presence:
         wake: Callable[[], object],
         yield_now: Callable[[], object],
     ) -> None:
+        super().__init__(process, health, topics, about, wake)
         self._keys = [names.processes, names.process + process]
-        self._process = process
-        self._health = health
-        self._topics = topics
-        self._about = about
-        self._wake = wake
         self._yield_now = yield_now
-        self._lock = native_lock()
-        self._changed: dict[str, None] = {}  # channels
-        self._figures: list[Any] | None = None  # what this process reports of itself, where that is to be sent
-        self._is_collecting = False  # a helper thread is about to collect these
         self._is_listed = False  # Redis has had a report
         self.reported = Reported.NOTHING
-        self._report_at = self._confirm_at = self._collect_at = 0.0
 
-    def change(self, channel: str) -> bool:
-        """Note, from any thread, that the channel has more clients, or fewer.
-
-        :return: whether the subscriber is to be woken.
-        """
-        with self._lock:
-            is_first = not self._changed
-            self._changed[channel] = None
-        return is_first
+    @property
+    def has_reported(self) -> bool:
+        """Whether Redis knows of all clients here, by what was sent since the connection began."""
+        return self.reported is Reported.ALL
 
     def reset(self) -> None:
         """Begin again with another connection, perhaps to another server."""
+        super().reset()
         self.reported = Reported.NOTHING
-        self._report_at = self._confirm_at = self._collect_at = 0.0
-
-    @property
-    def due(self) -> float:
-        """The time at which to :meth:`report`, by ``time.monotonic``."""
-        is_new = self._changed or self.reported is not Reported.ALL or self._figures is not None
-        return self._report_at if is_new else self._confirm_at
 
     def report(self, client: Client, now: float) -> None:
         """Report to Redis what has changed, or all where it knows none, if that is due.
@@ -99,15 +68,12 @@ class Presence:
         if now < self.due:
             return
         self._confirm_at = now + COUNT_EVERY
-        figures, self._figures = self._figures or [], None
-        knows_all = self.reported is Reported.ALL
+        figures, self._figures = self._figures, None
+        knows_all = self.has_reported
         if knows_all and not (self._changed or len(self._topics) or self._health.is_refused):
             return
-        if now >= self._collect_at:  # however often clients come and go
-            self._collect_at = now + COUNT_EVERY
-            self._collect_figures()
-        with self._lock:
-            changed, self._changed = self._changed, {}
+        self._collect_if_due(now)
+        changed = self._take_changed()
         channels = self._topics.names()
         names = list(changed) if knows_all else list(dict.fromkeys([*changed, *channels]))
         try:
@@ -137,32 +103,20 @@ class Presence:
     def _has_clients(self, channels: Sequence[str]) -> bool:
         return any(map(self._topics.clients, channels))
 
-    def _collect_figures(self) -> None:
-        if not self._is_collecting:
-            self._is_collecting = True
-            SCHEDULER.run(self._take_figures, FIGURES)
-
-    def _take_figures(self) -> None:
-        try:
-            about = self._about()
-            if about is not None:
-                self._figures = [ABOUT, json.dumps(about)]
-                self._wake()
-        finally:
-            self._is_collecting = False
-
-    def _send(self, client: Client, channels: Sequence[str], figures: Sequence[Any]) -> bool:
+    def _send(self, client: Client, channels: Sequence[str], figures: str | None) -> bool:
         """:return: whether Redis knows of all clients here now."""
         knows_all = self._is_listed = True
         for index in range(0, len(channels) or 1, NAMES_PER_COMMAND):
-            replaces = self.reported is not Reported.ALL and not index
+            replaces = not self.has_reported and not index
             counts = [
                 each
                 for name in channels[index : index + NAMES_PER_COMMAND]
                 for each in (name, self._topics.clients(name))
             ]
             arguments = [self._process, round(PRESENCE_SECONDS * 1000), int(replaces)]
-            was_there = client.run(COUNT, self._keys, [*arguments, *([] if index else figures), *counts])
+            if figures is not None and not index:
+                arguments += [ABOUT, figures]
+            was_there = client.run(COUNT, self._keys, [*arguments, *counts])
             knows_all = knows_all and bool(was_there or replaces or index)
             self._yield_now()
         return knows_all

@@ -11,11 +11,11 @@ from typing import Any
 from ....runtime.gevent_loop import TIME_SLICE_SECONDS
 from ....runtime.scheduler import SCHEDULER
 from ....runtime.waiter import WakeupSocket
-from ...listening.clock import ServerClock
-from ...listening.health import Health
 from ...listening.lookup import Announcement
 from ...listening.thread import yield_on_greenlets
 from ...listening.topics import Topic, Topics
+from ...remote.clock import ServerClock
+from ...remote.health import Health
 from ..connections.client import Client
 from ..messages import KeyNames, read_announcement
 from .catch_up import Order, order_of

@@ -10,8 +10,8 @@ from typing import Any
 import redis
 
 from ....runtime.waiter import WakeupSocket
-from ...listening.health import Health
 from ...listening.thread import LEAVE_SECONDS, ListeningThread, yield_on_greenlets
+from ...remote.health import Health
 from ..connections.client import Client
 from ..connections.deadline import within
 from ..messages import KeyNames

@@ -8,8 +8,10 @@ from types import SimpleNamespace
 import pytest
 import redis
 
-from flask_sse_emitters.brokers.listening import health as module
-from flask_sse_emitters.brokers.listening.health import (
+from flask_sse_emitters.brokers.redis.errors import AWAY, KEYS, diagnose, error_text, may_have_run
+from flask_sse_emitters.brokers.redis.health import Health
+from flask_sse_emitters.brokers.remote import health as module
+from flask_sse_emitters.brokers.remote.health import (
     DOUBT_SECONDS,
     LISTENING,
     LOG_SECONDS,
@@ -17,8 +19,6 @@ from flask_sse_emitters.brokers.listening.health import (
     READING,
     STALE_SECONDS,
 )
-from flask_sse_emitters.brokers.redis.errors import AWAY, KEYS, diagnose, error_text, may_have_run
-from flask_sse_emitters.brokers.redis.health import Health
 from tests.unit.doubles.clock import ManualScheduler
 
 FULL = redis.ResponseError("command not allowed when used memory > 'maxmemory'.")

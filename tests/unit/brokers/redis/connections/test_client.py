@@ -10,11 +10,11 @@ from unittest.mock import MagicMock
 import pytest
 from redis.exceptions import NoScriptError
 
-from flask_sse_emitters.brokers.listening.slots import FairSemaphore
 from flask_sse_emitters.brokers.redis.connections.client import Client
 from flask_sse_emitters.brokers.redis.connections.url import Address
 from flask_sse_emitters.brokers.redis.messages import read_process
 from flask_sse_emitters.brokers.redis.scripts import Script
+from flask_sse_emitters.brokers.remote.slots import FairSemaphore
 from tests.support.waiting import PATIENCE, until
 
 

@@ -10,12 +10,13 @@ import pytest
 
 from flask_sse_emitters.brokers import Listener
 from flask_sse_emitters.brokers.listening import topics as module
+from flask_sse_emitters.brokers.listening.presence import COUNT_EVERY
 from flask_sse_emitters.brokers.listening.topics import Topics
 from flask_sse_emitters.brokers.redis.broker import RedisBroker
 from flask_sse_emitters.brokers.redis.health import READING, Health
 from flask_sse_emitters.brokers.redis.messages import PRESENCE_SECONDS, KeyNames, KnownEvent
 from flask_sse_emitters.brokers.redis.scripts.channels import UNUSED_MS
-from flask_sse_emitters.brokers.redis.subscriber.presence import COUNT_EVERY, Presence
+from flask_sse_emitters.brokers.redis.subscriber.presence import Presence
 from flask_sse_emitters.brokers.redis.subscriber.session import SWEEP_SECONDS, UNUSED_LOOKUP_SECONDS, Session
 from flask_sse_emitters.brokers.redis.subscriber.thread import CLUSTER_LOOKUP_SECONDS, LOOKUP_SECONDS
 from tests.support.broker_calls import RecordingListener

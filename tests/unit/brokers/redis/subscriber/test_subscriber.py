@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from flask_sse_emitters.brokers import Bounds, Frame, Log, Position
-from flask_sse_emitters.brokers.listening.clock import LATE_SECONDS, SKEW_SECONDS, ServerClock
 from flask_sse_emitters.brokers.listening.lookup import UNKNOWN, Announcement, KnownEvent, Lookup, continues, newer
 from flask_sse_emitters.brokers.listening.topics import Topic
 from flask_sse_emitters.brokers.redis.subscriber.catch_up import Order, order_of
@@ -15,6 +14,7 @@ from flask_sse_emitters.brokers.redis.subscriber.liveness import (
     Liveness,
     Phase,
 )
+from flask_sse_emitters.brokers.remote.clock import LATE_SECONDS, SKEW_SECONDS, ServerClock
 from tests.support.broker_calls import RecordingListener
 from tests.unit.doubles.clock import ManualScheduler
 
