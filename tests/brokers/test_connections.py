@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from flask_sse_emitters.brokers import Broker
+from tests.brokers.any_server import check_refusal_of_unpatched_sockets
 from tests.support.board import Board, read, texts
 from tests.support.broker_calls import in_threads, listening, publish
 from tests.support.redis_server import RedisServer
@@ -84,25 +85,4 @@ def test_fork_under_gevent_takes_no_message_or_answer_of_the_parent(server: Redi
 
 
 def test_gevent_without_patched_sockets_is_refused(server: RedisServer) -> None:
-    program = f"""
-import gevent
-from flask_sse_emitters import UnsupportedWorker
-from tests.support.board import Board
-
-board = Board(SSE_BROKER_URL={server.url!r})
-print(board.publish("a", 1)[0][-2:])
-
-def attempt(use):
-    try:
-        with board.app.test_request_context():
-            use()
-    except UnsupportedWorker as error:
-        print(error)
-
-for use in [lambda: board.publish("a", 2)] + 2 * [board.sse.channel("a").subscribe]:
-    gevent.spawn(attempt, use).join()
-"""
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
-    first, *refused = done.stdout.splitlines()
-    assert first == "-1"
-    assert ["call gevent.monkey.patch_all() first" in text for text in refused] == [True, True, True]
+    check_refusal_of_unpatched_sockets(server.url)

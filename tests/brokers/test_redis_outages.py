@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 from flask_sse_emitters import BrokerUnavailable
 from flask_sse_emitters.metrics import SseMetrics
 from flask_sse_emitters.signals import broker_changed
+from tests.brokers.any_server import check_order_after_reconnect
 from tests.brokers.states import await_state, broker_state, subscribers
 from tests.support.board import Board, board_reads, closing_board, read, texts
 from tests.support.redis_server import RedisServer
@@ -136,22 +137,7 @@ def test_pause_of_redis_is_noticed_by_ping_and_subscriber_recovers(server: Redis
 
 
 def test_reconnect_delivers_missed_events_in_order_then_new_ones(wire: Wire, wired: Board, board: Board) -> None:
-    with wired.open("a", "b") as stream:
-        wired.publish("a", 0)
-        read(stream, 1)
-        wire.is_closed = True
-        wire.cut()
-        await_state(wired, "degraded")
-        for number in range(1, 50):
-            board.publish("ab"[number % 2], number)
-        assert stream.ready() == []
-        wire.is_closed = False
-        await_state(wired, "ok")
-        numbers = [int(event.data) for event in read(stream, 49)]
-        assert [number for number in numbers if number % 2] == [*range(1, 50, 2)]
-        assert [number for number in numbers if not number % 2] == [*range(2, 50, 2)]
-        board.publish("a", "new")
-        assert texts(read(stream, 1)) == ["new"]
+    check_order_after_reconnect(wire, wired, board)
 
 
 def test_reconnect_of_slow_subscriber_reads_the_rest_from_log(

@@ -14,8 +14,9 @@ import pytest
 import requests
 from celery import Celery
 
+from tests.brokers.any_server import check_streams_during_restart
 from tests.support.board import closing_board, config
-from tests.support.client import connected, get, new_name, post
+from tests.support.client import connected, get, new_name
 from tests.support.redis_server import RedisServer
 from tests.support.servers import ROOT, Server
 from tests.support.waiting import PATIENCE, until
@@ -33,23 +34,7 @@ def test_workers_keep_streams_during_redis_restart(kind: str) -> None:
             connected(http, "/events/a") as client,
             connected(http, "/events/a") as other,
         ):
-            post(http, "/publish/a", 1)
-            assert (client.texts(1), other.texts(1)) == (["1"], ["1"])
-            redis.kill()
-            with pytest.raises(AssertionError, match="Internal Server Error"):
-                post(http, "/publish/a", 2)
-            received = b""
-            while received.count(b":\n") < 5:  # heartbeats continue
-                received += client.read_some()
-            redis.start()
-            until(lambda: get(http, "/stats")["broker"]["state"] == "ok", "Redis to be back")
-            post(http, "/publish/a", 3)
-            assert (client.texts(1), other.texts(1)) == (["3"], ["3"])
-            assert get(http, "/stats")["warnings"] == []
-            until(lambda: board.sse.channel("a").subscribers() == 2, "their clients")
-            until(board.sse.processes, "their figures")
-            http.stop()  # waits until they have ended
-            assert (board.sse.channel("a").subscribers(), board.sse.processes()) == (0, [])
+            check_streams_during_restart(redis, http, board, client, other)
 
 
 def test_publish_reaches_the_clients_of_every_worker(server: RedisServer) -> None:

@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 
 from flask_sse_emitters.brokers import Broker
+from tests.brokers.any_server import check_refusal_of_unpatched_sockets, check_streams_during_restart
 from tests.brokers.commands import invoked
 from tests.brokers.states import await_state
 from tests.support.board import Board, by_header, closing_board, read, texts
 from tests.support.broker_calls import in_threads, listening, publish
-from tests.support.client import connected, get, post
+from tests.support.client import connected
 from tests.support.postgresql import PostgresqlServer
 from tests.support.servers import ROOT, Server
 from tests.support.waiting import PATIENCE, until
@@ -40,23 +41,7 @@ def test_workers_keep_streams_during_postgresql_restart(kind: str, postgresql: P
         connected(http, "/events/a") as client,
         connected(http, "/events/a") as other,
     ):
-        post(http, "/publish/a", 1)
-        assert (client.texts(1), other.texts(1)) == (["1"], ["1"])
-        postgresql.kill()
-        with pytest.raises(AssertionError, match="Internal Server Error"):
-            post(http, "/publish/a", 2)
-        received = b""
-        while received.count(b":\n") < 5:  # heartbeats continue
-            received += client.read_some()
-        postgresql.start()
-        until(lambda: get(http, "/stats")["broker"]["state"] == "ok", "PostgreSQL to be back")
-        post(http, "/publish/a", 3)
-        assert (client.texts(1), other.texts(1)) == (["3"], ["3"])
-        assert get(http, "/stats")["warnings"] == []
-        until(lambda: board.sse.channel("a").subscribers() == 2, "their clients")
-        until(board.sse.processes, "their figures")
-        http.stop()  # waits until they have ended
-        assert (board.sse.channel("a").subscribers(), board.sse.processes()) == (0, [])
+        check_streams_during_restart(postgresql, http, board, client, other)
 
 
 def connections(run: Run) -> int:
@@ -140,28 +125,7 @@ broker.close()
 
 
 def test_postgresql_under_gevent_without_patched_sockets_is_refused(database: str) -> None:
-    program = f"""
-import gevent
-from flask_sse_emitters import UnsupportedWorker
-from tests.support.board import Board
-
-board = Board(SSE_BROKER_URL={database!r})
-print(board.publish("a", 1)[0][-2:])
-
-def attempt(use):
-    try:
-        with board.app.test_request_context():
-            use()
-    except UnsupportedWorker as error:
-        print(error)
-
-for use in [lambda: board.publish("a", 2)] + 2 * [board.sse.channel("a").subscribe]:
-    gevent.spawn(attempt, use).join()
-"""
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
-    first, *refused = done.stdout.splitlines()
-    assert first == "-1"
-    assert ["call gevent.monkey.patch_all() first" in text for text in refused] == [True, True, True]
+    check_refusal_of_unpatched_sockets(database)
 
 
 def test_revocation_over_postgresql_applies_before_missed_events(postgresql: PostgresqlServer, database: str) -> None:
