@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from typing import Any
 
 import pytest
@@ -19,6 +19,24 @@ pytestmark = pytest.mark.xdist_group("postgresql")
 Run = Callable[[str], list[Any]]
 
 TRUNCATE = "TRUNCATE sse.channels, sse.events, sse.keys, sse.outbox, sse.processes, sse.presence, sse.about"
+
+
+#: Functions by which a process learns what others have published: it is told, or looks by itself.
+HEARING = {
+    "announce(text[])": "RETURNS void LANGUAGE sql AS 'SELECT NULL::void'",
+    "changed(text[], text[], bigint[], boolean[], boolean[])": "RETURNS SETOF text LANGUAGE plpgsql AS 'BEGIN END'",
+}
+
+
+@contextmanager
+def nothing_heard(run: Run) -> Iterator[None]:
+    """Have no process learn what others publish."""
+    for name, nothing in HEARING.items():
+        run(f"ALTER FUNCTION sse.{name} RENAME TO hidden; CREATE FUNCTION sse.{name} {nothing}")
+    yield
+    for name in HEARING:
+        kept, parameters = name.split("(")
+        run(f"DROP FUNCTION sse.{name}; ALTER FUNCTION sse.hidden({parameters} RENAME TO {kept}")
 
 
 def epoch_of(event_id: str) -> str:
@@ -56,19 +74,16 @@ def test_truncated_tables_are_a_gap_for_who_lacks_an_event(
     with closing(make_broker(database)) as publisher, board.open("a") as stream:
         [first] = publish(publisher, "a", 1)
         read(stream, 1)
-        with closing(make_broker(database)) as quiet:  # it tells nobody what it publishes
-            run("ALTER FUNCTION sse.announce(text[]) RENAME TO announced")
-            run("CREATE FUNCTION sse.announce(text[]) RETURNS void LANGUAGE sql AS 'SELECT NULL::void'")
-            lost = [moved(first, 1)]
-            run(
-                "WITH gone AS (SELECT * FROM sse.publish_all(ARRAY['a'], '{}', '{}', '{}', ARRAY[1, 2], "
-                "ARRAY['data: 2\n\n'::bytea], ARRAY['message'], ARRAY[NULL::bigint], ARRAY[NULL::bigint], "
-                "ARRAY[NULL], ARRAY[NULL])) SELECT * FROM gone"
-            )
-            assert publish(quiet, "a", 3) == [moved(first, 2)]
-            run(TRUNCATE)
-            run("DROP FUNCTION sse.announce(text[])")
-            run("ALTER FUNCTION sse.announced(text[]) RENAME TO announce")
+        with closing(make_broker(database)) as quiet:
+            with nothing_heard(run):
+                lost = [moved(first, 1)]
+                run(
+                    "WITH gone AS (SELECT * FROM sse.publish_all(ARRAY['a'], '{}', '{}', '{}', ARRAY[1, 2], "
+                    "ARRAY['data: 2\n\n'::bytea], ARRAY['message'], ARRAY[NULL::bigint], ARRAY[NULL::bigint], "
+                    "ARRAY[NULL], ARRAY[NULL])) SELECT * FROM gone"
+                )
+                assert publish(quiet, "a", 3) == [moved(first, 2)]
+                run(TRUNCATE)
             (publish(quiet, "a", 4) if other_is_first else board.publish("a", 4))
             publish(quiet, "a", 5)
             until(lambda: not board.emitters[0].is_open or "5" in texts(stream.ready()), "the reader to be told")
