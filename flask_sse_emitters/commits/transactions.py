@@ -11,6 +11,7 @@ committed, rolled back, or closed with its session.
 from __future__ import annotations
 
 import secrets
+from functools import lru_cache
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -85,7 +86,7 @@ def wait_for_commit(session: object, destination: Destination, publication: Publ
     ready = _begin(session)
     outbox = None if ready.connection is None else _shared_outbox(destination, ready.connection)
     if outbox is not None and ready.connection is not None:
-        ready.connection.execute(_insertion(outbox), outbox.row(publication))
+        ready.connection.execute(_insertion(outbox.schema), outbox.row(publication))
     waiting = ready.session.info.setdefault(KEY, Waiting())
     waiting.add(_innermost(ready.session), Entry(destination, publication, outbox))
 
@@ -180,7 +181,9 @@ def _is_in_database_of(connection: Connection, outbox: Outbox) -> bool:
             savepoint.rollback()
 
 
-def _insertion(outbox: Outbox) -> Insert:
+@lru_cache(maxsize=8)
+def _insertion(schema: str) -> Insert:
+    """Return the statement, which SQLAlchemy compiles once as long as it is the same object."""
     return insert(
         table(
             "outbox",
@@ -190,6 +193,6 @@ def _insertion(outbox: Outbox) -> Insert:
             column("max_events", BigInteger()),
             column("kept_ms", BigInteger()),
             column("key", Text()),
-            schema=quoted_name(outbox.schema, quote=True),
+            schema=quoted_name(schema, quote=True),
         )
     )

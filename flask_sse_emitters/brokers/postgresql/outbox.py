@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -12,6 +13,9 @@ from ...runtime.scheduler import SCHEDULER
 from ..base import Publication
 from .requests import Requests
 from .statements import TRY_LOCK, outbox_row
+
+#: Seconds between two drains in the background: what is committed meanwhile goes into the next, at little more cost.
+MERGE_SECONDS = 0.01
 
 log = logging.getLogger("flask_sse_emitters.brokers.postgresql")
 
@@ -57,6 +61,7 @@ class Outbox:
         try:
             while channels := self._take_waiting():
                 self.drain(channels)
+                time.sleep(MERGE_SECONDS)
         except BaseException as error:
             with self._lock:
                 self._is_draining = False  # the next one begins again
