@@ -111,12 +111,9 @@ class PublishingThread:
             return True
 
     def _cancel(self) -> bool:
-        """End the channel, if it has it still: another may have it. Return whether the broker is away."""
-        broker = self._channels.broker
-        try:
-            if broker.renew_run(self._channel, self._run, LEASE_SECONDS):
-                broker.cancel_run(self._channel, self._bounds)
-        except BrokerUnavailable:
+        """End the channel, if the run has it still: another may have it by now. Return whether the broker is away."""
+        [result] = self._channels.send([Publication(self._channel, CHANNEL_END, self._bounds, None, self._run)])
+        if isinstance(result, BrokerUnavailable):
             self.pending.sleep(RENEW_SECONDS)
             return True
         return False

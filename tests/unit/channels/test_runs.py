@@ -11,7 +11,7 @@ from flask_sse_emitters import BrokerUnavailable
 from flask_sse_emitters.brokers import Broker, Frame, Publication, Published
 from flask_sse_emitters.brokers.memory import MemoryBroker
 from flask_sse_emitters.channels.runs import publishing_thread
-from flask_sse_emitters.channels.runs.publishing_thread import PublishingThread
+from flask_sse_emitters.channels.runs.publishing_thread import PublishingThread, Stop
 from flask_sse_emitters.streams.emitter import stream_of
 from tests.support.board import Board
 from tests.support.broker_calls import KEPT, frame
@@ -36,6 +36,32 @@ class Unsure:
         return [BrokerUnavailable("no answer")] * len(publications)
 
 
+class Overtaken(MemoryBroker):
+    """Channels at whose broker, before each step of a run, somebody else cancels it and begins another one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.broker: Broker = self
+
+    def publish_many(self, publications: Sequence[Publication]) -> list[Published | Exception]:
+        self._overtake()
+        return super().publish_many(publications)
+
+    def renew_run(self, channel: str, run: str, seconds: float) -> bool:
+        has_channel = super().renew_run(channel, run, seconds)
+        self._overtake()
+        return has_channel
+
+    def send(self, publications: Sequence[Publication]) -> list[Published | Exception]:
+        return self.publish_many(publications)
+
+    def _overtake(self) -> None:
+        if self.start_run("a", "other", 10):
+            return
+        self.cancel_run("a", None)
+        assert self.start_run("a", "other", 10)
+
+
 def kept(broker: Broker) -> list[Frame]:
     assert isinstance(broker, MemoryBroker)
     log = broker._records["a"].log
@@ -56,6 +82,17 @@ def test_run_step_whose_outcome_is_unknown_is_done_once(does: bool, monkeypatch:
     texts = [each.payload[each.body :].removeprefix(b"data: ").strip().decode() for each in kept(channels.broker)]
     assert texts == ["0", "1", "2", "3", "4", "done", ""]
     assert publishing.is_settled
+
+
+def test_run_that_is_cancelled_too_late_leaves_the_next_one_alone() -> None:
+    broker = Overtaken()
+    assert broker.start_run("a", "run", 10)
+    publishing = PublishingThread(broker, "a", "run", KEPT, 0.0)
+    publishing.stop(Stop.CANCELLED)
+    publishing.publish_all()
+    assert publishing.is_settled
+    state = broker.state("a")
+    assert (state.has_run, state.is_complete) == (True, False), "the other one has the channel"
 
 
 def test_run_without_a_thread_leaves_its_channel_free(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
