@@ -39,13 +39,13 @@ def arrive(
 def _arrival(state: ChannelState | None, is_back: bool, since: str | None) -> Arrival:
     begins = NOW if since is None else parse_since(since)
     if state is None:
-        return Arrival(begins)
+        return Arrival(begins, is_default=since is None)
     if state.is_complete:
         begins = NOW if is_back else FIRST
     elif since is None and state.has_run:
         begins = FIRST
     has_end = state.is_complete or state.has_run
-    return Arrival(begins, Position(state.epoch, state.newest), state.oldest, has_end)
+    return Arrival(begins, Position(state.epoch, state.newest), state.oldest, has_end, since is None)
 
 
 def _is_done(state: ChannelState | None, position: Position | None = None, *, is_back: bool = False) -> bool:

@@ -18,6 +18,7 @@ from flask_sse_emitters.testing import decode, published
 from tests.brokers.states import await_end, subscribers
 from tests.support.board import Board, board_reads, closing_board, gap_of, moved, read, texts
 from tests.support.broker_calls import RecordingListener, listening, publish, subscribed
+from tests.support.held_items import HeldItems
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import PATIENCE, until
 from tests.support.wire import Wire
@@ -213,6 +214,24 @@ def test_complete_during_redis_outage_ends_stream_after_it(server: RedisServer, 
         assert (stream.ready(), len(emitters)) == ([], 1)
         server.signal(signal.SIGCONT)
         until(lambda: len(emitters) == 0, "the end")
+
+
+@pytest.mark.parametrize("since", [None, "now"])
+def test_reader_that_comes_during_an_outage_gets_the_whole_run_after_it(
+    server: RedisServer, board: Board, since: str | None
+) -> None:
+    """Unless it asks for something else."""
+    held = HeldItems()
+    with closing_board(server.url) as other:
+        run = other.sse.channel("c").publish_from(held.items(), every=0)
+        held.let(2)
+        until(lambda: other.sse.channel("c").position().endswith("-2"), "two items")
+        server.signal(signal.SIGSTOP)
+        with board.open("c" if since is None else f"c&since={since}") as stream:
+            server.signal(signal.SIGCONT)
+            held.let(1)
+            assert texts(read(stream, 3 if since is None else 1))[-1] == "3"
+            run.cancel()
 
 
 def test_history_of_process_that_keeps_fewer_events_is_logged_once(

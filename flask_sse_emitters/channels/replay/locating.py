@@ -31,6 +31,7 @@ class Arrival(NamedTuple):
     newest: Position | None = None  #: the newest event as it came; None where that is not known
     oldest: int = 0  #: the offset of the oldest that it could have had then, where that is known
     has_end: bool = False  #: the channel is complete, or will be: a run publishes to it
+    is_default: bool = False  #: no beginning was asked for, so it is the first event in a run
 
 
 class Location(NamedTuple):
@@ -89,7 +90,7 @@ def locate_new(
         elif offset == UNKNOWN:
             before, is_known = log.before(came_at - CLOCK_ERROR_SECONDS)
             offset = min(before, channel.start)
-            since = FIRST if log.is_complete else since
+            since = FIRST if log.is_complete or (log.has_run and arrival.is_default) else since
             has_gap = has_gap or (since == NOW and not is_known)
         begins = min(offset - since.events, log.before(came_at - since.seconds)[0] if since.seconds else offset)
         offsets.append(min(offset, max(begins, first - 1)))
