@@ -96,3 +96,32 @@ def test_transactions_publish_exactly_what_they_commit(
 
 def have_all(listeners: list[dict[str, RecordingListener]], count: int) -> bool:
     return all(sum(len(each.frames) for each in by_channel.values()) == count for by_channel in listeners)
+
+
+#: Messages of almost a page of NOTIFY's queue each, which no process understands.
+MESSAGES = "SELECT pg_notify('sse', repeat('x', 7000) || number) FROM generate_series(1, 50) number"
+
+#: The pages of that queue that are in use.
+PAGES = "SELECT round(pg_notification_queue_usage() * 1048576)::int"
+
+
+def test_open_transactions_with_events_do_not_let_the_queue_of_notify_grow(
+    database: str, brokers: list[Broker], run: Callable[[str], list[Any]]
+) -> None:
+    """PostgreSQL frees what all listeners have read, and a listener reads nothing within a transaction."""
+    listener = listening(brokers[0], "a")
+    with psycopg.connect(database) as app:
+        app.execute("SELECT sse.publish('a', 'late')")
+        run(MESSAGES)
+        until(lambda: run(PAGES)[0][0] < 5, "the listeners to read all of it")
+        with psycopg.connect(database) as other:  # the same, with a listener that has a transaction open
+            other.execute("LISTEN sse")
+            other.commit()
+            other.execute("SELECT 1")
+            run(MESSAGES)
+            brokers[0].publish("a", frame("1"), KEPT)
+            until(lambda: len(listener.frames) == 1, "the event")
+            assert run(PAGES)[0][0] >= 40
+        until(lambda: run(PAGES)[0][0] < 5, "the queue to be empty again")
+        app.commit()
+        until(lambda: len(listener.frames) == 2, "the late event")
