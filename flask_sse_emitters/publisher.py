@@ -9,7 +9,15 @@ from typing import Any
 from .brokers import Broker, Publication, Published, broker_of
 from .brokers.event_log import Bounds
 from .channels.names import check_key, check_name, private_name
-from .channels.publishing import encode_for_channel, id_of_first, ids_of_all, publications_of, publish_on, with_end
+from .channels.publishing import (
+    PublishCounts,
+    encode_for_channel,
+    id_of_first,
+    ids_of_all,
+    publications_of,
+    publish_on,
+    with_end,
+)
 from .commits.methods import CommitMethods
 from .config.settings import DEFAULTS, Duration, Settings, checked
 from .wire.event import plain_text
@@ -146,6 +154,7 @@ class _Channels:
     def __init__(self, broker: Broker, settings: Settings) -> None:
         self.broker = broker
         self.settings = settings
+        self.publish_counts = PublishCounts()  # nobody reads them
         self._is_closed = False
 
     def bounds(self, _name: str) -> Bounds | None:

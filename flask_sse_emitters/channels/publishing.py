@@ -9,6 +9,7 @@ from ..brokers import Broker, Publication, Published
 from ..brokers.event_log import Bounds
 from ..config.settings import Settings
 from ..errors import BrokerUnavailable, InvalidEvent, PublishFailed
+from ..runtime.locks import native_lock
 from ..wire.event import Event, as_event, is_made
 from ..wire.frame import CHANNEL_END, END, Frame, make_frame
 from .names import check_name
@@ -94,3 +95,38 @@ def encode_for_channel(data: Any, event: str | None, retry: int | None, settings
             "another one"
         )
     return make_frame(given, settings.dumps, settings.max_event_bytes)
+
+
+class PublishCounts:
+    """Counts what a process publishes. Any thread may call, and none waits."""
+
+    def __init__(self) -> None:
+        self._lock = native_lock()
+        self._published = 0
+        self._confirmed = self._failed = 0  # attempts
+        self._seconds = 0.0  # that the confirmed ones took
+
+    def note_attempt(self, events: int, seconds: float, *, has_failed: bool) -> None:
+        """Count an attempt.
+
+        :param events: so many are new.
+        :param seconds: that it took.
+        """
+        with self._lock:
+            self._published += events
+            if has_failed:
+                self._failed += 1
+            else:
+                self._confirmed += 1
+                self._seconds += seconds
+
+    def note_committed(self, events: int) -> None:
+        """Count events of a transaction that has committed, whichever process gives them their ids."""
+        with self._lock:
+            self._published += events
+
+    def read(self) -> dict[str, Any]:
+        """Return them as ``sse.stats()`` has them."""
+        with self._lock:
+            attempts = {"count": self._confirmed, "seconds": self._seconds, "failed": self._failed}
+            return {"published": self._published, "publish": attempts}

@@ -27,7 +27,15 @@ from .arrivals import arrive
 from .names import check_key
 from .options import OptionTable
 from .process_subscription import ProcessSubscription
-from .publishing import encode_for_channel, id_of_first, ids_of_all, publications_of, publish_on, with_end
+from .publishing import (
+    PublishCounts,
+    encode_for_channel,
+    id_of_first,
+    ids_of_all,
+    publications_of,
+    publish_on,
+    with_end,
+)
 from .replay.machine import Replay
 from .replay.pages import PageCache
 from .replay.since import parse_since
@@ -74,9 +82,7 @@ class Channels:
         for subscription in getattr(self, "_subscriptions", {}).values():
             subscription.reset()
         self._lock = native_lock()
-        self.published = 0  #: events, by this process
-        self._confirmed = self._failed = 0  # attempts to publish
-        self._seconds = 0.0  # that the confirmed ones took
+        self.publish_counts = PublishCounts()
         self._pages = PageCache()
         # Each is kept while it has clients, or is in use.
         self._subscriptions: WeakValueDictionary[str, ProcessSubscription] = WeakValueDictionary()
@@ -129,13 +135,9 @@ class Channels:
             for publication, result in zip(publications, results, strict=True)
             if isinstance(result, Published) and result.is_new and not publication.frame.is_end
         ]
-        has_failed = any(isinstance(result, BrokerUnavailable) for result in results)
-        with self._lock:
-            self.published += len(new)
-            self._failed += has_failed
-            if publications and not has_failed:
-                self._confirmed += 1
-                self._seconds += seconds
+        if publications:
+            has_failed = any(isinstance(result, BrokerUnavailable) for result in results)
+            self.publish_counts.note_attempt(len(new), seconds, has_failed=has_failed)
         if signals.event_published.receivers:
             for (name, frame, *_), event_id in new:
                 about = {"channel": name, "id": event_id, "event": frame.name, "size": len(frame.payload)}
@@ -234,12 +236,6 @@ class Channels:
             "channels": {name: clients for name, clients, _ in found},
             "events": {name: events for name, _, events in found},
         }
-
-    def publish_counts(self) -> dict[str, Any]:
-        """Return how many events this process has published, and how long that took."""
-        with self._lock:
-            publish = {"count": self._confirmed, "seconds": self._seconds, "failed": self._failed}
-            return {"published": self.published, "publish": publish}
 
     def streams(self, name: str | None) -> Iterator[Stream]:
         """Iterate over the streams of one channel in this process, or of all channels; one may come more than once."""

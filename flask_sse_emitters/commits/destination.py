@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 from ..brokers import Broker, Publication, Published
 from ..brokers.event_log import Bounds
 from ..brokers.outbox import Outbox
+from ..channels.publishing import PublishCounts
 from ..config.settings import Settings
 
 log = logging.getLogger("flask_sse_emitters.commits")
@@ -22,6 +23,8 @@ class Destination(Protocol):
 
     #: Whether it may start a thread to publish what lies in an outbox.
     has_background: bool
+
+    publish_counts: PublishCounts
 
     def check_open(self) -> None:
         """Check that it can still publish.
@@ -50,19 +53,20 @@ def publish_committed(entries: Sequence[Entry]) -> None:
     Errors are logged: the caller's commit has succeeded.
     """
     sent: dict[Destination, list[Publication]] = {}
-    drained: dict[Destination, tuple[Outbox, dict[str, None]]] = {}
+    drained: dict[Destination, tuple[Outbox, list[str]]] = {}
     for destination, publication, outbox in entries:
         if outbox is None:
             sent.setdefault(destination, []).append(publication)
         else:
-            drained.setdefault(destination, (outbox, {}))[1][publication.channel] = None
+            drained.setdefault(destination, (outbox, []))[1].append(publication.channel)
     for destination, (outbox, channels) in drained.items():
-        _drain(destination, outbox, channels)
+        destination.publish_counts.note_committed(len(channels))
+        _drain(destination, outbox, dict.fromkeys(channels))
     for destination, publications in sent.items():
         _send(destination, publications)
 
 
-def _drain(destination: Destination, outbox: Outbox, channels: dict[str, None]) -> None:
+def _drain(destination: Destination, outbox: Outbox, channels: Iterable[str]) -> None:
     try:
         if destination.has_background:
             outbox.drain_soon(channels)

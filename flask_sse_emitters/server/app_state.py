@@ -152,7 +152,7 @@ class State:
             "refused": streams.refused,
             "refused_by": dict(streams.refused_by),
             "denied": streams.denied,
-            **channels.publish_counts(),
+            **channels.publish_counts.read(),
             "broker": {"scheme": self.settings.broker_url.partition("://")[0], **channels.broker.status()},
             "draining": streams.is_draining,
             "warnings": list(self.warnings),

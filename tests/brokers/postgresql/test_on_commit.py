@@ -85,6 +85,16 @@ def test_event_is_a_row_of_the_transaction_and_published_with_it(
     until(lambda: run("SELECT 1 FROM sse.outbox") == [], "the outbox to be empty")
 
 
+def test_events_of_a_transaction_count_as_published_once_it_has_committed(board: Board, session: Session) -> None:
+    board.sse.publish_on_commit(session, "a", "x")
+    session.rollback()
+    board.sse.publish_on_commit(session, "a", "x")
+    board.sse.publish_on_commit(session, "a", "y")
+    assert board.sse.stats()["published"] == 0
+    session.commit()
+    assert board.sse.stats()["published"] == 2
+
+
 def roll_back(session: Session) -> None:
     session.rollback()
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from flask_sse_emitters.brokers import Broker, Frame, Publication, Published, make_broker
+from flask_sse_emitters.channels.publishing import PublishCounts
 from flask_sse_emitters.commits.destination import Entry, publish_committed
 from flask_sse_emitters.config.settings import Settings
 from flask_sse_emitters.errors import BrokerUnavailable
@@ -23,6 +24,7 @@ class Sink:
 
     def __init__(self, most: int = 100, *results: Any) -> None:
         self.steps: list[list[str]] = []
+        self.publish_counts = PublishCounts()
         self._most = most
         self._results = results
 
