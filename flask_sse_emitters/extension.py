@@ -18,7 +18,7 @@ from .channels.registry import Channels
 from .commits.methods import CommitMethods
 from .config.context import EXTENSION, register_state
 from .config.hints import config_hints
-from .config.settings import UNSET, Duration, Settings, read_config
+from .config.settings import UNSET, Settings, read_config
 from .errors import InvalidChannel
 from .server.app_state import State, find_state
 from .server.denials import handle_denials
@@ -27,7 +27,8 @@ from .server.view_results import accept_emitters
 from .streams.registry.draining import await_drained, drain
 from .streams.registry.identity import check_identity
 from .tools.cli import commands
-from .tools.monitor import MonitorAccess, MonitorRule, make_monitor
+from .tools.monitor import MonitorAccess, make_monitor
+from .types import Duration, MonitorRule, Process, Stats
 
 _MonitorRule = TypeVar("_MonitorRule", bound=MonitorRule)
 
@@ -45,8 +46,8 @@ class SSE(AccessMethods, CommitMethods):  # with more methods than other classes
 
     def __init__(self, app: Flask | None = None) -> None:
         self._states: list[State] = []
-        #: Returns the state of an app, or of the current one: for other modules of this package.
-        self.find_state = partial(find_state, self._states)
+        # Returns the state of an app, or of the current one: for other modules of this package.
+        self.find_state: partial[State] = partial(find_state, self._states)
         self._options = OptionTable()
         self._rules = Rules(self._options)
         self._monitor_access = MonitorAccess()
@@ -262,35 +263,15 @@ class SSE(AccessMethods, CommitMethods):  # with more methods than other classes
         self._monitor_access.set_rule(rule)
         return rule
 
-    def stats(self) -> dict[str, Any]:
-        """Return the figures of this process, for people and monitors. O(streams).
-
-        ``clients`` (open streams), ``max_clients`` (the limit), ``outlets`` (clients by who writes to them:
-        ``handed_off`` or ``server``), ``declined`` (why not handed off: clients by reason), ``server`` (its ``name``,
-        its ``threads``, why the last stream was ``declined``), ``channels`` (clients by channel), ``opened``,
-        ``closed`` (by close reason), ``refused`` (streams beyond a limit), ``refused_by`` (these by the limit's name: a
-        config key, ``max_clients`` of a channel, or ``RLIMIT_NOFILE``, the files that the process may open), ``denied``
-        (requests for channels), ``broker`` (its ``scheme``, and its ``state``: ``"ok"``, or ``"degraded"`` with the
-        ``error``; ``troubles``: failures of single channels, if any), ``draining``, ``warnings``.
-
-        What clients get: ``deliveries`` (events times clients, as far as they were written, or given to the server to
-        write), ``replayed`` (those from the history), ``bytes`` (of all bodies), ``gaps`` (sent to clients),
-        ``dropped`` (events, by ``SSE_OVERFLOW``), ``pending`` (events), ``slow`` (the 20 open streams with most pending
-        or dropped events: ``channels``, ``identity``, ``pending``, ``dropped``, ``outlet``, age in ``seconds``).
-
-        What is published: ``published`` (events, by this process), ``publish`` (attempts: the ``count`` that the broker
-        confirmed, the ``seconds`` that these took in all, and the number that ``failed``), ``events`` (by channel:
-        received here since it has had clients here).
-
-        The process: ``pid``, ``host``, ``version`` (of this package), ``since`` (when it began, and counts with it).
-        """
+    def stats(self) -> Stats:
+        """Return the figures of this process, for people and monitors: see :class:`.Stats`. O(streams)."""
         return self.find_state().stats()
 
-    def processes(self) -> list[dict[str, Any]]:
+    def processes(self) -> list[Process]:
         """Return the figures of all processes that share the broker and have had a stream of a channel.
 
-        As of :meth:`stats`, without ``slow`` and ``events``, with ``id`` (unique) and ``age``, some seconds for others.
-        A killed process disappears within 12 seconds, one that ended in order at once. May wait for the broker.
+        See :class:`.Process`: as of :meth:`stats`, some seconds ago for others, and without single streams. A killed
+        process disappears within 12 seconds, one that ended in order at once. May wait for the broker.
 
         :raises BrokerUnavailable: where the broker cannot be reached in ``SSE_PUBLISH_SECONDS``.
         """

@@ -26,8 +26,9 @@ from .runtime.locks import native_lock
 from .runtime.scheduler import FIGURES, SCHEDULER
 from .server.app_state import State
 from .signals import broker_changed, emitter_opened, event_published
-from .tools.metric_definitions import COUNTERS, GAUGES, PUBLISH_SECONDS, MetricDefinition, Stats
+from .tools.metric_definitions import COUNTERS, GAUGES, PUBLISH_SECONDS, MetricDefinition
 from .tools.metric_files import reserve
+from .types import Stats
 
 try:
     from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram

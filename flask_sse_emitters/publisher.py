@@ -19,7 +19,8 @@ from .channels.publishing import (
     with_end,
 )
 from .commits.methods import CommitMethods
-from .config.settings import DEFAULTS, Duration, Settings, checked
+from .config.settings import DEFAULTS, Settings, checked
+from .types import Duration
 from .wire.event import plain_text
 
 

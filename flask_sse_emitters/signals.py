@@ -15,7 +15,16 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from blinker import NamedSignal, Namespace
+from blinker import Namespace
+
+from .types import (
+    BrokerChangedSignal,
+    EmitterClosedSignal,
+    EmitterOpenedSignal,
+    EventPublishedSignal,
+    GapSentSignal,
+    Signal,
+)
 
 __all__ = ["broker_changed", "emitter_closed", "emitter_opened", "event_published", "gap_sent"]
 
@@ -24,26 +33,26 @@ log = logging.getLogger("flask_sse_emitters.signals")
 _signals = Namespace()
 
 #: A stream has begun: ``emitter``. Sent in its request, so a receiver must not block for long.
-emitter_opened = _signals.signal("emitter-opened")
+emitter_opened: EmitterOpenedSignal = _signals.signal("emitter-opened")
 
 #: A stream is over, and its client released: ``emitter``, ``reason`` (a :class:`.CloseReason`), ``error`` (or None).
 #: Sent in the background, with the app's context pushed; a receiver may block.
-emitter_closed = _signals.signal("emitter-closed")
+emitter_closed: EmitterClosedSignal = _signals.signal("emitter-closed")
 
 #: This process has published an event, and the broker has it: ``channel``, ``id``, ``event`` (its name; None where it
 #: has no data), ``size`` (bytes on the wire), ``seconds`` (that publishing took). Sent on the thread that published.
-event_published = _signals.signal("event-published")
+event_published: EventPublishedSignal = _signals.signal("event-published")
 
 #: A client was sent a gap, because it has missed events that are gone: ``emitter``, ``requested`` (the id that it came
 #: with). Sent in the background, with the app's context pushed.
-gap_sent = _signals.signal("gap-sent")
+gap_sent: GapSentSignal = _signals.signal("gap-sent")
 
 #: The broker cannot be reached, or can again: ``state`` (``"degraded"`` or ``"ok"``), ``error`` (or None). Sent in the
 #: background, with the app's context pushed.
-broker_changed = _signals.signal("broker-changed")
+broker_changed: BrokerChangedSignal = _signals.signal("broker-changed")
 
 
-def send(signal: NamedSignal, app: Any, **values: Any) -> None:
+def send(signal: Signal, app: Any, **values: Any) -> None:
     """Call the signal's receivers on this thread. Hold no lock: they may block."""
     if not signal.receivers or signal.is_muted:
         return

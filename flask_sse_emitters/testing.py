@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
 
 from .brokers import Start
 from .brokers.event_ids import new_epoch
@@ -16,6 +17,7 @@ from .brokers.event_log import Bounds
 from .channels.names import name_for_operator
 from .errors import BrokerUnavailable
 from .extension import SSE
+from .types import StreamSource
 from .wire.decoder import EventDecoder, decode
 from .wire.event import Event
 from .wire.frame import Frame, make_frame
@@ -27,7 +29,7 @@ BROKER_SECONDS = 10.0
 __all__ = ["EventDecoder", "OpenStream", "decode", "open_stream", "published", "read_events"]
 
 
-def read_events(response: Any, n: int) -> list[Event]:
+def read_events(response: StreamSource, n: int) -> list[Event]:
     """Return the next events of a response, as a browser would dispatch them.
 
     ::
@@ -66,7 +68,8 @@ def open_stream(client: FlaskClient, path: str, **options: Any) -> Iterator[Open
     """
     bodies: list[ResponseBody] = []
     overrides = {**options.pop("environ_overrides", {}), TEST_HOOK: bodies}
-    with client.get(path, environ_overrides=overrides, **options) as response:
+    response: TestResponse = client.get(path, environ_overrides=overrides, **options)
+    with response:
         if not bodies:
             raise AssertionError(f"GET {path} did not answer with a stream: {response.status}, {response.content_type}")
         yield OpenStream(response, bodies[0])
@@ -78,8 +81,8 @@ class OpenStream:
     :ivar response: the test client's.
     """
 
-    def __init__(self, response: Any, body: ResponseBody) -> None:
-        self.response = response
+    def __init__(self, response: TestResponse, body: ResponseBody) -> None:
+        self.response: TestResponse = response
         self._reader = _reader(response)
         self._body = body
 

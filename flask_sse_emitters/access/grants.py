@@ -8,8 +8,8 @@ import math
 from collections.abc import Iterable
 from datetime import timedelta
 
-from ..config.settings import Duration
 from ..streams.registry.identity import check_identity
+from ..types import Duration
 
 
 class Grant:
@@ -31,8 +31,8 @@ class Grant:
     __slots__ = ("identity", "seconds")
 
     def __init__(self, identity: str | None = None, *, seconds: Duration | None = None) -> None:
-        self.identity = None if identity is None else check_identity(identity)
-        self.seconds = None if seconds is None else _seconds(seconds)
+        self.identity: str | None = None if identity is None else check_identity(identity)
+        self.seconds: float | None = None if seconds is None else _seconds(seconds)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.identity!r}, seconds={self.seconds!r})"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import Any
+from typing import Unpack
 from urllib.parse import urlsplit
 
 from ..config.settings import DEFAULTS, Settings
+from ..types import BrokerOptions
 from ..wire.frame import CHANNEL_END, Frame
 from .base import INTERRUPTED, Broker, ChannelState, Listener, Publication, Published, RunLost, Start
 from .event_ids import Position, new_epoch
@@ -57,19 +59,19 @@ _EXTRAS = {"redis": "redis", "psycopg": "postgresql"}
 
 def broker_of(settings: Settings) -> Broker:
     """Make the broker that these settings name: see :func:`.make_broker`, also for the errors."""
-    options = {
-        "prefix": (settings.broker_prefix, DEFAULTS.broker_prefix),
-        "publish_seconds": (settings.publish_seconds, DEFAULTS.publish_seconds),
-        "listen_url": (settings.broker_listen_url, DEFAULTS.broker_listen_url),
-    }
+    options: BrokerOptions = {}
+    if settings.broker_prefix != DEFAULTS.broker_prefix:
+        options["prefix"] = settings.broker_prefix
+    if settings.publish_seconds != DEFAULTS.publish_seconds:
+        options["publish_seconds"] = settings.publish_seconds
+    if settings.broker_listen_url != DEFAULTS.broker_listen_url:
+        options["listen_url"] = settings.broker_listen_url
     if settings.broker_listen_url and _OWN.get(urlsplit(settings.broker_url).scheme, _POSTGRESQL) != _POSTGRESQL:
         raise ValueError("SSE_BROKER_LISTEN_URL is for postgresql:// alone: leave it out, or change SSE_BROKER_URL")
-    return make_broker(
-        settings.broker_url, **{name: value for name, (value, default) in options.items() if value != default}
-    )
+    return make_broker(settings.broker_url, **options)
 
 
-def make_broker(url: str, **options: Any) -> Broker:
+def make_broker(url: str, **options: Unpack[BrokerOptions]) -> Broker:
     """Make the broker for a URL. Its module is imported here, and it connects to nothing yet.
 
     :param options: ``prefix`` and ``publish_seconds``, see :class:`.Broker`, and ``listen_url``, which only PostgreSQL
@@ -82,14 +84,13 @@ def make_broker(url: str, **options: Any) -> Broker:
     except ValueError as error:
         raise ValueError(f"{error}: give a URL such as redis://localhost:6379/0") from error
     factory = _import_own(scheme) if scheme in _OWN else _load_entry_point(scheme, url)
-    broker: Broker = factory(url, **options)
-    return broker
+    return factory(url, **options)
 
 
-def _import_own(scheme: str) -> Any:
+def _import_own(scheme: str) -> Callable[..., Broker]:
     module, name = _OWN[scheme].split(":")
     try:
-        return getattr(import_module(module, __name__), name)
+        found = import_module(module, __name__)
     except ModuleNotFoundError as error:
         if error.name not in _EXTRAS:
             raise
@@ -97,9 +98,11 @@ def _import_own(scheme: str) -> Any:
             f"{scheme}:// needs the package {error.name}: pip install 'flask-sse-emitters[{_EXTRAS[error.name]}]'",
             name=error.name,
         ) from error
+    factory: Callable[..., Broker] = getattr(found, name)
+    return factory
 
 
-def _load_entry_point(scheme: str, url: str) -> Any:
+def _load_entry_point(scheme: str, url: str) -> Callable[..., Broker]:
     found = next(iter(entry_points(group=GROUP, name=scheme)), None)
     if found is None:
         known = sorted({*_OWN, *(point.name for point in entry_points(group=GROUP))})
@@ -107,4 +110,5 @@ def _load_entry_point(scheme: str, url: str) -> Any:
             f"no broker is known for {scheme or url!r}: known schemes are {', '.join(known)}; packages add more by "
             f"an entry point in the group {GROUP!r}"
         )
-    return found.load()
+    factory: Callable[..., Broker] = found.load()
+    return factory

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
+from ..types import BrokerStatus
 from ..wire.event import Event
 from ..wire.frame import Frame
 from .event_log import Bounds, Log
@@ -233,7 +234,7 @@ class Broker(ABC):
         :raises BrokerUnavailable: where it could not; says what to change.
         """
 
-    def status(self) -> dict[str, Any]:
+    def status(self) -> BrokerStatus:
         """Return the broker's state, for people and monitors: at least ``state``, ``"ok"`` or ``"degraded"``."""
         return {"state": "ok"}
 

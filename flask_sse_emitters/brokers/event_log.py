@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from ..runtime.locks import native_lock
+from ..runtime.locks import Lock, native_lock
 from ..wire.frame import BATCH_BYTES, CHANNEL_END, Frame
 from .event_ids import Position, new_epoch
 
@@ -51,14 +51,14 @@ class Log:
         first: int = 0,
         is_complete: bool = False,
     ) -> None:
-        self.epoch = epoch
+        self.epoch: str = epoch
         #: Where each epoch before this one ended: its last offset. The latest comes first.
-        self.former = former
+        self.former: Sequence[Position] = former
         #: Whether the newest is the end of the channel, and no other epoch has begun since.
-        self.is_complete = is_complete
+        self.is_complete: bool = is_complete
         #: Whether a run publishes to the channel. The broker sets it, and any end ends it.
-        self.has_run = False
-        self.guard = native_lock()  #: writers hold it
+        self.has_run: bool = False
+        self.guard: Lock = native_lock()  #: writers hold it
         self._clock = clock
         self._bounds = Bounds(0, 0)
         self._newest = newest

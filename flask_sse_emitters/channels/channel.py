@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, overload
 
 from ..broadcast.emitters import SseEmitters
-from ..config.settings import UNSET, Duration, EndForNow, Settings
+from ..config.settings import UNSET, Settings
 from ..streams.emitter import SseEmitter
 from ..streams.registry.identity import Reader, check_identity
+from ..types import Duration, EndForNow
 from ..wire.event import Event
 from .process_subscription import ProcessSubscription
 from .registry import Channels
@@ -22,7 +23,7 @@ class Channel:
     """
 
     def __init__(self, name: str, channels: Callable[[], Channels], identity: object = UNSET) -> None:
-        self.name = name
+        self.name: str = name
         self._channels = channels  # gives those of the current app
         self._identity = identity  # of its only reader, where it is private
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 from ..brokers import Broker, Publication, Published
 from ..brokers.event_log import Bounds
 from ..config.settings import Settings
 from ..errors import BrokerUnavailable, InvalidEvent, PublishFailed
 from ..runtime.locks import native_lock
+from ..types import PublishFigures
 from ..wire.event import Event, as_event, is_made
 from ..wire.frame import CHANNEL_END, END, Frame, make_frame
 from .names import check_name
@@ -97,6 +98,13 @@ def encode_for_channel(data: Any, event: str | None, retry: int | None, settings
     return make_frame(given, settings.dumps, settings.max_event_bytes)
 
 
+class PublishedFigures(TypedDict):
+    """The part of :class:`.Figures` that is about publishing."""
+
+    published: int
+    publish: PublishFigures
+
+
 class PublishCounts:
     """Counts what a process publishes. Any thread may call, and none waits."""
 
@@ -125,8 +133,8 @@ class PublishCounts:
         with self._lock:
             self._published += events
 
-    def read(self) -> dict[str, Any]:
+    def read(self) -> PublishedFigures:
         """Return them as ``sse.stats()`` has them."""
         with self._lock:
-            attempts = {"count": self._confirmed, "seconds": self._seconds, "failed": self._failed}
+            attempts: PublishFigures = {"count": self._confirmed, "seconds": self._seconds, "failed": self._failed}
             return {"published": self._published, "publish": attempts}

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict
 from weakref import WeakValueDictionary
 
 from .. import signals
 from ..brokers import Broker, Position, Publication, Published
 from ..brokers.event_log import Bounds
-from ..config.settings import CHANCE, Duration, Settings
+from ..config.settings import CHANCE, Settings
 from ..errors import BrokerUnavailable
 from ..runtime.fork import reset_after_fork
 from ..runtime.gevent_loop import yield_if_due
@@ -22,6 +22,7 @@ from ..streams.registry.identity import Reader
 from ..streams.registry.limits import Limit
 from ..streams.registry.open_streams import StreamRegistry
 from ..streams.stream import Stream
+from ..types import Duration
 from ..wire.frame import CHANNEL_END, END
 from .arrivals import arrive
 from .names import check_key
@@ -47,6 +48,13 @@ LIFETIME_SPREAD = 0.1
 
 #: A process that stops waits so long for its runs to end their channels.
 STOP_SECONDS = 1.0
+
+
+class ChannelCounts(TypedDict):
+    """The part of :class:`.Stats` that is about channels."""
+
+    channels: dict[str, int]
+    events: dict[str, int]
 
 
 class Channels:
@@ -228,7 +236,7 @@ class Channels:
         Replay(emitter, subscriptions, None if arrivals else emitter.last_event_id, self._pages, arrivals).begin()
         return emitter
 
-    def counts(self) -> dict[str, dict[str, int]]:
+    def counts(self) -> ChannelCounts:
         """Return how many clients each channel that has any has here, and how many events it has had for them."""
         every = self._all_subscriptions()
         found = sorted((each.name, len(each.members), each.delivered) for each in every if len(each.members))

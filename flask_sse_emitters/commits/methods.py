@@ -8,6 +8,7 @@ from typing import Any
 from ..brokers import Publication
 from ..channels.names import check_key, check_name, private_name
 from ..channels.publishing import encode_for_channel
+from ..types import SqlSession
 from .destination import Destination
 
 
@@ -20,7 +21,7 @@ class CommitMethods(ABC):
 
     def publish_on_commit(
         self,
-        session: Any,
+        session: SqlSession,
         channel: str,
         data: Any,
         *,
@@ -54,7 +55,7 @@ class CommitMethods(ABC):
 
     def publish_to_on_commit(
         self,
-        session: Any,
+        session: SqlSession,
         identity: str,
         data: Any,
         *,
@@ -72,7 +73,7 @@ class CommitMethods(ABC):
         self._on_commit(session, private_name(identity), data, event, retry, key)
 
     def _on_commit(
-        self, session: Any, name: str, data: Any, event: str | None, retry: int | None, key: str | None
+        self, session: SqlSession, name: str, data: Any, event: str | None, retry: int | None, key: str | None
     ) -> None:
         destination = self._destination()
         destination.check_open()

@@ -12,14 +12,11 @@ from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
 from typing import Any, Literal, TypeAlias
 
+from ..types import Drain, EndForNow, Overflow
 from ..wire.event import Dumps, plain_text
 from ..wire.frame import FINAL_BLOCK
 
-Duration: TypeAlias = float | timedelta
-Overflow: TypeAlias = Literal["close", "drop_oldest", "coalesce"]
 Handoff: TypeAlias = Literal["auto", "on", "off"]
-EndForNow: TypeAlias = Literal["clean", "cut"]
-Drain: TypeAlias = Literal["end", "finish"]
 
 #: Stands for an argument that was left out, where None means something else.
 UNSET: Any = object()

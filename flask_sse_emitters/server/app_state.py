@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable, Sequence
 from functools import cache, partial
 from importlib import metadata
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from flask import Flask, Response, current_app, has_app_context, request
 
@@ -31,6 +31,7 @@ from ..runtime.scheduler import SCHEDULER
 from ..streams.emitter import SseEmitter
 from ..streams.registry.limits import OTHER_FILES, file_limit
 from ..streams.registry.open_streams import StreamRegistry
+from ..types import Figures, Process, SlowStream, Stats
 from .response import make_streaming_class, respond, when_called
 from .view_results import answer_needless, is_needless
 from .worker import is_one_of_several, seconds_to_finish, server_name, threads_for_requests, watch_worker, worker_count
@@ -39,6 +40,16 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
 log = logging.getLogger("flask_sse_emitters.state")
+
+
+class _WithSlow(Figures):
+    slow: list[SlowStream]
+
+
+def _without_slow(figures: _WithSlow) -> Figures:
+    """Return what other processes are told: not what single clients have."""
+    del figures["slow"]  # type: ignore[misc]
+    return figures
 
 
 class State:
@@ -121,23 +132,29 @@ class State:
             self.warnings.append(text)
             log.warning(text)
 
-    def stats(self) -> dict[str, Any]:
+    def stats(self) -> Stats:
         """Return the figures of this process: see :meth:`.SSE.stats`."""
         return {**self._figures(), **self.channels.counts()}
 
-    def processes(self) -> list[dict[str, Any]]:
+    def processes(self) -> list[Process]:
         """Return the figures of all processes: see :meth:`.SSE.processes`. May wait for the broker."""
-        others = self.channels.broker.processes()
+        others = cast("list[Process]", self.channels.broker.processes())  # as far as they can be trusted
         if not self._has_begun:
             return others
-        return [{**self.stats(), "id": self.channels.broker.process, "age": 0.0}, *others]
+        own: Process = {
+            **_without_slow(self._figures()),
+            "channels": self.channels.counts()["channels"],
+            "id": self.channels.broker.process,
+            "age": 0.0,
+        }
+        return [own, *others]
 
     def revoke(self, revocation: Revocation) -> None:
         """End streams, here and in all other processes: see :meth:`.Revocations.revoke`."""
         self.channels.check_open()
         self.revocations.revoke(revocation)
 
-    def _figures(self) -> dict[str, Any]:
+    def _figures(self) -> _WithSlow:
         streams, channels = self.streams, self.channels
         return {
             "pid": os.getpid(),
@@ -158,11 +175,9 @@ class State:
             "warnings": list(self.warnings),
         }
 
-    def _about(self) -> dict[str, Any] | None:
+    def _about(self) -> Figures | None:
         """Return the figures that other processes get of this one; its channels they know from the broker."""
-        if not self._has_begun:
-            return None
-        return {name: value for name, value in self._figures().items() if name != "slow"}
+        return _without_slow(self._figures()) if self._has_begun else None
 
     def _note_server(self, environ: WSGIEnvironment) -> None:
         """Find out what serves the app. Only on the server's thread, where that shows."""

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 from ..errors import CloseReason
-
-Stats: TypeAlias = dict[str, Any]
+from ..types import Stats
 
 #: The names of all limits on streams: config keys, files that the process may open, and the limit of a channel.
 LIMITS = (
@@ -48,7 +47,8 @@ class MetricDefinition:
 
     def values(self, stats: Stats) -> Mapping[str, float]:
         """Return its values by label; without a label, one value for ``""``."""
-        value = stats[self.name] if self.read is None else self.read(stats)
+        figures: Mapping[str, Any] = stats
+        value = figures[self.name] if self.read is None else self.read(stats)
         return value if isinstance(value, Mapping) else {"": value}
 
 
@@ -57,14 +57,16 @@ def _closed(stats: Stats) -> Mapping[str, float]:
     return {reason.value: stats["closed"].get(reason.value, 0) for reason in CloseReason}
 
 
+def _outlets(stats: Stats) -> Mapping[str, float]:
+    return {"handed_off": stats["outlets"]["handed_off"], "server": stats["outlets"]["server"]}
+
+
 def _refused(stats: Stats) -> Mapping[str, float]:
     return {**dict.fromkeys(LIMITS, 0), **stats["refused_by"]}
 
 
 GAUGES = (
-    MetricDefinition(
-        "clients", "Open streams, by who writes them.", lambda stats: stats["outlets"], "outlet", "livesum"
-    ),
+    MetricDefinition("clients", "Open streams, by who writes them.", _outlets, "outlet", "livesum"),
     MetricDefinition(
         "max_clients", "So many streams there may be: SSE_MAX_CLIENTS, or fewer with too few files.", mode="livesum"
     ),

@@ -5,19 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 from flask_sse_emitters.testing import OpenStream
+from flask_sse_emitters.types import BrokerFigures
 from tests.support.board import Board
 from tests.support.waiting import until
 
 
-def broker_state(board: Board) -> dict[str, Any]:
-    state: dict[str, Any] = board.sse.stats()["broker"]
-    return state
+def broker_state(board: Board) -> BrokerFigures:
+    return board.sse.stats()["broker"]
 
 
-def await_state(board: Board, state: str) -> dict[str, Any]:
-    return until(
-        lambda: (found := broker_state(board))["state"] == state and found, f"{state}, not {broker_state(board)}"
-    )
+def await_state(board: Board, state: str) -> BrokerFigures:
+    def found() -> list[BrokerFigures]:
+        return [now for now in [broker_state(board)] if now["state"] == state]
+
+    return until(found, f"{state}, not {broker_state(board)}")[0]
 
 
 def await_end(board: Board, stream: OpenStream) -> None:

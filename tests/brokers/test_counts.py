@@ -119,7 +119,8 @@ def test_processes_show_each_others_figures_until_they_are_gone(server: RedisSer
         found = {each["pid"]: each for each in sse.processes() if "pid" in each}
         channels = {servers[pid]: each["channels"] for pid, each in found.items()}
         assert channels == {one: {"a": 1, "b": 1}, other: {"a": 1}}
-        for pid, each in found.items():
+        reports: dict[int, dict[str, Any]] = {pid: {**each} for pid, each in found.items()}
+        for pid, each in reports.items():
             own = get(servers[pid], "/stats")
             changing = {"broker", "pending", "since"}  # the app shows other values of these, or rounds them
             names = own.keys() & each.keys() - changing

@@ -268,7 +268,8 @@ def test_session_without_a_commit_to_wait_for_is_refused(board: Board, where: st
 
 
 def test_what_is_no_session_is_refused(board: Board, engine: Engine) -> None:
-    for session in (None, engine, AsyncSession(), sessionmaker(engine)):
+    others: list[Any] = [None, engine, AsyncSession(), sessionmaker(engine)]
+    for session in others:
         with pytest.raises(TypeError, match="Session of SQLAlchemy"):
             board.sse.publish_on_commit(session, "a", "x")
 

@@ -6,12 +6,24 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
+from typing import Any, get_type_hints
 
 import pytest
 
 from flask_sse_emitters import BrokerUnavailable, Event, SseEmitter, SseEmitters
 from flask_sse_emitters.testing import open_stream
+from flask_sse_emitters.types import (
+    BrokerFigures,
+    Figures,
+    Outlets,
+    Process,
+    PublishFigures,
+    ServerFigures,
+    SlowStream,
+    Stats,
+)
 from tests.support.board import Board
 from tests.support.waiting import PATIENCE, until
 
@@ -116,6 +128,30 @@ def test_stats_count_a_publish_that_fails(caplog: pytest.LogCaptureFixture) -> N
         board.publish("a", "x")
     stats = board.sse.stats()
     assert (stats["published"], stats["publish"]["count"], stats["publish"]["failed"]) == (0, 0, 1)
+
+
+def test_stats_have_exactly_the_keys_of_their_types(board: Board) -> None:
+    board.app.add_url_rule("/emitter", view_func=SseEmitter)
+    with board.open("a"), open_stream(board.client, "/emitter"):
+        board.emitters[-1].send("x")
+        stats = board.sse.stats()
+        [process] = board.sse.processes()
+    typed: list[tuple[Mapping[str, object], Any]] = [
+        (stats, Stats),
+        (stats["outlets"], Outlets),
+        (stats["server"], ServerFigures),
+        (stats["publish"], PublishFigures),
+        (stats["broker"], BrokerFigures),
+        (stats["slow"][0], SlowStream),
+    ]
+    assert [found.keys() for found, _ in typed] == [kind.__required_keys__ for _, kind in typed]
+    assert process.keys() == Process.__required_keys__ | Process.__optional_keys__
+
+
+def test_processes_may_lack_all_figures_but_their_types_are_the_same() -> None:
+    assert Process.__required_keys__ == {"id", "age", "channels"}
+    optional = {name: kind for name, kind in get_type_hints(Process).items() if name in Process.__optional_keys__}
+    assert optional == get_type_hints(Figures)
 
 
 def test_processes_with_the_memory_broker_show_this_process_alone(board: Board) -> None:

@@ -28,7 +28,8 @@ FORBIDDEN = {
 INSIDERS = {"unit", "concurrency"}
 
 #: Modules that users import; what they offer is public.
-PUBLIC_MODULES = ("", ".access", ".brokers", ".datastar", ".errors", ".gunicorn", ".metrics", ".signals", ".testing")
+_NAMES = "access brokers datastar errors gunicorn metrics signals testing types"
+PUBLIC_MODULES = ("", *(f".{name}" for name in _NAMES.split()))
 
 MAX_NAME_CHARACTERS = 80
 MAX_MODULE_LINES = 400

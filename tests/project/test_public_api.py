@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from enum import Enum
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, is_typeddict
 
 #: The modules that users import by name; ``""`` is the package itself.
-MODULES = ("", "access", "brokers", "datastar", "gunicorn", "metrics", "signals", "testing")
+MODULES = ("", "access", "brokers", "datastar", "gunicorn", "metrics", "signals", "testing", "types")
 
 #: One line for each name, as :func:`described` makes it. After an intended change, run this file as a program.
 LISTING = Path(__file__).parent / "public_api.txt"
@@ -26,6 +26,11 @@ def described() -> Iterator[str]:
 
 
 def _describe(name: str, value: Any) -> Iterator[str]:
+    if is_typeddict(value):
+        yield name
+        yield from (f"{name}.{key}" for key in sorted(value.__required_keys__))
+        yield from (f"{name}.{key}?" for key in sorted(value.__optional_keys__))
+        return
     yield f"{name}{_signature(value)}"
     if inspect.isclass(value) and value.__module__.startswith("flask_sse_emitters"):
         for attribute in sorted(dir(value)):

@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
+from ...types import BrokerStatus
 from ...wire.frame import Frame
 from ..base import Broker, Listener, Publication, Published
 from ..event_log import Bounds
@@ -51,7 +52,7 @@ class ListeningBroker(Broker):
         """Report the number of the channel's clients, which has changed."""
         self._subscriber.count_again(channel)
 
-    def status(self) -> dict[str, Any]:
+    def status(self) -> BrokerStatus:
         """Return the state of the server for this process: see :meth:`.Broker.status`."""
         return self._health.status()
 

@@ -12,9 +12,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ...runtime.locks import native_lock
+from ...types import BrokerStatus
 from .trouble import AWAY_CAUSE, RIGHTS_CAUSE, Trouble
 
 #: Seconds for which publishing counts as failing though another sign shows it works: the server may be slow, or nearly
@@ -135,16 +136,18 @@ class Health:
         """Return what to change, as a sentence of an error."""
         return trouble.advice.format(url=self._url, keys=" and ".join(keys))
 
-    def status(self) -> dict[str, Any]:
+    def status(self) -> BrokerStatus:
         """Return the state of the broker: see :meth:`.Broker.status`."""
         self._recover_publishing(lambda _failure: True, STALE_SECONDS)
         with self._lock:
-            troubles = {"troubles": list(self._channels.values())} if self._channels else {}
-            if not self._failing:
-                return {"url": self._url, "state": "ok", **troubles}
-            error = "; ".join(f"{part}: {failure.text}" for part, failure in self._failing.items())
-            seconds = round(time.monotonic() - self._since, 1)
-            return {"url": self._url, "state": "degraded", "error": error, "seconds": seconds, **troubles}
+            status: BrokerStatus = {"url": self._url, "state": "ok"}
+            if self._channels:
+                status["troubles"] = list(self._channels.values())
+            if self._failing:
+                status["state"] = "degraded"
+                status["error"] = "; ".join(f"{part}: {failure.text}" for part, failure in self._failing.items())
+                status["seconds"] = round(time.monotonic() - self._since, 1)
+            return status
 
     def _recover_publishing(self, is_over: Callable[[_Failure], bool], doubt: float) -> None:
         """Count publishing as recovered where its failure is over, and so many seconds old."""

@@ -13,11 +13,12 @@ from weakref import WeakValueDictionary
 
 from ...brokers import Bounds
 from ...config.context import in_copied_context
-from ...config.settings import Duration, Settings, checked
+from ...config.settings import Settings, checked
 from ...errors import BrokerUnavailable, RunExists
 from ...runtime.gevent_loop import in_hub
 from ...runtime.locks import native_lock
 from ...runtime.scheduler import Sleeper, start_on_main_loop
+from ...types import Duration
 from ...wire.frame import Frame
 from ..publishing import encode_for_channel
 from .items import Items, OnError

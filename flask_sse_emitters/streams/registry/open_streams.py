@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from heapq import nlargest
-from typing import Any
+from typing import Any, TypedDict
 
 from ... import signals
 from ...config.settings import Settings
@@ -18,6 +18,7 @@ from ...runtime.fork import reset_after_fork
 from ...runtime.gevent_loop import yield_if_due
 from ...runtime.locks import native_lock
 from ...runtime.scheduler import SCHEDULER, Scheduler
+from ...types import Outlets, SlowStream
 from ..emitter import SseEmitter, stream_of
 from ..ends import ClientSees
 from ..outgoing import IDLE
@@ -36,6 +37,21 @@ REFUSED_LOG_SECONDS = 60.0
 
 #: So many of the slowest clients are shown.
 SLOW_SHOWN = 20
+
+
+class StreamCounts(TypedDict):
+    """The part of :class:`.Stats` that the streams are counted for."""
+
+    clients: int
+    outlets: Outlets
+    declined: dict[str, int]
+    deliveries: int
+    bytes: int
+    replayed: int
+    gaps: int
+    dropped: int
+    pending: int
+    slow: list[SlowStream]
 
 
 class StreamRegistry:
@@ -172,14 +188,15 @@ class StreamRegistry:
         self.traffic.count_gap()
         with self.lock:
             emitter = self._open.get(stream) or self._refused.get(stream)
-        self._signal_later(signals.gap_sent, emitter=emitter, requested=requested)
+        if emitter is not None:  # it has left meanwhile
+            self._signal_later(signals.gap_sent, emitter=emitter, requested=requested)
 
     def note_denied(self) -> None:
         """Count a request for channels that a rule has denied, or that came from another origin."""
         with self.lock:
             self.denied += 1
 
-    def counts(self) -> dict[str, Any]:
+    def counts(self) -> StreamCounts:
         """Count the streams, by their writers; what they were given, and what waits for them. O(streams).
 
         A greenlet lets others run meanwhile.
@@ -270,7 +287,7 @@ class StreamRegistry:
             signals.send(signal, self._app, **about)
 
 
-def _describe(stream: Stream, pending: int, now: float) -> dict[str, Any]:
+def _describe(stream: Stream, pending: int, now: float) -> SlowStream:
     reader, outgoing = stream.reader, stream.outgoing
     return {
         "channels": sorted({name for member in outgoing.members if (name := member.list.name) is not None}),

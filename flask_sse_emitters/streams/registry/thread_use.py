@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from ...runtime.locks import native_lock
+from ...types import ServerFigures
 from ..stream import Stream
 
 
@@ -26,7 +26,7 @@ class ThreadUse:
         self.on_all_taken: Callable[[int], object] = lambda _count: None
         self.declined: str | None = None
 
-    def figures(self) -> dict[str, Any]:
+    def figures(self) -> ServerFigures:
         """Return what :meth:`.SSE.stats` shows of the server."""
         return {"name": self.server, "threads": self.threads, "declined": self.declined}
 

@@ -4,7 +4,7 @@ The page reads a stream of this package. In each process one timer feeds the str
 open, nothing runs.
 """
 
-from .access import MonitorAccess, MonitorRule
+from .access import MonitorAccess
 from .views import make_monitor
 
-__all__ = ["MonitorAccess", "MonitorRule", "make_monitor"]
+__all__ = ["MonitorAccess", "make_monitor"]

@@ -5,8 +5,7 @@ from __future__ import annotations
 import ipaddress
 import logging
 import re
-from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any
 
 from flask import Response, current_app, request
 
@@ -14,10 +13,9 @@ from ...access import origins
 from ...access.rules import ask_rule, check_rule
 from ...errors import AccessDenied
 from ...server.denials import deny
+from ...types import MonitorRule
 
 log = logging.getLogger("flask_sse_emitters.monitor.gate")
-
-MonitorRule: TypeAlias = Callable[[], bool]
 
 #: Host names of the local machine, with a port or without. Another site may point any other name here after a browser
 #: has loaded its page (DNS rebinding); that page would then share the monitor's origin.

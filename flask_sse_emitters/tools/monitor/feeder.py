@@ -143,8 +143,9 @@ class MonitorFeeder:
 
     def _report(self) -> dict[str, Any]:
         broker = self._state.channels.broker
-        here = {**self._state.stats(), "id": broker.process, "age": 0.0}
+        stats = self._state.stats()
+        here = {**stats, "id": broker.process, "age": 0.0}
         clock = self._scheduler.clock()
-        others = self._remote.fetch(here["broker"]["state"] == "ok")
+        others = self._remote.fetch(stats["broker"]["state"] == "ok")
         report = make_report([here, *(others or ())], self._rates, self._smooth_rates, time.time(), clock)
         return {**report, "is_shared": broker.is_shared, "sees_all": others is not None, "monitors": len(self.streams)}

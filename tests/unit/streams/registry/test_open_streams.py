@@ -6,9 +6,11 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from flask import Flask
 
 from flask_sse_emitters import CloseReason, SseEmitter
 from flask_sse_emitters.config.settings import DEFAULTS
+from flask_sse_emitters.signals import gap_sent
 from flask_sse_emitters.streams.emitter import stream_of
 from flask_sse_emitters.streams.registry import open_streams as streams_module
 from flask_sse_emitters.streams.registry.draining import drain
@@ -152,3 +154,23 @@ def test_drain_at_exit_ends_streams_that_were_still_in_their_grace(scheduler: Ma
     drain(registry)
     scheduler.pass_time(0.1)
     assert emitter.close_reason is CloseReason.SHUTDOWN
+
+
+def test_gap_of_a_stream_that_has_just_left_sends_no_signal(scheduler: ManualScheduler) -> None:
+    """It would be one without the emitter, which receivers are promised."""
+    app, told = Flask(__name__), list[SseEmitter]()
+
+    def note(_: Flask, *, emitter: SseEmitter, requested: str) -> None:
+        told.append(emitter)
+
+    streams = StreamRegistry(DEFAULTS, scheduler, app)
+    staying, leaving = emitter_at(scheduler, 0), emitter_at(scheduler, 0)
+    for emitter in (staying, leaving):
+        stream_of(emitter).attach(DEFAULTS, streams)
+        streams.admit(emitter)
+    streams.leave(stream_of(leaving))
+    with gap_sent.connected_to(note, app):
+        for emitter in (staying, leaving):
+            streams.note_gap(stream_of(emitter), "1-1")
+        scheduler.run_jobs()
+    assert (told, streams.traffic.gaps) == ([staying], 2)
