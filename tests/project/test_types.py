@@ -11,9 +11,11 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from packaging.version import Version
 
 from tests.apps import typed
 from tests.support.programs import miss, program
@@ -25,6 +27,9 @@ MISTAKES = ROOT / "tests" / "project" / "typed" / "mistakes.py"
 PYRIGHT = ROOT / "build" / "npm" / "node_modules" / "pyright" / "index.js"
 
 NAMES = [each.name for each in (*APPS, MISTAKES)]
+
+#: Whether the types of Flask have a place for a status beside an emitter.
+TYPES_OF_FLASK = Version(version("flask")) >= Version("3.1.1")
 
 #: One worker runs each checker once.
 pytestmark = pytest.mark.xdist_group("types")
@@ -79,7 +84,9 @@ def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 def test_types_strict_checkers_accept_an_app_without_casts_or_ignores(found: list[tuple[str, int, str]]) -> None:
     assert not any(re.search(r"\bcast\(|# (type|pyright): |\bAny\b", app.read_text()) for app in APPS)
-    assert [each for each in found if each[0] != MISTAKES.name] == []
+    lines = {app.name: app.read_text().splitlines() for app in APPS}
+    said = [(lines[file][line - 1], text) for file, line, text in found if file != MISTAKES.name]
+    assert [each for each in said if TYPES_OF_FLASK or not each[0].endswith("# Flask 3.1.1")] == []
 
 
 def test_types_strict_checkers_find_each_mistake_in_its_line(found: list[tuple[str, int, str]]) -> None:
