@@ -65,24 +65,38 @@ def open_page(browser: Browser, url: str, width: int, **options: Any) -> Page:
     return page
 
 
+def write_both(browser: Browser, looks: list[bytes], height: int, path: Path) -> None:
+    """Write one picture of the light look and the dark one."""
+    both = browser.new_page(viewport={"width": 1280, "height": height})
+    both.evaluate(BOTH, [f"data:image/png;base64,{base64.b64encode(look).decode()}" for look in looks])
+    both.screenshot(path=path)
+
+
 def example(browser: Browser, seconds: float, folder: Path | None) -> None:
     with ExitStack() as stack:
         env = {"NOTICES_FILE": f"{stack.enter_context(tempfile.TemporaryDirectory())}/notices.json"}
         arguments = ["--config", str(ROOT / "gunicorn.conf.py")]
         server = stack.enter_context(Server("gevent", "example_app:app", env=env, arguments=arguments))
-        page, phone = (open_page(browser, server.url, width) for width in (1280, 390))
-        page.set_viewport_size({"width": 1280, "height": 840})  # three cards
+        light, dark = (open_page(browser, server.url, 1280, color_scheme=scheme) for scheme in ("light", "dark"))
+        phone = open_page(browser, server.url, 390)
+        for page in (light, dark):
+            page.set_viewport_size({"width": 1280, "height": 840})  # three cards
         for part, author, text in NOTICES:
             time.sleep(part * seconds)
             post(server, "/notices", {"author": author, "text": text})
             stack.enter_context(connected(server, "/live"))
         time.sleep(0.1 * seconds)
-        page.locator("[name=author]").fill("Margaret")
-        page.locator("[name=text]").fill("Lunch at the harbour. Who comes along?")
+        for page in (light, dark):
+            page.locator("[name=author]").fill("Margaret")
+            page.locator("[name=text]").fill("Lunch at the harbour. Who comes along?")
         time.sleep(5)  # until animations have ended
         post(server, "/answer", {"question": "What happens to an answer when I reload the page?"})
-        expect(page.locator("#words")).to_contain_text("reload this page, or open", timeout=60_000)
-        page.screenshot(path=(folder or ROOT / "example") / "board.png")
+        expect(dark.locator("#words")).to_contain_text("reload this page, or open", timeout=60_000)
+        looks = [
+            page.screenshot(path=(folder or ROOT / "docs") / f"board-{name}.png")
+            for name, page in (("light", light), ("dark", dark))
+        ]
+        write_both(browser, looks, 840, (folder or ROOT / "example") / "board.png")
         if folder is not None:
             phone.screenshot(path=folder / "board-390.png")
 
@@ -147,9 +161,7 @@ def monitor(browser: Browser, seconds: float, folder: Path | None) -> None:
             page.screenshot(clip={"x": 0, "y": 0, "width": 1280, "height": 1216}, full_page=True)
             for page in (light, dark)
         ]
-        both = browser.new_page(viewport={"width": 1280, "height": 1216})
-        both.evaluate(BOTH, [f"data:image/png;base64,{base64.b64encode(look).decode()}" for look in looks])
-        both.screenshot(path=(folder or ROOT / "docs") / "monitor.png")
+        write_both(browser, looks, 1216, (folder or ROOT / "docs") / "monitor.png")
         if folder is not None:
             phone.screenshot(path=folder / "monitor-390.png", full_page=True)
 
