@@ -10,11 +10,20 @@ _DATASTAR = "<!doctype html><!-- Datastar -->"
 #: The first line of the one for the AI SDK.
 _USE_CHAT = '// import { DefaultChatTransport } from "ai"; import { useChat } from "@ai-sdk/react";'
 
+_CHECK = "flask sse check 'https://example.com/events?channel=kitchen' --header 'Cookie: session=...'"
+_MACHINE = "changes the machine; tests/project/test_tutorial.py does the same with folders of its own"
+
 #: Blocks that are not run, by their page and first line, and why.
 NOT_RUN: dict[tuple[str, str], str] = {
     ("hypermedia.rst", _DATASTAR): "npm has no Datastar that knows these events",
     ("replay.rst", "event: gap"): "what a stream looks like",
     ("streaming.rst", _USE_CHAT): "needs a bundler; tests/browser/clients/chats has these lines",
+    ("tutorial.rst", "apt-get install nginx redis-server python3-venv"): _MACHINE,
+    ("tutorial.rst", "nginx -t && systemctl reload nginx"): _MACHINE,
+    (
+        "tutorial.rst",
+        "flask sse check 'https://example.com/events?channel=kitchen' --header 'Cookie: session=...'",
+    ): _MACHINE,
     ("from-spring.rst", '@GetMapping(value = "/connect", produces = MediaType.TEXT_EVENT_STREAM_VALUE)'): _SPRING,
     ("from-spring.rst", "@Component"): _SPRING,
     ("from-spring.rst", "for (SseEmitter emitter : emitters) {"): _SPRING,
@@ -70,6 +79,12 @@ ANSWERS: dict[str, dict[str, list[object]]] = {
         "POST /mcp": [200],
         "POST /rows": [200],
     },
+    "tutorial.rst": {
+        "POST /login": [204],
+        "POST /orders": [201],
+        "GET /orders": [403],
+        "POST /orders/<int:number>/ready": [403],
+    },
     "transactions.rst": {"POST /orders": [201]},
     "replay.rst": {
         "POST /orders": [201],
@@ -104,6 +119,16 @@ DONE_AND_SEEN = {
     "jobs.rst": (
         "document.querySelector('button').click()",
         "document.querySelector('output').value === 'up to order 2000: saved'",
+    ),
+    "tutorial.rst": (
+        """document.forms[0].requestSubmit();
+        const options = {
+            method: "POST",
+            headers: { "Content-Type": "application/json" },
+            body: JSON.stringify({ text: "soup" }),
+        };
+        (async () => { while (!(await fetch("/orders", options)).ok); })()""",
+        "document.querySelector('li')?.textContent.includes('soup for kitchen')",
     ),
     "quickstart.rst": (
         "document.forms[0].text.value = 'hello'; document.forms[0].requestSubmit()",

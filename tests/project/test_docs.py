@@ -1,4 +1,4 @@
-"""The documentation builds without a warning, its links are valid, and all its code runs."""
+"""The links of the documentation are valid, and all its code runs."""
 
 from __future__ import annotations
 
@@ -266,18 +266,6 @@ def test_docs_every_included_file_is_used_by_a_test() -> None:
     shown = [name for page in PAGES for name in re.findall(r"\.\. literalinclude:: (\S+)", page.read_text())]
     tests = "".join(file.read_text() for file in (ROOT / "tests").rglob("*.py") if file.name != Path(__file__).name)
     assert [name for name in shown if Path(name).name not in tests] == []
-
-
-@pytest.mark.timeout(300)
-def test_docs_build_without_a_warning(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-n", "-q", "-b", "html", "docs", str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    api = (tmp_path / "api.html").read_text()
-    listed = (ROOT / "tests" / "project" / "public_api.txt").read_text()
-    names = re.findall(r"^flask_sse_emitters\.(?:[a-z]+\.)?\w+\b(?!\.)", listed, re.MULTILINE)
-    assert [name for name in names if f'id="{name}"' not in api] == ["flask_sse_emitters.brokers.broker_of"]
-    assert "http" not in "".join(re.findall(r"<(?:script|link|img)[^>]* (?:src|href)=\"(http[^\"]*)", api))
 
 
 def test_docs_every_setting_is_documented_as_in_the_code() -> None:
