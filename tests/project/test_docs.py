@@ -262,6 +262,14 @@ def test_docs_every_block_is_run_or_listed_with_a_reason() -> None:
     assert set(NOT_RUN) <= {(block.page, block.first_line) for block in blocks}, "listed, but no longer there"
 
 
+def test_docs_symptoms_quote_messages_that_there_are() -> None:
+    text = (ROOT / "docs" / "troubleshooting.rst").read_text()
+    code = "".join(file.read_text() for file in (ROOT / "flask_sse_emitters").rglob("*.py"))
+    quoted = re.findall(r'says? "([^"]+)"|: "([^"]+)"\n~', text)
+    assert len(quoted) >= 2
+    assert [message for pair in quoted for message in pair if message not in code] == []
+
+
 def test_docs_every_included_file_is_used_by_a_test() -> None:
     shown = [name for page in PAGES for name in re.findall(r"\.\. literalinclude:: (\S+)", page.read_text())]
     tests = "".join(file.read_text() for file in (ROOT / "tests").rglob("*.py") if file.name != Path(__file__).name)
