@@ -27,5 +27,5 @@ python_maximum_signature_line_length = 88
 # Names that other projects document, or that are not part of the API, have no page here.
 nitpick_ignore_regex = [
     ("py:.*", r"(blinker|collections|contextlib|datetime|flask|gevent|prometheus_client|types|typing|werkzeug)\..*"),
-    ("py:.*", r"Flask|HeadersValue|Response|flask_sse_emitters(\.\w+)+\.(_\w+|T)"),
+    ("py:.*", r"BrokerState|Flask|HeadersValue|Response|SqlSession|flask_sse_emitters(\.\w+)+\.(_\w+|T)"),
 ]

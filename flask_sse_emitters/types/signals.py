@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from blinker import ANY
 
+from .figures import BrokerState
+
 if TYPE_CHECKING:  # modules above this one
     from flask import Flask
 
     from ..errors import CloseReason
     from ..streams.emitter import SseEmitter
-    from .figures import BrokerState
 
 
 class EmitterOpenedReceiver(Protocol):
