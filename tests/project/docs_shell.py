@@ -40,7 +40,7 @@ def run(command: str, folder: Path, env: dict[str, str]) -> None:
             makefile = (ROOT / "Makefile").read_text()
             assert [each for each in targets if not re.search(rf"^{each}:", makefile, re.MULTILINE)] == []
         case ["pip", "install", *requirements]:
-            for requirement in map(Requirement, requirements):
+            for requirement in (Requirement(re.sub(r"^\.", "flask-sse-emitters", each)) for each in requirements):
                 assert requirement.extras <= set(metadata(requirement.name).get_all("Provides-Extra") or ())
         case ["gunicorn", *arguments, app]:
             _run_server(arguments, app, env)
