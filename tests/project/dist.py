@@ -39,7 +39,7 @@ EXTRAS = ("", "server", "redis", "postgresql", "jwt", "metrics")
 
 #: What only an extra can do, tried in its environment.
 PROBES = {
-    "jwt": "from flask_sse_emitters.access import jwt_authorizer; jwt_authorizer('a key of 32 characters or more ..')",
+    "jwt": "from flask_sse_emitters.access import jwt_authorizer; jwt_authorizer('k' * 32, algorithms=['HS256'])",
     "metrics": "import flask_sse_emitters.metrics",
 }
 
