@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from packaging.version import Version
 from playwright.sync_api import expect
 
 from tests.browser.npm_package import Shown, build_pages, check_types, opened, project
@@ -45,6 +46,8 @@ def test_npm_package_has_the_served_modules_with_types(folder: Path) -> None:
     described = json.loads((package / "package.json").read_text())
     assert {path.name for path in package.iterdir()} == {"LICENSE", "README.md", "dist", "package.json"}
     assert "dependencies" not in described
+    config = (ROOT / "setup.cfg").read_text()
+    assert f"\nversion = {Version(described['version'])}\n" in config, "1.0.0-rc.1 is npm's way to write 1.0.0rc1"
     for exported in described["exports"].values():
         for target in exported.values() if isinstance(exported, dict) else [exported]:
             assert (package / target).exists(), target
