@@ -10,9 +10,10 @@ import pytest
 from packaging.version import Version
 from playwright.sync_api import expect
 
-from tests.browser.npm_package import Shown, build_pages, check_types, opened, project
+from tests.browser.npm_package import Shown, build_pages, check_types, opened, project, run
 from tests.browser.tabs import STATIC, Tabs
 from tests.support.client import new_name
+from tests.support.programs import program
 from tests.support.servers import ROOT
 from tests.support.waiting import until
 
@@ -61,6 +62,11 @@ def test_npm_package_has_the_served_modules_with_types(folder: Path) -> None:
 def test_npm_package_types_pass_a_strict_compiler(folder: Path) -> None:
     """And the scripts of the documentation."""
     check_types(folder)
+
+
+def test_npm_hooks_where_a_server_renders_the_page_subscribe_to_nothing(folder: Path) -> None:
+    said = run(folder, program("node", "nodejs"), folder / "server.mjs")
+    assert json.loads(said) == ["<p>connecting</p>", "<p>connecting</p>", 0]
 
 
 def test_npm_components_share_one_connection_and_each_get_all_events(page: Shown, tabs: Tabs) -> None:

@@ -75,13 +75,16 @@ def tool(name: str) -> str:
     return str(Path(sys.executable).with_name(name))
 
 
-def build(folder: Path) -> Built:
-    """Build both from a copy of the source, whose folder stays as it is, and check what an index would show."""
+def build(folder: Path, *options: str) -> Built:
+    """Build both from a copy of the source, whose folder stays as it is, and check what an index would show.
+
+    :param options: ``--no-isolation`` builds with what is installed here, and so installs nothing.
+    """
     with tempfile.TemporaryDirectory() as place:
         source = Path(place) / "source"
         shutil.copytree(ROOT, source, ignore=NO_SOURCE, symlinks=True)
         # Not "-m build": there may be a folder of that name.
-        run(tool("pyproject-build"), "--no-isolation", "--sdist", "--wheel", "--outdir", folder, source)
+        run(tool("pyproject-build"), *options, "--sdist", "--wheel", "--outdir", folder, source)
     [sdist], [wheel] = folder.glob("*.tar.gz"), folder.glob("*.whl")
     run(tool("twine"), "check", "--strict", sdist, wheel)
     return Built(sdist, wheel)

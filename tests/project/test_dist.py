@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.xdist_group("dist"), pytest.mark.timeout(300)]
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     """What ``twine check --strict`` has accepted."""
-    return build(tmp_path_factory.mktemp("dist"))
+    return build(tmp_path_factory.mktemp("dist"), "--no-isolation")
 
 
 @pytest.fixture(scope="module")

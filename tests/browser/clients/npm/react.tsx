@@ -1,5 +1,6 @@
 // React: components that come and go, each with both hooks.
 import { StrictMode, useEffect, useState } from "react";
+import { flushSync } from "react-dom";
 import { createRoot } from "react-dom/client";
 import { useChannel, useEvents } from "flask-sse-emitters/react";
 import { note, type Wanted } from "./wanted.js";
@@ -34,7 +35,7 @@ function Reader({ channels, since, label = "" }: Wanted) {
 
 function Page() {
   const [wanted, show] = useState<Wanted>({ readers: 0, channels: [] });
-  window.show = show;
+  window.show = (other) => flushSync(() => show(other)); // effects, too, are run at once
   return Array.from({ length: wanted.readers }, (_, number) => <Reader key={`${number} ${wanted.login}`} {...wanted} />);
 }
 

@@ -1,10 +1,13 @@
 // Vue: components that come and go, each with both composables.
-import { createApp, defineComponent, h, onMounted, shallowRef } from "vue";
+import { createApp, defineComponent, h, nextTick, onMounted, shallowRef } from "vue";
 import { useChannel, useEvents } from "flask-sse-emitters/vue";
 import { note, type Wanted } from "./wanted.js";
 
 const wanted = shallowRef<Wanted>({ readers: 0, channels: [] });
-window.show = (other) => (wanted.value = other);
+window.show = (other) => {
+  wanted.value = other;
+  return nextTick();
+};
 
 const Reader = defineComponent(() => {
   onMounted(() => (window.mounts += 1));

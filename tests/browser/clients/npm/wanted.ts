@@ -13,7 +13,8 @@ export interface Wanted {
 
 declare global {
   interface Window {
-    show: (wanted: Wanted) => void;
+    /** Has done all of it once it returns, or its promise is fulfilled. */
+    show: (wanted: Wanted) => void | Promise<void>;
     notes: string[];
     mounts: number;
   }
