@@ -12,13 +12,9 @@ _USE_CHAT = '// import { DefaultChatTransport } from "ai"; import { useChat } fr
 
 _BUNDLED = "needs a bundler; tests/browser/test_npm_package.py has it compiled"
 
-#: The first line of the one for htmx 2 with the npm package.
-_RESUMING = "<!doctype html><!-- htmx 2 that keeps its place -->"
-
 #: Blocks that are not run, by their page and first line, and why.
 NOT_RUN: dict[tuple[str, str], str] = {
     ("hypermedia.rst", _DATASTAR): "npm has no Datastar that knows these events",
-    ("hypermedia.rst", _RESUMING): "needs the npm package; tests/browser/test_npm_htmx.py reads with it",
     ("npm.rst", "// vite.config.js"): "is Vite's",
     ("npm.rst", "// Board.jsx"): _BUNDLED,
     ("npm.rst", "// Orders.tsx"): _BUNDLED,
