@@ -11,13 +11,14 @@ export PYTHONDONTWRITEBYTECODE =
 # Two more than there are processors: many tests wait.
 JOBS := $(shell expr $$(nproc) + 2)
 
-.PHONY: help run check test test-lowest lint pytest mutants docs debian bench bench-quick soak fuzz clean
+.PHONY: help run check test test-lowest lint pytest mutants docs dist debian bench bench-quick soak fuzz clean
 
 help:
 	@echo "make run    serve the example on http://127.0.0.1:$(PORT)/ (PORT=... changes it; SSE_BROKER_URL=redis://... or postgresql://...: many workers)"
 	@echo "make test   ruff, mypy, the documentation and all tests"
 	@echo "make check  ruff, mypy and the tests that start nothing, in less than a minute"
 	@echo "make docs   the documentation, in build/docs"
+	@echo "make dist   the packages for Python and npm, in dist, each tried in an empty environment"
 	@echo "make bench  this package beside its peers, in some 25 minutes; make bench-quick in less than one"
 	@echo "make soak   an hour of clients that come and go, over Redis; SOAK_SECONDS=600 SOAK_WORKER=gthread make soak: ten minutes, on threads"
 
@@ -32,6 +33,10 @@ test: debian lint pytest
 docs: $(VENV)/.test
 	$(BIN)/sphinx-build -W -n -q docs build/docs
 	@echo "build/docs/index.html"
+
+# The packages as they are published; tests/project/test_dist.py does a part of this.
+dist: debian $(VENV)/.test $(NPM)/.installed
+	$(BIN)/python -m tests.project.dist dist
 
 lint: $(VENV)/.test
 	$(BIN)/ruff format --check .
@@ -67,11 +72,11 @@ debian:
 $(VENV)/bin/python $(LOWEST)/bin/python:
 	@sh tests/support/environment/virtual-environment "$(PYTHON)" $(@:/bin/python=)
 
-$(VENV)/.run: setup.cfg pyproject.toml | $(VENV)/bin/python
+$(VENV)/.run: setup.cfg setup.py pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --editable ".[server,redis,postgresql]" "psycopg[binary]"
 	@touch $@
 
-$(VENV)/.test: setup.cfg pyproject.toml | $(VENV)/bin/python
+$(VENV)/.test: setup.cfg setup.py pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --editable ".[server,redis,jwt,metrics,docs,test]"
 	@touch $@ $(VENV)/.run
 

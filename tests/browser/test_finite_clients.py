@@ -78,6 +78,7 @@ CLIENTS = {
     "fetch-event-source-told": Does([FIRST], [FIRST], [OVER], [FIRST, OVER], [FIRST, FIRST]),
     "react-eventsource": Does([OVER], [FIRST], [OVER], [FIRST, OVER], [FIRST, OVER], has_empty_messages=True),
     "htmx2": Does([FIRST], [FIRST], [OVER], [FIRST, None], [FIRST, None]),
+    "htmx2-resuming": Does([FIRST], [FIRST], [OVER], [FIRST, OVER], [FIRST, FIRST]),
     "htmx4": Does([FIRST], [FIRST], [OVER], [FIRST, FIRST], [FIRST, FIRST]),
     "datastar": Does([OVER], [FIRST], [OVER], [FIRST, OVER], [FIRST, OVER], sees_gaps=False),
 }
@@ -95,6 +96,7 @@ ROWS = {
     "... with the lines below": "fetch-event-source-told",
     "``react-eventsource``": "react-eventsource",
     "htmx 2 with ``htmx-ext-sse``": "htmx2",
+    "... with our ``createEventSource``": "htmx2-resuming",
     "htmx 4 with ``hx-sse``": "htmx4",
     "Datastar": "datastar",
 }

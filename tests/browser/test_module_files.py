@@ -1,20 +1,17 @@
-"""The files of the browser module: who gets them, their types, and the scripts of the documentation that use them."""
+"""The files of the browser module: who gets them, and the scripts of the documentation that use them."""
 
 from __future__ import annotations
 
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from flask_sse_emitters.testing import open_stream
 from tests.apps.browser_module import app, sse
-from tests.apps.clients import PACKAGES
 from tests.browser.tabs import STATIC, Tabs
 from tests.project.docs_blocks import blocks_of, modules_of
 from tests.support.client import connected, post
-from tests.support.programs import miss, program
 from tests.support.servers import ROOT, Server
 from tests.support.waiting import until
 
@@ -55,13 +52,3 @@ def test_module_file_is_served_and_takes_no_channel_name(site: Server) -> None:
     with open_stream(app.test_client(), "/events?channel=static/sse-emitters.js") as stream:
         sse.publish("static/sse-emitters.js", "an event")
         assert [event.data for event in stream.ready()] == ["an event"]
-
-
-def test_module_types_pass_the_typescript_compiler() -> None:
-    compiler = PACKAGES / "typescript" / "bin" / "tsc"
-    if not compiler.exists():
-        miss("typescript is missing: apt-get install npm && make build/npm/.installed")
-    options = "--allowJs --checkJs --strict --noEmit --target es2022 --lib es2022,dom,dom.iterable --module esnext"
-    command = [program("node", "nodejs"), str(compiler), *options.split(), "--moduleResolution", "bundler"]
-    done = subprocess.run([*command, str(STATIC / "sse-emitters.js")], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (0, "")

@@ -12,10 +12,15 @@ _USE_CHAT = '// import { DefaultChatTransport } from "ai"; import { useChat } fr
 
 _CHECK = "flask sse check 'https://example.com/events?channel=kitchen' --header 'Cookie: session=...'"
 _MACHINE = "changes the machine; tests/project/test_tutorial.py does the same with folders of its own"
+_BUNDLED = "needs a bundler; tests/browser/test_npm_package.py has it compiled"
 
 #: Blocks that are not run, by their page and first line, and why.
 NOT_RUN: dict[tuple[str, str], str] = {
     ("hypermedia.rst", _DATASTAR): "npm has no Datastar that knows these events",
+    ("npm.rst", "// vite.config.js"): "is Vite's",
+    ("npm.rst", "// Board.jsx"): _BUNDLED,
+    ("npm.rst", "// Orders.tsx"): _BUNDLED,
+    ("npm.rst", "<!-- Board.vue -->"): _BUNDLED,
     ("replay.rst", "event: gap"): "what a stream looks like",
     ("streaming.rst", _USE_CHAT): "needs a bundler; tests/browser/clients/chats has these lines",
     ("tutorial.rst", "apt-get install nginx redis-server python3-venv"): _MACHINE,

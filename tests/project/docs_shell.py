@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import re
@@ -40,8 +41,11 @@ def run(command: str, folder: Path, env: dict[str, str]) -> None:
             makefile = (ROOT / "Makefile").read_text()
             assert [each for each in targets if not re.search(rf"^{each}:", makefile, re.MULTILINE)] == []
         case ["pip", "install", *requirements]:
-            for requirement in map(Requirement, requirements):
+            for requirement in (Requirement(re.sub(r"^\.", "flask-sse-emitters", each)) for each in requirements):
                 assert requirement.extras <= set(metadata(requirement.name).get_all("Provides-Extra") or ())
+        case ["npm", "install", package]:
+            described = json.loads((ROOT / "npm" / "package.json").read_text())
+            assert re.fullmatch(rf"(.*/dist/)?{described['name']}(-\*\.tgz)?", package)
         case ["gunicorn", *arguments, app]:
             _run_server(arguments, app, env)
         case ["flask", "sse", "listen", *_]:

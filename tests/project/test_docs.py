@@ -37,6 +37,9 @@ MARKDOWN = sorted(ROOT.glob("*.md"))
 #: The folder in which ``make`` installs npm packages.
 NPM = ROOT / "build" / "npm" / "node_modules"
 
+#: The browser module.
+SERVED = ROOT / "flask_sse_emitters" / "server" / "static"
+
 _REDIS = re.compile(r"redis://localhost(:6379)?\b")
 _HERE = re.compile(r"http://(localhost|127\.0\.0\.1):(8080|8000|5000)|https://[\w.]*example\.(com|org)")
 
@@ -166,6 +169,7 @@ def _run_in(page: Page, block: Block, url: str) -> None:
     page.wait_for_function(SETTLED)
     assert page.evaluate("failed") == [], f"{block.page}:{block.line}"
     assert page.evaluate("opened.every(source => source.readyState === EventSource.OPEN)"), f"{block.page}:{block.line}"
+    assert "createEventSource" not in body or page.evaluate("opened") == [], "htmx has the browser's after all"
     if is_page:
         done, seen = DONE_AND_SEEN[block.page]
         page.evaluate(done)
@@ -174,7 +178,13 @@ def _run_in(page: Page, block: Block, url: str) -> None:
 
 def _serve_package(route: Route) -> None:
     """Answer with a file of the npm packages, which a reader would have copied to the app's folder ``static``."""
-    route.fulfill(path=NPM / route.request.url.partition("/static/")[2], content_type="text/javascript")
+    path = route.request.url.partition("/static/")[2]
+    own = path.removeprefix("flask-sse-emitters/dist/")
+    if own != path:  # where npm/build.mjs puts it
+        [source] = [*(ROOT / "npm" / "src").glob(own), *SERVED.glob(own)]
+        body = re.sub(r'"\.\./[\w/.-]*/', '"./', source.read_text())
+        return route.fulfill(body=body, content_type="text/javascript")
+    return route.fulfill(path=NPM / path, content_type="text/javascript")
 
 
 def sections_of(ini: str) -> list[str]:

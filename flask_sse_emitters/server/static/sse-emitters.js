@@ -42,6 +42,7 @@ export { ChannelEvent };
  */
 
 /** @typedef {(event: ChannelEvent) => void} Handler */
+/** @typedef {ReturnType<typeof subscribe>} ChannelSubscription */
 
 /** @type {Map<string, PageSubscriptions>} */
 const groups = new Map();
