@@ -1,5 +1,7 @@
 """The app of the page "Deploying", with the views that containers are asked by."""
 
+import os
+
 from flask import Flask
 from flask.typing import ResponseReturnValue
 from werkzeug.middleware.proxy_fix import ProxyFix
@@ -7,9 +9,10 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from flask_sse_emitters import SSE
 
 app = Flask(__name__)
+app.config["SSE_BROKER_URL"] = os.environ["SSE_BROKER_URL"]
 app.wsgi_app = ProxyFix(app.wsgi_app, x_for=1, x_proto=1, x_host=1)  # type: ignore[method-assign]
 
-sse = SSE(app)  # SSE_BROKER_URL comes from the environment
+sse = SSE(app)
 app.register_blueprint(sse.blueprint, url_prefix="/events")
 sse.channel("news", public=True)
 

@@ -188,10 +188,11 @@ class Running:
 
 @pytest.fixture
 def running(built: Built) -> Iterator[Running]:
-    with RedisServer() as redis:
+    with RedisServer() as redis, redis.client() as client:
         running = Running(built, redis.url)
         try:
             yield running
+            assert client.keys("sse:{news}*"), "the app uses the broker of its environment"
         finally:
             running.kill()
 
