@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -56,3 +57,16 @@ def test_log_of_a_slow_client_is_info_and_no_other_is(caplog: pytest.LogCaptureF
     assert emitter.close_reason is CloseReason.OVERFLOW
     [record] = caplog.records
     assert (record.levelname, record.__dict__["reason"]) == ("INFO", "overflow")
+
+
+@pytest.mark.parametrize(("streams", "says"), [(1, "1 stream ends within"), (2, "2 streams end within")])
+def test_log_of_a_worker_that_stops_counts_its_streams(
+    streams: int, says: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "flask_sse_emitters.streams")
+    board = Board(SSE_DRAIN_SECONDS=0.01)
+    with ExitStack() as stack:
+        for _ in range(streams):
+            stack.enter_context(board.open("a"))
+        board.sse.shutdown()
+    assert f"the worker stops: {says} 0.01 s" in caplog.messages
