@@ -24,7 +24,6 @@ it.
 
 from __future__ import annotations
 
-import logging
 import sys
 from abc import ABC, abstractmethod
 from dataclasses import replace
@@ -41,9 +40,8 @@ from .interfaces import Member, Producer, Registry, Writer
 from .outgoing import IDLE, Outgoing
 from .pending.room import Room
 from .registry.identity import Reader
+from .registry.stream_log import log_end
 from .timing.deadlines import Deadlines
-
-log = logging.getLogger("flask_sse_emitters.emitter")
 
 
 class Phase(IntEnum):
@@ -224,6 +222,7 @@ class Machine(ABC):
                 self._go(ENDING)
                 # Take no more than what was published until now, which has no bounds but the broker's.
                 self.settings = replace(self.settings, max_pending=sys.maxsize, max_pending_bytes=sys.maxsize)
+        log_end(self, left, reason, error)
         self._part(sleeper, left)
         if busy is not None and sees in ("cut", "nothing"):
             busy.cut()
@@ -244,7 +243,6 @@ class Machine(ABC):
         if self.producer is not None:
             self.producer.start()
         self.deadlines.set_timer(self)
-        log.debug("%r ended: %s", self, error or reason.value)
 
     def _go(self, phase: Phase) -> None:
         """Enter a phase. Under the lock.

@@ -33,7 +33,7 @@ CHANNELS_SHOWN = 20
 
 _UNITS = ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
-_COLUMNS = ("host", "pid", "up", "clients", "deliveries", "pending", "dropped", "seen", "")
+_COLUMNS = ("host", "pid", "up", "clients", "of", "refused", "deliveries", "pending", "dropped", "seen", "")
 
 
 def check_processes(reports: Iterable[object]) -> list[dict[str, Any]]:
@@ -112,7 +112,7 @@ def describe(processes: Sequence[Process], now: float | None = None) -> str:
 def _check(report: object) -> dict[str, Any] | None:
     if not isinstance(report, Mapping) or not isinstance(report.get("id"), str):
         return None
-    names = (*SUMMED, "clients", "pid", "since", "age")
+    names = (*SUMMED, "clients", "max_clients", "pid", "since", "age")
     numbers = {name: report[name] for name in names if _is_count(report.get(name))}
     by_name = {key: _check_counts(report[key]) for key in _SUMMED_BY_NAME if isinstance(report.get(key), Mapping)}
     host, broker = report.get("host"), report.get("broker")
@@ -180,11 +180,14 @@ def _sorted(processes: Sequence[Process]) -> list[Process]:
 
 
 def _row(process: Process, now: float) -> tuple[str, ...]:
-    counts = [f"{process.get(name, 0):,}" for name in ("clients", "deliveries", "pending", "dropped")]
+    counts = [f"{process.get(name, 0):,}" for name in ("refused", "deliveries", "pending", "dropped")]
+    limit = process.get("max_clients")
     return (
         str(process.get("host", "?")),
         str(process.get("pid", "?")),
         _duration(now - process.get("since", now)),
+        f"{process.get('clients', 0):,}",
+        "?" if limit is None else f"{limit:,}",
         *counts,
         f"{process.get('age', 0.0):.1f} s ago",
         "draining" if process.get("draining") else "",

@@ -257,14 +257,16 @@ UNUSED_MS = 600_000
 def test_keys_expire_all(client: Any, board: Board) -> None:
     board.sse.publish("a", "x", key="k")
     with board.open("a"):
-        until(lambda: len(client.keys()) == 6, "the client to be counted")
+        until(lambda: len(client.keys()) == 7, "the client to be counted")
         left = {key.decode().split(":", 2)[2]: client.pttl(key) for key in client.keys("*{a}*")}
-        here = [client.pttl(key) for key in client.keys("*{here}*")]
+        here = [client.pttl(key) for key in client.keys("*{here}:process*")]
+        lasting = client.pttl("sse:{here}:format")
         [revoked] = [client.pttl(key) for key in client.keys("*{!revoked}*")]
     assert 290_000 < left["key:k"] <= 300_000
     assert 290_000 < left["log"] <= 300_000
     assert left["at"] > 6 * 86_400_000
     assert revoked > 6 * 86_400_000
+    assert lasting > 300 * 86_400_000
     assert all(0 < ttl <= 12_000 for ttl in here)
 
 

@@ -95,7 +95,7 @@ class RedisBroker(ListeningBroker):
         self.process = new_epoch() + new_epoch()
         # The subscriber's thread keeps none of these alive, nor this broker: once it is dropped, that thread ends.
         self._health = Health(self._address.shown, weakly(self._state_changed))
-        self._clients = Clients(self._address)
+        self._clients = Clients(self._address, self._names.format)
         self._subscriber = Subscriber(
             self._clients.get,
             self._names,

@@ -23,6 +23,14 @@ OTHER = Trouble("other", "does the server at {url} (SSE_BROKER_URL) know scripts
 #: By parts of the error's text: those of Redis and Valkey, as redis-py passes them on. Older versions put other words
 #: around them where the error comes from within a script.
 TABLE = (
+    (
+        ("of the package understands",),
+        Trouble(
+            "format",
+            "a newer version of flask-sse-emitters uses this Redis: install that here as well, or give this app a "
+            "SSE_BROKER_PREFIX of its own",
+        ),
+    ),
     (("used memory > 'maxmemory'",), Trouble("memory", "Redis is full: raise its maxmemory, or lower SSE_HISTORY")),
     (
         ("Authentication required", "Protocol error: unauthenticated"),

@@ -40,6 +40,7 @@ class KeyNames:
         self._suffix = f"@{db}"
         self.processes = f"{prefix}:{{here}}:processes"
         self.process = f"{prefix}:{{here}}:process:"  #: and its id
+        self.format = f"{prefix}:{{here}}:format"
         self.probe = f"{prefix}:{{here}}:probe"
 
     def announcements(self, channel: str) -> str:
@@ -104,7 +105,7 @@ def read_announcement(data: bytes) -> Announcement:
     :raises ValueError: where it is none.
     """
     head, _, rest = data.partition(b"\n")
-    epoch, offset, now, events, ms, length = head.split(b" ")
+    epoch, offset, now, events, ms, length, *_ = head.split(b" ")
     name, body = rest[: int(length)], rest[int(length) :]
     return Announcement(epoch.decode(), int(offset), int(now), _bounds(events, ms), _frame(name, body))
 
@@ -118,7 +119,7 @@ def read_lookup(answer: list[Any]) -> Lookup:
     bounds = _bounds(count, ms)
     events = []
     for entry_id, fields in entries:
-        (_, body), (_, name), (_, at) = zip(fields[::2], fields[1::2], strict=True)
+        (_, body), (_, name), (_, at), *_ = zip(fields[::2], fields[1::2], strict=True)
         offset = int(entry_id.split(b"-")[0])
         events.append(Announcement(epoch.decode(), offset, int(at), bounds, _frame(name, body)))
     ends = [each.partition(":") for each in former.decode().split()]

@@ -50,7 +50,8 @@ def drain(registry: StreamRegistry, grace: float = 0.0) -> None:
             registry.finished_by = max(now + seconds, registry.runs_by) + ABORT_SECONDS
             registry.is_ending = True
     if begins and len(registry):
-        log.info("the worker stops: %d streams end within %g s", len(registry), seconds)
+        count = len(registry)
+        log.info("the worker stops: %s within %g s", f"{count} streams end" if count > 1 else "1 stream ends", seconds)
     if begins or not grace:
         scheduler.call_at(now + min(grace, seconds / 2), lambda: _for_each(registry, _end))
     if begins:

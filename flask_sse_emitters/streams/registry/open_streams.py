@@ -24,6 +24,7 @@ from ..ends import ClientSees
 from ..outgoing import IDLE
 from ..stream import Stream
 from .limits import Limit, limit_of_process, limits_of_reader
+from .stream_log import log_begin
 from .thread_use import ThreadUse
 from .traffic import Traffic
 
@@ -158,6 +159,7 @@ class StreamRegistry:
                 self._refused[stream] = emitter
                 self._leave_unless_written(stream)
             return stream.settings.spread_retry()
+        log_begin(stream, address)
         if not emitter.is_open:
             self._leave_unless_written(stream)
         if self._app is not None:

@@ -159,7 +159,7 @@ def test_emitter_disconnect_discards_pending_events_and_is_one_debug_log_line(
     emitter.complete()
     assert (emitter.pending, writer.take()) == (0, None)
     assert [record.levelname for record in caplog.records] == ["DEBUG"]
-    assert "DISCONNECTED" in caplog.text
+    assert "a stream ended: the client left" in caplog.text
     assert "Traceback" not in caplog.text
 
 

@@ -74,6 +74,8 @@ PROCESS: dict[str, Any] = {
     "pid": 7,
     "since": NOW - 3 * 3600 - 59,
     "clients": 1500,
+    "max_clients": 10_000,
+    "refused": 3,
     "deliveries": 1_234_567,
     "pending": 12,
     "dropped": 0,
@@ -91,9 +93,9 @@ def test_table_lists_processes_and_channels_by_clients() -> None:
         [
             "2 processes, 1,501 clients, 2 channels",
             "",
-            "host      pid     up  clients  deliveries  pending  dropped       seen",
-            "web-1       7    3 h    1,500   1,234,567       12        0  0.4 s ago",
-            "web-10  12345  1 min        1   1,234,567       12        0  0.4 s ago",
+            "host      pid     up  clients      of  refused  deliveries  pending  dropped       seen",
+            "web-1       7    3 h    1,500  10,000        3   1,234,567       12        0  0.4 s ago",
+            "web-10  12345  1 min        1  10,000        3   1,234,567       12        0  0.4 s ago",
             "",
             "channel  clients",
             "news       1,000",
@@ -108,7 +110,7 @@ def test_table_shows_twenty_of_many_channels() -> None:
     assert "c11" in shown
     assert "c10" not in shown
     assert shown.endswith("\nand 10 more")
-    assert "\n?       ?  0 s        0 " in describe([{"channels": {}}], NOW), "a process without figures"
+    assert "\n?       ?  0 s        0   ?        0 " in describe([{"channels": {}}], NOW), "a process without figures"
 
 
 def test_table_shows_drain_and_warnings() -> None:

@@ -14,10 +14,10 @@ from ....runtime.locks import native_lock
 from ...remote.deadline import seconds_left
 from ...remote.slots import FairSemaphore
 from ...remote.trouble import before_sending
-from ..schema import VERSION, ddl, render
+from ..schema import NOT_UNDERSTOOD, VERSION, ddl, render
 from .address import Address
 from .connection import READ_SECONDS, Connection, connect
-from .errors import SchemaError, code_of
+from .errors import NewerSchemaError, SchemaError, code_of
 from .wakeups import Outgoing, Wakeups
 
 #: So many connections are open at most, beside the one that listens.
@@ -107,6 +107,10 @@ class Database:
             if code_of(failed) not in _MISSING:
                 raise
             error = failed
+        if version >= NOT_UNDERSTOOD:
+            raise NewerSchemaError(
+                f"the schema has version {version}, and this package understands those below {NOT_UNDERSTOOD}"
+            )
         if version < VERSION:
             try:
                 connection.fetch(ddl(self.prefix))

@@ -17,6 +17,10 @@ class SchemaError(psycopg.OperationalError):
     """The schema is not there, and cannot be made."""
 
 
+class NewerSchemaError(psycopg.OperationalError):
+    """A newer version of this package keeps its channels there, in a way that this one does not understand."""
+
+
 #: The database cannot be reached, or does not answer.
 AWAY = Trouble(AWAY_CAUSE, "is {url} right (SSE_BROKER_URL), and does it run?", was_refused=False)
 
@@ -29,6 +33,11 @@ SCHEMA = Trouble(
     "'flask sse schema' prints as a role that may, and grant this one its rights, which it names as well",
 )
 
+_NEWER = Trouble(
+    "format",
+    "a newer version of flask-sse-emitters uses this schema: install that here as well, or give this app a "
+    "SSE_BROKER_PREFIX of its own",
+)
 _RIGHTS = Trouble(
     RIGHTS_CAUSE,
     "grant the role of SSE_BROKER_URL its rights on the schema: 'flask sse schema' prints them",
@@ -79,6 +88,8 @@ def diagnose(error: BaseException) -> Trouble:
     """Find out what an error means: one of PostgreSQL, or one on the way there."""
     if isinstance(error, SchemaError):
         return SCHEMA
+    if isinstance(error, NewerSchemaError):
+        return _NEWER
     code = code_of(error)
     for length in (5, 3, 2):
         if code[:length] in _BY_CODE:

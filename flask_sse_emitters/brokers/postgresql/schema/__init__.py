@@ -19,6 +19,10 @@ from ...event_log import MAX_FORMER_EPOCHS
 #: Is raised with what :func:`ddl` returns. Who finds a lower one in the database runs that again.
 VERSION = 1
 
+#: From this one on, processes of this version do not understand what lies there. Until then, functions are called as
+#: they are here, whatever else has changed: two neighbouring versions of the package share a database in an upgrade.
+NOT_UNDERSTOOD = 100
+
 #: In the order in which they are run.
 _FILES = ("tables", "channels", "publishing", "reading", "upkeep")
 

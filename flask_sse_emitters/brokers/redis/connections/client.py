@@ -12,7 +12,10 @@ from redis.exceptions import NoScriptError
 from ....runtime.gevent_loop import is_green, unpatched
 from ....runtime.locks import native_lock
 from ...remote.slots import FairSemaphore
+from ...remote.trouble import before_sending
 from ..scripts import Script
+from ..scripts.processes import CHECK_FORMAT
+from .data_format import FORMAT, NewerFormatError
 from .deadline import READ_SECONDS, cluster_errors, connect_to, seconds_left, within
 from .url import Address
 
@@ -26,13 +29,16 @@ MAX_CONNECTIONS = 8
 class Client:
     """Runs scripts, on a pool of connections. Any thread may call, and waits for Redis: see :func:`.within`.
 
+    :param format_key: has the version of what lies there.
     :raises redis.RedisError: where a cluster cannot be reached; the others connect later.
     """
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, format_key: str) -> None:
         self.is_cluster = address.kind == "cluster"  #: where one node may be away while others are not
         self._redis = connect_to(address)
         self._slots = FairSemaphore(MAX_CONNECTIONS)
+        self._format_key = format_key
+        self._is_checked = False  # the version of what lies there
         self._is_closed = False
 
     def run(self, script: Script, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
@@ -41,6 +47,7 @@ class Client:
         :raises redis.RedisError: where it fails, or Redis cannot be reached.
         """
         with self._slot():
+            self._check_format()
             return self._run(script, keys, arguments)
 
     def run_all(self, script: Script, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> list[Any]:
@@ -49,6 +56,7 @@ class Client:
         :raises redis.RedisError: where Redis cannot be reached; in a cluster, none of the nodes that were asked.
         """
         with self._slot():
+            self._check_format()
             return self._run_each(script, calls) if self.is_cluster else self._run_together(script, calls)
 
     def is_durable(self) -> bool:
@@ -74,6 +82,7 @@ class Client:
                 node = node.get_redis_connection(node.get_random_node())
             pool = node.connection_pool
             connection = pool.get_connection()
+        self._is_checked = False  # it may be another server, or have been flushed
         try:
             yield connection
         finally:
@@ -109,6 +118,26 @@ class Client:
         finally:
             if self._is_closed:
                 self._close_idle()
+
+    def _check_format(self) -> None:
+        """Check, once for each connection to listen on, that this process understands what lies there.
+
+        :raises NewerFormatError: where it does not.
+        """
+        if self._is_checked:
+            return
+        found: Any = 0
+        try:
+            with before_sending():
+                found = self._run(CHECK_FORMAT, [self._format_key], [FORMAT])
+        except redis.ResponseError:
+            pass  # what is to be run then fails for the same reason, and says so better
+        except (redis.RedisError, OSError):
+            if not self.is_cluster:  # there, that may concern this one node
+                raise
+        if found > FORMAT:
+            raise NewerFormatError(found)
+        self._is_checked = True
 
     def _run(self, script: Script, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
         try:
@@ -165,8 +194,9 @@ class Clients:
     Any thread may call.
     """
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, format_key: str) -> None:
         self._address = address
+        self._format_key = format_key
         self._lock = native_lock()
         self._local = unpatched("_thread", "_local")()  # gevent's sockets belong to the event loop of one system thread
         self._shared: Client | None = None
@@ -179,10 +209,10 @@ class Clients:
         if is_green():
             client: Client | None = getattr(self._local, "client", None)
             if client is None:
-                client = self._local.client = Client(self._address)
+                client = self._local.client = Client(self._address, self._format_key)
             return client
         if self._shared is None:
-            new = Client(self._address)  # of a cluster, that takes a while
+            new = Client(self._address, self._format_key)  # of a cluster, that takes a while
             with self._lock:
                 first, self._shared = self._shared is None, self._shared or new
             if not first:

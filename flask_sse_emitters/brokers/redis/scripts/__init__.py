@@ -17,9 +17,11 @@ The processes that listen have these, in one slot, too:
 * ``<prefix>:{here}:process:<id>``, a hash: how many clients a process has of each channel; and in the field
   ``!about``, which is no channel's name, what the process reports of itself, as JSON.
 * ``<prefix>:{here}:probe``, for a millisecond: whether Redis can be written to.
+* ``<prefix>:{here}:format``: the version of all this, :data:`.FORMAT`.
 
-Their names, the arguments of the scripts, and the parsing of what they return are in :mod:`.messages`. Processes with
-the version before this one may share the same Redis.
+Their names, the arguments of the scripts, and the parsing of what they return are in :mod:`.messages`. Processes of
+another version of this package with the same format may share the same Redis. They pass over fields that they do not
+know: those of an entry in the log, of a hash, and of an announcement's first line beyond the sixth.
 """
 
 from __future__ import annotations

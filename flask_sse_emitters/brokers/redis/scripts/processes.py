@@ -29,6 +29,16 @@ end
 return known
 """)
 
+#: Returns the version of what lies in Redis, which is at least that of this process from now on, unless Redis is full
+#: or a replica. It is kept for a year after the last process has asked.
+CHECK_FORMAT = Script("""
+local found = redis.pcall('GET', KEYS[1])
+found = type(found) == 'string' and tonumber(found) or 0
+local newest = math.max(found, tonumber(ARGV[1]))
+redis.pcall('SET', KEYS[1], string.format('%.0f', newest), 'PX', 31536000000)
+return newest
+""")
+
 #: Writes something that is gone at once: a server that is full, or a replica, refuses it.
 TRY_WRITE = Script("return redis.call('SET', KEYS[1], '', 'PX', 1)")
 

@@ -64,7 +64,7 @@ def test_url_is_shown_without_password(url: str, shown: str, db: int) -> None:
 
 def test_script_that_redis_forgot_in_between_runs_only_where_it_had_not(monkeypatch: pytest.MonkeyPatch) -> None:
     """As after ``SCRIPT FLUSH`` by somebody else: an event must not be published twice."""
-    client, script = Client(Address("redis://x")), Script("return ARGV[1]")
+    client, script = Client(Address("redis://x"), "format"), Script("return ARGV[1]")
     calls = [(["key"], [number]) for number in range(4)]
     asked: list[Any] = []
 
@@ -73,6 +73,6 @@ def test_script_that_redis_forgot_in_between_runs_only_where_it_had_not(monkeypa
         return [b"ran", NoScriptError(), b"ran", NoScriptError()] if len(asked) == 1 else [b"late"] * len(some)
 
     monkeypatch.setattr(client, "_pipe", pipe)
-    monkeypatch.setattr(client, "_redis", MagicMock())
+    monkeypatch.setattr(client, "_redis", MagicMock(**{"evalsha.return_value": 1}))
     assert client.run_all(script, calls) == [b"ran", b"late", b"ran", b"late"]
     assert asked == [calls, [calls[1], calls[3]]]
