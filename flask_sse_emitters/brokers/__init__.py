@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from ..config.settings import DEFAULTS, Settings
 from ..wire.frame import CHANNEL_END, Frame
-from .base import INTERRUPTED, Broker, ChannelState, Listener, Publication, Published, RunLost, Start
+from .base import INTERRUPTED, Broker, ChannelState, Listener, MemberChange, Publication, Published, RunLost, Start
 from .event_ids import Position, new_epoch
 from .event_log import Bounds, Log
 
@@ -23,6 +23,7 @@ __all__ = [
     "Frame",
     "Listener",
     "Log",
+    "MemberChange",
     "Position",
     "Publication",
     "Published",
