@@ -234,6 +234,7 @@ class SSE(AccessMethods, CommitMethods):  # with more methods than other classes
 
         ``GET /events?channel=a&channel=b`` and ``GET /events/a`` are streams of channels that are public, or that the
         :meth:`authorizer` lets the client read; ``POST /events/a`` publishes, if the :meth:`publisher` rule allows it.
+        ``GET /events/a/members`` tells who reads a channel with ``members=True``, to those who may read it.
         All channels of a stream share one connection; browsers open at most six to an origin. Events do not name their
         channel.
         """
