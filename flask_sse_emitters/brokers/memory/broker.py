@@ -83,7 +83,7 @@ class MemoryBroker(Broker):
 
     def members(self, channel: str) -> list[str]:
         """Return the members of a channel: see :meth:`.Broker.members`."""
-        return list(self._members.get(channel, ()))
+        return [*self._members.get(channel, ())]
 
     def subscribe(self, channel: str, listener: Listener) -> Start:
         """Deliver the channel's events to the listener: see :meth:`.Broker.subscribe`."""
@@ -117,18 +117,21 @@ class MemoryBroker(Broker):
 
     def _reset(self) -> None:
         self._records = Records(self._scheduler)
-        self._members: dict[str, frozenset[str]] = {}
+        self._members: dict[str, dict[str, None]] = {}
 
     def _tell_members(self, change: MemberChange) -> None:
         """Only one thread of the process calls, and any reads."""
-        before = self._members.get(change.channel, frozenset())
-        gone = before - set(change.come) if change.is_all else before & set(change.gone)
-        come = [each for each in dict.fromkeys(change.come) if each not in before]
-        self._members[change.channel] = (before - gone).union(come)
-        if not self._members[change.channel]:
+        members = self._members.setdefault(change.channel, {})
+        all_others = set(members).difference(change.come) if change.is_all else change.gone
+        gone = [each for each in all_others if each in members]
+        come = [each for each in dict.fromkeys(change.come) if each not in members]
+        members.update(dict.fromkeys(come))
+        for each in gone:
+            del members[each]
+        if not members:
             del self._members[change.channel]
         if not change.is_quiet:
-            told = [("join", each) for each in come] + [("leave", each) for each in sorted(gone)]
+            told = [("join", each) for each in come] + [("leave", each) for each in gone]
             events = [Publication(change.channel, member_frame(*each), change.bounds) for each in told]
             self._records.use(change.channel, lambda record: record.publish(events, unless_complete=True))
 

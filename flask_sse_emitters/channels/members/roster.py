@@ -166,7 +166,7 @@ class Roster:
             with self._lock:
                 self._is_working = False
         if due < math.inf:
-            self._wake_at(due)
+            self._wake_at(max(due, now + BEGIN_SECONDS))  # what comes meanwhile is one step, too
 
     def _tell(self, now: float) -> float:
         """Tell what has changed, and that this process lives. Return when to do that again."""
