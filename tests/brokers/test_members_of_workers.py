@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 import signal
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
-from http.client import HTTPException
+from http.client import HTTPConnection, HTTPException
 
 import pytest
 
 from flask_sse_emitters.testing import read_events
 from tests.support.client import Client, connected, get, new_name, post
 from tests.support.redis_server import RedisServer
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE, until
 from tests.support.workers_server import WorkersServer, connect_to_each_worker
+
+#: A process counts as dead after 9 seconds.
+OUTAGE_SECONDS = 11.0
 
 SIGNS = {"join": "+", "leave": "-"}
 
@@ -58,15 +62,14 @@ def visit(stack: ExitStack, http: WorkersServer, room: str, user: str) -> list[C
 def reconnecting(http: WorkersServer, path: str) -> Iterator[None]:
     """Read a path as a page does, which comes again whenever its stream has ended."""
     is_over = threading.Event()
-    opened: list[Client] = []
 
     def read() -> None:
-        while not is_over.is_set():
-            with suppress(OSError, HTTPException), connected(http, path) as client:
-                opened.append(client)
-                while client.read_some():
-                    pass
-            is_over.wait(0.05)
+        while not is_over.wait(0.05):
+            with suppress(OSError, HTTPException), closing(HTTPConnection("127.0.0.1", http.port, PATIENCE)) as client:
+                client.request("GET", path)
+                with client.getresponse() as response:
+                    while response.read1() and not is_over.is_set():  # heartbeats, at least
+                        pass
 
     thread = threading.Thread(target=read)
     thread.start()
@@ -74,11 +77,7 @@ def reconnecting(http: WorkersServer, path: str) -> Iterator[None]:
         yield
     finally:
         is_over.set()
-        while thread.is_alive():
-            for client in opened:
-                with suppress(OSError):
-                    client.socket.shutdown(2)
-            thread.join(0.1)
+        thread.join(PATIENCE)
 
 
 @pytest.mark.parametrize("scheme", ["redis", "postgresql"])
@@ -150,6 +149,24 @@ def test_members_are_told_afresh_after_redis_has_lost_all(server: RedisServer) -
             assert history(http, room) == []
         until(lambda: members(http, room) == ["bob"], "bob alone")
         until(lambda: history(http, room) == ["-ann"], "what was told")
+
+
+def test_members_stay_while_redis_stands_still(server: RedisServer) -> None:
+    """For longer than a process counts as alive. Who comes and goes meanwhile is told afterwards."""
+    with workers(server.url, SSE_RETRY=100, SSE_PUBLISH_SECONDS=0.5) as http, ExitStack() as stack:
+        room = f"room-{new_name()}"
+        visit(stack, http, room, "bob")
+        with ExitStack() as gone:
+            visit(gone, http, room, "ann")
+            until(lambda: members(http, room) == ["ann", "bob"], "both")
+            server.signal(signal.SIGSTOP)
+        visit(stack, http, room, "cay")
+        resumes_at = time.monotonic() + OUTAGE_SECONDS
+        until(lambda: time.monotonic() > resumes_at, "the end of the outage")
+        server.signal(signal.SIGCONT)
+        until(lambda: members_if_known(http, room) == ["bob", "cay"], "who is here now")
+        until(lambda: len(history(http, room)) == 4, "what was told")
+        assert sorted(history(http, room)) == ["+ann", "+bob", "+cay", "-ann"]
 
 
 def members_if_known(http: WorkersServer, room: str) -> list[str]:

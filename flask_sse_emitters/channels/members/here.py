@@ -27,7 +27,7 @@ class Here:
         self._told: set[str] = set()  # those that the broker has as members
         self._changed: dict[str, None] = {}  # those that it may have to be told of
         self._is_untold = False  # of all
-        self._is_quiet = False  # as it knew of them once
+        self.is_quiet = False  #: the broker is to be told in silence of those whom it knew once, first
 
     def arrive(self, stream: Stream, identity: str | None) -> None:
         """Note a stream, which begins later, or never."""
@@ -76,7 +76,7 @@ class Here:
         :param former: the holder that this process was until now, where it is another one from now on.
         :param is_quiet: without an event: the broker has lost what it knew.
         """
-        self._is_untold, self._is_quiet = True, is_quiet
+        self._is_untold, self.is_quiet = True, is_quiet
         if former is not None:
             self.former.append(former)
 
@@ -104,7 +104,8 @@ class Here:
     def change(self, channel: str, bounds: Bounds) -> MemberChange:
         """Return what the broker is to be told now."""
         if self._is_untold:
-            return MemberChange(channel, [*self.identities], (), True, self._is_quiet, bounds)
+            come = [each for each in self.identities if each in self._told or not self.is_quiet]
+            return MemberChange(channel, come, (), True, self.is_quiet, bounds)
         changed = list(self._changed)[:MOST_AT_ONCE]
         come = [each for each in changed if self._is_held(each)]
         return MemberChange(channel, come, [each for each in changed if not self._is_held(each)], bounds=bounds)
@@ -112,7 +113,7 @@ class Here:
     def note_told(self, change: MemberChange) -> None:
         """Note that the broker was told this; what has changed meanwhile is to be told as well."""
         if change.is_all:
-            self._is_untold = self._is_quiet = False
+            self._is_untold = self.is_quiet = False
             gone: Sequence[str] = [*self._told.difference(change.come)]
             self._told = set(change.come)
         else:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from heapq import heappop, heappush
+from itertools import islice
 
 from ...brokers import Bounds, Broker, MemberChange
 from ...config.settings import DEFAULTS, Settings
@@ -35,6 +36,10 @@ RETRY_SECONDS = 1.0
 
 #: A client that this process sent away is told to wait for as long as the grace is, at most, and then has to connect.
 CONNECT_SECONDS = 2.0
+
+#: Where the broker has lost all, each process has so many seconds to tell it in silence whom it has had: who is new is
+#: told after that, and so is not taken for new where another process has had the same.
+SETTLE_SECONDS = 5.0
 
 #: All is told again after so many seconds, so that the broker need not keep what no process knows of any more.
 AGAIN_SECONDS = 86_400.0
@@ -75,8 +80,9 @@ class Roster:
         ] = []  # when to look at a channel, or at one identity there, as a heap
         self._wakes_at = math.inf  # when the next timer calls
         self._is_working = self._is_stopped = self._has_logged = False
+        self._is_doubtful = False  # what the broker knows
         self._holder = ""  # what stands for this process at the broker
-        self._renewed_at = self._told_all_at = 0.0
+        self._renewed_at = self._told_all_at = self._settled_at = 0.0
         self._renew_at = 0.0
 
     def has_members(self, channel: str) -> bool:
@@ -131,7 +137,7 @@ class Roster:
         with self._lock:
             self._is_stopped = True
             holder = self._holder if any(here.has_told for here in self._channels.values()) else ""
-        if holder:
+        if holder and self._broker.status()["state"] == "ok":
             with suppress(BrokerUnavailable):
                 self._broker.renew_members(holder, max(LEASE_SECONDS, self._grace + CONNECT_SECONDS))
 
@@ -156,8 +162,9 @@ class Roster:
         due = now + RETRY_SECONDS
         try:
             due = self._tell(now)
-        except BrokerUnavailable as error:
+        except BrokerUnavailable as error:  # what was told may still arrive, after what is told later
             log.debug("members could not be told: %s", error)
+            self._is_doubtful, self._renew_at = True, now
         except Exception:
             if not self._has_logged:
                 self._has_logged = True
@@ -175,12 +182,13 @@ class Roster:
             if not self._channels:
                 self._holder = ""  # nobody misses it: the next time it begins anew
                 return math.inf
-        if not self._holder or now >= self._renew_at:
+        if not self._holder or now >= self._renew_at or self._untold:  # what is told to one that is dead, is lost
             self._renew(now)
-        while self._untold:
-            self._tell_some()
+        while names := self._next_untold(now):
+            self._tell_some(names)
         with self._lock:
-            return min(self._renew_at, self._agenda[0][0] if self._agenda else math.inf)
+            due = self._settled_at if self._untold else math.inf
+            return min(due, self._renew_at, self._agenda[0][0] if self._agenda else math.inf)
 
     def _look(self, now: float) -> None:
         """Find out in which channels streams have begun, or the time of an identity is over."""
@@ -205,17 +213,26 @@ class Roster:
             self._renewed_at = self._scheduler.clock()
             self._renew_at = self._renewed_at + RENEW_SECONDS
             is_new = bool(before) and holder != before
-            if is_new or was_away or now > self._told_all_at + AGAIN_SECONDS:
+            if is_new or was_away or self._is_doubtful or now > self._told_all_at + AGAIN_SECONDS:
+                self._is_doubtful = False
                 has_lost_all = is_new and holder.partition(".")[0] != before.partition(".")[0]
                 self._told_all_at = now
+                if has_lost_all:
+                    self._settled_at = now + SETTLE_SECONDS
                 for name, here in self._channels.items():
                     if here.has_told:
                         here.tell_again(before if is_new else None, is_quiet=has_lost_all)
                         self._untold[name] = None
 
-    def _tell_some(self) -> None:
+    def _next_untold(self, now: float) -> list[str]:
+        """Return some channels of which there is something to tell now."""
         with self._lock:
-            names = list(self._untold)[:CHANNELS_AT_ONCE]
+            is_settled = now >= self._settled_at
+            names = (name for name in self._untold if is_settled or self._channels[name].is_quiet)
+            return list(islice(names, CHANNELS_AT_ONCE))
+
+    def _tell_some(self, names: Sequence[str]) -> None:
+        with self._lock:
             told = [(name, self._channels[name]) for name in names]
             changes = [here.change(name, self._bounds(name)) for name, here in told]
         results = self._broker.tell_members(self._holder, changes)
