@@ -151,7 +151,8 @@ class Roster:
     def _wake(self) -> None:
         with self._lock:
             self._wakes_at = math.inf
-            begins, self._is_working = not self._is_working, True
+            begins = not (self._is_working or self._is_stopped)
+            self._is_working |= begins
         if begins:
             self._scheduler.run(weakly(self._work), MEMBERS)
 
