@@ -89,6 +89,7 @@ class SSE(AccessMethods, CommitMethods):  # with more methods than other classes
         history_seconds: Duration | None = None,
         max_clients: int | None = None,
         since: str | None = None,
+        members: bool = UNSET,
     ) -> Channel:
         """Return the channel of this name, which need not be created. Options that are given here hold for good.
 
@@ -99,12 +100,18 @@ class SSE(AccessMethods, CommitMethods):  # with more methods than other classes
         :param history_seconds: for how long. None takes ``SSE_HISTORY_SECONDS``.
         :param max_clients: how many clients may read it in one process, from 1. None is any number.
         :param since: where a client without an id begins: see :meth:`Channel.subscribe`.
+        :param members: True has it know who reads it: see :meth:`Channel.members`. Left out, it changes nothing.
         :raises InvalidChannel: where the name is invalid.
         :raises ValueError: names the parameter and the accepted values; or the earlier value that it contradicts.
         """
         name = check_name(name)
         options = check_options(
-            public=public, history=history, history_seconds=history_seconds, max_clients=max_clients, since=since
+            public=public,
+            history=history,
+            history_seconds=history_seconds,
+            max_clients=max_clients,
+            since=since,
+            members=members,
         )
         self._options.set(name, options)
         return Channel(name, self._channels)
@@ -118,6 +125,7 @@ class SSE(AccessMethods, CommitMethods):  # with more methods than other classes
         history_seconds: Duration | None = None,
         max_clients: int | None = None,
         since: str | None = None,
+        members: bool = UNSET,
     ) -> None:
         """Set options of all channels whose names begin with the same characters: ``sse.channels("job/*", history=9)``.
 
@@ -127,7 +135,12 @@ class SSE(AccessMethods, CommitMethods):  # with more methods than other classes
         :raises InvalidChannel: where the pattern is invalid; other parameters and errors are those of :meth:`channel`.
         """
         options = check_options(
-            public=public, history=history, history_seconds=history_seconds, max_clients=max_clients, since=since
+            public=public,
+            history=history,
+            history_seconds=history_seconds,
+            max_clients=max_clients,
+            since=since,
+            members=members,
         )
         self._options.set_for_all(pattern, options)
 
@@ -222,6 +235,7 @@ class SSE(AccessMethods, CommitMethods):  # with more methods than other classes
 
         ``GET /events?channel=a&channel=b`` and ``GET /events/a`` are streams of channels that are public, or that the
         :meth:`authorizer` lets the client read; ``POST /events/a`` publishes, if the :meth:`publisher` rule allows it.
+        ``GET /events/a/members`` tells who reads a channel with ``members=True``, to those who may read it.
         All channels of a stream share one connection; browsers open at most six to an origin. Events do not name their
         channel.
         """

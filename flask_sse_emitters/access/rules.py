@@ -80,10 +80,11 @@ class Rules:
         channels = tuple(_own_channel(grants.get(name)) if name == OWN_CHANNEL else name for name in asked)
         by_channel = tuple(grants[name].identity if name in grants else None for name in asked)
         identities = tuple(dict.fromkeys(identity for identity in by_channel if identity is not None))
+        differing = by_channel if len(set(by_channel)) > 1 else None
         copy = copy_request(request.environ) if identities else None  # without one, recheck() finds no stream
         return Admission(
             channels,
-            Reader(identities, channels, tuple(asked), copy) if grants else None,
+            Reader(identities, channels, tuple(asked), copy, differing) if grants else None,
             min((grant.seconds for grant in grants.values() if grant.seconds is not None), default=None),
             by_channel,
         )

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from ..config.settings import DEFAULTS, Settings
 from ..types import BrokerOptions
 from ..wire.frame import CHANNEL_END, Frame
-from .base import INTERRUPTED, Broker, ChannelState, Listener, Publication, Published, RunLost, Start
+from .base import INTERRUPTED, Broker, ChannelState, Listener, MemberChange, Publication, Published, RunLost, Start
 from .event_ids import Position, new_epoch
 from .event_log import Bounds, Log
 
@@ -25,6 +25,7 @@ __all__ = [
     "Frame",
     "Listener",
     "Log",
+    "MemberChange",
     "Position",
     "Publication",
     "Published",

@@ -55,12 +55,28 @@ class Publication(NamedTuple):
     run: str | None = None  #: publish only while this run has the channel: see :meth:`Broker.start_run`
 
 
+def member_frame(name: str, identity: str) -> Frame:
+    """Return the event that tells who has come (``join``), or is gone (``leave``)."""
+    return Frame(Event({"identity": identity}, event=name).encode(), name)
+
+
 def by_channel(publications: Sequence[Publication]) -> dict[str, list[int]]:
     """Return the indexes of the publications of each channel, in their order."""
     indexes: dict[str, list[int]] = {}
     for index, publication in enumerate(publications):
         indexes.setdefault(publication.channel, []).append(index)
     return indexes
+
+
+class MemberChange(NamedTuple):
+    """Which identities have come to one channel in a process, and which are gone: see :meth:`Broker.tell_members`."""
+
+    channel: str
+    come: Sequence[str]
+    gone: Sequence[str] = ()
+    is_all: bool = False  #: those that have come are all: any other that the broker knows of this holder is gone
+    is_quiet: bool = False  #: publish nothing of it
+    bounds: Bounds | None = None  #: as those of :class:`Publication`
 
 
 class RunLost(Exception):
@@ -178,6 +194,37 @@ class Broker(ABC):
         :raises BrokerUnavailable: where the broker cannot be reached in time.
         """
         raise NotImplementedError(f"{type(self).__name__} has no runs")
+
+    def renew_members(self, holder: str, seconds: float, *, was_away: bool = False) -> str:
+        """Have the members of this process count for so many seconds from now on, and let go those of dead processes.
+
+        A holder whose time is over is dead: it is told of as gone from all its channels, by whichever process renews
+        its own next. May wait for the broker, within limits.
+
+        :param holder: what this returned last; empty at first, and then nothing is done to others.
+        :param was_away: this process could not renew in time, so others perhaps could not: they get as long again.
+        :return: what stands for this process. Another one than before knows of no members, and is to be told all. It
+            begins with the name of the broker's memory, and a dot: another name shows that the broker has lost all.
+        :raises BrokerUnavailable: where the broker cannot be reached in time.
+        """
+        raise NotImplementedError(f"{type(self).__name__} knows no members: a channel cannot have members=True")
+
+    def tell_members(self, holder: str, changes: Sequence[MemberChange]) -> list[Exception | None]:
+        """Note who has come to channels in this process, and who is gone. May wait for the broker, within limits.
+
+        In one step with it, ``join`` is published of who came to the first of all holders, and ``leave`` of who is gone
+        from the last; not to a channel that is complete. What was told before may be told again.
+
+        :return: for each what kept it from being noted, a :class:`.BrokerUnavailable`, or None.
+        """
+        raise NotImplementedError(f"{type(self).__name__} knows no members: a channel cannot have members=True")
+
+    def members(self, channel: str) -> list[str]:
+        """Return the identities that any living holder has of the channel, each once. May wait, within limits.
+
+        :raises BrokerUnavailable: where the broker cannot be reached in time.
+        """
+        raise NotImplementedError(f"{type(self).__name__} knows no members: a channel cannot have members=True")
 
     @abstractmethod
     def subscribe(self, channel: str, listener: Listener) -> Start | None:

@@ -204,6 +204,21 @@ class Channel:
             self.name
         )
 
+    def members(self) -> list[str]:
+        """Return the identities of who reads it, in all processes that share the broker: sorted, and each once.
+
+        For a channel with ``members=True``. An identity is the one that the rule returns for this channel, or that
+        :meth:`subscribe` is given; other readers are none. It is in here, and ``join`` tells it in the channel, from
+        when its first stream begins until ``leave`` does: twice ``SSE_RETRY`` after its last stream has ended. So who
+        reloads a page stays. Those of a process that was killed are gone within 15 seconds, or that time where it is
+        longer. May be called anywhere, also where nobody asks a rule; may wait for the broker, within limits.
+
+        :raises RuntimeError: where the channel has no members.
+        :raises NotImplementedError: where the broker knows none.
+        :raises BrokerUnavailable: where the broker cannot be reached in ``SSE_PUBLISH_SECONDS``.
+        """
+        return self._channels().roster.members(self.name)
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}>"
 

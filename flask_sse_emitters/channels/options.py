@@ -24,6 +24,7 @@ class ChannelOptions:
     history_seconds: float | None = None  #: for how long, 0 for as long as their number allows
     max_clients: int | None = None  #: clients in each process, from 1
     since: str | None = None  #: where a client without an id begins: see :mod:`.replay.since`
+    members: bool | None = None  #: who reads it is known, and told to its readers: see :mod:`.members`
 
     def over(self, general: ChannelOptions) -> ChannelOptions:
         """Return these options, and those of the general ones that are not set here."""
@@ -101,17 +102,19 @@ def check_options(
     history_seconds: object = None,
     max_clients: int | None = None,
     since: str | None = None,
+    members: object = UNSET,
 ) -> dict[str, Any]:
     """Return the options of a channel that are given, checked: all but :data:`UNSET` and None.
 
-    :raises TypeError: where ``public`` is not a bool.
+    :raises TypeError: where ``public``, or ``members``, is not a bool.
     :raises ValueError: names the option and the accepted values.
     """
     options: dict[str, Any] = {}
-    if public is not UNSET:
-        if not isinstance(public, bool):
-            raise TypeError(f"public is True or False, not {public!r}")
-        options["public"] = public
+    for name, flag in (("public", public), ("members", members)):
+        if flag is not UNSET:
+            if not isinstance(flag, bool):
+                raise TypeError(f"{name} is True or False, not {flag!r}")
+            options[name] = flag
     numbers = {"history": history, "history_seconds": history_seconds, "max_clients": max_clients}
     options |= {name: checked(name, value) for name, value in numbers.items() if value is not None}
     if since is not None:

@@ -24,7 +24,8 @@ from ..streams.registry.open_streams import StreamRegistry
 from ..streams.stream import Stream
 from ..types import Duration
 from ..wire.frame import CHANNEL_END, END
-from .arrivals import arrive
+from .members.roster import Roster
+from .members.subscription import MembersSubscription
 from .names import check_key
 from .options import OptionTable
 from .process_subscription import ProcessSubscription
@@ -37,6 +38,7 @@ from .publishing import (
     publish_on,
     with_end,
 )
+from .replay.arrivals import arrive
 from .replay.machine import Replay
 from .replay.pages import PageCache
 from .replay.since import parse_since
@@ -83,6 +85,7 @@ class Channels:
         self._options = options
         self._streams = streams
         self._is_closed = False
+        self.roster = Roster(broker, options, settings, self.bounds)  #: of its members here
         self._reset()
         reset_after_fork(self._reset)
 
@@ -101,7 +104,9 @@ class Channels:
         """Return the list of a channel's clients in this process."""
         subscription = self._subscriptions.get(name)
         if subscription is None:
-            new = ProcessSubscription(name, self.broker, self.settings, lambda: self.before_subscribing())
+            common = name, self.broker, self.settings, lambda: self.before_subscribing()
+            has_members = self.roster.has_members(name)
+            new = MembersSubscription(*common, self.roster) if has_members else ProcessSubscription(*common)
             with self._lock:
                 subscription = self._subscriptions.setdefault(name, new)
         return subscription
@@ -180,6 +185,7 @@ class Channels:
         until = time.monotonic() + STOP_SECONDS
         for task in self.tasks.all():
             task.stop(Stop.INTERRUPTED, max(0.0, until - time.monotonic()))
+        self.roster.stop()
         self.broker.close()
 
     def close(self) -> None:

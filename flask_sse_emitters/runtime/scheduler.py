@@ -28,9 +28,9 @@ from .timers import Timer, TimerQueue
 from .waiter import Selector, Waiter, WakeupSocket, make_selector, make_waiter
 
 #: The thread pools, and how many threads each has at most. Slow rules hold up no callbacks, and figures for onlookers
-#: hold up neither. Jobs of a pool with one thread run in order.
-CALLBACKS, RULES, FIGURES = "sse-callbacks", "sse-rules", "sse-figures"
-MAX_HELPERS = {CALLBACKS: 8, RULES: 2, FIGURES: 1}
+#: hold up neither, nor does what a broker is told of members. Jobs of a pool with one thread run in order.
+CALLBACKS, RULES, FIGURES, MEMBERS = "sse-callbacks", "sse-rules", "sse-figures", "sse-members"
+MAX_HELPERS = {CALLBACKS: 8, RULES: 2, FIGURES: 1, MEMBERS: 1}
 
 #: After so many slices of work the thread looks at its readers again.
 SLICES_PER_TURN = 8

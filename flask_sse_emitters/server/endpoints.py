@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from flask import Blueprint, Response, current_app, request
+from flask import Blueprint, Response, current_app, jsonify, request
 
 from ..access import origins
 from ..access.grants import tag_reader
@@ -13,7 +13,7 @@ from ..access.rules import Rules
 from ..channels.names import MAX_CHANNELS, OWN_CHANNEL, check_name
 from ..channels.replay.since import parse_since
 from ..config.settings import Settings, checked
-from ..errors import AccessDenied, InvalidChannel
+from ..errors import AccessDenied, BrokerUnavailable, InvalidChannel
 from ..streams.emitter import stream_of
 from .app_state import State
 from .denials import answer_denied, plain_response
@@ -33,6 +33,9 @@ def make_blueprint(state: Callable[[], State], rules: Rules) -> Blueprint:
     for clients without an id, and end for now as ``end`` says; or a 204, where all channels are complete, and nothing
     is left for the client. ``POST <prefix>/<channel>`` publishes, where there is a rule for that.
 
+    ``GET <prefix>/<channel>/members`` tells who reads that channel, under the same rule; a 404 where it has no members.
+    A channel whose name ends with ``/members`` can only be read with ``?channel=``.
+
     ``HEAD`` asks the rule as ``GET`` does, and opens no stream. ``GET`` and ``HEAD`` name the reader in ``SSE-Reader``,
     for the browser module.
 
@@ -45,9 +48,6 @@ def make_blueprint(state: Callable[[], State], rules: Rules) -> Blueprint:
         "sse_emitters", __name__, url_prefix="/events", static_folder="static", static_url_path="/static"
     )
 
-    def endpoint(channel: str | None = None) -> Response:
-        return _answer(channel, state(), rules)
-
     def add_headers(response: Response) -> Response:
         return _add_cors_headers(response, state().settings)
 
@@ -55,11 +55,25 @@ def make_blueprint(state: Callable[[], State], rules: Rules) -> Blueprint:
     blueprint.register_error_handler(InvalidChannel, _answer_invalid_channel)
     blueprint.register_error_handler(Refused, answer_refused)
     blueprint.register_error_handler(AccessDenied, answer_denied)  # before those of a blueprint around this one
-    for rule, name, options in (("/", "streams", {"strict_slashes": False}), ("/<path:channel>", "stream", {})):
-        blueprint.add_url_rule(
-            rule, name, endpoint, methods=_METHODS, provide_automatic_options=False, merge_slashes=False, **options
-        )
+    _add_rules(blueprint, state, rules)
     return blueprint
+
+
+def _add_rules(blueprint: Blueprint, state: Callable[[], State], rules: Rules) -> None:
+    def streams() -> Response:
+        return _answer(None, state(), rules)
+
+    def stream(channel: str) -> Response:
+        return _answer(channel, state(), rules)
+
+    def members(channel: str) -> Response:
+        return _answer_members(channel, state(), rules)
+
+    options: dict[str, Any] = {"provide_automatic_options": False, "merge_slashes": False}
+    blueprint.add_url_rule("/", view_func=streams, methods=_METHODS, strict_slashes=False, **options)
+    blueprint.add_url_rule("/<path:channel>", view_func=stream, methods=_METHODS, **options)
+    methods = ["GET", "OPTIONS"]  # events can be posted to a channel whose name ends so
+    blueprint.add_url_rule("/<path:channel>/members", view_func=members, methods=methods, **options)
 
 
 def _answer(channel: str | None, state: State, rules: Rules) -> Response:
@@ -69,16 +83,39 @@ def _answer(channel: str | None, state: State, rules: Rules) -> Response:
     if request.method == "POST" and not accepts_events:
         text = "POST /<channel> needs a rule: @sse.publisher" if current_app.debug else "Method Not Allowed"
         return plain_response(text, 405, Allow=_allowed_methods(accepts_events))
-    try:
-        request.args  # noqa: B018 - Werkzeug decodes it now
-    except UnicodeDecodeError:
-        return plain_response("The query is not UTF-8", 400)
+    _check_query()
     origins.check_origin(state.settings, is_read=request.method != "POST")
     if request.method == "POST":
         assert channel is not None
         publisher = rules.admit_publisher(check_name(channel))
         return publish_request(channel, state.channels, state.settings.max_event_bytes, publisher)
     return _answer_stream(_requested_channels(channel), _requested_options(), state, rules)
+
+
+def _answer_members(channel: str, state: State, rules: Rules) -> Response:
+    if request.method == "OPTIONS":
+        return _answer_options(state.settings, False)
+    _check_query()
+    if "channel" in request.args:
+        raise Refused(400, "The members of one channel are asked for at a time: the one of the path")
+    origins.check_origin(state.settings, is_read=True)
+    [name] = rules.admit_reader(_requested_channels(channel)).channels
+    if not state.channels.roster.has_members(name):
+        text = f"The channel has no members: sse.channel({name!r}, members=True)" if current_app.debug else "Not Found"
+        raise Refused(404, text)
+    try:
+        response = jsonify(members=state.channels.roster.members(name))
+    except BrokerUnavailable as error:
+        raise Refused(503, "Who the members are is not known now: try again", **{"Retry-After": "1"}) from error
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+def _check_query() -> None:
+    try:
+        request.args  # noqa: B018 - Werkzeug decodes it now
+    except UnicodeDecodeError as error:
+        raise Refused(400, "The query is not UTF-8") from error
 
 
 def _answer_stream(asked: list[str], options: dict[str, Any], state: State, rules: Rules) -> Response:

@@ -9,8 +9,8 @@ import pytest
 from flask_sse_emitters import CloseReason, SseEmitter
 from flask_sse_emitters.brokers import CHANNEL_END, Bounds, Broker
 from flask_sse_emitters.brokers.memory import MemoryBroker
-from flask_sse_emitters.channels.arrivals import arrive
 from flask_sse_emitters.channels.process_subscription import ProcessSubscription
+from flask_sse_emitters.channels.replay.arrivals import arrive
 from flask_sse_emitters.channels.replay.machine import Replay
 from flask_sse_emitters.channels.replay.pages import PageCache
 from flask_sse_emitters.config.settings import DEFAULTS

@@ -74,6 +74,7 @@ ANSWERS: dict[str, dict[str, list[object]]] = {
     "ends.rst": {"GET /connect": [200], "POST /finish": [204]},
     "index.rst": {"POST /news": [201]},
     "jobs.rst": {"POST /jobs": [202], "POST /resize": [202], "POST /cancel/<path:job>": [200]},
+    "members.rst": {"POST /login": [204], "GET /rooms/<name>": [200]},
     "quickstart.rst": {"POST /notes": [201]},
     "streaming.rst": {
         "POST /answers": [200],
@@ -102,14 +103,14 @@ ANSWERS: dict[str, dict[str, list[object]]] = {
 #: The environment of the pages' Python and commands.
 ENVIRONMENT = {"TOKEN": "of the tests alone", "SECRET_KEY": "of the tests alone, and long enough for a signature"}
 
-#: JavaScript that runs before the scripts of a page, which rely on it: a login, or functions of the reader's own.
-IN_BROWSER = {
-    "access.rst": """fetch("/login", {
+_LOGIN = """fetch("/login", {
         method: "POST",
         headers: { "Content-Type": "application/json" },
         body: JSON.stringify({ name: "ann" }),
-    })""",
-}
+    })"""
+
+#: JavaScript that runs before the scripts of a page, which rely on it: a login, or functions of the reader's own.
+IN_BROWSER = {"access.rst": _LOGIN, "members.rst": _LOGIN}
 
 #: What a user does next on a page of HTML, and what the page must then show.
 DONE_AND_SEEN = {

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from ...types import BrokerStatus
 from ...wire.frame import Frame
-from ..base import Broker, Listener, Publication, Published
+from ..base import Broker, Listener, MemberChange, Publication, Published
 from ..event_log import Bounds
 from ..remote.green import require_patched_sockets
 from ..remote.health import Health
+from .members import BaseMembers
 from .thread import ListeningThread
 
 
@@ -22,6 +23,7 @@ class ListeningBroker(Broker):
 
     _health: Health
     _subscriber: ListeningThread
+    _members: BaseMembers
 
     def publish(self, channel: str, frame: Frame, bounds: Bounds | None, key: str | None = None) -> Published:
         """Publish an event: see :meth:`.Broker.publish`."""
@@ -29,6 +31,18 @@ class ListeningBroker(Broker):
         if isinstance(published, Exception):
             raise published
         return published
+
+    def renew_members(self, holder: str, seconds: float, *, was_away: bool = False) -> str:
+        """Have the members of this process count for longer: see :meth:`.Broker.renew_members`."""
+        return self._members.renew(holder, seconds, was_away=was_away)
+
+    def tell_members(self, holder: str, changes: Sequence[MemberChange]) -> list[Exception | None]:
+        """Note who has come, and who is gone: see :meth:`.Broker.tell_members`."""
+        return self._members.tell(holder, changes)
+
+    def members(self, channel: str) -> list[str]:
+        """Return the members of a channel: see :meth:`.Broker.members`."""
+        return self._members.list(channel)
 
     def subscribe(self, channel: str, listener: Listener) -> None:
         """Deliver the channel's events to the listener: see :meth:`.Broker.subscribe`."""

@@ -7,7 +7,17 @@ from collections.abc import Callable, Sequence
 from ...runtime.fork import reset_after_fork
 from ...runtime.scheduler import SCHEDULER, Scheduler
 from ...wire.frame import Frame
-from ..base import Broker, ChannelState, Listener, Publication, Published, Start, by_channel
+from ..base import (
+    Broker,
+    ChannelState,
+    Listener,
+    MemberChange,
+    Publication,
+    Published,
+    Start,
+    by_channel,
+    member_frame,
+)
 from ..event_log import Bounds
 from .record import Record
 from .records import Records
@@ -61,6 +71,20 @@ class MemoryBroker(Broker):
         """Take the channel from its run, and end it: see :meth:`.Broker.cancel_run`."""
         return self._ask(channel, lambda record: record.cancel_run(bounds))
 
+    def renew_members(self, holder: str, seconds: float, *, was_away: bool = False) -> str:  # noqa: ARG002 - it is alone
+        """Return what stands for this process: see :meth:`.Broker.renew_members`."""
+        return "memory.here"
+
+    def tell_members(self, holder: str, changes: Sequence[MemberChange]) -> list[Exception | None]:
+        """Note who has come, and who is gone: see :meth:`.Broker.tell_members`."""
+        for change in changes if holder == "memory.here" else ():
+            self._tell_members(change)
+        return [None] * len(changes)
+
+    def members(self, channel: str) -> list[str]:
+        """Return the members of a channel: see :meth:`.Broker.members`."""
+        return [*self._members.get(channel, ())]
+
     def subscribe(self, channel: str, listener: Listener) -> Start:
         """Deliver the channel's events to the listener: see :meth:`.Broker.subscribe`."""
         return self._records.use(channel, lambda record: record.add(listener))
@@ -89,9 +113,27 @@ class MemoryBroker(Broker):
     def close(self) -> None:
         """Forget all channels. An event that is published later gets no id that was given before."""
         self._records.clear()
+        self._members.clear()
 
     def _reset(self) -> None:
         self._records = Records(self._scheduler)
+        self._members: dict[str, dict[str, None]] = {}
+
+    def _tell_members(self, change: MemberChange) -> None:
+        """Only one thread of the process calls, and any reads."""
+        members = self._members.setdefault(change.channel, {})
+        all_others = set(members).difference(change.come) if change.is_all else change.gone
+        gone = [each for each in all_others if each in members]
+        come = [each for each in dict.fromkeys(change.come) if each not in members]
+        members.update(dict.fromkeys(come))
+        for each in gone:
+            del members[each]
+        if not members:
+            del self._members[change.channel]
+        if not change.is_quiet:
+            told = [("join", each) for each in come] + [("leave", each) for each in gone]
+            events = [Publication(change.channel, member_frame(*each), change.bounds) for each in told]
+            self._records.use(change.channel, lambda record: record.publish(events, unless_complete=True))
 
     def _publish(self, channel: str, publications: Sequence[Publication]) -> list[Published | Exception]:
         return self._records.use(channel, lambda record: record.publish(publications))

@@ -71,14 +71,21 @@ class Record:
         self._published_at = -math.inf
         self._used_at = scheduler.clock()  # when its last listener left, or its state was last asked for
 
-    def publish(self, publications: Iterable[Publication]) -> list[Published | Exception] | None:
-        """Publish events in one step: see :meth:`.Broker.publish_many`. None where it is forgotten."""
+    def publish(
+        self, publications: Iterable[Publication], *, unless_complete: bool = False
+    ) -> list[Published | Exception] | None:
+        """Publish events in one step: see :meth:`.Broker.publish_many`. None where it is forgotten.
+
+        :param unless_complete: publish nothing where the channel is complete.
+        """
         with self.log.guard:
             if self.is_forgotten:
                 return None
             now = self._scheduler.clock()
             self._forget_keys(now)
             self._end_dead_run(now)
+            if unless_complete and self.log.is_complete:
+                return []
             return [self._publish(publication, now) for publication in publications]
 
     def _publish(self, publication: Publication, now: float) -> Published | Exception:

@@ -21,6 +21,7 @@ from ..listening.broker import ListeningBroker
 from .client.address import Address
 from .client.database import Database
 from .client.errors import PostgresqlHealth
+from .members import Members
 from .outbox import Outbox
 from .requests import Requests
 from .schema import check_prefix, ddl
@@ -115,4 +116,5 @@ class PostgresqlBroker(ListeningBroker):
         )
         self._requests = Requests(self._database, self._health, self._subscriber, self._address.shown, self._seconds)
         self.outbox = Outbox(self._requests, self._prefix)
+        self._members = Members(self._requests)
         weakref.finalize(self, self._subscriber.close).atexit = False  # at exit streams end first

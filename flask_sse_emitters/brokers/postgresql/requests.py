@@ -22,6 +22,7 @@ from .statements import (
     PUBLISH,
     START_RUN,
     STATE,
+    TELL_MEMBERS,
     Outcome,
     bounds_parameters,
     is_to_be_mended,
@@ -103,6 +104,17 @@ class Requests:
         """Take the channel from its run, and end it: see :meth:`.Broker.cancel_run`."""
         known = known_parameters(self._newest.known(channel))
         return self._change("cancel the run", channel, CANCEL_RUN, [channel, *known, *bounds_parameters(bounds)])
+
+    def tell_members(self, channel: str, holder: str, told: Sequence[Any]) -> bool:
+        """Note who has come, and who is gone. Return whether there may be more of it: see :class:`.BaseMembers`."""
+
+        def tell() -> bool:
+            known = known_parameters(self._newest.known(channel))
+            [(has_more, event_id)] = self._database.run(TELL_MEMBERS, [holder, channel, *known, *told])
+            self._database.tell({} if event_id is None else {channel: event_id})
+            return bool(has_more)
+
+        return self._do("note the members", tell)
 
     def ask(self, wanted: str, statement: str, parameters: Sequence[Any] = ()) -> list[Any]:
         """Run a statement that publishes nothing of its caller's, and return the rows.

@@ -30,6 +30,13 @@ REPORT = "SELECT sse.report(%s, %s, %s::text[], %s::int[], %s::boolean)"
 LEAVE = "SELECT sse.leave(%s)"
 COUNT_CLIENTS = "SELECT sse.count_clients(%s, %s)"
 LIST_PROCESSES = "SELECT * FROM sse.list_processes(%s)"
+RENEW_MEMBERS = "SELECT * FROM sse.renew_members(%s, %s, %s::bigint, %s)"
+TELL_MEMBERS = (
+    "SELECT * FROM sse.tell_members(%s, %s, %s, %s::bigint, %s::bigint, %s::text[], %s::text[], %s, %s, %s::bigint, "
+    "%s::bigint)"
+)
+LIST_MEMBERS = "SELECT * FROM sse.list_members(%s)"
+FORGET_HOLDER = "DELETE FROM sse.holders WHERE holder = %s"
 LISTEN = "LISTEN sse;"
 TRY_LOCK = "SELECT pg_try_advisory_xact_lock(%s::bigint)"
 TRY_WRITE = "UPDATE sse.about SET version = version"

@@ -17,7 +17,7 @@ from ..base import ChannelState, Publication, Published
 from ..event_ids import new_epoch
 from ..event_log import Bounds
 from ..listening.broker import ListeningBroker
-from .asking import Asking
+from .asking import Asking, Members
 from .connections.client import Clients
 from .connections.url import Address
 from .health import Health
@@ -106,4 +106,5 @@ class RedisBroker(ListeningBroker):
         )
         shared = self._clients, self._names, self._seconds, self._health, self._subscriber
         self._publishing, self._asking = Publishing(*shared), Asking(*shared)
+        self._members = Members(self._asking, self._names, self._subscriber)
         weakref.finalize(self, self._subscriber.close).atexit = False  # at exit streams end first

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from ...wire.frame import Frame
-from ..base import ChannelState, Publication
+from ..base import ChannelState, MemberChange, Publication
 from ..event_ids import Position, new_epoch
 from ..event_log import Bounds
 from ..listening.lookup import UNKNOWN, Announcement, Lookup
@@ -42,6 +42,9 @@ class KeyNames:
         self.process = f"{prefix}:{{here}}:process:"  #: and its id
         self.format = f"{prefix}:{{here}}:format"
         self.probe = f"{prefix}:{{here}}:probe"
+        self.holders = f"{prefix}:{{here}}:holders"
+        self.memory = f"{prefix}:{{here}}:memory"
+        self.holder = f"{prefix}:{{here}}:holder:"  #: and its name
 
     def announcements(self, channel: str) -> str:
         """Return the Redis channel on which the events of a channel are announced."""
@@ -54,6 +57,11 @@ class KeyNames:
         """
         begin = f"{self._prefix}:{{{channel}}}"
         return [f"{begin}:at", f"{begin}:log", *(f"{begin}:key:{key}" for key in keys)]
+
+    def members(self, channel: str, holder: str = "") -> list[str]:
+        """Return the keys of a channel's members: of all, and of one holder."""
+        begin = f"{self._prefix}:{{{channel}}}:who"
+        return [begin, f"{begin}:{holder}"]
 
     def channel(self, announcements: bytes) -> str:
         """Return the channel whose events are announced there."""
@@ -126,6 +134,13 @@ def read_lookup(answer: list[Any]) -> Lookup:
     positions = [Position(at, int(end)) for at, _, end in ends]
     state = int(first), bool(is_complete), int(until)
     return Lookup(epoch.decode(), int(newest), int(last), int(now), events, positions, *state)
+
+
+def member_arguments(change: MemberChange) -> list[Any]:
+    """Return the arguments of :data:`.TELL` that follow those of all scripts that read a channel."""
+    flags = int(change.is_all), int(change.is_quiet)
+    come, gone = ([json.dumps(each) for each in some] for some in (change.come, change.gone))
+    return [*bounds_arguments(change.bounds), *flags, len(come), *come, *gone]
 
 
 def read_state(answer: list[Any]) -> ChannelState:

@@ -15,9 +15,10 @@ class Reader:
     :param channels: that are read.
     :param asked: for these, by the names that the client has for them.
     :param request: what is kept of it; None where the rule cannot be asked again.
+    :param by_channel: who reads each channel, in their order, where that is not the same for all; None where it is.
     """
 
-    __slots__ = ("asked", "channels", "identities", "request")
+    __slots__ = ("asked", "by_channel", "channels", "identities", "request")
 
     def __init__(
         self,
@@ -25,11 +26,19 @@ class Reader:
         channels: tuple[str, ...],
         asked: tuple[str, ...] = (),
         request: bytes | None = None,
+        by_channel: tuple[str | None, ...] | None = None,
     ) -> None:
         self.identities = identities
         self.channels = channels
         self.asked = asked
         self.request = request
+        self.by_channel = by_channel
+
+    def identity_in(self, channel: str) -> str | None:
+        """Return who reads this channel; None where that is unknown."""
+        if self.by_channel is not None:
+            return dict(zip(self.channels, self.by_channel, strict=True)).get(channel)
+        return self.identities[0] if self.identities and channel in self.channels else None
 
 
 def check_identity(identity: object) -> str:

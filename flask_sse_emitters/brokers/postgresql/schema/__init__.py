@@ -15,16 +15,17 @@ from ....wire.frame import END
 from ...base import INTERRUPTED
 from ...event_ids import EPOCH_LENGTH
 from ...event_log import MAX_FORMER_EPOCHS
+from ...listening.members import CLAIM_SECONDS, GONE_AT_ONCE
 
 #: Is raised with what :func:`ddl` returns. Who finds a lower one in the database runs that again.
-VERSION = 1
+VERSION = 2
 
 #: From this one on, processes of this version do not understand what lies there. Until then, functions are called as
 #: they are here, whatever else has changed: two neighbouring versions of the package share a database in an upgrade.
 NOT_UNDERSTOOD = 100
 
 #: In the order in which they are run.
-_FILES = ("tables", "channels", "publishing", "reading", "upkeep")
+_FILES = ("tables", "channels", "publishing", "reading", "members", "upkeep")
 
 _DAY_MS = 86_400_000
 
@@ -50,6 +51,8 @@ _FIGURES: dict[str, object] = {
     "used_ms": 7 * _DAY_MS,  # and another one after this
     "waiting": 1000,  # events of the outbox, and
     "tidied": 200,  # channels, that are gone through at a time
+    "claim_ms": round(CLAIM_SECONDS * 1000),
+    "gone_at_once": GONE_AT_ONCE,
     "rows": 1000,  # old rows that are deleted at a time
     "tidy_ms": 900,  # by whichever process comes first after this
 }

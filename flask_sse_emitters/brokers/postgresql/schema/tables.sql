@@ -7,6 +7,7 @@
 -- * outbox: events that have no offset yet. Transactions of the app insert them, and lock nothing; they are numbered
 --   once that transaction has committed.
 -- * processes and presence: who listens, with how many clients. Lost in a crash, and reported again.
+-- * holders and members: which processes live, and which members of which channel each has.
 
 SELECT pg_advisory_xact_lock(hashtext('flask_sse_emitters'), hashtext('sse'));
 
@@ -17,6 +18,8 @@ CREATE TABLE IF NOT EXISTS sse.about (
     tidied_ms bigint NOT NULL DEFAULT 0,  -- when old rows were last deleted
     tidied_to bigint NOT NULL DEFAULT 0   -- up to this channel
 );
+ALTER TABLE sse.about ADD COLUMN IF NOT EXISTS  -- names this memory: another one has another
+    memory text NOT NULL DEFAULT md5(random()::text || clock_timestamp()::text);
 
 CREATE TABLE IF NOT EXISTS sse.channels (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -79,3 +82,16 @@ CREATE UNLOGGED TABLE IF NOT EXISTS sse.presence (
     PRIMARY KEY (process, channel)
 );
 CREATE INDEX IF NOT EXISTS presence_channel ON sse.presence (channel);
+
+CREATE TABLE IF NOT EXISTS sse.holders (
+    holder text COLLATE "C" PRIMARY KEY,
+    until_ms bigint NOT NULL              -- minus that, for one that is being let go
+);
+
+CREATE TABLE IF NOT EXISTS sse.members (
+    channel text COLLATE "C" NOT NULL,
+    member text COLLATE "C" NOT NULL,     -- an identity, as JSON
+    holder text COLLATE "C" NOT NULL,
+    PRIMARY KEY (channel, member, holder)
+);
+CREATE INDEX IF NOT EXISTS members_holder ON sse.members (holder, channel);

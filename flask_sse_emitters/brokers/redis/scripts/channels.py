@@ -237,7 +237,7 @@ return results
 #: The arguments of scripts that read a channel, and what comes before all else there. Where no epoch has to begin, it
 #: writes nothing that a server that is full would refuse. Where another server has become the master, what it has is
 #: true as far as it goes: it is read as it is, and the next event changes the epoch.
-_READ = f"""
+READ = f"""
 local at, log = KEYS[1], KEYS[2]
 local epochs, announced, known, seen, seen_at, is_sure = unpack(ARGV, 1, 6)
 {_READ_CHANNEL}
@@ -254,7 +254,7 @@ end
 
 #: Returns the channel's state, and the events after a position, as many as fit.
 LOOK_UP = Script(f"""
-{_READ}
+{READ}
 local after, lasts = ARGV[7], ARGV[8] == '1'
 local upto = epoch == known and offset or string.match(' ' .. (former or ''), ' ' .. known .. ':(%d+)')
 local from = '-'
@@ -269,7 +269,7 @@ return {{epoch, offset or '0',
 #: Returns the channel's state alone: its epoch, the offsets of its newest event and of its oldest one that is not too
 #: old, the offset before which no one begins anew, whether it is complete, and whether it has a run.
 STATE = Script(f"""
-{_READ}
+{READ}
 remember(false)
 local ms = tonumber(redis.call('HGET', at, 'ms') or '0')
 local function find(least)
@@ -291,7 +291,7 @@ return {{epoch, offset or '0', string.format('%.0f', oldest), first or '0', comp
 #: Gives the channel to a run, and has all processes look it up: what is announced is no event that one can have.
 #: Returns whether the run has it.
 START_RUN = Script(f"""
-{_READ}
+{READ}
 local name, lease = ARGV[7], ARGV[8]
 if not run then
   begin_anew()
@@ -318,7 +318,7 @@ return 1
 
 #: Takes the channel from its run, and ends it, also where the server is full. Returns whether there was one.
 CANCEL_RUN = Script(f"""
-{_READ}
+{READ}
 if not run then return 0 end
 redis.call('HDEL', at, 'run')
 if is_other then change_epoch() end

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from ..brokers.base import ChannelState
-from ..brokers.event_ids import Position, read_ids
-from ..wire.frame import END
-from .process_subscription import ProcessSubscription
-from .replay.locating import Arrival
-from .replay.since import FIRST, NOW, parse_since
+from ...brokers.base import ChannelState
+from ...brokers.event_ids import Position, read_ids
+from ...wire.frame import END
+from ..process_subscription import ProcessSubscription
+from .locating import Arrival
+from .since import FIRST, NOW, parse_since
 
 
 def arrive(

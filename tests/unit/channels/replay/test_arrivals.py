@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flask_sse_emitters.brokers import Log
-from flask_sse_emitters.channels.arrivals import arrive
+from flask_sse_emitters.channels.replay.arrivals import arrive
 from tests.support.board import Board
 from tests.support.broker_calls import KEPT, frame
 
