@@ -101,6 +101,10 @@ class Settings:
                 self._variants[key] = variant
         return variant
 
+    def config_values(self) -> dict[str, Any]:
+        """Return the values that the app's config sets, by field."""
+        return {name: getattr(self, name) for name in _CHECKS}
+
     @property
     def final_block(self) -> bytes:
         """What a client is written last where its stream is over for good."""

@@ -1,0 +1,111 @@
+"""Where the workers of one gunicorn find each other: a folder of sockets that only their user can enter.
+
+It is named after the user and the master process, with the time at which that began: so no other gunicorn has the same,
+though a process id may come again. It lies in ``XDG_RUNTIME_DIR``, or in the system's folder for temporary files, where
+anyone could have made one of that name: so it is checked once it is open, and used by its descriptor from then on.
+
+A new gunicorn that takes over from an old one (SIGUSR2) has another master. Its workers join the folder of the old
+one's as well.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from ..runtime.fork import reset_after_fork
+
+#: The first part of the name.
+_PREFIX = "flask-sse-emitters"
+
+#: The place of a process's start time in ``/proc/<pid>/stat``, counted from what follows its name.
+_START_TIME = 19
+
+
+class FolderUnsafe(OSError):
+    """The folder is not ours alone, so no stream is given away through it."""
+
+
+def started_at(pid: int) -> str | None:
+    """Return when a process began, in ticks since the system did; None where there is none, or no ``/proc``."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:
+        return None
+    return text.rpartition(")")[2].split()[_START_TIME]  # its name may have spaces and parentheses
+
+
+def masters(environ: Mapping[str, str] = os.environ) -> list[int]:
+    """Return the master of this worker; after it the old one, from which that takes over."""
+    old = environ.get("GUNICORN_PID", "")  # gunicorn's own, until the old one has ended
+    return list(dict.fromkeys([os.getppid(), *([int(old)] if old.isdecimal() else [])]))
+
+
+class Folder:
+    """The folder of one master's workers, which is made if it is missing. Any thread may call; nothing waits.
+
+    :param master: its process id.
+    :param base: where it lies; None as the module says.
+    :raises FolderUnsafe: where others may enter it.
+    :raises OSError: where it cannot be made, or the master has ended.
+    """
+
+    def __init__(self, master: int, base: str | None = None) -> None:
+        started = started_at(master)
+        if started is None:
+            raise ProcessLookupError(f"there is no process {master}, or this system does not show it")
+        self.path = Path(base or _base()) / f"{_PREFIX}-{os.geteuid()}-{master}-{started}"
+        with suppress(FileExistsError):
+            self.path.mkdir(mode=0o700)
+        self._descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            _check(self.path, os.fstat(self._descriptor))
+        except FolderUnsafe:
+            self._release()
+            raise
+        reset_after_fork(self._release)
+
+    def address(self, name: str) -> str:
+        """Return the address of a socket in it: a short one wherever it lies, as the system allows 107 bytes."""
+        return f"/proc/self/fd/{self._descriptor}/{name}"
+
+    def names(self) -> list[str]:
+        """Return the names of the sockets, in an order of no meaning; some may be of processes that have ended."""
+        return [name for name in os.listdir(self._descriptor) if not name.startswith(".")]
+
+    def show(self, hidden: str, name: str) -> None:
+        """Have a socket be found, in place of one of the same name. Until then its own name begins with a dot."""
+        os.rename(hidden, name, src_dir_fd=self._descriptor, dst_dir_fd=self._descriptor)
+
+    def remove(self, name: str) -> None:
+        """Remove a socket. Idempotent."""
+        with suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=self._descriptor)
+
+    def close(self) -> None:
+        """Leave it, and remove it if it is empty. Idempotent."""
+        if self._descriptor >= 0:
+            self._release()
+            with suppress(OSError):  # others are in it, or have removed it
+                self.path.rmdir()
+
+    def _release(self) -> None:
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+def _base() -> str:
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    return runtime if os.path.isdir(runtime) else tempfile.gettempdir()
+
+
+def _check(path: Path, found: os.stat_result) -> None:
+    if found.st_uid != os.geteuid():
+        raise FolderUnsafe(f"{path} belongs to the user {found.st_uid}: remove it")
+    if stat.S_IMODE(found.st_mode) & 0o077:
+        raise FolderUnsafe(f"{path} is open to other users: remove it, or chmod 700")
