@@ -17,7 +17,7 @@ from typing import Any
 
 from blinker import NamedSignal, Namespace
 
-__all__ = ["broker_changed", "emitter_closed", "emitter_opened", "event_published", "gap_sent"]
+__all__ = ["broker_changed", "emitter_closed", "emitter_moved", "emitter_opened", "event_published", "gap_sent"]
 
 log = logging.getLogger("flask_sse_emitters.signals")
 
@@ -29,6 +29,11 @@ emitter_opened = _signals.signal("emitter-opened")
 #: A stream is over, and its client released: ``emitter``, ``reason`` (a :class:`.CloseReason`), ``error`` (or None).
 #: Sent in the background, with the app's context pushed; a receiver may block.
 emitter_closed = _signals.signal("emitter-closed")
+
+#: A stream goes on in another process, as its worker stops, and its client has noticed nothing: ``emitter``,
+#: ``direction`` (``"out"`` in the process that has given it away, ``"in"`` in the one that has it now, as an emitter of
+#: its own). Sent in the background, with the app's context pushed, in place of the two above.
+emitter_moved = _signals.signal("emitter-moved")
 
 #: This process has published an event, and the broker has it: ``channel``, ``id``, ``event`` (its name; None where it
 #: has no data), ``size`` (bytes on the wire), ``seconds`` (that publishing took). Sent on the thread that published.

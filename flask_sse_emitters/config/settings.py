@@ -20,6 +20,7 @@ Overflow: TypeAlias = Literal["close", "drop_oldest", "coalesce"]
 Handoff: TypeAlias = Literal["auto", "on", "off"]
 EndForNow: TypeAlias = Literal["clean", "cut"]
 Drain: TypeAlias = Literal["end", "finish"]
+Move: TypeAlias = Literal["auto", "off"]
 
 #: Stands for an argument that was left out, where None means something else.
 UNSET: Any = object()
@@ -64,6 +65,7 @@ class Settings:
     broker_listen_url: str | None = None
     publish_seconds: float = 2.0
     drain_seconds: float = 5.0
+    move: Move = "auto"
     max_clients_per_identity: int | None = None
     max_clients_per_address: int | None = None
     cors_origins: tuple[str, ...] = ()
@@ -268,6 +270,7 @@ _CHECKS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "broker_prefix": ("1 to 100 ASCII letters, digits and . _ - : /", _prefix),
     "publish_seconds": ("seconds as a number or a timedelta, more than 0", _positive_duration),
     "drain_seconds": ("seconds as a number or a timedelta, 0 or more", _duration),
+    "move": ('"auto" or "off"', _one_of("auto", "off")),
     "write_seconds": _SECONDS_OR_NEVER,
     "attach_seconds": ("seconds as a number or a timedelta, more than 0", _positive_duration),
 }

@@ -77,9 +77,17 @@ class Folder:
         """Return the names of the sockets, in an order of no meaning; some may be of processes that have ended."""
         return [name for name in os.listdir(self._descriptor) if not name.startswith(".")]
 
-    def show(self, hidden: str, name: str) -> None:
-        """Have a socket be found, in place of one of the same name. Until then its own name begins with a dot."""
-        os.rename(hidden, name, src_dir_fd=self._descriptor, dst_dir_fd=self._descriptor)
+    def rename(self, name: str, other: str) -> None:
+        """Give a socket another name, in place of one that has it. One that begins with a dot is not found."""
+        os.rename(name, other, src_dir_fd=self._descriptor, dst_dir_fd=self._descriptor)
+
+    def has(self, name: str) -> bool:
+        """Return whether there is a socket of that name, found or not."""
+        try:
+            os.stat(name, dir_fd=self._descriptor, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return True
 
     def remove(self, name: str) -> None:
         """Remove a socket. Idempotent."""
@@ -87,8 +95,12 @@ class Folder:
             os.unlink(name, dir_fd=self._descriptor)
 
     def close(self) -> None:
-        """Leave it, and remove it if it is empty. Idempotent."""
+        """Leave it, and remove it if nobody else is in it. Idempotent."""
         if self._descriptor >= 0:
+            for name in os.listdir(self._descriptor):
+                process = name.rpartition("-")[2].lstrip(".")
+                if process.isdecimal() and started_at(int(process)) is None:  # it was killed
+                    self.remove(name)
             self._release()
             with suppress(OSError):  # others are in it, or have removed it
                 self.path.rmdir()

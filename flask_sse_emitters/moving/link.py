@@ -124,7 +124,7 @@ class Listener:
         try:
             self._socket.bind(folder.address(hidden))
             self._socket.listen(_BACKLOG)
-            folder.show(hidden, self._name)  # only now: one that refuses is taken for a dead one, and removed
+            folder.rename(hidden, self._name)  # only now: one that refuses is taken for a dead one, and removed
         except OSError:
             self._socket.close()
             raise
@@ -146,14 +146,25 @@ class Listener:
             return None
         return Link(_socket.socket(fileno=descriptor), self._user)
 
-    def close(self) -> None:
-        """Be found no more. Idempotent."""
+    def leave(self) -> None:
+        """Be found no more, and have all see that this worker stops. Idempotent."""
         if self._socket.fileno() >= 0:
             self._release()
-            self._folder.remove(self._name)
+            with suppress(OSError):  # somebody has removed it
+                self._folder.rename(self._name, leaving(self._name))
+
+    def close(self) -> None:
+        """Remove what shows this worker. Idempotent."""
+        self.leave()
+        self._folder.remove(leaving(self._name))
 
     def _release(self) -> None:
         self._socket.close()
+
+
+def leaving(name: str) -> str:
+    """Return the name that the socket of a worker has once that stops."""
+    return f".leaving-{name}"
 
 
 def connect(folder: Folder, name: str, user: int | None = None) -> Link | None:

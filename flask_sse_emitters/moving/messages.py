@@ -48,6 +48,7 @@ Reason: TypeAlias = Literal[
     "limit",  # it has as many streams as it may
     "history",  # what the client has missed is no longer kept
     "descriptors",  # it can open no more files
+    "list",  # it has no list of that name
 ]
 
 

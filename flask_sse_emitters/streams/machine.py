@@ -73,6 +73,7 @@ class Machine(ABC):
 
     :param settings: the values that hold for it.
     :param last_event_id: what the client received last, as it says; None where no request has been asked yet.
+    :ivar address: of its client; None where no limit depends on it.
     :ivar reader: whose stream it is; None where that is unknown.
     :ivar limits: the limits that it counts against: those of its channels, and all of them once it is open.
     :ivar producer: pulls items into it; None where none does, or there is no item left.
@@ -84,6 +85,7 @@ class Machine(ABC):
     __slots__ = (
         "__weakref__",
         "_is_attached",
+        "address",
         "callbacks",
         "client_sees",
         "close_reason",
@@ -111,6 +113,7 @@ class Machine(ABC):
         self.close_reason: CloseReason | None = None
         self.client_sees: ClientSees | None = None
         self.error: BaseException | None = None
+        self.address: str | None = None
         self.reader: Reader | None = None
         self.limits: tuple[Any, ...] = ()
         self.outgoing = Outgoing()
@@ -182,6 +185,19 @@ class Machine(ABC):
         self._end(CloseReason.DISCONNECTED, error)
         self._drain()
         self._leave_registry()
+
+    def give_away(self) -> bool:
+        """Note that another process has the client from now on. Return False where the stream has ended before."""
+        with self.lock:
+            if self.close_reason is not None:
+                return False
+            self.close_reason, self.client_sees = CloseReason.SHUTDOWN, "nothing"
+        self._drain()
+        if self.room is not None:
+            self.room.notify()
+        if self.registry is not None:
+            self.registry.note_moved_out(self)
+        return True
 
     def count(self, events: int, size: int, *, replayed: bool = False) -> None:
         """Count what the client is given: events, and bytes."""

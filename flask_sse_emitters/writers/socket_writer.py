@@ -50,6 +50,7 @@ class SocketState(Enum):
 
     OPEN = "open"  #: it writes the stream
     FINISHING = "finishing"  #: the last chunk is written, or on its way: then the client is to close its side
+    MOVING = "moving"  #: it writes nothing: another process may have the client by now
     CLOSED = "closed"  #: it has let go of the client
 
 
@@ -103,7 +104,7 @@ class SocketWriter:
     def beat(self, payload: bytes) -> None:
         """Write a heartbeat."""
         framed = self._framed(payload)
-        if self._rest:  # the garbage collector has run a finalizer, which sent something
+        if self._rest or self._state is SocketState.MOVING:  # a finalizer has sent something, as garbage was collected
             return
         self._rest = framed
         if not self._flush() and self._state is not SocketState.CLOSED:
@@ -181,12 +182,85 @@ class SocketWriter:
         """Let go of the socket in a forked child."""
         self._client.close()  # the child's descriptor only
 
+    def freeze(self, most: int) -> bytes | None:
+        """Write nothing more, as the client is to move to another process: see :meth:`take_more`."""
+        if self._state is not SocketState.OPEN:
+            return None
+        SOCKET_MONITOR.forget(self._watch)  # it would go on reporting as long as the other process has the client
+        self._state = SocketState.MOVING
+        return self.take_more(most)
+
+    def take_more(self, most: int) -> bytes | None:
+        """Take all that there is for a client that is to move, and write none of it.
+
+        :param most: a client that is to be written more bytes than this stays here, and is written to again.
+        :return: what is taken and not written, as it is on the wire; None where the client stays here.
+        """
+        stream, ends = self._stream, False
+        stream.stall()  # from now on lists keep what they have for it
+        stream.take_queued()
+        while len(self._rest) <= most and not ends:
+            payload = stream.next_output(sleeps=False)
+            if not payload:
+                ends = payload is None
+                break
+            self._rest = bytes(self._rest) + self._framed(payload)
+        if not ends and len(self._rest) <= most:
+            return bytes(self._rest)
+        self.thaw()
+        if ends:
+            self._finish()
+        return None
+
+    @property
+    def descriptor(self) -> int:
+        """Of the client's socket."""
+        return self._client.fileno()
+
+    @property
+    def is_chunked(self) -> bool:
+        """Whether the body is sent in chunks."""
+        return self._chunked
+
+    @property
+    def can_move(self) -> bool:
+        """Whether nothing in this process waits for the end of the response."""
+        return self._state is SocketState.OPEN and not self._when_over
+
+    def thaw(self) -> None:
+        """Go on writing: the client stays here."""
+        self._state = SocketState.OPEN
+        self._watch = SOCKET_MONITOR.watch(self._client.fileno(), self)
+        self.wake()
+
+    def let_go(self) -> None:
+        """Let go of the client, which another process has; but end the connection if the stream has ended meanwhile.
+
+        Then its client comes back to one that knows of what ended it.
+        """
+        if self._stream.give_away():
+            self._state = SocketState.CLOSED
+            self._rest = b""
+            self._client.close()
+        else:
+            self.give_up()
+
+    def give_up(self) -> None:
+        """End the connection, also for a process that may have the client: it is not known which of the two has it."""
+        self._state = SocketState.OPEN
+        self._close()
+
+    def go_on(self, rest: bytes) -> None:
+        """Write to a client that another process has given: first what it had taken for it."""
+        self._rest = rest
+        self.thaw()
+
     def _framed(self, payload: bytes) -> bytes:
         return chunk(payload) if self._chunked else payload
 
     def _flush(self) -> bool:
         """Write the rest. Return False where some of it is still there, or the client is gone."""
-        if self._state is SocketState.CLOSED:
+        if self._state in (SocketState.CLOSED, SocketState.MOVING):
             return False
         had_room, self._has_room = self._has_room, False
         try:
@@ -248,7 +322,7 @@ class SocketWriter:
             self._timer = SCHEDULER.call_at(SCHEDULER.clock() + seconds, call)
 
     def _close(self, *, breaks: bool = False) -> None:
-        if self._state is SocketState.CLOSED:
+        if self._state in (SocketState.CLOSED, SocketState.MOVING):  # a stream that moves is closed once that is over
             return
         was_finishing = self._state is SocketState.FINISHING
         self._state = SocketState.CLOSED

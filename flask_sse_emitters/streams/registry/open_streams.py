@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from heapq import nlargest
-from typing import Any
+from typing import Any, Literal
 
 from ... import signals
 from ...config.settings import Settings
@@ -75,6 +75,8 @@ class StreamRegistry:
         self.refused_by: Counter[str] = Counter()  #: streams, by the name of the limit
         self.denied = 0  #: requests for channels, by a rule or for their origin
         self.closed: Counter[str] = Counter()  #: by the value of their close_reason
+        self.moved_in = self.moved_out = 0  #: streams that were taken from another process, and given to one
+        self.unmoved: Counter[str] = Counter()  #: streams that should have been given to another, by the reason why not
         self.traffic = Traffic()
         self._dropped = 0  # events, of streams that are over
 
@@ -101,6 +103,11 @@ class StreamRegistry:
         with self.lock:
             return list(self._open)
 
+    def emitter_of(self, stream: Stream) -> SseEmitter | None:
+        """Return the emitter of an open stream; None where it is not open."""
+        with self.lock:
+            return self._open.get(stream)
+
     def streams_of(self, identity: str) -> list[Stream]:
         """Return the streams of this reader, also those that no response carries yet."""
         with self.lock:
@@ -121,21 +128,8 @@ class StreamRegistry:
         :return: the client's ``retry:``, in milliseconds; None where it gets none.
         """
         stream = stream_of(emitter)
-        identities = () if stream.reader is None else stream.reader.identities
-        own = limits_of_reader(self.settings, identities, address)
-        with self.lock:
-            own = [self._limits.get(limit.owner, limit) for limit in own]
-            limits = (*self._limit_of_all, *stream.limits, *own) if stream.limits or own else self._limit_of_all
-            full = next((each for each in limits if each.is_reached), None) if emitter.is_open else None
-            is_refused = full is not None or (self.is_draining and emitter.is_open)
-            if not is_refused:
-                self._open[stream] = emitter
-                stream.limits = limits
-                self._own(stream)  # again: it may have ended, and left, with something to write
-                self.opened += 1
-                for limit in limits:
-                    limit.count += 1
-                self._limits.update((limit.owner, limit) for limit in own)
+        stream.address = None if self.settings.max_clients_per_address is None else address
+        full, is_refused = self._count_in(stream, emitter)
         if is_refused:
             self._refuse(stream, None if self.is_draining else full)
             if stream.outgoing.tells_gap:
@@ -148,21 +142,39 @@ class StreamRegistry:
             signals.send(signals.emitter_opened, self._app, emitter=emitter)
         return stream.settings.first_retry()
 
+    def adopt(self, emitter: SseEmitter, address: str | None) -> Literal["stopping", "limit"] | None:
+        """Count in a stream that another process gives to this one.
+
+        :return: why that cannot be: the worker stops, or a limit is reached; None where it is counted.
+        """
+        stream = stream_of(emitter)
+        stream.address = None if self.settings.max_clients_per_address is None else address
+        full, is_refused = self._count_in(stream, emitter, is_new=False)
+        if is_refused:
+            return "stopping" if full is None else "limit"
+        self._signal_later(signals.emitter_moved, emitter=emitter, direction="in")
+        return None
+
+    def note_moved_out(self, stream: Stream) -> None:
+        """Count the stream as given to another process."""
+        emitter = self._count_out(stream)
+        if emitter is not None:
+            with self.lock:
+                self.moved_out += 1
+            self._signal_later(signals.emitter_moved, emitter=emitter, direction="out")
+
+    def note_unmoved(self, reason: str, count: int = 1) -> None:
+        """Count streams that should have been given to another process, and are not."""
+        with self.lock:
+            self.unmoved[reason] += count
+
     def leave(self, stream: Stream) -> None:
         """Count a stream as over, and its client as gone. Idempotent."""
-        self.thread_use.leave(stream)
-        with self.lock:
-            self._disown(stream)
-            self._refused.pop(stream, None)
-            emitter = self._open.pop(stream, None)
-            if emitter is None:
-                return
-            for limit in stream.limits:
-                limit.count -= 1
-                if not limit.count:
-                    self._limits.pop(limit.owner, None)
-            self._dropped += stream.outgoing.backlog.dropped
-            if stream.close_reason is not None:
+        emitter = self._count_out(stream)
+        if emitter is None:
+            return
+        if stream.close_reason is not None:
+            with self.lock:
                 self.closed[stream.close_reason.value] += 1
         about = {"emitter": emitter, "reason": stream.close_reason, "error": stream.error}
         self._signal_later(signals.emitter_closed, **about)
@@ -208,10 +220,46 @@ class StreamRegistry:
             "bytes": self.traffic.bytes,
             "replayed": self.traffic.replayed,
             "gaps": self.traffic.gaps,
+            "moved": {"in": self.moved_in, "out": self.moved_out, "refused": dict(self.unmoved)},
             "dropped": dropped + sum(stream.outgoing.backlog.dropped for stream, _ in late),
             "pending": sum(pending for _, pending in late),
             "slow": [_describe(*each, now=self.scheduler.clock()) for each in slow],
         }
+
+    def _count_in(self, stream: Stream, emitter: SseEmitter, *, is_new: bool = True) -> tuple[Limit | None, bool]:
+        """Count a stream in. Return the limit that is reached, and whether it is refused: also as the worker stops."""
+        identities = () if stream.reader is None else stream.reader.identities
+        own = limits_of_reader(self.settings, identities, stream.address)
+        with self.lock:
+            own = [self._limits.get(limit.owner, limit) for limit in own]
+            limits = (*self._limit_of_all, *stream.limits, *own) if stream.limits or own else self._limit_of_all
+            full = next((each for each in limits if each.is_reached), None) if emitter.is_open else None
+            is_refused = full is not None or (self.is_draining and emitter.is_open)
+            if not is_refused:
+                self._open[stream] = emitter
+                stream.limits = limits
+                self._own(stream)  # again: it may have ended, and left, with something to write
+                self.opened += is_new
+                self.moved_in += not is_new
+                for limit in limits:
+                    limit.count += 1
+                self._limits.update((limit.owner, limit) for limit in own)
+        return full, is_refused
+
+    def _count_out(self, stream: Stream) -> SseEmitter | None:
+        """Count a stream out. Return its emitter; None where it was not counted."""
+        self.thread_use.leave(stream)
+        with self.lock:
+            self._disown(stream)
+            self._refused.pop(stream, None)
+            emitter = self._open.pop(stream, None)
+            if emitter is not None:
+                for limit in stream.limits:
+                    limit.count -= 1
+                    if not limit.count:
+                        self._limits.pop(limit.owner, None)
+                self._dropped += stream.outgoing.backlog.dropped
+            return emitter
 
     def _refuse(self, stream: Stream, full: Limit | None) -> None:
         """End a stream before it begins: but for what was prepended, as a client that comes again needs its position.

@@ -184,12 +184,12 @@ def test_listener_takes_connections_before_it_is_found(tmp_path: Path) -> None:
     seen = []
 
     class WatchedFolder(Folder):
-        def show(self, hidden: str, name: str) -> None:
+        def rename(self, hidden: str, name: str) -> None:
             link = connect(self, hidden)
             seen.append((self.names(), link is not None))
             if link is not None:
                 link.close()
-            super().show(hidden, name)
+            super().rename(hidden, name)
 
     folder = WatchedFolder(os.getpid(), str(tmp_path))
     Listener(folder).close()

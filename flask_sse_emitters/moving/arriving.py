@@ -1,0 +1,117 @@
+"""What a worker that stays does for one that stops: it takes its streams, over one connection.
+
+All of it happens on the thread that writes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from ..runtime.calls import call_and_log
+from ..runtime.scheduler import RULES, SCHEDULER
+from .app import MovingApp, find_app
+from .link import Link, LinkLost, close_all
+from .messages import VERSION, Answer, Hello, Message, Offer, Reason, Refusal, Welcome, encode
+from .packing import Adoption
+
+log = logging.getLogger("flask_sse_emitters.moving")
+
+#: Seconds between two looks at a connection.
+TICK_SECONDS = 0.004
+
+#: Seconds in which the position of each stream is to be found here: the other worker waits for two.
+FIND_SECONDS = 1.5
+
+
+class Arriving:
+    """Takes the streams of one app of another worker.
+
+    :param link: which it closes.
+    """
+
+    def __init__(self, link: Link) -> None:
+        self._link: Link | None = link
+        self._app: MovingApp | None = None
+        self._offer: Offer | None = None
+        self._adoptions: list[Adoption] = []
+        self._by = 0.0
+        self._answers: list[bytes] = []  # that are to be sent
+        self._tick()
+
+    def _tick(self) -> None:
+        call_and_log(self._work)
+        if self._link is not None or self._offer is not None:
+            SCHEDULER.call_at(SCHEDULER.clock() + TICK_SECONDS, self._tick)
+
+    def _work(self) -> None:
+        if self._offer is not None:
+            self._decide(self._offer)
+        try:
+            if self._link is not None and self._offer is None:
+                self._send()
+                if (received := self._link.receive()) is not None:
+                    self._take(*received)
+        except LinkLost as lost:
+            log.debug("no more streams come from the process %d: %s", self._link.peer if self._link else 0, lost)
+            self._close()
+
+    def _take(self, message: Message, descriptors: Sequence[int]) -> None:
+        if isinstance(message, Hello):
+            self._greet(message)
+        elif isinstance(message, Offer) and self._app is not None:
+            self._begin(self._app, message, descriptors)
+        else:
+            close_all(descriptors)
+            self._close()
+
+    def _greet(self, hello: Hello) -> None:
+        if hello.version != VERSION or hello.terms is None:
+            found: MovingApp | Refusal = Refusal("version", f"version {VERSION} is spoken here, not {hello.version}")
+        else:
+            found = find_app(hello.terms)
+        if isinstance(found, Refusal):
+            log.info("streams of another worker are refused: %s", found.detail)
+            self._answers.append(encode(found))
+            self._send()
+            self._close()
+            return
+        self._app = found
+        self._answers.append(encode(Welcome()))
+        self._send()
+
+    def _begin(self, app: MovingApp, offer: Offer, descriptors: Sequence[int]) -> None:
+        self._offer = offer
+        self._by = SCHEDULER.clock() + FIND_SECONDS
+        self._adoptions = []
+        app.begin()
+        for record, descriptor in zip(offer.streams, descriptors, strict=False):  # none where they could not be opened
+            self._adoptions.append(Adoption(app, record, descriptor))
+        self._decide(offer)
+
+    def _decide(self, offer: Offer) -> None:
+        is_late = SCHEDULER.clock() >= self._by
+        for adoption in self._adoptions:
+            adoption.decide(is_late=is_late)
+        if not all(adoption.is_decided for adoption in self._adoptions):
+            return
+        refused: dict[int, Reason] = {
+            index: each.refused for index, each in enumerate(self._adoptions) if each.refused is not None
+        }
+        if len(self._adoptions) < len(offer.streams):
+            refused = dict.fromkeys(range(len(offer.streams)), "descriptors")
+        self._answers.append(encode(Answer(offer.batch, refused)))
+        adopted = [each.stream for each in self._adoptions if each.stream is not None]
+        app = self._app
+        if app is not None and (to_ask := [stream for stream in adopted if stream.reader is not None]):
+            SCHEDULER.run(lambda: app.recheck(to_ask), RULES)
+        self._offer, self._adoptions = None, []
+
+    def _send(self) -> None:
+        while self._answers and self._link is not None and self._link.send(self._answers[0]):
+            del self._answers[0]
+
+    def _close(self) -> None:
+        link, self._link = self._link, None
+        if link is not None:
+            link.close()

@@ -1,0 +1,210 @@
+"""What a worker that stops does for the streams of one app: it gives them to workers that stay.
+
+It goes on delivering until one of these is ready. Then it freezes some streams at a time, offers them, and lets go of
+those that are adopted. What cannot move, or is refused, stays, and ends as without a move.
+
+All of it happens on the thread that writes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+
+from ..runtime.calls import call_and_log
+from ..runtime.scheduler import SCHEDULER
+from ..streams.stream import Stream
+from .app import MovingApp
+from .link import MAX_MESSAGE_BYTES, Link, LinkLost
+from .messages import VERSION, Answer, Hello, OfferBuilder, Refusal, Welcome, encode
+from .packing import Packed, pack
+
+log = logging.getLogger("flask_sse_emitters.moving")
+
+#: Seconds between two looks at the connections, and between two searches for workers.
+TICK_SECONDS, SEARCH_SECONDS = 0.004, 0.05
+
+#: Seconds that another worker has for an answer.
+ANSWER_SECONDS = 2.0
+
+#: Seconds that are waited for more workers once one is ready, so that it does not get everything.
+GATHER_SECONDS = 1.0
+
+
+class Giving:
+    """The connection to one worker that stays."""
+
+    def __init__(self, link: Link, app: MovingApp) -> None:
+        self.is_ready = False  #: offers are awaited
+        self.is_over = False  #: nothing more is to be given
+        self.refused: str | None = None  #: why all are
+        self._link = link
+        self._app = app
+        self._batch = 0
+        self._offered: list[Packed] = []  # whose answer is awaited
+        self._to_send: tuple[bytes, list[int]] | None = (encode(Hello(VERSION, app.terms())), [])
+        self._answer_by = SCHEDULER.clock() + ANSWER_SECONDS
+
+    @property
+    def peer(self) -> int:
+        """The process of the other worker."""
+        return self._link.peer
+
+    @property
+    def is_free(self) -> bool:
+        """Whether it may be offered something now."""
+        return self.is_ready and not self.is_over and not self._offered
+
+    def work(self) -> None:
+        """Send what there is to send, and take an answer."""
+        if self.is_over:
+            return
+        try:
+            if self._to_send is not None and self._link.send(*self._to_send):
+                self._to_send = None
+            received = self._link.receive()
+        except LinkLost as lost:
+            self._lose(str(lost))
+            return
+        if received is not None:
+            self._take(received[0])
+        elif (self._offered or not self.is_ready) and SCHEDULER.clock() > self._answer_by:
+            self._lose("it has not answered in time")
+
+    def offer(self, todo: deque[Stream]) -> None:
+        """Offer as many streams as fit into one message, and take them from these."""
+        self._batch += 1
+        builder = OfferBuilder(self._batch, MAX_MESSAGE_BYTES)
+        while todo:
+            stream = todo[0]
+            emitter = self._app.streams.emitter_of(stream)
+            packed = "ended" if emitter is None else pack(stream, emitter)
+            if isinstance(packed, Packed) and not builder.add(packed.record):
+                packed.writer.thaw()
+                if len(builder):
+                    break
+                packed = "too large"
+            todo.popleft()
+            if isinstance(packed, Packed):
+                self._offered.append(packed)
+            elif packed != "ended":
+                self._app.streams.note_unmoved(packed)
+        if self._offered:
+            self._to_send = builder.encode(), [packed.writer.descriptor for packed in self._offered]
+            self._answer_by = SCHEDULER.clock() + ANSWER_SECONDS
+            self.work()
+
+    def close(self) -> None:
+        """Close the connection. Idempotent."""
+        self.is_over = True
+        self._link.close()
+
+    def _take(self, message: object) -> None:
+        if isinstance(message, Welcome) and not self.is_ready:
+            self.is_ready = True
+        elif isinstance(message, Refusal):
+            log.info("the worker %d takes no streams: %s", self.peer, message.detail)
+            self.refused = message.reason
+            self._lose(message.detail)
+        elif isinstance(message, Answer) and message.batch == self._batch and self._fits(message):
+            offered, self._offered = self._offered, []
+            for index, packed in enumerate(offered):
+                reason = message.refused.get(index)
+                if reason is None:
+                    packed.writer.let_go()
+                else:
+                    self._app.streams.note_unmoved(reason)
+                    packed.writer.thaw()
+        else:
+            self._lose("it has not kept to the protocol")
+
+    def _fits(self, answer: Answer) -> bool:
+        return all(0 <= index < len(self._offered) for index in answer.refused)
+
+    def _lose(self, why: str) -> None:
+        """Give nothing more. Who has the streams that were offered is not known: their clients come back."""
+        if self._offered:
+            log.warning("the worker %d was given %d streams: %s; they end", self.peer, len(self._offered), why)
+        if self._to_send is not None and self._to_send[1]:  # it never got them
+            for packed in self._offered:
+                packed.writer.thaw()
+        else:
+            self._app.streams.note_unmoved("no answer", len(self._offered))
+            for packed in self._offered:
+                packed.writer.give_up()
+        self._offered = []
+        self.close()
+
+
+class Departing:
+    """Gives the streams of one app away, as far as they can move.
+
+    :param find_links: connects to workers that are ready, each of them once.
+    :param may_come: returns whether more workers may become ready.
+    :param enough: with so many workers it begins at once.
+    :param until: when it gives up, by the scheduler's clock.
+    """
+
+    def __init__(
+        self,
+        app: MovingApp,
+        find_links: Callable[[], list[Link]],
+        may_come: Callable[[], bool],
+        enough: int,
+        until: float,
+    ) -> None:
+        self.is_over = False
+        self._app = app
+        self._find_links = find_links
+        self._may_come = may_come
+        self._enough = enough
+        self._until = until
+        self._givings: list[Giving] = []
+        self._seen: set[Stream] = set()
+        self._todo: deque[Stream] = deque()
+        self._search_at = self._begin_at = 0.0
+        self._tick()
+
+    def _tick(self) -> None:
+        call_and_log(self._work)
+        if not self.is_over:
+            seconds = TICK_SECONDS if any(not giving.is_over for giving in self._givings) else SEARCH_SECONDS
+            SCHEDULER.call_at(SCHEDULER.clock() + seconds, self._tick)
+
+    def _work(self) -> None:
+        now = SCHEDULER.clock()
+        if now >= self._search_at:
+            self._search_at = now + SEARCH_SECONDS
+            self._givings += [Giving(link, self._app) for link in self._find_links()]
+        for giving in self._givings:
+            giving.work()
+        ready = [giving for giving in self._givings if giving.is_ready and not giving.is_over]
+        if ready and not self._begin_at:
+            self._begin_at = now + GATHER_SECONDS
+        if ready and (now >= self._begin_at or len(ready) >= self._enough):
+            self._offer(ready)
+        is_asking = any(not giving.is_over and not giving.is_ready for giving in self._givings)
+        if now >= self._until or not (ready or is_asking or self._may_come()):
+            self._finish()
+
+    def _offer(self, ready: list[Giving]) -> None:
+        if not self._todo:
+            self._todo.extend(stream for stream in self._app.streams.streams() if stream not in self._seen)
+            self._seen.update(self._todo)
+        for giving in ready:
+            if giving.is_free and self._todo:
+                giving.offer(self._todo)
+        if not self._todo and all(giving.is_free for giving in ready):
+            self._finish()
+
+    def _finish(self) -> None:
+        self.is_over = True
+        streams = self._app.streams
+        left = len(self._todo) + sum(stream not in self._seen for stream in streams.streams())
+        if left:
+            streams.note_unmoved(next((each.refused for each in self._givings if each.refused), "no worker"), left)
+        for giving in self._givings:
+            giving.close()
+        if streams.moved_out:
+            log.info("the worker stops: %d streams have moved to another, %d end", streams.moved_out, len(streams))

@@ -1,0 +1,116 @@
+"""The part of one worker in the move of streams: it takes those of others, until it stops and gives its own away."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterable
+from contextlib import suppress
+from functools import partial
+
+from ..runtime.fork import reset_after_fork
+from ..streams.registry.draining import drain_at_exit
+from .app import APPS
+from .arriving import Arriving
+from .departing import Departing
+from .folder import Folder, masters
+from .link import Link, LinkLost, Listener, connect
+from .workers import Siblings
+
+log = logging.getLogger("flask_sse_emitters.moving")
+
+
+class Mover:
+    """The part of this worker among those of its gunicorn. All methods only on the thread that writes, but for the properties."""
+
+    def __init__(self) -> None:
+        self._reset()
+        reset_after_fork(self._reset)
+
+    def _reset(self) -> None:
+        self._is_shown = False
+        self._listeners: list[Listener] = []
+        self._folders: list[Folder] = []
+        self._siblings: Siblings | None = None
+        self._departing: list[Departing] | None = None  # once the worker stops
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether streams are being given away, or may be soon."""
+        return self._departing is not None and not all(departing.is_over for departing in self._departing)
+
+    def begin(self, listening: Iterable[int]) -> None:
+        """Show this worker to those that stop, if any app moves its streams, and the system lets it.
+
+        :param listening: descriptors of the sockets at which gunicorn takes connections.
+        """
+        if self._is_shown or sys.platform != "linux" or not any(app.moves for app in APPS):
+            return
+        self._is_shown = True
+        drain_at_exit()
+        try:
+            for master in masters():
+                with suppress(ProcessLookupError):  # the old master has ended
+                    folder = Folder(master)
+                    self._folders.append(folder)
+                    self._listeners.append(Listener(folder))
+            self._siblings = Siblings(self._folders[0], listening) if self._folders else None
+        except OSError as error:
+            log.warning("streams do not move to other workers, nor from them: %s", error)
+            self.end()
+
+    def look(self) -> None:
+        """Take connections of workers that stop. Called a few times a second."""
+        for listener in self._listeners:
+            try:
+                while (link := listener.accept()) is not None:
+                    Arriving(link)
+            except OSError as error:  # LinkLost, too
+                log.warning("a worker that stops cannot give its streams: %s", error)
+
+    def leave(self, enough: int, until: float) -> None:
+        """Give all streams away, as far as they can move. Idempotent; goes on in the background.
+
+        :param enough: how many workers gunicorn was told to start.
+        :param until: when to give up, by the scheduler's clock.
+        """
+        if self._departing is not None:
+            return
+        for listener in self._listeners:
+            listener.leave()
+        siblings = self._siblings
+        if siblings is None:
+            self._departing = []
+            return
+        self._departing = [
+            Departing(app, partial(self._links, siblings, set()), lambda: siblings.may_come, enough, until)
+            for app in list(APPS)
+            if app.moves and len(app.streams)
+        ]
+
+    def end(self) -> None:
+        """Leave the folders. Idempotent."""
+        for listener in self._listeners:
+            listener.close()
+        for folder in self._folders:
+            folder.close()
+        self._listeners, self._folders = [], []
+
+    def _links(self, siblings: Siblings, known: set[str]) -> list[Link]:
+        """Connect to workers that are ready, and not known yet."""
+        links = []
+        for name in set(siblings.ready) - known:
+            try:
+                link = connect(self._folders[0], name)
+            except LinkLost as lost:
+                log.warning("%s: it is given no streams", lost)
+                known.add(name)
+            else:
+                if link is not None:
+                    known.add(name)
+                    links.append(link)
+        return links
+
+
+#: The part of this process.
+MOVER = Mover()
