@@ -10,8 +10,8 @@ from ..channels.registry import Channels
 from ..config.settings import Settings
 from ..streams.registry.open_streams import StreamRegistry
 from ..streams.stream import Stream
-from .messages import Refusal
-from .terms import Terms
+from .protocol.messages import Refusal
+from .protocol.terms import Terms
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +52,7 @@ def find_app(theirs: Terms) -> MovingApp | Refusal:
     if len(apps) != 1:
         return Refusal("app", f"there are {len(apps)} apps named {theirs.app!r} that take streams")
     [app] = apps
-    if app.streams.is_draining:
+    if app.streams.moves.is_leaving or app.streams.is_draining:
         return Refusal("stopping", "this worker stops itself")
     difference = app.terms().difference(theirs)
     return app if difference is None else Refusal(*difference)

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 
 from ..runtime.calls import call_and_log
 from ..runtime.scheduler import RULES, SCHEDULER
+from ..writers.client_socket import open_socket
 from .app import MovingApp, find_app
-from .link import Link, LinkLost, close_all
-from .messages import VERSION, Answer, Hello, Message, Offer, Reason, Refusal, Welcome, encode
+from .meeting.link import Link, LinkLost, close_all
 from .packing import Adoption
+from .protocol.messages import VERSION, Answer, Hello, Message, Offer, Reason, Refusal, Welcome, encode
+from .protocol.stream_record import StreamRecord
 
 log = logging.getLogger("flask_sse_emitters.moving")
 
@@ -34,7 +37,7 @@ class Arriving:
         self._link: Link | None = link
         self._app: MovingApp | None = None
         self._offer: Offer | None = None
-        self._adoptions: list[Adoption] = []
+        self._adoptions: list[Adoption | Reason] = []  # or why it is refused
         self._by = 0.0
         self._answers: list[bytes] = []  # that are to be sent
         self._tick()
@@ -85,23 +88,26 @@ class Arriving:
         self._by = SCHEDULER.clock() + FIND_SECONDS
         self._adoptions = []
         app.begin()
-        for record, descriptor in zip(offer.streams, descriptors, strict=False):  # none where they could not be opened
-            self._adoptions.append(Adoption(app, record, descriptor))
+        if descriptors:
+            self._adoptions = list(map(partial(_adopt, app), offer.streams, descriptors))
+        else:  # they could not be opened
+            self._adoptions = ["descriptors"] * len(offer.streams)
         self._decide(offer)
 
     def _decide(self, offer: Offer) -> None:
         is_late = SCHEDULER.clock() >= self._by
-        for adoption in self._adoptions:
+        adoptions = [each for each in self._adoptions if isinstance(each, Adoption)]
+        for adoption in adoptions:
             adoption.decide(is_late=is_late)
-        if not all(adoption.is_decided for adoption in self._adoptions):
+        if not all(adoption.is_decided for adoption in adoptions):
             return
-        refused: dict[int, Reason] = {
-            index: each.refused for index, each in enumerate(self._adoptions) if each.refused is not None
-        }
-        if len(self._adoptions) < len(offer.streams):
-            refused = dict.fromkeys(range(len(offer.streams)), "descriptors")
+        refused: dict[int, Reason] = {}
+        for index, each in enumerate(self._adoptions):
+            reason = each.refused if isinstance(each, Adoption) else each
+            if reason is not None:
+                refused[index] = reason
         self._answers.append(encode(Answer(offer.batch, refused)))
-        adopted = [each.stream for each in self._adoptions if each.stream is not None]
+        adopted = [each.stream for each in adoptions if each.stream is not None]
         app = self._app
         if app is not None and (to_ask := [stream for stream in adopted if stream.reader is not None]):
             SCHEDULER.run(lambda: app.recheck(to_ask), RULES)
@@ -115,3 +121,18 @@ class Arriving:
         link, self._link = self._link, None
         if link is not None:
             link.close()
+
+
+def _adopt(app: MovingApp, record: StreamRecord, descriptor: int) -> Adoption | Reason:
+    try:
+        client = open_socket(descriptor)
+    except OSError:
+        close_all([descriptor])
+        return "failed"
+    adoption = Adoption(app, record, client)
+    try:
+        adoption.begin()
+    except Exception:  # what was not foreseen costs this client a reconnect, and no other
+        log.exception("a stream of another worker cannot go on here")
+        adoption.refuse("failed")
+    return adoption

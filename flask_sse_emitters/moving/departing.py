@@ -16,9 +16,9 @@ from ..runtime.calls import call_and_log
 from ..runtime.scheduler import SCHEDULER
 from ..streams.stream import Stream
 from .app import MovingApp
-from .link import MAX_MESSAGE_BYTES, Link, LinkLost
-from .messages import VERSION, Answer, Hello, OfferBuilder, Refusal, Welcome, encode
+from .meeting.link import MAX_MESSAGE_BYTES, Link, LinkLost
 from .packing import Packed, pack
+from .protocol.messages import VERSION, Answer, Hello, OfferBuilder, Refusal, Welcome, encode
 
 log = logging.getLogger("flask_sse_emitters.moving")
 
@@ -78,8 +78,7 @@ class Giving:
         builder = OfferBuilder(self._batch, MAX_MESSAGE_BYTES)
         while todo:
             stream = todo[0]
-            emitter = self._app.streams.emitter_of(stream)
-            packed = "ended" if emitter is None else pack(stream, emitter)
+            packed = pack(stream)
             if isinstance(packed, Packed) and not builder.add(packed.record):
                 packed.writer.thaw()
                 if len(builder):
@@ -89,7 +88,7 @@ class Giving:
             if isinstance(packed, Packed):
                 self._offered.append(packed)
             elif packed != "ended":
-                self._app.streams.note_unmoved(packed)
+                self._app.streams.moves.note_refused(packed)
         if self._offered:
             self._to_send = builder.encode(), [packed.writer.descriptor for packed in self._offered]
             self._answer_by = SCHEDULER.clock() + ANSWER_SECONDS
@@ -114,7 +113,7 @@ class Giving:
                 if reason is None:
                     packed.writer.let_go()
                 else:
-                    self._app.streams.note_unmoved(reason)
+                    self._app.streams.moves.note_refused(reason)
                     packed.writer.thaw()
         else:
             self._lose("it has not kept to the protocol")
@@ -130,7 +129,7 @@ class Giving:
             for packed in self._offered:
                 packed.writer.thaw()
         else:
-            self._app.streams.note_unmoved("no answer", len(self._offered))
+            self._app.streams.moves.note_refused("no answer", len(self._offered))
             for packed in self._offered:
                 packed.writer.give_up()
         self._offered = []
@@ -164,6 +163,7 @@ class Departing:
         self._seen: set[Stream] = set()
         self._todo: deque[Stream] = deque()
         self._search_at = self._begin_at = 0.0
+        app.streams.moves.is_leaving = True
         self._tick()
 
     def _tick(self) -> None:
@@ -203,8 +203,15 @@ class Departing:
         streams = self._app.streams
         left = len(self._todo) + sum(stream not in self._seen for stream in streams.streams())
         if left:
-            streams.note_unmoved(next((each.refused for each in self._givings if each.refused), "no worker"), left)
+            streams.moves.note_refused(
+                next((each.refused for each in self._givings if each.refused), "no worker"), left
+            )
         for giving in self._givings:
             giving.close()
-        if streams.moved_out:
-            log.info("the worker stops: %d streams have moved to another, %d end", streams.moved_out, len(streams))
+        moved = streams.moves.figures()
+        log.info(
+            "the worker stops: %d streams have moved to other workers, %d end %s",
+            moved["out"],
+            len(streams),
+            moved["refused"] or "",
+        )

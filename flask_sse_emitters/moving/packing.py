@@ -5,10 +5,11 @@ All of it happens on the thread that writes.
 
 from __future__ import annotations
 
+import _socket
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..broadcast.member import Member
@@ -20,11 +21,10 @@ from ..streams.emitter import SseEmitter, stream_of
 from ..streams.machine import STREAMING
 from ..streams.registry.identity import Reader
 from ..streams.stream import Stream
-from ..writers.client_socket import open_socket
-from ..writers.socket_writer import SocketWriter
+from ..writers.movable_writer import MovableWriter
 from .app import MovingApp
-from .messages import Reason
-from .stream_record import ReaderRecord, StreamRecord
+from .protocol.messages import Reason
+from .protocol.stream_record import ReaderRecord, StreamRecord
 
 #: A client that is to be written more bytes than this does not move: it is slow, and comes back.
 MOST_REST = 32 * 1024
@@ -37,38 +37,38 @@ class Packed(NamedTuple):
     """A stream that is frozen, and what describes it."""
 
     stream: Stream
-    writer: SocketWriter
+    writer: MovableWriter
     record: StreamRecord
 
 
-def pack(stream: Stream, emitter: SseEmitter) -> Packed | str:
+def pack(stream: Stream) -> Packed | str:
     """Freeze a stream, and describe it; or return why it stays here, as ``sse.stats()`` names that."""
     writer = stream.outgoing.direct
-    if stream.phase is not STREAMING or not isinstance(writer, SocketWriter):
+    if stream.phase is not STREAMING or not isinstance(writer, MovableWriter):
         return "not handed off" if stream.phase is STREAMING else "ended"
-    reason = _obstacle(stream, emitter, writer)
+    members = [member for member in stream.outgoing.members if isinstance(member, Member)]
+    reason = _obstacle(stream, members, writer)
     if reason is not None:
         return reason
     rest = writer.freeze(MOST_REST)
     if rest is None:
         return "slow"
-    positions = _positions(stream, writer, rest)
+    positions = _positions(stream, members, writer, rest)
     if positions is None:
         writer.thaw()
         return "catching up"
     channels, rest = positions
-    return Packed(stream, writer, _record(stream, emitter, writer, channels, rest))
+    return Packed(stream, writer, _record(stream, members[0].emitter, writer, channels, rest))
 
 
-def _obstacle(stream: Stream, emitter: SseEmitter, writer: SocketWriter) -> str | None:
-    lists = [member.list for member in stream.outgoing.members]
+def _obstacle(stream: Stream, members: Sequence[Member], writer: MovableWriter) -> str | None:
     if stream.settings.drain == "finish" or stream.producer is not None:
         return "it is to finish"
     if stream.callbacks.are_there or not writer.can_move:
         return "callbacks"
-    if not lists or not all(isinstance(each, ProcessSubscription) for each in lists):
+    if not members or not all(isinstance(member.list, ProcessSubscription) for member in members):
         return "list"
-    if not _is_json(vars(emitter)) or not _is_json(stream.settings.own):
+    if not _is_json(vars(members[0].emitter)) or not _is_json(stream.settings.own):
         return "attributes"
     return None
 
@@ -80,10 +80,12 @@ def _is_json(values: Mapping[str, Any]) -> bool:
         return False
 
 
-def _positions(stream: Stream, writer: SocketWriter, rest: bytes) -> tuple[tuple[tuple[str, str], ...], bytes] | None:
+def _positions(
+    stream: Stream, members: Sequence[Member], writer: MovableWriter, rest: bytes
+) -> tuple[tuple[tuple[str, str], ...], bytes] | None:
     """Return the position of a frozen stream in each of its channels, and what is still to be written before that."""
     for _ in range(TRIES):
-        found = [_position(member) for member in stream.outgoing.members if isinstance(member, Member)]
+        found = [_position(member) for member in members]
         with stream.lock:
             is_settled = not stream.outgoing.backlog.size and stream.outgoing.replay is None
         if is_settled and None not in found:
@@ -107,7 +109,7 @@ def _position(member: Member) -> tuple[str, str] | None:
 
 
 def _record(
-    stream: Stream, emitter: SseEmitter, writer: SocketWriter, channels: tuple[tuple[str, str], ...], rest: bytes
+    stream: Stream, emitter: SseEmitter, writer: MovableWriter, channels: tuple[tuple[str, str], ...], rest: bytes
 ) -> StreamRecord:
     deadlines, reader, ahead = stream.deadlines, stream.reader, time.time() - SCHEDULER.clock()
     return StreamRecord(
@@ -136,24 +138,27 @@ def _reader_record(reader: Reader | None) -> ReaderRecord | None:
 class Adoption:
     """A stream that another process gives, on its way into this one."""
 
-    def __init__(self, app: MovingApp, record: StreamRecord, descriptor: int) -> None:
+    def __init__(self, app: MovingApp, record: StreamRecord, client: _socket.socket) -> None:
         self._app = app
         self._record = record
-        self._client = open_socket(descriptor)
+        self._client = client
+        self._emitter = SseEmitter()
+        self._replay: Replay | None = None
+        self._ahead = time.time() - SCHEDULER.clock()
         self.refused: Reason | None = None
         self.stream: Stream | None = None  #: once it is decided, and it is adopted
-        self._emitter = emitter = SseEmitter()
-        self._ahead = time.time() - SCHEDULER.clock()
-        stream = stream_of(emitter)
-        stream.attach(app.settings, app.streams)
-        stream.settings = stream.deadlines.settings = app.settings.with_own(record.own)
-        vars(emitter).update(record.attributes)
-        if record.reader is not None:
-            each = record.reader
-            stream.reader = Reader(each.identities, each.channels, each.asked, each.request)
-            app.streams.enlist(stream)
+
+    def begin(self) -> None:
+        """Make the stream, and look for its position in its channels."""
+        record, stream = self._record, stream_of(self._emitter)
+        stream.attach(self._app.settings, self._app.streams)
+        stream.settings = stream.deadlines.settings = self._app.settings.with_own(record.own)
+        vars(self._emitter).update(record.attributes)
+        if (reader := record.reader) is not None:
+            stream.reader = Reader(reader.identities, reader.channels, reader.asked, reader.request)
+            self._app.streams.enlist(stream)
         names, ids = zip(*record.channels, strict=True)
-        self._replay: Replay = app.channels.resume(emitter, names, ",".join(ids))
+        self._replay = self._app.channels.resume(self._emitter, names, ",".join(ids))
 
     @property
     def is_decided(self) -> bool:
@@ -165,7 +170,7 @@ class Adoption:
 
         :param is_late: there is no more time to find it.
         """
-        if self.is_decided:
+        if self.is_decided or self._replay is None:
             return
         if self._replay.misses_events is None:
             self._replay.prepare()
@@ -188,7 +193,7 @@ class Adoption:
 
     def _begin(self) -> None:
         stream = stream_of(self._emitter)
-        writer = SocketWriter(stream, self._client, self._record.is_chunked, Watch(-1, None), ())
+        writer = MovableWriter(stream, self._client, self._record.is_chunked, Watch(-1, None), ())
         stream.begin(writer)
         stream.take_over(writer)
         self._set_times(stream)

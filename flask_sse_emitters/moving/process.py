@@ -13,15 +13,18 @@ from ..streams.registry.draining import drain_at_exit
 from .app import APPS
 from .arriving import Arriving
 from .departing import Departing
-from .folder import Folder, masters
-from .link import Link, LinkLost, Listener, connect
-from .workers import Siblings
+from .meeting.folder import Folder, masters
+from .meeting.link import Link, LinkLost, Listener, connect
+from .meeting.siblings import Siblings
 
 log = logging.getLogger("flask_sse_emitters.moving")
 
 
 class Mover:
-    """The part of this worker among those of its gunicorn. All methods only on the thread that writes, but for the properties."""
+    """The part of this worker among those of its gunicorn.
+
+    All methods only on the thread that writes, but for the properties.
+    """
 
     def __init__(self) -> None:
         self._reset()

@@ -186,19 +186,6 @@ class Machine(ABC):
         self._drain()
         self._leave_registry()
 
-    def give_away(self) -> bool:
-        """Note that another process has the client from now on. Return False where the stream has ended before."""
-        with self.lock:
-            if self.close_reason is not None:
-                return False
-            self.close_reason, self.client_sees = CloseReason.SHUTDOWN, "nothing"
-        self._drain()
-        if self.room is not None:
-            self.room.notify()
-        if self.registry is not None:
-            self.registry.note_moved_out(self)
-        return True
-
     def count(self, events: int, size: int, *, replayed: bool = False) -> None:
         """Count what the client is given: events, and bytes."""
         if self.registry is not None:

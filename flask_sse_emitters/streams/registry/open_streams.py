@@ -22,7 +22,9 @@ from ..emitter import SseEmitter, stream_of
 from ..ends import ClientSees
 from ..outgoing import IDLE
 from ..stream import Stream
+from .identity import OwnedStreams
 from .limits import Limit, limit_of_process, limits_of_reader
+from .moves import Moves
 from .thread_use import ThreadUse
 from .traffic import Traffic
 
@@ -47,7 +49,7 @@ class StreamRegistry:
     def __init__(self, settings: Settings, scheduler: Scheduler = SCHEDULER, app: Any = None) -> None:
         self.settings = settings
         self.scheduler = scheduler
-        self._app = app
+        self.app = app
         #: Returns whether the app publishes anything in the background, which is to finish as such a stream is.
         self.has_runs: Callable[[], bool] = lambda: False
         #: Is called when the process exits in order, after the last stream. May wait a second.
@@ -64,7 +66,7 @@ class StreamRegistry:
         self._refused: dict[Stream, SseEmitter] = {}  # that are still to be told of a gap
         self._limit_of_all = (limit_of_process(self.settings.max_clients),)  # one tuple for most streams
         self._limits: dict[str, Limit] = {}  # of those who have any stream, by their owner
-        self._owned: dict[str, dict[Stream, None]] = {}  # by identity
+        self._owned: OwnedStreams[Stream] = OwnedStreams()
         self.thread_use = ThreadUse()
         self._logged: dict[str, float] = {}  # when a refusal was last logged, by the limit
         self.drained_by: float | None = None  #: when the last stream is cut; None until the registry drains
@@ -75,8 +77,7 @@ class StreamRegistry:
         self.refused_by: Counter[str] = Counter()  #: streams, by the name of the limit
         self.denied = 0  #: requests for channels, by a rule or for their origin
         self.closed: Counter[str] = Counter()  #: by the value of their close_reason
-        self.moved_in = self.moved_out = 0  #: streams that were taken from another process, and given to one
-        self.unmoved: Counter[str] = Counter()  #: streams that should have been given to another, by the reason why not
+        self.moves = Moves()
         self.traffic = Traffic()
         self._dropped = 0  # events, of streams that are over
 
@@ -103,21 +104,16 @@ class StreamRegistry:
         with self.lock:
             return list(self._open)
 
-    def emitter_of(self, stream: Stream) -> SseEmitter | None:
-        """Return the emitter of an open stream; None where it is not open."""
-        with self.lock:
-            return self._open.get(stream)
-
     def streams_of(self, identity: str) -> list[Stream]:
         """Return the streams of this reader, also those that no response carries yet."""
         with self.lock:
-            return list(self._owned.get(identity, ()))
+            return self._owned.of(identity)
 
     def enlist(self, stream: Stream) -> None:
         """Remember whose a new stream is until it has left."""
         stream.registry = self
         with self.lock:
-            self._own(stream)
+            self._owned.add(stream)
 
     def admit(self, emitter: SseEmitter, address: str | None = None) -> int | None:
         """Count a stream in until it has left; end it at once where the worker stops, or a limit is reached.
@@ -138,8 +134,8 @@ class StreamRegistry:
             return stream.settings.spread_retry()
         if not emitter.is_open:
             self._leave_unless_written(stream)
-        if self._app is not None:
-            signals.send(signals.emitter_opened, self._app, emitter=emitter)
+        if self.app is not None:
+            signals.send(signals.emitter_opened, self.app, emitter=emitter)
         return stream.settings.first_retry()
 
     def adopt(self, emitter: SseEmitter, address: str | None) -> Literal["stopping", "limit"] | None:
@@ -147,26 +143,23 @@ class StreamRegistry:
 
         :return: why that cannot be: the worker stops, or a limit is reached; None where it is counted.
         """
+        if self.moves.is_leaving:
+            return "stopping"
         stream = stream_of(emitter)
         stream.address = None if self.settings.max_clients_per_address is None else address
         full, is_refused = self._count_in(stream, emitter, is_new=False)
         if is_refused:
             return "stopping" if full is None else "limit"
-        self._signal_later(signals.emitter_moved, emitter=emitter, direction="in")
+        self.moves.note_in()
+        _signal_later(self, signals.emitter_moved, emitter=emitter, direction="in")
         return None
 
     def note_moved_out(self, stream: Stream) -> None:
         """Count the stream as given to another process."""
         emitter = self._count_out(stream)
         if emitter is not None:
-            with self.lock:
-                self.moved_out += 1
-            self._signal_later(signals.emitter_moved, emitter=emitter, direction="out")
-
-    def note_unmoved(self, reason: str, count: int = 1) -> None:
-        """Count streams that should have been given to another process, and are not."""
-        with self.lock:
-            self.unmoved[reason] += count
+            self.moves.note_out()
+            _signal_later(self, signals.emitter_moved, emitter=emitter, direction="out")
 
     def leave(self, stream: Stream) -> None:
         """Count a stream as over, and its client as gone. Idempotent."""
@@ -177,14 +170,14 @@ class StreamRegistry:
             with self.lock:
                 self.closed[stream.close_reason.value] += 1
         about = {"emitter": emitter, "reason": stream.close_reason, "error": stream.error}
-        self._signal_later(signals.emitter_closed, **about)
+        _signal_later(self, signals.emitter_closed, **about)
 
     def note_gap(self, stream: Stream, requested: str) -> None:
         """Count that the client, which came with this id, is told that it has missed something for good."""
         self.traffic.count_gap()
         with self.lock:
             emitter = self._open.get(stream) or self._refused.get(stream)
-        self._signal_later(signals.gap_sent, emitter=emitter, requested=requested)
+        _signal_later(self, signals.gap_sent, emitter=emitter, requested=requested)
 
     def note_denied(self) -> None:
         """Count a request for channels that a rule has denied, or that came from another origin."""
@@ -220,7 +213,7 @@ class StreamRegistry:
             "bytes": self.traffic.bytes,
             "replayed": self.traffic.replayed,
             "gaps": self.traffic.gaps,
-            "moved": {"in": self.moved_in, "out": self.moved_out, "refused": dict(self.unmoved)},
+            "moved": self.moves.figures(),
             "dropped": dropped + sum(stream.outgoing.backlog.dropped for stream, _ in late),
             "pending": sum(pending for _, pending in late),
             "slow": [_describe(*each, now=self.scheduler.clock()) for each in slow],
@@ -238,9 +231,8 @@ class StreamRegistry:
             if not is_refused:
                 self._open[stream] = emitter
                 stream.limits = limits
-                self._own(stream)  # again: it may have ended, and left, with something to write
+                self._owned.add(stream)  # again: it may have ended, and left, with something to write
                 self.opened += is_new
-                self.moved_in += not is_new
                 for limit in limits:
                     limit.count += 1
                 self._limits.update((limit.owner, limit) for limit in own)
@@ -250,7 +242,7 @@ class StreamRegistry:
         """Count a stream out. Return its emitter; None where it was not counted."""
         self.thread_use.leave(stream)
         with self.lock:
-            self._disown(stream)
+            self._owned.remove(stream)
             self._refused.pop(stream, None)
             emitter = self._open.pop(stream, None)
             if emitter is not None:
@@ -294,28 +286,16 @@ class StreamRegistry:
 
         self.scheduler.call_at(self.scheduler.clock() + self.settings.attach_seconds, leave)
 
-    def _own(self, stream: Stream) -> None:
-        if stream.reader is not None:
-            for identity in stream.reader.identities:
-                self._owned.setdefault(identity, {})[stream] = None
 
-    def _disown(self, stream: Stream) -> None:
-        if stream.reader is not None:
-            for identity in stream.reader.identities:
-                owned = self._owned.get(identity)
-                if owned is not None:
-                    owned.pop(stream, None)
-                    if not owned:
-                        del self._owned[identity]
+def _signal_later(registry: StreamRegistry, signal: Any, **about: Any) -> None:
+    """Send a signal in the background, with the app's context pushed: receivers may block."""
+    if signal.receivers and registry.app is not None:
+        registry.scheduler.run(partial(_signal, registry, signal, about))
 
-    def _signal_later(self, signal: Any, **about: Any) -> None:
-        """Send a signal in the background, with the app's context pushed: receivers may block."""
-        if signal.receivers and self._app is not None:
-            self.scheduler.run(partial(self._signal, signal, about))
 
-    def _signal(self, signal: Any, about: dict[str, Any]) -> None:
-        with self.settings.context():
-            signals.send(signal, self._app, **about)
+def _signal(registry: StreamRegistry, signal: Any, about: dict[str, Any]) -> None:
+    with registry.settings.context():
+        signals.send(signal, registry.app, **about)
 
 
 def _describe(stream: Stream, pending: int, now: float) -> dict[str, Any]:

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from flask_sse_emitters.moving.folder import Folder
-from flask_sse_emitters.moving.link import Link, Listener, connect
-from flask_sse_emitters.moving.stream_record import StreamRecord
+from flask_sse_emitters.moving.meeting.folder import Folder
+from flask_sse_emitters.moving.meeting.link import Link, Listener, connect
+from flask_sse_emitters.moving.protocol.stream_record import StreamRecord
 
 
 @pytest.fixture

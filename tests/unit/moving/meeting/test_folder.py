@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from flask_sse_emitters.moving.folder import Folder, FolderUnsafe, masters, started_at
-from flask_sse_emitters.moving.link import Listener, connect
+from flask_sse_emitters.moving.meeting.folder import Folder, FolderUnsafe, masters, started_at
+from flask_sse_emitters.moving.meeting.link import Listener, connect
 
 
 def test_folder_is_of_its_user_alone_and_named_after_the_master(folder: Folder) -> None:

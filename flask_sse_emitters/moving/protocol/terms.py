@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from ..config.settings import Settings
+from ...config.settings import Settings
 from .stream_record import take
 
 Difference: TypeAlias = Literal["app", "package", "broker", "settings"]

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from flask_sse_emitters.moving.folder import Folder
-from flask_sse_emitters.moving.link import MAX_MESSAGE_BYTES, Link, LinkLost, Listener, close_all, connect
-from flask_sse_emitters.moving.messages import MAX_STREAMS, Offer, OfferBuilder, Refusal, Welcome, encode
-from flask_sse_emitters.moving.stream_record import StreamRecord
+from flask_sse_emitters.moving.meeting.folder import Folder
+from flask_sse_emitters.moving.meeting.link import MAX_MESSAGE_BYTES, Link, LinkLost, Listener, close_all, connect
+from flask_sse_emitters.moving.protocol.messages import MAX_STREAMS, Offer, OfferBuilder, Refusal, Welcome, encode
+from flask_sse_emitters.moving.protocol.stream_record import StreamRecord
 
 Links = tuple[Link, Link]
 Record = Callable[..., StreamRecord]
@@ -184,12 +184,14 @@ def test_listener_takes_connections_before_it_is_found(tmp_path: Path) -> None:
     seen = []
 
     class WatchedFolder(Folder):
-        def rename(self, hidden: str, name: str) -> None:
-            link = connect(self, hidden)
+        def rename(self, name: str, other: str) -> None:
+            if not name.startswith("."):
+                return  # it leaves
+            link = connect(self, name)
             seen.append((self.names(), link is not None))
             if link is not None:
                 link.close()
-            super().rename(hidden, name)
+            super().rename(name, other)
 
     folder = WatchedFolder(os.getpid(), str(tmp_path))
     Listener(folder).close()

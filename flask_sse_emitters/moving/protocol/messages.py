@@ -1,7 +1,7 @@
 """The protocol by which a worker that stops gives its open streams to one that stays. Version 1.
 
-Each worker that stays listens on a unix socket of packets (``SOCK_SEQPACKET``): see :mod:`.folder`. The one that stops
-connects, and speaks first. A packet is one message: a JSON object, which a person can read, with its ``type``::
+Each worker that stays listens on a unix socket of packets (``SOCK_SEQPACKET``), see :mod:`..meeting.folder`. The one
+that stops connects, and speaks first. A packet is one message: a JSON object, which a person can read::
 
     it stops   {"type": "hello", "version": 1, "terms": {"app": "shop", "package": "0.1.0", ...}}
     it stays   {"type": "welcome"}
@@ -49,6 +49,7 @@ Reason: TypeAlias = Literal[
     "history",  # what the client has missed is no longer kept
     "descriptors",  # it can open no more files
     "list",  # it has no list of that name
+    "failed",  # for a reason that its log has
 ]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from flask_sse_emitters.config.settings import Settings
-from flask_sse_emitters.moving.messages import (
+from flask_sse_emitters.moving.protocol.messages import (
     MAX_STREAMS,
     VERSION,
     Answer,
@@ -21,8 +21,8 @@ from flask_sse_emitters.moving.messages import (
     decode,
     encode,
 )
-from flask_sse_emitters.moving.stream_record import ReaderRecord, StreamRecord
-from flask_sse_emitters.moving.terms import Terms
+from flask_sse_emitters.moving.protocol.stream_record import ReaderRecord, StreamRecord
+from flask_sse_emitters.moving.protocol.terms import Terms
 
 Record = Callable[..., StreamRecord]
 

@@ -13,9 +13,9 @@ import struct
 from collections.abc import Sequence
 from contextlib import suppress
 
-from ..runtime.fork import reset_after_fork
+from ...runtime.fork import reset_after_fork
+from ..protocol.messages import MAX_STREAMS, Message, Offer, decode
 from .folder import Folder
-from .messages import MAX_STREAMS, Message, Offer, decode
 
 #: A message has so many bytes at most: half of what a socket takes by default, so that one always fits.
 MAX_MESSAGE_BYTES = 100_000

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from ..runtime.fork import reset_after_fork
+from ...runtime.fork import reset_after_fork
 
 #: The first part of the name.
 _PREFIX = "flask-sse-emitters"
@@ -91,7 +91,7 @@ class Folder:
 
     def remove(self, name: str) -> None:
         """Remove a socket. Idempotent."""
-        with suppress(FileNotFoundError):
+        with suppress(OSError):  # it is gone, or a forked child has let go of the folder
             os.unlink(name, dir_fd=self._descriptor)
 
     def close(self) -> None:
