@@ -18,6 +18,9 @@ from .packing import Adoption
 from .protocol.messages import VERSION, Answer, Hello, Message, Offer, Reason, Refusal, Welcome, encode
 from .protocol.stream_record import StreamRecord
 
+#: Seconds that the other worker has to close the connection, once it was refused.
+CLOSE_SECONDS = 2.0
+
 log = logging.getLogger("flask_sse_emitters.moving")
 
 #: Seconds between two looks at a connection.
@@ -40,11 +43,17 @@ class Arriving:
         self._adoptions: list[Adoption | Reason] = []  # or why it is refused
         self._by = 0.0
         self._answers: list[bytes] = []  # that are to be sent
+        self._refused_by: float | None = None  # when to close, once it has said that it takes no more
         self._tick()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no more streams come."""
+        return self._link is None and self._offer is None
 
     def _tick(self) -> None:
         call_and_log(self._work)
-        if self._link is not None or self._offer is not None:
+        if not self.is_over:
             SCHEDULER.call_at(SCHEDULER.clock() + TICK_SECONDS, self._tick)
 
     def _work(self) -> None:
@@ -55,12 +64,19 @@ class Arriving:
                 self._send()
                 if (received := self._link.receive()) is not None:
                     self._take(*received)
+                elif self._refused_by is not None:
+                    if SCHEDULER.clock() > self._refused_by:
+                        self._close()
+                elif self._app is not None and self._app.streams.moves.is_leaving:
+                    self._refuse(Refusal("stopping", "this worker stops itself"))
         except LinkLost as lost:
             log.debug("no more streams come from the process %d: %s", self._link.peer if self._link else 0, lost)
             self._close()
 
     def _take(self, message: Message, descriptors: Sequence[int]) -> None:
-        if isinstance(message, Hello):
+        if self._refused_by is not None:
+            close_all(descriptors)  # it was sent before the refusal arrived
+        elif isinstance(message, Hello):
             self._greet(message)
         elif isinstance(message, Offer) and self._app is not None:
             self._begin(self._app, message, descriptors)
@@ -75,12 +91,16 @@ class Arriving:
             found = find_app(hello.terms)
         if isinstance(found, Refusal):
             log.info("streams of another worker are refused: %s", found.detail)
-            self._answers.append(encode(found))
-            self._send()
-            self._close()
+            self._refuse(found)
             return
         self._app = found
         self._answers.append(encode(Welcome()))
+        self._send()
+
+    def _refuse(self, refusal: Refusal) -> None:
+        """Take no streams, or no more: all that were received have been answered for. The other worker closes then."""
+        self._answers.append(encode(refusal))
+        self._refused_by = SCHEDULER.clock() + CLOSE_SECONDS
         self._send()
 
     def _begin(self, app: MovingApp, offer: Offer, descriptors: Sequence[int]) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Container
 
 from ..runtime.calls import call_and_log
 from ..runtime.scheduler import SCHEDULER
@@ -105,7 +105,10 @@ class Giving:
         elif isinstance(message, Refusal):
             log.info("the worker %d takes no streams: %s", self.peer, message.detail)
             self.refused = message.reason
-            self._lose(message.detail)
+            for packed in self._offered:  # it has answered for all that it has received
+                packed.writer.thaw()
+            self._offered = []
+            self.close()
         elif isinstance(message, Answer) and message.batch == self._batch and self._fits(message):
             offered, self._offered = self._offered, []
             for index, packed in enumerate(offered):
@@ -140,7 +143,7 @@ class Departing:
     """Gives the streams of one app away, as far as they can move.
 
     :param find_links: connects to workers that are ready, each of them once.
-    :param may_come: returns whether more workers may become ready.
+    :param may_come: returns whether more workers may become ready, where these have gone.
     :param enough: with so many workers it begins at once.
     :param until: when it gives up, by the scheduler's clock.
     """
@@ -149,7 +152,7 @@ class Departing:
         self,
         app: MovingApp,
         find_links: Callable[[], list[Link]],
-        may_come: Callable[[], bool],
+        may_come: Callable[[Container[str]], bool],
         enough: int,
         until: float,
     ) -> None:
@@ -163,7 +166,6 @@ class Departing:
         self._seen: set[Stream] = set()
         self._todo: deque[Stream] = deque()
         self._search_at = self._begin_at = 0.0
-        app.streams.moves.is_leaving = True
         self._tick()
 
     def _tick(self) -> None:
@@ -185,8 +187,12 @@ class Departing:
         if ready and (now >= self._begin_at or len(ready) >= self._enough):
             self._offer(ready)
         is_asking = any(not giving.is_over and not giving.is_ready for giving in self._givings)
-        if now >= self._until or not (ready or is_asking or self._may_come()):
+        if now >= self._until or not (ready or is_asking or self._may_come(self._gone())):
             self._finish()
+
+    def _gone(self) -> set[str]:
+        """Return the workers that were there, and have stopped."""
+        return {str(giving.peer) for giving in self._givings if giving.is_over and giving.refused in (None, "stopping")}
 
     def _offer(self, ready: list[Giving]) -> None:
         if not self._todo:

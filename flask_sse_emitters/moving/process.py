@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from contextlib import suppress
-from functools import partial
 
 from ..runtime.fork import reset_after_fork
 from ..streams.registry.draining import drain_at_exit
-from .app import APPS
+from .app import APPS, MovingApp
 from .arriving import Arriving
 from .departing import Departing
 from .meeting.folder import Folder, masters
@@ -35,12 +34,15 @@ class Mover:
         self._listeners: list[Listener] = []
         self._folders: list[Folder] = []
         self._siblings: Siblings | None = None
+        self._arriving: list[Arriving] = []
         self._departing: list[Departing] | None = None  # once the worker stops
 
     @property
     def is_leaving(self) -> bool:
         """Whether streams are being given away, or may be soon."""
-        return self._departing is not None and not all(departing.is_over for departing in self._departing)
+        if self._departing is None:
+            return False
+        return any(not each.is_over for each in self._departing) or any(not each.is_over for each in self._arriving)
 
     def begin(self, listening: Iterable[int]) -> None:
         """Show this worker to those that stop, if any app moves its streams, and the system lets it.
@@ -64,32 +66,41 @@ class Mover:
 
     def look(self) -> None:
         """Take connections of workers that stop. Called a few times a second."""
+        self._arriving = [arriving for arriving in self._arriving if not arriving.is_over]
         for listener in self._listeners:
             try:
                 while (link := listener.accept()) is not None:
-                    Arriving(link)
+                    self._arriving.append(Arriving(link))
             except OSError as error:  # LinkLost, too
                 log.warning("a worker that stops cannot give its streams: %s", error)
 
-    def leave(self, enough: int, until: float) -> None:
+    def leave(self, workers: int, until: float) -> None:
         """Give all streams away, as far as they can move. Idempotent; goes on in the background.
 
-        :param enough: how many workers gunicorn was told to start.
+        :param workers: how many gunicorn was told to start.
         :param until: when to give up, by the scheduler's clock.
         """
         if self._departing is not None:
             return
         for listener in self._listeners:
             listener.leave()
+        for app in APPS:
+            app.streams.moves.is_leaving = True
         siblings = self._siblings
         if siblings is None:
             self._departing = []
             return
         self._departing = [
-            Departing(app, partial(self._links, siblings, set()), lambda: siblings.may_come, enough, until)
-            for app in list(APPS)
-            if app.moves and len(app.streams)
+            self._depart(app, siblings, workers, until) for app in APPS if app.moves and len(app.streams)
         ]
+
+    def _depart(self, app: MovingApp, siblings: Siblings, workers: int, until: float) -> Departing:
+        known: set[str] = set()  # workers to which there was a connection
+
+        def may_come(gone: Container[str]) -> bool:
+            return siblings.may_come(known, gone, workers)
+
+        return Departing(app, lambda: self._links(siblings, known), may_come, workers, until)
 
     def end(self) -> None:
         """Leave the folders. Idempotent."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -28,15 +28,20 @@ class Siblings:
         """The names of those that wait to be given streams; of a new master as well that takes over from this one."""
         return [name for name in self._folder.names() if name != str(os.getpid())]
 
-    @property
-    def may_come(self) -> bool:
-        """Whether another one may become ready: one that is there, does not stop, and has not shown itself yet.
+    def may_come(self, known: Container[str], gone: Container[str], workers: int) -> bool:
+        """Return whether another one may become ready, beside those that are known.
 
-        None does where the master itself stops: it has closed its sockets by then.
+        It is there and does not stop; or it is to be started in the place of one that stops as this one does, as after
+        ``max_requests``. None comes where the master itself stops: it has closed its sockets by then.
+
+        :param gone: those that stop, though they may not show it, or have ended.
+        :param workers: so many gunicorn was told to start.
         """
         if os.getppid() != self._master or not self._master_listens():
             return False
-        return any(not self._folder.has(leaving(str(process))) for process in self._children())
+        others = [name for name in map(str, self._children()) if name not in gone]
+        staying = [name for name in others if not self._folder.has(leaving(name))]
+        return len(staying) < workers - 1 or any(name not in known for name in staying)
 
     def _master_listens(self) -> bool:
         return not self._sockets or bool(self._sockets & set(_sockets_of(self._master)))

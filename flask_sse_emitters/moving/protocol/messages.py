@@ -11,6 +11,7 @@ that stops connects, and speaks first. A packet is one message: a JSON object, w
 * ``hello``: what must be equal on both sides, see :class:`.Terms`. Where it is not, the other one answers
   ``{"type": "refusal", "reason": "settings", "detail": "timeout is 60.0 there, and 1800.0 here"}`` and closes. The
   ``version`` is read before all else, so that later ones may change the rest.
+  A worker that begins to stop itself sends it later: what was offered and not answered for by then it has not received.
 * ``offer``: at most 250 streams, see :class:`.StreamRecord`. The packet carries the descriptor of each client's socket
   (``SCM_RIGHTS``), in the same order. The kernel takes 253 at a time. The next offer follows the answer to this one, so
   no more are ever on their way.
