@@ -167,12 +167,9 @@ def test_worker_that_reaches_max_requests_gives_its_streams_to_another(kind: str
     with ExitStack() as stack:
         clients = [stack.enter_context(reading(site, "/events/public/a")) for _ in range(4)]
         first = {worker.pid for worker in site.master.children()}
-
-        def one_is_new() -> bool:
+        while "Autorestarting" not in site.server.log:
             get(site.server, "/stats")
-            return first != {worker.pid for worker in site.master.children()}
-
-        until(one_is_new, "a worker to be replaced")
+        until(lambda: first != {worker.pid for worker in site.master.children()}, "a worker to be replaced")
         site.publisher.publish("public/a", "x")
         assert [client.texts(1) for client in clients] == [["x"]] * 4
 

@@ -32,16 +32,19 @@ class Siblings:
         """Return whether another one may become ready, beside those that are known.
 
         It is there and does not stop; or it is to be started in the place of one that stops as this one does, as after
-        ``max_requests``. None comes where the master itself stops: it has closed its sockets by then.
+        ``max_requests``, and is older: else two would wait for each other's end. None comes where the master itself
+        stops: it has closed its sockets by then.
 
         :param gone: those that stop, though they may not show it, or have ended.
         :param workers: so many gunicorn was told to start.
         """
         if os.getppid() != self._master or not self._master_listens():
             return False
-        others = [name for name in map(str, self._children()) if name not in gone]
-        staying = [name for name in others if not self._folder.has(leaving(name))]
-        return len(staying) < workers - 1 or any(name not in known for name in staying)
+        others = [process for process in self._children() if str(process) not in gone]
+        staying = [process for process in others if not self._folder.has(leaving(str(process)))]
+        if len(staying) < workers - 1:
+            return any(process < os.getpid() for process in others if process not in staying) or bool(gone)
+        return any(str(process) not in known for process in staying)
 
     def _master_listens(self) -> bool:
         return not self._sockets or bool(self._sockets & set(_sockets_of(self._master)))
