@@ -47,6 +47,7 @@ Reason: TypeAlias = Literal[
     "broker",  # the channels are elsewhere
     "stopping",  # it stops itself
     "limit",  # it has as many streams as it may
+    "list",  # it is in a list that has no name, or there is none of that name
     "history",  # what the client has missed is no longer kept
     "descriptors",  # it can open no more files
     "list",  # it has no list of that name
