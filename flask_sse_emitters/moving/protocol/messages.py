@@ -18,6 +18,17 @@ that stops connects, and speaks first. A packet is one message: a JSON object, w
 * ``answer``: names the streams that are refused, by their place in the offer, with a reason. All others are adopted:
   the one that stops closes its descriptors of those, without ``shutdown``, which would end the connection for both.
 
+Where channels are kept in memory (``memory://``), they go along, before the first offer::
+
+    it stops   {"type": "memory", "part": "state", "number": 0, "items": [{"channel": "a", ...}, ...], "more": true}
+    it stops   {"type": "memory", "part": "ask", "number": 1, "items": [{"do": "start_run", ...}], "more": false}
+    it stays   {"type": "memory", "part": "answer", "number": 1, "items": [{"value": "x7Kq2"}], "more": false}
+
+* ``state``: all that is kept of each channel, see :mod:`.moving.memory.items`. Once a channel has been sent, it belongs
+  to the one that stays. The last of these messages has no ``more``; they need no answer, as all that follows comes after them.
+* ``ask``: what is still published to these channels by the one that stops, at any time until it exits, and what its
+  runs do. The ``number`` is repeated by the ``answer``. These may come between offers, and between their answers.
+
 Both sides leave by closing the socket. A stream that was offered and not answered for belongs to neither.
 
 Bytes of a stream stand as text, of which lone surrogates stand for what is no UTF-8: a piece may begin within a
@@ -36,6 +47,9 @@ from .terms import Terms
 
 VERSION = 1
 
+#: A message about channels in memory has so many bytes at most.
+MAX_MEMORY_BYTES = 100_000
+
 #: An offer has so many streams at most.
 MAX_STREAMS = 250
 
@@ -47,7 +61,6 @@ Reason: TypeAlias = Literal[
     "broker",  # the channels are elsewhere
     "stopping",  # it stops itself
     "limit",  # it has as many streams as it may
-    "list",  # it is in a list that has no name, or there is none of that name
     "history",  # what the client has missed is no longer kept
     "descriptors",  # it can open no more files
     "list",  # it has no list of that name
@@ -101,7 +114,24 @@ class Answer:
     refused: Mapping[int, Reason]
 
 
-Message: TypeAlias = Hello | Welcome | Refusal | Offer | Answer
+Part: TypeAlias = Literal["state", "ask", "answer"]
+
+
+@dataclass(frozen=True)
+class MemoryMessage:
+    """Is about channels that are kept in memory.
+
+    :param number: what belongs together has the same.
+    :param more: other messages of the same follow.
+    """
+
+    part: Part
+    number: int
+    items: tuple[Mapping[str, Any], ...]
+    more: bool
+
+
+Message: TypeAlias = Hello | Welcome | Refusal | Offer | Answer | MemoryMessage
 
 
 class OfferBuilder:
@@ -140,7 +170,7 @@ class OfferBuilder:
 
 
 def encode(message: Hello | Welcome | Refusal | Answer) -> bytes:
-    """Encode a message; for offers there is :class:`OfferBuilder`."""
+    """Encode a message; for offers there is :class:`OfferBuilder`, for channels :mod:`.moving.memory.packets`."""
     if isinstance(message, Hello):
         terms = None if message.terms is None else message.terms.as_json()
         return _dump({"type": "hello", "version": message.version, "terms": terms})
@@ -183,6 +213,14 @@ def _answer(found: Mapping[str, Any]) -> Answer:
     return Answer(take(found, "batch", int), {int(index): _reason(refused[index]) for index in refused})
 
 
+def _memory(found: Mapping[str, Any]) -> MemoryMessage:
+    part, items = take(found, "part", str), take(found, "items", list)
+    if part not in get_args(Part) or not all(isinstance(item, dict) for item in items):
+        raise ValueError("a message about memory has a part of this protocol, and objects as items")
+    known: Part = part
+    return MemoryMessage(known, take(found, "number", int), tuple(items), take(found, "more", bool))
+
+
 def _reason(word: Any) -> Reason:
     if word not in get_args(Reason):
         raise ValueError(f"{word!r} is no reason of this protocol")
@@ -196,6 +234,7 @@ _DECODERS: dict[str, Callable[[Mapping[str, Any]], Message]] = {
     "refusal": lambda found: Refusal(_reason(take(found, "reason", str)), take(found, "detail", str)),
     "offer": _offer,
     "answer": _answer,
+    "memory": _memory,
 }
 
 
