@@ -11,6 +11,7 @@ from functools import partial
 
 from ..runtime.calls import call_and_log
 from ..runtime.scheduler import RULES, SCHEDULER
+from ..streams.stream import Stream
 from ..writers.client_socket import open_socket
 from .app import MovingApp, find_app
 from .meeting.link import Link, LinkLost, close_all
@@ -129,7 +130,7 @@ class Arriving:
         self._answers.append(encode(Answer(offer.batch, refused)))
         adopted = [each.stream for each in adoptions if each.stream is not None]
         app = self._app
-        if app is not None and (to_ask := [stream for stream in adopted if stream.reader is not None]):
+        if app is not None and (to_ask := list(filter(_can_be_asked_about, adopted))):
             SCHEDULER.run(lambda: app.recheck(to_ask), RULES)
         self._offer, self._adoptions = None, []
 
@@ -156,3 +157,8 @@ def _adopt(app: MovingApp, record: StreamRecord, descriptor: int) -> Adoption | 
         log.exception("a stream of another worker cannot go on here")
         adoption.refuse("failed")
     return adoption
+
+
+def _can_be_asked_about(stream: Stream) -> bool:
+    """Return whether the rule can be asked again: not where it named no reader, or a view has begun the stream."""
+    return stream.reader is not None and stream.reader.request is not None
