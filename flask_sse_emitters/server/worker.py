@@ -23,6 +23,9 @@ from ..streams.registry.draining import AFTER_EXIT, BEFORE_EXIT, drain_all
 #: The worker's state is read at this interval.
 POLL_SECONDS = 0.1
 
+#: While it loads the app.
+BOOT_SECONDS = 0.02
+
 #: Bridges between ASGI servers and WSGI applications, which know nothing of processes, and say that there are several.
 _ONE_THREAD_BRIDGE = "asgiref.wsgi"
 _ASGI_BRIDGES = (_ONE_THREAD_BRIDGE, "a2wsgi.wsgi", "uvicorn.middleware.wsgi", "starlette.middleware.wsgi")
@@ -150,15 +153,23 @@ def watch_worker() -> None:
 
 def _poll(worker: Any) -> None:
     if worker.alive:
-        MOVER.begin(listener.fileno() for listener in worker.sockets)
-        MOVER.look()
-        SCHEDULER.call_at(SCHEDULER.clock() + POLL_SECONDS, lambda: _poll(worker))
+        if worker.booted:  # it has loaded the app: all rules and lists are there
+            _show(worker)
+            MOVER.look()
+        seconds = POLL_SECONDS if worker.booted else BOOT_SECONDS
+        SCHEDULER.call_at(SCHEDULER.clock() + seconds, lambda: _poll(worker))
     else:
         _leave(worker)
 
 
+def _show(worker: Any) -> None:
+    sockets = (listener.fileno() for listener in worker.sockets)
+    MOVER.begin(descriptor for descriptor in sockets if descriptor >= 0)  # some workers close them as they stop
+
+
 def _leave(worker: Any) -> None:
     """Give the streams away, then drain."""
+    _show(worker)  # where it has served for less than a look: others are to be found
     began = SCHEDULER.clock()
     drain_seconds = max((app.settings.drain_seconds for app in APPS), default=0.0)
     MOVER.leave(int(worker.cfg.workers), began + max(0.0, seconds_to_finish() - drain_seconds))

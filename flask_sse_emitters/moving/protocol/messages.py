@@ -25,7 +25,7 @@ Where channels are kept in memory (``memory://``), they go along, before the fir
     it stays   {"type": "memory", "part": "answer", "number": 1, "items": [{"value": "x7Kq2"}], "more": false}
 
 * ``state``: all that is kept of each channel, see :mod:`.moving.memory.items`. Once a channel has been sent, it belongs
-  to the one that stays. The last of these messages has no ``more``; they need no answer, as all that follows comes after them.
+  to the one that stays. The last of these messages has no ``more``. They need no answer: what follows comes after them.
 * ``ask``: what is still published to these channels by the one that stops, at any time until it exits, and what its
   runs do. The ``number`` is repeated by the ``answer``. These may come between offers, and between their answers.
 
