@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import Any
 
 from .moving.app import APPS
+from .moving.process import MOVER
 from .server.worker import note_worker, watch_worker
 from .streams.registry.draining import drain_all
 
@@ -25,6 +26,7 @@ def post_worker_init(worker: Any) -> None:
     """Note the worker, which has loaded the app: it may be given streams of others, and is seen to stop."""
     note_worker(worker)
     if APPS:
+        MOVER.expect()
         watch_worker()
 
 

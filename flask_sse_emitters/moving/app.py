@@ -6,6 +6,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from ..brokers.memory import MemoryBroker
 from ..channels.registry import Channels
 from ..config.settings import Settings
 from ..streams.registry.open_streams import StreamRegistry
@@ -38,8 +39,19 @@ class MovingApp:
 
     @property
     def moves(self) -> bool:
-        """Whether its streams move at all: ``SSE_MOVE``. What is kept in this process alone does not."""
-        return self.settings.move == "auto" and self.channels.broker.is_shared
+        """Whether its streams move at all: ``SSE_MOVE``, and its channels are in another process afterwards."""
+        return self.settings.move == "auto" and (self.channels.broker.is_shared or self.memory is not None)
+
+    @property
+    def memory(self) -> MemoryBroker | None:
+        """Its broker, where that keeps channels in this process, so that they go along; else None."""
+        broker = self.channels.broker
+        return broker if isinstance(broker, MemoryBroker) else None
+
+    @property
+    def has_something(self) -> bool:
+        """Whether there is anything to give away."""
+        return len(self.streams) > 0 or (self.memory is not None and self.memory.has_channels)
 
 
 #: The apps of the process.

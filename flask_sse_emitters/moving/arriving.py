@@ -15,8 +15,9 @@ from ..streams.stream import Stream
 from ..writers.client_socket import open_socket
 from .app import MovingApp, find_app
 from .meeting.link import Link, LinkLost, close_all
+from .memory import MemoryTaker
 from .packing import Adoption
-from .protocol.messages import VERSION, Answer, Hello, Message, Offer, Reason, Refusal, Welcome, encode
+from .protocol.messages import VERSION, Answer, Hello, MemoryMessage, Message, Offer, Reason, Refusal, Welcome, encode
 from .protocol.stream_record import StreamRecord
 
 #: Seconds that the other worker has to close the connection, once it was refused.
@@ -26,6 +27,9 @@ log = logging.getLogger("flask_sse_emitters.moving")
 
 #: Seconds between two looks at a connection.
 TICK_SECONDS = 0.004
+
+#: So many messages are taken in one go.
+MESSAGES_AT_ONCE = 4
 
 #: Seconds in which the position of each stream is to be found here: the other worker waits for two.
 FIND_SECONDS = 1.5
@@ -40,6 +44,7 @@ class Arriving:
     def __init__(self, link: Link) -> None:
         self._link: Link | None = link
         self._app: MovingApp | None = None
+        self._memory: MemoryTaker | None = None  # takes its channels, where they go along
         self._offer: Offer | None = None
         self._adoptions: list[Adoption | Reason] = []  # or why it is refused
         self._by = 0.0
@@ -49,30 +54,38 @@ class Arriving:
 
     @property
     def is_over(self) -> bool:
-        """Whether no more streams come."""
-        return self._link is None and self._offer is None
+        """Whether no more streams come. Where channels have come, the other one may go on asking until it exits."""
+        is_leaving = self._app is not None and self._app.streams.moves.is_leaving
+        return self._offer is None and (self._link is None or (self._memory is not None and is_leaving))
 
     def _tick(self) -> None:
         call_and_log(self._work)
-        if not self.is_over:
+        if self._link is not None or self._offer is not None:
             SCHEDULER.call_at(SCHEDULER.clock() + TICK_SECONDS, self._tick)
 
     def _work(self) -> None:
         if self._offer is not None:
             self._decide(self._offer)
         try:
-            if self._link is not None and self._offer is None:
-                self._send()
-                if (received := self._link.receive()) is not None:
-                    self._take(*received)
-                elif self._refused_by is not None:
-                    if SCHEDULER.clock() > self._refused_by:
-                        self._close()
-                elif self._app is not None and self._app.streams.moves.is_leaving:
-                    self._refuse(Refusal("stopping", "this worker stops itself"))
-        except LinkLost as lost:
+            self._send()
+            for _ in range(MESSAGES_AT_ONCE):
+                if self._link is None or self._offer is not None:
+                    return
+                if (received := self._link.receive()) is None:
+                    break
+                self._take(*received)
+            self._rest()
+        except (LinkLost, ValueError) as lost:
             log.debug("no more streams come from the process %d: %s", self._link.peer if self._link else 0, lost)
             self._close()
+
+    def _rest(self) -> None:
+        """Close what has been refused, or refuse what may still come, where there is nothing now."""
+        if self._refused_by is not None:
+            if SCHEDULER.clock() > self._refused_by:
+                self._close()
+        elif self._app is not None and self._memory is None and self._app.streams.moves.is_leaving:
+            self._refuse(Refusal("stopping", "this worker stops itself"))
 
     def _take(self, message: Message, descriptors: Sequence[int]) -> None:
         if self._refused_by is not None:
@@ -81,6 +94,8 @@ class Arriving:
             self._greet(message)
         elif isinstance(message, Offer) and self._app is not None:
             self._begin(self._app, message, descriptors)
+        elif isinstance(message, MemoryMessage) and self._memory is not None:
+            self._memory.receive(message)
         else:
             close_all(descriptors)
             self._close()
@@ -95,6 +110,8 @@ class Arriving:
             self._refuse(found)
             return
         self._app = found
+        if found.memory is not None and self._link is not None:
+            self._memory = MemoryTaker(found.memory, self._link.send)
         self._answers.append(encode(Welcome()))
         self._send()
 
@@ -142,6 +159,8 @@ class Arriving:
         link, self._link = self._link, None
         if link is not None:
             link.close()
+        if self._memory is not None:
+            self._memory.lost()
 
 
 def _adopt(app: MovingApp, record: StreamRecord, descriptor: int) -> Adoption | Reason:

@@ -17,8 +17,9 @@ from ..runtime.scheduler import SCHEDULER
 from ..streams.stream import Stream
 from .app import MovingApp
 from .meeting.link import MAX_MESSAGE_BYTES, Link, LinkLost
+from .memory import MemoryGiver
 from .packing import Packed, pack
-from .protocol.messages import VERSION, Answer, Hello, OfferBuilder, Refusal, Welcome, encode
+from .protocol.messages import VERSION, Answer, Hello, MemoryMessage, OfferBuilder, Refusal, Welcome, encode
 
 log = logging.getLogger("flask_sse_emitters.moving")
 
@@ -41,6 +42,8 @@ class Giving:
         self.refused: str | None = None  #: why all are
         self._link = link
         self._app = app
+        self._memory = None if app.memory is None else MemoryGiver(app.memory, link.send)
+        self._is_giving_memory = False
         self._batch = 0
         self._offered: list[Packed] = []  # whose answer is awaited
         self._to_send: tuple[bytes, list[int]] | None = (encode(Hello(VERSION, app.terms())), [])
@@ -56,6 +59,15 @@ class Giving:
         """Whether it may be offered something now."""
         return self.is_ready and not self.is_over and not self._offered
 
+    @property
+    def is_heir(self) -> bool:
+        """Whether it has the channels of this process, which go on asking for what is still published here."""
+        return self._memory is not None and self.is_ready and not self.is_over
+
+    @property
+    def _awaits_answer(self) -> bool:
+        return bool(self._offered) or not (self.is_ready or self._is_giving_memory)
+
     def work(self) -> None:
         """Send what there is to send, and take an answer."""
         if self.is_over:
@@ -64,12 +76,12 @@ class Giving:
             if self._to_send is not None and self._link.send(*self._to_send):
                 self._to_send = None
             received = self._link.receive()
-        except LinkLost as lost:
+            if received is not None:
+                self._take(received[0])
+        except (LinkLost, ValueError) as lost:
             self._lose(str(lost))
             return
-        if received is not None:
-            self._take(received[0])
-        elif (self._offered or not self.is_ready) and SCHEDULER.clock() > self._answer_by:
+        if received is None and self._awaits_answer and SCHEDULER.clock() > self._answer_by:
             self._lose("it has not answered in time")
 
     def offer(self, todo: deque[Stream]) -> None:
@@ -98,10 +110,21 @@ class Giving:
         """Close the connection. Idempotent."""
         self.is_over = True
         self._link.close()
+        if self._memory is not None:
+            self._memory.lost()
+
+    def _begin(self) -> None:
+        self._is_giving_memory, self.is_ready = False, True
 
     def _take(self, message: object) -> None:
         if isinstance(message, Welcome) and not self.is_ready:
-            self.is_ready = True
+            if self._memory is None:
+                self._begin()
+            else:
+                self._is_giving_memory = True
+                self._memory.begin(self._begin)
+        elif isinstance(message, MemoryMessage) and self._memory is not None:
+            self._memory.receive(message)
         elif isinstance(message, Refusal):
             log.info("the worker %d takes no streams: %s", self.peer, message.detail)
             self.refused = message.reason
@@ -169,16 +192,26 @@ class Departing:
         self._tick()
 
     def _tick(self) -> None:
-        call_and_log(self._work)
-        if not self.is_over:
+        call_and_log(self._serve_asks if self.is_over else self._work)
+        if not self.is_over or any(giving.is_heir for giving in self._givings):
             seconds = TICK_SECONDS if any(not giving.is_over for giving in self._givings) else SEARCH_SECONDS
             SCHEDULER.call_at(SCHEDULER.clock() + seconds, self._tick)
+
+    def close(self) -> None:
+        """Close all connections, as the process exits. Idempotent."""
+        for giving in self._givings:
+            giving.close()
+
+    def _serve_asks(self) -> None:
+        """Have the heir do what is still published here."""
+        for giving in self._givings:
+            giving.work()
 
     def _work(self) -> None:
         now = SCHEDULER.clock()
         if now >= self._search_at:
             self._search_at = now + SEARCH_SECONDS
-            self._givings += [Giving(link, self._app) for link in self._find_links()]
+            self._search()
         for giving in self._givings:
             giving.work()
         ready = [giving for giving in self._givings if giving.is_ready and not giving.is_over]
@@ -187,8 +220,20 @@ class Departing:
         if ready and (now >= self._begin_at or len(ready) >= self._enough):
             self._offer(ready)
         is_asking = any(not giving.is_over and not giving.is_ready for giving in self._givings)
+        if self.is_over:
+            return
         if now >= self._until or not (ready or is_asking or self._may_come(self._gone())):
             self._finish()
+
+    def _search(self) -> None:
+        """Connect to more workers; to one at a time where channels go along: all of them go to one process."""
+        if self._app.memory is None:
+            self._givings += [Giving(link, self._app) for link in self._find_links()]
+        elif all(giving.is_over for giving in self._givings):
+            links = self._find_links()
+            self._givings += [Giving(link, self._app) for link in links[:1]]
+            for link in links[1:]:
+                link.close()
 
     def _gone(self) -> set[str]:
         """Return the workers that were there, and have stopped."""
@@ -213,7 +258,8 @@ class Departing:
                 next((each.refused for each in self._givings if each.refused), "no worker"), left
             )
         for giving in self._givings:
-            giving.close()
+            if not giving.is_heir:
+                giving.close()
         moved = streams.moves.figures()
         log.info(
             "the worker stops: %d streams have moved to other workers, %d end %s",

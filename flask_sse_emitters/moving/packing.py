@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..broadcast.member import Member
+from ..broadcast.named import NamedDelivery, find_list, list_names
 from ..channels.process_subscription import ProcessSubscription
 from ..channels.replay.machine import Replay
 from ..runtime.scheduler import SCHEDULER
@@ -66,7 +67,7 @@ def _obstacle(stream: Stream, members: Sequence[Member], writer: MovableWriter) 
         return "it is to finish"
     if stream.callbacks.are_there or not writer.can_move:
         return "callbacks"
-    if not members or not all(isinstance(member.list, ProcessSubscription) for member in members):
+    if not members or list_names(stream) is None:
         return "list"
     if not _is_json(vars(members[0].emitter)) or not _is_json(stream.settings.own):
         return "attributes"
@@ -89,7 +90,7 @@ def _positions(
         with stream.lock:
             is_settled = not stream.outgoing.backlog.size and stream.outgoing.replay is None
         if is_settled and None not in found:
-            return tuple(each for each in found if each is not None), rest
+            return tuple(each for each in found if each), rest
         more = writer.take_more(MOST_REST)
         if more is None:
             return None
@@ -97,10 +98,11 @@ def _positions(
     return None
 
 
-def _position(member: Member) -> tuple[str, str] | None:
-    """Return the channel and the id that its client has; None where it lacks something of the list."""
+def _position(member: Member) -> tuple[str, str] | tuple[()] | None:
+    """Return the channel and the id that its client has, or nothing for another list; None where it lacks something."""
     subscription = member.list
-    assert isinstance(subscription, ProcessSubscription)
+    if not isinstance(subscription, ProcessSubscription):
+        return () if not member.queued_events else None
     with subscription.lock:
         number, offset, log = subscription.number, subscription.offset, subscription.log
     if log is None or not member.has_all_upto(number):
@@ -114,6 +116,7 @@ def _record(
     deadlines, reader, ahead = stream.deadlines, stream.reader, time.time() - SCHEDULER.clock()
     return StreamRecord(
         channels=channels,
+        lists=list_names(stream) or (),
         is_chunked=writer.is_chunked,
         rest=rest,
         born=deadlines.born + ahead,
@@ -143,7 +146,8 @@ class Adoption:
         self._record = record
         self._client = client
         self._emitter = SseEmitter()
-        self._replay: Replay | None = None
+        self._replay: Replay | None = None  # of its channels, if it has any
+        self._lists: list[NamedDelivery] = []
         self._ahead = time.time() - SCHEDULER.clock()
         self.refused: Reason | None = None
         self.stream: Stream | None = None  #: once it is decided, and it is adopted
@@ -151,14 +155,19 @@ class Adoption:
     def begin(self) -> None:
         """Make the stream, and look for its position in its channels."""
         record, stream = self._record, stream_of(self._emitter)
+        self._lists = [found for name in record.lists if (found := find_list(name)) is not None]
+        if len(self._lists) < len(record.lists):
+            self.refuse("list")
+            return
         stream.attach(self._app.settings, self._app.streams)
         stream.settings = stream.deadlines.settings = self._app.settings.with_own(record.own)
         vars(self._emitter).update(record.attributes)
         if (reader := record.reader) is not None:
             stream.reader = Reader(reader.identities, reader.channels, reader.asked, reader.request)
             self._app.streams.enlist(stream)
-        names, ids = zip(*record.channels, strict=True)
-        self._replay = self._app.channels.resume(self._emitter, names, ",".join(ids))
+        if record.channels:
+            names, ids = zip(*record.channels, strict=True)
+            self._replay = self._app.channels.resume(self._emitter, names, ",".join(ids))
 
     @property
     def is_decided(self) -> bool:
@@ -170,11 +179,12 @@ class Adoption:
 
         :param is_late: there is no more time to find it.
         """
-        if self.is_decided or self._replay is None:
+        if self.is_decided:
             return
-        if self._replay.misses_events is None:
-            self._replay.prepare()
-        misses = self._replay.misses_events
+        replay = self._replay
+        if replay is not None and replay.misses_events is None:
+            replay.prepare()
+        misses = False if replay is None else replay.misses_events
         if misses is None and not is_late:
             return
         refused: Reason | None = "history"
@@ -193,6 +203,8 @@ class Adoption:
 
     def _begin(self) -> None:
         stream = stream_of(self._emitter)
+        for each in self._lists:
+            each.add(self._emitter)
         writer = MovableWriter(stream, self._client, self._record.is_chunked, Watch(-1, None), ())
         stream.begin(writer)
         stream.take_over(writer)

@@ -12,11 +12,15 @@ from ..streams.registry.draining import drain_at_exit
 from .app import APPS, MovingApp
 from .arriving import Arriving
 from .departing import Departing
-from .meeting.folder import Folder, masters
+from .meeting.folder import Folder, masters, others
 from .meeting.link import Link, LinkLost, Listener, connect
 from .meeting.siblings import Siblings
 
 log = logging.getLogger("flask_sse_emitters.moving")
+
+#: A worker that stops has so long to give its channels in memory: while this one loads the app, and from when it is
+#: shown on. Who wants something of them waits.
+LOAD_SECONDS, SHOWN_SECONDS = 60.0, 2.0
 
 
 class Mover:
@@ -44,6 +48,13 @@ class Mover:
             return False
         return any(not each.is_over for each in self._departing) or any(not each.is_over for each in self._arriving)
 
+    def expect(self) -> None:
+        """Have channels in memory wait for those of a worker that stops, if there is one. Before the first request."""
+        in_memory = [app.memory for app in APPS if app.moves and app.memory is not None]
+        if in_memory and sys.platform == "linux" and not self._is_shown and any(map(others, masters())):
+            for broker in in_memory:
+                broker.inheritance.expect(LOAD_SECONDS)
+
     def begin(self, listening: Iterable[int]) -> None:
         """Show this worker to those that stop, if any app moves its streams, and the system lets it.
 
@@ -52,6 +63,9 @@ class Mover:
         if self._is_shown or sys.platform != "linux" or not any(app.moves for app in APPS):
             return
         self._is_shown = True
+        for app in APPS:
+            if app.memory is not None:
+                app.memory.inheritance.expect_soon(SHOWN_SECONDS)
         drain_at_exit()
         try:
             for master in masters():
@@ -91,7 +105,7 @@ class Mover:
             self._departing = []
             return
         self._departing = [
-            self._depart(app, siblings, workers, until) for app in APPS if app.moves and len(app.streams)
+            self._depart(app, siblings, workers, until) for app in APPS if app.moves and app.has_something
         ]
 
     def _depart(self, app: MovingApp, siblings: Siblings, workers: int, until: float) -> Departing:
@@ -103,7 +117,9 @@ class Mover:
         return Departing(app, lambda: self._links(siblings, known), may_come, workers, until)
 
     def end(self) -> None:
-        """Leave the folders. Idempotent."""
+        """Leave the folders, and those who have got something. Idempotent."""
+        for departing in self._departing or ():
+            departing.close()
         for listener in self._listeners:
             listener.close()
         for folder in self._folders:

@@ -26,6 +26,7 @@ from ..config.hints import lifetime_hint
 from ..config.settings import Settings
 from ..errors import NotInitialized
 from ..moving.app import APPS, MovingApp
+from ..moving.process import MOVER
 from ..runtime.fork import reset_after_fork
 from ..runtime.locks import native_lock
 from ..runtime.scheduler import SCHEDULER
@@ -95,6 +96,7 @@ class State:
         )
         APPS.add(self._moving)
         if find_worker() is not None:  # this process is to serve it: it may be given streams
+            MOVER.expect()
             watch_worker()
         for hint in hints:
             self.warn(hint)

@@ -122,6 +122,11 @@ class MemoryBroker(Broker):
         """Whether another process is about to give its channels to this one."""
         return self._records.is_held
 
+    @property
+    def has_channels(self) -> bool:
+        """Whether anything is known of any channel."""
+        return len(self._records) > 0
+
     def close(self) -> None:
         """Forget all channels. An event that is published later gets no id that was given before."""
         self._records.clear()

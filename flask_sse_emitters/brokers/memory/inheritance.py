@@ -42,7 +42,7 @@ class Inheritance:
         self._scheduler = scheduler
         self._lock = native_lock()
         self._until = -math.inf  # what is held, is held until then
-        self._is_timed = False  # a timer is going to look whether that is over
+        self._look_at = math.inf  # when a timer looks whether that is over
         self._listeners: dict[str, list[Listener]] = {}  # that are to begin, by channel
         self._calls: dict[str, list[Callable[[], object]]] = {}  # to make then
 
@@ -50,9 +50,14 @@ class Inheritance:
         """Hold all channels that are not known here for so long, or until the other process has given its last."""
         self._until = self._scheduler.clock() + seconds
         self._records.is_held = True
-        if not self._is_timed:
-            self._is_timed = True
+        if self._until < self._look_at:
+            self._look_at = self._until
             self._scheduler.call_at(self._until, weakly(self._look))
+
+    def expect_soon(self, seconds: float) -> None:
+        """Hold them for so long at most from now on, if they are held."""
+        if self._records.is_held:
+            self.expect(seconds)
 
     def take(self, state: RecordState) -> None:
         """Take over a channel. Where it has one here, what was published here comes after what was there.
@@ -104,11 +109,13 @@ class Inheritance:
                 del self._listeners[channel]
 
     def _look(self) -> None:
-        self._is_timed = False
-        if self._until <= self._scheduler.clock():
+        now = self._scheduler.clock()
+        if now >= self._look_at:  # else a later timer: there was an earlier one
+            self._look_at = math.inf
+        if self._until <= now:
             self.end()
-        else:
-            self.expect(self._until - self._scheduler.clock())
+        elif self._look_at == math.inf:
+            self.expect(self._until - now)
 
     def _keep(self, waiting: dict[str, list[T]], channel: str, item: T) -> bool:
         with self._lock:

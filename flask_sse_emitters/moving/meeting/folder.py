@@ -45,6 +45,22 @@ def masters(environ: Mapping[str, str] = os.environ) -> list[int]:
     return list(dict.fromkeys([os.getppid(), *([int(old)] if old.isdecimal() else [])]))
 
 
+def others(master: int, base: str | None = None) -> bool:
+    """Return whether another worker of this master shows itself, or has shown itself and stops. Makes no folder.
+
+    :param base: see :class:`Folder`.
+    """
+    own = os.getpid()
+    try:
+        path = _path(master, base)
+        _check(path, os.lstat(path))
+        names = os.listdir(path)
+    except OSError:  # there is none, or it is not ours
+        return False
+    processes = [name.rpartition("-")[2].lstrip(".") for name in names]
+    return any(each.isdecimal() and int(each) != own and started_at(int(each)) is not None for each in processes)
+
+
 class Folder:
     """The folder of one master's workers, which is made if it is missing. Any thread may call; nothing waits.
 
@@ -55,10 +71,7 @@ class Folder:
     """
 
     def __init__(self, master: int, base: str | None = None) -> None:
-        started = started_at(master)
-        if started is None:
-            raise ProcessLookupError(f"there is no process {master}, or this system does not show it")
-        self.path = Path(base or _base()) / f"{_PREFIX}-{os.geteuid()}-{master}-{started}"
+        self.path = _path(master, base)
         with suppress(FileExistsError):
             self.path.mkdir(mode=0o700)
         self._descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -109,6 +122,13 @@ class Folder:
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
+
+
+def _path(master: int, base: str | None) -> Path:
+    started = started_at(master)
+    if started is None:
+        raise ProcessLookupError(f"there is no process {master}, or this system does not show it")
+    return Path(base or _base()) / f"{_PREFIX}-{os.geteuid()}-{master}-{started}"
 
 
 def _base() -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from flask_sse_emitters.moving.meeting.folder import Folder, FolderUnsafe, masters, started_at
+from flask_sse_emitters.moving.meeting.folder import Folder, FolderUnsafe, masters, others, started_at
 from flask_sse_emitters.moving.meeting.link import Listener, connect
 
 
@@ -104,3 +104,20 @@ def test_folder_of_the_old_master_is_joined_by_one_that_takes_over() -> None:
     assert masters({}) == [os.getppid()]
     assert masters({"GUNICORN_PID": "12"}) == [os.getppid(), 12]
     assert masters({"GUNICORN_PID": str(os.getppid())}) == [os.getppid()]
+
+
+def test_folder_tells_whether_another_worker_lives_that_stops_or_not(folder: Folder, tmp_path: Path) -> None:
+    """Without making one: not of this process itself, nor of one that has ended."""
+    own, parent, base = os.getpid(), os.getppid(), str(tmp_path)
+    assert not others(parent, base)
+    assert [path.name for path in tmp_path.iterdir()] == [folder.path.name]
+    for name in (str(own), f".leaving-{own}", f"{2**22 + 1}"):
+        (folder.path / name).touch()
+        assert not others(own, base)
+    for name in (str(parent), f".leaving-{parent}"):
+        (folder.path / name).touch()
+        assert others(own, base)
+        (folder.path / name).unlink()
+    (folder.path / str(parent)).touch()
+    folder.path.chmod(0o755)
+    assert not others(own, base), "anyone could have put it there"

@@ -62,6 +62,22 @@ def test_memory_heir_waits_no_longer_than_it_was_told(workers: StillWorkers) -> 
     assert listener.texts == [b"data: 1\n\n"]
 
 
+def test_memory_heir_that_waits_can_be_told_to_wait_less_or_more(workers: StillWorkers) -> None:
+    inheritance, scheduler = workers.stays.inheritance, workers.scheduler
+    inheritance.expect_soon(2.0)
+    assert workers.stays.subscribe("it did not wait", RecordingListener()) is not None
+    inheritance.expect(60.0)
+    inheritance.expect_soon(2.0)
+    scheduler.pass_time(1.0)
+    inheritance.expect_soon(2.0)
+    listener = RecordingListener()
+    assert workers.stays.subscribe("a", listener) is None
+    scheduler.pass_time(1.5)
+    assert not listener.starts
+    scheduler.pass_time(0.6)
+    assert listener.starts
+
+
 def test_memory_heir_waits_for_what_comes_slowly_but_not_for_what_stops(workers: StillWorkers) -> None:
     for number in range(200):
         publish(workers.stops, f"channel:{number}", "x" * 1000)
