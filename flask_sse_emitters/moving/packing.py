@@ -65,11 +65,15 @@ def pack(stream: Stream) -> Packed | str:
 def _obstacle(stream: Stream, members: Sequence[Member], writer: MovableWriter) -> str | None:
     if stream.settings.drain == "finish" or stream.producer is not None:
         return "it is to finish"
-    if stream.callbacks.are_there or not writer.can_move:
+    if stream.callbacks.are_there or stream.room is not None or not writer.can_move:
         return "callbacks"
+    reader = stream.reader
+    if reader is not None and reader.identities and reader.asked and reader.request is None:
+        return "reader"  # its request is too large to be kept: the rule cannot be asked again
     if not members or list_names(stream) is None:
         return "list"
-    if not _is_json(vars(members[0].emitter)) or not _is_json(stream.settings.own):
+    emitter = members[0].emitter
+    if type(emitter) is not SseEmitter or not _is_json(vars(emitter)) or not _is_json(stream.settings.own):
         return "attributes"
     return None
 

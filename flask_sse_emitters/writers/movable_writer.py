@@ -65,9 +65,9 @@ class MovableWriter(SocketWriter):
         self.wake()
 
     def let_go(self) -> None:
-        """Let go of the client, which another process has; but end the connection if the stream has ended meanwhile.
+        """Let go of the client, which another process has; but end the connection if that does not know all of it.
 
-        Then its client comes back to one that knows of what ended it.
+        Then its client comes back.
         """
         if _give_away(self._stream):
             self._state = SocketState.CLOSED
@@ -88,9 +88,15 @@ class MovableWriter(SocketWriter):
 
 
 def _give_away(stream: Stream) -> bool:
-    """Note that another process has the client from now on. Return False where the stream has ended before."""
+    """Note that another process has the client from now on.
+
+    Return False where that does not know of what has happened meanwhile: the stream has ended, or the app has sent it an
+    event that is of no channel. What a named list has sent meanwhile is for its other members alone.
+    """
+    outgoing = stream.outgoing
     with stream.lock:
-        if stream.close_reason is not None:
+        is_of_channels = all(member.list.awaits_broker for member in outgoing.members)
+        if stream.close_reason is not None or (is_of_channels and outgoing.backlog.has_unnumbered):
             return False
         stream.close_reason, stream.client_sees = CloseReason.SHUTDOWN, "nothing"
     if stream.registry is not None:
