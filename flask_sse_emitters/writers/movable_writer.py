@@ -90,8 +90,8 @@ class MovableWriter(SocketWriter):
 def _give_away(stream: Stream) -> bool:
     """Note that another process has the client from now on.
 
-    Return False where that does not know of what has happened meanwhile: the stream has ended, or the app has sent it an
-    event that is of no channel. What a named list has sent meanwhile is for its other members alone.
+    Return False where that does not know of what has happened meanwhile: the stream has ended, or the app has sent it
+    an event that is of no channel. What a named list has sent meanwhile is for its other members alone.
     """
     outgoing = stream.outgoing
     with stream.lock:

@@ -47,7 +47,7 @@ class Siblings:
         return any(str(process) not in known for process in staying)
 
     def _master_listens(self) -> bool:
-        return not self._sockets or bool(self._sockets & set(_sockets_of(self._master)))
+        return bool(self._sockets & set(_sockets_of(self._master)))
 
     def _children(self) -> Iterator[int]:
         try:
