@@ -13,7 +13,7 @@ from ..runtime.calls import call_and_log
 from ..runtime.scheduler import RULES, SCHEDULER
 from ..streams.stream import Stream
 from ..writers.client_socket import open_socket
-from .app import MovingApp, find_app
+from .app import APPS, MovingApp, find_app
 from .meeting.link import Link, LinkLost, close_all
 from .memory import MemoryTaker
 from .packing import Adoption
@@ -108,6 +108,9 @@ class Arriving:
         if isinstance(found, Refusal):
             log.info("streams of another worker are refused: %s", found.detail)
             self._refuse(found)
+            for app in APPS:
+                if app.memory is not None:  # its channels do not come either
+                    app.memory.inheritance.end()
             return
         self._app = found
         if found.memory is not None and self._link is not None:
