@@ -322,6 +322,6 @@ sse.init_app(app)
 
 
 @emitter_moved.connect_via(app)
-def go_on(_app: Flask, emitter: SseEmitter, direction: str) -> None:
+def go_on(_app: Flask, **_moved: object) -> None:
     """Send the load to charts that were another worker's, which stops."""
     load_publisher.wake()
