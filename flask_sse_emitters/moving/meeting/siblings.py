@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Set
 from contextlib import suppress
 from pathlib import Path
 
@@ -28,19 +28,22 @@ class Siblings:
         """The names of those that wait to be given streams; of a new master as well that takes over from this one."""
         return [name for name in self._folder.names() if name != str(os.getpid())]
 
-    def may_come(self, known: Container[str], gone: Container[str], workers: int) -> bool:
+    def may_come(self, known: Set[str], gone: Container[str], workers: int) -> bool:
         """Return whether another one may become ready, beside those that are known.
 
         It is there and does not stop; or it is to be started in the place of one that stops as this one does, as after
-        ``max_requests``, and is older: else two would wait for each other's end. None comes where the master itself
-        stops: it has closed its sockets by then.
+        ``max_requests``, and is older: else two would wait for each other's end. Where the master itself stops, which
+        has closed its sockets by then, only workers of a new gunicorn come (SIGUSR2).
 
         :param gone: those that stop, though they may not show it, or have ended.
         :param workers: so many gunicorn was told to start.
         """
-        if os.getppid() != self._master or not self._master_listens():
+        if os.getppid() != self._master:
             return False
-        others = [process for process in self._children() if str(process) not in gone]
+        children = self._children()
+        if not self._master_listens():
+            return not known and any(_takes_over(process, self._master) for process in children)
+        others = [process for process in children if str(process) not in gone]
         staying = [process for process in others if not self._folder.has(leaving(str(process)))]
         if len(staying) < workers - 1:
             return any(process < os.getpid() for process in others if process not in staying) or bool(gone)
@@ -49,12 +52,21 @@ class Siblings:
     def _master_listens(self) -> bool:
         return bool(self._sockets & set(_sockets_of(self._master)))
 
-    def _children(self) -> Iterator[int]:
+    def _children(self) -> list[int]:
         try:
             text = Path(f"/proc/{self._master}/task/{self._master}/children").read_text()
         except OSError:  # a system that does not show them
-            return
-        yield from (process for process in map(int, text.split()) if process != os.getpid())
+            return []
+        return [process for process in map(int, text.split()) if process != os.getpid()]
+
+
+def _takes_over(process: int, master: int) -> bool:
+    """Return whether this process is a gunicorn that takes over from that master."""
+    try:
+        environ = Path(f"/proc/{process}/environ").read_bytes()
+    except OSError:  # it has ended
+        return False
+    return f"GUNICORN_PID={master}".encode() in environ.split(b"\0")
 
 
 def _sockets_of(process: int) -> Iterator[int]:
