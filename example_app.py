@@ -22,6 +22,7 @@ from flask import Blueprint, Flask, Response, current_app, request
 from flask.typing import ResponseReturnValue
 
 from flask_sse_emitters import SSE, BrokerUnavailable, Event, RunExists, SseEmitter, SseEmitters
+from flask_sse_emitters.signals import emitter_moved
 
 BROKER_URL = os.environ.get("SSE_BROKER_URL") or "memory://"
 IS_SHARED = not BROKER_URL.startswith("memory:")
@@ -51,7 +52,7 @@ views = Blueprint("example", __name__, static_folder="example", static_url_path=
 sse = SSE()
 board = sse.channel("notices", public=True)  # a channel replays what a client has missed, so no notice is lost
 answer = sse.channel("answer", public=True, history_seconds=600)  # ends with each answer; the next begins it anew
-charts = SseEmitters()  # only the newest sample of the load matters, so a plain list is enough
+charts = SseEmitters("charts")  # only the newest sample of the load matters, so a list is enough
 connected = SseEmitters()
 
 samples: deque[Load] = deque(maxlen=120)
@@ -116,7 +117,6 @@ def stream_live() -> SseEmitter:
     """Notices and load on one connection: a browser opens six to a server, for all its tabs together."""
     emitter = charts.add(board.subscribe())
     emitter.send(SseEmitter.event().name("samples").data(list(samples.copy())))
-    emitter.on_completion(load_publisher.wake)
     load_publisher.wake()
     return emitter
 
@@ -239,7 +239,7 @@ def notices_at(url: str) -> Notices:
 
 
 class LoadPublisher:
-    """Sends the load to all charts once a second, and at once when a chart connects or leaves.
+    """Sends the load to all charts once a second, and at once when a chart connects.
 
     One thread sends everything, so that no count of clients overtakes an older one. It runs while there are charts.
     """
@@ -251,7 +251,7 @@ class LoadPublisher:
         self._processor = Processor()
 
     def wake(self) -> None:
-        """Report at once that a chart has connected or left."""
+        """Report at once that a chart has connected."""
         self._changed.set()
         with self._lock:
             start = not self._running and len(charts) > 0
@@ -267,7 +267,7 @@ class LoadPublisher:
     def _run(self) -> None:
         cpu, due = 0.0, time.monotonic()
         while self._should_continue():
-            time.sleep(0.05)  # one report for all charts that connect or leave together
+            time.sleep(0.05)  # one report for all charts that connect together
             self._changed.clear()
             sampled = time.monotonic() >= due
             if sampled:
@@ -319,3 +319,9 @@ app.config["SSE_RETRY"] = 1000
 app.register_blueprint(views)
 app.register_blueprint(sse.blueprint, url_prefix="/events")  # the page listens at /events/answer
 sse.init_app(app)
+
+
+@emitter_moved.connect_via(app)
+def go_on(_app: Flask, **_moved: object) -> None:
+    """Send the load to charts that were another worker's, which stops."""
+    load_publisher.wake()

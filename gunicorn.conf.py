@@ -28,8 +28,9 @@ worker_class = "gevent"
 worker_connections = 10_000
 
 # When a worker stops, an answer that is being written has so long, less 2, to come to its end. Other streams have
-# SSE_DRAIN_SECONDS (5), and their last callbacks 2 more: gunicorn must not kill the worker earlier.
-graceful_timeout = 15
+# SSE_DRAIN_SECONDS (5), and their last callbacks 2 more: gunicorn must not kill the worker earlier. The rest is the
+# time in which a new worker has to be ready, so that streams move to it.
+graceful_timeout = 30
 
 # A worker that stops still answers one request on each kept-alive connection. That must not take longer than its
 # streams last, or an event posted there would reach no client.

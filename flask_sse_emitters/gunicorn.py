@@ -14,15 +14,20 @@ import os
 from contextlib import suppress
 from typing import Any
 
-from .server.worker import note_worker
+from .moving.app import APPS
+from .moving.process import MOVER
+from .server.worker import note_worker, watch_worker
 from .streams.registry.draining import drain_all
 
 __all__ = ["child_exit", "post_worker_init", "worker_int"]
 
 
 def post_worker_init(worker: Any) -> None:
-    """Note the worker, which has loaded the app: from its first stream on, the package notices when it stops."""
+    """Note the worker, which has loaded the app: it may be given streams of others, and is seen to stop."""
     note_worker(worker)
+    if APPS:
+        MOVER.expect()
+        watch_worker()
 
 
 def worker_int(_worker: Any) -> None:

@@ -20,13 +20,14 @@ from blinker import Namespace
 from .types import (
     BrokerChangedSignal,
     EmitterClosedSignal,
+    EmitterMovedSignal,
     EmitterOpenedSignal,
     EventPublishedSignal,
     GapSentSignal,
     Signal,
 )
 
-__all__ = ["broker_changed", "emitter_closed", "emitter_opened", "event_published", "gap_sent"]
+__all__ = ["broker_changed", "emitter_closed", "emitter_moved", "emitter_opened", "event_published", "gap_sent"]
 
 log = logging.getLogger("flask_sse_emitters.signals")
 
@@ -38,6 +39,11 @@ emitter_opened: EmitterOpenedSignal = _signals.signal("emitter-opened")
 #: A stream is over, and its client released: ``emitter``, ``reason`` (a :class:`.CloseReason`), ``error`` (or None).
 #: Sent in the background, with the app's context pushed; a receiver may block.
 emitter_closed: EmitterClosedSignal = _signals.signal("emitter-closed")
+
+#: A stream goes on in another process, as its worker stops, and its client has noticed nothing: ``emitter``,
+#: ``direction`` (``"out"`` in the process that has given it away, ``"in"`` in the one that has it now, as an emitter of
+#: its own). Sent in the background, with the app's context pushed, in place of the two above.
+emitter_moved: EmitterMovedSignal = _signals.signal("emitter-moved")
 
 #: This process has published an event, and the broker has it: ``channel``, ``id``, ``event`` (its name; None where it
 #: has no data), ``size`` (bytes on the wire), ``seconds`` (that publishing took). Sent on the thread that published.

@@ -11,6 +11,7 @@ from ..streams.emitter import SseEmitter, stream_of
 from ..wire.event import event_of
 from ..wire.frame import make_frame
 from .delivery import Delivery
+from .named import NamedDelivery, named_list
 
 _E = TypeVar("_E", bound=SseEmitter)
 
@@ -37,18 +38,27 @@ class SseEmitters:
     ``complete`` wait a moment: a millisecond for each 1,000 events, or 16 MiB, that are still to be delivered. In a
     greenlet they let others run after each millisecond of sending.
 
-    For those in this list only: it knows nothing of other processes.
+    For those in this list only: ``send`` reaches no client of another process.
+
+    :param name: makes it the same list wherever that is given: all that have it are equal, and have the same clients.
+        When a worker stops, its streams move to the list of the same name in the worker that stays; those in a list
+        without a name end. It holds in the whole process: where that serves several apps whose clients are to be kept
+        apart, give each a name of its own. 1 to 200 characters.
+    :raises ValueError: where it is empty, or longer.
     """
 
     __slots__ = ("__weakref__", "_delivery")
 
-    def __init__(self) -> None:
-        self._delivery = Delivery()
+    _delivery: Delivery
+
+    def __init__(self, name: str | None = None) -> None:
+        self._delivery = Delivery() if name is None else named_list(name)
 
     @property
     def name(self) -> str | None:
-        """The name of its channel, where it is the list of one."""
-        return self._delivery.name
+        """Its name, or that of its channel, where it is the list of one; None where it has none."""
+        own = self._delivery
+        return own.own_name if isinstance(own, NamedDelivery) else own.name
 
     def add(self, emitter: _E) -> _E:
         """Put an emitter in the list, until it ends. Idempotent.
@@ -96,8 +106,16 @@ class SseEmitters:
         """Iterate over a snapshot: what other threads do meanwhile does not show."""
         return iter([member.emitter for member in self._delivery.members])
 
+    def __eq__(self, other: object) -> bool:
+        """Return whether it is the same list: of the same name, or of the same channel of an app."""
+        return self._delivery is other._delivery if isinstance(other, SseEmitters) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._delivery)
+
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} of {len(self)}>"
+        name = "" if self.name is None else f" {self.name!r}"
+        return f"<{type(self).__name__}{name} of {len(self)}>"
 
     def _settings(self) -> Settings:
         """Return the settings of the current app; without one, of the app that the emitters have."""

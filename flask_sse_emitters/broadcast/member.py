@@ -82,6 +82,11 @@ class Member:
         """Whether the list may give the stream events. Under its lock."""
         return self.state is LIVE
 
+    def has_all_upto(self, number: int) -> bool:
+        """Return whether the stream has been given all events of the list up to this number."""
+        with self.lock:
+            return self.state is LIVE and self.delivered_upto >= number
+
     def go_live(self, delivered_upto: int) -> None:
         """Get every event after this one from the list."""
         self.delivered_upto = delivered_upto

@@ -24,6 +24,29 @@ class Bounds(NamedTuple):
     seconds: float  #: 0 is for as long as the count allows
 
 
+class Alias(NamedTuple):
+    """An epoch whose offsets were counted beside those of a log, to which its events came later."""
+
+    epoch: str
+    shift: int  #: the log's offset of what came before its first event
+    last: int  #: its last offset
+
+
+class LogState(NamedTuple):
+    """All that a log has, at one moment: see :class:`Log` for what is not said here. Times are of its clock."""
+
+    epoch: str
+    newest: int
+    last: float
+    former: Sequence[Position]
+    aliases: Sequence[Alias]
+    first: int
+    end: int  #: the offset of the last end
+    is_complete: bool
+    bounds: Bounds
+    frames: Sequence[Frame]  #: that are kept
+
+
 class Log:
     """The newest events of one channel, bounded by count and age. Any thread may read, and none waits.
 
@@ -40,6 +63,9 @@ class Log:
     :param first: as :attr:`first`, as far as it depends on what was before; 0 where that is unknown.
     :param is_complete: as :attr:`is_complete`.
     """
+
+    #: Other epochs by which clients may know some of its events.
+    aliases: Sequence[Alias] = ()
 
     def __init__(
         self,
@@ -68,6 +94,31 @@ class Log:
         # As plain tuples: the garbage collector stops tracking them. The last field of each is its ``at``.
         self._frames: list[tuple[bytes, str | None, int, int, float] | None] = []
         self._empty = 0  # places at its front whose events were dropped
+
+    @classmethod
+    def restore(cls, state: LogState, clock: Callable[[], float]) -> Log:
+        """Make a log of what another one had."""
+        log = cls(state.epoch, state.newest, clock, state.last, state.former, state.first, state.is_complete)
+        log.aliases = state.aliases
+        log._bounds, log._end = state.bounds, state.end
+        log._frames = [(*frame,) for frame in state.frames]
+        return log
+
+    def snapshot(self) -> LogState:
+        """Return all that it has. Call it with the guard held."""
+        self.forget_old()
+        return LogState(
+            epoch=self.epoch,
+            newest=self._newest,
+            last=self._last,
+            former=tuple(self.former),
+            aliases=tuple(self.aliases),
+            first=self._first,
+            end=self._end,
+            is_complete=self.is_complete,
+            bounds=self._bounds,
+            frames=[Frame._make(kept) for kept in self._frames[self._empty :] if kept is not None],
+        )
 
     @property
     def newest(self) -> int:
@@ -105,6 +156,9 @@ class Log:
         for former in self.former:
             if former.epoch == position.epoch:
                 return position.offset if position.offset <= min(former.offset, self._newest) else None
+        for alias in self.aliases:
+            if alias.epoch == position.epoch:
+                return alias.shift + position.offset if position.offset <= alias.last else None
         return None
 
     def after(self, offset: int, upto: int, room: float = BATCH_BYTES, extra: int = 0) -> list[Frame]:
@@ -166,7 +220,7 @@ class Log:
         """Let offsets go on in a new epoch, if the channel is complete. Call it with the guard held."""
         while self.is_complete:
             newest, epoch = self._newest, new_epoch()
-            former = (Position(self.epoch, newest), *self.former[: MAX_FORMER_EPOCHS - 1])
+            former = former_of(self)
             if newest == self._newest:  # as in append()
                 self.go_on_in(epoch, former)
 
@@ -237,3 +291,8 @@ def with_id(frame: Frame, position: Position, at: float) -> Frame:
     """
     line = b"id: %b-%d\n" % (position.epoch.encode(), position.offset)
     return Frame(line + frame.payload, frame.name, position.offset, len(line), at)
+
+
+def former_of(log: Log) -> Sequence[Position]:
+    """Return what :attr:`Log.former` is where another epoch begins now."""
+    return (Position(log.epoch, log.newest), *log.former[: MAX_FORMER_EPOCHS - 1])

@@ -242,6 +242,16 @@ class Channels:
         Replay(emitter, subscriptions, None if arrivals else emitter.last_event_id, self._pages, arrivals).begin()
         return emitter
 
+    def resume(self, emitter: SseEmitter, names: Sequence[str], position: str) -> Replay:
+        """Go on with a stream of these channels that another process had. Never waits.
+
+        :param position: what its client has had, as an id.
+        """
+        stream_of(emitter).limits = tuple(limit for name in names if (limit := self._limit(name)) is not None)
+        replay = Replay(emitter, [self.subscription(name) for name in names], position, self._pages)
+        replay.begin()
+        return replay
+
     def counts(self) -> ChannelCounts:
         """Return how many clients each channel that has any has here, and how many events it has had for them."""
         every = self._all_subscriptions()

@@ -17,6 +17,7 @@ from ..wire.event import Dumps, plain_text
 from ..wire.frame import FINAL_BLOCK
 
 Handoff: TypeAlias = Literal["auto", "on", "off"]
+Move: TypeAlias = Literal["auto", "off"]
 
 #: Stands for an argument that was left out, where None means something else.
 UNSET: Any = object()
@@ -61,6 +62,7 @@ class Settings:
     broker_listen_url: str | None = None
     publish_seconds: float = 2.0
     drain_seconds: float = 5.0
+    move: Move = "auto"
     max_clients_per_identity: int | None = None
     max_clients_per_address: int | None = None
     cors_origins: tuple[str, ...] = ()
@@ -97,6 +99,10 @@ class Settings:
             if len(self._variants) < MAX_SHARED_VARIANTS:
                 self._variants[key] = variant
         return variant
+
+    def config_values(self) -> dict[str, Any]:
+        """Return the values that the app's config sets, by field."""
+        return {name: getattr(self, name) for name in _CHECKS}
 
     @property
     def final_block(self) -> bytes:
@@ -261,6 +267,7 @@ _CHECKS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "broker_prefix": ("1 to 100 ASCII letters, digits and . _ - : /", _prefix),
     "publish_seconds": ("seconds as a number or a timedelta, more than 0", _positive_duration),
     "drain_seconds": ("seconds as a number or a timedelta, 0 or more", _duration),
+    "move": ('"auto" or "off"', _one_of("auto", "off")),
     "write_seconds": _SECONDS_OR_NEVER,
     "attach_seconds": ("seconds as a number or a timedelta, more than 0", _positive_duration),
 }

@@ -69,9 +69,9 @@ class Watch:
 
     __slots__ = ("descriptor", "is_registered", "shows_hang_up", "watcher")
 
-    def __init__(self, descriptor: int, watcher: Watcher) -> None:
+    def __init__(self, descriptor: int, watcher: Watcher | None) -> None:
         self.descriptor = descriptor
-        self.watcher: Watcher | None = watcher  #: None once forgotten
+        self.watcher = watcher  #: None once forgotten
         self.is_registered = False  #: with epoll: that the client leaves will be noticed
         self.shows_hang_up = False  #: that the client leaves will be noticed, or has been
 

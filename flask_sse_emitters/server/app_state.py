@@ -25,6 +25,8 @@ from ..config.context import EXTENSION
 from ..config.hints import lifetime_hint
 from ..config.settings import Settings
 from ..errors import NotInitialized
+from ..moving.app import APPS, MovingApp
+from ..moving.process import MOVER
 from ..runtime.fork import reset_after_fork
 from ..runtime.locks import native_lock
 from ..runtime.scheduler import SCHEDULER
@@ -34,7 +36,15 @@ from ..streams.registry.open_streams import StreamRegistry
 from ..types import Figures, Process, SlowStream, Stats
 from .response import make_streaming_class, respond, when_called
 from .view_results import answer_needless, is_needless
-from .worker import is_one_of_several, seconds_to_finish, server_name, threads_for_requests, watch_worker, worker_count
+from .worker import (
+    find_worker,
+    is_one_of_several,
+    seconds_to_finish,
+    server_name,
+    threads_for_requests,
+    watch_worker,
+    worker_count,
+)
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -72,7 +82,8 @@ class State:
         self.streams = StreamRegistry(settings, app=app)
         self.channels = Channels(_make_broker(settings), settings, options, self.streams, app)
         broker = self.channels.broker
-        self.revocations = Revocations(broker, self.streams, self.channels.streams, partial(recheck, app, rules))
+        ask_again = partial(recheck, app, rules)
+        self.revocations = Revocations(broker, self.streams, self.channels.streams, ask_again)
         self.channels.before_subscribing = self.revocations.listen
         broker.changed = _BrokerSignals(app, broker).broker_changed
         broker.about = self._about
@@ -85,6 +96,19 @@ class State:
         reset_after_fork(self._reset)
         self._response_class = app.response_class
         self._streaming_class = make_streaming_class(app.response_class)
+        self._moving = MovingApp(
+            app.import_name,
+            _version(),
+            settings,
+            self.streams,
+            self.channels,
+            partial(recheck, app, rules),
+            self._begin,
+        )
+        APPS.add(self._moving)
+        if find_worker() is not None:  # this process is to serve it: it may be given streams
+            MOVER.expect()
+            watch_worker()
         for hint in hints:
             self.warn(hint)
         self._check_workers(worker_count())
@@ -102,11 +126,7 @@ class State:
             response = answer_needless(emitter, headers)
             origins.allow_origin(response.headers, self.settings)
             return response
-        if not self._has_begun:
-            self._has_begun = True
-            self._check_files()
-            self.streams.thread_use.on_all_taken = self._warn_of_threads
-            watch_worker()
+        self._begin()
         if self.settings.max_clients_per_address is not None and not request.remote_addr:
             self.warn(
                 "SSE_MAX_CLIENTS_PER_ADDRESS is set, but requests come without an address: behind a proxy that speaks "
@@ -119,6 +139,14 @@ class State:
         if self.streams.thread_use.server is None:
             when_called(response, self._note_server)
         return response
+
+    def _begin(self) -> None:
+        """Note that there is a stream, perhaps one of another process. Idempotent."""
+        if not self._has_begun:
+            self._has_begun = True
+            self._check_files()
+            self.streams.thread_use.on_all_taken = self._warn_of_threads
+            watch_worker()
 
     def check_lifetime(self, timeout: Any) -> None:
         """Warn of the first emitter's lifetime that is probably meant to be milliseconds."""

@@ -14,12 +14,17 @@ from collections.abc import Iterator, Mapping
 from types import FrameType
 from typing import Any
 
-from ..runtime.gevent_loop import is_green
+from ..moving.app import APPS
+from ..moving.process import MOVER
+from ..runtime.gevent_loop import is_green, wait_while
 from ..runtime.scheduler import SCHEDULER
-from ..streams.registry.draining import drain_all
+from ..streams.registry.draining import AFTER_EXIT, BEFORE_EXIT, drain_all
 
 #: The worker's state is read at this interval.
 POLL_SECONDS = 0.1
+
+#: While it loads the app.
+BOOT_SECONDS = 0.02
 
 #: Bridges between ASGI servers and WSGI applications, which know nothing of processes, and say that there are several.
 _ONE_THREAD_BRIDGE = "asgiref.wsgi"
@@ -133,16 +138,60 @@ def _frames() -> Iterator[FrameType]:
 
 
 def watch_worker() -> None:
-    """Begin to drain once the worker stops. Idempotent; never blocks."""
+    """Take streams of other workers; once this one stops, give its streams away, and begin to drain what is left.
+
+    Idempotent; never blocks.
+    """
     global _watched
     worker = find_worker()
     if worker is not None and worker is not _watched:
         _watched = worker
-        _poll(worker)
+        BEFORE_EXIT.append(lambda: _leave_before_exit(worker))
+        AFTER_EXIT.append(MOVER.end)
+        SCHEDULER.call_soon(lambda: _poll(worker))
 
 
 def _poll(worker: Any) -> None:
     if worker.alive:
-        SCHEDULER.call_at(SCHEDULER.clock() + POLL_SECONDS, lambda: _poll(worker))
+        if worker.booted:  # it has loaded the app: all rules and lists are there
+            _show(worker)
+            MOVER.look()
+        seconds = POLL_SECONDS if worker.booted else BOOT_SECONDS
+        SCHEDULER.call_at(SCHEDULER.clock() + seconds, lambda: _poll(worker))
     else:
-        drain_all(GRACE_SECONDS)
+        _leave(worker)
+
+
+def _show(worker: Any) -> None:
+    sockets = (listener.fileno() for listener in worker.sockets)
+    MOVER.begin(descriptor for descriptor in sockets if descriptor >= 0)  # some workers close them as they stop
+
+
+def _leave(worker: Any) -> None:
+    """Give the streams away, then drain."""
+    _show(worker)  # where it has served for less than a look: others are to be found
+    began = SCHEDULER.clock()
+    drain_seconds = max((app.settings.drain_seconds for app in APPS), default=0.0)
+    MOVER.leave(int(worker.cfg.workers), began + max(0.0, seconds_to_finish() - drain_seconds))
+
+    def drain_once_left() -> None:
+        if MOVER.is_leaving:
+            SCHEDULER.call_at(SCHEDULER.clock() + POLL_SECONDS, drain_once_left)
+        else:
+            drain_all(max(0.0, began + GRACE_SECONDS - SCHEDULER.clock()))
+
+    drain_once_left()
+
+
+def _leave_before_exit(worker: Any) -> None:
+    """Wait, as the process exits, until its streams are given away."""
+    if not worker.alive:
+        has_begun = False
+
+        def begin() -> None:
+            nonlocal has_begun
+            _leave(worker)
+            has_begun = True
+
+        SCHEDULER.call_soon(begin)
+        wait_while(lambda: not has_begun or MOVER.is_leaving, SCHEDULER.clock() + seconds_to_finish(), SCHEDULER.clock)

@@ -62,6 +62,11 @@ class Callbacks:
         self._error: BaseException | None = None
         self._context: Callable[[], AbstractContextManager[Any]] | None = None
 
+    @property
+    def are_there(self) -> bool:
+        """Whether there are any."""
+        return bool(self._gathered)
+
     def add(self, kind: Kind, call: Callable[..., object]) -> None:
         """Add a callback, which is dropped where the stream has ended in another way.
 

@@ -154,5 +154,8 @@ class Registry(Protocol):
     def leave(self, stream: Any) -> None:
         """Count the stream as over, and its client as gone. Idempotent."""
 
+    def note_moved_out(self, stream: Any) -> None:
+        """Count the stream as given to another process."""
+
     def note_gap(self, stream: Any, requested: str) -> None:
         """Count that the client, which came with this id, is told that it has missed something for good."""

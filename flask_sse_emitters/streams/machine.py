@@ -71,6 +71,7 @@ class Machine(ABC):
 
     :param settings: the values that hold for it.
     :param last_event_id: what the client received last, as it says; None where no request has been asked yet.
+    :ivar address: of its client; None where no limit depends on it.
     :ivar reader: whose stream it is; None where that is unknown.
     :ivar limits: the limits that it counts against: those of its channels, and all of them once it is open.
     :ivar producer: pulls items into it; None where none does, or there is no item left.
@@ -82,6 +83,7 @@ class Machine(ABC):
     __slots__ = (
         "__weakref__",
         "_is_attached",
+        "address",
         "callbacks",
         "client_sees",
         "close_reason",
@@ -109,6 +111,7 @@ class Machine(ABC):
         self.close_reason: CloseReason | None = None
         self.client_sees: ClientSees | None = None
         self.error: BaseException | None = None
+        self.address: str | None = None
         self.reader: Reader | None = None
         self.limits: tuple[Any, ...] = ()
         self.outgoing = Outgoing()

@@ -92,6 +92,12 @@ COUNTERS = (
     MetricDefinition("streams_closed", "Streams that ended, by their close_reason.", _closed, "reason"),
     MetricDefinition("streams_refused", "Streams that were sent away because there were too many.", _refused, "limit"),
     MetricDefinition(
+        "streams_moved",
+        "Streams that moved to another worker (out), and that came from one (in), as a worker stopped.",
+        lambda stats: {way: stats["moved"][way] for way in ("in", "out")},
+        "direction",
+    ),
+    MetricDefinition(
         "requests_denied",
         "Requests for channels that a rule, or their origin, forbade.",
         lambda stats: stats["denied"],

@@ -51,6 +51,10 @@ class BrokerFigures(BrokerStatus):
     scheme: str  #: of ``SSE_BROKER_URL``
 
 
+MovedFigures = TypedDict("MovedFigures", {"in": int, "out": int, "refused": dict[str, int]})
+"""Streams that moved to and from other workers, and those that should have moved to one and did not, by the reason."""
+
+
 class SlowStream(TypedDict):
     """A stream whose client is behind."""
 
@@ -83,6 +87,7 @@ class Figures(TypedDict):
     refused_by: dict[str, int]
     """These by the limit: a config key, ``max_clients`` of a channel, or ``RLIMIT_NOFILE``, the files that the process
     may open."""
+    moved: MovedFigures
     denied: int  #: requests for channels that a rule, or their origin, forbade
     deliveries: int  #: events times clients, as far as they were written, or given to the server to write
     replayed: int  #: of these, the ones that came from the history
@@ -128,6 +133,7 @@ class Process(TypedDict, total=False):
     closed: dict[str, int]
     refused: int
     refused_by: dict[str, int]
+    moved: MovedFigures
     denied: int
     deliveries: int
     replayed: int

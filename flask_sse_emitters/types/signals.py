@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from blinker import ANY
 
@@ -33,6 +33,13 @@ class EmitterClosedReceiver(Protocol):
         """Take note."""
 
 
+class EmitterMovedReceiver(Protocol):
+    """A receiver of :data:`.emitter_moved`."""
+
+    def __call__(self, app: Flask, /, *, emitter: SseEmitter, direction: Literal["in", "out"]) -> object:
+        """Take note."""
+
+
 class EventPublishedReceiver(Protocol):
     """A receiver of :data:`.event_published`."""
 
@@ -56,6 +63,7 @@ class BrokerChangedReceiver(Protocol):
 
 _Opened = TypeVar("_Opened", bound=EmitterOpenedReceiver)
 _Closed = TypeVar("_Closed", bound=EmitterClosedReceiver)
+_Moved = TypeVar("_Moved", bound=EmitterMovedReceiver)
 _Published = TypeVar("_Published", bound=EventPublishedReceiver)
 _Gap = TypeVar("_Gap", bound=GapSentReceiver)
 _Changed = TypeVar("_Changed", bound=BrokerChangedReceiver)
@@ -115,6 +123,19 @@ class EmitterClosedSignal(Signal, Protocol):
         """Decorate a receiver that is called from now on, of this app."""
 
     def connected_to(self, receiver: EmitterClosedReceiver, sender: Any = ANY) -> AbstractContextManager[None]:
+        """Call this receiver while a ``with`` block runs."""
+
+
+class EmitterMovedSignal(Signal, Protocol):
+    """The signal that takes an :class:`EmitterMovedReceiver`."""
+
+    def connect(self, receiver: _Moved, sender: Any = ANY, weak: bool = True) -> _Moved:
+        """Call this receiver from now on, of one app or, without it, of all."""
+
+    def connect_via(self, sender: Any, weak: bool = False) -> Callable[[_Moved], _Moved]:
+        """Decorate a receiver that is called from now on, of this app."""
+
+    def connected_to(self, receiver: EmitterMovedReceiver, sender: Any = ANY) -> AbstractContextManager[None]:
         """Call this receiver while a ``with`` block runs."""
 
 

@@ -17,10 +17,23 @@ from ..runtime.gevent_loop import is_green
 
 def take_socket(client: Any) -> _socket.socket:
     """Take the descriptor of a server's socket, which is closed from then on, and return a socket of our own for it."""
-    kind = _socket.socket if is_green() else _gil_keeping_class()
-    taken = kind(client.family, client.type, client.proto, client.detach())
+    taken = _class()(client.family, client.type, client.proto, client.detach())
     taken.setblocking(False)
     return taken
+
+
+def open_socket(descriptor: int) -> _socket.socket:
+    """Return a socket of our own for a descriptor that another process has given.
+
+    :raises OSError: where it is none of a socket.
+    """
+    opened = _class()(fileno=descriptor)
+    opened.setblocking(False)
+    return opened
+
+
+def _class() -> type[_socket.socket]:
+    return _socket.socket if is_green() else _gil_keeping_class()
 
 
 @cache

@@ -29,7 +29,7 @@ from ..runtime.socket_monitor import Watch
 from ..streams.interfaces import Registry
 from ..streams.stream import Stream
 from .client_socket import take_socket
-from .socket_writer import SocketWriter
+from .movable_writer import MovableWriter
 from .worker_response import WorkerResponse, client_of, iterates, response_of, response_of_loop
 
 log = logging.getLogger("flask_sse_emitters.handoff")
@@ -218,7 +218,7 @@ def hand_off(stream: Stream, call: Call, watch: Watch, when_over: Sequence[Calla
     :raises OSError: where there is no descriptor to be had; then nothing has changed.
     """
     chunked = call.is_chunked
-    writer = SocketWriter(stream, _take_client(call), chunked, watch, when_over)
+    writer = MovableWriter(stream, _take_client(call), chunked, watch, when_over)
     watch.watcher = writer
     if stream.take_over(writer) and (not SCHEDULER.is_writer() or writer.begin()):
         writer.wake()

@@ -50,6 +50,7 @@ class SocketState(Enum):
 
     OPEN = "open"  #: it writes the stream
     FINISHING = "finishing"  #: the last chunk is written, or on its way: then the client is to close its side
+    MOVING = "moving"  #: it writes nothing: another process may have the client by now
     CLOSED = "closed"  #: it has let go of the client
 
 
@@ -103,7 +104,7 @@ class SocketWriter:
     def beat(self, payload: bytes) -> None:
         """Write a heartbeat."""
         framed = self._framed(payload)
-        if self._rest:  # the garbage collector has run a finalizer, which sent something
+        if self._rest or self._state is SocketState.MOVING:  # a finalizer has sent something, as garbage was collected
             return
         self._rest = framed
         if not self._flush() and self._state is not SocketState.CLOSED:
@@ -186,7 +187,7 @@ class SocketWriter:
 
     def _flush(self) -> bool:
         """Write the rest. Return False where some of it is still there, or the client is gone."""
-        if self._state is SocketState.CLOSED:
+        if self._state in (SocketState.CLOSED, SocketState.MOVING):
             return False
         had_room, self._has_room = self._has_room, False
         try:
@@ -248,7 +249,7 @@ class SocketWriter:
             self._timer = SCHEDULER.call_at(SCHEDULER.clock() + seconds, call)
 
     def _close(self, *, breaks: bool = False) -> None:
-        if self._state is SocketState.CLOSED:
+        if self._state in (SocketState.CLOSED, SocketState.MOVING):  # a stream that moves is closed once that is over
             return
         was_finishing = self._state is SocketState.FINISHING
         self._state = SocketState.CLOSED

@@ -119,7 +119,8 @@ def test_shutdown_writes_an_ended_handed_off_stream_to_its_end(kind: str) -> Non
 @pytest.mark.parametrize("kind", ["gevent", "gthread", "gthread_off", "sync"])
 @pytest.mark.parametrize("cause", ["SIGHUP", "max_requests"])
 def test_reload_ends_streams_of_old_worker_and_clients_reconnect_to_new(kind: str, cause: str) -> None:
-    with serving(kind, ["--max-requests", "12"] if cause == "max_requests" else []) as server:
+    arguments = ["--max-requests", "12"] if cause == "max_requests" else []
+    with serving(kind, arguments, SSE_MOVE="off") as server:
         with connected(server, "/events?channel=a") as client:
             old = stats(server)["pid"]
             first = post(server, "/publish/a", "old")["id"]

@@ -105,6 +105,12 @@ class Server:
         return text
 
     @property
+    def pid(self) -> int:
+        """The id of its first process: gunicorn's master."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
     def has_exited(self) -> bool:
         assert self._process is not None
         return self._process.poll() is not None

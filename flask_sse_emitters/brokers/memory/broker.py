@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from ...errors import BrokerUnavailable
 from ...runtime.fork import reset_after_fork
 from ...runtime.scheduler import SCHEDULER, Scheduler
 from ...wire.frame import Frame
@@ -19,8 +20,11 @@ from ..base import (
     member_frame,
 )
 from ..event_log import Bounds
+from .handover import Answer, Handover, Request
+from .inheritance import Inheritance
 from .record import Record
-from .records import Records
+from .record_state import ChannelFrozen
+from .records import ChannelHeld, Records
 
 
 class MemoryBroker(Broker):
@@ -42,7 +46,8 @@ class MemoryBroker(Broker):
     def publish(self, channel: str, frame: Frame, bounds: Bounds | None, key: str | None = None) -> Published:
         """Publish an event: see :meth:`.Broker.publish`."""
         [published] = self.publish_many([Publication(channel, frame, bounds, key)])
-        assert isinstance(published, Published), "only a run can be refused"
+        if isinstance(published, Exception):
+            raise published
         return published
 
     def publish_many(self, publications: Sequence[Publication]) -> list[Published | Exception]:
@@ -57,19 +62,23 @@ class MemoryBroker(Broker):
 
     def state(self, channel: str) -> ChannelState:
         """Return the state of a channel: see :meth:`.Broker.state`."""
-        return self._records.use(channel, Record.state)
+        while True:
+            try:
+                return self._records.use(channel, Record.state)
+            except ChannelHeld:
+                self.inheritance.wait(channel)
 
     def start_run(self, channel: str, run: str, seconds: float) -> bool:
         """Give the channel to a run: see :meth:`.Broker.start_run`."""
-        return self._records.use(channel, lambda record: record.start_run(run, seconds))
+        return bool(self._do(Request("start_run", channel, run=run, seconds=seconds)))
 
     def renew_run(self, channel: str, run: str, seconds: float) -> bool:
         """Let the run have the channel for longer: see :meth:`.Broker.renew_run`."""
-        return self._ask(channel, lambda record: record.renew_run(run, seconds))
+        return self._do(Request("renew_run", channel, run=run, seconds=seconds)) is True
 
     def cancel_run(self, channel: str, bounds: Bounds | None) -> bool:
         """Take the channel from its run, and end it: see :meth:`.Broker.cancel_run`."""
-        return self._ask(channel, lambda record: record.cancel_run(bounds))
+        return bool(self._do(Request("cancel_run", channel, bounds=bounds)))
 
     def renew_members(self, holder: str, seconds: float, *, was_away: bool = False) -> str:  # noqa: ARG002 - it is alone
         """Return what stands for this process: see :meth:`.Broker.renew_members`."""
@@ -85,30 +94,62 @@ class MemoryBroker(Broker):
         """Return the members of a channel: see :meth:`.Broker.members`."""
         return [*self._members.get(channel, ())]
 
-    def subscribe(self, channel: str, listener: Listener) -> Start:
+    def subscribe(self, channel: str, listener: Listener) -> Start | None:
         """Deliver the channel's events to the listener: see :meth:`.Broker.subscribe`."""
-        return self._records.use(channel, lambda record: record.add(listener))
+        while True:
+            try:
+                return self._records.use(channel, lambda record: record.add(listener))
+            except ChannelHeld:
+                if self.inheritance.begin_later(channel, listener):
+                    return None
 
     def unsubscribe(self, channel: str, listener: Listener) -> None:
         """Deliver nothing more to the listener: see :meth:`.Broker.unsubscribe`."""
-        record = self._records.get(channel)
-        if record is not None:
-            record.remove(listener)
-            self._records.look_later(record)
+        self.inheritance.forget(channel, listener)
+        record = None
+        while record is not self._records.get(channel):  # it may be replaced meanwhile, with its listeners
+            record = self._records.get(channel)
+            if record is not None:
+                record.remove(listener)
+                self._records.look_later(record)
 
     def look_again(self, channel: str, done: Callable[[], object]) -> None:
         """Call ``done`` once all is delivered: see :meth:`.Broker.look_again`."""
         record = self._records.get(channel)
-        if record is None:
-            done()
-        else:
+        if record is not None:
             record.when_delivered(done)
+        elif not (self._records.holds(channel) and self.inheritance.call_later(channel, done)):
+            done()
 
-    def newest(self, channel: str) -> int:
-        """Return the offset of the channel's newest event."""
-        record = self._records.find(channel)
+    def newest(self, channel: str) -> int | None:
+        """Return the offset of the channel's newest event; None while that may come from another process."""
+        try:
+            record = self._records.find(channel)
+        except ChannelHeld:
+            return None
         self._records.look_later(record)
         return record.log.newest
+
+    def answer(self, request: Request) -> Answer:
+        """Do what a process asks that has given its channels to this one. May wait, where :meth:`waits` says so.
+
+        :raises BrokerUnavailable: where it has waited in vain.
+        """
+        return self._do(request)
+
+    def waits(self, channel: str) -> bool:
+        """Return whether another process is about to give this channel to this one, or has it by now."""
+        return self.handover.successor is not None or self._records.holds(channel)
+
+    @property
+    def is_heir(self) -> bool:
+        """Whether another process is about to give its channels to this one."""
+        return self._records.is_held
+
+    @property
+    def has_channels(self) -> bool:
+        """Whether anything is known of any channel."""
+        return len(self._records) > 0
 
     def close(self) -> None:
         """Forget all channels. An event that is published later gets no id that was given before."""
@@ -118,6 +159,10 @@ class MemoryBroker(Broker):
     def _reset(self) -> None:
         self._records = Records(self._scheduler)
         self._members: dict[str, dict[str, None]] = {}
+        #: What this process gets from one that stops.
+        self.inheritance = Inheritance(self._records, self._scheduler)
+        #: What it gives to another one, as it stops itself.
+        self.handover = Handover(self._records)
 
     def _tell_members(self, change: MemberChange) -> None:
         """Only one thread of the process calls, and any reads."""
@@ -133,16 +178,52 @@ class MemoryBroker(Broker):
         if not change.is_quiet:
             told = [("join", each) for each in come] + [("leave", each) for each in gone]
             events = [Publication(change.channel, member_frame(*each), change.bounds) for each in told]
-            self._records.use(change.channel, lambda record: record.publish(events, unless_complete=True))
+            self._publish_of_members(change.channel, events)
+
+    def _publish_of_members(self, channel: str, events: Sequence[Publication]) -> None:
+        while True:
+            try:
+                self._records.use(channel, lambda record: record.publish(events, unless_complete=True))
+            except ChannelHeld:
+                self.inheritance.wait(channel)
+            except ChannelFrozen:  # another process has it by now, and tells who is there
+                return
+            else:
+                return
 
     def _publish(self, channel: str, publications: Sequence[Publication]) -> list[Published | Exception]:
-        return self._records.use(channel, lambda record: record.publish(publications))
+        try:
+            answer = self._do(Request("publish_many", channel, publications))
+        except BrokerUnavailable as error:
+            return [error] * len(publications)
+        assert not isinstance(answer, str | bool), "it is of the request"
+        return list(answer)
 
-    def _ask(self, channel: str, ask: Callable[[Record], bool]) -> bool:
-        """Ask the record of a channel; False where there is none."""
+    def _do(self, request: Request) -> Answer:
+        """Do it here, or have it done where the channel is by now."""
+        while True:
+            try:
+                return self._do_here(request)
+            except ChannelHeld:
+                self.inheritance.wait(request.channel)
+            except ChannelFrozen:
+                answer = self.handover.ask(request)
+                if answer is not None:
+                    return answer
+
+    def _do_here(self, request: Request) -> Answer:
+        do, channel, publications, run, seconds, bounds = request
+        if do == "publish_many":
+            return self._records.use(channel, lambda record: record.publish(publications))
+        if do == "start_run":
+            return self._records.use(channel, lambda record: record.start_run(run, seconds))
         record = self._records.get(channel)
         if record is None:
+            if self._records.holds(channel):
+                raise ChannelHeld
+            if self.handover.successor is not None:
+                raise ChannelFrozen
             return False
-        answer = ask(record)
+        answer: Answer = record.renew_run(run, seconds) if do == "renew_run" else record.cancel_run(bounds)
         self._records.go_on(record)
         return answer

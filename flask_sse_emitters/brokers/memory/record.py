@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
 
 from ...config.settings import DEFAULTS
 from ...runtime.scheduler import Scheduler
 from ...wire.frame import CHANNEL_END, Frame
 from ..base import INTERRUPTED, ChannelState, Listener, Publication, Published, RunLost, Start
-from ..event_ids import new_epoch
-from ..event_log import Bounds, Log
+from ..event_ids import Position, new_epoch, read_ids
+from ..event_log import Bounds, Log, former_of
 from .agenda import NO_GROUP
+from .record_state import ChannelFrozen, Lease, RecordState
 
 #: Seconds for which a key is remembered.
 KEY_SECONDS = 300.0
@@ -25,12 +25,6 @@ LINGER_SECONDS = 60.0
 GRACE_SECONDS = 2.0
 
 
-class _Run(NamedTuple):
-    name: str
-    seconds: float  # that each event lets it have the channel for
-    until: float  # it has the channel
-
-
 class Record:
     """One channel. The lock of its log guards all of it."""
 
@@ -40,7 +34,6 @@ class Record:
         "_is_delivering",
         "_keyed_at",
         "_keys",
-        "_listeners",
         "_published_at",
         "_run",
         "_scheduler",
@@ -48,6 +41,8 @@ class Record:
         "_used_at",
         "group",
         "is_forgotten",
+        "is_frozen",
+        "listeners",
         "log",
         "may_be_due_sooner",
         "name",
@@ -57,19 +52,71 @@ class Record:
         self.name = name
         self.log = Log(new_epoch(), 0, scheduler.clock)
         self.is_forgotten = False  #: for good: another record takes its place
+        self.is_frozen = False  #: what changes it raises ChannelFrozen
         self.group = NO_GROUP  #: in the agenda of the broker
         self.may_be_due_sooner = True  #: than the agenda has it
         self._bounds = Bounds(DEFAULTS.history, DEFAULTS.history_seconds)
         self._scheduler = scheduler
-        self._listeners: tuple[Listener, ...] = ()
+        self.listeners: tuple[Listener, ...] = ()  #: to whom it delivers
         self._undelivered: list[Frame] = []
         self._calls: list[Callable[[], object]] = []  # to make once all of these are delivered
         self._is_delivering = False  # some thread is: others leave their events to it
         self._keys: dict[str, tuple[float, str]] = {}  # with their time and the id of their event, by age
         self._keyed_at = -math.inf  # the newest of them
-        self._run: _Run | None = None
+        self._run: Lease | None = None
         self._published_at = -math.inf
         self._used_at = scheduler.clock()  # when its last listener left, or its state was last asked for
+
+    @classmethod
+    def restore(cls, state: RecordState, scheduler: Scheduler, listeners: Sequence[Listener] = ()) -> Record:
+        """Make the record of what another one has had, for these listeners."""
+        record = cls(state.name, scheduler)
+        record.log = Log.restore(state.log, scheduler.clock)
+        record.log.has_run = state.run is not None
+        record._bounds, record._run, record.listeners = state.bounds, state.run, tuple(listeners)
+        record._keys = dict(state.keys)
+        record._keyed_at = max((at for at, _ in record._keys.values()), default=-math.inf)
+        record._published_at, record._used_at = state.published_at, state.used_at
+        return record
+
+    def freeze(self) -> RecordState | None:
+        """Have nothing published here from now on. Return all that it has; None where it is forgotten."""
+        with self.log.guard:
+            if self.is_forgotten:
+                return None
+            self.is_frozen = True
+            _forget_keys(self._keys, self._scheduler.clock())
+            return RecordState(
+                name=self.name,
+                log=self.log.snapshot(),
+                bounds=self._bounds,
+                keys=dict(self._keys),
+                run=self._run,
+                published_at=self._published_at,
+                used_at=self._used_at,
+            )
+
+    def thaw(self) -> None:
+        """Have events published here again, in a new epoch: the last one may have gone on elsewhere."""
+        with self.log.guard:
+            if self.is_frozen:
+                self.is_frozen, self.may_be_due_sooner = False, True
+                if not self.log.is_complete:  # else what comes next begins one
+                    self.log.go_on_in(new_epoch(), former_of(self.log))
+
+    def follow(self, frames: Iterable[Frame], ids: Iterable[str]) -> None:
+        """Keep and deliver what was published elsewhere with these ids, as long as nothing is missing before it."""
+        with self.log.guard:
+            for frame, text in zip(frames, ids, strict=True):
+                [position] = read_ids(text, 1) or [Position("", 0)]
+                if position.offset != self.log.newest + 1:
+                    return
+                if position.epoch != self.log.epoch:
+                    self.log.go_on_in(position.epoch, former_of(self.log))
+                stamped = self.log.keep(frame, self._bounds, self._scheduler.clock())
+                self._run = None if stamped.is_end else self._run
+                if self.listeners:
+                    self._undelivered.append(stamped)
 
     def publish(
         self, publications: Iterable[Publication], *, unless_complete: bool = False
@@ -81,8 +128,10 @@ class Record:
         with self.log.guard:
             if self.is_forgotten:
                 return None
+            if self.is_frozen:
+                raise ChannelFrozen
             now = self._scheduler.clock()
-            self._forget_keys(now)
+            _forget_keys(self._keys, now)
             self._end_dead_run(now)
             if unless_complete and self.log.is_complete:
                 return []
@@ -112,7 +161,7 @@ class Record:
         self.may_be_due_sooner |= self.group == NO_GROUP
         if stamped.is_end:
             self._run, self.may_be_due_sooner = None, True
-        if self._listeners:
+        if self.listeners:
             self._undelivered.append(stamped)
         return str(self.log.position(stamped.offset))
 
@@ -125,22 +174,26 @@ class Record:
             self._end_dead_run(now)
             return ChannelState.of(self.log)
 
-    def start_run(self, name: str, seconds: float) -> bool | None:
-        """Give it to a run, unless another one has it. None where it is forgotten."""
+    def start_run(self, name: str, seconds: float) -> str | None:
+        """Give it to a run. Return its epoch then, "" where another run has it, None where it is forgotten."""
         with self.log.guard:
             if self.is_forgotten:
                 return None
+            if self.is_frozen:
+                raise ChannelFrozen
             self._used_at = now = self._scheduler.clock()
             self._end_dead_run(now)
             if self._run is None:
-                self._run, self.may_be_due_sooner = _Run(name, seconds, now + seconds), True
+                self._run, self.may_be_due_sooner = Lease(name, seconds, now + seconds), True
                 self.log.begin_anew()
                 self.log.has_run = True
-            return self._run.name == name
+            return self.log.epoch if self._run.name == name else ""
 
     def renew_run(self, name: str, seconds: float) -> bool:
         """Let the run have it for longer. Return whether it still had it."""
         with self.log.guard:
+            if self.is_frozen:
+                raise ChannelFrozen
             now = self._scheduler.clock()
             self._end_dead_run(now)
             if self._run is None or self._run.name != name:
@@ -148,20 +201,21 @@ class Record:
             self._run, self.may_be_due_sooner = self._run._replace(until=now + seconds), True
             return True
 
-    def cancel_run(self, bounds: Bounds | None) -> bool:
-        """Take it from its run, and end it. Return whether there was one."""
+    def cancel_run(self, bounds: Bounds | None) -> str:
+        """Take it from its run, and end it. Return the id of the end; "" where there was no run."""
         with self.log.guard:
+            if self.is_frozen:
+                raise ChannelFrozen
             now = self._scheduler.clock()
             self._end_dead_run(now)
             if self._run is None:
-                return False
+                return ""
             if bounds is not None:
                 self._bounds = bounds
-            self._append(CHANNEL_END, now)
-            return True
+            return self._append(CHANNEL_END, now)
 
     def _end_dead_run(self, now: float) -> None:
-        if self._run is not None and self._run.until <= now:
+        if self._run is not None and self._run.until <= now and not self.is_frozen:
             self._append(INTERRUPTED, now)
             self._append(CHANNEL_END, now)
 
@@ -171,13 +225,13 @@ class Record:
             if self.is_forgotten:
                 return None
             self._end_dead_run(self._scheduler.clock())
-            self._listeners = (*self._listeners, listener)
+            self.listeners = (*self.listeners, listener)
             return Start(self.log, self.log.newest)
 
     def remove(self, listener: Listener) -> None:
         """Deliver nothing more to the listener."""
         with self.log.guard:
-            self._listeners = tuple(other for other in self._listeners if other is not listener)
+            self.listeners = tuple(other for other in self.listeners if other is not listener)
             self._used_at, self.may_be_due_sooner = self._scheduler.clock(), True
 
     def when_delivered(self, call: Callable[[], object]) -> None:
@@ -200,7 +254,7 @@ class Record:
         with self.log.guard:
             if self._is_delivering or not (self._undelivered or self._calls):
                 return False
-            listeners, frames, calls = self._listeners, self._undelivered, self._calls
+            listeners, frames, calls = self.listeners, self._undelivered, self._calls
             self._is_delivering, self._undelivered, self._calls = True, [], []
         undelivered, uncalled = frames, calls
         try:
@@ -237,18 +291,19 @@ class Record:
         """
         with self.log.guard:
             now = self._scheduler.clock()
-            self._forget_keys(now)
+            _forget_keys(self._keys, now)
             self._end_dead_run(now)
             self.log.forget_old()
             is_over = self.due <= now
-            if is_over and not self._listeners:
+            if is_over and not self.listeners:
                 self.is_forgotten = True
             self.may_be_due_sooner |= not is_over
             return not (is_over or self.is_forgotten)
 
-    def _forget_keys(self, now: float) -> None:
-        while self._keys:
-            oldest = next(iter(self._keys))
-            if self._keys[oldest][0] + KEY_SECONDS > now:
-                return
-            del self._keys[oldest]
+
+def _forget_keys(keys: dict[str, tuple[float, str]], now: float) -> None:
+    while keys:
+        oldest = next(iter(keys))
+        if keys[oldest][0] + KEY_SECONDS > now:
+            return
+        del keys[oldest]

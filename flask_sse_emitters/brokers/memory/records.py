@@ -18,16 +18,24 @@ CHANNELS_PER_SLICE = 100
 T = TypeVar("T")
 
 
+class ChannelHeld(Exception):
+    """It is not known yet whether the channel comes from another process."""
+
+
 class Records(Mapping[str, Record]):
     """The records of channels, by name. Any thread may call.
 
     One that nobody listens to is forgotten once nothing is kept of it: see :meth:`.Record.look`.
 
     :param scheduler: keeps the time, for the age of events and keys.
+    :ivar is_held: none is made now: see :mod:`.inheritance`.
     """
 
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
+        self.is_held = False
+        self._claimed: str | None = None  # the channel whose record is about to be replaced
+        self._makes_frozen = False  # another process has all channels: see handover.py
         self._lock = native_lock()
         self._records: dict[str, Record] = {}
         self._agenda: Agenda[Record] = Agenda()  # when to look at channels
@@ -47,14 +55,52 @@ class Records(Mapping[str, Record]):
         return result
 
     def find(self, channel: str) -> Record:
-        """Return the record of a channel, made where there is none."""
+        """Return the record of a channel, made where there is none.
+
+        :raises ChannelHeld: where none can be made now.
+        """
         record = self._records.get(channel)
         if record is None or record.is_forgotten:
             new = Record(channel, self._scheduler)
             with self._lock:
                 self._forget(channel)
+                if self.holds(channel):
+                    raise ChannelHeld
+                new.is_frozen = self._makes_frozen
                 record = self._records.setdefault(channel, new)
         return record
+
+    def holds(self, channel: str) -> bool:
+        """Return whether nobody can know now what there is of a channel."""
+        return channel == self._claimed or (self.is_held and channel not in self._records)
+
+    def claim(self, channel: str) -> Record | None:
+        """Take out the record of a channel, which is held until :meth:`put`."""
+        with self._lock:
+            self._claimed = channel
+            return self._records.pop(channel, None)
+
+    def put(self, record: Record) -> None:
+        """Let this be the record of its channel, in place of what was claimed."""
+        with self._lock:
+            self._records[record.name] = record
+            self._claimed = None
+        self.go_on(record)
+
+    def not_frozen(self) -> list[Record]:
+        """Return those that are not frozen. Once there is none, new ones are so from the beginning."""
+        with self._lock:
+            found = [each for each in self._records.values() if not (each.is_frozen or each.is_forgotten)]
+            self._makes_frozen = not found
+            return found
+
+    def thaw(self) -> None:
+        """Have events published again."""
+        with self._lock:
+            self._makes_frozen = False
+            found = list(self._records.values())
+        for record in found:
+            record.thaw()
 
     def go_on(self, record: Record) -> None:
         """Deliver what is new in a record, and look at it when something of it is too old."""

@@ -70,6 +70,7 @@ class Replay:
         "_came_at",
         "_cursor",
         "_emitter",
+        "_has_gap",
         "_is_bare",
         "_known_at_end",
         "_lookup",
@@ -106,6 +107,7 @@ class Replay:
         self._members: dict[int, Member] = {}  # its places in lists that are not live yet, by channel
         self._newest: list[int] = []  # offset of each channel as the client came; empty before begin()
         self._lookup: Countdown | None = None  # over once the broker has answered
+        self._has_gap: bool | None = None
         self._reader: LogReader | None = None  # from when the position is known
         self._prepared: Output | Callable[[], Output] | None = None
         self._upto: tuple[int, ...] | None = None  # where to end, once the stream has ended
@@ -119,6 +121,11 @@ class Replay:
         if self._reader is None:
             return ReplayState.LOCATING
         return ReplayState.READING if self._members else ReplayState.LIVE
+
+    @property
+    def misses_events(self) -> bool | None:
+        """Whether the client has missed something for good; None while that is not known."""
+        return self._has_gap
 
     def begin(self) -> None:
         """Take the places of the stream in the lists of its channels, and let it read from here what they do not bring.
@@ -207,6 +214,7 @@ class Replay:
             location = locate_new(self._came_at, self._newest, channels, self._arrivals)
         else:
             location = locate_returning(returns, channels)
+        self._has_gap = location.has_gap
         lost = (requested or "") if location.has_gap and not self._is_bare else None
         logs = [channel.log for channel in channels]
         self._reader = LogReader(logs, location.offsets, lost, self._cursor, self._pages, tells_gaps=not self._is_bare)

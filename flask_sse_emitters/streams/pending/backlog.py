@@ -34,6 +34,11 @@ class Backlog:
         """Whether a part of something has been taken, and the rest has not."""
         return self._offset > 0
 
+    @property
+    def has_unnumbered(self) -> bool:
+        """Whether an event is among those that wait which is of no channel, and so is not read again from its log."""
+        return any(not frame.offset for frame in self._frames)
+
     def has_room(self, frame: Frame, settings: Settings) -> bool:
         """Return whether one more frame fits in the bounds, or nothing waits that could make room for it."""
         waiting, needed = self.size - self._exempt_bytes, len(frame.payload) - frame.body

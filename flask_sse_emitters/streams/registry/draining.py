@@ -22,6 +22,10 @@ from ...runtime.socket_monitor import SOCKET_MONITOR
 from ..stream import Stream
 from .open_streams import ALL, StreamRegistry
 
+#: Are called as the process exits: before all streams end, and after. They may wait.
+BEFORE_EXIT: list[Callable[[], object]] = []
+AFTER_EXIT: list[Callable[[], object]] = []
+
 log = logging.getLogger("flask_sse_emitters.streams")
 
 #: So many streams are ended in one go; then others have their turn.
@@ -124,6 +128,8 @@ def _cut(stream: Stream, within: str) -> None:
 
 
 def _drain_and_wait() -> None:
+    for call in BEFORE_EXIT:
+        call_and_log(call)
     drain_all()
     registries = list(ALL)
     by = max(map(_over_by, registries), default=0.0)
@@ -136,3 +142,5 @@ def _drain_and_wait() -> None:
     wait_while(lambda: SCHEDULER.is_calling, SCHEDULER.clock() + CALLBACK_SECONDS, SCHEDULER.clock)
     for registry in registries:
         call_and_log(registry.at_exit)
+    for call in AFTER_EXIT:
+        call_and_log(call)

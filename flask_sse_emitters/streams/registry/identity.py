@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Generic, Protocol, TypeVar
+
 from ...wire.event import plain_text
 
 #: An identity has so many characters at most.
@@ -39,6 +41,44 @@ class Reader:
         if self.by_channel is not None:
             return dict(zip(self.channels, self.by_channel, strict=True)).get(channel)
         return self.identities[0] if self.identities and channel in self.channels else None
+
+
+class HasReader(Protocol):
+    """A stream, as it is found by its reader."""
+
+    reader: Reader | None
+
+
+_Stream = TypeVar("_Stream", bound=HasReader)
+
+
+class OwnedStreams(Generic[_Stream]):
+    """Streams by the identities of their readers. Not thread-safe."""
+
+    def __init__(self) -> None:
+        self._by_identity: dict[str, dict[_Stream, None]] = {}
+
+    def __len__(self) -> int:
+        """Return how many identities have streams."""
+        return len(self._by_identity)
+
+    def add(self, stream: _Stream) -> None:
+        """Add a stream, where its reader is known. Idempotent."""
+        for identity in () if stream.reader is None else stream.reader.identities:
+            self._by_identity.setdefault(identity, {})[stream] = None
+
+    def remove(self, stream: _Stream) -> None:
+        """Remove a stream. Idempotent."""
+        for identity in () if stream.reader is None else stream.reader.identities:
+            owned = self._by_identity.get(identity)
+            if owned is not None:
+                owned.pop(stream, None)
+                if not owned:
+                    del self._by_identity[identity]
+
+    def of(self, identity: str) -> list[_Stream]:
+        """Return the streams of one identity."""
+        return list(self._by_identity.get(identity, ()))
 
 
 def check_identity(identity: object) -> str:

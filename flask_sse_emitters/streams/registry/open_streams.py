@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from heapq import nlargest
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 from ... import signals
 from ...config.settings import Settings
@@ -18,12 +18,14 @@ from ...runtime.fork import reset_after_fork
 from ...runtime.gevent_loop import yield_if_due
 from ...runtime.locks import native_lock
 from ...runtime.scheduler import SCHEDULER, Scheduler
-from ...types import Outlets, SlowStream
+from ...types import MovedFigures, Outlets, SlowStream
 from ..emitter import SseEmitter, stream_of
 from ..ends import ClientSees
 from ..outgoing import IDLE
 from ..stream import Stream
+from .identity import OwnedStreams
 from .limits import Limit, limit_of_process, limits_of_reader
+from .moves import Moves
 from .stream_log import log_begin
 from .thread_use import ThreadUse
 from .traffic import Traffic
@@ -46,6 +48,7 @@ class StreamCounts(TypedDict):
     clients: int
     outlets: Outlets
     declined: dict[str, int]
+    moved: MovedFigures
     deliveries: int
     bytes: int
     replayed: int
@@ -64,7 +67,7 @@ class StreamRegistry:
     def __init__(self, settings: Settings, scheduler: Scheduler = SCHEDULER, app: Any = None) -> None:
         self.settings = settings
         self.scheduler = scheduler
-        self._app = app
+        self.app = app
         #: Returns whether the app publishes anything in the background, which is to finish as such a stream is.
         self.has_runs: Callable[[], bool] = lambda: False
         #: Is called when the process exits in order, after the last stream. May wait a second.
@@ -81,7 +84,7 @@ class StreamRegistry:
         self._refused: dict[Stream, SseEmitter] = {}  # that are still to be told of a gap
         self._limit_of_all = (limit_of_process(self.settings.max_clients),)  # one tuple for most streams
         self._limits: dict[str, Limit] = {}  # of those who have any stream, by their owner
-        self._owned: dict[str, dict[Stream, None]] = {}  # by identity
+        self._owned: OwnedStreams[Stream] = OwnedStreams()
         self.thread_use = ThreadUse()
         self._logged: dict[str, float] = {}  # when a refusal was last logged, by the limit
         self.drained_by: float | None = None  #: when the last stream is cut; None until the registry drains
@@ -92,6 +95,7 @@ class StreamRegistry:
         self.refused_by: Counter[str] = Counter()  #: streams, by the name of the limit
         self.denied = 0  #: requests for channels, by a rule or for their origin
         self.closed: Counter[str] = Counter()  #: by the value of their close_reason
+        self.moves = Moves()
         self.traffic = Traffic()
         self._dropped = 0  # events, of streams that are over
 
@@ -121,13 +125,13 @@ class StreamRegistry:
     def streams_of(self, identity: str) -> list[Stream]:
         """Return the streams of this reader, also those that no response carries yet."""
         with self.lock:
-            return list(self._owned.get(identity, ()))
+            return self._owned.of(identity)
 
     def enlist(self, stream: Stream) -> None:
         """Remember whose a new stream is until it has left."""
         stream.registry = self
         with self.lock:
-            self._own(stream)
+            self._owned.add(stream)
 
     def admit(self, emitter: SseEmitter, address: str | None = None) -> int | None:
         """Count a stream in until it has left; end it at once where the worker stops, or a limit is reached.
@@ -138,21 +142,8 @@ class StreamRegistry:
         :return: the client's ``retry:``, in milliseconds; None where it gets none.
         """
         stream = stream_of(emitter)
-        identities = () if stream.reader is None else stream.reader.identities
-        own = limits_of_reader(self.settings, identities, address)
-        with self.lock:
-            own = [self._limits.get(limit.owner, limit) for limit in own]
-            limits = (*self._limit_of_all, *stream.limits, *own) if stream.limits or own else self._limit_of_all
-            full = next((each for each in limits if each.is_reached), None) if emitter.is_open else None
-            is_refused = full is not None or (self.is_draining and emitter.is_open)
-            if not is_refused:
-                self._open[stream] = emitter
-                stream.limits = limits
-                self._own(stream)  # again: it may have ended, and left, with something to write
-                self.opened += 1
-                for limit in limits:
-                    limit.count += 1
-                self._limits.update((limit.owner, limit) for limit in own)
+        stream.address = None if self.settings.max_clients_per_address is None else address
+        full, is_refused = self._count_in(stream, emitter)
         if is_refused:
             self._refuse(stream, None if self.is_draining else full)
             if stream.outgoing.tells_gap:
@@ -162,28 +153,43 @@ class StreamRegistry:
         log_begin(stream, address)
         if not emitter.is_open:
             self._leave_unless_written(stream)
-        if self._app is not None:
-            signals.send(signals.emitter_opened, self._app, emitter=emitter)
+        if self.app is not None:
+            signals.send(signals.emitter_opened, self.app, emitter=emitter)
         return stream.settings.first_retry()
+
+    def adopt(self, emitter: SseEmitter, address: str | None) -> Literal["stopping", "limit"] | None:
+        """Count in a stream that another process gives to this one.
+
+        :return: why that cannot be: the worker stops, or a limit is reached; None where it is counted.
+        """
+        if self.moves.is_leaving:
+            return "stopping"
+        stream = stream_of(emitter)
+        stream.address = None if self.settings.max_clients_per_address is None else address
+        full, is_refused = self._count_in(stream, emitter, is_new=False)
+        if is_refused:
+            return "stopping" if full is None else "limit"
+        self.moves.note_in()
+        _signal_later(self, signals.emitter_moved, emitter=emitter, direction="in")
+        return None
+
+    def note_moved_out(self, stream: Stream) -> None:
+        """Count the stream as given to another process."""
+        emitter = self._count_out(stream)
+        if emitter is not None:
+            self.moves.note_out()
+            _signal_later(self, signals.emitter_moved, emitter=emitter, direction="out")
 
     def leave(self, stream: Stream) -> None:
         """Count a stream as over, and its client as gone. Idempotent."""
-        self.thread_use.leave(stream)
-        with self.lock:
-            self._disown(stream)
-            self._refused.pop(stream, None)
-            emitter = self._open.pop(stream, None)
-            if emitter is None:
-                return
-            for limit in stream.limits:
-                limit.count -= 1
-                if not limit.count:
-                    self._limits.pop(limit.owner, None)
-            self._dropped += stream.outgoing.backlog.dropped
-            if stream.close_reason is not None:
+        emitter = self._count_out(stream)
+        if emitter is None:
+            return
+        if stream.close_reason is not None:
+            with self.lock:
                 self.closed[stream.close_reason.value] += 1
         about = {"emitter": emitter, "reason": stream.close_reason, "error": stream.error}
-        self._signal_later(signals.emitter_closed, **about)
+        _signal_later(self, signals.emitter_closed, **about)
 
     def note_gap(self, stream: Stream, requested: str) -> None:
         """Count that the client, which came with this id, is told that it has missed something for good."""
@@ -191,7 +197,7 @@ class StreamRegistry:
         with self.lock:
             emitter = self._open.get(stream) or self._refused.get(stream)
         if emitter is not None:  # it has left meanwhile
-            self._signal_later(signals.gap_sent, emitter=emitter, requested=requested)
+            _signal_later(self, signals.gap_sent, emitter=emitter, requested=requested)
 
     def note_denied(self) -> None:
         """Count a request for channels that a rule has denied, or that came from another origin."""
@@ -227,10 +233,45 @@ class StreamRegistry:
             "bytes": self.traffic.bytes,
             "replayed": self.traffic.replayed,
             "gaps": self.traffic.gaps,
+            "moved": self.moves.figures(),
             "dropped": dropped + sum(stream.outgoing.backlog.dropped for stream, _ in late),
             "pending": sum(pending for _, pending in late),
             "slow": [_describe(*each, now=self.scheduler.clock()) for each in slow],
         }
+
+    def _count_in(self, stream: Stream, emitter: SseEmitter, *, is_new: bool = True) -> tuple[Limit | None, bool]:
+        """Count a stream in. Return the limit that is reached, and whether it is refused: also as the worker stops."""
+        identities = () if stream.reader is None else stream.reader.identities
+        own = limits_of_reader(self.settings, identities, stream.address)
+        with self.lock:
+            own = [self._limits.get(limit.owner, limit) for limit in own]
+            limits = (*self._limit_of_all, *stream.limits, *own) if stream.limits or own else self._limit_of_all
+            full = next((each for each in limits if each.is_reached), None) if emitter.is_open else None
+            is_refused = full is not None or (self.is_draining and emitter.is_open)
+            if not is_refused:
+                self._open[stream] = emitter
+                stream.limits = limits
+                self._owned.add(stream)  # again: it may have ended, and left, with something to write
+                self.opened += is_new
+                for limit in limits:
+                    limit.count += 1
+                self._limits.update((limit.owner, limit) for limit in own)
+        return full, is_refused
+
+    def _count_out(self, stream: Stream) -> SseEmitter | None:
+        """Count a stream out. Return its emitter; None where it was not counted."""
+        self.thread_use.leave(stream)
+        with self.lock:
+            self._owned.remove(stream)
+            self._refused.pop(stream, None)
+            emitter = self._open.pop(stream, None)
+            if emitter is not None:
+                for limit in stream.limits:
+                    limit.count -= 1
+                    if not limit.count:
+                        self._limits.pop(limit.owner, None)
+                self._dropped += stream.outgoing.backlog.dropped
+            return emitter
 
     def _refuse(self, stream: Stream, full: Limit | None) -> None:
         """End a stream before it begins: but for what was prepended, as a client that comes again needs its position.
@@ -265,28 +306,16 @@ class StreamRegistry:
 
         self.scheduler.call_at(self.scheduler.clock() + self.settings.attach_seconds, leave)
 
-    def _own(self, stream: Stream) -> None:
-        if stream.reader is not None:
-            for identity in stream.reader.identities:
-                self._owned.setdefault(identity, {})[stream] = None
 
-    def _disown(self, stream: Stream) -> None:
-        if stream.reader is not None:
-            for identity in stream.reader.identities:
-                owned = self._owned.get(identity)
-                if owned is not None:
-                    owned.pop(stream, None)
-                    if not owned:
-                        del self._owned[identity]
+def _signal_later(registry: StreamRegistry, signal: Any, **about: Any) -> None:
+    """Send a signal in the background, with the app's context pushed: receivers may block."""
+    if signal.receivers and registry.app is not None:
+        registry.scheduler.run(partial(_signal, registry, signal, about))
 
-    def _signal_later(self, signal: Any, **about: Any) -> None:
-        """Send a signal in the background, with the app's context pushed: receivers may block."""
-        if signal.receivers and self._app is not None:
-            self.scheduler.run(partial(self._signal, signal, about))
 
-    def _signal(self, signal: Any, about: dict[str, Any]) -> None:
-        with self.settings.context():
-            signals.send(signal, self._app, **about)
+def _signal(registry: StreamRegistry, signal: Any, about: dict[str, Any]) -> None:
+    with registry.settings.context():
+        signals.send(signal, registry.app, **about)
 
 
 def _describe(stream: Stream, pending: int, now: float) -> SlowStream:

@@ -101,6 +101,7 @@ def make_report(
         "outlets": totals.outlets,
         "declined": totals.declined,
         "ends": {reason.name: totals.closed.get(reason.value, 0) for reason in CloseReason},
+        "moved": sum(process.get("moved", {}).get("out", 0) for process in processes),
         "channels": channels,
         "channels_in_all": len(totals.channels),
         "processes": shown,

@@ -93,6 +93,7 @@ const WHY = {
   ERROR: "it failed",
   OVERFLOW: "too much was pending",
   SHUTDOWN: "the worker stopped",
+  MOVED: "another worker has it now",
   REFUSED: "too many were open",
 };
 const BAD = ["ERROR", "OVERFLOW", "REFUSED"];
@@ -113,7 +114,7 @@ for (const [reason, why] of Object.entries(WHY)) {
 }
 
 function showEnds() {
-  const numbers = { ...report.ends, REFUSED: report.totals.refused };
+  const numbers = { ...report.ends, MOVED: report.moved, REFUSED: report.totals.refused };
   const most = Math.max(1, ...Object.values(numbers));
   for (const [reason, { number, bar }] of ends) {
     write(number, count(numbers[reason]));

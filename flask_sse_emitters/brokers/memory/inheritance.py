@@ -1,0 +1,155 @@
+"""What this process gets from one that stops, and who waits for that.
+
+Channel after channel comes. Until all are there, a channel that is not known here may be known there: it is *held*.
+Who publishes to it waits, and its clients begin once it is there, or it is clear that there was none.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TypeVar
+
+from ...errors import BrokerUnavailable
+from ...runtime.calls import weakly
+from ...runtime.gevent_loop import wait_while
+from ...runtime.locks import native_lock
+from ...runtime.scheduler import Scheduler
+from ..base import Listener, Start
+from ..event_log import Alias
+from .merging import merge
+from .record import Record
+from .record_state import RecordState
+from .records import Records
+
+#: A process that stops is believed to be dead where nothing of its channels has come for so long.
+SILENCE_SECONDS = 5.0
+
+#: What is late by so much does not come: the thread that waits for it is the one that was to do it.
+MARGIN_SECONDS = 1.0
+
+T = TypeVar("T")
+
+
+class Inheritance:
+    """The channels that another process gives to this one. Any thread may call; :meth:`wait` alone waits.
+
+    :param records: which it fills.
+    """
+
+    def __init__(self, records: Records, scheduler: Scheduler) -> None:
+        self._records = records
+        self._scheduler = scheduler
+        self._lock = native_lock()
+        self._until = -math.inf  # what is held, is held until then
+        self._look_at = math.inf  # when a timer looks whether that is over
+        self._listeners: dict[str, list[Listener]] = {}  # that are to begin, by channel
+        self._calls: dict[str, list[Callable[[], object]]] = {}  # to make then
+
+    def expect(self, seconds: float) -> None:
+        """Hold all channels that are not known here for so long, or until the other process has given its last."""
+        self._until = self._scheduler.clock() + seconds
+        self._records.is_held = True
+        if self._until < self._look_at:
+            self._look_at = self._until
+            self._scheduler.call_at(self._until, weakly(self._look))
+
+    def expect_soon(self, seconds: float) -> None:
+        """Hold them for so long at most from now on, if they are held."""
+        if self._records.is_held:
+            self.expect(seconds)
+
+    def take(self, state: RecordState) -> None:
+        """Take over a channel. Where it has one here, what was published here comes after what was there.
+
+        Clients that have come here to that then reconnect, and miss nothing: their position was in another log.
+        """
+        self.expect(SILENCE_SECONDS)
+        if state.is_blank and self._know(state):
+            return
+        here = self._records.claim(state.name)
+        found = None if here is None else here.freeze()
+        if here is None or found is None:
+            self._records.put(Record.restore(state, self._scheduler))
+        else:
+            self._replace(here, found, state)
+        self._begin(state.name)
+
+    def end(self) -> None:
+        """Hold nothing any more: all has come, or nothing more will. Idempotent."""
+        self._until = -math.inf
+        self._records.is_held = False
+        for channel in [*self._listeners, *self._calls]:
+            self._begin(channel)
+
+    def wait(self, channel: str) -> None:
+        """Wait until a channel is not held any more.
+
+        :raises BrokerUnavailable: where this thread cannot wait, as it has to take over the channel.
+        """
+        clock = self._scheduler.clock
+        wait_while(lambda: self._records.holds(channel) and clock() < self._until + MARGIN_SECONDS, math.inf)
+        if self._records.holds(channel):
+            raise BrokerUnavailable("the channel is about to come from a worker that stops", may_be_published=False)
+
+    def begin_later(self, channel: str, listener: Listener) -> bool:
+        """Have a listener begin once the channel is not held any more. Return False where it is not."""
+        return self._keep(self._listeners, channel, listener)
+
+    def call_later(self, channel: str, call: Callable[[], object]) -> bool:
+        """Make this call then. Return False where the channel is not held."""
+        return self._keep(self._calls, channel, call)
+
+    def forget(self, channel: str, listener: Listener) -> None:
+        """Do not have this listener begin. Idempotent."""
+        with self._lock:
+            waiting = self._listeners.get(channel, [])
+            self._listeners[channel] = [each for each in waiting if each is not listener]
+            if not self._listeners[channel]:
+                del self._listeners[channel]
+
+    def _look(self) -> None:
+        now = self._scheduler.clock()
+        if now >= self._look_at:  # else a later timer: there was an earlier one
+            self._look_at = math.inf
+        if self._until <= now:
+            self.end()
+        elif self._look_at == math.inf:
+            self.expect(self._until - now)
+
+    def _keep(self, waiting: dict[str, list[T]], channel: str, item: T) -> bool:
+        with self._lock:
+            waiting.setdefault(channel, []).append(item)
+        if self._records.holds(channel):
+            return True
+        with self._lock:  # that has just ended
+            left = waiting.get(channel, [])
+            is_left = any(each is item for each in left)
+            waiting[channel] = [each for each in left if each is not item]
+            if not waiting[channel]:
+                del waiting[channel]
+        return not is_left
+
+    def _begin(self, channel: str) -> None:
+        with self._lock:
+            listeners, calls = self._listeners.pop(channel, []), self._calls.pop(channel, [])
+        for listener in listeners:
+            listener.started(self._records.use(channel, lambda record: record.add(listener)))  # noqa: B023 - called at once
+        for call in calls:
+            self._records.find(channel).when_delivered(call)
+
+    def _know(self, state: RecordState) -> bool:
+        """Have the channel that is here know the epoch of one there. Return False where there is none here."""
+        here = self._records.get(state.name)
+        if here is None:
+            return False
+        with here.log.guard:
+            here.log.aliases = (*here.log.aliases, Alias(state.log.epoch, 0, 0))
+            return not here.is_forgotten
+
+    def _replace(self, here: Record, found: RecordState, state: RecordState) -> None:
+        here.deliver()
+        record = Record.restore(merge(state, found, self._scheduler.clock), self._scheduler, here.listeners)
+        self._records.put(record)
+        for listener in record.listeners:
+            listener.started(Start(record.log, record.log.newest))

@@ -1,0 +1,1 @@
+"""Giving the open streams of a worker that stops to one that stays."""

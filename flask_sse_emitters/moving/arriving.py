@@ -1,0 +1,186 @@
+"""What a worker that stays does for one that stops: it takes its streams, over one connection.
+
+All of it happens on the thread that writes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from functools import partial
+
+from ..runtime.calls import call_and_log
+from ..runtime.scheduler import RULES, SCHEDULER
+from ..streams.stream import Stream
+from ..writers.client_socket import open_socket
+from .app import APPS, MovingApp, find_app
+from .meeting.link import Link, LinkLost, close_all
+from .memory import MemoryTaker
+from .packing import Adoption
+from .protocol.messages import VERSION, Answer, Hello, MemoryMessage, Message, Offer, Reason, Refusal, Welcome, encode
+from .protocol.stream_record import StreamRecord
+
+#: Seconds that the other worker has to close the connection, once it was refused.
+CLOSE_SECONDS = 2.0
+
+log = logging.getLogger("flask_sse_emitters.moving")
+
+#: Seconds between two looks at a connection.
+TICK_SECONDS = 0.004
+
+#: So many messages are taken in one go.
+MESSAGES_AT_ONCE = 4
+
+#: Seconds in which the position of each stream is to be found here: the other worker waits for two.
+FIND_SECONDS = 1.5
+
+
+class Arriving:
+    """Takes the streams of one app of another worker.
+
+    :param link: which it closes.
+    """
+
+    def __init__(self, link: Link) -> None:
+        self._link: Link | None = link
+        self._app: MovingApp | None = None
+        self._memory: MemoryTaker | None = None  # takes its channels, where they go along
+        self._offer: Offer | None = None
+        self._adoptions: list[Adoption | Reason] = []  # or why it is refused
+        self._by = 0.0
+        self._answers: list[bytes] = []  # that are to be sent
+        self._refused_by: float | None = None  # when to close, once it has said that it takes no more
+        self._tick()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no more streams come. Where channels have come, the other one may go on asking until it exits."""
+        is_leaving = self._app is not None and self._app.streams.moves.is_leaving
+        return self._offer is None and (self._link is None or (self._memory is not None and is_leaving))
+
+    def _tick(self) -> None:
+        call_and_log(self._work)
+        if self._link is not None or self._offer is not None:
+            SCHEDULER.call_at(SCHEDULER.clock() + TICK_SECONDS, self._tick)
+
+    def _work(self) -> None:
+        if self._offer is not None:
+            self._decide(self._offer)
+        try:
+            self._send()
+            for _ in range(MESSAGES_AT_ONCE):
+                if self._link is None or self._offer is not None:
+                    return
+                if (received := self._link.receive()) is None:
+                    break
+                self._take(*received)
+            self._rest()
+        except (LinkLost, ValueError) as lost:
+            log.debug("no more streams come from the process %d: %s", self._link.peer if self._link else 0, lost)
+            self._close()
+
+    def _rest(self) -> None:
+        """Close what has been refused, or refuse what may still come, where there is nothing now."""
+        if self._refused_by is not None:
+            if SCHEDULER.clock() > self._refused_by:
+                self._close()
+        elif self._app is not None and self._memory is None and self._app.streams.moves.is_leaving:
+            self._refuse(Refusal("stopping", "this worker stops itself"))
+
+    def _take(self, message: Message, descriptors: Sequence[int]) -> None:
+        if self._refused_by is not None:
+            close_all(descriptors)  # it was sent before the refusal arrived
+        elif isinstance(message, Hello):
+            self._greet(message)
+        elif isinstance(message, Offer) and self._app is not None:
+            self._begin(self._app, message, descriptors)
+        elif isinstance(message, MemoryMessage) and self._memory is not None:
+            self._memory.receive(message)
+        else:
+            close_all(descriptors)
+            self._close()
+
+    def _greet(self, hello: Hello) -> None:
+        if hello.version != VERSION or hello.terms is None:
+            found: MovingApp | Refusal = Refusal("version", f"version {VERSION} is spoken here, not {hello.version}")
+        else:
+            found = find_app(hello.terms)
+        if isinstance(found, Refusal):
+            log.info("streams of another worker are refused: %s", found.detail)
+            self._refuse(found)
+            for app in APPS:
+                if app.memory is not None:  # its channels do not come either
+                    app.memory.inheritance.end()
+            return
+        self._app = found
+        if found.memory is not None and self._link is not None:
+            self._memory = MemoryTaker(found.memory, self._link.send)
+        self._answers.append(encode(Welcome()))
+        self._send()
+
+    def _refuse(self, refusal: Refusal) -> None:
+        """Take no streams, or no more: all that were received have been answered for. The other worker closes then."""
+        self._answers.append(encode(refusal))
+        self._refused_by = SCHEDULER.clock() + CLOSE_SECONDS
+        self._send()
+
+    def _begin(self, app: MovingApp, offer: Offer, descriptors: Sequence[int]) -> None:
+        self._offer = offer
+        self._by = SCHEDULER.clock() + FIND_SECONDS
+        self._adoptions = []
+        app.begin()
+        if descriptors:
+            self._adoptions = list(map(partial(_adopt, app), offer.streams, descriptors))
+        else:  # they could not be opened
+            self._adoptions = ["descriptors"] * len(offer.streams)
+        self._decide(offer)
+
+    def _decide(self, offer: Offer) -> None:
+        is_late = SCHEDULER.clock() >= self._by
+        adoptions = [each for each in self._adoptions if isinstance(each, Adoption)]
+        for adoption in adoptions:
+            adoption.decide(is_late=is_late)
+        if not all(adoption.is_decided for adoption in adoptions):
+            return
+        refused: dict[int, Reason] = {}
+        for index, each in enumerate(self._adoptions):
+            reason = each.refused if isinstance(each, Adoption) else each
+            if reason is not None:
+                refused[index] = reason
+        self._answers.append(encode(Answer(offer.batch, refused)))
+        adopted = [each.stream for each in adoptions if each.stream is not None]
+        app = self._app
+        if app is not None and (to_ask := list(filter(_can_be_asked_about, adopted))):
+            SCHEDULER.run(lambda: app.recheck(to_ask), RULES)
+        self._offer, self._adoptions = None, []
+
+    def _send(self) -> None:
+        while self._answers and self._link is not None and self._link.send(self._answers[0]):
+            del self._answers[0]
+
+    def _close(self) -> None:
+        link, self._link = self._link, None
+        if link is not None:
+            link.close()
+        if self._memory is not None:
+            self._memory.lost()
+
+
+def _adopt(app: MovingApp, record: StreamRecord, descriptor: int) -> Adoption | Reason:
+    try:
+        client = open_socket(descriptor)
+    except OSError:
+        close_all([descriptor])
+        return "failed"
+    adoption = Adoption(app, record, client)
+    try:
+        adoption.begin()
+    except Exception:  # what was not foreseen costs this client a reconnect, and no other
+        log.exception("a stream of another worker cannot go on here")
+        adoption.refuse("failed")
+    return adoption
+
+
+def _can_be_asked_about(stream: Stream) -> bool:
+    """Return whether the rule can be asked again: not where it named no reader, or a view has begun the stream."""
+    return stream.reader is not None and stream.reader.request is not None

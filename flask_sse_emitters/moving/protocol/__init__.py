@@ -1,0 +1,1 @@
+"""What workers say to each other: the messages, and what is in them."""

@@ -1,0 +1,163 @@
+"""A reload of one worker on ``memory://``, and with named lists: connections stay, and so does all that is kept."""
+
+from __future__ import annotations
+
+import http.client
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+
+from flask_sse_emitters import Event
+from flask_sse_emitters.testing import decode
+from tests.support.client import Client, connected, get, new_name, post
+from tests.support.servers import Server
+from tests.support.waiting import until
+
+APP = "tests.apps.moves_in_memory:app"
+
+CLIENTS = 20
+
+
+class Publisher:
+    """Publishes numbers to a channel, one after the other. What fails amid a reload it tries again, with its key.
+
+    :ivar ids: that it was told.
+    """
+
+    def __init__(self, server: Server, channel: str) -> None:
+        self.ids: list[str] = []
+        self._server = server
+        self._channel = channel
+        self._stops = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Publisher:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        self._stops.set()
+        self._thread.join()
+
+    def await_more(self, count: int) -> None:
+        wanted = len(self.ids) + count
+        until(lambda: len(self.ids) >= wanted or not self._thread.is_alive(), f"{count} more events")
+        assert len(self.ids) >= wanted
+
+    def _run(self) -> None:
+        while not self._stops.is_set():
+            number = len(self.ids)
+            path = f"/publish/{self._channel}?text={number}&key={quote(str(number))}"
+            try:
+                self.ids.append(str(post(self._server, path)["id"]))
+            except (OSError, http.client.HTTPException):
+                continue
+
+
+@pytest.fixture(params=["sync", "gthread", "gevent"])
+def server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    with Server(request.param, APP, arguments=["--graceful-timeout", "20"]) as server:
+        yield server
+
+
+def test_reload_on_memory_loses_no_event_and_no_connection_under_load(server: Server) -> None:
+    """Every client gets every event once and in order, in one epoch; who comes back with an id of before is served."""
+    name = new_name()
+    with ExitStack() as stack, Publisher(server, name) as publisher:
+        publisher.await_more(20)
+        clients = [stack.enter_context(connected(server, f"/events/{name}")) for _ in range(CLIENTS)]
+        for _ in range(2):
+            publisher.await_more(20)
+            reload(server)
+        publisher.await_more(20)
+        publisher.stop()
+        ids = publisher.ids
+        assert [Id(each) for each in ids] == [Id(f"{Id(ids[0]).epoch}-{n}") for n in range(1, len(ids) + 1)]
+        for client in clients:
+            events = up_to(client, ids[-1])
+            assert [event.id for event in events] == ids[-len(events) :], "none is missing, and none came twice"
+            assert [event.data for event in events] == [str(ids.index(str(event.id))) for event in events]
+        with connected(server, f"/events/{name}", headers={"Last-Event-ID": ids[4]}) as back:
+            assert [event.id for event in up_to(back, ids[-1])] == ids[5:]
+        assert post(server, f"/publish/{name}?text=again&key=3")["id"] == ids[3], "its key is known"
+    assert "Traceback" not in server.log
+
+
+def test_reload_on_memory_keeps_a_channel_without_clients(server: Server) -> None:
+    """Its events, its ids, and where it has ended."""
+    name = new_name()
+    first, second = (str(post(server, f"/publish/{name}?text={text}")["id"]) for text in ("first", "second"))
+    before = pid(server)
+    server.signal(signal.SIGHUP)
+    until(lambda: pid(server) not in (before, None), "a new worker")
+    with connected(server, f"/events/{name}", headers={"Last-Event-ID": first}) as client:
+        assert [event.id for event in client.events(1)] == [second]
+        assert post(server, f"/publish/{name}?text=third")["id"] == f"{Id(first).epoch}-3"
+        assert client.texts(1) == ["third"]
+
+
+def test_reload_on_memory_has_a_run_go_on_for_readers_of_both_workers(server: Server, tmp_path: Path) -> None:
+    """The worker that stops goes on with it, and publishes in the one that stays."""
+    name, gate = new_name(), tmp_path / "gate"
+    post(server, f"/runs/{name}?file={gate}")
+    with connected(server, f"/events/{name}") as before:
+        assert before.texts(1) == ["first"]
+        old = pid(server)
+        server.signal(signal.SIGHUP)
+        until(lambda: pid(server) not in (old, None), "a new worker")
+        with connected(server, f"/events/{name}") as after:
+            assert after.texts(1) == ["first"]
+            gate.touch()
+            rests = [decode(client.rest()) for client in (before, after)]
+            assert [[event.data for event in rest] for rest in rests] == [["second", "third", ""]] * 2
+            assert [event.id for event in rests[0]] == [event.id for event in rests[1]]
+
+
+def test_reload_keeps_the_streams_of_a_named_list(server: Server) -> None:
+    """Those of a list without a name end, and are counted."""
+    with connected(server, "/lists/chart") as chart, connected(server, "/lists/unnamed") as unnamed:
+        assert post(server, "/lists/chart?text=before")["reached"] == 1
+        reload(server)
+        assert b"retry: " in unnamed.rest()
+        until(lambda: post(server, "/lists/chart?text=after")["reached"] == 1, "the list to have it")
+        events = [event.data for event in chart.events(2)]
+        assert events == ["before", "after"]
+        assert get(server, "/stats")["moved"]["in"] == 1
+
+
+class Id(str):
+    @property
+    def epoch(self) -> str:
+        return self.partition("-")[0]
+
+
+def up_to(client: Client, last: str) -> list[Event]:
+    """Read a client's events up to that with this id."""
+    events = client.events(1)
+    while events[-1].id != last:
+        events += client.events(1)
+    return events
+
+
+def reload(server: Server) -> None:
+    """Reload, and wait until the new worker has the streams of the old one, and that has exited."""
+    before = pid(server)
+    server.signal(signal.SIGHUP)
+    until(lambda: pid(server) not in (before, None), "a new worker")
+    until(lambda: get(server, "/stats")["moved"]["in"] > 0, "streams to move")
+
+
+def pid(server: Server) -> int | None:
+    try:
+        found: int = get(server, "/stats")["pid"]
+    except (OSError, http.client.HTTPException):
+        return None
+    return found
