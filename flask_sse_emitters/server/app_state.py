@@ -106,7 +106,7 @@ class State:
             self._begin,
         )
         APPS.add(self._moving)
-        if find_worker() is not None:  # this process is to serve it: it may be given streams
+        if settings.move == "auto" and find_worker() is not None:  # this process serves it, and may get streams
             MOVER.expect()
             watch_worker()
         for hint in hints:

@@ -51,8 +51,14 @@ class BrokerFigures(BrokerStatus):
     scheme: str  #: of ``SSE_BROKER_URL``
 
 
-MovedFigures = TypedDict("MovedFigures", {"in": int, "out": int, "refused": dict[str, int]})
-"""Streams that moved to and from other workers, and those that should have moved to one and did not, by the reason."""
+_MovedIn = TypedDict("_MovedIn", {"in": int})
+
+
+class MovedFigures(_MovedIn):
+    """Streams that moved from other workers to this one (``in``), and to others (``out``)."""
+
+    out: int
+    refused: dict[str, int]  #: those that should have moved, and did not, by the reason
 
 
 class SlowStream(TypedDict):

@@ -73,7 +73,7 @@ def test_monitor_page_shows_clients_and_deliveries_as_they_change(page: Page, mo
 
 
 def test_monitor_page_shows_a_bar_for_every_close_reason(page: Page, monitor: Server) -> None:
-    assert page.locator("#ends tr").count() == 7
+    assert page.locator("#ends tr").count() == 8
     caused = ["COMPLETED", "TIMEOUT", "ERROR", "OVERFLOW"]
     cells = {reason: f"tr[data-reason={reason}] td" for reason in [*caused, "DISCONNECTED"]}
     before = {reason: number_in(page, cell) for reason, cell in cells.items()}

@@ -85,8 +85,11 @@ def test_no_descriptors_gthread_worker_is_replaced(kind: str) -> None:
 
 
 def test_no_descriptors_first_stream_fails_and_leaves_nothing_behind() -> None:
-    """The background thread needs some. The client has a connection already, so none has to be accepted."""
-    with serving("gevent") as server:
+    """The background thread needs some: where no stream may come from another worker, it begins with the first.
+
+    The client has a connection already, so none has to be accepted.
+    """
+    with serving("gevent", env=config(SSE_MOVE="off")) as server:
         with closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)) as connection:
             connection.request("GET", "/time")
             connection.getresponse().read()

@@ -81,7 +81,7 @@ def serving(kind: str, tmp_path: Path, *arguments: str, interval: float, hook: b
     arguments = ("--graceful-timeout", "60", "--config", str(tmp_path / "settings.py"), *arguments)
     with RedisServer() as redis:
         env = {
-            "CONFIG": json.dumps({"SSE_BROKER_URL": redis.url, "SSE_RETRY": 1000}),
+            "CONFIG": json.dumps({"SSE_BROKER_URL": redis.url, "SSE_RETRY": 1000, "SSE_MOVE": "off"}),
             "INTERVAL": str(interval),
             "PROMETHEUS_MULTIPROC_DIR": str(tmp_path / "metrics"),
         }

@@ -9,25 +9,23 @@ from ...runtime.fork import reset_after_fork
 from ...runtime.scheduler import SCHEDULER, Scheduler
 from ...wire.frame import Frame
 from ..base import (
-    Broker,
     ChannelState,
     Listener,
-    MemberChange,
     Publication,
     Published,
     Start,
     by_channel,
-    member_frame,
 )
 from ..event_log import Bounds
 from .handover import Answer, Handover, Request
 from .inheritance import Inheritance
+from .members import MembersByChannel, MembersInMemory
 from .record import Record
 from .record_state import ChannelFrozen
 from .records import ChannelHeld, Records
 
 
-class MemoryBroker(Broker):
+class MemoryBroker(MembersInMemory):
     """Keeps everything in this process. A forked child begins without any channel.
 
     :param url: ``memory://``.
@@ -79,20 +77,6 @@ class MemoryBroker(Broker):
     def cancel_run(self, channel: str, bounds: Bounds | None) -> bool:
         """Take the channel from its run, and end it: see :meth:`.Broker.cancel_run`."""
         return bool(self._do(Request("cancel_run", channel, bounds=bounds)))
-
-    def renew_members(self, holder: str, seconds: float, *, was_away: bool = False) -> str:  # noqa: ARG002 - it is alone
-        """Return what stands for this process: see :meth:`.Broker.renew_members`."""
-        return "memory.here"
-
-    def tell_members(self, holder: str, changes: Sequence[MemberChange]) -> list[Exception | None]:
-        """Note who has come, and who is gone: see :meth:`.Broker.tell_members`."""
-        for change in changes if holder == "memory.here" else ():
-            self._tell_members(change)
-        return [None] * len(changes)
-
-    def members(self, channel: str) -> list[str]:
-        """Return the members of a channel: see :meth:`.Broker.members`."""
-        return [*self._members.get(channel, ())]
 
     def subscribe(self, channel: str, listener: Listener) -> Start | None:
         """Deliver the channel's events to the listener: see :meth:`.Broker.subscribe`."""
@@ -154,42 +138,15 @@ class MemoryBroker(Broker):
     def close(self) -> None:
         """Forget all channels. An event that is published later gets no id that was given before."""
         self._records.clear()
-        self._members.clear()
+        self._here.clear()
 
     def _reset(self) -> None:
         self._records = Records(self._scheduler)
-        self._members: dict[str, dict[str, None]] = {}
+        self._here: MembersByChannel = {}
         #: What this process gets from one that stops.
         self.inheritance = Inheritance(self._records, self._scheduler)
         #: What it gives to another one, as it stops itself.
         self.handover = Handover(self._records)
-
-    def _tell_members(self, change: MemberChange) -> None:
-        """Only one thread of the process calls, and any reads."""
-        members = self._members.setdefault(change.channel, {})
-        all_others = set(members).difference(change.come) if change.is_all else change.gone
-        gone = [each for each in all_others if each in members]
-        come = [each for each in dict.fromkeys(change.come) if each not in members]
-        members.update(dict.fromkeys(come))
-        for each in gone:
-            del members[each]
-        if not members:
-            del self._members[change.channel]
-        if not change.is_quiet:
-            told = [("join", each) for each in come] + [("leave", each) for each in gone]
-            events = [Publication(change.channel, member_frame(*each), change.bounds) for each in told]
-            self._publish_of_members(change.channel, events)
-
-    def _publish_of_members(self, channel: str, events: Sequence[Publication]) -> None:
-        while True:
-            try:
-                self._records.use(channel, lambda record: record.publish(events, unless_complete=True))
-            except ChannelHeld:
-                self.inheritance.wait(channel)
-            except ChannelFrozen:  # another process has it by now, and tells who is there
-                return
-            else:
-                return
 
     def _publish(self, channel: str, publications: Sequence[Publication]) -> list[Published | Exception]:
         try:

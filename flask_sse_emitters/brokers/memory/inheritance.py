@@ -17,9 +17,8 @@ from ...runtime.locks import native_lock
 from ...runtime.scheduler import Scheduler
 from ..base import Listener, Start
 from ..event_log import Alias
-from .merging import merge
 from .record import Record
-from .record_state import RecordState
+from .record_state import RecordState, merge
 from .records import Records
 
 #: A process that stops is believed to be dead where nothing of its channels has come for so long.
