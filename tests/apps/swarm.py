@@ -31,6 +31,8 @@ sse.authorizer(lambda _: True)
 #: What was published: channel, id, name and data of each event, in the order of each thread.
 published: list[list[tuple[str, str, str | None, str]]] = []
 
+may_end = threading.Event()
+
 
 @app.before_request
 def shrink_send_buffer() -> None:
@@ -42,7 +44,7 @@ def shrink_send_buffer() -> None:
 
 @app.post("/publish")
 def publish() -> ResponseReturnValue:
-    """Publish events from several threads in about ``seconds``, and ``over`` to each channel at the end.
+    """Publish events from several threads in about ``seconds``, and ``over`` to each channel once that may be.
 
     If threads are greenlets, every other one is a real thread.
     """
@@ -61,10 +63,18 @@ def publish() -> ResponseReturnValue:
     def run() -> None:
         for wait in [start(number) for number in range(threads)]:
             wait()
+        may_end.wait()
         for channel in CHANNELS:
             _note(0, channel, "over", "")
 
     threading.Thread(target=run, daemon=True).start()
+    return "", 204
+
+
+@app.post("/over")
+def end() -> ResponseReturnValue:
+    """Let ``over`` be published, after all that is being published."""
+    may_end.set()
     return "", 204
 
 

@@ -43,6 +43,8 @@ def publish_to(server: Server, swarm: Swarm, size: Size) -> None:
     swarm.begin(size)
     seed = swarm.habits.seed
     post(server, f"/publish?threads={size.threads}&events={size.events}&seconds={size.seconds}&seed={seed}")
+    swarm.run_to_position()  # who comes after the end gets no event that says so
+    post(server, "/over")
     swarm.run_to_end()
 
 
