@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import socket
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -80,16 +81,17 @@ def redis() -> Iterator[RedisServer]:
 
 
 @pytest.fixture
-def make(redis: RedisServer, tmp_path: Path) -> Iterator[Callable[..., Site]]:
+def make(redis: RedisServer) -> Iterator[Callable[..., Site]]:
     with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))  # its path is short, as that of a socket is
 
         def make(kind: str, *arguments: str, **config: Any) -> Site:
-            code = tmp_path / "code.json"
+            code = folder / "code.json"
             code.write_text(json.dumps({"config": {"SSE_BROKER_URL": redis.url, "SSE_DRAIN_SECONDS": 1, **config}}))
-            env = {"MOVING": str(code), "XDG_RUNTIME_DIR": str(tmp_path)}
+            env = {"MOVING": str(code), "XDG_RUNTIME_DIR": str(folder)}
             command = ["--graceful-timeout=30", *arguments]
             server = stack.enter_context(Server(kind, "tests.apps.moving:app", env=env, arguments=command))
-            return Site(server, tmp_path, stack.enter_context(Publisher(redis.url)))
+            return Site(server, folder, stack.enter_context(Publisher(redis.url)))
 
         yield make
 
