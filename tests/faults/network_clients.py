@@ -19,7 +19,7 @@ from tests.support.servers import Server
 from tests.support.waiting import PATIENCE, until
 
 #: Objects that stay: the history of channels, and cancelled timers, which are removed later.
-KEPT = ("brokers.", "runtime.timers.")
+KEPT = ("brokers.", "runtime.timers.", "moving.meeting.")
 
 
 class NetworkServer(Server):

@@ -1,6 +1,6 @@
-"""The pictures in the README, with real clients: ``python -m tests.project.pictures example`` or ``monitor``.
+"""The pictures of README and docs, with real clients: ``python -m tests.project.pictures example``, or another name.
 
-They take two and five minutes, as their charts show that many; ``--seconds 10`` is a preview. ``--folder DIR`` writes
+They take one to five minutes, as their charts show that many; ``--seconds 10`` is a preview. ``--folder DIR`` writes
 there, and the views of other sizes as well.
 """
 
@@ -10,6 +10,7 @@ import argparse
 import base64
 import itertools
 import random
+import signal
 import tempfile
 import threading
 import time
@@ -101,6 +102,19 @@ def example(browser: Browser, seconds: float, folder: Path | None) -> None:
             phone.screenshot(path=folder / "board-390.png")
 
 
+def reloaded(browser: Browser, seconds: float, folder: Path | None) -> None:
+    """Picture the example's chart just before a reload of the server, and after it."""
+    with tempfile.TemporaryDirectory() as kept, ExitStack() as stack:
+        arguments = ["--config", str(ROOT / "gunicorn.conf.py")]
+        env = {"NOTICES_FILE": f"{kept}/notices.json"}
+        server = stack.enter_context(Server("gevent", "example_app:app", env=env, arguments=arguments))
+        page = open_page(browser, server.url, 1280)
+        for when in ("before", "after"):
+            time.sleep(seconds / 2)
+            page.locator("section:has(#chart)").screenshot(path=(folder or ROOT / "docs") / f"reload-{when}.png")
+            server.signal(signal.SIGHUP)
+
+
 def read(server: Server, channel: str, stopped: threading.Event) -> None:
     """Keep readers connected; their data are discarded."""
     wanted, _ = CHANNELS[channel]
@@ -168,11 +182,12 @@ def monitor(browser: Browser, seconds: float, folder: Path | None) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("picture", choices=["example", "monitor"])
+    parser.add_argument("picture", choices=["example", "monitor", "reload"])
     parser.add_argument("--seconds", type=float)
     parser.add_argument("--folder", type=Path)
     options = parser.parse_args()
-    paint, seconds = {"example": (example, 125), "monitor": (monitor, 302)}[options.picture]
+    pictures = {"example": (example, 125), "monitor": (monitor, 302), "reload": (reloaded, 80)}
+    paint, seconds = pictures[options.picture]
     with chromium() as browser:
         paint(browser, options.seconds or seconds, options.folder)
 
