@@ -18,7 +18,7 @@ from tests.support.client import Client, connected, get, new_name, post
 from tests.support.servers import Server
 from tests.support.waiting import PATIENCE, until
 
-#: Objects that stay: the history of channels, and cancelled timers, which are removed later.
+#: Objects that stay: the history of channels, what shows a worker to others, and cancelled timers, removed later.
 KEPT = ("brokers.", "runtime.timers.", "moving.meeting.")
 
 
