@@ -8,8 +8,8 @@ NPM := build/npm
 # Tests start hundreds of processes: without what Python keeps of compiled modules each would compile them again.
 export PYTHONDONTWRITEBYTECODE =
 
-# Two more than there are processors: many tests wait.
-JOBS := $(shell expr $$(nproc) + 2)
+# Four more than there are processors: many tests wait.
+JOBS := $(shell expr $$(nproc) + 4)
 
 .PHONY: help run check test test-lowest lint pytest mutants docs dist debian bench bench-quick soak fuzz clean
 
