@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Container, Iterable
 from contextlib import suppress
 
 from ..runtime.fork import reset_after_fork
-from ..streams.registry.draining import drain_at_exit
 from .app import APPS, MovingApp
 from .arriving import Arriving
 from .departing import Departing
@@ -34,6 +34,7 @@ class Mover:
         reset_after_fork(self._reset)
 
     def _reset(self) -> None:
+        self._sockets: frozenset[int] = frozenset()
         self._is_shown = False
         self._listeners: list[Listener] = []
         self._folders: list[Folder] = []
@@ -55,25 +56,25 @@ class Mover:
             for broker in in_memory:
                 broker.inheritance.expect(LOAD_SECONDS)
 
-    def begin(self, listening: Iterable[int]) -> None:
-        """Show this worker to those that stop, if any app moves its streams, and the system lets it.
+    def note_sockets(self, listening: Iterable[int]) -> None:
+        """Note at which sockets gunicorn takes connections, by their descriptors. Before :meth:`begin`; any thread."""
+        self._sockets = frozenset(os.fstat(descriptor).st_ino for descriptor in listening if descriptor >= 0)
 
-        :param listening: descriptors of the sockets at which gunicorn takes connections.
-        """
+    def begin(self) -> None:
+        """Show this worker to those that stop, if any app moves its streams, and the system lets it. Idempotent."""
         if self._is_shown or sys.platform != "linux" or not any(app.moves for app in APPS):
             return
         self._is_shown = True
         for app in APPS:
             if app.memory is not None:
                 app.memory.inheritance.expect_soon(SHOWN_SECONDS)
-        drain_at_exit()
         try:
             for master in masters():
                 with suppress(ProcessLookupError):  # the old master has ended
                     folder = Folder(master)
                     self._folders.append(folder)
                     self._listeners.append(Listener(folder))
-            self._siblings = Siblings(self._folders[0], listening) if self._folders else None
+            self._siblings = Siblings(self._folders[0], self._sockets) if self._folders else None
         except OSError as error:
             log.warning("streams do not move to other workers, nor from them: %s", error)
             self.end()

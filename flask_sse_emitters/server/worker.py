@@ -18,7 +18,7 @@ from ..moving.app import APPS
 from ..moving.process import MOVER
 from ..runtime.gevent_loop import is_green, wait_while
 from ..runtime.scheduler import SCHEDULER
-from ..streams.registry.draining import AFTER_EXIT, BEFORE_EXIT, drain_all
+from ..streams.registry.draining import AFTER_EXIT, BEFORE_EXIT, drain_all, drain_at_exit
 
 #: The worker's state is read at this interval.
 POLL_SECONDS = 0.1
@@ -146,6 +146,8 @@ def watch_worker() -> None:
     worker = find_worker()
     if worker is not None and worker is not _watched:
         _watched = worker
+        MOVER.note_sockets(listener.fileno() for listener in worker.sockets)  # some workers close them as they stop
+        drain_at_exit()  # it may be told to stop before it has a stream, or is shown
         BEFORE_EXIT.append(lambda: _leave_before_exit(worker))
         AFTER_EXIT.append(MOVER.end)
         SCHEDULER.call_soon(lambda: _poll(worker))
@@ -154,7 +156,7 @@ def watch_worker() -> None:
 def _poll(worker: Any) -> None:
     if worker.alive:
         if worker.booted:  # it has loaded the app: all rules and lists are there
-            _show(worker)
+            MOVER.begin()
             MOVER.look()
         seconds = POLL_SECONDS if worker.booted else BOOT_SECONDS
         SCHEDULER.call_at(SCHEDULER.clock() + seconds, lambda: _poll(worker))
@@ -162,14 +164,9 @@ def _poll(worker: Any) -> None:
         _leave(worker)
 
 
-def _show(worker: Any) -> None:
-    sockets = (listener.fileno() for listener in worker.sockets)
-    MOVER.begin(descriptor for descriptor in sockets if descriptor >= 0)  # some workers close them as they stop
-
-
 def _leave(worker: Any) -> None:
     """Give the streams away, then drain."""
-    _show(worker)  # where it has served for less than a look: others are to be found
+    MOVER.begin()  # where it has served for less than a look: others are to be found
     began = SCHEDULER.clock()
     drain_seconds = max((app.settings.drain_seconds for app in APPS), default=0.0)
     MOVER.leave(int(worker.cfg.workers), began + max(0.0, seconds_to_finish() - drain_seconds))

@@ -161,3 +161,34 @@ def pid(server: Server) -> int | None:
     except (OSError, http.client.HTTPException):
         return None
     return found
+
+
+#: Settings with which the first worker publishes, and then is told to stop before it has served: gunicorn has started
+#: another one, and nothing is left of the sockets of this one, as gthread closes them.
+STOPS_AT_ONCE = """
+import os
+import signal
+import time
+from pathlib import Path
+
+def post_worker_init(worker):
+    first = Path({file!r})
+    if not first.exists():
+        from tests.apps.moves_in_memory import sse
+        first.write_text(sse.publish("a", "first", key="k"))
+        master = os.getppid()
+        os.kill(master, signal.SIGHUP)
+        while len(Path(f"/proc/{{master}}/task/{{master}}/children").read_text().split()) < 2:
+            time.sleep(0.01)
+        worker.sockets, worker.alive = [], False
+"""
+
+
+@pytest.mark.parametrize("kind", ["gthread", "gevent"])
+def test_reload_of_a_worker_that_has_not_served_keeps_its_channels(kind: str, tmp_path: Path) -> None:
+    settings = tmp_path / "settings.py"
+    settings.write_text(STOPS_AT_ONCE.format(file=str(tmp_path / "first")))
+    arguments = ["--config", str(settings), "--graceful-timeout", "20", "--worker-class", kind]
+    with Server(kind, APP, arguments=arguments) as server:
+        again = post(server, "/publish/a?text=again&key=k")
+        assert again["id"] == (tmp_path / "first").read_text()

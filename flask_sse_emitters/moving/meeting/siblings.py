@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Container, Iterable, Iterator, Set
+from collections.abc import Container, Iterator, Set
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,13 +15,13 @@ class Siblings:
     """The other workers of the same master. Any thread may call; nothing waits.
 
     :param folder: in which they show themselves.
-    :param listening: descriptors of the sockets at which gunicorn takes connections.
+    :param sockets: the inodes of those at which gunicorn takes connections.
     """
 
-    def __init__(self, folder: Folder, listening: Iterable[int]) -> None:
+    def __init__(self, folder: Folder, sockets: Set[int]) -> None:
         self._folder = folder
         self._master = os.getppid()
-        self._sockets = {os.fstat(descriptor).st_ino for descriptor in listening}
+        self._sockets = sockets
 
     @property
     def ready(self) -> list[str]:
@@ -50,7 +50,7 @@ class Siblings:
         return any(str(process) not in known for process in staying)
 
     def _master_listens(self) -> bool:
-        return bool(self._sockets & set(_sockets_of(self._master)))
+        return not self._sockets.isdisjoint(_sockets_of(self._master))
 
     def _children(self) -> list[int]:
         try:
