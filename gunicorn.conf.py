@@ -5,7 +5,8 @@ import os
 from multiprocessing import cpu_count
 from typing import Any
 
-# These end the streams of a worker that stops: pending events are written, and browsers reconnect to the next worker.
+# With these the streams of a worker that stops move to the next one, or end: pending events are written, and browsers
+# reconnect.
 from flask_sse_emitters.gunicorn import post_worker_init, worker_int  # noqa: F401
 
 # Log the app and its packages in the format of gunicorn's own lines. Without this, Python shows only warnings, without

@@ -1,10 +1,11 @@
-"""Hooks for ``gunicorn.conf.py``, with which streams end in order when a worker stops.
+"""Hooks for ``gunicorn.conf.py``, with which streams move or end in order when a worker stops.
 
 ::
 
     from flask_sse_emitters.gunicorn import child_exit, post_worker_init, worker_int
 
-Streams end in order without these hooks, too, unless other code has replaced the worker's signal handlers.
+So they do without these hooks, too, unless other code has replaced the worker's signal handlers. With
+``preload_app`` a worker can be given streams before its first one only with ``post_worker_init``.
 ``child_exit`` matters only for the metrics of several workers, where a worker may be killed.
 """
 

@@ -31,7 +31,7 @@ NOTICES = [
     (0.2, "Grace", "The build is green again. Thank you for fixing it!"),
     (0.2, "Tomás", "Cake in the kitchen, until it is gone."),
     (0.2, "Ada", "The meeting moves to 15:00.\nSame room, same link."),
-    (0.3, "Linus", "I reload the server at noon. Leave this page open: it comes back by itself, and misses nothing."),
+    (0.3, "Linus", "I reload the server at noon. Leave this page open: it stays connected, and misses nothing."),
 ]
 
 #: About how many clients read each channel, and how many events it has a second.
