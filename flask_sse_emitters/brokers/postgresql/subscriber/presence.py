@@ -6,12 +6,11 @@ takes its report back.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ...listening.presence import COUNT_AFTER, COUNT_EVERY, RETRY_SECONDS, BasePresence
-from ...listening.topics import Topics
-from ...remote.health import COUNTING, Health
+from ...remote.health import COUNTING
 from ..client.errors import was_refused
 from ..statements import REPORT
 
@@ -20,17 +19,7 @@ class Presence(BasePresence):
     """Reports to PostgreSQL: see :class:`.BasePresence`, also for the parameters."""
 
     has_reported = False
-
-    def __init__(
-        self,
-        process: str,
-        health: Health,
-        topics: Topics,
-        about: Callable[[], Mapping[str, Any] | None],
-        wake: Callable[[], object],
-    ) -> None:
-        super().__init__(process, health, topics, about, wake)
-        self.is_listed = False  #: the database has had a report
+    is_listed = False  #: the database has had a report
 
     def reset(self) -> None:
         """Begin again with another connection, perhaps to another server."""
