@@ -175,7 +175,7 @@ class StreamRegistry:
 
     def note_moved_out(self, stream: Stream) -> None:
         """Count the stream as given to another process."""
-        emitter = self._count_out(stream)
+        emitter = self._count_out(stream, has_moved=True)
         if emitter is not None:
             self.moves.note_out()
             _signal_later(self, signals.emitter_moved, emitter=emitter, direction="out")
@@ -185,9 +185,6 @@ class StreamRegistry:
         emitter = self._count_out(stream)
         if emitter is None:
             return
-        if stream.close_reason is not None:
-            with self.lock:
-                self.closed[stream.close_reason.value] += 1
         about = {"emitter": emitter, "reason": stream.close_reason, "error": stream.error}
         _signal_later(self, signals.emitter_closed, **about)
 
@@ -258,8 +255,11 @@ class StreamRegistry:
                 self._limits.update((limit.owner, limit) for limit in own)
         return full, is_refused
 
-    def _count_out(self, stream: Stream) -> SseEmitter | None:
-        """Count a stream out. Return its emitter; None where it was not counted."""
+    def _count_out(self, stream: Stream, *, has_moved: bool = False) -> SseEmitter | None:
+        """Count a stream out. Return its emitter; None where it was not counted.
+
+        :param has_moved: it is not closed, as another process has it.
+        """
         self.thread_use.leave(stream)
         with self.lock:
             self._owned.remove(stream)
@@ -271,6 +271,8 @@ class StreamRegistry:
                     if not limit.count:
                         self._limits.pop(limit.owner, None)
                 self._dropped += stream.outgoing.backlog.dropped
+                if stream.close_reason is not None and not has_moved:
+                    self.closed[stream.close_reason.value] += 1
             return emitter
 
     def _refuse(self, stream: Stream, full: Limit | None) -> None:

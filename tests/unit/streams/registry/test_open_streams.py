@@ -31,6 +31,17 @@ def test_reached_limit_is_logged_once_a_minute(scheduler: ManualScheduler, caplo
     assert (len(streams), streams.refused) == (1, 61)
 
 
+def test_stream_that_has_moved_counts_as_neither_opened_nor_closed() -> None:
+    streams, emitter = StreamRegistry(DEFAULTS), SseEmitter()
+    assert streams.adopt(emitter, None) is None
+    assert (len(streams), streams.opened) == (1, 0)
+    stream_of(emitter).close_reason = CloseReason.SHUTDOWN
+    streams.note_moved_out(stream_of(emitter))
+    streams.leave(stream_of(emitter))
+    assert (len(streams), streams.closed) == (0, {})
+    assert streams.moves.figures() == {"in": 1, "out": 1, "refused": {}}
+
+
 def test_counting_many_streams_yields_to_other_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     turns: list[int] = []
     monkeypatch.setattr(streams_module, "yield_if_due", lambda: turns.append(1))
