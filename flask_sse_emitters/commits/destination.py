@@ -79,11 +79,11 @@ def _drain(destination: Destination, outbox: Outbox, channels: Iterable[str]) ->
 def _send(destination: Destination, publications: Sequence[Publication]) -> None:
     try:
         results = destination.send(publications)
-    except NotImplementedError:  # a broker that publishes one event at a time
-        for publication in publications:
-            _send(destination, [publication])
-        return
-    except Exception:
+    except Exception as error:
+        if isinstance(error, NotImplementedError) and len(publications) > 1:  # a broker that takes one event at a time
+            for publication in publications:
+                _send(destination, [publication])
+            return
         log.exception("a transaction has committed, and its events were not published: %s", _channels(publications))
         return
     errors = [result for result in results if isinstance(result, Exception)]

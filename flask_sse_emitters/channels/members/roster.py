@@ -37,8 +37,8 @@ RETRY_SECONDS = 1.0
 #: A client that this process sent away is told to wait for as long as the grace is, at most, and then has to connect.
 CONNECT_SECONDS = 2.0
 
-#: Where the broker has lost all, each process has so many seconds to tell it in silence whom it has had: who is new is
-#: told after that, and so is not taken for new where another process has had the same.
+#: Where the broker has lost everything, each process has so many seconds to tell it in silence which members it had
+#: before. New ones are told after that. So no ``join`` is published for a member that another process already had.
 SETTLE_SECONDS = 5.0
 
 #: All is told again after so many seconds, so that the broker need not keep what no process knows of any more.
@@ -74,7 +74,7 @@ class Roster:
     def _reset(self) -> None:
         self._lock = native_lock()
         self._channels: dict[str, Here] = {}  # those with a stream here, and those with a member
-        self._untold: dict[str, None] = {}  # those of which the broker is to be told something
+        self._untold: dict[str, None] = {}  # those with something to tell the broker
         self._agenda: list[
             tuple[float, str, str]
         ] = []  # when to look at a channel, or at one identity there, as a heap
@@ -226,7 +226,7 @@ class Roster:
                         self._untold[name] = None
 
     def _next_untold(self, now: float) -> list[str]:
-        """Return some channels of which there is something to tell now."""
+        """Return some channels with something to tell the broker now."""
         with self._lock:
             is_settled = now >= self._settled_at
             names = (name for name in self._untold if is_settled or self._channels[name].is_quiet)

@@ -80,6 +80,11 @@ def test_committed_events_go_one_by_one_to_a_broker_that_takes_no_more() -> None
     assert sink.steps == [["a"], ["b"], ["a"]]
 
 
+def test_committed_events_of_a_broker_that_takes_none_are_logged_once_each(caplog: pytest.LogCaptureFixture) -> None:
+    publish_committed(Sink(0).entries("a", "b"))
+    assert [record.message.rpartition(": ")[2] for record in caplog.records] == ["'a'", "'b'"]
+
+
 def test_committed_events_of_an_outbox_are_drained_and_not_published_again() -> None:
     sink, outbox = Sink(), Drained()
     publish_committed([*sink.entries("a", "b", "a", outbox=outbox), *sink.entries("c")])
