@@ -41,7 +41,7 @@ TRACED = (
     *("channels/replay/machine", "channels/replay/locating", "channels/replay/reading", "channels/replay/cursor"),
     *("channels/replay/gap", "channels/replay/pages", "channels/process_subscription"),
     *("brokers/event_log", "brokers/memory/broker"),
-    *("brokers/memory/record", "brokers/memory/records"),
+    *("brokers/memory/audience", "brokers/memory/record", "brokers/memory/records"),
 )
 
 #: The type of the fixture ``every``.

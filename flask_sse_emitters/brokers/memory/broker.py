@@ -101,7 +101,7 @@ class MemoryBroker(MembersInMemory):
         """Call ``done`` once all is delivered: see :meth:`.Broker.look_again`."""
         record = self._records.get(channel)
         if record is not None:
-            record.when_delivered(done)
+            record.audience.when_delivered(done)
         elif not (self._records.holds(channel) and self.inheritance.call_later(channel, done)):
             done()
 

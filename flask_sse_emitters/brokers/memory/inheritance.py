@@ -135,7 +135,7 @@ class Inheritance:
         for listener in listeners:
             listener.started(self._records.use(channel, lambda record: record.add(listener)))  # noqa: B023 - called at once
         for call in calls:
-            self._records.find(channel).when_delivered(call)
+            self._records.find(channel).audience.when_delivered(call)
 
     def _know(self, state: RecordState) -> bool:
         """Have the channel that is here know the epoch of one there. Return False where there is none here."""
@@ -147,8 +147,8 @@ class Inheritance:
             return not here.is_forgotten
 
     def _replace(self, here: Record, found: RecordState, state: RecordState) -> None:
-        here.deliver()
-        record = Record.restore(merge(state, found, self._scheduler.clock), self._scheduler, here.listeners)
+        here.audience.deliver()
+        record = Record.restore(merge(state, found, self._scheduler.clock), self._scheduler, here.audience.listeners)
         self._records.put(record)
-        for listener in record.listeners:
+        for listener in record.audience.listeners:
             listener.started(Start(record.log, record.log.newest))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from ...config.settings import DEFAULTS
 from ...runtime.scheduler import Scheduler
@@ -12,6 +12,7 @@ from ..base import INTERRUPTED, ChannelState, Listener, Publication, Published, 
 from ..event_ids import Position, new_epoch, read_ids
 from ..event_log import Bounds, Log, former_of
 from .agenda import NO_GROUP
+from .audience import Audience
 from .record_state import ChannelFrozen, Lease, RecordState
 
 #: Seconds for which a key is remembered.
@@ -30,37 +31,31 @@ class Record:
 
     __slots__ = (
         "_bounds",
-        "_calls",
-        "_is_delivering",
         "_keyed_at",
         "_keys",
         "_published_at",
         "_run",
         "_scheduler",
-        "_undelivered",
         "_used_at",
+        "audience",
         "group",
         "is_forgotten",
         "is_frozen",
-        "listeners",
         "log",
         "may_be_due_sooner",
         "name",
     )
 
-    def __init__(self, name: str, scheduler: Scheduler) -> None:
+    def __init__(self, name: str, scheduler: Scheduler, log: Log | None = None) -> None:
         self.name = name
-        self.log = Log(new_epoch(), 0, scheduler.clock)
+        self.log = Log(new_epoch(), 0, scheduler.clock) if log is None else log
+        self.audience = Audience(self.log.guard, scheduler)  #: to whom it delivers
         self.is_forgotten = False  #: for good: another record takes its place
         self.is_frozen = False  #: what changes it raises ChannelFrozen
         self.group = NO_GROUP  #: in the agenda of the broker
         self.may_be_due_sooner = True  #: than the agenda has it
         self._bounds = Bounds(DEFAULTS.history, DEFAULTS.history_seconds)
         self._scheduler = scheduler
-        self.listeners: tuple[Listener, ...] = ()  #: to whom it delivers
-        self._undelivered: list[Frame] = []
-        self._calls: list[Callable[[], object]] = []  # to make once all of these are delivered
-        self._is_delivering = False  # some thread is: others leave their events to it
         self._keys: dict[str, tuple[float, str]] = {}  # with their time and the id of their event, by age
         self._keyed_at = -math.inf  # the newest of them
         self._run: Lease | None = None
@@ -70,10 +65,10 @@ class Record:
     @classmethod
     def restore(cls, state: RecordState, scheduler: Scheduler, listeners: Sequence[Listener] = ()) -> Record:
         """Make the record of what another one has had, for these listeners."""
-        record = cls(state.name, scheduler)
-        record.log = Log.restore(state.log, scheduler.clock)
+        record = cls(state.name, scheduler, Log.restore(state.log, scheduler.clock))
         record.log.has_run = state.run is not None
-        record._bounds, record._run, record.listeners = state.bounds, state.run, tuple(listeners)
+        record._bounds, record._run = state.bounds, state.run
+        record.audience.listeners = tuple(listeners)
         record._keys = dict(state.keys)
         record._keyed_at = max((at for at, _ in record._keys.values()), default=-math.inf)
         record._published_at, record._used_at = state.published_at, state.used_at
@@ -115,8 +110,7 @@ class Record:
                     self.log.go_on_in(position.epoch, former_of(self.log))
                 stamped = self.log.keep(frame, self._bounds, self._scheduler.clock())
                 self._run = None if stamped.is_end else self._run
-                if self.listeners:
-                    self._undelivered.append(stamped)
+                self.audience.put(stamped)
 
     def publish(
         self, publications: Iterable[Publication], *, unless_complete: bool = False
@@ -161,8 +155,7 @@ class Record:
         self.may_be_due_sooner |= self.group == NO_GROUP
         if stamped.is_end:
             self._run, self.may_be_due_sooner = None, True
-        if self.listeners:
-            self._undelivered.append(stamped)
+        self.audience.put(stamped)
         return str(self.log.position(stamped.offset))
 
     def state(self) -> ChannelState | None:
@@ -225,50 +218,15 @@ class Record:
             if self.is_forgotten:
                 return None
             self._end_dead_run(self._scheduler.clock())
-            self.listeners = (*self.listeners, listener)
+            self.audience.listeners = (*self.audience.listeners, listener)
             return Start(self.log, self.log.newest)
 
     def remove(self, listener: Listener) -> None:
         """Deliver nothing more to the listener."""
         with self.log.guard:
-            self.listeners = tuple(other for other in self.listeners if other is not listener)
+            others = tuple(other for other in self.audience.listeners if other is not listener)
+            self.audience.listeners = others
             self._used_at, self.may_be_due_sooner = self._scheduler.clock(), True
-
-    def when_delivered(self, call: Callable[[], object]) -> None:
-        """Call this once the events published so far are delivered: at once, where they are."""
-        with self.log.guard:
-            self._calls.append(call)
-        self.deliver()
-
-    def deliver(self) -> None:
-        """Deliver the new events to the listeners, in order, unless another thread is doing so.
-
-        One pass only: then the publisher goes on with its own work, and the events that others have published
-        meanwhile are delivered in the background.
-        """
-        if self._deliver():
-            self._scheduler.call_soon(self._deliver)
-
-    def _deliver(self) -> bool:
-        """:return: whether there is more to deliver, and no thread doing so."""
-        with self.log.guard:
-            if self._is_delivering or not (self._undelivered or self._calls):
-                return False
-            listeners, frames, calls = self.listeners, self._undelivered, self._calls
-            self._is_delivering, self._undelivered, self._calls = True, [], []
-        undelivered, uncalled = frames, calls
-        try:
-            for listener in listeners:
-                listener.arrived(frames)
-            undelivered, uncalled = [], []
-        finally:  # also after an interrupt of this thread: then the next one delivers them again
-            with self.log.guard:
-                self._undelivered = undelivered + self._undelivered
-                self._calls = uncalled + self._calls
-                self._is_delivering = False
-        for call in calls:
-            call()
-        return bool(self._undelivered or self._calls)
 
     @property
     def due(self) -> float:
@@ -295,7 +253,7 @@ class Record:
             self._end_dead_run(now)
             self.log.forget_old()
             is_over = self.due <= now
-            if is_over and not self.listeners:
+            if is_over and not self.audience.listeners:
                 self.is_forgotten = True
             self.may_be_due_sooner |= not is_over
             return not (is_over or self.is_forgotten)

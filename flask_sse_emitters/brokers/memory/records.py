@@ -105,7 +105,7 @@ class Records(Mapping[str, Record]):
     def go_on(self, record: Record) -> None:
         """Deliver what is new in a record, and look at it when something of it is too old."""
         self.look_later(record)
-        record.deliver()
+        record.audience.deliver()
 
     def look_later(self, record: Record) -> None:
         """Look at a record when the next of what it keeps is too old."""

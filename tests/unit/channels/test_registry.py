@@ -33,7 +33,7 @@ def test_channel_without_subscribers_leaves_no_subscription() -> None:
     gc.collect()
     assert dict(channels._subscriptions) == {}
     records = channels.broker._records  # type: ignore[attr-defined]
-    assert not any(record.listeners for record in records.values())
+    assert not any(record.audience.listeners for record in records.values())
 
 
 def test_channels_pattern_leaves_nothing_for_a_name_without_clients() -> None:

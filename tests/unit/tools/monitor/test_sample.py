@@ -49,15 +49,15 @@ def test_monitor_sample_keeps_order_if_the_first_is_slow(monkeypatch: pytest.Mon
 
 def test_monitor_channel_has_one_listener_until_its_last_leaves(scheduler: ManualScheduler) -> None:
     feeder, _, broker = feeder_at(scheduler)
-    listeners = broker._records  # type: ignore[attr-defined]
+    records = broker._records  # type: ignore[attr-defined]
     with watching(feeder, "orders"):
         with watching(feeder, "orders"):
-            assert len(listeners["orders"].listeners) == 1, "one listener for all monitors"
+            assert len(records["orders"].audience.listeners) == 1, "one listener for all monitors"
             assert feeder.samples["orders"].users == 2
         until(lambda: feeder.samples["orders"].users == 1, "one monitor to have left")
-        assert len(listeners["orders"].listeners) == 1
+        assert len(records["orders"].audience.listeners) == 1
     until(lambda: not feeder.samples, "the sample to be closed")
-    until(lambda: not listeners["orders"].listeners, "the listener to have left")
+    until(lambda: not records["orders"].audience.listeners, "the listener to have left")
 
 
 def test_monitor_event_flood_is_batched_and_large_event_truncated(
