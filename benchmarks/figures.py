@@ -17,6 +17,7 @@ from .measure import Results
 from .plan import Plan
 from .processes import BenchmarkFailed, cpu_seconds
 from .redis_figures import foreign, shared, users
+from .reload_figures import reloads
 from .steps import connect, events_for, in_turns, served, settle
 from .subjects import Server, Subject
 
@@ -203,6 +204,11 @@ _OURS = ("ours-on", "ours-sync", "ours-gthread", "ours-off")
 
 _EVERYONE = ("bare", *_OURS, "recipe", "flask-sse", "sse-starlette", "nchan")
 
+_RELOADED = (
+    *("ours-redis", "ours-redis-sync", "ours-redis-gthread"),
+    *("ours-memory", "ours-memory-sync", "ours-memory-gthread"),
+)
+
 FIGURES = {
     "delivery": Figure(delivery, _EVERYONE),
     "burst": Figure(burst, (*_OURS, "recipe", "nchan")),
@@ -213,5 +219,6 @@ FIGURES = {
     "ordinary": Figure(ordinary, _OURS, quick=("ours-on",)),
     "shared": Figure(shared, ("flask-sse", "ours-redis"), quick=("ours-redis",)),
     "foreign": Figure(foreign, ("ours-redis",)),
+    "reload": Figure(reloads, _RELOADED, quick=("ours-redis",), most_runs=1),
     "users": Figure(users, ("ours-redis",), most_runs=1),
 }

@@ -2,13 +2,14 @@
  *
  * Usage: load PORT. Reads one command a line, answers each with one line of JSON; {"error": ...} is the last one.
  *
- *   connect COUNT AT_ONCE head|request PATH   open streams; each counts once its response head is here (or its request
- *                                        sent). A * in the path is the number of the client, from 0
+ *   connect COUNT AT_ONCE head|request PATH CHANNELS   open streams; each counts once its response head is here (or its
+ *                                        request sent). A * in the path is the number of the client's channel: that of
+ *                                        the client, from 0, modulo CHANNELS where that is not 0
  *   plain COUNT AT_ONCE                  read COUNT responses of /plain to their end, each on a connection of its own
  *   one-by-one EVENTS SIZE               publish the next event when every client has the last one
  *   burst PUBLISHERS EACH SIZE           every publisher posts its next event as soon as its last post was answered
- *   scattered COUNT SIZE                 read so many events that another process publishes: each has the time in it,
- *                                        and goes to one client, that of its number (see index_for)
+ *   scattered COUNT SIZE CHANNELS        read so many events that another process publishes: each has the time in it,
+ *                                        and goes to the clients of one channel, that of its number (see channel_for)
  *   stuck COUNT                          open streams that read nothing after the head
  *   unstuck                              close those
  *   idle SECONDS                         only read, and take any event for a mistake
@@ -80,7 +81,7 @@ struct connection {
 
 static int events_fd, port;
 static struct connection **streams, **stuck;
-static size_t stream_count, stuck_count;
+static size_t stream_count, stuck_count, channel_count;
 static char buffer[1 << 16];
 
 /* What the command that runs waits for, and what it has seen. */
@@ -284,8 +285,8 @@ static void answered(struct connection *c) {
 
 /* ---- reading ---- */
 
-static size_t index_for(uint64_t number) {
-    return mixed(number) % stream_count;
+static size_t channel_for(uint64_t number) {
+    return mixed(number) % channel_count;
 }
 
 static void delivered(struct connection *c, uint64_t now) {
@@ -315,8 +316,8 @@ static void delivered(struct connection *c, uint64_t now) {
             missing--;
         break;
     case SCATTERED:
-        if (c->number > last_number || c->number < next_number || c->index != index_for(c->number) || c->number <= c->last)
-            fail("client %zu got event %" PRIu64 " after %" PRIu64 ", which is not for it, or not now", c->index, c->number,
+        if (c->number > last_number || c->number < next_number || c->index % channel_count != channel_for(c->number) || c->number <= c->last)
+            fail("client %zu got event %" PRIu64 " after %" PRIu64 ", which is not for it, or not its next one", c->index, c->number,
                  c->last);
         c->last = c->number;
         note_latency(now - c->time);
@@ -623,7 +624,7 @@ static const char *path_for(const char *path, size_t index) {
     return filled;
 }
 
-static void connect_streams(size_t count, size_t at_once, bool await_heads, const char *path) {
+static void connect_streams(size_t count, size_t at_once, bool await_heads, const char *path, size_t channels) {
     size_t first = stream_count;
     streams = realloc(streams, (first + count) * sizeof *streams);
     if (!streams)
@@ -633,7 +634,8 @@ static void connect_streams(size_t count, size_t at_once, bool await_heads, cons
     for (size_t i = 0; i < count; i++) {
         if (i >= at_once && *done < i + 1 - at_once)
             turn_until(done, i + 1 - at_once, "response heads");
-        streams[stream_count] = open_connection(STREAM, path_for(path, stream_count), stream_count);
+        size_t channel = channels ? stream_count % channels : stream_count;
+        streams[stream_count] = open_connection(STREAM, path_for(path, channel), stream_count);
         streams[stream_count]->index = stream_count;
         stream_count++;
     }
@@ -732,14 +734,15 @@ static void burst(size_t publishers, size_t each, size_t size) {
     free(all);
 }
 
-static void scattered(size_t count, size_t size) {
+static void scattered(size_t count, size_t size, size_t channels) {
     set_size(size);
-    if (!stream_count || expected_padding < TIME_DIGITS)
-        fail("nobody to read, or no room for the time");
+    if (!channels || stream_count % channels || expected_padding < TIME_DIGITS)
+        fail("not as many clients for each channel, or no room for the time");
+    channel_count = channels;
     expected_padding -= TIME_DIGITS;
     forget_latencies();
     last_number = next_number + count - 1;
-    missing = count;
+    missing = count * (stream_count / channels);
     mode = SCATTERED;
     turn_until(&missing, 0, "the events");
     mode = NO_EVENTS;
@@ -790,16 +793,16 @@ static void run(const char *line) {
     turn(0); /* what has come since the last command is none of this one's */
     deliveries = comments = bytes_read = bytes_published = last_delivery_at = 0;
     uint64_t began = nanoseconds(CLOCK_MONOTONIC), cpu = nanoseconds(CLOCK_PROCESS_CPUTIME_ID);
-    if (sscanf(line, "connect %lu %lu %15s %255s", &first, &second, how, path) == 4)
-        connect_streams(first, second, !strcmp(how, "head"), path);
+    if (sscanf(line, "connect %lu %lu %15s %255s %lu", &first, &second, how, path, &third) == 5)
+        connect_streams(first, second, !strcmp(how, "head"), path, third);
     else if (sscanf(line, "plain %lu %lu", &first, &second) == 2)
         read_plain(first, second);
     else if (sscanf(line, "one-by-one %lu %lu", &first, &second) == 2)
         one_by_one(first, second);
     else if (sscanf(line, "burst %lu %lu %lu", &first, &second, &third) == 3)
         burst(first, second, third);
-    else if (sscanf(line, "scattered %lu %lu", &first, &second) == 2)
-        scattered(first, second);
+    else if (sscanf(line, "scattered %lu %lu %lu", &first, &second, &third) == 3)
+        scattered(first, second, third);
     else if (sscanf(line, "stuck %lu", &first) == 1)
         open_stuck(first);
     else if (!strcmp(word, "unstuck"))

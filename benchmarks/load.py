@@ -74,13 +74,20 @@ class Load:
             self._stop()
 
     def connect(
-        self, count: int, *, at_once: int = AT_ONCE, heads_come_late: bool = False, path: str = "/events"
+        self,
+        count: int,
+        *,
+        at_once: int = AT_ONCE,
+        heads_come_late: bool = False,
+        path: str = "/events",
+        channels: int = 0,
     ) -> Answer:
         """Open streams; without waiting for response heads where these come only with the first event.
 
-        :param path: in which ``*`` is the number of the client.
+        :param path: in which ``*`` is the number of the client's channel.
+        :param channels: so many, in turns; 0: one for each client.
         """
-        answer = self._run(f"connect {count} {at_once} {'request' if heads_come_late else 'head'} {path}")
+        answer = self._run(f"connect {count} {at_once} {'request' if heads_come_late else 'head'} {path} {channels}")
         self.clients = answer.clients
         return answer
 
@@ -93,9 +100,13 @@ class Load:
     def burst(self, publishers: int, each: int, *, size: int = SIZE) -> Answer:
         return self._checked(f"burst {publishers} {each} {size}", publishers * each, self.clients)
 
-    def scattered(self, events: int, *, size: int = SIZE) -> Answer:
-        """Read what the publisher publishes: each event goes to one client."""
-        return self._checked(f"scattered {events} {size}", events, 1)
+    def scattered(self, events: int, *, size: int = SIZE, channels: int = 0) -> Answer:
+        """Read what the publisher publishes: each event goes to the clients of one channel.
+
+        :param channels: so many; 0: one for each client.
+        """
+        channels = channels or self.clients
+        return self._checked(f"scattered {events} {size} {channels}", events, self.clients // channels)
 
     def stuck(self, count: int) -> Answer:
         return self._run(f"stuck {count}")

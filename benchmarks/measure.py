@@ -87,6 +87,15 @@ USERS_FULL = Metric("users_full_collections", "Full collections of garbage meanw
 USERS_PAUSE = Metric("users_pause", "CPU time of the longest pause by the garbage collector meanwhile", "ms", 1)
 USERS_KEPT = Metric("users_kept", "Memory (PSS) of the worker per event that it keeps", "bytes", 0)
 USERS_KEPT_REDIS = Metric("users_kept_redis", "Memory of Redis per event that it keeps", "bytes", 0)
+RELOADS = Metric("reloads", "Reloads (SIGHUP) while events go on", "", 0)
+RELOAD_EVENTS = Metric("reload_events", "Deliveries meanwhile: each event once and in order, on the same connections", "", 0)
+RELOAD_STEADY = Metric("reload_steady_max", "From publishing until a client has it, no reloads: slowest", "ms", 0)
+RELOAD_MAX = Metric("reload_max", "From publishing until a client has it, over reloads: slowest", "ms", 0)
+RELOAD_P99 = Metric("reload_p99", "From publishing until a client has it, over reloads: 99th percentile", "ms", 1)
+RELOAD_MEMORY = Metric("reload_memory", "Memory (PSS) of the server after these reloads, more than before", "MB", 1)
+RELOAD_DESCRIPTORS = Metric("reload_descriptors", "Descriptors of the server after these reloads, more than before", "", 0)
+MOVE_CPU = Metric("move_cpu", "CPU of both workers to move one stream", "µs", 0)
+MOVE_SECONDS = Metric("move_seconds", "From SIGHUP until the former workers have ended, all streams moved", "s", 1)
 
 METRICS = [
     DELIVERY_CPU,
@@ -122,6 +131,15 @@ METRICS = [
     FOREIGN_CPU,
     FOREIGN_IDLE,
     FOREIGN_REDIS,
+    RELOADS,
+    RELOAD_EVENTS,
+    RELOAD_STEADY,
+    RELOAD_MAX,
+    RELOAD_P99,
+    RELOAD_MEMORY,
+    RELOAD_DESCRIPTORS,
+    MOVE_CPU,
+    MOVE_SECONDS,
     USERS_EMPTY,
     USERS_MEMORY,
     USERS_MEMORY_REDIS,

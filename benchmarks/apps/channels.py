@@ -1,4 +1,4 @@
-"""This package with a channel: ``GET /events/news``, and what is posted to ``/publish`` goes there."""
+"""This package with channels: ``GET /events/news``, and what is posted to ``/publish/news`` or ``/publish`` goes there."""
 
 from __future__ import annotations
 
@@ -14,5 +14,6 @@ sse.authorizer(lambda _: True)
 
 
 @app.post("/publish")
-def publish() -> str:
-    return sse.publish("news", request.get_data(as_text=True))
+@app.post("/publish/<channel>")
+def publish(channel: str = "news") -> str:
+    return sse.publish(channel, request.get_data(as_text=True))

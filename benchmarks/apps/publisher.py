@@ -1,20 +1,27 @@
 """Publishes through this package from a process of its own, as a job does that serves no streams.
 
+With a port in ``BENCH_POST_TO`` it posts to the server there instead, each event on a connection of its own: what is in
+the memory of one process is published there.
+
 Usage: python -m benchmarks.apps.publisher THREADS SIZE. Each line ``FIRST COUNT RATE CHANNEL CHANNELS BEGIN`` has it
 publish so many events, that many a second (0: as fast as it can), from this moment of the monotonic clock on. It
 answers with one line of JSON.
 
 Each event has its number and the time at which it was published in its data, and goes to one of the channels: that of
-its number, as the load client knows it, too (``index_for`` in ``load.c``). A channel belongs to one thread, so that its
+its number, as the load client knows it, too (``channel_for`` in ``load.c``). A channel belongs to one thread, so that its
 events keep their order.
 """
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
+import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 
 from flask import Flask
 
@@ -28,6 +35,19 @@ _BITS = 2**64 - 1
 app = Flask(__name__)
 app.config.from_prefixed_env("BENCH")  # BENCH_SSE_BROKER_URL, ...
 sse = SSE(app)
+
+
+def post(channel: str, data: str) -> None:
+    """Have the server publish."""
+    connection = http.client.HTTPConnection("127.0.0.1", int(os.environ["BENCH_POST_TO"]), timeout=60)
+    with contextlib.closing(connection):
+        connection.request("POST", f"/publish/{channel}", data)
+        answer = connection.getresponse()
+        if answer.status != 200:  # noqa: PLR2004
+            raise OSError(f"the server answered {answer.status} to a post")
+
+
+publish: Callable[[str, str], object] = post if "BENCH_POST_TO" in os.environ else sse.publish
 
 
 def mixed(number: int) -> int:
@@ -60,7 +80,7 @@ class Run:
                 if index % threads == thread:
                     self._await_turn(place)
                     stamp = f"{number:010d}{time.monotonic_ns():020d}"
-                    sse.publish(self._channel.replace("*", str(index)), stamp + self._padding)
+                    publish(self._channel.replace("*", str(index)), stamp + self._padding)
         except Exception as error:
             self.errors.append(error)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .bare import Bare
-from .gunicorn import FlaskSse, Ours, OursOnRedis, Recipe
+from .gunicorn import FlaskSse, Ours, OursInMemory, OursOnRedis, Recipe
 from .nchan import Nchan
 from .server import Server, Subject
 from .sse_starlette import SseStarlette
@@ -18,6 +18,11 @@ SUBJECTS: list[Subject] = [
     Recipe("recipe"),
     FlaskSse("flask-sse"),
     OursOnRedis("ours-redis"),
+    OursOnRedis("ours-redis-sync", worker_class="sync"),
+    OursOnRedis("ours-redis-gthread", worker_class="gthread"),
+    OursInMemory("ours-memory"),
+    OursInMemory("ours-memory-sync", worker_class="sync"),
+    OursInMemory("ours-memory-gthread", worker_class="gthread"),
     SseStarlette("sse-starlette"),
     Nchan("nchan"),
 ]

@@ -138,12 +138,32 @@ class OursOnRedis(OnRedis):
     url_setting = "SSE_BROKER_URL"
     most_clients = 15_000
 
+    def __init__(self, name: str, worker_class: str = "gevent") -> None:
+        super().__init__(name)
+        self._settings = {"WORKER_CLASS": worker_class, "SSE_MAX_CLIENTS": str(self.most_clients + 1_000)}
+
     def launch(self, server: Server) -> None:
         server.path = "/events/news"
-        server.settings = {"SSE_MAX_CLIENTS": str(self.most_clients + 1_000), **server.settings}
+        server.settings = {**self._settings, **server.settings}
         super().launch(server)
 
     @staticmethod
     def announced(channel: str) -> str:
         """The name under which Redis announces what is published to a channel."""
         return f"sse:{{{channel}}}@0"
+
+
+class OursInMemory(OnGunicorn):
+    """This package with channels, in the memory of one worker."""
+
+    app = "channels"
+    most_clients = 15_000
+
+    def __init__(self, name: str, worker_class: str = "gevent") -> None:
+        super().__init__(name)
+        self._settings = {"WORKER_CLASS": worker_class, "SSE_MAX_CLIENTS": str(self.most_clients + 1_000)}
+
+    def launch(self, server: Server) -> None:
+        server.path = "/events/news"
+        server.settings = {**self._settings, **server.settings}
+        super().launch(server)

@@ -84,6 +84,8 @@ class MovableWriter(SocketWriter):
     def go_on(self, rest: bytes) -> None:
         """Write to a client that another process has given: first what it had taken for it."""
         self._rest = rest
+        if rest:
+            self._stream.stall()  # until that is written lists keep what they have for it
         self.thaw()
 
 
