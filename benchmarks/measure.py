@@ -88,12 +88,14 @@ USERS_PAUSE = Metric("users_pause", "CPU time of the longest pause by the garbag
 USERS_KEPT = Metric("users_kept", "Memory (PSS) of the worker per event that it keeps", "bytes", 0)
 USERS_KEPT_REDIS = Metric("users_kept_redis", "Memory of Redis per event that it keeps", "bytes", 0)
 RELOADS = Metric("reloads", "Reloads (SIGHUP) while events go on", "", 0)
-RELOAD_EVENTS = Metric("reload_events", "Deliveries meanwhile: each event once and in order, on the same connections", "", 0)
+RELOAD_EVENTS = Metric(
+    "reload_events", "Deliveries meanwhile: each event once, in order, on the same connections", "", 0
+)
 RELOAD_STEADY = Metric("reload_steady_max", "From publishing until a client has it, no reloads: slowest", "ms", 0)
 RELOAD_MAX = Metric("reload_max", "From publishing until a client has it, over reloads: slowest", "ms", 0)
 RELOAD_P99 = Metric("reload_p99", "From publishing until a client has it, over reloads: 99th percentile", "ms", 1)
 RELOAD_MEMORY = Metric("reload_memory", "Memory (PSS) of the server after these reloads, more than before", "MB", 1)
-RELOAD_DESCRIPTORS = Metric("reload_descriptors", "Descriptors of the server after these reloads, more than before", "", 0)
+RELOAD_DESCRIPTORS = Metric("reload_descriptors", "Descriptors of the server after them, more than before", "", 0)
 MOVE_CPU = Metric("move_cpu", "CPU of both workers to move one stream", "µs", 0)
 MOVE_SECONDS = Metric("move_seconds", "From SIGHUP until the former workers have ended, all streams moved", "s", 1)
 

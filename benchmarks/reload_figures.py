@@ -47,6 +47,8 @@ class _Reloads:
 
     def run(self) -> None:
         plan, server, load = self._plan, self._server, self._load
+        os.sched_setaffinity(self._master, os.sched_getaffinity(0))  # of the workers to come: any core, as on a server
+        self._reload()
         settle(server)
         empty = self._cost_of_a_reload()
         load.connect(self._clients, path="/events/room-*", channels=plan.reload_channels)

@@ -1,4 +1,4 @@
-"""This package with channels: ``GET /events/news``, and what is posted to ``/publish/news`` or ``/publish`` goes there."""
+"""This package with channels: ``GET /events/news``, which gets what is posted to ``/publish/news`` or ``/publish``."""
 
 from __future__ import annotations
 

@@ -8,8 +8,8 @@ publish so many events, that many a second (0: as fast as it can), from this mom
 answers with one line of JSON.
 
 Each event has its number and the time at which it was published in its data, and goes to one of the channels: that of
-its number, as the load client knows it, too (``channel_for`` in ``load.c``). A channel belongs to one thread, so that its
-events keep their order.
+its number, as the load client knows it, too (``channel_for`` in ``load.c``). A channel belongs to one thread, so that
+its events keep their order.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def post(channel: str, data: str) -> None:
     with contextlib.closing(connection):
         connection.request("POST", f"/publish/{channel}", data)
         answer = connection.getresponse()
-        if answer.status != 200:  # noqa: PLR2004
+        if answer.status != 200:
             raise OSError(f"the server answered {answer.status} to a post")
 
 

@@ -59,9 +59,10 @@ class Arriving:
         return self._offer is None and (self._link is None or (self._memory is not None and is_leaving))
 
     def _tick(self) -> None:
+        began = SCHEDULER.clock()
         call_and_log(self._work)
         if self._link is not None or self._offer is not None:
-            SCHEDULER.call_at(SCHEDULER.clock() + TICK_SECONDS, self._tick)
+            SCHEDULER.call_at(began + TICK_SECONDS, self._tick)
 
     def _work(self) -> None:
         if self._offer is not None:
@@ -73,7 +74,11 @@ class Arriving:
                     return
                 if (received := self._link.receive()) is None:
                     break
-                self._take(*received)
+                message, descriptors = received
+                self._take(message, descriptors)
+                if isinstance(message, Offer):  # others first, as this took its time
+                    self._send()
+                    return
             self._rest()
         except (LinkLost, ValueError) as lost:
             log.debug("no more streams come from the process %d: %s", self._link.peer if self._link else 0, lost)

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Sequence
+from typing import NamedTuple
 
 from ..runtime.calls import call_and_log
 from ..runtime.scheduler import SCHEDULER
@@ -29,8 +30,18 @@ TICK_SECONDS, SEARCH_SECONDS = 0.004, 0.05
 #: Seconds that another worker has for an answer.
 ANSWER_SECONDS = 2.0
 
+#: So many offers to one worker await an answer: it finds the next one there when it has answered for the first.
+OFFERS_AT_ONCE = 2
+
 #: Seconds that are waited for more workers once one is ready, so that it does not get everything.
 GATHER_SECONDS = 1.0
+
+
+class Offered(NamedTuple):
+    """Streams that were offered in one message, and whose answer is awaited."""
+
+    batch: int
+    streams: Sequence[Packed]
 
 
 class Giving:
@@ -45,7 +56,7 @@ class Giving:
         self._memory = None if app.memory is None else MemoryGiver(app.memory, link.send)
         self._is_giving_memory = False
         self._batch = 0
-        self._offered: list[Packed] = []  # whose answer is awaited
+        self._offers: deque[Offered] = deque()  # the oldest is answered first
         self._to_send: tuple[bytes, list[int]] | None = (encode(Hello(VERSION, app.terms())), [])
         self._answer_by = SCHEDULER.clock() + ANSWER_SECONDS
 
@@ -57,7 +68,13 @@ class Giving:
     @property
     def is_free(self) -> bool:
         """Whether it may be offered something now."""
-        return self.is_ready and not self.is_over and not self._offered
+        is_free = self._to_send is None and len(self._offers) < OFFERS_AT_ONCE
+        return self.is_ready and not self.is_over and is_free
+
+    @property
+    def has_answers(self) -> bool:
+        """Whether it is known what became of all that it was offered."""
+        return not self._offers
 
     @property
     def is_heir(self) -> bool:
@@ -66,7 +83,7 @@ class Giving:
 
     @property
     def _awaits_answer(self) -> bool:
-        return bool(self._offered) or not (self.is_ready or self._is_giving_memory)
+        return bool(self._offers) or not (self.is_ready or self._is_giving_memory)
 
     def work(self) -> None:
         """Send what there is to send, and take an answer."""
@@ -87,6 +104,7 @@ class Giving:
     def offer(self, todo: deque[Stream]) -> None:
         """Offer as many streams as fit into one message, and take them from these."""
         self._batch += 1
+        offered: list[Packed] = []
         builder = OfferBuilder(self._batch, MAX_MESSAGE_BYTES)
         while todo:
             stream = todo[0]
@@ -98,11 +116,12 @@ class Giving:
                 packed = "too large"
             todo.popleft()
             if isinstance(packed, Packed):
-                self._offered.append(packed)
+                offered.append(packed)
             elif packed != "ended":
                 self._app.streams.moves.note_refused(packed)
-        if self._offered:
-            self._to_send = builder.encode(), [packed.writer.descriptor for packed in self._offered]
+        if offered:
+            self._offers.append(Offered(self._batch, offered))
+            self._to_send = builder.encode(), [packed.writer.descriptor for packed in offered]
             self._answer_by = SCHEDULER.clock() + ANSWER_SECONDS
             self.work()
 
@@ -128,13 +147,12 @@ class Giving:
         elif isinstance(message, Refusal):
             log.info("the worker %d takes no streams: %s", self.peer, message.detail)
             self.refused = message.reason
-            for packed in self._offered:  # it has answered for all that it has received
+            for packed in self._take_offers():  # it has answered for all that it has received
                 packed.writer.thaw()
-            self._offered = []
             self.close()
-        elif isinstance(message, Answer) and message.batch == self._batch and self._fits(message):
-            offered, self._offered = self._offered, []
-            for index, packed in enumerate(offered):
+        elif isinstance(message, Answer) and self._fits(message):
+            self._answer_by = SCHEDULER.clock() + ANSWER_SECONDS
+            for index, packed in enumerate(self._offers.popleft().streams):
                 reason = message.refused.get(index)
                 if reason is None:
                     packed.writer.let_go()
@@ -145,20 +163,25 @@ class Giving:
             self._lose("it has not kept to the protocol")
 
     def _fits(self, answer: Answer) -> bool:
-        return all(0 <= index < len(self._offered) for index in answer.refused)
+        if not self._offers or answer.batch != self._offers[0].batch:
+            return False
+        return all(0 <= index < len(self._offers[0].streams) for index in answer.refused)
+
+    def _take_offers(self) -> list[Packed]:
+        offers = [packed for offered in self._offers for packed in offered.streams]
+        self._offers.clear()
+        return offers
 
     def _lose(self, why: str) -> None:
         """Give nothing more. Who has the streams that were offered is not known: their clients come back."""
-        if self._offered:
-            log.warning("the worker %d was given %d streams: %s; they end", self.peer, len(self._offered), why)
-        if self._to_send is not None and self._to_send[1]:  # it never got them
-            for packed in self._offered:
+        if self._to_send is not None and self._to_send[1]:  # it never got these
+            for packed in self._offers.pop().streams:
                 packed.writer.thaw()
-        else:
-            self._app.streams.moves.note_refused("no answer", len(self._offered))
-            for packed in self._offered:
+        if offered := self._take_offers():
+            log.warning("the worker %d was given %d streams: %s; they end", self.peer, len(offered), why)
+            self._app.streams.moves.note_refused("no answer", len(offered))
+            for packed in offered:
                 packed.writer.give_up()
-        self._offered = []
         self.close()
 
 
@@ -192,10 +215,11 @@ class Departing:
         self._tick()
 
     def _tick(self) -> None:
+        began = SCHEDULER.clock()
         call_and_log(self._serve_asks if self.is_over else self._work)
         if not self.is_over or any(giving.is_heir for giving in self._givings):
             seconds = TICK_SECONDS if any(not giving.is_over for giving in self._givings) else SEARCH_SECONDS
-            SCHEDULER.call_at(SCHEDULER.clock() + seconds, self._tick)
+            SCHEDULER.call_at(began + seconds, self._tick)
 
     def close(self) -> None:
         """Close all connections, as the process exits. Idempotent."""
@@ -246,7 +270,7 @@ class Departing:
         for giving in ready:
             if giving.is_free and self._todo:
                 giving.offer(self._todo)
-        if not self._todo and all(giving.is_free for giving in ready):
+        if not self._todo and all(giving.has_answers for giving in ready):
             self._finish()
 
     def _finish(self) -> None:

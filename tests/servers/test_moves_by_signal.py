@@ -18,7 +18,7 @@ from tests.support.board import config
 from tests.support.client import Client, connected, get, new_name
 from tests.support.redis_server import RedisServer
 from tests.support.servers import Server, bound
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE, until
 
 KINDS = ["gevent", "gthread", "sync"]
 
@@ -72,10 +72,8 @@ def children(server: Server) -> list[psutil.Process]:
 
 
 def until_gone(processes: list[psutil.Process]) -> None:
-    def are_gone() -> bool:
-        return not any(each.is_running() and each.status() != psutil.STATUS_ZOMBIE for each in processes)
-
-    until(are_gone, "the worker to exit")
+    _, left = psutil.wait_procs(processes, timeout=PATIENCE)
+    assert not left, "the worker is to exit"
 
 
 @contextmanager

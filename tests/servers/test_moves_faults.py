@@ -30,6 +30,9 @@ KINDS = ["gevent", "gthread", "sync"]
 pytestmark = pytest.mark.xdist_group("moves-faults")
 
 
+#: So many streams are in one offer at most.
+MAX_STREAMS = 250
+
 #: A chunk with one event.
 CHUNK = b"9\r\ndata: x\n\n\r\n"
 
@@ -204,6 +207,31 @@ def test_worker_that_does_not_answer_rightly_costs_a_reconnect(
         ends_broken(client)
         site.publish("second")
         site.comes_back(last, "second")
+
+
+def test_worker_that_dies_between_two_answers_has_the_streams_of_the_first_alone(make: Callable[..., Site]) -> None:
+    """The second offer comes before the first is answered; each stands for itself."""
+    site = make("sync")
+    with ExitStack() as stack:
+        clients = [stack.enter_context(connected(site.server, "/events/public/a")) for _ in range(MAX_STREAMS + 10)]
+        old, _, offer = stack.enter_context(offered(site))
+        second = old.receive()
+        assert [len(each["streams"]) for each in (offer, second)] == [MAX_STREAMS, 10]
+        taken, old.descriptors = old.descriptors[:MAX_STREAMS], old.descriptors[MAX_STREAMS:]
+        old.send({"type": "answer", "batch": offer["batch"], "refused": {}})
+        old.close()
+        until(lambda: "was given 10 streams" in site.server.log, "the others to end")
+        for descriptor in taken:
+            os.write(descriptor, CHUNK)
+            os.close(descriptor)
+        assert sorted(map(gets_an_event, clients)) == [False] * 10 + [True] * MAX_STREAMS
+
+
+def gets_an_event(client: Client) -> bool:
+    try:
+        return client.texts(1) == ["x"]
+    except (http.client.IncompleteRead, ConnectionError):
+        return False
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -13,8 +13,8 @@ that stops connects, and speaks first. A packet is one message: a JSON object, w
   ``version`` is read before all else, so that later ones may change the rest.
   A worker that begins to stop itself sends it later: what was offered and not answered for by then it has not received.
 * ``offer``: at most 250 streams, see :class:`.StreamRecord`. The packet carries the descriptor of each client's socket
-  (``SCM_RIGHTS``), in the same order. The kernel takes 253 at a time. The next offer follows the answer to this one, so
-  no more are ever on their way.
+  (``SCM_RIGHTS``), in the same order. The kernel takes 253 at a time. One more offer may follow before the answer to
+  this one, so that the other side need not wait for it; each is answered in turn.
 * ``answer``: names the streams that are refused, by their place in the offer, with a reason. All others are adopted:
   the one that stops closes its descriptors of those, without ``shutdown``, which would end the connection for both.
 
