@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -21,6 +22,9 @@ from tests.support.servers import Server, bound
 from tests.support.waiting import PATIENCE, until
 
 KINDS = ["gevent", "gthread", "sync"]
+
+#: One after the other.
+RELOADS = int(os.environ.get("RELOADS") or 2)
 
 pytestmark = pytest.mark.xdist_group("moves-redis")
 
@@ -101,7 +105,7 @@ def moved(server: Server) -> dict[str, Any]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_reloads_under_load_cost_no_client_its_connection_or_an_event(kind: str, redis: RedisServer) -> None:
     with serving(kind, redis) as server, loaded(server, redis):
-        for _ in range(2):
+        for _ in range(RELOADS):
             old = children(server)
             server.signal(signal.SIGHUP)
             until_gone(old)
