@@ -12,7 +12,7 @@ from flask_sse_emitters.broadcast import copy_on_write, delivery
 from flask_sse_emitters.brokers import Broker
 from flask_sse_emitters.brokers import event_log as history
 from flask_sse_emitters.brokers.event_log import Bounds
-from flask_sse_emitters.brokers.memory import MemoryBroker
+from flask_sse_emitters.brokers.memory import MemoryBroker, inheritance
 from flask_sse_emitters.brokers.memory import records as memory
 from flask_sse_emitters.channels.process_subscription import ProcessSubscription
 from flask_sse_emitters.channels.replay.machine import Replay
@@ -41,7 +41,7 @@ TRACED = (
     *("channels/replay/machine", "channels/replay/locating", "channels/replay/reading", "channels/replay/cursor"),
     *("channels/replay/gap", "channels/replay/pages", "channels/process_subscription"),
     *("brokers/event_log", "brokers/memory/broker"),
-    *("brokers/memory/audience", "brokers/memory/record", "brokers/memory/records"),
+    *("brokers/memory/audience", "brokers/memory/inheritance", "brokers/memory/record", "brokers/memory/records"),
 )
 
 #: The type of the fixture ``every``.
@@ -95,12 +95,13 @@ class Stage:
         for module in (copy_on_write, delivery, history):
             patch.setattr(module, "native_lock", explorer.lock)
         patch.setattr(machine, "striped_lock", explorer.lock)
-        for module in (memory, streams):
+        for module in (memory, inheritance, streams):
             patch.setattr(module, "native_lock", explorer.quiet_lock)
         patch.setattr("flask_sse_emitters.channels.replay.pages.native_lock", explorer.quiet_lock)
         for module in (delivery, direct, wsgi):
             patch.setattr(module, "SCHEDULER", self.background)
         patch.setattr("flask_sse_emitters.channels.replay.machine.SCHEDULER", self.background)
+        patch.setattr(inheritance, "wait_while", lambda busy, _: explorer.pause("waits", lambda: not busy()))
         patch.setattr(delivery, "monotonic", lambda: 0.0)  # no delivery pass exceeds its time slice
         patch.setattr(wsgi, "make_waiter", explorer.make_waiter)
         patch.setattr(wsgi, "yield_now", lambda: None)

@@ -90,12 +90,7 @@ class MemoryBroker(MembersInMemory):
     def unsubscribe(self, channel: str, listener: Listener) -> None:
         """Deliver nothing more to the listener: see :meth:`.Broker.unsubscribe`."""
         self.inheritance.forget(channel, listener)
-        record = None
-        while record is not self._records.get(channel):  # it may be replaced meanwhile, with its listeners
-            record = self._records.get(channel)
-            if record is not None:
-                record.remove(listener)
-                self._records.look_later(record)
+        self._records.remove(channel, listener)
 
     def look_again(self, channel: str, done: Callable[[], object]) -> None:
         """Call ``done`` once all is delivered: see :meth:`.Broker.look_again`."""

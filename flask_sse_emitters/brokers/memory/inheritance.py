@@ -15,10 +15,9 @@ from ...runtime.calls import weakly
 from ...runtime.gevent_loop import wait_while
 from ...runtime.locks import native_lock
 from ...runtime.scheduler import Scheduler
-from ..base import Listener, Start
-from ..event_log import Alias
+from ..base import Listener
 from .record import Record
-from .record_state import RecordState, merge
+from .record_state import RecordState
 from .records import Records
 
 #: A process that stops is believed to be dead where nothing of its channels has come for so long.
@@ -43,6 +42,7 @@ class Inheritance:
         self._until = -math.inf  # what is held, is held until then
         self._look_at = math.inf  # when a timer looks whether that is over
         self._listeners: dict[str, list[Listener]] = {}  # that are to begin, by channel
+        self._beginning: set[Listener] = set()  # that are being added, until they are forgotten
         self._calls: dict[str, list[Callable[[], object]]] = {}  # to make then
 
     def expect(self, seconds: float) -> None:
@@ -64,14 +64,10 @@ class Inheritance:
         Clients that have come here to that then reconnect, and miss nothing: their position was in another log.
         """
         self.expect(SILENCE_SECONDS)
-        if state.is_blank and self._know(state):
-            return
-        here = self._records.claim(state.name)
-        found = None if here is None else here.freeze()
-        if here is None or found is None:
-            self._records.put(Record.restore(state, self._scheduler))
-        else:
-            self._replace(here, found, state)
+        new = Record.restore(state, self._scheduler)
+        while (record := self._records.put(new)) is not new and not record.inherit(state):
+            pass  # that one is forgotten by now
+        self._records.go_on(record)
         self._begin(state.name)
 
     def end(self) -> None:
@@ -102,6 +98,7 @@ class Inheritance:
     def forget(self, channel: str, listener: Listener) -> None:
         """Do not have this listener begin. Idempotent."""
         with self._lock:
+            self._beginning.discard(listener)
             waiting = self._listeners.get(channel, [])
             self._listeners[channel] = [each for each in waiting if each is not listener]
             if not self._listeners[channel]:
@@ -132,23 +129,15 @@ class Inheritance:
     def _begin(self, channel: str) -> None:
         with self._lock:
             listeners, calls = self._listeners.pop(channel, []), self._calls.pop(channel, [])
+            self._beginning.update(listeners)
         for listener in listeners:
-            listener.started(self._records.use(channel, lambda record: record.add(listener)))  # noqa: B023 - called at once
+            start = self._records.use(channel, lambda record: record.add(listener))  # noqa: B023 - called at once
+            with self._lock:
+                is_wanted = listener in self._beginning
+                self._beginning.discard(listener)
+            if is_wanted:
+                listener.started(start)
+            else:  # it was to be forgotten before it was there
+                self._records.remove(channel, listener)
         for call in calls:
             self._records.find(channel).audience.when_delivered(call)
-
-    def _know(self, state: RecordState) -> bool:
-        """Have the channel that is here know the epoch of one there. Return False where there is none here."""
-        here = self._records.get(state.name)
-        if here is None:
-            return False
-        with here.log.guard:
-            here.log.aliases = (*here.log.aliases, Alias(state.log.epoch, 0, 0))
-            return not here.is_forgotten
-
-    def _replace(self, here: Record, found: RecordState, state: RecordState) -> None:
-        here.audience.deliver()
-        record = Record.restore(merge(state, found, self._scheduler.clock), self._scheduler, here.audience.listeners)
-        self._records.put(record)
-        for listener in record.audience.listeners:
-            listener.started(Start(record.log, record.log.newest))

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from ...config.settings import DEFAULTS
 from ...runtime.scheduler import Scheduler
 from ...wire.frame import CHANNEL_END, Frame
 from ..base import INTERRUPTED, ChannelState, Listener, Publication, Published, RunLost, Start
 from ..event_ids import Position, new_epoch, read_ids
-from ..event_log import Bounds, Log, former_of
+from ..event_log import Alias, Bounds, Log, former_of
 from .agenda import NO_GROUP
 from .audience import Audience
-from .record_state import ChannelFrozen, Lease, RecordState
+from .record_state import ChannelFrozen, Lease, RecordState, merge
 
 #: Seconds for which a key is remembered.
 KEY_SECONDS = 300.0
@@ -46,9 +46,9 @@ class Record:
         "name",
     )
 
-    def __init__(self, name: str, scheduler: Scheduler, log: Log | None = None) -> None:
+    def __init__(self, name: str, scheduler: Scheduler) -> None:
         self.name = name
-        self.log = Log(new_epoch(), 0, scheduler.clock) if log is None else log
+        self.log = Log(new_epoch(), 0, scheduler.clock)
         self.audience = Audience(self.log.guard, scheduler)  #: to whom it delivers
         self.is_forgotten = False  #: for good: another record takes its place
         self.is_frozen = False  #: what changes it raises ChannelFrozen
@@ -63,16 +63,37 @@ class Record:
         self._used_at = scheduler.clock()  # when its last listener left, or its state was last asked for
 
     @classmethod
-    def restore(cls, state: RecordState, scheduler: Scheduler, listeners: Sequence[Listener] = ()) -> Record:
-        """Make the record of what another one has had, for these listeners."""
-        record = cls(state.name, scheduler, Log.restore(state.log, scheduler.clock))
-        record.log.has_run = state.run is not None
-        record._bounds, record._run = state.bounds, state.run
-        record.audience.listeners = tuple(listeners)
-        record._keys = dict(state.keys)
-        record._keyed_at = max((at for at, _ in record._keys.values()), default=-math.inf)
-        record._published_at, record._used_at = state.published_at, state.used_at
+    def restore(cls, state: RecordState, scheduler: Scheduler) -> Record:
+        """Make the record of what another process has kept."""
+        record = cls(state.name, scheduler)
+        record._restore(state)
         return record
+
+    def inherit(self, state: RecordState) -> bool:
+        """Put what another process has kept before what was published here. Return False where it is forgotten.
+
+        Listeners start again, in another log, unless nothing was ever published there.
+        """
+        with self.log.guard:
+            if self.is_forgotten:
+                return False
+            if state.is_blank:
+                self.log.aliases = (*self.log.aliases, Alias(state.log.epoch, 0, 0))
+            else:
+                self._restore(merge(state, self._snapshot(), self._scheduler.clock))
+                self.audience.restart(Start(self.log, self.log.newest))
+            return True
+
+    def _restore(self, state: RecordState) -> None:
+        log = Log.restore(state.log, self._scheduler.clock)
+        log.has_run = state.run is not None
+        log.guard = self.log.guard  # which guards the record as well
+        self.log = log
+        self._bounds, self._run = state.bounds, state.run
+        self._keys = dict(state.keys)
+        self._keyed_at = max((at for at, _ in self._keys.values()), default=-math.inf)
+        self._published_at, self._used_at = state.published_at, state.used_at
+        self.may_be_due_sooner = True
 
     def freeze(self) -> RecordState | None:
         """Have nothing published here from now on. Return all that it has; None where it is forgotten."""
@@ -80,16 +101,19 @@ class Record:
             if self.is_forgotten:
                 return None
             self.is_frozen = True
-            _forget_keys(self._keys, self._scheduler.clock())
-            return RecordState(
-                name=self.name,
-                log=self.log.snapshot(),
-                bounds=self._bounds,
-                keys=dict(self._keys),
-                run=self._run,
-                published_at=self._published_at,
-                used_at=self._used_at,
-            )
+            return self._snapshot()
+
+    def _snapshot(self) -> RecordState:
+        _forget_keys(self._keys, self._scheduler.clock())
+        return RecordState(
+            name=self.name,
+            log=self.log.snapshot(),
+            bounds=self._bounds,
+            keys=dict(self._keys),
+            run=self._run,
+            published_at=self._published_at,
+            used_at=self._used_at,
+        )
 
     def thaw(self) -> None:
         """Have events published here again, in a new epoch: the last one may have gone on elsewhere."""

@@ -1,4 +1,4 @@
-"""What is kept of one channel, as it goes from one record to another, also in another process.
+"""What is kept of one channel, as it goes from one process to another.
 
 Two states of one channel become one where the process that begins has published something before it gets what the
 other one had. That came first: so the log of that goes on, in its epochs, with what was published here after it.
@@ -15,7 +15,7 @@ from ..event_log import Alias, Bounds, Log, LogState
 
 
 class ChannelFrozen(Exception):
-    """Nothing is published here any more: another process has the channel, or another record."""
+    """Nothing is published here any more: another process has the channel."""
 
 
 class Lease(NamedTuple):

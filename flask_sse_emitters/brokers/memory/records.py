@@ -9,6 +9,7 @@ from typing import TypeVar
 from ...runtime.calls import weakly
 from ...runtime.locks import native_lock
 from ...runtime.scheduler import Scheduler
+from ..base import Listener
 from .agenda import Agenda
 from .record import Record
 
@@ -34,7 +35,6 @@ class Records(Mapping[str, Record]):
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
         self.is_held = False
-        self._claimed: str | None = None  # the channel whose record is about to be replaced
         self._makes_frozen = False  # another process has all channels: see handover.py
         self._lock = native_lock()
         self._records: dict[str, Record] = {}
@@ -72,20 +72,20 @@ class Records(Mapping[str, Record]):
 
     def holds(self, channel: str) -> bool:
         """Return whether nobody can know now what there is of a channel."""
-        return channel == self._claimed or (self.is_held and channel not in self._records)
+        return self.is_held and channel not in self._records
 
-    def claim(self, channel: str) -> Record | None:
-        """Take out the record of a channel, which is held until :meth:`put`."""
+    def put(self, record: Record) -> Record:
+        """Let this be the record of its channel, unless there is one. Return the one that there is now."""
         with self._lock:
-            self._claimed = channel
-            return self._records.pop(channel, None)
+            self._forget(record.name)
+            return self._records.setdefault(record.name, record)
 
-    def put(self, record: Record) -> None:
-        """Let this be the record of its channel, in place of what was claimed."""
-        with self._lock:
-            self._records[record.name] = record
-            self._claimed = None
-        self.go_on(record)
+    def remove(self, channel: str, listener: Listener) -> None:
+        """Deliver nothing more of a channel to the listener."""
+        record = self._records.get(channel)
+        if record is not None:
+            record.remove(listener)
+            self.look_later(record)
 
     def not_frozen(self) -> list[Record]:
         """Return those that are not frozen. Once there is none, new ones are so from the beginning."""
