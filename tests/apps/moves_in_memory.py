@@ -16,10 +16,11 @@ from flask_sse_emitters import SSE, SseEmitter, SseEmitters
 logging.basicConfig(level=logging.INFO)
 
 app = Flask(__name__)
-app.config.update(SSE_HISTORY=100_000)
+app.config.update(SSE_HISTORY=100_000, SSE_RETRY=1000)
 sse = SSE(app)
 app.register_blueprint(sse.blueprint, url_prefix="/events")
-sse.authorizer(lambda _: True)
+sse.authorizer(lambda _: request.args.get("user") or True)
+sse.channels("room:*", members=True)
 
 lists = {"chart": SseEmitters("chart"), "unnamed": SseEmitters()}
 

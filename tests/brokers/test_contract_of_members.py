@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from functools import partial
@@ -15,6 +14,7 @@ from tests.apps.own_broker import OwnBroker
 from tests.brokers.contract import Make, memory, postgresql, redis
 from tests.support.broker_calls import KEPT, RecordingListener, end, in_threads, listening
 from tests.support.client import new_name
+from tests.support.told import told
 from tests.support.waiting import until
 
 #: Seconds for which a process counts as alive: far longer than any test; and so short that it is over at once.
@@ -45,11 +45,9 @@ def tell(
     assert broker.tell_members(holder, [MemberChange(channel, come, gone, is_all, is_quiet, KEPT)]) == [None]
 
 
-def told(listener: RecordingListener) -> list[str]:
+def heard(listener: RecordingListener) -> list[str]:
     """Return what the listener was told, as in ``+alice``."""
-    events = decode(b"".join(listener.texts))
-    signs = {"join": "+", "leave": "-"}
-    return [signs[str(event.event)] + json.loads(event.data)["identity"] for event in events]
+    return told(decode(b"".join(listener.texts)))
 
 
 def test_broker_members_come_and_go_with_an_event_each(broker: Broker) -> None:
@@ -61,7 +59,7 @@ def test_broker_members_come_and_go_with_an_event_each(broker: Broker) -> None:
     tell(broker, holder, channel, names[:2], ["nobody"])
     tell(broker, holder, channel, [], ["alice", "nobody"])
     until(lambda: len(listener.frames) == 6, "six events")
-    assert told(listener) == [*(f"+{name}" for name in names), "-alice"]
+    assert heard(listener) == [*(f"+{name}" for name in names), "-alice"]
     assert [frame.offset for frame in listener.frames] == [1, 2, 3, 4, 5, 6]
     assert listener.frames[0].name == "join"
     assert listener.texts[0] == b'event: join\ndata: {"identity": "alice"}\n\n'
@@ -86,8 +84,8 @@ def test_broker_members_of_two_processes_come_and_go_once(broker: Broker, make: 
         tell(*brokers[1], channel, [], names)
         until(lambda: len(listener.frames) >= 40, "all events")
         assert broker.members(channel) == []
-        assert sorted(told(listener)[:20]) == sorted(f"+{name}" for name in names)
-        assert told(listener)[20:] == [f"-{name}" for name in names]
+        assert sorted(heard(listener)[:20]) == sorted(f"+{name}" for name in names)
+        assert heard(listener)[20:] == [f"-{name}" for name in names]
 
 
 def test_broker_members_that_are_all_take_the_place_of_others(broker: Broker) -> None:
@@ -96,7 +94,7 @@ def test_broker_members_that_are_all_take_the_place_of_others(broker: Broker) ->
     tell(broker, holder, channel, ["a", "b", "c"])
     tell(broker, holder, channel, ["b", "d"], is_all=True)
     until(lambda: len(listener.frames) == 6, "six events")
-    assert (told(listener)[:4], sorted(told(listener)[4:])) == (["+a", "+b", "+c", "+d"], ["-a", "-c"])
+    assert (heard(listener)[:4], sorted(heard(listener)[4:])) == (["+a", "+b", "+c", "+d"], ["-a", "-c"])
     assert sorted(broker.members(channel)) == ["b", "d"]
 
 
@@ -135,8 +133,8 @@ def test_broker_members_of_a_dead_process_leave_once(broker: Broker, make: Make)
         until(lambda: broker.members(channel) == ["alice"], "the end of its time")
         in_threads([lambda: broker.renew_members(holder, LONG), lambda: third.renew_members(other, LONG)])
         until(lambda: len(listener.frames) >= 2 * len(many) + 3, "all events")
-        assert told(listener)[:2] == ["+alice", "+bob"]
-        assert sorted(told(listener)[len(many) + 2 :]) == ["-bob", *(f"-{each}" for each in many)]
+        assert heard(listener)[:2] == ["+alice", "+bob"]
+        assert sorted(heard(listener)[len(many) + 2 :]) == ["-bob", *(f"-{each}" for each in many)]
         broker.renew_members(holder, LONG)
         third.renew_members(other, LONG)
         assert broker.state(channel).newest == 2 * len(many) + 3
@@ -159,7 +157,7 @@ def test_broker_members_of_a_process_that_was_taken_for_dead_come_again(broker: 
         tell(late, after, channel, ["bob"], is_all=True)
         tell(late, before, channel, is_all=True)
         until(lambda: len(listener.frames) == 3, "three events")
-        assert told(listener) == ["+bob", "-bob", "+bob"]
+        assert heard(listener) == ["+bob", "-bob", "+bob"]
         assert broker.members(channel) == ["bob"]
 
 

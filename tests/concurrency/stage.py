@@ -12,8 +12,9 @@ from flask_sse_emitters.broadcast import copy_on_write, delivery
 from flask_sse_emitters.brokers import Broker
 from flask_sse_emitters.brokers import event_log as history
 from flask_sse_emitters.brokers.event_log import Bounds
-from flask_sse_emitters.brokers.memory import MemoryBroker, inheritance
+from flask_sse_emitters.brokers.memory import MemoryBroker
 from flask_sse_emitters.brokers.memory import records as memory
+from flask_sse_emitters.brokers.memory.moves import inheritance
 from flask_sse_emitters.channels.process_subscription import ProcessSubscription
 from flask_sse_emitters.channels.replay.machine import Replay
 from flask_sse_emitters.channels.replay.pages import PageCache
@@ -41,7 +42,7 @@ TRACED = (
     *("channels/replay/machine", "channels/replay/locating", "channels/replay/reading", "channels/replay/cursor"),
     *("channels/replay/gap", "channels/replay/pages", "channels/process_subscription"),
     *("brokers/event_log", "brokers/memory/broker"),
-    *("brokers/memory/audience", "brokers/memory/inheritance", "brokers/memory/record", "brokers/memory/records"),
+    *("brokers/memory/audience", "brokers/memory/moves/inheritance", "brokers/memory/record", "brokers/memory/records"),
 )
 
 #: The type of the fixture ``every``.

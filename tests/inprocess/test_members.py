@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -14,14 +13,8 @@ from flask_sse_emitters import SSE, Event, SseEmitter
 from flask_sse_emitters.testing import OpenStream, open_stream
 from tests.apps.own_broker import OwnBroker
 from tests.support.board import Board, by_header
+from tests.support.told import told
 from tests.support.waiting import until
-
-SIGNS = {"join": "+", "leave": "-"}
-
-
-def told(events: list[Event]) -> list[str]:
-    """Return who has come, and who is gone, as in ``+ann``."""
-    return [SIGNS[str(event.event)] + json.loads(event.data)["identity"] for event in events]
 
 
 def await_told(stream: OpenStream, *expected: str) -> None:

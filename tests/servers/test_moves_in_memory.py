@@ -16,6 +16,7 @@ from flask_sse_emitters import Event
 from flask_sse_emitters.testing import decode
 from tests.support.client import Client, connected, get, new_name, post
 from tests.support.servers import Server
+from tests.support.told import told
 from tests.support.waiting import until
 
 APP = "tests.apps.moves_in_memory:app"
@@ -60,6 +61,46 @@ class Publisher:
                 self.ids.append(str(post(self._server, path)["id"]))
             except (OSError, http.client.HTTPException):
                 continue
+
+
+class MembersAsked:
+    """Asks again and again who is in a room, as one of its members.
+
+    :ivar answers: each that was another one than before.
+    """
+
+    def __init__(self, server: Server, room: str) -> None:
+        self.answers: list[list[str]] = []
+        self._path = f"/events/{room}/members?user=ann"
+        self._server = server
+        self._stops = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._failure: AssertionError | None = None
+
+    def __enter__(self) -> MembersAsked:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._stops.set()
+        self._thread.join()
+        if self._failure is not None:
+            raise self._failure
+
+    def await_answer(self, *members: str) -> None:
+        until(lambda: self.answers[-1:] == [[*members]] or not self._thread.is_alive(), f"{members}")
+
+    def _run(self) -> None:
+        while not self._stops.is_set():
+            try:
+                found = get(self._server, self._path)["members"]
+            except (OSError, http.client.HTTPException):
+                continue
+            except AssertionError as failure:
+                self._failure = failure
+                return
+            if self.answers[-1:] != [found]:
+                self.answers.append(found)
 
 
 @pytest.fixture(params=["sync", "gthread", "gevent"])
@@ -119,6 +160,30 @@ def test_reload_on_memory_has_a_run_go_on_for_readers_of_both_workers(server: Se
             rests = [decode(client.rest()) for client in (before, after)]
             assert [[event.data for event in rest] for rest in rests] == [["second", "third", ""]] * 2
             assert [event.id for event in rests[0]] == [event.id for event in rests[1]]
+
+
+def test_reload_on_memory_tells_nothing_of_members_that_stay(server: Server) -> None:
+    """Nor does a second one. Who has left just before it is told of as gone, and so is who leaves later."""
+    room = f"room:{new_name()}"
+    with ExitStack() as stack:
+        ann, bob, cay = (
+            stack.enter_context(connected(server, f"/events/{room}?user={user}")) for user in ("ann", "bob", "cay")
+        )
+        asked = stack.enter_context(MembersAsked(server, room))
+        asked.await_answer("ann", "bob", "cay")
+        before = len(asked.answers)
+        cay.close()
+        for _ in range(2):
+            reload(server)
+        asked.await_answer("ann", "bob")
+        bob.close()
+        asked.await_answer("ann")
+        assert asked.answers[before - 1 :] == [["ann", "bob", "cay"], ["ann", "bob"], ["ann"]]
+        with connected(server, f"/events?channel={room}&since=first&user=ann") as late:
+            events = [late.events(5), ann.events(5)]
+        assert [sorted(told(each)[:3]) for each in events] == [["+ann", "+bob", "+cay"]] * 2
+        assert [told(each)[3:] for each in events] == [["-cay", "-bob"]] * 2
+    assert "Traceback" not in server.log
 
 
 def test_reload_keeps_the_streams_of_a_named_list(server: Server) -> None:

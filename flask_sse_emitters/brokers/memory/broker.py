@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from typing import cast
 
 from ...errors import BrokerUnavailable
 from ...runtime.fork import reset_after_fork
@@ -17,9 +19,9 @@ from ..base import (
     by_channel,
 )
 from ..event_log import Bounds
-from .handover import Answer, Handover, Request
-from .inheritance import Inheritance
-from .members import MembersByChannel, MembersInMemory
+from .members import MembersInMemory, members_of, tell_members
+from .moves.handover import Answer, Handover, Request
+from .moves.inheritance import Inheritance
 from .record import Record
 from .record_state import ChannelFrozen
 from .records import ChannelHeld, Records
@@ -114,7 +116,7 @@ class MemoryBroker(MembersInMemory):
 
         :raises BrokerUnavailable: where it has waited in vain.
         """
-        return self._do(request)
+        return self._do(request._replace(until=self._scheduler.clock() + request.seconds))
 
     def waits(self, channel: str) -> bool:
         """Return whether another process is about to give this channel to this one, or has it by now."""
@@ -133,11 +135,9 @@ class MemoryBroker(MembersInMemory):
     def close(self) -> None:
         """Forget all channels. An event that is published later gets no id that was given before."""
         self._records.clear()
-        self._here.clear()
 
     def _reset(self) -> None:
         self._records = Records(self._scheduler)
-        self._here: MembersByChannel = {}
         #: What this process gets from one that stops.
         self.inheritance = Inheritance(self._records, self._scheduler)
         #: What it gives to another one, as it stops itself.
@@ -148,8 +148,7 @@ class MemoryBroker(MembersInMemory):
             answer = self._do(Request("publish_many", channel, publications))
         except BrokerUnavailable as error:
             return [error] * len(publications)
-        assert not isinstance(answer, str | bool), "it is of the request"
-        return list(answer)
+        return list(cast("Sequence[Published | Exception]", answer))
 
     def _do(self, request: Request) -> Answer:
         """Do it here, or have it done where the channel is by now."""
@@ -164,18 +163,35 @@ class MemoryBroker(MembersInMemory):
                     return answer
 
     def _do_here(self, request: Request) -> Answer:
-        do, channel, publications, run, seconds, bounds = request
+        do, channel, publications, run, seconds, _, change, until = request
         if do == "publish_many":
             return self._records.use(channel, lambda record: record.publish(publications))
         if do == "start_run":
             return self._records.use(channel, lambda record: record.start_run(run, seconds))
+        if change is not None:
+            return self._records.use(channel, lambda record: tell_members(record, change, seconds, until))
+        if do == "renew_members":
+            if until < math.inf:
+                self._records.renew_members(until)
+            if self.handover.successor is not None:
+                raise ChannelFrozen
+            return True
         record = self._records.get(channel)
         if record is None:
             if self._records.holds(channel):
                 raise ChannelHeld
             if self.handover.successor is not None:
                 raise ChannelFrozen
-            return False
-        answer: Answer = record.renew_run(run, seconds) if do == "renew_run" else record.cancel_run(bounds)
+            return () if do == "members" else False
+        answer = _do_with(record, request)
         self._records.go_on(record)
         return answer
+
+
+def _do_with(record: Record, request: Request) -> Answer:
+    """Do what needs no record where there is none."""
+    if request.do == "members":
+        return members_of(record)
+    if request.do == "renew_run":
+        return record.renew_run(request.run, request.seconds)
+    return record.cancel_run(request.bounds)

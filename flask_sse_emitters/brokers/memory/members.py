@@ -1,63 +1,75 @@
-"""Who reads channels, where these are kept in memory: the members of this process alone."""
+"""Who reads the channels that are kept in memory: in this process, and in one that has given its channels to it."""
 
 from __future__ import annotations
 
+import math
+from abc import abstractmethod
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import cast
 
+from ...errors import BrokerUnavailable
 from ..base import Broker, MemberChange, Publication, member_frame
-from .inheritance import Inheritance
+from .moves.handover import Answer, Handover, Request
+from .record import Record
+from .record_members import RecordMembers
 from .record_state import ChannelFrozen
-from .records import ChannelHeld, Records
-
-#: The members of each channel that has any, in the order in which they have come.
-MembersByChannel: TypeAlias = dict[str, dict[str, None]]
 
 
 class MembersInMemory(Broker):
     """The part of :class:`.MemoryBroker` that knows who is here."""
 
-    _here: MembersByChannel
-    _records: Records
-    inheritance: Inheritance
+    handover: Handover
+    _member_seconds = 0.0  # for which a process has its members count
 
     def renew_members(self, holder: str, seconds: float, *, was_away: bool = False) -> str:  # noqa: ARG002 - it is alone
         """Return what stands for this process: see :meth:`.Broker.renew_members`."""
+        self._member_seconds = seconds
+        if self.handover.successor is not None:  # which knows them from this process, too
+            self._do(Request("renew_members", seconds=seconds))
         return "memory.here"
 
     def tell_members(self, holder: str, changes: Sequence[MemberChange]) -> list[Exception | None]:
         """Note who has come, and who is gone: see :meth:`.Broker.tell_members`."""
+        results: list[Exception | None] = []
         for change in changes if holder == "memory.here" else ():
-            self._tell_members(change)
-        return [None] * len(changes)
+            try:
+                self._do(Request("tell_members", change.channel, seconds=self._member_seconds, change=change))
+                results.append(None)
+            except BrokerUnavailable as error:
+                results.append(error)
+        return results or [None] * len(changes)
 
     def members(self, channel: str) -> list[str]:
         """Return the members of a channel: see :meth:`.Broker.members`."""
-        return [*self._here.get(channel, ())]
+        return [*cast("Sequence[str]", self._do(Request("members", channel)))]
 
-    def _tell_members(self, change: MemberChange) -> None:
-        """Only one thread of the process calls, and any reads."""
-        members = self._here.setdefault(change.channel, {})
-        all_others = set(members).difference(change.come) if change.is_all else change.gone
-        gone = [each for each in all_others if each in members]
-        come = [each for each in dict.fromkeys(change.come) if each not in members]
-        members.update(dict.fromkeys(come))
-        for each in gone:
-            del members[each]
-        if not members:
-            del self._here[change.channel]
-        if not change.is_quiet:
-            told = [("join", each) for each in come] + [("leave", each) for each in gone]
-            events = [Publication(change.channel, member_frame(*each), change.bounds) for each in told]
-            self._publish_of_members(change.channel, events)
+    @abstractmethod
+    def _do(self, request: Request) -> Answer: ...
 
-    def _publish_of_members(self, channel: str, events: Sequence[Publication]) -> None:
-        while True:
-            try:
-                self._records.use(channel, lambda record: record.publish(events, unless_complete=True))
-            except ChannelHeld:
-                self.inheritance.wait(channel)
-            except ChannelFrozen:  # another process has it by now, and tells who is there
-                return
-            else:
-                return
+
+def tell_members(record: Record, change: MemberChange, seconds: float, until: float = math.inf) -> bool | None:
+    """Note who has come to a channel, and who is gone, and tell its readers. Return None where it is forgotten.
+
+    :param seconds: for which a process has its members count.
+    :param until: as that of :meth:`.RecordMembers.change`.
+    """
+    with record.log.guard:
+        if record.is_forgotten:
+            return None
+        if record.is_frozen:
+            raise ChannelFrozen
+        members = record.members = record.members or RecordMembers()
+        members.seconds = seconds
+        told = members.change(change, until)
+        events = [Publication(record.name, member_frame(*each), change.bounds) for each in told]
+        record.publish(() if change.is_quiet else events, unless_complete=True)
+        record.may_be_due_sooner = True
+        return True
+
+
+def members_of(record: Record) -> Sequence[str]:
+    """Return the members of a channel."""
+    with record.log.guard:
+        if record.is_frozen:
+            raise ChannelFrozen
+        return () if record.members is None else record.members.names()

@@ -8,11 +8,22 @@ from collections.abc import Iterable
 from ...config.settings import DEFAULTS
 from ...runtime.scheduler import Scheduler
 from ...wire.frame import CHANNEL_END, Frame
-from ..base import INTERRUPTED, ChannelState, Listener, Publication, Published, RunLost, Start
+from ..base import (
+    INTERRUPTED,
+    ChannelState,
+    Listener,
+    MemberChange,
+    Publication,
+    Published,
+    RunLost,
+    Start,
+    member_frame,
+)
 from ..event_ids import Position, new_epoch, read_ids
 from ..event_log import Alias, Bounds, Log, former_of
 from .agenda import NO_GROUP
 from .audience import Audience
+from .record_members import RecordMembers
 from .record_state import ChannelFrozen, Lease, RecordState, merge
 
 #: Seconds for which a key is remembered.
@@ -43,6 +54,7 @@ class Record:
         "is_frozen",
         "log",
         "may_be_due_sooner",
+        "members",
         "name",
     )
 
@@ -54,6 +66,7 @@ class Record:
         self.is_frozen = False  #: what changes it raises ChannelFrozen
         self.group = NO_GROUP  #: in the agenda of the broker
         self.may_be_due_sooner = True  #: than the agenda has it
+        self.members: RecordMembers | None = None  #: once it had any
         self._bounds = Bounds(DEFAULTS.history, DEFAULTS.history_seconds)
         self._scheduler = scheduler
         self._keys: dict[str, tuple[float, str]] = {}  # with their time and the id of their event, by age
@@ -94,6 +107,11 @@ class Record:
         self._keyed_at = max((at for at, _ in self._keys.values()), default=-math.inf)
         self._published_at, self._used_at = state.published_at, state.used_at
         self.may_be_due_sooner = True
+        if state.members:
+            members = self.members = self.members or RecordMembers()
+            members.seconds = state.member_seconds
+            until = self._scheduler.clock() + state.member_seconds
+            members.change(MemberChange(self.name, state.members), until)
 
     def freeze(self) -> RecordState | None:
         """Have nothing published here from now on. Return all that it has; None where it is forgotten."""
@@ -113,6 +131,8 @@ class Record:
             run=self._run,
             published_at=self._published_at,
             used_at=self._used_at,
+            members=[] if self.members is None else self.members.names(),
+            member_seconds=0.0 if self.members is None else self.members.seconds,
         )
 
     def thaw(self) -> None:
@@ -254,10 +274,13 @@ class Record:
 
     @property
     def due(self) -> float:
-        """When to look at it again: when its run is dead, or what it keeps is too old, or nobody comes back to it."""
-        run = self._run
-        if run is not None:
-            return run.until
+        """When to look at it again: when its run or some members are dead, or what it keeps is too old, or all left."""
+        run, members = self._run, self.members
+        dies_at = math.inf if run is None else run.until
+        if members is not None and not self.is_frozen:
+            dies_at = min(dies_at, members.lapse_at)
+        if dies_at < math.inf:
+            return dies_at
         events, seconds = self._bounds
         seconds = seconds or (math.inf if events else DEFAULTS.history_seconds)
         expiry = self._published_at + seconds
@@ -267,7 +290,7 @@ class Record:
         return max(expiry, lingers, self._keyed_at + KEY_SECONDS)
 
     def look(self) -> bool:
-        """Forget what is too old, and the channel itself when it is due and has no listener; end a dead run.
+        """Forget what is too old, and the channel itself when nobody needs it; end a dead run, let dead members go.
 
         :return: whether it is to be looked at again. Else it is forgotten, or comes up again when something happens.
         """
@@ -275,9 +298,13 @@ class Record:
             now = self._scheduler.clock()
             _forget_keys(self._keys, now)
             self._end_dead_run(now)
+            if self.members is not None and not self.is_frozen:
+                for told in self.members.lapse(now):
+                    if not self.log.is_complete:
+                        self._append(member_frame(*told), now)
             self.log.forget_old()
             is_over = self.due <= now
-            if is_over and not self.audience.listeners:
+            if is_over and not self.audience.listeners and not self.members:
                 self.is_forgotten = True
             self.may_be_due_sooner |= not is_over
             return not (is_over or self.is_forgotten)

@@ -7,7 +7,7 @@ Clients of both come back with their ids: those that were given here are known b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from ...wire.frame import without_id
@@ -36,11 +36,13 @@ class RecordState(NamedTuple):
     run: Lease | None
     published_at: float
     used_at: float
+    members: Sequence[str] = ()
+    member_seconds: float = 0.0  #: for which a process has its members count
 
     @property
     def is_blank(self) -> bool:
-        """Whether nothing has ever been published to it, and nothing publishes."""
-        return not self.log.newest and self.run is None
+        """Whether nothing has ever been published to it, nothing publishes, and nobody is there."""
+        return not self.log.newest and self.run is None and not self.members
 
 
 def merge(before: RecordState, after: RecordState, clock: Callable[[], float]) -> RecordState:
@@ -58,6 +60,8 @@ def merge(before: RecordState, after: RecordState, clock: Callable[[], float]) -
         run=before.run or after.run,
         published_at=max(before.published_at, after.published_at),
         used_at=max(before.used_at, after.used_at),
+        members=before.members,  # those after it are known where they were told
+        member_seconds=before.member_seconds,
     )
 
 

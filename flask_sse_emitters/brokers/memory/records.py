@@ -87,6 +87,15 @@ class Records(Mapping[str, Record]):
             record.remove(listener)
             self.look_later(record)
 
+    def renew_members(self, until: float) -> None:
+        """Have the members that another process has count until then."""
+        with self._lock:
+            found = list(self._records.values())
+        for record in found:
+            with record.log.guard:
+                if record.members is not None:
+                    record.members.renew(until)
+
     def not_frozen(self) -> list[Record]:
         """Return those that are not frozen. Once there is none, new ones are so from the beginning."""
         with self._lock:
@@ -101,6 +110,7 @@ class Records(Mapping[str, Record]):
             found = list(self._records.values())
         for record in found:
             record.thaw()
+            self.look_later(record)
 
     def go_on(self, record: Record) -> None:
         """Deliver what is new in a record, and look at it when something of it is too old."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from ...brokers.memory import MemoryBroker
-from ...brokers.memory.handover import Reply, Request
+from ...brokers.memory.moves.handover import Reply, Request
 from ...brokers.memory.record_state import RecordState
 from ...errors import BrokerUnavailable
 from ...runtime.scheduler import SCHEDULER, Scheduler

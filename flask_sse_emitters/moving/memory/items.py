@@ -16,10 +16,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, get_args
 
-from ...brokers.base import Publication, Published, RunLost
+from ...brokers.base import MemberChange, Publication, Published, RunLost
 from ...brokers.event_ids import Position, read_ids
 from ...brokers.event_log import Alias, Bounds, LogState, with_id
-from ...brokers.memory.handover import Answer, Do, Request
+from ...brokers.memory.moves.handover import Answer, Do, Request
 from ...brokers.memory.record_state import Lease, RecordState
 from ...errors import BrokerUnavailable
 from ...wire.frame import Frame, without_id
@@ -65,6 +65,8 @@ def items_of_state(state: RecordState, times: WallTimes) -> Iterator[dict[str, A
         "run": None if run is None else [run.name, run.seconds, times.to_wall(run.until)],
         "published": times.to_wall(state.published_at),
         "used": times.to_wall(state.used_at),
+        "members": [*state.members],
+        "member_seconds": state.member_seconds,
         "events": len(log.frames),
         "keys": len(state.keys),
     }
@@ -123,18 +125,22 @@ class StateReader:
             run=None if run is None else _lease(run, times),
             published_at=times.of_wall(head.get("published")),
             used_at=times.of_wall(head.get("used")),
+            members=_texts(head, "members"),
+            member_seconds=_number(head.get("member_seconds")),
         )
 
 
 def items_of_request(request: Request) -> Iterator[dict[str, Any]]:
     """Yield the items of what is to be done; each event is one."""
-    bounds = None if request.bounds is None else [*request.bounds]
+    change = request.change
+    bounds = request.bounds if change is None else change.bounds
     yield {
         "do": request.do,
         "channel": request.channel,
         "run": request.run,
         "seconds": request.seconds,
-        "bounds": bounds,
+        "bounds": None if bounds is None else [*bounds],
+        "change": None if change is None else _change(change),
     }
     for each in request.publications:
         kept = None if each.bounds is None else [*each.bounds]
@@ -155,8 +161,9 @@ def read_request(items: Sequence[Mapping[str, Any]]) -> Request:
         )
         for each in items[1:]
     ]
-    seconds = _number(head.get("seconds"))
-    return Request(head["do"], channel, publications, take(head, "run", str), seconds, _bounds_or_none(head))
+    seconds, bounds = _number(head.get("seconds")), _bounds_or_none(head)
+    change = _read_change(channel, take(head, "change", dict), bounds) if head["do"] == "tell_members" else None
+    return Request(head["do"], channel, publications, take(head, "run", str), seconds, bounds, change)
 
 
 def items_of_answer(answer: Answer | BrokerUnavailable) -> list[dict[str, Any]]:
@@ -180,13 +187,17 @@ def read_answer(items: Sequence[Mapping[str, Any]], request: Request) -> Answer:
         if len(items) != len(request.publications):
             raise ValueError(f"{len(items)} answers came for {len(request.publications)} events")
         return [_published(item, request.channel) for item in items]
+    if request.do == "members":
+        return [take(item, "member", str) for item in items]
     value = items[0].get("value") if items else None
     if not isinstance(value, str | bool):
         raise ValueError("an answer has a value")
     return value
 
 
-def _result(result: Published | Exception) -> dict[str, Any]:
+def _result(result: Published | Exception | str) -> dict[str, Any]:
+    if isinstance(result, str):
+        return {"member": result}
     if isinstance(result, Published):
         return {"id": result.id, "is_new": result.is_new}
     if isinstance(result, RunLost):
@@ -198,6 +209,24 @@ def _published(item: Mapping[str, Any], channel: str) -> Published | Exception:
     if "failure" in item:
         return BrokerUnavailable(take(item, "failure", str), may_be_published=take(item, "may_be_published", bool))
     return RunLost(channel) if "is_lost" in item else Published(take(item, "id", str), take(item, "is_new", bool))
+
+
+def _change(change: MemberChange) -> dict[str, Any]:
+    return {
+        "come": [*change.come],
+        "gone": [*change.gone],
+        "is_all": change.is_all,
+        "is_quiet": change.is_quiet,
+    }
+
+
+def _read_change(channel: str, found: Mapping[str, Any], bounds: Bounds | None) -> MemberChange:
+    come, gone = _texts(found, "come"), _texts(found, "gone")
+    return MemberChange(channel, come, gone, take(found, "is_all", bool), take(found, "is_quiet", bool), bounds)
+
+
+def _texts(item: Mapping[str, Any], name: str) -> list[str]:
+    return [str(each) for each in take(item, name, list)]
 
 
 def _event(frame: Frame) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from ...brokers.memory import MemoryBroker
-from ...brokers.memory.handover import Answer, Request
+from ...brokers.memory.moves.handover import Answer, Request
 from ...errors import BrokerUnavailable
 from ...runtime.scheduler import SCHEDULER, Scheduler
 from ..protocol.messages import MemoryMessage

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-from typing import Any
 
 import pytest
 
@@ -17,7 +16,7 @@ from tests.support.waiting import PATIENCE, until
 from tests.unit.doubles.clock import ManualScheduler
 from tests.unit.doubles.two_workers import read, texts
 
-from .conftest import StillWorkers
+from .conftest import StillWorkers, ask, in_background
 
 
 def test_memory_move_goes_on_with_ids_and_events(workers: StillWorkers) -> None:
@@ -217,36 +216,17 @@ def test_memory_move_to_a_worker_that_stops_itself_passes_publishes_on(scheduler
 def test_memory_request_without_an_answer_says_that_it_may_have_been_done(
     workers: StillWorkers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flask_sse_emitters.brokers.memory.handover.ANSWER_SECONDS", 0.01)
+    monkeypatch.setattr("flask_sse_emitters.brokers.memory.moves.handover.ANSWER_SECONDS", 0.01)
     workers.move()
     with pytest.raises(BrokerUnavailable, match="has not answered") as caught:
         publish(workers.stops, "a", "1")
     assert caught.value.may_be_published
 
 
-def ask(workers: StillWorkers, call: Any) -> Any:
-    """Call on another thread, which waits, and pass on the messages meanwhile."""
-    thread, results = in_background(call)
-
-    def has_come() -> bool:
-        workers.settle()
-        return not thread.is_alive()
-
-    until(has_come, "the answer")
-    return results[0]
-
-
 def run_jobs(scheduler: ManualScheduler) -> None:
     """Have what may wait be done on threads of its own."""
     while scheduler.jobs:
         threading.Thread(target=scheduler.jobs.pop(0), daemon=True).start()
-
-
-def in_background(call: Any) -> tuple[threading.Thread, list[Any]]:
-    results: list[Any] = []
-    thread = threading.Thread(target=lambda: results.append(call()), daemon=True)
-    thread.start()
-    return thread, results
 
 
 def position_of(event_id: str) -> Position:

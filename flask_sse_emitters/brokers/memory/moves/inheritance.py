@@ -10,15 +10,15 @@ import math
 from collections.abc import Callable
 from typing import TypeVar
 
-from ...errors import BrokerUnavailable
-from ...runtime.calls import weakly
-from ...runtime.gevent_loop import wait_while
-from ...runtime.locks import native_lock
-from ...runtime.scheduler import Scheduler
-from ..base import Listener
-from .record import Record
-from .record_state import RecordState
-from .records import Records
+from ....errors import BrokerUnavailable
+from ....runtime.calls import weakly
+from ....runtime.gevent_loop import wait_while
+from ....runtime.locks import native_lock
+from ....runtime.scheduler import Scheduler
+from ...base import Listener
+from ..record import Record
+from ..record_state import RecordState
+from ..records import Records
 
 #: A process that stops is believed to be dead where nothing of its channels has come for so long.
 SILENCE_SECONDS = 5.0

@@ -8,40 +8,46 @@ epochs: it may have published something with the next ids, and a client that has
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, NamedTuple, Protocol, TypeAlias
 
-from ...errors import BrokerUnavailable
-from ...runtime.gevent_loop import in_hub
-from ...runtime.scheduler import Sleeper
-from ...wire.frame import CHANNEL_END
-from ..base import Publication, Published
-from ..event_log import Bounds, former_of
-from .record import Record
-from .record_state import RecordState
-from .records import Records
+from ....errors import BrokerUnavailable
+from ....runtime.gevent_loop import in_hub
+from ....runtime.scheduler import Sleeper
+from ....wire.frame import CHANNEL_END
+from ...base import MemberChange, Publication, Published
+from ...event_log import Bounds, former_of
+from ..record import Record
+from ..record_members import RecordMembers
+from ..record_state import RecordState
+from ..records import Records
 
 #: A process that has taken over answers in this time, or the publisher is told that it may have been in vain.
 ANSWER_SECONDS = 2.0
 
 
-Do: TypeAlias = Literal["publish_many", "start_run", "renew_run", "cancel_run"]
+Do: TypeAlias = Literal[
+    "publish_many", "start_run", "renew_run", "cancel_run", "renew_members", "tell_members", "members"
+]
 
 
 class Request(NamedTuple):
-    """What is to be done with one channel: see the method of :class:`.Broker` that has the same name."""
+    """What is to be done: see the method of :class:`.Broker` that has the same name."""
 
     do: Do
-    channel: str
+    channel: str = ""
     publications: Sequence[Publication] = ()
     run: str = ""
     seconds: float = 0.0
     bounds: Bounds | None = None
+    change: MemberChange | None = None
+    until: float = math.inf  #: as that of :meth:`.RecordMembers.change`; it does not travel
 
 
 #: What comes of it: for events what :meth:`.Broker.publish_many` returns; for a new run the epoch, for a cancelled one
-#: the id of the end, "" where there is none.
-Answer: TypeAlias = "Sequence[Published | Exception] | str | bool"
+#: the id of the end, "" where there is none; the members.
+Answer: TypeAlias = "Sequence[Published | Exception] | Sequence[str] | str | bool"
 
 #: What one hears of it: None where the successor is gone.
 Reply: TypeAlias = "Answer | BrokerUnavailable | None"
@@ -108,7 +114,11 @@ class Handover:
 
     def _follow(self, request: Request, reply: Reply) -> None:
         record = self._records.get(request.channel)
-        if record is None or not reply or isinstance(reply, bool | BrokerUnavailable):
+        if record is None or not reply or isinstance(reply, BrokerUnavailable):
+            return
+        if request.change is not None:
+            _note_members(record, request.change, request.until)
+        if isinstance(reply, bool) or request.do == "members":
             return
         if isinstance(reply, str):
             if request.do == "start_run":
@@ -128,3 +138,9 @@ def _note_run(record: Record, epoch: str) -> None:
         if record.log.is_complete:
             record.log.go_on_in(epoch, former_of(record.log))
         record.log.has_run = True
+
+
+def _note_members(record: Record, change: MemberChange, until: float) -> None:
+    with record.log.guard:
+        members = record.members = record.members or RecordMembers()
+        members.change(change, until)
