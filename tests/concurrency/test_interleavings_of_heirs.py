@@ -6,9 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from flask_sse_emitters.brokers import Frame, Start
+from flask_sse_emitters.brokers import Frame, MemberChange, Start
 from flask_sse_emitters.brokers.memory import MemoryBroker
-from flask_sse_emitters.brokers.memory.record_state import RecordState
 from tests.concurrency.interleavings import Scene
 from tests.concurrency.stage import Every, Stage
 from tests.support.broker_calls import RecordingListener, publish
@@ -16,12 +15,15 @@ from tests.unit.doubles.two_workers import read, texts
 
 
 class Heir:
-    """A broker that is about to get the channel ``a`` of another worker, in which ``there`` was published."""
+    """A broker that is to get the channel ``a`` of another worker: ``there`` was published, and ann is a member."""
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
         self.broker = MemoryBroker(scheduler=stage.background)
-        self._state = state_of_another(stage)
+        other = MemoryBroker(scheduler=stage.background)
+        publish(other, "a", "there")
+        tell_of_ann(other, is_quiet=True)
+        [self._state] = other.handover.states(_Successor())
 
     def take(self) -> None:
         self.broker.inheritance.take(self._state)
@@ -32,11 +34,8 @@ class Heir:
         return self.broker._records["a"].audience.listeners
 
 
-def state_of_another(stage: Stage) -> RecordState:
-    other = MemoryBroker(scheduler=stage.background)
-    publish(other, "a", "there")
-    [state] = other.handover.states(_Successor())
-    return state
+def tell_of_ann(broker: MemoryBroker, *, is_quiet: bool = False) -> None:
+    broker.tell_members(broker.renew_members("", 9.0), [MemberChange("a", ["ann"], is_quiet=is_quiet)])
 
 
 class _Successor:
@@ -124,5 +123,21 @@ def test_event_published_as_its_channel_is_taken_over_comes_once(
             assert [each.offset for each in listener.frames] == list(range(listener.newest + 1, 4))
 
         return Scene({"take": it.take, "publish": lambda: publish(it.broker, "a", "new")}, check)
+
+    every(scene, takes=2, edges=1)
+
+
+def test_member_told_as_its_channel_is_taken_over_does_not_join_again(
+    heir: Callable[[], Heir], stage: Stage, every: Every
+) -> None:
+    def scene() -> Scene:
+        it = heir()
+        it.broker.inheritance.expect(60.0)
+
+        def check() -> None:
+            assert texts(read(it.broker, "a")) == ["there"]
+            assert it.broker.members("a") == ["ann"]
+
+        return Scene({"tell": lambda: tell_of_ann(it.broker), "take": it.take}, check)
 
     every(scene, takes=2, edges=1)

@@ -189,7 +189,7 @@ class MemoryBroker(MembersInMemory):
 
 
 def _do_with(record: Record, request: Request) -> Answer:
-    """Do what needs no record where there is none."""
+    """Do what is done only where the channel is known."""
     if request.do == "members":
         return members_of(record)
     if request.do == "renew_run":

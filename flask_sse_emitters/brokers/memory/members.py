@@ -14,6 +14,9 @@ from .record import Record
 from .record_members import RecordMembers
 from .record_state import ChannelFrozen
 
+#: What stands for this process, the only one that tells its own broker.
+HOLDER = "memory.here"
+
 
 class MembersInMemory(Broker):
     """The part of :class:`.MemoryBroker` that knows who is here."""
@@ -24,24 +27,24 @@ class MembersInMemory(Broker):
     def renew_members(self, holder: str, seconds: float, *, was_away: bool = False) -> str:  # noqa: ARG002 - it is alone
         """Return what stands for this process: see :meth:`.Broker.renew_members`."""
         self._member_seconds = seconds
-        if self.handover.successor is not None:  # which knows them from this process, too
+        if self.handover.successor is not None:  # which has been told of them
             self._do(Request("renew_members", seconds=seconds))
-        return "memory.here"
+        return HOLDER
 
     def tell_members(self, holder: str, changes: Sequence[MemberChange]) -> list[Exception | None]:
         """Note who has come, and who is gone: see :meth:`.Broker.tell_members`."""
-        results: list[Exception | None] = []
-        for change in changes if holder == "memory.here" else ():
-            try:
-                self._do(Request("tell_members", change.channel, seconds=self._member_seconds, change=change))
-                results.append(None)
-            except BrokerUnavailable as error:
-                results.append(error)
-        return results or [None] * len(changes)
+        return [self._tell_members(change) if holder == HOLDER else None for change in changes]
 
     def members(self, channel: str) -> list[str]:
         """Return the members of a channel: see :meth:`.Broker.members`."""
         return [*cast("Sequence[str]", self._do(Request("members", channel)))]
+
+    def _tell_members(self, change: MemberChange) -> Exception | None:
+        try:
+            self._do(Request("tell_members", change.channel, seconds=self._member_seconds, change=change))
+        except BrokerUnavailable as error:
+            return error
+        return None
 
     @abstractmethod
     def _do(self, request: Request) -> Answer: ...
