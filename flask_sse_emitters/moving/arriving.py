@@ -168,7 +168,7 @@ class Arriving:
         if link is not None:
             link.close()
         if self._memory is not None:
-            self._memory.lost()
+            self._memory.close()
 
 
 def _adopt(app: MovingApp, record: StreamRecord, descriptor: int) -> Adoption | Reason:

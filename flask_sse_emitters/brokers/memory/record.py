@@ -143,18 +143,17 @@ class Record:
                 if not self.log.is_complete:  # else what comes next begins one
                     self.log.go_on_in(new_epoch(), former_of(self.log))
 
-    def follow(self, frames: Iterable[Frame], ids: Iterable[str]) -> None:
-        """Keep and deliver what was published elsewhere with these ids, as long as nothing is missing before it."""
+    def follow(self, frame: Frame, event_id: str) -> None:
+        """Keep and deliver what was published elsewhere with this id, unless something is missing before it."""
         with self.log.guard:
-            for frame, text in zip(frames, ids, strict=True):
-                [position] = read_ids(text, 1) or [Position("", 0)]
-                if position.offset != self.log.newest + 1:
-                    return
-                if position.epoch != self.log.epoch:
-                    self.log.go_on_in(position.epoch, former_of(self.log))
-                stamped = self.log.keep(frame, self._bounds, self._scheduler.clock())
-                self._run = None if stamped.is_end else self._run
-                self.audience.put(stamped)
+            [position] = read_ids(event_id, 1) or [Position("", 0)]
+            if position.offset != self.log.newest + 1:
+                return
+            if position.epoch != self.log.epoch:
+                self.log.go_on_in(position.epoch, former_of(self.log))
+            stamped = self.log.keep(frame, self._bounds, self._scheduler.clock())
+            self._run = None if stamped.is_end else self._run
+            self.audience.put(stamped)
 
     def publish(
         self, publications: Iterable[Publication], *, unless_complete: bool = False

@@ -12,7 +12,7 @@ from ...brokers.memory.record_state import RecordState
 from ...errors import BrokerUnavailable
 from ...runtime.scheduler import SCHEDULER, Scheduler
 from ..protocol.messages import MemoryMessage
-from .items import WallTimes, items_of_request, items_of_state, read_answer
+from .items import WallTimes, items_of_request, items_of_state, read_answer, read_event
 from .outlet import Outlet, Send
 from .packets import Packer, Unpacker, pack
 
@@ -39,6 +39,7 @@ class MemoryGiver:
         self._asks: deque[tuple[Request, _Done]] = deque()  # to be sent
         self._asked: dict[int, tuple[Request, _Done, list[Any], Unpacker]] = {}  # to be answered, by number
         self._number = 0  # of the last one
+        self._told = Unpacker()
         self._times = WallTimes(scheduler.clock)
         self._states: Iterator[RecordState] = iter(())  # that are left
         self._items: Iterator[dict[str, Any]] = iter(())  # that are left of the first of them
@@ -68,10 +69,14 @@ class MemoryGiver:
             self._outlet.wake()
 
     def receive(self, message: MemoryMessage) -> None:
-        """Take an answer.
+        """Take an answer, or events that channels have got.
 
         :raises ValueError: where it is none to what was asked.
         """
+        if message.part == "told":
+            for item in self._told.unpack(message):
+                self._broker.handover.follow(*read_event(item))
+            return
         if message.part != "answer" or message.number not in self._asked:
             raise ValueError(f"this is no answer to what was asked: {message.part} {message.number}")
         request, done, items, unpacker = self._asked[message.number]

@@ -71,8 +71,7 @@ def items_of_state(state: RecordState, times: WallTimes) -> Iterator[dict[str, A
         "keys": len(state.keys),
     }
     for frame in log.frames:
-        event_id = frame.payload[len(b"id: ") : frame.body - 1].decode()
-        yield {"id": event_id, "at": times.to_wall(frame.at), **_event(without_id(frame))}
+        yield {"id": _id_of(frame), "at": times.to_wall(frame.at), **_event(without_id(frame))}
     for key, (at, event_id) in state.keys.items():
         yield {"key": key, "id": event_id, "at": times.to_wall(at)}
 
@@ -128,6 +127,19 @@ class StateReader:
             members=_texts(head, "members"),
             member_seconds=_number(head.get("member_seconds")),
         )
+
+
+def item_of_event(channel: str, frame: Frame) -> dict[str, Any]:
+    """Return the item of an event that a channel has got."""
+    return {"channel": channel, "id": _id_of(frame), **_event(without_id(frame))}
+
+
+def read_event(item: Mapping[str, Any]) -> tuple[str, Frame, str]:
+    """Return the channel of an event, its frame, and its id.
+
+    :raises ValueError: where it is none.
+    """
+    return take(item, "channel", str), _frame(item), take(item, "id", str)
 
 
 def items_of_request(request: Request) -> Iterator[dict[str, Any]]:
@@ -227,6 +239,10 @@ def _read_change(channel: str, found: Mapping[str, Any], bounds: Bounds | None) 
 
 def _texts(item: Mapping[str, Any], name: str) -> list[str]:
     return [str(each) for each in take(item, name, list)]
+
+
+def _id_of(frame: Frame) -> str:
+    return frame.payload[len(b"id: ") : frame.body - 1].decode()
 
 
 def _event(frame: Frame) -> dict[str, Any]:

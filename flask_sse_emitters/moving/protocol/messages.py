@@ -23,11 +23,13 @@ Where channels are kept in memory (``memory://``), they go along, before the fir
     it stops   {"type": "memory", "part": "state", "number": 0, "items": [{"channel": "a", ...}, ...], "more": true}
     it stops   {"type": "memory", "part": "ask", "number": 1, "items": [{"do": "start_run", ...}], "more": false}
     it stays   {"type": "memory", "part": "answer", "number": 1, "items": [{"value": "x7Kq2"}], "more": false}
+    it stays   {"type": "memory", "part": "told", "number": 0, "items": [{"channel": "a", ...}, ...], "more": false}
 
 * ``state``: all that is kept of each channel, see :mod:`.moving.memory.items`. Once a channel has been sent, it belongs
   to the one that stays. The last of these messages has no ``more``. They need no answer: what follows comes after them.
 * ``ask``: what is still published to these channels by the one that stops, at any time until it exits, and what its
   runs do. The ``number`` is repeated by the ``answer``. These may come between offers, and between their answers.
+* ``told``: each event that these channels get from then on, for the streams that have not moved yet.
 
 Both sides leave by closing the socket. A stream that was offered and not answered for belongs to neither.
 
@@ -114,7 +116,7 @@ class Answer:
     refused: Mapping[int, Reason]
 
 
-Part: TypeAlias = Literal["state", "ask", "answer"]
+Part: TypeAlias = Literal["state", "ask", "answer", "told"]
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ class TwoWorkers:
         """Have both find the other one gone. On the scheduler's thread."""
         self.is_cut = True
         self.giver.lost()
-        self.taker.lost()
+        self.taker.close()
 
     def _send(self, side: int, packet: bytes) -> bool:
         assert len(packet) <= MAX_MEMORY_BYTES

@@ -1,9 +1,9 @@
 """What a process that stops gives to another one, and what it has that one do from then on.
 
 Channel after channel is *frozen* and given. What changes a frozen channel is asked of the process that has it now, in
-the order in which it is done here; and what that answers is kept here as well, as long as nothing was published there
-besides: some streams come to their end in this process. Where the other one is gone, channels go on here, in new
-epochs: it may have published something with the next ids, and a client that has these must get a gap.
+the order in which it is done here. That one tells what channels get from then on, which is kept here as well: streams
+that have not moved yet go on, and some come to their end in this process. Where the other one is gone, channels go on
+here, in new epochs: it may have published something with the next ids, and a client that has these must get a gap.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple, Protocol, TypeAlias
 from ....errors import BrokerUnavailable
 from ....runtime.gevent_loop import in_hub
 from ....runtime.scheduler import Sleeper
-from ....wire.frame import CHANNEL_END
+from ....wire.frame import Frame
 from ...base import MemberChange, Publication, Published
 from ...event_log import Bounds, former_of
 from ..record import Record
@@ -100,7 +100,7 @@ class Handover:
         sleeper = Sleeper()
 
         def done(reply: Reply) -> None:
-            self._follow(request, reply)
+            self._note(request, reply)
             replies.append(reply)
             sleeper.wake()
 
@@ -112,25 +112,22 @@ class Handover:
             raise replies[0]
         return replies[0]
 
-    def _follow(self, request: Request, reply: Reply) -> None:
+    def follow(self, channel: str, frame: Frame, event_id: str) -> None:
+        """Keep and deliver an event that a channel has got from the successor, as long as that is there."""
+        record = None if self.successor is None else self._records.get(channel)
+        if record is not None:
+            record.follow(frame, event_id)
+            self._records.go_on(record)
+
+    def _note(self, request: Request, reply: Reply) -> None:
+        """Note what no event tells."""
         record = self._records.get(request.channel)
         if record is None or not reply or isinstance(reply, BrokerUnavailable):
             return
         if request.change is not None:
             _note_members(record, request.change, request.until)
-        if isinstance(reply, bool) or request.do == "members":
-            return
-        if isinstance(reply, str):
-            if request.do == "start_run":
-                _note_run(record, reply)
-            else:
-                record.follow([CHANNEL_END], [reply])
-                self._records.go_on(record)
-            return
-        pairs = zip(request.publications, reply, strict=True)
-        new = [(each.frame, got.id) for each, got in pairs if isinstance(got, Published) and got.is_new]
-        record.follow([frame for frame, _ in new], [event_id for _, event_id in new])
-        self._records.go_on(record)
+        if request.do == "start_run" and isinstance(reply, str):
+            _note_run(record, reply)
 
 
 def _note_run(record: Record, epoch: str) -> None:

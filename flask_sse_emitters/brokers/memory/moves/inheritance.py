@@ -58,13 +58,17 @@ class Inheritance:
         if self._records.is_held:
             self.expect(seconds)
 
-    def take(self, state: RecordState) -> None:
+    def take(self, state: RecordState, listener: Listener | None = None) -> None:
         """Take over a channel. Where it has one here, what was published here comes after what was there.
 
         Clients that have come here to that then reconnect, and miss nothing: their position was in another log.
+
+        :param listener: gets each event that follows on what there was; none where there is a channel here.
         """
         self.expect(SILENCE_SECONDS)
         new = Record.restore(state, self._scheduler)
+        if listener is not None:
+            new.audience.listeners = (listener,)
         while (record := self._records.put(new)) is not new and not record.inherit(state):
             pass  # that one is forgotten by now
         self._records.go_on(record)

@@ -102,6 +102,7 @@ def test_memory_history_reads_and_goes_on_in_another_worker_as_in_its_own(steps:
     workers.move()
     assert {(name, at): read(workers.stays, name, at) for name, at in before} == before
     assert {name: workers.stays.state(name) for name in kept} == states
+    workers.taker.close()
     workers.stops.handover.end()  # in new epochs: so what is kept of both is compared by their payloads
     stays, goes_on = History(workers.stays, scheduler), History(workers.stops, scheduler)
     for step in later:

@@ -121,9 +121,9 @@ def test_memory_members_lapse_where_the_next_worker_is_gone(scheduler: ManualSch
     tell(first.stays, ["ann"])
     listener = listening(first.stays, "a")
     second.move()
-    pass_time(second, LEASE + LATE)
-    second.cut()
     pass_time(second, LATE)
+    second.cut()
+    pass_time(second, LEASE)
     assert heard(listener) == ["-bob"]
     assert first.stays.members("a") == ["ann"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections import deque
 
 import pytest
 
@@ -59,6 +60,7 @@ def test_memory_move_keeps_the_age_of_events(workers: StillWorkers) -> None:
     workers.scheduler.pass_time(60)
     publish(workers.stops, "a", "new", bounds=Bounds(10, 100.0))
     workers.move()
+    workers.taker.close()
     workers.scheduler.pass_time(50)
     assert texts(read(workers.stays, "a")) == ["new"]
     workers.scheduler.pass_time(120)
@@ -145,14 +147,38 @@ def test_memory_publish_after_the_move_keeps_keys_ends_and_runs(workers: StillWo
     assert [each.is_end for each in read(stays, "a") or ()] == [True, False, True]
 
 
-def test_memory_publish_of_both_workers_leaves_clients_behind_rather_than_a_hole(workers: StillWorkers) -> None:
+def test_memory_publish_of_both_workers_reaches_clients_that_have_not_moved_yet(workers: StillWorkers) -> None:
     publish(workers.stops, "a", "1")
     behind = listening(workers.stops, "a")
     workers.move()
-    publish(workers.stays, "a", "2")
-    ask(workers, lambda: publish(workers.stops, "a", "3"))
+    ids = [*publish(workers.stays, "a", "2"), *ask(workers, lambda: publish(workers.stops, "a", "3"))]
+    ids += [end(workers.stays, "a"), *publish(workers.stays, "a", "4")]
+    workers.settle()
+    assert texts(behind.frames) == ["2", "3", "", "4"]
+    assert [position_of(each).offset for each in ids] == [each.offset for each in behind.frames]
+    assert read(workers.stops, "a") == read(workers.stays, "a")
+
+
+def test_memory_events_that_cannot_be_told_leave_clients_behind_rather_than_a_hole(workers: StillWorkers) -> None:
+    """The other side does not take them in time, and older ones are dropped: who moves then is given all of them."""
+    publish(workers.stops, "a", "1")
+    behind = listening(workers.stops, "a")
+    workers.move()
+    workers.taker._events = deque(maxlen=2)
+    publish(workers.stays, "a", "2", "3", "4")
+    workers.settle()
     assert behind.frames == []
-    assert texts(read(workers.stays, "a")) == ["1", "2", "3"]
+    assert texts(read(workers.stays, "a")) == ["1", "2", "3", "4"]
+
+
+def test_memory_event_that_is_told_after_the_other_worker_is_gone_is_ignored(workers: StillWorkers) -> None:
+    publish(workers.stops, "a", "1")
+    behind = listening(workers.stops, "a")
+    workers.move()
+    workers.stops.handover.end()
+    publish(workers.stays, "a", "seen by others")
+    workers.settle()
+    assert behind.frames == []
 
 
 def test_memory_publish_goes_on_in_a_new_epoch_where_the_other_worker_is_gone(workers: StillWorkers) -> None:
