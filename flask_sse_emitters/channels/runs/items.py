@@ -6,12 +6,14 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from ...brokers import INTERRUPTED
 from ...config.settings import Settings
 from ...runtime.gevent_loop import yield_if_due
 from ...wire.event import Event
 from ...wire.frame import Frame
 from ..publishing import encode_for_channel
 from .pending import Pending
+from .publishing_thread import Stop
 
 log = logging.getLogger("flask_sse_emitters.runs")
 
@@ -38,9 +40,10 @@ class Items:
         self._on_error = on_error
         self._settings = settings
 
-    def pull_all(self, pending: Pending, is_stopped: Callable[[], bool]) -> list[Frame]:
+    def pull_all(self, pending: Pending, stopped: Callable[[], Stop | None]) -> list[Frame]:
         """Pull the items, encode them, and give them to what is pending, until the run is stopped; then close them.
 
+        :param stopped: returns why the run is stopped; None while it is not.
         :return: what follows them.
         """
         items, self._items = self._items, None
@@ -48,8 +51,8 @@ class Items:
         try:
             iterator = iter(items or ())
             for item in iterator:
-                if is_stopped():
-                    return []
+                if (why := stopped()) is not None:  # its readers must know, whichever thread notices first
+                    return [INTERRUPTED] if why is Stop.INTERRUPTED else []
                 pending.give(encode_for_channel(item, None, None, self._settings))
                 yield_if_due()
             return [] if self._done is None else [self._done]

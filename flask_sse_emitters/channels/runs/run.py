@@ -135,7 +135,7 @@ class Task:
             self._wake_waiting()
 
     def _pull_all(self) -> list[Frame]:
-        return self._items.pull_all(self._publishing.pending, self._publishing.is_stopped)
+        return self._items.pull_all(self._publishing.pending, lambda: self._publishing.stopped)
 
     def _wake_waiting(self) -> None:
         with self._lock:

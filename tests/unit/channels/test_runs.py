@@ -8,10 +8,12 @@ from collections.abc import Sequence
 import pytest
 
 from flask_sse_emitters import BrokerUnavailable
-from flask_sse_emitters.brokers import Broker, Frame, Publication, Published
+from flask_sse_emitters.brokers import CHANNEL_END, Broker, Frame, Publication, Published
 from flask_sse_emitters.brokers.memory import MemoryBroker
 from flask_sse_emitters.channels.runs import publishing_thread
+from flask_sse_emitters.channels.runs.items import Items
 from flask_sse_emitters.channels.runs.publishing_thread import PublishingThread, Stop
+from flask_sse_emitters.config.settings import DEFAULTS
 from flask_sse_emitters.streams.emitter import stream_of
 from tests.support.board import Board
 from tests.support.broker_calls import KEPT, frame
@@ -82,6 +84,23 @@ def test_run_step_whose_outcome_is_unknown_is_done_once(does: bool, monkeypatch:
     texts = [each.payload[each.body :].removeprefix(b"data: ").strip().decode() for each in kept(channels.broker)]
     assert texts == ["0", "1", "2", "3", "4", "done", ""]
     assert publishing.is_settled
+
+
+@pytest.mark.parametrize(
+    ("why", "follow"),
+    [(Stop.INTERRUPTED, ["interrupted", CHANNEL_END.name]), (Stop.CANCELLED, [CHANNEL_END.name])],
+    ids=["interrupted", "cancelled"],
+)
+def test_run_whose_items_are_closed_first_says_if_it_is_interrupted(why: Stop, follow: list[str]) -> None:
+    """Of its two threads, the one that pulls may be the first to notice."""
+    channels = Unsure(does=True)
+    channels.broker.start_run("a", "run", 10)
+    publishing = PublishingThread(channels, "a", "run", KEPT, 0.0)
+    publishing.stop(why)
+    pulling = Items("a", ["pulled too late"], None, None, DEFAULTS)
+    publishing.pending.finish(pulling.pull_all(publishing.pending, lambda: publishing.stopped))
+    publishing._publish_pending()  # also where the one that publishes looked before it was cancelled
+    assert [each.name for each in kept(channels.broker)] == follow
 
 
 def test_run_that_is_cancelled_too_late_leaves_the_next_one_alone() -> None:
