@@ -11,12 +11,18 @@ from flask_sse_emitters.brokers import Bounds, Position
 from flask_sse_emitters.brokers.event_ids import read_ids
 from flask_sse_emitters.runtime.scheduler import SCHEDULER
 from tests.support.broker_calls import RecordingListener, frame, in_threads, listening, publish
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE, until
 from tests.unit.doubles.two_workers import TwoWorkers, read, texts
 
 CHANNELS = [f"channel:{number}" for number in range(5)]
 PUBLISHERS = 3
 KEPT = Bounds(100_000, 0.0)
+
+
+@pytest.fixture(autouse=True)
+def answers_take_their_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with much else to do may not answer in the two seconds after which a publisher is told of a failure."""
+    monkeypatch.setattr("flask_sse_emitters.brokers.memory.moves.handover.ANSWER_SECONDS", PATIENCE)
 
 
 class Publisher:
