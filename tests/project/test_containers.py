@@ -1,7 +1,7 @@
 """The files for containers, in ``deploy/container``.
 
-No engine runs here. Schemas and linters check the files, and the commands of the Dockerfile are run one by one, in an
-empty folder with an empty virtual environment: not on its base image, nor as its user.
+No engine runs here. Schemas and linters check the files, and their commands are run one by one in a clean root of
+Debian: as the user of the image, as process 1, and on a file system that is read-only.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.support.clean_root import PATH, PYTHON, CleanRoot
 from tests.support.programs import miss, program
 from tests.support.redis_server import RedisServer
 from tests.support.servers import ROOT, bound
@@ -43,6 +44,7 @@ LINES = [
 ]
 
 COMPOSE: dict[str, Any] = yaml.safe_load((CONTAINER / "compose.yaml").read_text())
+REDIS: dict[str, Any] = COMPOSE["services"]["redis"]
 MANIFESTS: dict[str, Any] = {
     each["kind"]: each for each in yaml.safe_load_all((CONTAINER / "kubernetes.yaml").read_text())
 }
@@ -51,7 +53,7 @@ POD: dict[str, Any] = MANIFESTS["Deployment"]["spec"]["template"]["spec"]
 #: Rules of yamllint: its own, with this project's lines.
 YAMLLINT = "{extends: default, rules: {line-length: {max: 120}, document-start: disable}}"
 
-pytestmark = pytest.mark.xdist_group("containers")
+pytestmark = [pytest.mark.xdist_group("containers"), pytest.mark.timeout(600)]  # the clean root is made in one minute
 
 
 def instructions(*names: str) -> list[str]:
@@ -113,28 +115,26 @@ def test_container_files_name_the_same_port_user_and_app() -> None:
     assert named < set(COMPOSE["services"])
 
 
-class Built:
-    """What the Dockerfile makes, in a folder, with the package as it is in this checkout."""
+class Image:
+    """What the Dockerfile makes of a clean root, with the package as it is in this checkout."""
 
     def __init__(self, folder: Path) -> None:
-        self.app = folder / "app"
-        self.app.mkdir()
-        venv = folder / "venv"
-        subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
-        given = dict(pair.split("=", 1) for line in instructions("ENV") for pair in shlex.split(line))
-        path = f"{venv / 'bin'}{os.pathsep}{os.environ['PATH']}"
-        kept = {name: text for name, text in os.environ.items() if name not in ("PYTHONPATH", "GUNICORN_CMD_ARGS")}
-        self.env = {**kept, **given, "PATH": path, "PIP_FIND_LINKS": str(self._wheel(folder))}
+        wheels = self._wheels(folder / "wheels")
+        self.root = CleanRoot(folder / "root")
+        shutil.copytree(wheels, self.root.inside("/wheels"))
+        self.env = dict(pair.split("=", 1) for line in instructions("ENV") for pair in shlex.split(line))
+        [self.folder] = instructions("WORKDIR")
+        self.root.inside(self.folder).mkdir(parents=True)
         for name, rest in LINES:
             if name == "COPY":
                 *files, _ = rest.split()
                 for file in files:
-                    shutil.copy(CONTAINER / file, self.app)
+                    shutil.copy(CONTAINER / file, self.root.inside(self.folder))
             elif name == "RUN":
-                self._run(["sh", "-c", rest])
+                self._build("sh", "-c", rest)
 
-    def _wheel(self, folder: Path) -> Path:
-        source, wheels = folder / "source", folder / "wheels"
+    def _wheels(self, wheels: Path) -> Path:
+        source = wheels.with_name("source")
         shutil.copytree(ROOT / "flask_sse_emitters", source / "flask_sse_emitters")
         for file in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
             shutil.copy(ROOT / file, source)
@@ -148,30 +148,43 @@ class Built:
             miss(f"no wheel can be built, perhaps without a package index: {done.stderr[-500:]}")
         return wheels
 
-    def _run(self, command: list[str]) -> None:
-        done = subprocess.run(command, cwd=self.app, env=self.env, capture_output=True, text=True, check=False)
+    def _build(self, *command: str) -> None:
+        done = self.root.run(*command, env={**self.env, "PIP_FIND_LINKS": "/wheels"}, folder=self.folder)
         if "No matching distribution" in done.stderr or "ConnectionError" in done.stderr:
             miss(f"no package index can be reached: {done.stderr[-500:]}")
         assert done.returncode == 0, done.stdout + done.stderr
 
+    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """Run a command as the user of the image, such as a probe."""
+        [user] = instructions("USER")
+        return self.root.run(*command, env=self.env, folder=self.folder, user=user)
+
+    def start(self, env: dict[str, str], **options: Any) -> subprocess.Popen[bytes]:
+        """Start the command of the image, as its user, on a file system that is read-only."""
+        [user], [command] = instructions("USER"), instructions("CMD")
+        entered = self.root.command(*json.loads(command), user=user, folder=self.folder, read_only=True)
+        return subprocess.Popen(entered, env={"PATH": PATH, **self.env, **env}, start_new_session=True, **options)
+
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
-    return Built(tmp_path_factory.mktemp("container"))
+def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
+    folder = tmp_path_factory.mktemp("container")
+    (folder / "root").mkdir()
+    yield Image(folder)
+    shutil.rmtree(folder / "root")
 
 
 class Running:
-    """The container's command, as process 1 would be."""
+    """A container of the image."""
 
-    def __init__(self, built: Built, url: str) -> None:
-        [command] = instructions("CMD")
+    def __init__(self, image: Image, url: str) -> None:
         with bound(0) as held:
             held.listen()
             self.port: int = held.getsockname()[1]
-            env = {**built.env, "SSE_BROKER_URL": url, "BIND": f"fd://{held.fileno()}", "WEB_CONCURRENCY": "1"}
-            self.process = subprocess.Popen(
-                json.loads(command), cwd=built.app, env=env, pass_fds=[held.fileno()], start_new_session=True
-            )
+            env = {"SSE_BROKER_URL": url, "BIND": f"fd://{held.fileno()}", "WEB_CONCURRENCY": "1"}
+            self.process = image.start(env, pass_fds=[held.fileno()])
+
+    def wait(self) -> None:
         until(lambda: self.status("/alive") == 204, "gunicorn to answer")
 
     def status(self, path: str) -> int:
@@ -180,6 +193,11 @@ class Running:
             return connection.getresponse().status
         return 0
 
+    def stop(self) -> None:
+        """Send SIGTERM to process 1, as an engine does."""
+        [first] = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        os.kill(int(first), signal.SIGTERM)
+
     def kill(self) -> None:
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
@@ -187,10 +205,11 @@ class Running:
 
 
 @pytest.fixture
-def running(built: Built) -> Iterator[Running]:
-    with RedisServer() as redis, redis.client() as client:
-        running = Running(built, redis.url)
+def running(image: Image) -> Iterator[Running]:
+    with RedisServer(*REDIS["command"][1:]) as redis, redis.client() as client:
+        running = Running(image, redis.url)
         try:
+            running.wait()
             yield running
             assert client.keys("sse:{news}*"), "the app uses the broker of its environment"
         finally:
@@ -210,21 +229,38 @@ def opened(port: int) -> HTTPConnection:
     return connection
 
 
-def test_container_answers_its_probes_and_ends_its_streams_in_time(built: Built, running: Running) -> None:
+def test_container_clean_root_has_the_python_of_the_base_image(image: Image) -> None:
+    assert instructions("FROM") == [f"python:{PYTHON}-slim"]
+    assert image.run("python", "--version").stdout.startswith(f"Python {PYTHON}.")
+
+
+def test_container_answers_its_probes_and_ends_its_streams_in_time(image: Image, running: Running) -> None:
     [container] = POD["containers"]
     for probe in ("readinessProbe", "livenessProbe"):
         assert running.status(container[probe]["httpGet"]["path"]) == 204
     [check] = instructions("HEALTHCHECK")
     command = json.loads(check.partition(" CMD ")[2])
-    subprocess.run(
-        [part.replace(":8000", f":{running.port}") for part in command], env=built.env, timeout=PATIENCE, check=True
-    )
+    done = image.run(*(part.replace(":8000", f":{running.port}") for part in command))
+    assert done.returncode == 0, done.stderr
+    waits, _ = container["lifecycle"]["preStop"]["exec"]["command"]
+    assert image.run(waits, "0").returncode == 0, "what preStop runs is in the image"
     with closing(opened(running.port)) as connection, connection.getresponse() as stream:
         assert stream.status == 200
         assert stream.read1()
-        os.kill(running.process.pid, signal.SIGTERM)  # which follows preStop
+        running.stop()  # which follows preStop
         assert b"retry: " in stream.read(), "a clean end"
     assert running.process.wait(PATIENCE) == 0
+
+
+def test_container_redis_answers_its_health_check_and_keeps_what_it_has() -> None:
+    client, *check = REDIS["healthcheck"]["test"][1:]
+    with RedisServer(*REDIS["command"][1:]) as redis, redis.client() as connection:
+        command = [program(client, "redis-tools"), "-p", str(redis.port), *check]
+        assert subprocess.run(command, capture_output=True, timeout=PATIENCE, check=True).stdout == b"PONG\n"
+        connection.set("kept", 1)
+        redis.kill()
+        redis.start()
+        assert connection.get("kept") is not None, "it is killed, and has it from its file"
 
 
 def test_container_nginx_passes_streams_on(running: Running, tmp_path: Path) -> None:
