@@ -38,9 +38,13 @@ class Member:
     :ivar client: the list may write to it at once; None where it may not.
     :ivar written_at: when that was last done, by the scheduler's clock.
     :ivar joined_at: the number of the last event before it was in the list.
+    :ivar uncounted: what to take from :attr:`delivered_upto`, so that it is how many events the list has given it.
     """
 
-    __slots__ = ("client", "delivered_upto", "emitter", "joined_at", "list", "lock", "state", "stream", "written_at")
+    __slots__ = (
+        *("client", "delivered_upto", "emitter", "joined_at", "list", "lock", "state", "stream", "uncounted"),
+        "written_at",
+    )
 
     def __init__(self, emitter: SseEmitter, list: MemberList, state: MemberState = JOINING) -> None:
         self.emitter = emitter
@@ -50,6 +54,7 @@ class Member:
         self.state = state
         self.delivered_upto = 0
         self.joined_at = 0
+        self.uncounted = 0
         self.client: Client | None = None
         self.written_at = 0.0
 
@@ -78,6 +83,11 @@ class Member:
         return sum(frame is not None and not frame.is_end for _, frame in self._queued())
 
     @property
+    def given_events(self) -> int:
+        """How many events the list has given it. Nothing is counted as they are delivered."""
+        return self.delivered_upto - self.uncounted
+
+    @property
     def takes_events(self) -> bool:
         """Whether the list may give the stream events. Under its lock."""
         return self.state is LIVE
@@ -89,7 +99,7 @@ class Member:
 
     def go_live(self, delivered_upto: int) -> None:
         """Get every event after this one from the list."""
-        self.delivered_upto = delivered_upto
+        self.delivered_upto = self.uncounted = delivered_upto
         self.state = LIVE
 
     def deliver(self, batch: Batch, *, is_writer: bool) -> None:
@@ -151,6 +161,7 @@ class Member:
 
     def _note_channel_end(self, number: int, channel_end: Frame) -> None:
         self.delivered_upto = number
+        self.uncounted += 1
         if self.is_last_channel(channel_end):
             self.state = OVER
 
@@ -181,6 +192,7 @@ class Member:
                     continue
                 self.delivered_upto = number
                 if frame is None:
+                    self.uncounted += 1
                     self.state = ENDED
                 elif frame.is_end:
                     self._note_channel_end(number, frame)

@@ -141,6 +141,10 @@ class Member(Protocol):
     def queued_events(self) -> int:
         """How many events the list has been sent, and has not delivered to it."""
 
+    @property
+    def given_events(self) -> int:
+        """How many events the list has given it."""
+
     def take_queued(self) -> None:
         """Give the stream now what the list has been sent, and not delivered yet."""
 

@@ -32,8 +32,8 @@ class Outgoing:
     """
 
     __slots__ = (
-        *("_gap", "_lists_may_write", "backlog", "closing", "direct", "is_needless", "members", "replay", "state"),
-        "writer",
+        *("_gap", "_given", "_lists_may_write", "backlog", "closing", "direct", "is_needless", "members", "replay"),
+        *("state", "writer"),
     )
 
     def __init__(self) -> None:
@@ -45,8 +45,14 @@ class Outgoing:
         self.writer: Writer | None = None
         self.direct: DirectWriter | None = None  #: the writer, where lists may write to its client
         self.state: WriterState = AWAKE
+        self._given = 0  # so many events have come otherwise than from the lists of which it is a member
         self._gap: str | None = None  # the id that came with what was prepended, where it tells of a gap
         self._lists_may_write = False
+
+    @property
+    def given_events(self) -> int:
+        """How many events it was given, which were written, dropped, or are still to be written."""
+        return self._given + sum(member.given_events for member in self.members)
 
     @property
     def tells_gap(self) -> bool:
@@ -84,8 +90,13 @@ class Outgoing:
         left = tuple(each for each in self.members if each not in staying)
         for member in left:
             member.client = None
+            self._given += member.given_events
         self.members = staying
         return left
+
+    def note_given(self) -> None:
+        """Count an event that comes from no list."""
+        self._given += 1
 
     def wake(self, state: WriterState = AWAKE) -> Writer | None:
         """Return the writer where it is idle, and has to be woken once the lock is left; else None.
@@ -137,7 +148,9 @@ class Outgoing:
     def take_replayed(self, source: ReplaySource) -> Output:
         """Take what the source has prepared."""
         self.state = WRITING
-        return source.take()
+        output = source.take()
+        self._given += output.events
+        return output
 
     def take_closing(self) -> Output | None:
         """Take the last thing that is written; None where that was taken, or there is none."""

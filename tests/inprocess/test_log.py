@@ -1,4 +1,4 @@
-"""What the log says of streams: whose they are, what they read, and how long, in the text and as fields."""
+"""What the log says of streams: whose they are, what they read, how long, and how many events, in the text and as fields."""
 
 from __future__ import annotations
 
@@ -22,17 +22,23 @@ def records(caplog: pytest.LogCaptureFixture, begin: str) -> list[logging.LogRec
     return [record for record in caplog.records if record.message.startswith(begin)]
 
 
-def test_log_of_streams_has_reader_channels_address_and_seconds(caplog: pytest.LogCaptureFixture) -> None:
+def test_log_of_streams_has_reader_channels_address_seconds_and_events(caplog: pytest.LogCaptureFixture) -> None:
     board = Board(by_header)
     caplog.set_level(logging.DEBUG, LOGGER)
-    with board.open("a", "b", user="ann"):
+    board.publish("a", "missed", "missed")
+    with board.open("a", "b", user="ann", last="0-0") as stream:
+        list(stream.ready())
+        board.publish("b", "live")
+        list(stream.ready())
         board.sse.disconnect("ann")
     [begun], [ended] = records(caplog, "a stream begins"), records(caplog, "a stream ended")
     assert fields(begun, "channels", "identity", "address") == [["a", "b"], "ann", "127.0.0.1"]
     assert "channels=a,b identity=ann address=127.0.0.1" in begun.message
     assert fields(ended, "channels", "identity", "dropped") == [["a", "b"], "ann", 0]
     assert ended.__dict__["seconds"] >= 0
+    assert ended.__dict__["events"] == 3
     assert "channels=a,b identity=ann, after " in ended.message
+    assert " s, 3 events, 0 of them dropped)" in ended.message
 
 
 def test_log_of_streams_names_public_channels_and_none_of_views(caplog: pytest.LogCaptureFixture) -> None:

@@ -50,6 +50,7 @@ def _offer(stream: Stream, frame: Frame, *, waits: bool = False) -> bool | None:
             return False
         if waits and not outgoing.backlog.has_room(frame, settings):
             return None
+        outgoing.note_given()
         at_once = outgoing.state is IDLE and _goes_at_once(stream, frame)
         fits = at_once or outgoing.backlog.push(frame, settings)
         sleeper = outgoing.wake(WRITING if at_once else AWAKE) if fits else None

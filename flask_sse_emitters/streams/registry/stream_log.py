@@ -44,17 +44,19 @@ def log_end(stream: Machine, left: Iterable[Member], reason: CloseReason, error:
         "channels": channels,
         "identity": identity,
         "seconds": round(stream.scheduler.clock() - stream.deadlines.born, 3),
+        "events": stream.outgoing.given_events,
         "pending": stream.pending,
         "dropped": stream.outgoing.backlog.dropped,
         "reason": reason.value,
     }
     log.log(
         level,
-        "a stream ended: %s (channels=%s identity=%s, after %.1f s, %d events dropped)",
+        "a stream ended: %s (channels=%s identity=%s, after %.1f s, %d events, %d of them dropped)",
         error or reason.value,
         ",".join(channels) or "-",
         identity or "-",
         fields["seconds"],
+        fields["events"],
         fields["dropped"],
         extra=fields,
     )

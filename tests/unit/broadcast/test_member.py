@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from flask_sse_emitters import CloseReason, SseEmitter, SseEmitters
+from flask_sse_emitters.streams.emitter import stream_of
 from flask_sse_emitters.streams.stream import Stream
 from tests.unit.broadcast.gate import held_up
 from tests.unit.doubles.clock import ManualScheduler, emitter_at
@@ -162,3 +163,24 @@ def test_list_idle_client_that_joins_amid_a_batch_does_not_overflow() -> None:
     assert writer.texts() == ["2", "3", "4", "5", "6"]
     assert (writer.wakes, len(writer.got)) == (1, 1), "as one batch"
     assert (comes.is_open, comes.dropped) == (True, 0)
+
+
+@pytest.mark.parametrize("direct", [True, False, None], ids=["handed off", "by a server", "without a writer"])
+def test_list_events_and_others_are_counted_for_a_stream_but_no_ends(direct: bool | None) -> None:
+    """Whichever way they take: at once, from the queue, by themselves, before it leaves one of its lists."""
+    emitters, others, emitter = SseEmitters(), SseEmitters(), SseEmitter()
+    emitters.send("before it came")
+    for each in (emitters, others):
+        each.add(emitter)
+    if direct is not None:
+        FakeWriter(emitter, direct=direct).take()
+    for number in range(3):
+        emitters.send(str(number))
+    others.send("from another list")
+    others.remove(emitter)
+    others.send("to those who stayed")
+    emitter.send("its own")
+    assert stream_of(emitter).outgoing.given_events == 5
+    emitters.complete()
+    assert emitter.close_reason is CloseReason.COMPLETED
+    assert stream_of(emitter).outgoing.given_events == 5
