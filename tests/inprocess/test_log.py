@@ -1,4 +1,4 @@
-"""What the log says of streams: whose they are, what they read, how long, and how many events, in the text and as fields."""
+"""What the log says of streams: whose they are, what they read, how long, and how many events; also as fields."""
 
 from __future__ import annotations
 
