@@ -72,6 +72,23 @@ def test_docs_landing_page_answers_newcomers_in_the_first_screenful(built: Built
     assert shown.evaluate("image => image.decode().then(() => image.naturalWidth)") == 1280
 
 
+#: The pages of those who begin, and of those who run it.
+FIRST_PAGES = [
+    *("index", "quickstart", "tutorial", "choosing", "troubleshooting", "members"),
+    *("deploying", "servers", "commands", "monitoring", "signals", "operating"),
+]
+
+#: The text of each block of code, and of each table, that is wider than its place.
+CUT_OFF = """() => [...document.querySelectorAll("article pre, article .table-wrapper")]
+    .filter(each => each.scrollWidth > each.clientWidth).map(each => each.innerText)"""
+
+
+@pytest.mark.parametrize("name", FIRST_PAGES)
+def test_docs_first_pages_cut_nothing_off_on_a_laptop(name: str, built: Built, page: Page) -> None:
+    page.goto(f"{built.folder.as_uri()}/{name}.html")
+    assert page.evaluate(CUT_OFF) == []
+
+
 @pytest.mark.parametrize(
     ("words", "found"),
     [("heartbeat", "configuration.html"), ("publish_on_commit", "transactions.html"), ("OVERFLOW", "ends.html")],
