@@ -285,9 +285,11 @@ class Departing:
             if not giving.is_heir:
                 giving.close()
         moved = streams.moves.figures()
-        log.info(
-            "the worker stops: %d streams have moved to other workers, %d end %s",
-            moved["out"],
-            len(streams),
-            moved["refused"] or "",
-        )
+        if moved["out"] or streams:
+            reasons = ", ".join(f"{reason}: {count}" for reason, count in moved["refused"].items())
+            log.info(
+                "the worker stops; streams that have moved to other workers: %d, that end: %d%s",
+                moved["out"],
+                len(streams),
+                f" ({reasons})" if reasons else "",
+            )

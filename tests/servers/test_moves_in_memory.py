@@ -257,3 +257,11 @@ def test_reload_of_a_worker_that_has_not_served_keeps_its_channels(kind: str, tm
     with Server(kind, APP, arguments=arguments) as server:
         again = post(server, "/publish/a?text=again&key=k")
         assert again["id"] == (tmp_path / "first").read_text()
+
+
+def test_worker_without_streams_that_stops_says_nothing_of_moves() -> None:
+    with Server("sync", APP) as server:
+        post(server, f"/publish/{new_name()}?text=1")
+        server.signal(signal.SIGTERM)
+        until(lambda: server.has_exited, "the server to end")
+        assert "the worker stops" not in server.log
