@@ -31,7 +31,7 @@ SIZE = 1_000
 PAUSE = 3.0 if "ROWS" in os.environ else 0.0
 
 #: By so much a worker may grow.
-MOST_GROWTH = 12_000_000
+MOST_GROWTH = 10_000_000
 
 
 class Figures(NamedTuple):

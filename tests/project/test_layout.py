@@ -16,11 +16,15 @@ from tests.support.servers import ROOT
 
 TESTS = ROOT / "tests"
 
-#: Folders of tests, and helpers that start something which tests there may not start.
+#: Helpers that start a server.
+_STARTERS = "apache nginx other_servers pgbouncer postgresql redis_server redis_topologies servers workers_server"
+STARTERS = {f"tests.support.{name}" for name in _STARTERS.split()}
+
+#: Folders of tests, and what starts something which tests there may not start.
 FORBIDDEN = {
-    "unit": {"subprocess", "playwright", "tests.support.servers", "tests.support.redis_server", "tests.support.nginx"},
-    "inprocess": {"subprocess", "playwright", "tests.support.servers", "tests.support.redis_server"},
-    "concurrency": {"playwright", "tests.support.servers", "tests.support.redis_server"},
+    "unit": {"subprocess", "playwright", *STARTERS},
+    "inprocess": {"subprocess", "playwright", *STARTERS},
+    "concurrency": {"playwright", *STARTERS},
     "brokers": {"playwright"},
 }
 

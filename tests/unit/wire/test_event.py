@@ -74,6 +74,31 @@ def test_event_is_an_immutable_value() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "event"),
+    [
+        (b"id: 7\nevent: tick\nretry: 5\ndata: {}\n\n", Event("{}", event="tick", id="7", retry=5)),
+        ("data: \u00e9\r\ndata: b\rdata:  c", Event("\u00e9\nb\n c")),
+        ("data\ndata:\n\n\n", Event("\n")),
+        (": why\n:not\n", Event(comment="why\nnot")),
+        ("id: 1\nid: 2\nid: a\0b\nevent: a\nevent: b\ndata: x", Event("x", event="b", id="2")),
+        ("retry: 7\nretry: -1\nretry: 1.5\nretry: \u0663\n", Event(retry=7)),
+        ("colour: red\nDATA: no\ndata: a:b\n", Event("a:b")),
+        ("\n", Event()),
+    ],
+)
+def test_event_parse_reads_lines_as_the_standard_says(text: str | bytes, event: Event) -> None:
+    assert Event.parse(text) == event
+    assert Event.parse(event.encode()) == event, "and back"
+
+
+def test_event_parse_refuses_two_events_and_bytes_that_are_no_utf_8() -> None:
+    with pytest.raises(InvalidEvent, match=r"parse\(\) takes one event, and a blank line begins another: 'data: a"):
+        Event.parse("data: a\n\ndata: b\n\n")
+    with pytest.raises(InvalidEvent, match="UTF-8"):
+        Event.parse(b"data: \xff\n\n")
+
+
+@pytest.mark.parametrize(
     ("fields", "message"),
     [
         ({"event": "a\nb"}, r"event must not contain '\\n': 'a\\nb'"),
