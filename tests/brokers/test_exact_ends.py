@@ -1,10 +1,12 @@
 """The end of a channel is exact: in every process all get what was before it, and nothing that was after it.
 
 Many threads publish to channels, end them, begin them anew, read them, leave and come back, in a random order.
+``CHANNELS=1000 pytest -o timeout=3600 tests/brokers/test_exact_ends.py`` changes how many channels there are.
 """
 
 from __future__ import annotations
 
+import os
 import random
 import threading
 from collections import defaultdict
@@ -20,7 +22,11 @@ from flask_sse_emitters.testing import EventDecoder
 from tests.support.board import Board, closing_board
 from tests.support.waiting import PATIENCE
 
-CHANNELS, READERS_EACH, PUBLISHERS, EVENTS_EACH = 30, 3, 6, 60
+CHANNELS = int(os.environ.get("CHANNELS", 30))
+READERS_EACH, PUBLISHERS = 3, 6
+
+#: What each publisher does: together some 12 events and ends for each channel.
+EVENTS_EACH = 2 * CHANNELS
 
 #: What a client gets last of a stream that is over for good.
 END = Event("", event="~end", id="~end")

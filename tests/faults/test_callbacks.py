@@ -16,7 +16,7 @@ from tests.support.waiting import until
 HELPERS = 8
 
 
-@pytest.mark.parametrize("kind", ["gevent", "gevent_off", "gthread"])
+@pytest.mark.parametrize("kind", ["gevent", "gevent_off", "gthread", "sync"])
 def test_callbacks_that_raise_block_or_recurse_harm_no_stream(kind: str) -> None:
     with (
         Server(kind, "tests.apps.crowd_callbacks:app") as server,

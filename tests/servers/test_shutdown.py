@@ -40,7 +40,7 @@ def await_exit(server: Server) -> None:
     assert "graceful timeout" not in server.log
 
 
-# gunicorn tells its workers the same at SIGINT and at SIGQUIT: one of them for each kind.
+# gunicorn tells its workers the same at SIGINT and at SIGQUIT; each worker class has its own handlers of both.
 @pytest.mark.parametrize(
     ("kind", "number", "start"),
     [
@@ -51,9 +51,11 @@ def await_exit(server: Server) -> None:
         ("gevent_off", signal.SIGQUIT, "plain"),
         ("gthread", signal.SIGTERM, "plain"),
         ("gthread", signal.SIGINT, "preload"),
+        ("gthread", signal.SIGQUIT, "plain"),
         ("gthread_off", signal.SIGQUIT, "preload"),
         ("gthread_off", signal.SIGTERM, "hooks"),
         ("sync", signal.SIGTERM, "plain"),
+        ("sync", signal.SIGINT, "plain"),
         ("sync", signal.SIGQUIT, "preload"),
         ("sync", signal.SIGTERM, "hooks"),
         ("gevent_pywsgi", signal.SIGTERM, "plain"),
@@ -113,6 +115,19 @@ def test_shutdown_writes_an_ended_handed_off_stream_to_its_end(kind: str) -> Non
         server.signal(signal.SIGTERM)
         until(lambda: "Worker exiting" in server.log, "the worker to stop")
         assert whole_response(raw) == sent
+
+
+def test_shutdown_of_a_sync_worker_completes_a_replay_in_progress() -> None:
+    """The other kinds are in ``test_drain.py``: this one's view that shuts down would hold its only thread."""
+    with serving("sync", SSE_HISTORY=1000, SSE_DRAIN_SECONDS=300) as server:
+        ids = [post(server, "/publish/a", f"{number} " + "x" * 50_000)["id"] for number in range(300)]
+        with closing(slow_client(server, "/events?channel=a", f"Last-Event-ID: {ids[0]}\r\n")) as raw:
+            until(lambda: stats(server)["clients"] == 1, "the client")
+            server.signal(signal.SIGTERM)
+            until(lambda: "Worker exiting" in server.log, "the worker to stop")
+            rest = read_to_the_end(raw)
+    assert [each.decode() for each in re.findall(rb"\nid: (\S+)\n", rest)] == ids[1:]
+    assert re.search(rb"retry: \d+\n\n\r\n0\r\n\r\n\Z", rest)
 
 
 # The worker stops in the same way on all kinds; gunicorn's gevent_pywsgi counts no requests.

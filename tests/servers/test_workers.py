@@ -79,7 +79,7 @@ def test_sync_worker_without_a_descriptor_ends_the_stream_and_goes_on() -> None:
         assert (found["reason"], "[Errno 24]" in found["error"]) == ("ERROR", True)
 
 
-@pytest.mark.parametrize("kind", ["gevent", "gthread"])
+@pytest.mark.parametrize("kind", ["gevent", "gthread", "sync"])
 def test_preloaded_app_serves_streams(kind: str) -> None:
     """Under gevent, the package is then imported, and the lists are made, before anything is patched."""
     with Server(kind, "tests.apps.contract:app", arguments=["--preload"]) as server:
@@ -113,7 +113,7 @@ def test_memory_broker_with_several_workers_is_warned_of() -> None:
         assert 1 <= server.log.count(warning) <= 2, "once for each worker"
 
 
-@pytest.mark.parametrize("kind", ["gevent", "gthread"])
+@pytest.mark.parametrize("kind", ["gevent", "gthread", "sync"])
 def test_worker_at_stream_limit_answers_other_requests(kind: str) -> None:
     """Its limit of open files is low, as in an old shell."""
     few = ["bash", "-c", 'ulimit -n 256; exec "$@"', "-"]
