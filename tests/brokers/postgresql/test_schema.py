@@ -8,6 +8,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from sqlalchemy import create_engine, text
 
 from flask_sse_emitters import BrokerUnavailable
 from flask_sse_emitters.brokers import Bounds, Broker, make_broker
@@ -48,6 +49,18 @@ def test_schema_that_is_printed_is_what_the_broker_makes(database: str, run: Run
         publish(broker, "a", 1)
         broker.check_writable()
     assert run(find) == before
+
+
+def test_schema_that_is_printed_may_be_run_by_sqlalchemy(database: str) -> None:
+    """As a migration of Alembic does, whose ``op.execute`` makes it a ``text()``; also a second time."""
+    engine = create_engine(database.replace("postgresql:", "postgresql+psycopg:"))
+    for _ in range(2):
+        with engine.begin() as connection:
+            connection.execute(text(printed(database)))
+    engine.dispose()
+    with closing(make_broker(database)) as broker:
+        broker.check_writable()
+        assert publish(broker, "a", 1)
 
 
 def test_schema_is_named_by_the_prefix(database: str, run: Run) -> None:

@@ -124,7 +124,7 @@ BEGIN
         ended := substring(' ' || c.former FROM ' ' || known_epoch || ':([0-9]+)');
         IF ended IS NULL AND c.newest = 0 AND known_offset = 0 THEN  -- neither had an event
             c.former := array_to_string(
-                (known_epoch || ':0' || string_to_array(c.former, ' '))[1:@former_epochs@], ' ');
+                (concat(known_epoch, ':', 0) || string_to_array(c.former, ' '))[1:@former_epochs@], ' ');
             RETURN c;
         ELSIF known_offset <= coalesce(ended, 0) OR (ended IS NULL AND c.newest > 0) THEN
             RETURN c;  -- nothing is lost; or nobody knows
