@@ -6,7 +6,6 @@ scrape reaches one of them: so prometheus_client adds up files, and each process
 
 from __future__ import annotations
 
-import atexit
 import logging
 import os
 from bisect import bisect_left
@@ -26,6 +25,7 @@ from .runtime.locks import native_lock
 from .runtime.scheduler import FIGURES, SCHEDULER
 from .server.app_state import State
 from .signals import broker_changed, emitter_opened, event_published
+from .streams.registry.draining import AFTER_EXIT, drain_at_exit
 from .tools.metric_definitions import COUNTERS, GAUGES, PUBLISH_SECONDS, MetricDefinition
 from .tools.metric_files import reserve
 from .types import Stats
@@ -320,8 +320,9 @@ _writers: WeakSet[_Writer] = WeakSet()
 
 @cache
 def _write_at_exit() -> None:
-    """Have a process that exits write once more: after its streams have ended, which asks for that later."""
-    atexit.register(_write_last)
+    """Have a process that exits write once more: after its streams have moved or ended."""
+    drain_at_exit()
+    AFTER_EXIT.append(_write_last)
 
 
 def _write_last() -> None:

@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.support.client import Client, answer, connected, get, post
@@ -184,3 +185,19 @@ def test_metrics_of_a_reload_have_all_gauges_and_the_final_counts(kind: str, tmp
         scrapes.come_to(deliveries=20, publish_seconds_count=5, events_published=5)
         await_both(server, held)
         assert [files_of(tmp_path, process) for process in held] == [["counter", "histogram"]] * 2
+
+
+@pytest.mark.parametrize("kind", ["gevent", "gthread"])
+def test_metrics_of_a_reload_count_streams_that_move_out_and_in(kind: str, tmp_path: Path) -> None:
+    env = {"INTERVAL": "0.1", "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+    with RedisServer() as redis, ExitStack() as stack:
+        env["CONFIG"] = json.dumps({"SSE_BROKER_URL": redis.url})
+        arguments = ["--graceful-timeout", "60"]
+        server = stack.enter_context(Server(kind, "tests.apps.metrics:app", env=env, arguments=arguments))
+        for _ in range(4):
+            stack.enter_context(connected(server, "/events?channel=a"))
+        [old] = psutil.Process(server.pid).children()
+        server.signal(signal.SIGHUP)
+        until(lambda: not old.is_running(), "the old worker to end")
+        moved = {f'streams_moved_total{{direction="{way}"}}': 4 for way in ("in", "out")}
+        Scrapes(server).come_to(clients=4, streams_opened=4, shutdown=0, **moved)
