@@ -76,6 +76,16 @@ def test_gthread_counts_its_connections_rightly_after_many_handoffs(server: Serv
     until(lambda: get(server, "/connections") == {"count": 1}, "the same afterwards")
 
 
+@pytest.mark.parametrize("kind", ["gevent", "gthread"])
+def test_worker_connections_count_only_what_gunicorn_still_holds(kind: str) -> None:
+    few = ["--worker-connections", "20", "--threads", "4"]
+    with Server(kind, "tests.apps.contract:app", arguments=few) as server, ExitStack() as stack:
+        streams = [stack.enter_context(connected(server, f"/silent/{new_name()}?list=all")) for _ in range(60)]
+        until(lambda: stats(server)["outlets"] == {"handed_off": 60, "server": 0}, "the hand-offs")
+        post(server, "/lists/all/send", "x")
+        assert [stream.texts(1) for stream in streams] == [["x"]] * 60
+
+
 @on_each
 @pytest.mark.parametrize("by_list", [True, False])
 def test_handoff_slow_client_with_a_full_socket_gets_every_byte(by_list: bool, server: Server) -> None:

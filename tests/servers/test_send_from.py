@@ -13,7 +13,7 @@ import pytest
 
 from flask_sse_emitters.testing import decode
 from tests.servers.kinds import HANDING_OFF, on
-from tests.support.client import answer_to_the_end, connected, get, new_name, post, slow_client
+from tests.support.client import answer_to_the_end, connected, get, new_app, new_name, post, slow_client
 from tests.support.servers import Server
 from tests.support.waiting import PATIENCE, until
 
@@ -41,6 +41,24 @@ def test_send_from_closes_the_iterable_when_the_client_leaves(server: Server) ->
         assert client.texts(3)[0].startswith("0 ")
     until(lambda: get(server, f"/pulled/{name}")["closed"] == 1, "the iterable to be closed")
     assert get(server, f"/pulled/{name}")["items"] < 10_000_000
+
+
+@on(*HANDING_OFF)
+def test_send_from_to_a_paused_client_that_leaves_is_closed_and_pulled_no_further(server: Server) -> None:
+    """Nothing has to be written for that: no heartbeat comes in this time."""
+    name, app = new_name(), new_app(server, SSE_HEARTBEAT=10 * PATIENCE)
+
+    def found() -> dict[str, int]:
+        return dict(get(server, f"{app}/pulled/{name}"))
+
+    with closing(slow_client(server, f"{app}/words/{name}?count=10000&size=5000")):
+        until(lambda: found()["items"], "the first item")
+        before = -1
+        while (now := found()["items"]) != before:  # until it pauses
+            before = now
+            time.sleep(0.2)
+    until(lambda: found()["closed"], "the iterable to be closed")
+    assert found() == {"items": before, "closed": 1}
 
 
 def test_send_from_that_raises_is_no_whole_body(server: Server) -> None:

@@ -10,7 +10,7 @@ from flask import Flask
 
 from flask_sse_emitters import CloseReason, SseEmitter
 from flask_sse_emitters.config.settings import DEFAULTS
-from flask_sse_emitters.signals import gap_sent
+from flask_sse_emitters.signals import emitter_moved, gap_sent
 from flask_sse_emitters.streams.emitter import stream_of
 from flask_sse_emitters.streams.registry import open_streams as streams_module
 from flask_sse_emitters.streams.registry.draining import drain
@@ -40,6 +40,21 @@ def test_stream_that_has_moved_counts_as_neither_opened_nor_closed() -> None:
     streams.leave(stream_of(emitter))
     assert (len(streams), streams.closed) == (0, {})
     assert streams.moves.figures() == {"in": 1, "out": 1, "refused": {}}
+
+
+def test_stream_that_moves_is_told_of_to_receivers_in_both_processes(scheduler: ManualScheduler) -> None:
+    app, told = Flask(__name__), list[tuple[str, SseEmitter]]()
+
+    def note(_: Flask, *, emitter: SseEmitter, direction: str) -> None:
+        told.append((direction, emitter))
+
+    streams, emitter = StreamRegistry(DEFAULTS, scheduler, app), emitter_at(scheduler, 0)
+    with emitter_moved.connected_to(note, app):
+        streams.adopt(emitter, None)
+        streams.note_moved_out(stream_of(emitter))
+        streams.note_moved_out(stream_of(emitter))
+        scheduler.run_jobs()
+    assert told == [("in", emitter), ("out", emitter)]
 
 
 def test_counting_many_streams_yields_to_other_threads(monkeypatch: pytest.MonkeyPatch) -> None:

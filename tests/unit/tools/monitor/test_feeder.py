@@ -201,11 +201,13 @@ def test_monitor_smoothed_rate_covers_its_window() -> None:
 def test_monitor_report_adds_figures_of_processes() -> None:
     here = process("a", 3, channels={"orders": 2, "news": 1}, events={"orders": 9}, closed={"timeout": 2})
     there = process("b", 4, channels={"orders": 1, "jobs": 5}, closed={"timeout": 1, "error": 1}, warnings=["beware"])
+    here["moved"], there["moved"] = {"in": 5, "out": 2, "refused": {}}, {"in": 0, "out": 3, "refused": {"slow": 9}}
     unread = {"id": "c", "age": 2.0, "channels": {"jobs": 1}}
     report = make_report([here, there, unread], Rates(), Rates(), 1000.0, 10.0)
     assert report["point"]["clients"] == 7
     assert report["ends"]["TIMEOUT"] == 3
     assert report["ends"]["ERROR"] == 1
+    assert report["moved"] == 5, "each of them once: as it left"
     assert report["warnings"] == ["beware"]
     assert [(each["name"], each["clients"], each["events"]) for each in report["channels"]] == [
         ("jobs", 6, None),
