@@ -5,6 +5,7 @@ The file that ``MOVING`` names has JSON: ``config`` is the app's, and a reader w
 
 from __future__ import annotations
 
+import atexit
 import json
 import logging
 import os
@@ -22,6 +23,14 @@ logging.basicConfig(level=logging.INFO)
 code: dict[str, Any] = json.loads(Path(os.environ["MOVING"]).read_text())
 app = Flask(__name__)
 app.config.update(SSE_HEARTBEAT=0.5, SSE_RETRY=100, **code["config"])
+
+
+@atexit.register  # before the extension's own: such calls are made in reverse
+def show_moved() -> None:
+    """Show what became of the streams of a worker that has stopped, and answers nothing any more."""
+    logging.info("moved: %s", json.dumps(sse.stats()["moved"]))
+
+
 sse = SSE(app)
 app.register_blueprint(sse.blueprint, url_prefix="/events")
 sse.channels("public/*", public=True)

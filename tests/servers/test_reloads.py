@@ -90,6 +90,29 @@ def test_reload_breaks_an_answer_that_does_not_finish_in_time(kind: str) -> None
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_reload_of_code_that_cannot_start_ends_streams_in_order_as_the_server_stops(kind: str, tmp_path: Path) -> None:
+    """gunicorn then stops as a whole: streams are lost by that no more than requests are."""
+    code, gate = tmp_path / "reloaded.py", tmp_path / "gate"
+    code.write_text("from tests.apps.handoff import app\n")
+    arguments = ["--graceful-timeout", "60", "--pythonpath", str(tmp_path)]
+    with (
+        Server(kind, "reloaded:app", arguments=arguments) as server,
+        connected(server, f"/gated/{new_name()}?file={gate}") as answer,
+        connected(server, f"/numbered/{new_name()}") as page,
+    ):
+        assert answer.texts(1) == ["first"]
+        code.write_text("def app(:\n")
+        server.signal(signal.SIGHUP)
+        assert b"retry: " in page.rest(), "a clean end, and it comes back"
+        until(lambda: "SyntaxError" in server.log, "the new worker to fail")
+        assert not server.has_exited
+        gate.touch()
+        assert rest_of(answer) == ["second", "[DONE]"]
+        until(lambda: server.has_exited, "the server to stop")
+        assert "SIGKILL" not in server.log
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_reload_ends_a_run_and_all_its_readers_know(kind: str) -> None:
     """One comes back, as pages do, and gets the rest, and that it is not all; one that cannot has a broken stream."""
     name, other = new_name(), new_name()
