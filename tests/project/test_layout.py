@@ -17,7 +17,8 @@ from tests.support.servers import ROOT
 TESTS = ROOT / "tests"
 
 #: Helpers that start a server.
-_STARTERS = "apache nginx other_servers pgbouncer postgresql redis_server redis_topologies servers workers_server"
+_STARTERS = """apache nginx other_servers pgbouncer postgresql redis_server redis_topologies servers shared_broker
+    workers_server"""
 STARTERS = {f"tests.support.{name}" for name in _STARTERS.split()}
 
 #: Folders of tests, and what starts something which tests there may not start.

@@ -20,6 +20,7 @@ from tests.support.client import Client, answer, connected, get, post
 from tests.support.redis_server import RedisServer
 from tests.support.samples import Samples, closed, read
 from tests.support.servers import Server
+from tests.support.shared_broker import SharedBroker, shared_broker
 from tests.support.waiting import until
 from tests.support.workers_server import WorkersServer
 
@@ -72,17 +73,24 @@ def in_short(samples: Samples) -> dict[str, float]:
 
 
 @contextmanager
-def serving(kind: str, tmp_path: Path, *arguments: str, interval: float, hook: bool = True) -> Iterator[WorkersServer]:
-    """Serve with two workers that share Redis and their metrics."""
+def serving(
+    kind: str,
+    tmp_path: Path,
+    *arguments: str,
+    interval: float,
+    hook: bool = True,
+    broker: SharedBroker = "redis",
+) -> Iterator[WorkersServer]:
+    """Serve with two workers that share a broker and their metrics."""
     (tmp_path / "metrics").mkdir()
     settings = ["from tests.support.gunicorn_settings import *"]
     if hook:
         settings.append("from flask_sse_emitters.gunicorn import child_exit")
     (tmp_path / "settings.py").write_text("\n".join(settings))
     arguments = ("--graceful-timeout", "60", "--config", str(tmp_path / "settings.py"), *arguments)
-    with RedisServer() as redis:
+    with shared_broker(broker) as (_, url):
         env = {
-            "CONFIG": json.dumps({"SSE_BROKER_URL": redis.url, "SSE_RETRY": 1000, "SSE_MOVE": "off"}),
+            "CONFIG": json.dumps({"SSE_BROKER_URL": url, "SSE_RETRY": 1000, "SSE_MOVE": "off"}),
             "INTERVAL": str(interval),
             "PROMETHEUS_MULTIPROC_DIR": str(tmp_path / "metrics"),
         }
@@ -135,9 +143,15 @@ def files_of(tmp_path: Path, process: int) -> list[str]:
     return sorted(path.name.removesuffix(f"_{process}.db") for path in tmp_path.glob(f"metrics/*_{process}.db"))
 
 
-@pytest.mark.parametrize(("kind", "preload"), [("gevent", ["--preload"]), ("gthread", [])], ids=["gevent", "gthread"])
-def test_metrics_of_two_workers_add_up_and_outlive_them(kind: str, preload: Sequence[str], tmp_path: Path) -> None:
-    with serving(kind, tmp_path, *preload, interval=0.1) as server, ExitStack() as stack:
+@pytest.mark.parametrize(
+    ("kind", "preload", "broker"),
+    [("gevent", ["--preload"], "redis"), ("gthread", [], "redis"), ("gthread", [], "postgresql")],
+    ids=["gevent", "gthread", "postgresql"],
+)
+def test_metrics_of_two_workers_add_up_and_outlive_them(
+    kind: str, preload: Sequence[str], broker: SharedBroker, tmp_path: Path
+) -> None:
+    with serving(kind, tmp_path, *preload, interval=0.1, broker=broker) as server, ExitStack() as stack:
         held, opened = connect(server, stack, 3)
         scrapes = Scrapes(server)
         scrapes.come_to(clients=6, streams_opened=opened, disconnected=opened - 6)

@@ -1,4 +1,4 @@
-"""The monitor on real servers: alone, beside another process, in an outage of Redis, and at shutdown."""
+"""The monitor on real servers: alone, beside another process, in an outage of their broker, and at shutdown."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ import signal
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
-from typing import Any
+from typing import Any, get_args
+
+import pytest
 
 from tests.support.client import Client, connected, new_name, post
-from tests.support.redis_server import RedisServer
 from tests.support.servers import Server
+from tests.support.shared_broker import SharedBroker, shared_broker
 from tests.support.waiting import until
 
 APP = "tests.apps.monitor:app"
@@ -38,9 +40,10 @@ def has_come(monitor: Client, name: str) -> bool:
     return name in monitor.events(1)[0].data
 
 
-def test_monitor_sees_processes_sharing_redis_and_its_outage() -> None:
-    with RedisServer() as redis, ExitStack() as stack:
-        env = {"CONFIG": json.dumps({"SSE_BROKER_URL": redis.url})}
+@pytest.mark.parametrize("broker", get_args(SharedBroker))
+def test_monitor_sees_processes_sharing_a_broker_and_its_outage(broker: SharedBroker) -> None:
+    with shared_broker(broker) as (running, url), ExitStack() as stack:
+        env = {"CONFIG": json.dumps({"SSE_BROKER_URL": url})}
         servers = [stack.enter_context(Server(kind, APP, env=env)) for kind in ("gevent", "gthread")]
         for server in servers:
             for _ in range(2):
@@ -60,7 +63,7 @@ def test_monitor_sees_processes_sharing_redis_and_its_outage() -> None:
             name = new_name()
             post(other, "/publish/orders", name)
             until(partial(has_come, monitor, name), "the event of the other process")
-        redis.kill()
+        running.kill()
         for monitor in monitors:
             received = figures(
                 monitor, lambda received: received["broker"]["state"] == "degraded", "the broker's outage"
@@ -68,7 +71,7 @@ def test_monitor_sees_processes_sharing_redis_and_its_outage() -> None:
             assert received["broker"]["error"]
             assert not received["sees_all"]
             assert [each["clients"] for each in received["processes"]] == [2]
-        redis.start()
+        running.start()
         for monitor in monitors:
             figures(
                 monitor,

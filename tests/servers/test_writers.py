@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from typing import Any, get_args
+
+import pytest
 
 from tests.apps.cli import app as checking_app
 from tests.servers.kinds import HANDING_OFF, on
 from tests.support.cli import cli_runner
 from tests.support.client import connected, new_app, new_name, post, stats
 from tests.support.servers import Server
+from tests.support.shared_broker import SharedBroker, shared_broker
 from tests.support.waiting import until
 
 #: The name of each server, and its threads for requests.
@@ -81,16 +84,16 @@ def test_server_says_who_writes_a_stream_whose_response_an_async_view_makes(othe
         assert client.rest() != b""
 
 
-def checked(server: Server, path: str) -> tuple[int, dict[str, dict[str, Any]]]:
+def checked(server: Server, path: str, *options: str) -> tuple[int, dict[str, dict[str, Any]]]:
     """Run the command in this process; return its exit code, and the findings by name."""
-    done = cli_runner(checking_app).invoke(args=["sse", "check", "--json", "--no-replay", server.url + path])
+    done = cli_runner(checking_app).invoke(args=["sse", "check", "--json", *options, server.url + path])
     return done.exit_code, {each["name"]: each for each in json.loads(done.stdout)["findings"]}
 
 
 @on("sync", "gthread_off", "gevent_off", "werkzeug")
 def test_check_reports_who_writes_a_stream_and_what_to_change(server: Server) -> None:
     app = new_app(server, channels=True, SSE_HEARTBEAT=0.5)
-    code, findings = checked(server, f"{app}/events?channel=news")
+    code, findings = checked(server, f"{app}/events?channel=news", "--no-replay")
     level, seen, fix = {
         "sync": (
             "ok",
@@ -120,7 +123,17 @@ def test_check_reports_who_writes_a_stream_and_what_to_change(server: Server) ->
 @on("sync")
 def test_check_of_a_stream_that_sync_refuses_says_what_to_look_for(server: Server) -> None:
     app = new_app(server, channels=True, SSE_HANDOFF="off")
-    code, findings = checked(server, f"{app}/events?channel=news")
+    code, findings = checked(server, f"{app}/events?channel=news", "--no-replay")
     assert (code, findings["status"]["level"]) == (1, "fault")
     assert "gunicorn's sync worker with SSE_HANDOFF off" in findings["status"]["fix"]
     assert stats(server, app)["server"] == {"name": "gunicorn, sync", "threads": None, "declined": OFF}
+
+
+@pytest.mark.parametrize("broker", get_args(SharedBroker))
+def test_check_of_a_channel_finds_its_replay_over_each_shared_broker(broker: SharedBroker) -> None:
+    with shared_broker(broker) as (_, url):
+        env = {"CONFIG": json.dumps({"SSE_BROKER_URL": url, "SSE_HEARTBEAT": 0.5})}
+        with Server("gthread", "tests.apps.channels:app", env=env) as server:
+            post(server, "/publish/news", "x")
+            code, findings = checked(server, "/events?channel=news")
+    assert (code, findings["replay"]["level"]) == (0, "ok")
