@@ -56,7 +56,7 @@ def kill(server: WorkersServer, pid: int, runs: list[Watched]) -> None:
 
 
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("kind", ["gthread", "gevent"])
+@pytest.mark.parametrize("kind", ["gthread", "gevent", "sync"])
 def test_runs_of_killed_workers_reach_all_readers_or_are_interrupted(kind: str, tmp_path: Path, seed: int) -> None:
     raise_limits()
     dice = random.Random(seed)
