@@ -45,6 +45,18 @@ def test_connections_are_no_more_for_many_clients(client: Any, board: Board) -> 
         assert connections(client) <= 9, "one for the subscriber, and eight to publish"
 
 
+def test_publish_where_redis_has_closed_the_connection_takes_another(
+    client: Any, new_broker: Callable[..., Broker]
+) -> None:
+    """As Redis does with idle ones (``timeout``): nothing may be sent on it, or nobody knew whether it was published."""
+    broker = new_broker()
+    publish(broker, "a", "before")
+    client.client_kill_filter(skipme=True)
+    until(lambda: connections(client) == 0, "all to be closed")
+    publish(broker, "a", "after")
+    assert broker.state("a").newest == 2
+
+
 def test_connections_with_other_prefix_or_database_are_apart(
     server: RedisServer, new_broker: Callable[..., Broker]
 ) -> None:

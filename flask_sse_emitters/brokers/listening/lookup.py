@@ -57,7 +57,7 @@ class Lookup(NamedTuple):
 def newer(one: KnownEvent, other: KnownEvent) -> KnownEvent:
     """Return the later of two events of a channel; where their epochs differ, their times decide."""
     if one.epoch == other.epoch:
-        return max(one, other, key=lambda known: (known.offset, known.is_sure))
+        return other if (other.offset, other.is_sure) > (one.offset, one.is_sure) else one
     return one if one.epoch and one.at_ms >= other.at_ms else other
 
 

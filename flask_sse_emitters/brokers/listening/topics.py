@@ -212,8 +212,8 @@ class Topics:
 
     def known(self, channel: str) -> KnownEvent:
         """Return the newest event of the channel that this process has published or received."""
-        topic = self._topics.get(channel)
-        return newer(self._known.get(channel, UNKNOWN), UNKNOWN if topic is None else topic.known)
+        published, topic = self._known.get(channel, UNKNOWN), self._topics.get(channel)
+        return published if topic is None else newer(published, topic.known)
 
     def note_known(self, channel: str, known: KnownEvent) -> None:
         """Remember an event of the channel, unless a newer one is known."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from ...wire.frame import Frame
 from ..base import ChannelState, MemberChange, Publication
-from ..event_ids import Position, new_epoch
+from ..event_ids import Position, new_epochs
 from ..event_log import Bounds
 from ..listening.lookup import UNKNOWN, Announcement, Lookup
 from ..listening.lookup import KnownEvent as KnownEvent
@@ -77,12 +77,13 @@ def publish_arguments(
     :param known: the newest event that this process knows of.
     :param durable: ``1`` where Redis loses nothing by a restart, ``0`` where it may; empty where that is not known yet.
     """
-    ends = sum(publication.frame.is_end for publication in publications)
-    arguments = [_epochs(2 + ends), announced, durable, *_known_arguments(known)]
+    events: list[Any] = []
+    epochs = 2
     for _, frame, bounds, key, run in publications:
         name = b"" if frame.name is None else b"=" + frame.name.encode()
-        arguments += [frame.payload, name, *bounds_arguments(bounds), run or "", int(key is not None)]
-    return arguments
+        epochs += frame.is_end
+        events += [frame.payload, name, *bounds_arguments(bounds), run or "", 0 if key is None else 1]
+    return [new_epochs(epochs), announced, durable, *_known_arguments(known), *events]
 
 
 def read_arguments(announced: str, known: KnownEvent = UNKNOWN) -> list[Any]:
@@ -90,21 +91,18 @@ def read_arguments(announced: str, known: KnownEvent = UNKNOWN) -> list[Any]:
 
     :param known: as for :func:`publish_arguments`.
     """
-    return [_epochs(3), announced, *_known_arguments(known)]
+    return [new_epochs(3), announced, *_known_arguments(known)]
 
 
-def bounds_arguments(bounds: Bounds | None) -> list[Any]:
+@lru_cache(maxsize=256)
+def bounds_arguments(bounds: Bounds | None) -> tuple[Any, Any]:
     """Return bounds as scripts take them, None as well."""
-    return ["", ""] if bounds is None else [bounds.events, milliseconds(bounds.seconds)]
+    return ("", "") if bounds is None else (bounds.events, milliseconds(bounds.seconds))
 
 
-def _epochs(count: int) -> str:
-    """Draw as many epochs as a script may need."""
-    return "".join(new_epoch() for _ in range(count))
-
-
-def _known_arguments(known: KnownEvent) -> list[Any]:
-    return [known.epoch, known.offset, known.at_ms, int(known.is_sure)]
+def _known_arguments(known: KnownEvent) -> tuple[Any, ...]:
+    epoch, offset, at_ms, is_sure = known
+    return epoch, offset, at_ms, int(is_sure)
 
 
 def read_announcement(data: bytes) -> Announcement:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import redis
 
 from ...errors import BrokerUnavailable
-from ..base import Publication, Published, RunLost, by_channel
-from ..event_ids import Position, read_ids
+from ..base import Publication, Published, RunLost
 from ..event_log import Bounds
 from ..remote.green import require_patched_sockets
 from .connections.client import Clients
@@ -22,9 +21,6 @@ from .scripts.channels import PUBLISH
 from .subscriber import Subscriber
 
 log = logging.getLogger("flask_sse_emitters.brokers.redis")
-
-#: The position that stands for an id that cannot be read.
-UNKNOWN_POSITION = Position("", 0)
 
 
 class Publishing:
@@ -47,33 +43,31 @@ class Publishing:
     def publish_many(self, publications: Sequence[Publication]) -> list[Published | Exception]:
         """Publish several events in one round trip, but in a cluster: see :meth:`.Broker.publish_many`."""
         require_patched_sockets("Redis")
-        groups = {
-            channel: [publications[index] for index in indexes] for channel, indexes in by_channel(publications).items()
-        }
+        groups: dict[str, list[Publication]] = {}
+        for publication in publications:
+            groups.setdefault(publication.channel, []).append(publication)
         answers: Sequence[Any]
         try:
             with within(self._seconds):
-                answers = self._run(groups)
+                answers = self._run([*groups.items()])
         except (redis.RedisError, OSError) as error:
             answers = [error] * len(groups)
-        found = {
-            channel: iter(self._read(channel, group, answer))
-            for (channel, group), answer in zip(groups.items(), answers, strict=True)
-        }
+        results = [self._read(*group, answer) for group, answer in zip(groups.items(), answers, strict=True)]
+        if len(results) == 1:
+            return results[0]
+        found = {channel: iter(result) for channel, result in zip(groups, results, strict=True)}
         return [next(found[publication.channel]) for publication in publications]
 
-    def _run(self, groups: Mapping[str, Sequence[Publication]]) -> Sequence[Any]:
+    def _run(self, groups: Sequence[tuple[str, Sequence[Publication]]]) -> Sequence[Any]:
         client = self._clients.get()
-
-        def run(channels: Sequence[str], durable: str) -> list[Any]:
-            return client.run_all(PUBLISH, [self._call(name, groups[name], durable) for name in channels])
-
-        answers = dict(zip(groups, run([*groups], ""), strict=True))
-        unclear = [channel for channel, answer in answers.items() if answer == [b"?"]]
+        answers = client.run_all(PUBLISH, [self._call(*group, "") for group in groups])
+        unclear = [index for index, answer in enumerate(answers) if answer == [b"?"]]
         if unclear:  # another server is the master: see PUBLISH
             durable = "1" if client.is_durable() else "0"
-            answers.update(zip(unclear, run(unclear, durable), strict=True))
-        return [*answers.values()]
+            again = client.run_all(PUBLISH, [self._call(*groups[index], durable) for index in unclear])
+            for index, answer in zip(unclear, again, strict=True):
+                answers[index] = answer
+        return answers
 
     def _call(self, channel: str, group: Sequence[Publication], durable: str) -> tuple[list[str], list[Any]]:
         keys = self._names.keys(channel, [each.key for each in group if each.key is not None])
@@ -99,13 +93,13 @@ class Publishing:
         if is_reset:
             at = self._names.keys(channel)[1]
             log.warning("%s held something else than this package puts there: it was deleted and begun again", at)
-        if bounds is not None and (before := read_bounds(other)) is not None:
+        if other and bounds is not None and (before := read_bounds(other)) is not None:
             self._warn_of_bounds(channel, bounds, before)
-        published = Published(event_id.decode(), bool(is_new))
-        if published.is_new:
-            [position] = read_ids(published.id, 1) or [UNKNOWN_POSITION]
-            self._subscriber.note_known(channel, KnownEvent(*position, int(ms), is_sure=True))
-        return published
+        text = event_id.decode()
+        if is_new:
+            epoch, _, offset = text.rpartition("-")
+            self._subscriber.note_known(channel, KnownEvent(epoch, int(offset), int(ms), is_sure=True))
+        return Published(text, bool(is_new))
 
     def _warn_of_bounds(self, channel: str, bounds: Bounds, before: Bounds) -> None:
         if not self._has_warned:

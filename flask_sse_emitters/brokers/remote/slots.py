@@ -25,13 +25,17 @@ class FairSemaphore:
 
         :raises TimeoutError: where there is none within so many seconds.
         """
-        self._acquire(seconds)
+        self.acquire(seconds)
         try:
             yield
         finally:
-            self._release()
+            self.release()
 
-    def _acquire(self, seconds: float) -> None:
+    def acquire(self, seconds: float) -> None:
+        """Wait for a slot, and hold it until :meth:`release`.
+
+        :raises TimeoutError: where there is none within so many seconds.
+        """
         with self._lock:
             if self._free:
                 self._free -= 1
@@ -48,18 +52,19 @@ class FairSemaphore:
             with before_sending():
                 raise TimeoutError(f"all {self._count} connections are busy")
 
-    def _give_up(self, turn: threading.Event) -> None:
-        with self._lock:
-            is_waiting = turn in self._waiting
-            if is_waiting:
-                self._waiting.remove(turn)
-        if not is_waiting:  # it was granted meanwhile
-            self._release()
-
-    def _release(self) -> None:
+    def release(self) -> None:
+        """Let the next in that waits."""
         with self._lock:
             if not self._waiting:
                 self._free += 1
                 return
             turn = self._waiting.popleft()
         turn.set()
+
+    def _give_up(self, turn: threading.Event) -> None:
+        with self._lock:
+            is_waiting = turn in self._waiting
+            if is_waiting:
+                self._waiting.remove(turn)
+        if not is_waiting:  # it was granted meanwhile
+            self.release()

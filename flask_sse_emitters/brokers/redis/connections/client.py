@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 import redis
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, RedisClusterException
 
 from ....runtime.gevent_loop import is_green, unpatched
 from ....runtime.locks import native_lock
@@ -16,7 +16,8 @@ from ...remote.trouble import before_sending
 from ..scripts import Script
 from ..scripts.processes import CHECK_FORMAT
 from .data_format import FORMAT, NewerFormatError
-from .deadline import READ_SECONDS, cluster_errors, connect_to, seconds_left, within
+from .deadline import READ_SECONDS, as_connection_error, cluster_errors, connect_to, seconds_left, within
+from .kept import KeptConnections
 from .url import Address
 
 #: Seconds to begin listening: an attempt that hangs is given up, so that the next one comes soon.
@@ -24,6 +25,10 @@ BEGIN_SECONDS = 2.0
 
 #: So many connections are open at most, beside the one that listens.
 MAX_CONNECTIONS = 8
+
+
+#: The keys and the arguments of a script.
+Call: TypeAlias = tuple[Sequence[str], Sequence[Any]]
 
 
 class Client:
@@ -36,6 +41,8 @@ class Client:
     def __init__(self, address: Address, format_key: str) -> None:
         self.is_cluster = address.kind == "cluster"  #: where one node may be away while others are not
         self._redis = connect_to(address)
+        #: None in a cluster, where redis-py knows which node to ask.
+        self._connections = None if self.is_cluster else KeptConnections(self._redis.connection_pool)
         self._slots = FairSemaphore(MAX_CONNECTIONS)
         self._format_key = format_key
         self._is_checked = False  # the version of what lies there
@@ -50,14 +57,14 @@ class Client:
             self._check_format()
             return self._run(script, keys, arguments)
 
-    def run_all(self, script: Script, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> list[Any]:
+    def run_all(self, script: Script, calls: Sequence[Call]) -> list[Any]:
         """Return, for each of these keys and arguments, the answer of the script, or its error.
 
         :raises redis.RedisError: where Redis cannot be reached; in a cluster, none of the nodes that were asked.
         """
         with self._slot():
             self._check_format()
-            return self._run_each(script, calls) if self.is_cluster else self._run_together(script, calls)
+            return self._run_each(script, calls) if self._connections is None else self._run_together(script, calls)
 
     def is_durable(self) -> bool:
         """Ask whether Redis keeps all events that it confirmed when it is restarted. False where it does not say.
@@ -105,17 +112,22 @@ class Client:
         self._close_idle()
 
     def _close_idle(self) -> None:
-        clients = [node.redis_connection for node in self._redis.get_nodes()] if self.is_cluster else [self._redis]
-        for client in clients:
-            if client is not None:  # a node that was never asked anything
-                client.connection_pool.disconnect(inuse_connections=False)
+        if self._connections is not None:
+            self._connections.close_idle()
+            return
+        for node in self._redis.get_nodes():
+            if node.redis_connection is not None:  # one that was never asked anything
+                node.redis_connection.connection_pool.disconnect(inuse_connections=False)
 
     @contextmanager
     def _slot(self) -> Iterator[None]:
+        self._slots.acquire(seconds_left() or READ_SECONDS)
         try:
-            with self._slots.slot(seconds_left() or READ_SECONDS), cluster_errors():
-                yield
+            yield
+        except RedisClusterException as error:
+            raise as_connection_error(error) from error
         finally:
+            self._slots.release()
             if self._is_closed:
                 self._close_idle()
 
@@ -140,12 +152,17 @@ class Client:
         self._is_checked = True
 
     def _run(self, script: Script, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
+        if self._connections is not None:
+            [answer] = self._run_together(script, [(keys, arguments)])
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
         try:
             return self._redis.evalsha(script.digest, len(keys), *keys, *arguments)
         except NoScriptError:  # a new server
             return self._redis.eval(script.text, len(keys), *keys, *arguments)
 
-    def _run_each(self, script: Script, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> list[Any]:
+    def _run_each(self, script: Script, calls: Sequence[Call]) -> list[Any]:
         """redis-py has no scripts in a cluster's pipelines. A node that cannot be reached is asked once."""
         answers: list[Any] = []
         away: dict[str, Exception] = {}
@@ -166,25 +183,15 @@ class Client:
             raise answers[0]
         return answers
 
-    def _run_together(self, script: Script, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> list[Any]:
-        if len(calls) == 1:  # which takes redis-py less time
-            try:
-                return [self._run(script, *calls[0])]
-            except redis.ResponseError as error:
-                return [error]
-        answers = self._pipe(script, calls)
+    def _run_together(self, script: Script, calls: Sequence[Call]) -> list[Any]:
+        assert self._connections is not None
+        commands = [("EVALSHA", script.digest, len(keys), *keys, *arguments) for keys, arguments in calls]
+        answers = self._connections.ask(commands)
         unknown = [index for index, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
-        if unknown:  # and only these: the others have run
-            self._redis.script_load(script.text)
-            for index, answer in zip(unknown, self._pipe(script, [calls[index] for index in unknown]), strict=True):
+        if unknown:  # to a new server; only these: the others have run
+            again = [("EVAL", script.text, *commands[index][2:]) for index in unknown]
+            for index, answer in zip(unknown, self._connections.ask(again), strict=True):
                 answers[index] = answer
-        return answers
-
-    def _pipe(self, script: Script, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> list[Any]:
-        pipeline = self._redis.pipeline(transaction=False)
-        for keys, arguments in calls:
-            pipeline.evalsha(script.digest, len(keys), *keys, *arguments)
-        answers: list[Any] = pipeline.execute(raise_on_error=False)
         return answers
 
 

@@ -8,6 +8,7 @@ carried out, and an event would be published twice.
 from __future__ import annotations
 
 import os
+import select
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -22,6 +23,7 @@ from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelConnectionPool
 
 from ....runtime.fork import reset_after_fork
+from ....runtime.gevent_loop import unpatched
 from ....runtime.socket_monitor import replace_with_dead_fd
 from ...remote.deadline import seconds_left as seconds_left
 from ...remote.deadline import within as within
@@ -30,6 +32,9 @@ from .url import Address
 
 #: Seconds that one read may take, and one attempt to connect, where there is no deadline.
 READ_SECONDS, CONNECT_SECONDS = 5.0, 1.0
+
+#: The system's own: that of gevent would let others run.
+new_poll = unpatched("select", "poll")
 
 #: Seconds that one of several sentinels may take.
 SENTINEL_SECONDS = 0.5
@@ -58,7 +63,12 @@ def cluster_errors() -> Iterator[None]:
     try:
         yield
     except RedisClusterException as error:
-        raise redis.ConnectionError(str(error)) from error
+        raise as_connection_error(error) from error
+
+
+def as_connection_error(error: RedisClusterException) -> redis.ConnectionError:
+    """Return what :func:`cluster_errors` raises for an error."""
+    return redis.ConnectionError(str(error))
 
 
 _Connection: Any = object  # stands for the class of redis-py's that this one is mixed into
@@ -76,6 +86,8 @@ class DeadlineConnection(_Connection):  # type: ignore[misc]
     socket_connect_timeout: Any
     socket_timeout: Any
     _is_limited = False  # the socket's timeout is not the connection's own
+    _poll: select.poll
+    _polled = -1  # the descriptor that this polls
 
     def connect(self, *args: Any, **options: Any) -> Any:
         """Connect, and mark errors as raised before any command was sent."""
@@ -92,6 +104,15 @@ class DeadlineConnection(_Connection):  # type: ignore[misc]
         """Read an answer by the deadline."""
         self._limit_next_step()
         return super().read_response(*args, **options)
+
+    def is_quiet(self) -> bool:
+        """Return whether it is connected, and nothing has come on it: no end, either. Never waits."""
+        if (descriptor := self.fileno()) < 0:
+            return False
+        if descriptor != self._polled:
+            self._poll, self._polled = new_poll(), descriptor
+            self._poll.register(descriptor, select.POLLIN)
+        return not self._poll.poll(0)
 
     def fileno(self) -> int:
         """Return the descriptor of the socket; -1 where it is not connected."""

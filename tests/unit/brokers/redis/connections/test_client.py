@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from typing import Any
-from unittest.mock import MagicMock
 
 import pytest
 from redis.exceptions import NoScriptError
@@ -14,6 +13,7 @@ from flask_sse_emitters.brokers.redis.connections.client import Client
 from flask_sse_emitters.brokers.redis.connections.url import Address
 from flask_sse_emitters.brokers.redis.messages import read_process
 from flask_sse_emitters.brokers.redis.scripts import Script
+from flask_sse_emitters.brokers.redis.scripts.processes import CHECK_FORMAT
 from flask_sse_emitters.brokers.remote.slots import FairSemaphore
 from tests.support.waiting import PATIENCE, until
 
@@ -68,11 +68,13 @@ def test_script_that_redis_forgot_in_between_runs_only_where_it_had_not(monkeypa
     calls = [(["key"], [number]) for number in range(4)]
     asked: list[Any] = []
 
-    def pipe(_script: Script, some: Sequence[Any]) -> list[Any]:
-        asked.append([*some])
-        return [b"ran", NoScriptError(), b"ran", NoScriptError()] if len(asked) == 1 else [b"late"] * len(some)
+    def ask(commands: Sequence[Sequence[Any]]) -> list[Any]:
+        if commands[0][1] == CHECK_FORMAT.digest:
+            return [1]
+        asked.append([(command[:2], command[-1]) for command in commands])
+        return [b"ran", NoScriptError(), b"ran", NoScriptError()] if len(asked) == 1 else [b"late"] * len(commands)
 
-    monkeypatch.setattr(client, "_pipe", pipe)
-    monkeypatch.setattr(client, "_redis", MagicMock(**{"evalsha.return_value": 1}))
+    monkeypatch.setattr(client._connections, "ask", ask)
     assert client.run_all(script, calls) == [b"ran", b"late", b"ran", b"late"]
-    assert asked == [calls, [calls[1], calls[3]]]
+    by_digest, by_text = ("EVALSHA", script.digest), ("EVAL", script.text)
+    assert asked == [[(by_digest, number) for number in range(4)], [(by_text, 1), (by_text, 3)]]
