@@ -200,21 +200,23 @@ class Log:
             is_known = index > self._empty if len(self._frames) > self._empty else self._last < when
         return offset, is_known or not offset
 
-    def append(self, frame: Frame, bounds: Bounds) -> Frame:
+    def append(self, frame: Frame, bounds: Bounds, now: float | None = None) -> Frame:
         """Keep one more event, and no more of all of them than these bounds say. Call it with the guard held.
 
         What follows an end begins another epoch. The newest is kept in any case if it is an end.
 
+        :param now: the time of the clock, where that is known.
         :return: the event with its id and offset.
         """
-        stamped = self._stamp(frame)
+        now = self._clock() if now is None else now
+        stamped = self._stamp(frame, now)
         while stamped.offset != self._newest + 1:  # the garbage collector has run a finalizer, which published as well
-            stamped = self._stamp(frame)
-        return self._keep(stamped, bounds)
+            stamped = self._stamp(frame, now)
+        return self._keep(stamped, bounds, now)
 
     def keep(self, frame: Frame, bounds: Bounds, at: float) -> Frame:
         """Keep an event that was published elsewhere at this time of the clock, and begin no epoch for it."""
-        return self._keep(with_id(frame, self.position(self._newest + 1), at), bounds)
+        return self._keep(with_id(frame, self.position(self._newest + 1), at), bounds, self._clock())
 
     def begin_anew(self) -> None:
         """Let offsets go on in a new epoch, if the channel is complete. Call it with the guard held."""
@@ -233,32 +235,33 @@ class Log:
         self.epoch = epoch
         self.is_complete = False
 
-    def _stamp(self, frame: Frame) -> Frame:
+    def _stamp(self, frame: Frame, now: float) -> Frame:
         if self.is_complete:
             self.begin_anew()
-        return with_id(frame, self.position(self._newest + 1), self._clock())
+        return with_id(frame, Position(self.epoch, self._newest + 1), now)
 
-    def _keep(self, stamped: Frame, bounds: Bounds) -> Frame:
+    def _keep(self, stamped: Frame, bounds: Bounds, now: float) -> Frame:
         if bounds != self._bounds:  # an equal one would be an object more that outlives its event
             self._bounds = bounds
         self._newest, self._last = stamped.offset, stamped.at
-        self.is_complete = stamped.is_end
-        if stamped.is_end:
+        self.is_complete = is_end = stamped.is_end
+        if is_end:
             self.has_run = False
             self._first, self._end = self._end + 1, stamped.offset
         self._frames.append((*stamped,))
-        while len(self._frames) - self._empty > bounds.events + stamped.is_end:
+        while len(self._frames) - self._empty > bounds.events + is_end:
             self._drop_oldest()
-        self.forget_old()
+        self.forget_old(now)
         return stamped
 
-    def forget_old(self) -> int:
+    def forget_old(self, now: float | None = None) -> int:
         """Drop the events that are too old now. Call it with the guard held.
 
+        :param now: the time of the clock, where that is known.
         :return: as :attr:`oldest`.
         """
         if self._bounds.seconds:
-            limit = self._clock() - self._bounds.seconds
+            limit = (self._clock() if now is None else now) - self._bounds.seconds
             while self._empty < len(self._frames):
                 oldest = self._frames[self._empty]
                 if oldest is not None and oldest[-1] > limit:

@@ -11,7 +11,7 @@ from ..config.settings import Settings
 from ..errors import BrokerUnavailable, InvalidEvent, PublishFailed
 from ..runtime.locks import native_lock
 from ..types import PublishFigures
-from ..wire.event import Event, as_event, is_made
+from ..wire.event import PLAIN_TYPES, Event, as_event, is_made
 from ..wire.frame import CHANNEL_END, END, Frame, make_frame
 from .names import check_name
 from .replay.gap import GAP
@@ -82,20 +82,21 @@ def encode_for_channel(data: Any, event: str | None, retry: int | None, settings
     :param retry: milliseconds until clients reconnect from now on.
     :raises InvalidEvent: where the event cannot be written, has an id of its own, or has a name that is kept.
     """
-    if is_made(data):
-        given = as_event(data)
-        if (given.id, event, retry) != (None, None, None):
+    if retry is None and type(data) in PLAIN_TYPES and (event is None or type(event) is str):
+        given, own, name = data, event, event
+    elif not is_made(data):
+        given, own, name = (made := Event(data, event=event, retry=retry)), None, made.event
+    else:
+        given, own, name = (made := as_event(data)), None, made.event
+        if (made.id, event, retry) != (None, None, None):
             raise InvalidEvent(
                 "an Event goes into a channel as it is, and gets its id there: give no id, event or retry with it"
             )
-    else:
-        given = Event(data, event=event, retry=retry)
-    if given.event in _KEPT_NAMES:
+    if name in _KEPT_NAMES:
         raise InvalidEvent(
-            f"the name {given.event!r} is kept for the event that tells clients {_KEPT_NAMES[given.event]}: take "
-            "another one"
+            f"the name {name!r} is kept for the event that tells clients {_KEPT_NAMES[name]}: take another one"
         )
-    return make_frame(given, settings.dumps, settings.max_event_bytes)
+    return make_frame(given, settings.dumps, settings.max_event_bytes, own)
 
 
 class PublishedFigures(TypedDict):

