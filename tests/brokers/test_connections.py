@@ -48,7 +48,7 @@ def test_connections_are_no_more_for_many_clients(client: Any, board: Board) -> 
 def test_publish_where_redis_has_closed_the_connection_takes_another(
     client: Any, new_broker: Callable[..., Broker]
 ) -> None:
-    """As Redis does with idle ones (``timeout``): nothing may be sent on it, or nobody knew whether it was published."""
+    """As Redis does with idle ones (``timeout``). What is sent there may have been published, or not: nobody knows."""
     broker = new_broker()
     publish(broker, "a", "before")
     client.client_kill_filter(skipme=True)

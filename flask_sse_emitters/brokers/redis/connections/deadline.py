@@ -118,6 +118,15 @@ class DeadlineConnection(_Connection):  # type: ignore[misc]
         """Return the descriptor of the socket; -1 where it is not connected."""
         return self._sock.fileno() if self._sock else -1
 
+    def raw_descriptor(self) -> int:
+        """Return the descriptor from which the bytes of Redis can be read, without waiting; -1 where there is none.
+
+        So it is where they are encrypted, and where a URL says that sockets wait without end.
+        """
+        descriptor = self.fileno()
+        is_raw = descriptor >= 0 and not hasattr(self._sock, "pending") and not os.get_blocking(descriptor)
+        return descriptor if is_raw else -1
+
     def _connect(self) -> Any:
         left = seconds_left()
         if left is None:

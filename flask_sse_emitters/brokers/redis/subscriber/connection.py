@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import os
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
+import redis
+
 from ..messages import NAMES_PER_COMMAND, KeyNames
+
+try:
+    import hiredis
+except ImportError:  # redis-py parses then
+    hiredis = None  # type: ignore[assignment]
+
+#: So much is read at a time.
+READ_BYTES = 65_536
 
 #: The kinds of messages that concern a channel: Redis has confirmed a subscription, or announces an event.
 SUBSCRIBED, ANNOUNCED = b"subscribe", b"message"
@@ -21,6 +33,11 @@ class PubSubConnection:
         self.subscribed: set[str] = set()  #: channels that Redis was asked to announce
         self._connection = connection
         self._names = names
+        self._received: deque[Any] = deque()
+        # Past redis-py, which asks the system for each message whether there is one: under gevent, in 50 µs.
+        self._descriptor = -1 if hiredis is None else connection.raw_descriptor()
+        if self._descriptor >= 0:
+            self._reader = hiredis.Reader(protocolError=redis.InvalidResponse, replyError=redis.ResponseError)
         # Redis takes nothing but pings and subscriptions on this connection once it has one.
         self._send("SUBSCRIBE", [names.announcements("") + "here"])
 
@@ -44,15 +61,32 @@ class PubSubConnection:
 
     def has_message(self) -> bool:
         """Return whether a message has come. Never waits."""
-        return bool(self._connection.can_read(0))
+        if not self._received and self._descriptor >= 0:
+            self._read()
+        return bool(self._received) or (self._descriptor < 0 and bool(self._connection.can_read(0)))
 
     def receive(self) -> tuple[bytes, str, Any]:
-        """Return the next message. Waits for the rest of one that has come in part.
+        """Return the next message, after :meth:`has_message`.
 
         :return: its kind, in Redis's words; its channel, empty where it concerns none; and its data.
         """
-        kind, name, data = (*self._connection.read_response(), None)[:3]
+        message = self._received.popleft() if self._received else self._connection.read_response()
+        if isinstance(message, Exception):
+            raise message
+        kind, name, data = (*message, None)[:3]
         return kind, self._names.channel(name) if kind in (SUBSCRIBED, ANNOUNCED) else "", data
+
+    def _read(self) -> None:
+        """Take all messages that have come."""
+        try:
+            data = os.read(self._descriptor, READ_BYTES)
+        except BlockingIOError:
+            return
+        if not data:
+            raise redis.ConnectionError("Redis has closed the connection")
+        self._reader.feed(data)
+        while (message := self._reader.gets()) is not False:
+            self._received.append(message)
 
     def _send(self, command: str, names: Sequence[str]) -> None:
         for index in range(0, len(names) or 1, NAMES_PER_COMMAND):

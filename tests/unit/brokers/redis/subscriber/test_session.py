@@ -40,7 +40,7 @@ def test_session_looks_channel_up_again_after_some_time(url: str, newest: int, s
     topic.is_behind, topic.looked_up_at = False, time.monotonic()
     topic.known = KnownEvent("one", newest, 1, is_sure=True)
     broker = RedisBroker(url)
-    mock, seconds_between = MagicMock(), broker._subscriber._lookup_seconds
+    mock, seconds_between = MagicMock(**{"raw_descriptor.return_value": -1}), broker._subscriber._lookup_seconds
     session = Session(mock, mock, mock, topics, mock, KeyNames("sse"), health, seconds_between, lambda: False)
     session._sweep(topic.looked_up_at + seconds - 1)
     assert not session._lookups.is_pending
