@@ -18,6 +18,7 @@ from .plan import Plan
 from .processes import BenchmarkFailed, cpu_seconds
 from .redis_figures import foreign, shared, users
 from .reload_figures import reloads
+from .single import single, storm
 from .steps import connect, events_for, in_turns, served, settle
 from .subjects import Server, Subject
 
@@ -221,4 +222,6 @@ FIGURES = {
     "foreign": Figure(foreign, ("ours-redis",)),
     "reload": Figure(reloads, _RELOADED, quick=("ours-redis",), most_runs=1),
     "users": Figure(users, ("ours-redis",), most_runs=1),
+    "single": Figure(single, ("ours-memory", "ours-redis"), quick=("ours-redis",)),
+    "storm": Figure(storm, ("ours-memory", "ours-redis"), quick=("ours-redis",)),
 }

@@ -99,6 +99,29 @@ RELOAD_DESCRIPTORS = Metric("reload_descriptors", "Descriptors of the server aft
 MOVE_CPU = Metric("move_cpu", "CPU of both workers to move one stream", "µs", 0)
 MOVE_SECONDS = Metric("move_seconds", "From SIGHUP until the former workers have ended, all streams moved", "s", 1)
 
+SINGLE_PLAIN = Metric("single_plain_cpu", "CPU of a plain view on a new connection", "µs", 0)
+SINGLE_CONNECT = Metric("single_connect_cpu", "CPU of a new client of a channel of its own", "µs", 0)
+SINGLE_CONNECT_BROKER = Metric("single_connect_broker_cpu", "CPU of the broker for it", "µs", 1)
+SINGLE_CONNECT_RATIO = Metric("single_connect_ratio", "New client of a channel of its own / plain view", "times")
+SINGLE_EVENT = Metric("single_event_cpu", "CPU of an event taken in, and written to its one reader", "µs", 1)
+SINGLE_EVENT_BROKER = Metric("single_event_broker_cpu", "CPU of the broker for it", "µs", 1)
+SINGLE_SEND = Metric("single_send_cpu", "CPU of a bare send to one reader", "µs", 1)
+SINGLE_EVENT_RATIO = Metric("single_event_ratio", "Event taken in and written to one reader / bare send", "times")
+SINGLE_MEMORY = Metric("single_publish_memory_cpu", "CPU of a publish in memory, nobody listens", "µs", 1)
+SINGLE_PUBLISH = Metric("single_publish_cpu", "CPU of a publish to Redis, nobody listens", "µs", 1)
+SINGLE_EVALSHA = Metric("single_evalsha_cpu", "CPU of a bare evalsha of the same script", "µs", 1)
+SINGLE_PUBLISH_RATIO = Metric("single_publish_ratio", "publish to Redis / bare evalsha", "times")
+SINGLE_MANY_RATIO = Metric("single_many_ratio", "publish_many of 100, per event / publish", "times", 3)
+SINGLE_POST = Metric("single_post_cpu", "CPU of a POST that does nothing", "µs", 0)
+SINGLE_POST_PUBLISH = Metric("single_post_publish_cpu", "What publishing to one reader adds to it", "µs", 0)
+SINGLE_POST_EVALSHA = Metric("single_post_evalsha_cpu", "What a bare evalsha adds to it", "µs", 0)
+SINGLE_POST_RATIO = Metric(
+    "single_post_ratio", "POST: what publishing to one reader adds / what a bare evalsha does", "times"
+)
+STORM_RATIO = Metric("storm_ratio", "Clients that come back at once, two workers: CPU / that of plain views", "times")
+STORM_SECONDS = Metric("storm_seconds", "Until all of them are there", "s", 1)
+STORM_PLAIN_SECONDS = Metric("storm_plain_seconds", "Until as many plain views are answered", "s", 1)
+
 METRICS = [
     DELIVERY_CPU,
     DELIVERY_HELPERS,
@@ -162,6 +185,26 @@ METRICS = [
     USERS_PAUSE,
     USERS_KEPT,
     USERS_KEPT_REDIS,
+    SINGLE_PLAIN,
+    SINGLE_CONNECT,
+    SINGLE_CONNECT_BROKER,
+    SINGLE_CONNECT_RATIO,
+    SINGLE_EVENT,
+    SINGLE_EVENT_BROKER,
+    SINGLE_SEND,
+    SINGLE_EVENT_RATIO,
+    SINGLE_MEMORY,
+    SINGLE_PUBLISH,
+    SINGLE_EVALSHA,
+    SINGLE_PUBLISH_RATIO,
+    SINGLE_MANY_RATIO,
+    SINGLE_POST,
+    SINGLE_POST_PUBLISH,
+    SINGLE_POST_EVALSHA,
+    SINGLE_POST_RATIO,
+    STORM_RATIO,
+    STORM_SECONDS,
+    STORM_PLAIN_SECONDS,
 ]
 
 

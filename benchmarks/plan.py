@@ -38,6 +38,11 @@ class Plan:
     users_windows: int = 3
     users_window_seconds: float = 60.0
     users_idle_seconds: float = 15.0
+    single_clients: int = 5_000
+    single_calls: int = 2_000
+    single_events: int = 5_000
+    single_rate: float = 500.0
+    storm_clients: int = 10_000
 
 
 QUICK = Plan(
@@ -67,4 +72,8 @@ QUICK = Plan(
     users_windows=1,
     users_window_seconds=3.0,
     users_idle_seconds=3.0,
+    single_clients=200,
+    single_calls=200,
+    single_events=200,
+    storm_clients=400,
 )

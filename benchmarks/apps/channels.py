@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flask import Flask, request
+from flask import Flask, Response, request
 
 from flask_sse_emitters import SSE
 
@@ -17,3 +17,13 @@ sse.authorizer(lambda _: True)
 @app.post("/publish/<channel>")
 def publish(channel: str = "news") -> str:
     return sse.publish(channel, request.get_data(as_text=True))
+
+
+@app.post("/nothing")
+def nothing() -> str:
+    return request.get_data(as_text=True)
+
+
+@app.get("/plain")
+def plain() -> Response:
+    return Response(iter([b"data: x\n\n"]), mimetype="text/event-stream")

@@ -1,12 +1,19 @@
-"""``channels``, and what the garbage collector does to its worker: ``GET /collections``, since it was last asked."""
+"""``channels``, a bare call of Redis in place of publishing: ``POST /evalsha``; and what the garbage collector does.
+
+``GET /collections`` says that, since it was last asked.
+"""
 
 from __future__ import annotations
 
 import gc
 import time
+from functools import cache
 from typing import Any
 
+import redis
+
 from .channels import app
+from .evalsha import evalsha
 
 OLDEST = 2  # generation: a full collection
 
@@ -29,6 +36,16 @@ def collections() -> dict[str, float]:
     answer = dict(seen)
     seen.update(longest=0.0, full=0)
     return answer
+
+
+@app.post("/evalsha")
+def call_redis() -> str:
+    return str(_evalsha()())
+
+
+@cache
+def _evalsha() -> Any:
+    return evalsha(redis.Redis.from_url(app.config["SSE_BROKER_URL"]))
 
 
 gc.callbacks.append(note)
