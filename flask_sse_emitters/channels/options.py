@@ -45,6 +45,7 @@ class OptionTable:
     def __init__(self) -> None:
         self._by_name: dict[str, ChannelOptions] = {}
         self._by_prefix: dict[str, ChannelOptions] = {}  # the shortest first
+        self._in_force: dict[str, ChannelOptions] = {}  # the same with what shorter prefixes add, the longest first
 
     def of(self, name: str) -> ChannelOptions:
         """Return the options of a channel: its own, and for each that it lacks that of the longest prefix that has it.
@@ -52,13 +53,12 @@ class OptionTable:
         A reader's own channel has none: no prefix stands for it.
         """
         own = self._by_name.get(name)
-        if not self._by_prefix or name.startswith(OWN_CHANNEL):
+        if not self._in_force or name.startswith(OWN_CHANNEL):
             return own or _NONE
-        found = _NONE
-        for prefix, options in self._by_prefix.items():
-            if name.startswith(prefix):
-                found = options.over(found)
-        return found if own is None else own.over(found)
+        found = next((options for prefix, options in self._in_force.items() if name.startswith(prefix)), None)
+        if own is None or found is None:
+            return own or found or _NONE
+        return own.over(found)
 
     def set(self, name: str, given: Mapping[str, Any]) -> None:
         """Set options of the channel of this name, once and for all.
@@ -79,6 +79,12 @@ class OptionTable:
         table = {**self._by_prefix}
         table[prefix] = _added(table.get(prefix, _NONE), given, f"channels({pattern!r}")
         self._by_prefix = dict(sorted(table.items(), key=lambda each: len(each[0])))
+        # Now, as each request asks several times. All prefixes of a name are prefixes of the longest one.
+        in_force: dict[str, ChannelOptions] = {}
+        for longer, options in self._by_prefix.items():
+            shorter = next((general for known, general in in_force.items() if longer.startswith(known)), _NONE)
+            in_force = {longer: options.over(shorter), **in_force}
+        self._in_force = in_force
 
 
 def check_pattern(pattern: object) -> str:

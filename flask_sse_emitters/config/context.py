@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 from weakref import WeakSet
 
 from flask import Response, copy_current_request_context, current_app, has_app_context, has_request_context, request
-from werkzeug.datastructures import MultiDict
+from werkzeug.datastructures import ImmutableMultiDict, MultiDict
 
 from ..wire.event import Dumps
 from .settings import DEFAULTS, Settings
@@ -21,6 +21,8 @@ EXTENSION = "sse_emitters"
 
 #: The key in a request's environ under which the emitters that it has made are kept.
 _MADE = "flask_sse_emitters.made"
+
+_NO_QUERY: MultiDict[str, str] = ImmutableMultiDict()
 
 #: The query parameters by which polyfills send the id of the last event, as they can set no header.
 _ID_PARAMETERS = ("last_event_id", "lastEventId", "evs_last_event_id")
@@ -95,9 +97,8 @@ def last_event_id() -> str | None:
     header = request.environ.get("HTTP_LAST_EVENT_ID")
     if header:
         return str(header).encode("latin-1", "replace").decode("utf-8", "replace")
-    if not request.environ.get("QUERY_STRING"):
-        return ""
-    return next(filter(None, map(query().get, _ID_PARAMETERS)), "")
+    asked = query()
+    return next(filter(None, map(asked.get, _ID_PARAMETERS)), "") if asked else ""
 
 
 def in_copied_context(call: Callable[[], _T], otherwise: Callable[[], AbstractContextManager[Any]]) -> Callable[[], _T]:
@@ -121,9 +122,9 @@ def in_copied_context(call: Callable[[], _T], otherwise: Callable[[], AbstractCo
 def query() -> MultiDict[str, str]:
     """Return the query of the current request; an empty one where it is not UTF-8."""
     try:
-        return request.args
+        return request.args if request.environ.get("QUERY_STRING") else _NO_QUERY
     except UnicodeDecodeError:
-        return MultiDict()
+        return _NO_QUERY
 
 
 def _this_or_only_app() -> AppState | None:

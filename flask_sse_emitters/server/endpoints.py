@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from flask import Blueprint, Response, current_app, jsonify, request
@@ -12,6 +13,7 @@ from ..access.grants import tag_reader
 from ..access.rules import Rules
 from ..channels.names import MAX_CHANNELS, OWN_CHANNEL, check_name
 from ..channels.replay.since import parse_since
+from ..config.context import query
 from ..config.settings import Settings, checked
 from ..errors import AccessDenied, BrokerUnavailable, InvalidChannel
 from ..streams.emitter import stream_of
@@ -24,6 +26,9 @@ from .response import HEADERS
 READER_HEADER = "SSE-Reader"
 
 _METHODS = ["GET", "OPTIONS", "POST"]
+
+#: What a query may say of its stream.
+_OPTION_CHECKS: dict[str, Callable[[str], object]] = {"since": parse_since, "end": partial(checked, "end")}
 
 
 def make_blueprint(state: Callable[[], State], rules: Rules) -> Blueprint:
@@ -113,7 +118,8 @@ def _answer_members(channel: str, state: State, rules: Rules) -> Response:
 
 def _check_query() -> None:
     try:
-        request.args  # noqa: B018 - Werkzeug decodes it now
+        if request.environ.get("QUERY_STRING"):
+            request.args  # noqa: B018 - Werkzeug decodes it now
     except UnicodeDecodeError as error:
         raise Refused(400, "The query is not UTF-8") from error
 
@@ -141,7 +147,7 @@ def _answer_head(tags: str) -> Response:
 
 
 def _requested_channels(channel: str | None) -> list[str]:
-    asked = request.args.getlist("channel")
+    asked = query().getlist("channel")
     names = list(dict.fromkeys(asked if channel is None else [channel, *asked]))
     if not names:
         raise InvalidChannel(f"no channel: ask for {request.root_path}{request.path}?channel=NAME")
@@ -155,11 +161,11 @@ def _requested_channels(channel: str | None) -> list[str]:
 
 def _requested_options() -> dict[str, Any]:
     """Return where a client without an id begins, and how its stream ends for now, as far as the query says."""
-    checks: dict[str, Callable[[str], object]] = {"since": parse_since, "end": lambda end: checked("end", end)}
-    given = {name: request.args[name] for name in checks if name in request.args}
+    asked = query()
+    given = {name: asked[name] for name in _OPTION_CHECKS if name in asked}
     try:
         for name, value in given.items():
-            checks[name](value)
+            _OPTION_CHECKS[name](value)
     except ValueError as error:
         raise Refused(400, str(error)) from error
     return given

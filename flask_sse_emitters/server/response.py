@@ -7,7 +7,7 @@ a context.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 from flask import Response, request
@@ -88,9 +88,14 @@ def respond(
 
 def _preamble(stream: Stream, retry: int | None) -> bytes:
     """Return the first bytes of the body. Some there are in any case, and of a bare stream they are a comment."""
-    opens = stream.close_reason is None or retry is None
-    preamble = Event(retry=retry, comment="stream open" if opens else None).encode()
-    return _PADDING + preamble if any(name in query() for name in _PADDING_PARAMETERS) else preamble
+    preamble = _encode_preamble(retry, stream.close_reason is None or retry is None)
+    asked = query()
+    return _PADDING + preamble if any(name in asked for name in _PADDING_PARAMETERS) else preamble
+
+
+@lru_cache  # nearly all streams have the same
+def _encode_preamble(retry: int | None, opens: bool) -> bytes:
+    return Event(retry=retry, comment="stream open" if opens else None).encode()
 
 
 def make_streaming_class(response_class: type[Response]) -> type[Response]:

@@ -30,7 +30,6 @@ from enum import Enum
 from typing import NoReturn
 
 from ...broadcast.member import Member, MemberState
-from ...brokers.base import ChannelState
 from ...brokers.event_ids import Position, read_ids
 from ...brokers.event_log import Log
 from ...runtime.calls import Countdown
@@ -223,8 +222,7 @@ class Replay:
 
     def _note_ends(self, logs: Sequence[Log], offsets: Sequence[int]) -> None:
         for index, log in enumerate(logs):
-            state = ChannelState.of(log)
-            if state.is_complete and state.newest == offsets[index]:
+            if log.is_complete and log.newest == offsets[index]:
                 self._cursor.note(index, ends=True)
 
     def _known_channels(self) -> Sequence[KnownChannel]:
