@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import _socket
 import logging
+import os
 import ssl
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from functools import cache
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..config.settings import Handoff
 from ..errors import UnsupportedWorker
@@ -35,8 +35,7 @@ from .worker_response import WorkerResponse, client_of, iterates, response_of, r
 log = logging.getLogger("flask_sse_emitters.handoff")
 
 
-@dataclass(frozen=True)
-class Facts:
+class Facts(NamedTuple):
     """What decides whether a stream can be handed off."""
 
     mode: Handoff  #: ``SSE_HANDOFF``
@@ -92,7 +91,6 @@ def advice(reason: str) -> str:
     return _ADVICE.get(reason, "")
 
 
-@dataclass
 class Call:
     """How a stream is served.
 
@@ -100,22 +98,25 @@ class Call:
     :param start_response: what the response was called with; None where the app has given it another body since.
     :param body: of the response.
     :param caller: the frame that iterates over the body.
+    :ivar client: the client's socket; None on another server.
+    :ivar response: the worker's own response; None behind a middleware.
     """
 
-    environ: Mapping[str, Any]
-    start_response: Callable[..., Any] | None
-    body: Iterator[bytes]
-    caller: FrameType
+    __slots__ = ("body", "caller", "client", "environ", "response", "start_response")
 
-    @property
-    def client(self) -> Any:
-        """The client's socket; None on another server."""
-        return client_of(self.environ)
-
-    @cached_property
-    def response(self) -> WorkerResponse | None:
-        """The worker's own response; None behind a middleware."""
-        return response_of(self.start_response)
+    def __init__(
+        self,
+        environ: Mapping[str, Any],
+        start_response: Callable[..., Any] | None,
+        body: Iterator[bytes],
+        caller: FrameType,
+    ) -> None:
+        self.environ = environ
+        self.start_response = start_response
+        self.body = body
+        self.caller = caller
+        self.client: Any = client_of(environ)
+        self.response: WorkerResponse | None = response_of(start_response)
 
     @property
     def blocks_worker(self) -> bool:
@@ -232,11 +233,17 @@ def _take_client(call: Call) -> _socket.socket:
     theirs, response = call.client, call.response
     # gthread would count its connections wrongly without a socket to close, and pywsgi fail. sync, which ends where it
     # has no descriptor for the next client, keeps one free so: this client is refused where there is none.
-    substitute = None if is_green() and response is not None else _socket.socket()
+    substitute = None if is_green() and response is not None else os.dup(_unconnected_socket().fileno())
     ours = take_socket(theirs)
     if substitute is not None:
         # With the other arguments, for which the system would be asked.
-        theirs.__init__(theirs.family, theirs.type, theirs.proto, substitute.detach())
+        theirs.__init__(ours.family, ours.type, ours.proto, substitute)
     if response is not None:
         response.let_go()
     return ours
+
+
+@cache
+def _unconnected_socket() -> _socket.socket:
+    """Return the socket that a worker gets in place of each client's: to duplicate it costs less than to make one."""
+    return _socket.socket()

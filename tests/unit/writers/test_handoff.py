@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import sys
-from dataclasses import replace
 from typing import Any
 from unittest.mock import MagicMock
 
@@ -48,11 +47,11 @@ OBSTACLES: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("reason", OBSTACLES)
 def test_handoff_obstacle_holds_in_mode_on_unless_it_is_a_middleware(reason: str) -> None:
     assert why_not(YES) is None
-    facts = replace(YES, **OBSTACLES[reason])
+    facts = YES._replace(**OBSTACLES[reason])
     assert why_not(facts) == reason
     assert advice(reason), "it says what to change"
     if facts.mode != "off":
-        assert why_not(replace(facts, mode="on")) == (None if reason.startswith("a middleware") else reason)
+        assert why_not(facts._replace(mode="on")) == (None if reason.startswith("a middleware") else reason)
 
 
 def test_handoff_of_a_client_that_has_left_already_is_no_obstacle(pair: tuple[socket.socket, socket.socket]) -> None:
