@@ -16,6 +16,9 @@ Due: TypeAlias = Literal["timeout", "attach", "write", "heartbeat"]
 #: The times of heartbeats are rounded down to such a part of their interval, so that many fall together.
 HEARTBEAT_STEPS = 64
 
+#: The first heartbeat is the one chosen as the stream was made, unless that comes before this part of the interval.
+EARLIEST_FIRST_BEAT = 0.8
+
 
 class Timed(Protocol):
     """A stream, as its timer sees it."""
@@ -70,13 +73,14 @@ class Deadlines:
         self.ends_by = math.inf  #: when the stream ends in any case
         self.born = now  #: when it was made
         self.timer: Timer | None = None  #: fires no later than the nearest deadline
-        self._beat = now
+        self._beat = math.inf
         self._quiet_since = now  # the time from which self._beat was counted
         self._look = now  # when to look for a client that has vanished
         self._progress = now  # when the client last took something, as far as is known
         self._unsent: int | None = None  # bytes, at the last look, while it is busy
         self._acknowledged: int | None = None  # bytes, at the last look, if there were more to acknowledge
         self._streaming = False
+        self._set_beat(now)  # the first one already: so one timer stands for it, and for the view that returns before
 
     def set_timer(self, stream: Timed, fired: Timer | None = None) -> None:
         """See to it that the timer fires no later than the nearest deadline. From any thread, without the lock.
@@ -109,8 +113,9 @@ class Deadlines:
     def begin_streaming(self, now: float) -> None:
         """Note that the client begins to get something: from now on there are heartbeats."""
         self._streaming = True
-        self.written = now
-        self._set_beat(now)
+        self.written = self._quiet_since = now
+        if not now + EARLIEST_FIRST_BEAT * self.settings.heartbeat <= self._beat <= now + self.settings.heartbeat:
+            self._set_beat(now)
         self._look = now + self.settings.write_seconds
 
     def nearest(self, busy: bool, ended: bool) -> float | None:
@@ -122,7 +127,7 @@ class Deadlines:
         when = math.inf if ended else self._over
         if not self._streaming:
             if not ended:
-                when = min(when, self.born + settings.attach_seconds)
+                when = min(when, self.born + settings.attach_seconds, self._beat if settings.heartbeat else math.inf)
         elif settings.heartbeat and not ended:
             when = min(when, self._beat)
             if settings.write_seconds and (busy or settings.heartbeat > settings.write_seconds):
@@ -147,6 +152,7 @@ class Deadlines:
         if now >= self._over and not ended:
             return "timeout"
         if not self._streaming:
+            self._beat = math.inf if now >= self._beat else self._beat  # for nobody
             return "attach" if now >= self.born + settings.attach_seconds and not ended else None
         if settings.write_seconds and now >= self._look and self._check_progress(now, busy, unsent, acknowledged):
             return "write"

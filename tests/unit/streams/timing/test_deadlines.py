@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import pytest
+
 from flask_sse_emitters import CloseReason, SseEmitter
 from flask_sse_emitters.streams.emitter import stream_of
 from flask_sse_emitters.streams.timing.timed_stream import HEARTBEAT
@@ -39,6 +41,27 @@ def test_heartbeat_is_sent_only_after_silence(make: Make, scheduler: ManualSched
     assert set(writer.got[20:]) == {HEARTBEAT}
     assert 9 <= len(writer.got[20:]) <= 13, "they keep their interval"
     assert len(scheduler.live_timers()) == 1
+
+
+def test_stream_that_begins_soon_sets_one_timer_in_all(make: Make, scheduler: ManualScheduler) -> None:
+    """One for its view, and another for its first heartbeat, were a tenth of what a new client costs."""
+    writer = FakeWriter(make())
+    assert writer.take() == b""
+    assert len(scheduler._timers) == 1, "cancelled ones included"
+
+
+@pytest.mark.parametrize("seconds_in_view", [5, 20])
+def test_heartbeat_of_a_stream_that_begins_late_is_not_early(
+    make: Make, scheduler: ManualScheduler, seconds_in_view: int
+) -> None:
+    emitter = make(timeout=0, heartbeat=10)
+    scheduler.pass_time(seconds_in_view)
+    writer = FakeWriter(emitter)
+    writer.take()
+    scheduler.pass_time(7.9)
+    assert writer.got == []
+    scheduler.pass_time(2.1)
+    assert writer.got == [HEARTBEAT]
 
 
 def test_heartbeat_is_not_sent_to_a_busy_writer(make: Make, scheduler: ManualScheduler) -> None:
