@@ -11,6 +11,7 @@ from ..wire.event import Event
 from .ends import Pending
 from .interfaces import DirectWriter, Member, Output, Producer, Registry, ReplaySource, Writer
 from .machine import DRAINED, STREAMING, WAITING
+from .outgoing import NOTHING
 from .pending.room import Room
 from .timing.timed_stream import TimedStream
 
@@ -80,13 +81,19 @@ class Stream(TimedStream):
                 self.outgoing.rest(sleeps=True)
         return has_output
 
-    def next_output(self, *, sleeps: bool = True) -> bytes | None:
+    def next_output(self, *, sleeps: bool = True, most: int | None = None) -> bytes | None:
         """Take what is to be written now; ``b""`` where there is nothing yet, None at the end. Only by its writer.
 
         :param sleeps: whether the writer waits to be woken where there is nothing. Else it asks again by itself, and
             counts as writing until then: lists keep what they have for it.
+        :param most: take only what is pending, and only where that has so many bytes at most.
         """
-        output = self._take(sleeps)
+        if most is None:
+            output = self._take(sleeps)
+        else:
+            with self.lock:
+                is_little = 0 < self.outgoing.backlog.size <= most
+                output = self._note_written(self.outgoing.take_pending()) if is_little else NOTHING
         if self.room is not None:
             self.room.notify()
         if output is None:

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 # Where servers show an application its client's socket.
 _SOCKETS = ("gunicorn.socket", "gunicorn.sock", "werkzeug.socket")
 
+#: On threads the server writes so many bytes of output with the preamble: a socket that took the head takes them, too.
+FIRST_BYTES = 1024
+
 #: The key in the environ of a request from a test: a list, to which the stream that answers it is added.
 TEST_HOOK = "flask_sse_emitters.test_hook"
 
@@ -191,7 +194,9 @@ class ResponseBody:
             self._refuse_to_block(call)
         stream.count(0, len(preamble))
         if call is not None and call.client is not None and not is_green():
-            return preamble  # the worker's write of more may wait for the client, and hold up its thread
+            # The worker's write of more may wait for the client, and hold up its thread. Mostly there is no more: then
+            # the stream is idle after the hand-off, and the thread that writes need not be woken.
+            return preamble + (stream.next_output(sleeps=False, most=FIRST_BYTES) or b"")
         if stream.client_sees == "break":
             return preamble  # a hand-off follows, for the server cannot reset a connection
         # Without sleeping: a hand-off may follow, and what wakes this writer while the server writes would be lost.

@@ -5,14 +5,15 @@ from __future__ import annotations
 import socket
 import threading
 
+import pytest
 from flask import Flask
 from flask.testing import EnvironBuilder
 
-from flask_sse_emitters import SSE, SseEmitter
+from flask_sse_emitters import SSE, Event, SseEmitter
 from flask_sse_emitters.runtime.socket_monitor import SOCKET_MONITOR
 from flask_sse_emitters.streams.emitter import stream_of
 from flask_sse_emitters.streams.outgoing import WriterState
-from flask_sse_emitters.writers.response_body import ResponseBody
+from flask_sse_emitters.writers.response_body import FIRST_BYTES, ResponseBody
 from tests.support.waiting import PATIENCE, until
 from tests.unit.doubles.clock import ManualScheduler, emitter_at
 
@@ -55,3 +56,21 @@ def test_response_body_that_is_woken_for_nothing_yields_no_empty_piece(scheduler
     assert not reader.is_alive()
     assert b"".join(pieces) == b"preamble" + b"data: an event\n\n"
     assert b"" not in pieces
+
+
+@pytest.mark.parametrize(("size", "goes_along"), [(100, True), (FIRST_BYTES, True), (FIRST_BYTES + 1, False)])
+def test_response_body_on_a_worker_with_threads_begins_with_what_is_little(
+    pair: tuple[socket.socket, socket.socket], scheduler: ManualScheduler, size: int, goes_along: bool
+) -> None:
+    """A write of more may wait for the client. With nothing left, the hand-off need not wake the thread that writes."""
+    server, _ = pair
+    emitter = emitter_at(scheduler)
+    event = Event("x" * (size - len("data: \n\n")))
+    emitter.send(event)
+    environ = {"gunicorn.socket": server, "wsgi.multithread": True}
+    body = ResponseBody(stream_of(emitter), b"preamble", environ, "auto")
+    try:
+        assert next(body) == b"preamble" + (event.encode() if goes_along else b"")
+        assert emitter.pending == (not goes_along)
+    finally:
+        body.close()
