@@ -20,7 +20,7 @@ def test_movable_writer_writes_what_was_left_before_what_its_list_sends_meanwhil
 ) -> None:
     server, client = pair
     server.setblocking(False)
-    emitter, emitters, steps = SseEmitter(), SseEmitters(), list[str]()
+    emitter, emitters, writers = SseEmitter(), SseEmitters(), list[MovableWriter]()
     emitters.add(emitter)
     stream = stream_of(emitter)
 
@@ -30,13 +30,14 @@ def test_movable_writer_writes_what_was_left_before_what_its_list_sends_meanwhil
         stream.take_over(writer)
         writer.go_on(FIRST)
         emitters.send(2)  # in the same call of the thread that writes: before it has written what was left
-        steps.append("sent")
+        writers.append(writer)
 
     SCHEDULER.call_soon(adopt)
-    until(lambda: steps, "the event to be sent")
+    [writer] = until(lambda: writers, "the event to be sent")
     client.settimeout(PATIENCE)
     received = b""
     while len(received) < len(FIRST + SECOND):
         received += client.recv(1_000)
     assert received == FIRST + SECOND
-    emitter.complete()
+    SCHEDULER.call_soon(writer.give_up)
+    until(lambda: server.fileno() < 0, "the client to be let go")
