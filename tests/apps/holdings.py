@@ -14,10 +14,16 @@ import psutil
 PACKAGE = "flask_sse_emitters."
 
 
-def holdings() -> dict[str, Any]:
-    """Return what this process holds, with the number of the package's objects of each class."""
+def holdings(*, is_at_rest: bool = True) -> dict[str, Any]:
+    """Return what this process holds, with the number of the package's objects of each class.
+
+    :param is_at_rest: no other thread runs. Else objects are not counted, but greenlets, which do not run meanwhile:
+        ``gc.get_objects()`` has a tuple that another thread is building as well, whose ``tuple(...)`` then fails with a
+        SystemError.
+    """
     gc.collect()
-    me, everything = psutil.Process(), gc.get_objects()
+    me = psutil.Process()
+    everything = gc.get_objects() if is_at_rest or "gevent" in sys.modules else []
     kinds = Counter(type(each) for each in everything)
     greenlet = getattr(sys.modules.get("greenlet"), "greenlet", ())
     return {

@@ -121,7 +121,7 @@ def refuse_with_503(error: BrokerUnavailable) -> ResponseReturnValue:
 
 @app.get("/holdings")
 def held() -> dict[str, Any]:
-    return {**state(), **holdings()}
+    return {**state(), **holdings(is_at_rest=request.args.get("at_rest") != "0")}
 
 
 @app.get("/state")

@@ -249,11 +249,11 @@ class Soak:
         found.rows.append(row)
         self._saw(row)
 
-    def _held(self) -> list[dict[str, Any]]:
-        """Return what each worker holds, once all have answered."""
+    def _held(self, *, is_at_rest: bool = False) -> list[dict[str, Any]]:
+        """Return what each worker holds, once all have answered; its objects only where all of it is at rest."""
         answers: dict[int, dict[str, Any]] = {}
         while len(answers) < len(self._pids):
-            answer = get(self._server, "/holdings")
+            answer = get(self._server, f"/holdings?at_rest={int(is_at_rest)}")
             kept = {name: number for name, number in answer["objects"].items() if not name.startswith(KEPT)}
             figures = {name: answer[name] for name in ("uss", "descriptors", "threads", "greenlets")}
             streams = {name: answer["stats"][name] for name in ("clients", "outlets")}
@@ -265,7 +265,7 @@ class Soak:
         """Return what the workers hold once all clients have left and nothing remains of them, or at the timeout."""
         deadline = time.monotonic() + PATIENCE
         while True:
-            found = self._held()
+            found = self._held(is_at_rest=True)
             have_left = not any(worker["clients"] for worker in found)
             if (have_left and not (before and surplus(before, found))) or time.monotonic() > deadline:
                 return found
