@@ -93,6 +93,7 @@ def scripts(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     changed: dict[str, str] = {}
     send: Any = redis.Connection.send_command
     pack: Any = redis.Connection.pack_commands
+    pack_one: Any = redis.Connection.pack_command
     later = "{redis.call('TIME')[1] + (redis.call('GET', 'offset') or 0), redis.call('TIME')[2]}"
 
     def change(part: Any) -> Any:
@@ -105,10 +106,14 @@ def scripts(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     def send_command(connection: redis.Connection, *parts: Any, **options: Any) -> None:
         send(connection, *map(change, parts), **options)
 
+    def pack_command(connection: redis.Connection, *parts: Any) -> Any:
+        return pack_one(connection, *map(change, parts))
+
     def pack_commands(connection: redis.Connection, commands: Any) -> Any:
         return pack(connection, [tuple(map(change, parts)) for parts in commands])
 
     monkeypatch.setattr(redis.Connection, "send_command", send_command)
+    monkeypatch.setattr(redis.Connection, "pack_command", pack_command)
     monkeypatch.setattr(redis.Connection, "pack_commands", pack_commands)
     return changed
 

@@ -77,13 +77,12 @@ def test_send_from_runs_in_copies_of_the_contexts_of_the_app_and_the_request(boa
     def items() -> Iterator[object]:
         g.own = "mine"
         yield [request.args["q"], current_app.name, threading.current_thread() is threading.main_thread()]
-        gone.clear()
         yield g.own
 
     board.app.add_url_rule("/", view_func=lambda: SseEmitter().send_from(items()))
     body = board.get("/?q=asked").data
     assert texts(decode(body))[:2] == ['["asked", "tests.support.board", false]', "mine"]
-    until(lambda: sorted(gone) == ["app", "request"], "the teardown of both")
+    until(lambda: sorted(gone) == ["app", "app", "request", "request"], "the teardown of both, and of their copies")
 
 
 def test_send_from_outside_a_request_has_the_context_of_the_app(board: Board) -> None:

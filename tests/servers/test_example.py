@@ -149,7 +149,7 @@ def test_example_answer_with_redis_goes_on_while_workers_reload(tmp_path: Path) 
         with connected(server, "/events/answer") as reader:
             reader.events(6)
             server.signal(signal.SIGHUP)
-            until(lambda: "1 streams have moved" in server.log, "the reader to be with a new worker")
+            until(lambda: "moved to other workers: 1" in server.log, "the reader to be with a new worker")
             held.unlink()
             got = decode(reader.rest())
         assert [event.event for event in got[-2:]] == ["done", "~end"]

@@ -120,8 +120,9 @@ class PostgresqlServer:
         )
 
     def cut_listeners(self) -> None:
-        """Cut the connections of all processes."""
-        self.terminate_all()
+        """Cut the connections of all processes; there are none while it starts, or recovers."""
+        with suppress(psycopg.OperationalError):
+            self.terminate_all()
 
     def crash(self) -> None:
         """Kill the process of one connection: PostgreSQL then ends all others, and recovers as after a crash."""

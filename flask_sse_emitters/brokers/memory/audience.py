@@ -53,7 +53,7 @@ class Audience:
         One pass only: then the publisher goes on with its own work, and the events that others have published
         meanwhile are delivered in the background.
         """
-        if (self._undelivered or self._calls) and self._deliver():
+        if self._has_more and self._deliver():
             self._scheduler.call_soon(self._deliver)
 
     def _deliver(self) -> bool:
