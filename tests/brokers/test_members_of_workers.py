@@ -13,6 +13,7 @@ from http.client import HTTPConnection, HTTPException
 
 import pytest
 
+from flask_sse_emitters import Event
 from flask_sse_emitters.testing import read_events
 from tests.support.client import Client, connected, get, new_name, post
 from tests.support.redis_server import RedisServer
@@ -32,14 +33,19 @@ def workers(url: str, kind: str = "gthread", **config: object) -> Iterator[Worke
 
 
 def history(http: WorkersServer, room: str) -> list[str]:
-    """Return all that was told in a room, as in ``+ann`` and ``-ann``. A broker that has lost all may cause a gap."""
+    """Return all that was told in a room, as in ``+ann`` and ``-ann``. A broker that has lost all may cause a gap.
+
+    A worker that has not noticed that yet begins a stream in the log that is lost, and ends it: then it is read anew.
+    """
     end = new_name()
     post(http, f"/publish/{room}", end)
-    with connected(http, f"/events?channel={room}&since=first") as client:
-        found = read_events(client.response, 1)
-        while found[-1].data != end:
-            found += read_events(client.response, 1)
-    return told(event for event in found if event.event in SIGNS)
+    while True:
+        found: list[Event] = []
+        with connected(http, f"/events?channel={room}&since=first") as client:
+            while more := read_events(client.response, 1):
+                found += more
+                if more[0].data == end:
+                    return told(event for event in found if event.event in SIGNS)
 
 
 def members(http: WorkersServer, room: str) -> list[str]:
@@ -134,7 +140,7 @@ def test_members_stay_over_a_reload_of_all_workers(server: RedisServer) -> None:
 
 
 def test_members_are_told_afresh_after_redis_has_lost_all(server: RedisServer) -> None:
-    """In silence, as nobody has come or gone. From then on it is as before."""
+    """In silence, but for those who come back to another process meanwhile. From then on it is as before."""
     with workers(server.url, SSE_RETRY=1000) as http, ExitStack() as stack:
         room = f"room-{new_name()}"
         stack.enter_context(reconnecting(http, f"/events/{room}?user=bob"))
@@ -143,9 +149,9 @@ def test_members_are_told_afresh_after_redis_has_lost_all(server: RedisServer) -
             server.kill()
             server.start()
             until(lambda: members_if_known(http, room) == ["ann", "bob"], "both again")
-            assert history(http, room) == []
         until(lambda: members(http, room) == ["bob"], "bob alone")
-        until(lambda: history(http, room) == ["-ann"], "what was told")
+        until(lambda: "-ann" in history(http, room), "what was told")
+        assert members(http, room) == ["bob"]
 
 
 def test_members_stay_while_redis_stands_still(server: RedisServer) -> None:
