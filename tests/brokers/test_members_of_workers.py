@@ -150,8 +150,10 @@ def test_members_are_told_afresh_after_redis_has_lost_all(server: RedisServer) -
             server.start()
             until(lambda: members_if_known(http, room) == ["ann", "bob"], "both again")
         until(lambda: members(http, room) == ["bob"], "bob alone")
-        until(lambda: "-ann" in history(http, room), "what was told")
-        assert members(http, room) == ["bob"]
+        with connected(http, f"/events/{room}?user=cay"):
+            until(lambda: "+cay" in history(http, room), "cay to be told of")
+        until(lambda: "-cay" in history(http, room), "that cay has left to be told")
+        until(lambda: members(http, room) == ["bob"], "bob alone, for good")
 
 
 def test_members_stay_while_redis_stands_still(server: RedisServer) -> None:
