@@ -190,6 +190,8 @@ def test_restart_changes_epoch_only_if_it_may_lose_events(durable: bool) -> None
     with RedisServer("--appendonly", "yes", "--appendfsync", "always" if durable else "everysec") as server:
         with closing(make_broker(server.url)) as broker:
             [first] = publish(broker, "a", "x")
+        # While the disk is busy Redis puts off writing its file, for up to two seconds.
+        until(lambda: server.client().info("persistence")["aof_buffer_length"] == 0, "Redis to have written its file")
         restart(server)
         with closing(make_broker(server.url)) as broker:
             [second, third] = publish(broker, "a", "y", "z")
