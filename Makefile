@@ -19,7 +19,7 @@ help:
 	@echo "make check  ruff, mypy and the tests that start nothing, in less than a minute"
 	@echo "make docs   the documentation, in build/docs"
 	@echo "make dist   the packages for Python and npm, in dist, each tried in an empty environment"
-	@echo "make bench  this package beside its peers, in some 40 minutes; make bench-quick in one or two"
+	@echo "make bench  this package beside its peers, which takes long; make bench-quick is a short look"
 	@echo "make soak   an hour of clients that come and go, over Redis; SOAK_SECONDS=600 SOAK_WORKER=gthread make soak: ten minutes, on threads"
 
 run: $(VENV)/.run

@@ -23,7 +23,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description="This package and its peers at the same work."
     )
-    parser.add_argument("--quick", action="store_true", help="a look in a minute or two: few clients, one run")
+    parser.add_argument("--quick", action="store_true", help="a short look: few clients, one run")
     parser.add_argument("--only", type=names, metavar="NAME,...", help=", ".join(subject.name for subject in SUBJECTS))
     parser.add_argument("--figures", type=names, metavar="NAME,...", default=list(FIGURES), help=", ".join(FIGURES))
     parser.add_argument("--clients", type=counts, metavar="N,...", help="with so many, where a figure has a choice")

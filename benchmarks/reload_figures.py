@@ -57,10 +57,8 @@ class _Reloads:
             began = time.monotonic()  # no events are kept yet, which would have to be read
             self._add(measure.MOVE_CPU, (self._cost_of_a_reload() - empty) / self._clients * 1e6)
             self._add(measure.MOVE_SECONDS, time.monotonic() - began)
-        settings = dict(server.settings)
-        if not isinstance(server, ServerWithRedis):
-            os.environ["BENCH_POST_TO"] = str(server.port)
-        with Publisher(settings, threads=2) as publisher:
+        post_to = {} if isinstance(server, ServerWithRedis) else {"POST_TO": str(server.port)}
+        with Publisher({**server.settings, **post_to}, threads=2) as publisher:
             steady = self._events(publisher, plan.reload_steady_seconds)
             self._reload()  # a worker that has taken streams is what the others are compared with
             memory, descriptors = server.pss(), self._descriptors()

@@ -131,11 +131,9 @@ class _FlaskSseServer(ServerWithRedis):
             time.sleep(0.05)
 
 
-class OursOnRedis(OnRedis):
-    """This package with channels, which its workers share."""
+class OursWithChannels(OnGunicorn):
+    """This package with channels."""
 
-    app = "channels_on_redis"
-    url_setting = "SSE_BROKER_URL"
     most_clients = 15_000
 
     def __init__(self, name: str, worker_class: str = "gevent") -> None:
@@ -146,6 +144,13 @@ class OursOnRedis(OnRedis):
         server.path = "/events/news"
         server.settings = {**self._settings, **server.settings}
         super().launch(server)
+
+
+class OursOnRedis(OursWithChannels, OnRedis):
+    """This package with channels, which its workers share."""
+
+    app = "channels_on_redis"
+    url_setting = "SSE_BROKER_URL"
 
     @staticmethod
     def announced(channel: str) -> str:
@@ -153,17 +158,7 @@ class OursOnRedis(OnRedis):
         return f"sse:{{{channel}}}@0"
 
 
-class OursInMemory(OnGunicorn):
+class OursInMemory(OursWithChannels):
     """This package with channels, in the memory of one worker."""
 
     app = "channels"
-    most_clients = 15_000
-
-    def __init__(self, name: str, worker_class: str = "gevent") -> None:
-        super().__init__(name)
-        self._settings = {"WORKER_CLASS": worker_class, "SSE_MAX_CLIENTS": str(self.most_clients + 1_000)}
-
-    def launch(self, server: Server) -> None:
-        server.path = "/events/news"
-        server.settings = {**self._settings, **server.settings}
-        super().launch(server)

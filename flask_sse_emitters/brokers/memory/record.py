@@ -19,7 +19,7 @@ from ..base import (
     Start,
     member_frame,
 )
-from ..event_ids import Position, new_epoch, read_ids
+from ..event_ids import new_epoch, read_id
 from ..event_log import Alias, Bounds, Log, former_of
 from .agenda import NO_GROUP
 from .audience import Audience
@@ -146,8 +146,8 @@ class Record:
     def follow(self, frame: Frame, event_id: str) -> None:
         """Keep and deliver what was published elsewhere with this id, unless something is missing before it."""
         with self.log.guard:
-            [position] = read_ids(event_id, 1) or [Position("", 0)]
-            if position.offset != self.log.newest + 1:
+            position = read_id(event_id)
+            if position is None or position.offset != self.log.newest + 1:
                 return
             if position.epoch != self.log.epoch:
                 self.log.go_on_in(position.epoch, former_of(self.log))

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, get_args
 
 from ...brokers.base import MemberChange, Publication, Published, RunLost
-from ...brokers.event_ids import Position, read_ids
+from ...brokers.event_ids import Position, read_id
 from ...brokers.event_log import Alias, Bounds, LogState, with_id
 from ...brokers.memory.moves.handover import Answer, Do, Request
 from ...brokers.memory.record_state import Lease, RecordState
@@ -71,7 +71,7 @@ def items_of_state(state: RecordState, times: WallTimes) -> Iterator[dict[str, A
         "keys": len(state.keys),
     }
     for frame in log.frames:
-        yield {"id": _id_of(frame), "at": times.to_wall(frame.at), **_event(without_id(frame))}
+        yield {"id": frame.id, "at": times.to_wall(frame.at), **_event(without_id(frame))}
     for key, (at, event_id) in state.keys.items():
         yield {"key": key, "id": event_id, "at": times.to_wall(at)}
 
@@ -131,7 +131,7 @@ class StateReader:
 
 def item_of_event(channel: str, frame: Frame) -> dict[str, Any]:
     """Return the item of an event that a channel has got."""
-    return {"channel": channel, "id": _id_of(frame), **_event(without_id(frame))}
+    return {"channel": channel, "id": frame.id, **_event(without_id(frame))}
 
 
 def read_event(item: Mapping[str, Any]) -> tuple[str, Frame, str]:
@@ -241,10 +241,6 @@ def _texts(item: Mapping[str, Any], name: str) -> list[str]:
     return [str(each) for each in take(item, name, list)]
 
 
-def _id_of(frame: Frame) -> str:
-    return frame.payload[len(b"id: ") : frame.body - 1].decode()
-
-
 def _event(frame: Frame) -> dict[str, Any]:
     return {"name": frame.name, "text": frame.payload.decode(errors="surrogateescape")}
 
@@ -255,10 +251,10 @@ def _frame(item: Mapping[str, Any]) -> Frame:
 
 
 def _position(text: str) -> Position:
-    found = read_ids(text, 1)
+    found = read_id(text)
     if found is None:
         raise ValueError(f"{text!r} is no id of an event")
-    return found[0]
+    return found
 
 
 def _bounds(found: Sequence[Any]) -> Bounds:
