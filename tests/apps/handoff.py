@@ -11,13 +11,14 @@ from flask import Blueprint, Flask, Response, current_app, request
 from flask.typing import ResponseReturnValue
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
-from tests.apps import channels, contract
-from tests.apps.answers import answers
-from tests.apps.contract import emitters, journals, lists, make
-from tests.apps.finite import finite
-from tests.apps.mcp import mcp
-from tests.apps.middleware import add_middleware
+from tests.apps import channels
 from tests.apps.real_threads import original, start_thread
+from tests.apps.servers import contract
+from tests.apps.servers.answers import answers
+from tests.apps.servers.contract import emitters, journals, lists, make
+from tests.apps.servers.finite import finite
+from tests.apps.servers.mcp import mcp
+from tests.apps.servers.middleware import add_middleware
 
 logging.basicConfig(level=logging.INFO)
 

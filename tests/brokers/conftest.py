@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from flask_sse_emitters.brokers import GROUP, Broker, make_broker
-from tests.brokers.contract import BROKERS, Make
+from tests.brokers.contract.brokers import BROKERS, Make
 from tests.support.board import Board, closing_board
-from tests.support.postgresql import PostgresqlServer
-from tests.support.redis_server import RedisServer
+from tests.support.brokers.postgresql import PostgresqlServer
+from tests.support.brokers.redis_server import RedisServer
 from tests.support.wire import Wire
 
 

@@ -16,9 +16,9 @@ from flask import Flask
 from flask_sse_emitters import SSE, BrokerUnavailable, Publisher
 from flask_sse_emitters.brokers import GROUP, make_broker
 from tests.support.board import Board
-from tests.support.broker_calls import KEPT, assert_events_are_delivered, frame, listening
-from tests.support.redis_server import RedisServer
-from tests.support.redis_topologies import free_port
+from tests.support.brokers.broker_calls import KEPT, assert_events_are_delivered, frame, listening
+from tests.support.brokers.redis_server import RedisServer
+from tests.support.brokers.redis_topologies import free_port
 from tests.support.waiting import until
 
 

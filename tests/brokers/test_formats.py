@@ -12,9 +12,9 @@ from flask_sse_emitters import BrokerUnavailable
 from flask_sse_emitters.brokers import Broker, make_broker
 from tests.brokers.states import broker_state
 from tests.support.board import Board, closing_board, read, texts
-from tests.support.broker_calls import RecordingListener, assert_events_are_delivered, listening, publish
-from tests.support.postgresql import PostgresqlServer
-from tests.support.redis_server import RedisServer
+from tests.support.brokers.broker_calls import RecordingListener, assert_events_are_delivered, listening, publish
+from tests.support.brokers.postgresql import PostgresqlServer
+from tests.support.brokers.redis_server import RedisServer
 from tests.support.waiting import until
 
 #: What the error, and the log, must say.

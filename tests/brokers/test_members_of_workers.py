@@ -15,11 +15,11 @@ import pytest
 
 from flask_sse_emitters import Event
 from flask_sse_emitters.testing import read_events
+from tests.support.brokers.redis_server import RedisServer
 from tests.support.client import Client, connected, get, new_name, post
-from tests.support.redis_server import RedisServer
 from tests.support.told import SIGNS, told
 from tests.support.waiting import PATIENCE, until
-from tests.support.workers_server import WorkersServer, connect_to_each_worker
+from tests.support.web.workers_server import WorkersServer, connect_to_each_worker
 
 #: A process counts as dead after 9 seconds.
 OUTAGE_SECONDS = 11.0
@@ -28,7 +28,7 @@ OUTAGE_SECONDS = 11.0
 @contextmanager
 def workers(url: str, kind: str = "gthread", **config: object) -> Iterator[WorkersServer]:
     env = {"CONFIG": json.dumps({"SSE_BROKER_URL": url, "SSE_HEARTBEAT": 0.2, **config})}
-    with WorkersServer(kind, "tests.apps.members:app", 2, env=env) as http:
+    with WorkersServer(kind, "tests.apps.brokers.members:app", 2, env=env) as http:
         yield http
 
 

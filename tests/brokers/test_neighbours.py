@@ -17,9 +17,9 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.support.brokers.postgresql import PostgresqlServer
+from tests.support.brokers.redis_server import RedisServer
 from tests.support.client import Client, connected, get, new_name, post
-from tests.support.postgresql import PostgresqlServer
-from tests.support.redis_server import RedisServer
 from tests.support.servers import ROOT, Server
 from tests.support.waiting import PATIENCE, until
 
@@ -40,7 +40,7 @@ class Pair(NamedTuple):
 
 def running(url: str, env: dict[str, str]) -> Server:
     config = {"SSE_BROKER_URL": url, "SSE_HEARTBEAT": 0.5, "SSE_PUBLISH_SECONDS": PATIENCE}
-    return Server("gthread", "tests.apps.neighbours:app", env={"CONFIG": json.dumps(config), **env})
+    return Server("gthread", "tests.apps.brokers.neighbours:app", env={"CONFIG": json.dumps(config), **env})
 
 
 @contextmanager

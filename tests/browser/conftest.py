@@ -10,8 +10,8 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from tests.browser.clients import Client, Follower, Pages, as_program, in_page
-from tests.browser.monitor_page import monitor_server
-from tests.browser.tabs import Tabs, new_site, tabs_of
+from tests.browser.module.tabs import Tabs, new_site, tabs_of
+from tests.browser.monitor.monitor_page import monitor_server
 from tests.support.browser import chromium
 from tests.support.client import new_name
 from tests.support.servers import Server

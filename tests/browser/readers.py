@@ -12,7 +12,7 @@ from typing import Literal, Protocol
 
 from playwright.sync_api import Browser, Page
 
-from tests.apps.ends import PACKAGES
+from tests.apps.browser.ends import PACKAGES
 from tests.support.programs import miss, program
 from tests.support.servers import Server
 from tests.support.waiting import PATIENCE

@@ -12,7 +12,7 @@ import jwt
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page
 
-from tests.apps.two_origins import COOKIE, SECRET
+from tests.apps.browser.two_origins import COOKIE, SECRET
 from tests.browser.clients import CLIENTS, another_origin, find_package
 from tests.support.client import get, new_name, post
 from tests.support.servers import Server
@@ -55,7 +55,7 @@ def strangers() -> Iterator[int]:
 def site(pages: int) -> Iterator[Server]:
     origins = [f"http://{host}:{pages}" for host in ("127.0.0.1", "localhost")]
     env = {"CONFIG": json.dumps({"SSE_CORS_ORIGINS": origins})}
-    with Server("gevent", "tests.apps.two_origins:app", env=env) as site:
+    with Server("gevent", "tests.apps.browser.two_origins:app", env=env) as site:
         yield site
 
 

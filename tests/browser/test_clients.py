@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 import pytest
 from playwright.sync_api import Browser
 
-from tests.apps.clients import RETRY
+from tests.apps.browser.clients import RETRY
 from tests.browser.clients import CLIENTS, Client, Follower, find_package
 from tests.support.client import new_name, post, state
 from tests.support.servers import Server
@@ -34,7 +34,7 @@ def clients(fits: Callable[[Client], bool] = lambda _: True) -> pytest.MarkDecor
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Server]:
-    with Server("gevent", "tests.apps.clients:app") as site:
+    with Server("gevent", "tests.apps.browser.clients:app") as site:
         yield site
 
 
@@ -206,7 +206,7 @@ def test_client_event_source_polyfill_reconnects_after_45_s_of_silence(browser: 
 def test_clients_all_reconnect_after_a_restart_and_get_a_gap(follow: Start) -> None:
     channels = [new_name()]
     patient = ["--graceful-timeout", "5"]
-    with Server("gevent", "tests.apps.clients:app", arguments=patient) as site, ExitStack() as stack:
+    with Server("gevent", "tests.apps.browser.clients:app", arguments=patient) as site, ExitStack() as stack:
         followers = {name: stack.enter_context(follow(name, site, channels)) for name in CLIENTS}
         await_clients(site, channels, clients=len(CLIENTS))
         publish(site, channels, 1)

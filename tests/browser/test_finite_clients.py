@@ -111,7 +111,7 @@ def test_client_table_of_the_docs_says_what_was_tested() -> None:
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Server]:
-    with Server("gevent", "tests.apps.ends:app") as site:
+    with Server("gevent", "tests.apps.browser.ends:app") as site:
         yield site
 
 

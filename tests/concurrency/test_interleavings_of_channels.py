@@ -14,7 +14,7 @@ from flask_sse_emitters.testing import decode
 from flask_sse_emitters.writers.response_body import ResponseBody
 from tests.concurrency.interleavings import Scene
 from tests.concurrency.stage import Every, Stage
-from tests.support.held_broker import HeldBroker
+from tests.support.brokers.held_broker import HeldBroker
 from tests.unit.doubles.writer import FakeWriter, events_of, texts_of
 
 

@@ -20,7 +20,7 @@ from flask_sse_emitters.wire.frame import FINAL_BLOCK, make_frame
 from flask_sse_emitters.writers.response_body import ResponseBody
 from tests.concurrency.interleavings import Scene
 from tests.concurrency.stage import Every, Stage
-from tests.support.held_broker import HeldBroker
+from tests.support.brokers.held_broker import HeldBroker
 from tests.unit.doubles.writer import FakeWriter
 
 KEPT = Bounds(1000, 0.0)

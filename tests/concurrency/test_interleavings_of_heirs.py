@@ -10,7 +10,7 @@ from flask_sse_emitters.brokers import Frame, MemberChange, Start
 from flask_sse_emitters.brokers.memory import MemoryBroker
 from tests.concurrency.interleavings import Scene
 from tests.concurrency.stage import Every, Stage
-from tests.support.broker_calls import RecordingListener, publish
+from tests.support.brokers.broker_calls import RecordingListener, publish
 from tests.unit.doubles.two_workers import read, texts
 
 

@@ -22,9 +22,9 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.project.docs_blocks import blocks_of, modules_of
-from tests.support.postgresql import PostgresqlServer
-from tests.support.redis_server import RedisServer
+from tests.project.docs.docs_blocks import blocks_of, modules_of
+from tests.support.brokers.postgresql import PostgresqlServer
+from tests.support.brokers.redis_server import RedisServer
 from tests.support.servers import ROOT, bound
 from tests.support.waiting import PATIENCE, until
 

@@ -25,9 +25,9 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.support.brokers.redis_server import RedisServer
 from tests.support.clean_root import PATH, PYTHON, CleanRoot
 from tests.support.programs import miss, program
-from tests.support.redis_server import RedisServer
 from tests.support.servers import ROOT, bound
 from tests.support.waiting import PATIENCE, until
 

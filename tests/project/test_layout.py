@@ -17,8 +17,8 @@ from tests.support.servers import ROOT
 TESTS = ROOT / "tests"
 
 #: Helpers that start a server.
-_STARTERS = """apache nginx other_servers pgbouncer postgresql redis_server redis_topologies servers shared_broker
-    workers_server"""
+_STARTERS = """brokers.pgbouncer brokers.postgresql brokers.redis_server brokers.redis_topologies brokers.shared_broker
+    servers web.apache web.nginx web.other_servers web.workers_server"""
 STARTERS = {f"tests.support.{name}" for name in _STARTERS.split()}
 
 #: Folders of tests, and what starts something which tests there may not start.
@@ -38,7 +38,10 @@ PUBLIC_MODULES = ("", *(f".{name}" for name in _NAMES.split()))
 
 MAX_NAME_CHARACTERS = 80
 MAX_MODULE_LINES = 400
+MAX_FOLDER_ENTRIES = 20
 
+#: Folders of inputs, which nobody reads one by one.
+DATA = TESTS / "security" / "fuzz" / "corpus"
 
 MODULES = {str(path.relative_to(TESTS)): path.read_text() for path in sorted(TESTS.rglob("*.py"))}
 TEST_MODULES = {path: text for path, text in MODULES.items() if Path(path).name.startswith("test_")}
@@ -102,6 +105,20 @@ def test_layout_only_unit_and_concurrency_use_more_than_public_names() -> None:
 def test_layout_names_are_short_and_each_is_used_once() -> None:
     counts = Counter(name for _, name in NAMES)
     assert [name for name, count in counts.items() if count > 1 or len(name) > MAX_NAME_CHARACTERS] == []
+
+
+def test_layout_folders_have_few_enough_entries_to_look_through() -> None:
+    entries = Counter(
+        path.parent.relative_to(TESTS)
+        for path in TESTS.rglob("*")
+        if not (path.name.startswith("__") or "__pycache__" in path.parts or path.is_relative_to(DATA))
+    )
+    assert entries[Path("servers")] > 10
+    assert {folder: count for folder, count in entries.items() if count > MAX_FOLDER_ENTRIES} == {}
+
+
+def test_layout_starters_exist() -> None:
+    assert [name for name in STARTERS if not (ROOT / f"{name.replace('.', '/')}.py").exists()] == []
 
 
 def test_layout_test_modules_can_be_read_at_one_sitting() -> None:

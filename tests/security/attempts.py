@@ -21,7 +21,7 @@ from tests.support.client import connected, get, new_name, post
 from tests.support.servers import Server
 from tests.support.waiting import PATIENCE, until
 
-#: The sites of ``tests/apps/attempts.py``; the first one is at the root.
+#: The sites of ``tests/apps/security/attempts.py``; the first one is at the root.
 SITES = ["", "/posts", "/listed", "/anyone", "/jwt", "/jwt-anywhere"]
 BOBS = ["secret", "team/b", "~bob"]
 OTHERS = ["news", "open", "team/a", "~alice"]

@@ -19,7 +19,7 @@ def world(request: pytest.FixtureRequest) -> Iterator[World]:
     # The most that gunicorn allows, so that what is too long reaches the library.
     limits = ["--limit-request-line", "8190", "--limit-request-field_size", "200000"]
     env = {"SECRETS": json.dumps(secrets)}
-    with Server(request.param, "tests.apps.attempts:app", env=env, arguments=limits) as server:
+    with Server(request.param, "tests.apps.security.attempts:app", env=env, arguments=limits) as server:
         yield World(server)
 
 

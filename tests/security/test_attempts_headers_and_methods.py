@@ -72,7 +72,7 @@ def from_page(tried: str, status: int, *headers: str, path: str = "/events/secre
     )
 
 
-#: Which origins may read is in ``inprocess/test_cors.py``; these show that servers change nothing of it.
+#: Which origins may read is in ``inprocess/access/test_cors.py``; these show that servers change nothing of it.
 ORIGINS = [
     from_page("of another site", 403, EVIL),
     from_page("of another site that says it is same-site", 403, EVIL, "Sec-Fetch-Site: same-site"),

@@ -25,7 +25,7 @@ def posting(
 MAY = f"Authorization: {PUBLISHER}"
 CHUNKED = "Transfer-Encoding: chunked"
 
-#: Which bodies and parameters are rejected is in ``inprocess/test_publish_endpoint.py``.
+#: Which bodies and parameters are rejected is in ``inprocess/publishing/test_publish_endpoint.py``.
 POSTS = [
     posting("an event without credentials", 403),
     posting("an event by alice", 403, user="alice"),

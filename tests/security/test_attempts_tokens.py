@@ -1,6 +1,6 @@
 """No token opens a channel but one that is valid, names it, and comes where it may.
 
-What makes a token invalid is in ``inprocess/test_tokens.py``.
+What makes a token invalid is in ``inprocess/access/test_tokens.py``.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from collections import Counter
 
 import pytest
 
-from tests.apps import fuzzed as fuzz_app
+from tests.apps.security import fuzzed as fuzz_app
 from tests.security.fuzz.in_process import Faults, InProcess, kept
 from tests.security.fuzz.over_sockets import OverSockets
 from tests.security.fuzz.requests import PUBLISHER, Request
@@ -91,7 +91,7 @@ def check_that_limits_have_room(fuzz: InProcess) -> None:
 
 
 def test_fuzz_real_server_answers_any_bytes_and_keeps_nothing(dice: random.Random, seed: int) -> None:
-    with Server("gevent", "tests.apps.fuzzed:app") as server:
+    with Server("gevent", "tests.apps.security.fuzzed:app") as server:
         fuzz = OverSockets(server, dice)
         try:
             sent = 0

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.servers.behind_nginx import App
 from tests.servers.kinds import OTHERS, each
-from tests.support.apache import Apache
-from tests.support.postgresql import PostgresqlServer
+from tests.servers.nginx.behind_nginx import App
+from tests.support.brokers.postgresql import PostgresqlServer
 from tests.support.servers import SERVERS, Server
+from tests.support.web.apache import Apache
 
 
 @pytest.fixture(scope="session", params=each("server", SERVERS))

@@ -1,4 +1,4 @@
-"""The example with many workers, and its ``gunicorn.conf.py``. ``browser/test_example_page.py`` tests its pages."""
+"""The example with many workers, and its ``gunicorn.conf.py``. Its pages are in ``browser/example``."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 from flask_sse_emitters.testing import decode
+from tests.support.brokers.postgresql import PostgresqlServer
+from tests.support.brokers.redis_server import RedisServer
 from tests.support.client import Client, answer, connected, get, post
-from tests.support.postgresql import PostgresqlServer
-from tests.support.redis_server import RedisServer
 from tests.support.servers import ROOT, Server
 from tests.support.waiting import until
-from tests.support.workers_server import WorkersServer, connect_to_each_worker
+from tests.support.web.workers_server import WorkersServer, connect_to_each_worker
 
 CONFIG = ROOT / "gunicorn.conf.py"
 

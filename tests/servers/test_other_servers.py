@@ -9,10 +9,10 @@ from http.client import HTTPException
 import pytest
 
 from tests.servers.kinds import OTHERS, each
-from tests.support.apache import Apache
 from tests.support.client import connected, ended, get, new_app, new_name, post, stats
 from tests.support.servers import Server
 from tests.support.waiting import until
+from tests.support.web.apache import Apache
 
 
 def test_server_other_than_gunicorn_delivers_and_notices_the_end(other: Server) -> None:
@@ -86,7 +86,7 @@ def test_streams_that_take_all_threads_of_gthread_are_warned_of_once() -> None:
 
 
 def test_reload_of_apache_ends_streams_and_serves_their_clients_again() -> None:
-    with Apache("tests.apps.contract:app") as server:
+    with Apache("tests.apps.servers.contract:app") as server:
         before = stats(server)["pid"]
         with connected(server, f"/numbered/{new_name()}") as client:
             assert len(client.events(3)) == 3

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from flask_sse_emitters.testing import read_events
-from tests.servers.behind_nginx import App
+from tests.servers.nginx.behind_nginx import App
 from tests.support.client import whole_response
 from tests.support.waiting import until
 

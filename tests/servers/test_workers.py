@@ -14,7 +14,7 @@ from tests.support.waiting import until
 
 @pytest.mark.parametrize("arguments", [["--worker-class", "sync"], ["--worker-class", "gthread", "--threads", "2"]])
 def test_worker_of_few_threads_serves_many_streams_and_other_requests(arguments: list[str]) -> None:
-    with Server("sync", "tests.apps.contract:app", arguments=arguments) as server, ExitStack() as stack:
+    with Server("sync", "tests.apps.servers.contract:app", arguments=arguments) as server, ExitStack() as stack:
         name = new_name()
         streams = [stack.enter_context(connected(server, f"/silent/{name}?list=all")) for _ in range(100)]
         until(lambda: stats(server)["outlets"] == {"handed_off": 100, "server": 0}, "the hand-offs")
@@ -38,7 +38,7 @@ def test_stream_that_would_block_its_server_is_a_500_and_the_log_has_advice(
     kind: str, env: dict[str, str], advice: list[str]
 ) -> None:
     name = new_name()
-    with Server(kind, "tests.apps.contract:app", env=env) as server:
+    with Server(kind, "tests.apps.servers.contract:app", env=env) as server:
         with connected(server, f"/awaited-response/{new_name()}") as client:
             assert client.response.status == 500, "also where its response is made on another thread"
         with connected(server, f"/silent/{name}") as client:
@@ -82,7 +82,7 @@ def test_sync_worker_without_a_descriptor_ends_the_stream_and_goes_on() -> None:
 @pytest.mark.parametrize("kind", ["gevent", "gthread", "sync"])
 def test_preloaded_app_serves_streams(kind: str) -> None:
     """Under gevent, the package is then imported, and the lists are made, before anything is patched."""
-    with Server(kind, "tests.apps.contract:app", arguments=["--preload"]) as server:
+    with Server(kind, "tests.apps.servers.contract:app", arguments=["--preload"]) as server:
         for _ in range(3):
             name = new_name()
             with connected(server, f"/silent/{name}?list=all&heartbeat=0.05") as client:

@@ -14,7 +14,7 @@ from flask_sse_emitters import SSE, Event, SseEmitter
 from flask_sse_emitters.access import Rule
 from flask_sse_emitters.signals import emitter_opened
 from flask_sse_emitters.testing import OpenStream, open_stream
-from tests.support.redis_server import RedisServer
+from tests.support.brokers.redis_server import RedisServer
 from tests.support.waiting import until
 
 

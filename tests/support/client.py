@@ -140,7 +140,7 @@ def answer_to_the_end(server: Server, path: str) -> tuple[bytes, bytes]:
 def new_app(server: Server, channels: bool = False, **given: Any) -> str:
     """Have the site of ``tests/apps/handoff.py`` serve one more app; return its path.
 
-    :param channels: it is like ``tests/apps/channels.py``, in place of ``tests/apps/contract.py``.
+    :param channels: it is like ``tests/apps/channels.py``, in place of ``tests/apps/servers/contract.py``.
     :param given: its config, and for the latter a ``middleware``.
     """
     name = new_name()

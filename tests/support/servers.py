@@ -23,7 +23,13 @@ from tests.support.waiting import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 
-_GUNICORN = [sys.executable, "-m", "gunicorn", "--config", str(ROOT / "tests" / "support" / "gunicorn_settings.py")]
+_GUNICORN = [
+    sys.executable,
+    "-m",
+    "gunicorn",
+    "--config",
+    str(ROOT / "tests" / "support" / "web" / "gunicorn_settings.py"),
+]
 
 GUNICORN = Version(version("gunicorn"))
 
@@ -36,12 +42,12 @@ _COMMANDS = {
     "gevent_pywsgi": [*_GUNICORN, "--worker-class", "gevent_pywsgi"],
     "sync": [*_GUNICORN, "--worker-class", "sync"],
     **{
-        kind: [sys.executable, "-m", "tests.support.other_servers", kind]
+        kind: [sys.executable, "-m", "tests.support.web.other_servers", kind]
         for kind in ("werkzeug", "werkzeug_unthreaded", "waitress", "uwsgi", "a2wsgi", "asgiref")
     },
 }
 
-_COMMANDS["mod_wsgi"] = []  # tests/support/apache.py has it
+_COMMANDS["mod_wsgi"] = []  # tests/support/web/apache.py has it
 _COMMANDS["gevent_off"] = _COMMANDS["gevent"]
 _COMMANDS["gthread_off"] = _COMMANDS["gthread"]
 

@@ -10,7 +10,7 @@ import pytest
 
 from flask_sse_emitters.brokers import Broker, make_broker
 from tests.support.board import Board, closing_board
-from tests.support.postgresql import PostgresqlServer
+from tests.support.brokers.postgresql import PostgresqlServer
 
 
 @pytest.fixture

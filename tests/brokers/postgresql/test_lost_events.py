@@ -10,8 +10,8 @@ import pytest
 
 from flask_sse_emitters.brokers import Broker, make_broker
 from tests.support.board import Board, board_reads, closing_board, gap_of, moved, read, texts
-from tests.support.broker_calls import listening, publish
-from tests.support.postgresql import PostgresqlServer
+from tests.support.brokers.broker_calls import listening, publish
+from tests.support.brokers.postgresql import PostgresqlServer
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.xdist_group("postgresql")

@@ -21,9 +21,9 @@ from sqlalchemy.orm import Session
 from flask_sse_emitters import BrokerUnavailable, NotInTransaction, Publisher
 from flask_sse_emitters.testing import OpenStream
 from tests.support.board import Board, closing_board, read, texts
-from tests.support.broker_calls import in_threads
-from tests.support.pgbouncer import pgbouncer
-from tests.support.postgresql import PostgresqlServer
+from tests.support.brokers.broker_calls import in_threads
+from tests.support.brokers.pgbouncer import pgbouncer
+from tests.support.brokers.postgresql import PostgresqlServer
 from tests.support.servers import ROOT
 from tests.support.waiting import PATIENCE, until
 
@@ -139,7 +139,7 @@ def test_process_killed_at_its_commit_publishes_if_that_was_done(
     database: str, board: Board, stream: OpenStream, engine: Engine, run: Run, moment: str, expected: list[str]
 ) -> None:
     """It dies between its commit and telling anybody; another process finds the event within a second."""
-    command = [sys.executable, "-m", "tests.apps.committing", database, moment]
+    command = [sys.executable, "-m", "tests.apps.brokers.committing", database, moment]
     killed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=2 * PATIENCE)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert texts(read(stream, len(expected))) == expected
@@ -187,7 +187,7 @@ def test_many_sessions_publish_exactly_the_rows_that_they_commit(
 
 
 def test_greenlets_publish_exactly_what_they_commit(database: str, stream: OpenStream) -> None:
-    command = [sys.executable, "-m", "tests.apps.committing_greenlets", database]
+    command = [sys.executable, "-m", "tests.apps.brokers.committing_greenlets", database]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=4 * PATIENCE)
     assert (done.returncode, done.stderr) == (0, "")
     committed = done.stdout.splitlines()

@@ -14,8 +14,8 @@ from flask_sse_emitters.brokers import Broker
 from tests.brokers.any_server import check_order_after_reconnect
 from tests.brokers.states import await_state, broker_state
 from tests.support.board import Board, closing_board, read, texts
-from tests.support.broker_calls import KEPT, frame
-from tests.support.postgresql import PostgresqlServer
+from tests.support.brokers.broker_calls import KEPT, frame
+from tests.support.brokers.postgresql import PostgresqlServer
 from tests.support.waiting import until
 from tests.support.wire import Wire
 

@@ -12,9 +12,9 @@ import pytest
 
 from flask_sse_emitters.brokers import make_broker
 from tests.support.board import Board, closing_board, read, texts
-from tests.support.broker_calls import in_threads, listening, publish
-from tests.support.pgbouncer import pgbouncer
-from tests.support.postgresql import PostgresqlServer
+from tests.support.brokers.broker_calls import in_threads, listening, publish
+from tests.support.brokers.pgbouncer import pgbouncer
+from tests.support.brokers.postgresql import PostgresqlServer
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.xdist_group("postgresql")

@@ -12,9 +12,18 @@ from sqlalchemy import create_engine, text
 
 from flask_sse_emitters import BrokerUnavailable
 from flask_sse_emitters.brokers import Bounds, Broker, make_broker
-from tests.brokers.commands import invoked
+from tests.brokers.redis.commands import invoked
 from tests.support.board import Board, closing_board, read, texts
-from tests.support.broker_calls import KEPT, RecordingListener, end, frame, in_threads, listening, publish, publish_as
+from tests.support.brokers.broker_calls import (
+    KEPT,
+    RecordingListener,
+    end,
+    frame,
+    in_threads,
+    listening,
+    publish,
+    publish_as,
+)
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.xdist_group("postgresql")

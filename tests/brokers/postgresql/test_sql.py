@@ -13,7 +13,7 @@ import pytest
 from flask_sse_emitters import Event
 from flask_sse_emitters.brokers import make_broker
 from tests.support.board import Board, closing_board, read, texts
-from tests.support.broker_calls import listening, publish
+from tests.support.brokers.broker_calls import listening, publish
 from tests.support.programs import program
 from tests.support.waiting import PATIENCE, until
 

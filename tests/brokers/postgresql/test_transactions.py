@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from flask_sse_emitters.brokers import Broker, make_broker
-from tests.support.broker_calls import KEPT, RecordingListener, frame, in_threads, listening
+from tests.support.brokers.broker_calls import KEPT, RecordingListener, frame, in_threads, listening
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.xdist_group("postgresql")

@@ -14,12 +14,12 @@ import pytest
 
 from flask_sse_emitters.brokers import Broker
 from tests.brokers.any_server import check_refusal_of_unpatched_sockets, check_streams_during_restart
-from tests.brokers.commands import invoked
+from tests.brokers.redis.commands import invoked
 from tests.brokers.states import await_state
 from tests.support.board import Board, by_header, closing_board, read, texts
-from tests.support.broker_calls import in_threads, listening, publish
+from tests.support.brokers.broker_calls import in_threads, listening, publish
+from tests.support.brokers.postgresql import PostgresqlServer
 from tests.support.client import connected
-from tests.support.postgresql import PostgresqlServer
 from tests.support.servers import ROOT, Server
 from tests.support.waiting import PATIENCE, until
 from tests.support.watched import settle, watching
@@ -78,13 +78,13 @@ def test_postgresql_connections_end_at_close_and_after_later_use(new_broker: Cal
 
 @pytest.mark.parametrize("kind", ["threads", "gevent"])
 def test_apps_that_are_dropped_leave_no_thread_nor_postgresql_connection(kind: str, database: str) -> None:
-    command = [sys.executable, "-m", "tests.apps.closing_process", database, kind]
+    command = [sys.executable, "-m", "tests.apps.brokers.closing_process", database, kind]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=4 * PATIENCE)
     assert done.stdout == "all is freed\n", done.stderr
 
 
 def test_fork_under_gevent_takes_no_answer_of_postgresql_of_the_parent(database: str) -> None:
-    command = [sys.executable, "-m", "tests.apps.gevent_fork_postgresql", database]
+    command = [sys.executable, "-m", "tests.apps.brokers.gevent_fork_postgresql", database]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=2 * PATIENCE)
     assert (done.returncode, done.stdout) == (0, "received by the child: 0\n"), done.stderr
 
@@ -98,7 +98,7 @@ from gevent import monkey
 monkey.patch_all()
 import gevent, psycopg
 from flask_sse_emitters.brokers import make_broker
-from tests.support.broker_calls import listening, publish
+from tests.support.brokers.broker_calls import listening, publish
 from tests.support.waiting import until
 
 broker = make_broker({database!r}, publish_seconds=30.0)

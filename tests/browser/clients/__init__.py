@@ -17,7 +17,7 @@ from urllib.parse import urlencode
 from playwright.sync_api import Browser, Page
 from werkzeug.serving import make_server
 
-from tests.apps.clients import PACKAGES, app
+from tests.apps.browser.clients import PACKAGES, app
 from tests.support.awkward_events import Dispatched
 from tests.support.programs import miss, program
 from tests.support.servers import Server

@@ -12,8 +12,8 @@ import re
 from collections.abc import Iterator
 from zlib import crc32
 
-from tests.apps import fuzzed as fuzz_app
-from tests.apps.fuzzed import BAD_SESSIONS, BAD_TOKENS, SESSIONS, TOKENS
+from tests.apps.security import fuzzed as fuzz_app
+from tests.apps.security.fuzzed import BAD_SESSIONS, BAD_TOKENS, SESSIONS, TOKENS
 from tests.security.fuzz.in_process import Faults, InProcess
 from tests.security.fuzz.requests import Request
 from tests.support.waiting import until

@@ -18,7 +18,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.test import create_environ
 
 from flask_sse_emitters.testing import OpenStream, open_stream
-from tests.apps import fuzzed as fuzz_app
+from tests.apps.security import fuzzed as fuzz_app
 from tests.security.fuzz.requests import ADDRESSES, HELD, LENGTH, SECRET, Generator, Request, draw_steering
 
 #: What one piece of an answer may have.

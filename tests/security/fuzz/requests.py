@@ -8,7 +8,7 @@ import re
 from typing import Any, NamedTuple
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
-from tests.apps.fuzzed import BAD_SESSIONS, BAD_TOKENS, CLOSED, ORIGINS, PEOPLE, PUBLIC, SESSIONS, TOKENS
+from tests.apps.security.fuzzed import BAD_SESSIONS, BAD_TOKENS, CLOSED, ORIGINS, PEOPLE, PUBLIC, SESSIONS, TOKENS
 
 #: The most streams that are open at once: more than the app allows.
 HELD = 14
@@ -258,6 +258,6 @@ class Generator:
 
 
 def draw_steering(dice: random.Random) -> dict[str, str]:
-    """Draw what the app is to revoke, as :func:`tests.apps.fuzzed.steer_streams` takes it."""
+    """Draw what the app is to revoke, as :func:`tests.apps.security.fuzzed.steer_streams` takes it."""
     kind, values = dice.choice((("recheck", PEOPLE), ("person", PEOPLE), ("channel", PUBLIC + CLOSED)))
     return {kind: dice.choice(values)}

@@ -13,7 +13,7 @@ import pytest
 
 from flask_sse_emitters import Publisher
 from tests.servers.moves.between_workers import Site, names
-from tests.support.redis_server import RedisServer
+from tests.support.brokers.redis_server import RedisServer
 from tests.support.servers import Server
 from tests.support.waiting import until
 
@@ -34,7 +34,7 @@ def make(redis: RedisServer) -> Iterator[Callable[..., Site]]:
             code.write_text(json.dumps({"config": {"SSE_BROKER_URL": redis.url, "SSE_DRAIN_SECONDS": 1, **config}}))
             env = {"MOVING": str(code), "XDG_RUNTIME_DIR": str(folder)}
             command = ["--graceful-timeout=30", *arguments]
-            server = stack.enter_context(Server(kind, "tests.apps.moving:app", env=env, arguments=command))
+            server = stack.enter_context(Server(kind, "tests.apps.servers.moving:app", env=env, arguments=command))
             return Site(server, folder, stack.enter_context(Publisher(redis.url)))
 
         yield make

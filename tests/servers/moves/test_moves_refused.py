@@ -13,7 +13,7 @@ from flask import Flask
 
 from flask_sse_emitters import SSE
 from tests.servers.moves.between_workers import Side, Site, between, fake_worker, meeting, names, offered, reading
-from tests.support.redis_server import RedisServer
+from tests.support.brokers.redis_server import RedisServer
 from tests.support.waiting import until
 
 KINDS = ["gevent", "gthread", "sync"]

@@ -13,8 +13,8 @@ from flask_sse_emitters.access.revocation import CHANNEL, LATE_SECONDS, Revocati
 from flask_sse_emitters.brokers import Bounds, Log
 from flask_sse_emitters.config.settings import DEFAULTS
 from flask_sse_emitters.streams.registry.open_streams import StreamRegistry
-from tests.support.broker_calls import frame
-from tests.support.held_broker import HeldBroker
+from tests.support.brokers.broker_calls import frame
+from tests.support.brokers.held_broker import HeldBroker
 from tests.unit.doubles.clock import ManualScheduler
 
 

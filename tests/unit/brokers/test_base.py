@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from flask_sse_emitters.brokers import Broker, Publication, Published, Start
-from tests.support.broker_calls import KEPT, frame
+from tests.support.brokers.broker_calls import KEPT, frame
 
 
 class OldBroker(Broker):

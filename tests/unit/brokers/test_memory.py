@@ -10,7 +10,7 @@ from typing import Any
 from flask_sse_emitters.brokers import CHANNEL_END, INTERRUPTED, Bounds, Frame, Publication, Published
 from flask_sse_emitters.brokers.memory import MemoryBroker
 from flask_sse_emitters.brokers.memory.record import KEY_SECONDS, LINGER_SECONDS
-from tests.support.broker_calls import KEPT, RecordingListener, frame, listening, publish, subscribed
+from tests.support.brokers.broker_calls import KEPT, RecordingListener, frame, listening, publish, subscribed
 from tests.support.waiting import PATIENCE, until
 from tests.unit.doubles.clock import ManualScheduler
 

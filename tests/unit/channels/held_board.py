@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.support.board import Board
-from tests.support.held_broker import HeldBroker
+from tests.support.brokers.held_broker import HeldBroker
 
 
 class HeldBoard(Board):

@@ -16,7 +16,7 @@ from flask_sse_emitters.channels.runs.publishing_thread import PublishingThread,
 from flask_sse_emitters.config.settings import DEFAULTS
 from flask_sse_emitters.streams.emitter import stream_of
 from tests.support.board import Board
-from tests.support.broker_calls import KEPT, frame
+from tests.support.brokers.broker_calls import KEPT, frame
 from tests.support.held_items import HeldItems, await_over
 from tests.support.waiting import until
 

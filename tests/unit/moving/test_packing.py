@@ -13,7 +13,7 @@ from flask_sse_emitters.runtime.socket_monitor import Watch
 from flask_sse_emitters.streams.emitter import stream_of
 from flask_sse_emitters.writers.movable_writer import MovableWriter
 from tests.support.board import Board
-from tests.support.held_broker import HeldBroker
+from tests.support.brokers.held_broker import HeldBroker
 from tests.support.waiting import PATIENCE, until
 
 T = TypeVar("T")

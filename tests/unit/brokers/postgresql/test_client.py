@@ -14,7 +14,7 @@ from flask_sse_emitters.brokers.postgresql.client.address import Address
 from flask_sse_emitters.brokers.postgresql.client.errors import diagnose, error_text, may_have_run
 from flask_sse_emitters.brokers.postgresql.client.wakeups import MAX_MESSAGE, Wakeups, messages_of
 from flask_sse_emitters.brokers.remote.trouble import before_sending
-from tests.support.broker_calls import in_threads
+from tests.support.brokers.broker_calls import in_threads
 from tests.support.waiting import until
 
 

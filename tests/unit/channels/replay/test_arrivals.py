@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask_sse_emitters.brokers import Log
 from flask_sse_emitters.channels.replay.arrivals import arrive
 from tests.support.board import Board
-from tests.support.broker_calls import KEPT, frame
+from tests.support.brokers.broker_calls import KEPT, frame
 
 
 def test_client_told_of_an_end_that_is_not_here_yet_has_nothing_left(board: Board) -> None:

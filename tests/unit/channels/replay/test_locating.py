@@ -16,7 +16,7 @@ from flask_sse_emitters.channels.replay.locating import (
 )
 from flask_sse_emitters.channels.replay.since import FIRST
 from flask_sse_emitters.wire.frame import CHANNEL_END
-from tests.support.broker_calls import frame
+from tests.support.brokers.broker_calls import frame
 
 
 def log_of(events: int, kept: int = 1000) -> Log:

@@ -12,8 +12,8 @@ from flask_sse_emitters.channels.replay.machine import Replay
 from flask_sse_emitters.channels.replay.pages import PageCache
 from flask_sse_emitters.config.settings import DEFAULTS
 from flask_sse_emitters.testing import decode
-from tests.support.broker_calls import publish
-from tests.support.held_broker import HeldBroker
+from tests.support.brokers.broker_calls import publish
+from tests.support.brokers.held_broker import HeldBroker
 from tests.unit.doubles.clock import ManualScheduler, emitter_at
 
 

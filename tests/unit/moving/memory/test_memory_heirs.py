@@ -9,7 +9,7 @@ from functools import partial
 from flask_sse_emitters.brokers import Bounds, Frame
 from flask_sse_emitters.brokers.event_ids import read_ids
 from flask_sse_emitters.brokers.memory.moves.inheritance import SILENCE_SECONDS
-from tests.support.broker_calls import KEPT, RecordingListener, end, frame, listening, publish
+from tests.support.brokers.broker_calls import KEPT, RecordingListener, end, frame, listening, publish
 from tests.support.waiting import PATIENCE
 from tests.unit.doubles.two_workers import read, texts
 

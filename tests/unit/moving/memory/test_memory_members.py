@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from flask_sse_emitters.brokers import MemberChange
 from flask_sse_emitters.brokers.memory import MemoryBroker
 from flask_sse_emitters.testing import decode
-from tests.support.broker_calls import KEPT, RecordingListener, end, listening, publish
+from tests.support.brokers.broker_calls import KEPT, RecordingListener, end, listening, publish
 from tests.support.told import told
 from tests.support.waiting import PATIENCE
 from tests.unit.doubles.clock import ManualScheduler

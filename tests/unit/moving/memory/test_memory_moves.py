@@ -12,7 +12,7 @@ from flask_sse_emitters.brokers import INTERRUPTED, Bounds, Frame, Position, Pub
 from flask_sse_emitters.brokers.event_ids import read_ids
 from flask_sse_emitters.brokers.memory.record import KEY_SECONDS
 from flask_sse_emitters.errors import BrokerUnavailable
-from tests.support.broker_calls import KEPT, end, frame, listening, publish, publish_as
+from tests.support.brokers.broker_calls import KEPT, end, frame, listening, publish, publish_as
 from tests.support.waiting import PATIENCE, until
 from tests.unit.doubles.clock import ManualScheduler
 from tests.unit.doubles.two_workers import read, texts

@@ -10,7 +10,7 @@ import pytest
 from flask_sse_emitters.brokers import Bounds, Position
 from flask_sse_emitters.brokers.event_ids import read_ids
 from flask_sse_emitters.runtime.scheduler import SCHEDULER
-from tests.support.broker_calls import RecordingListener, frame, in_threads, listening, publish
+from tests.support.brokers.broker_calls import RecordingListener, frame, in_threads, listening, publish
 from tests.support.waiting import PATIENCE, until
 from tests.unit.doubles.two_workers import TwoWorkers, read, texts
 

@@ -12,8 +12,8 @@ from flask import Flask
 from flask_sse_emitters import SSE
 from flask_sse_emitters.tools.check import Finding, Plan, Target, check
 from tests.support.cli import cli_runner
-from tests.support.tiny_server import Answering, Request, TinyServer, chunk, head
 from tests.support.waiting import PATIENCE
+from tests.support.web.tiny_server import Answering, Request, TinyServer, chunk, head
 
 #: Seconds after which a check gives up to wait, in tests where nothing comes.
 HURRY = 0.3

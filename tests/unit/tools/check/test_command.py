@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.support.tiny_server import END, TinyServer, chunk, head
+from tests.support.web.tiny_server import END, TinyServer, chunk, head
 from tests.unit.tools.check.streams import FRESH, ends_after, good, invoked, stream
 
 

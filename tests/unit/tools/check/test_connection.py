@@ -16,8 +16,8 @@ import trustme
 from flask_sse_emitters.tools.check import Plan, Target, check
 from flask_sse_emitters.tools.check.answer import MAX_BYTES, Answer, speaks_http2
 from flask_sse_emitters.tools.check.connection import Unreachable, connect
-from tests.support.tiny_server import END, Request, TinyServer, chunk, head
 from tests.support.waiting import PATIENCE
+from tests.support.web.tiny_server import END, Request, TinyServer, chunk, head
 from tests.unit.tools.check.streams import (
     COOKIE,
     EVENT,

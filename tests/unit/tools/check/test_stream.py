@@ -8,7 +8,7 @@ import pytest
 
 from flask_sse_emitters.tools.check.answer import Answer, Piece
 from flask_sse_emitters.tools.check.timing import judge_body
-from tests.support.tiny_server import END, Answering, Request, chunk, head
+from tests.support.web.tiny_server import END, Answering, Request, chunk, head
 from tests.unit.tools.check.streams import (
     COMMENT,
     COOKIE,

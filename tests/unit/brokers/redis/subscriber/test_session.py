@@ -19,7 +19,7 @@ from flask_sse_emitters.brokers.redis.scripts.channels import UNUSED_MS
 from flask_sse_emitters.brokers.redis.subscriber.presence import Presence
 from flask_sse_emitters.brokers.redis.subscriber.session import SWEEP_SECONDS, UNUSED_LOOKUP_SECONDS, Session
 from flask_sse_emitters.brokers.redis.subscriber.thread import CLUSTER_LOOKUP_SECONDS, LOOKUP_SECONDS
-from tests.support.broker_calls import RecordingListener
+from tests.support.brokers.broker_calls import RecordingListener
 
 
 @pytest.mark.parametrize(

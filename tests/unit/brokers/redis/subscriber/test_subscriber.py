@@ -15,7 +15,7 @@ from flask_sse_emitters.brokers.redis.subscriber.liveness import (
     Phase,
 )
 from flask_sse_emitters.brokers.remote.clock import LATE_SECONDS, SKEW_SECONDS, ServerClock
-from tests.support.broker_calls import RecordingListener
+from tests.support.brokers.broker_calls import RecordingListener
 from tests.unit.doubles.clock import ManualScheduler
 
 BOUNDS = Bounds(1000, 0)

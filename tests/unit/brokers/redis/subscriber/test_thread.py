@@ -15,7 +15,7 @@ from flask_sse_emitters.brokers.redis.health import Health
 from flask_sse_emitters.brokers.redis.messages import KeyNames
 from flask_sse_emitters.brokers.redis.subscriber import Subscriber
 from flask_sse_emitters.runtime.waiter import WakeupSocket
-from tests.support.broker_calls import RecordingListener
+from tests.support.brokers.broker_calls import RecordingListener
 from tests.unit.doubles.clock import ManualScheduler
 
 
