@@ -105,7 +105,10 @@ def test_shutdown_ends_idle_clients_at_once_and_cuts_stuck_ones_at_drain_timeout
 @pytest.mark.parametrize("kind", ["gevent", "gthread", "sync"])
 def test_shutdown_writes_an_ended_handed_off_stream_to_its_end(kind: str) -> None:
     name = new_name()
-    with serving(kind, app="servers.contract") as server, slow_client(server, f"/silent/{name}?max_pending=100000") as raw:
+    with (
+        serving(kind, app="servers.contract") as server,
+        slow_client(server, f"/silent/{name}?max_pending=100000") as raw,
+    ):
         until(lambda: "open" in state(server, name), "the emitter")
         sent: list[str] = []
         while len(sent) < 20 or state(server, name)["pending"] < 20:
