@@ -77,15 +77,20 @@ def burst(subject: Subject, plan: Plan, results: Results) -> None:
 
 
 def memory(subject: Subject, plan: Plan, results: Results) -> None:
-    """What a client costs that only waits: PSS with a few of them, on a server that is warm, and with all of them."""
-    clients, few = min(plan.memory_clients, subject.most_clients), 50
+    """What one more client costs that only waits: PSS with a tenth of them, and with all.
+
+    With a tenth the server has what comes once, however many come then: threads, their stacks, what their malloc keeps.
+    """
+    clients = min(plan.memory_clients, subject.most_clients)
+    tenth = clients // 10
     with served(subject) as (server, load):
-        connect(server, load, few)
+        connect(server, load, tenth)
         load.one_by_one(2)
-        before = server.pss()
-        connect(server, load, few + clients)
         time.sleep(1)
-        results.add(measure.MEMORY, clients, subject.name, (server.pss() - before) / clients)
+        before = server.pss()
+        connect(server, load, clients)
+        time.sleep(1)
+        results.add(measure.MEMORY, clients, subject.name, (server.pss() - before) / (clients - tenth))
 
 
 def connects(subject: Subject, plan: Plan, results: Results) -> None:

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from .measure import (
     BURST_CPU,
     BURST_RATE,
+    CONNECT_CPU,
     CONNECT_RATIO,
     DELIVERY_CPU,
     FOREIGN_LISTENERS,
     IDLE_CPU,
     MEMORY,
     ORDINARY_MAX,
+    ORDINARY_P99,
     SHARED_CPU,
     SINGLE_CONNECT_RATIO,
     SINGLE_EVENT_RATIO,
@@ -88,6 +90,25 @@ def _growth(subject: str) -> Callable[[Results], float]:
     return _ratio(_of(DELIVERY_CPU, 19_000, subject), _of(DELIVERY_CPU, 1_000, subject))
 
 
+def _beside_gevent(worker: str) -> list[Target]:
+    """What the workers of threads may cost, in times of what gevent's costs in the same run."""
+    measured = [
+        ("CPU per delivery, 1,000 clients", DELIVERY_CPU, 1_000, 1.1),
+        ("CPU per delivery, 10,000 clients", DELIVERY_CPU, 10_000, 1.1),
+        ("PSS per idle client, 10,000 clients", MEMORY, 10_000, 1.0),
+        ("CPU per new stream", CONNECT_CPU, 1_000, 1.0),
+    ]
+    return [
+        Target(
+            f"{what}: {worker} / ours-on",
+            _ratio(_of(metric, clients, worker), _of(metric, clients, "ours-on")),
+            most,
+            "x",
+        )
+        for what, metric, clients, most in measured
+    ]
+
+
 def _burst_at_nchans_70_000(results: Results) -> float:
     """Deliveries per second on a machine on which nchan makes 70,000."""
     return 70_000 * _ratio(_of(BURST_RATE, 10_000, "ours-on"), _of(BURST_RATE, 10_000, "nchan"))(results)
@@ -120,6 +141,9 @@ TARGETS = [
     ),
     Target("p99 with one stuck client / without: ours-on", _of(STUCK_RATIO, 1_000, "ours-on"), 1.15, "x"),
     Target("An ordinary request during broadcasts to 10,000: ours-on", _of(ORDINARY_MAX, 10_000, "ours-on"), 20, " ms"),
+    Target("The same, p99: ours-gthread", _of(ORDINARY_P99, 10_000, "ours-gthread"), 20, " ms"),
+    *_beside_gevent("ours-sync"),
+    *_beside_gevent("ours-gthread"),
     Target("p99 with one stuck client / without: ours-off", _of(STUCK_RATIO, 1_000, "ours-off"), 1.15, "x"),
     Target(
         "CPU per delivery, two workers over Redis: ours-redis / flask-sse",
