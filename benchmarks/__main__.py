@@ -56,7 +56,10 @@ def plan_for(given: argparse.Namespace) -> Plan:
         burst_clients=given.clients,
         memory_clients=most,
         idle_clients=most,
+        convoy_clients=most,
         users_clients=most,
+        single_clients=most,
+        storm_clients=most,
     )
 
 

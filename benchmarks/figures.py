@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import measure
+from .convoy import convoy
 from .load import Load
 from .measure import Results
 from .plan import Plan
@@ -223,6 +224,7 @@ FIGURES = {
     "idle": Figure(idle, ("ours-on", "ours-sync", "ours-gthread")),
     "stuck": Figure(stuck, _OURS, quick=("ours-on",)),
     "ordinary": Figure(ordinary, _OURS, quick=("ours-on",)),
+    "convoy": Figure(convoy, ("plain-sends", "ours-sync", "ours-gthread"), quick=("plain-sends", "ours-gthread")),
     "shared": Figure(shared, ("flask-sse", "ours-redis"), quick=("ours-redis",)),
     "foreign": Figure(foreign, ("ours-redis",)),
     "reload": Figure(reloads, _RELOADED, quick=("ours-redis",), most_runs=1),

@@ -59,6 +59,7 @@ class Load:
                 text=True,
                 start_new_session=True,
             )
+        self.pid = self._process.pid
         self.clients = 0
         #: That the next event will have.
         self.next_number = 1

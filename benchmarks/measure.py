@@ -48,6 +48,11 @@ STUCK_RATIO = Metric("stuck_ratio", "With one stuck client, in times without", "
 ORDINARY_P50 = Metric("ordinary_p50", "An ordinary request during broadcasts: median", "ms")
 ORDINARY_P99 = Metric("ordinary_p99", "An ordinary request during broadcasts: 99th percentile", "ms")
 ORDINARY_MAX = Metric("ordinary_max", "An ordinary request during broadcasts: slowest", "ms")
+CONVOY_ALONE = Metric("convoy_alone", "From send until the last client has the event", "ms", 1)
+CONVOY_BESIDE = Metric("convoy_beside", "The same, beside a thread that computes", "ms", 1)
+CONVOY_RATIO = Metric("convoy_ratio", "Beside a thread that computes, in times without", "times")
+CONVOY_ALONE_CPU = Metric("convoy_alone_cpu", "CPU per delivery, all cores", "µs")
+CONVOY_BESIDE_CPU = Metric("convoy_beside_cpu", "CPU per delivery beside that thread, without its own", "µs")
 SHARED_CPU = Metric("shared_cpu", "CPU of two workers over Redis per delivery, one by one", "µs")
 SHARED_REDIS = Metric("shared_redis_cpu", "CPU of Redis per delivery, two workers, one by one", "µs", 3)
 SHARED_LOAD = Metric("shared_load_cpu", "CPU of the load client per delivery, two workers over Redis, one by one", "µs")
@@ -145,6 +150,11 @@ METRICS = [
     ORDINARY_P50,
     ORDINARY_P99,
     ORDINARY_MAX,
+    CONVOY_ALONE,
+    CONVOY_BESIDE,
+    CONVOY_RATIO,
+    CONVOY_ALONE_CPU,
+    CONVOY_BESIDE_CPU,
     SHARED_CPU,
     SHARED_REDIS,
     SHARED_LOAD,

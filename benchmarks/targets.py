@@ -10,6 +10,7 @@ from .measure import (
     BURST_RATE,
     CONNECT_CPU,
     CONNECT_RATIO,
+    CONVOY_RATIO,
     DELIVERY_CPU,
     FOREIGN_LISTENERS,
     IDLE_CPU,
@@ -144,6 +145,8 @@ TARGETS = [
     Target("The same, p99: ours-gthread", _of(ORDINARY_P99, 10_000, "ours-gthread"), 20, " ms"),
     *_beside_gevent("ours-sync"),
     *_beside_gevent("ours-gthread"),
+    Target("10,000 have it, beside a thread that computes: ours-sync", _of(CONVOY_RATIO, 10_000, "ours-sync"), 3, "x"),
+    Target("10,000 have it, beside one: ours-gthread", _of(CONVOY_RATIO, 10_000, "ours-gthread"), 3, "x"),
     Target("p99 with one stuck client / without: ours-off", _of(STUCK_RATIO, 1_000, "ours-off"), 1.15, "x"),
     Target(
         "CPU per delivery, two workers over Redis: ours-redis / flask-sse",

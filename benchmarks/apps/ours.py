@@ -7,11 +7,15 @@ from flask.typing import ResponseReturnValue
 
 from flask_sse_emitters import SSE, SseEmitter, SseEmitters
 
+from .computing import Computing
+from .events import stamped
+
 app = Flask(__name__)
 app.config.from_prefixed_env("BENCH")  # BENCH_SSE_HANDOFF, ...
 sse = SSE(app)
 
 emitters = SseEmitters()
+computing = Computing()
 
 
 @app.get("/events")
@@ -26,6 +30,17 @@ def events() -> SseEmitter:
 def publish() -> ResponseReturnValue:
     emitters.send(request.get_data(as_text=True))
     return "", 204
+
+
+@app.post("/broadcast/<int:number>")
+def broadcast(number: int) -> str:
+    emitters.send(stamped(number))
+    return ""
+
+
+@app.post("/computing/<what>")
+def compute(what: str) -> str:
+    return computing.begin() if what == "begin" else computing.end()
 
 
 @app.get("/plain")

@@ -27,8 +27,7 @@ from flask import Flask
 
 from flask_sse_emitters import SSE
 
-#: "data: " and two line ends.
-FRAMING = 8
+from .events import stamped
 
 _BITS = 2**64 - 1
 
@@ -64,7 +63,7 @@ class Run:
     def __init__(
         self, size: int, first: int, count: int, rate: float, channel: str, channels: int, begin: float
     ) -> None:
-        self._padding = "x" * (size - FRAMING - 30)
+        self._size = size
         self._numbers = range(first, first + count)
         self._rate = rate
         self._channel = channel
@@ -79,8 +78,7 @@ class Run:
                 index = mixed(number) % self._channels
                 if index % threads == thread:
                     self._await_turn(place)
-                    stamp = f"{number:010d}{time.monotonic_ns():020d}"
-                    publish(self._channel.replace("*", str(index)), stamp + self._padding)
+                    publish(self._channel.replace("*", str(index)), stamped(number, self._size))
         except Exception as error:
             self.errors.append(error)
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from .bare import Bare
 from .gunicorn import FlaskSse, Ours, OursInMemory, OursOnRedis, Recipe
 from .nchan import Nchan
+from .plain_sends import PlainSends
 from .server import Server, Subject
 from .sse_starlette import SseStarlette
 
 #: In the order of the tables.
 SUBJECTS: list[Subject] = [
     Bare("bare"),
+    PlainSends("plain-sends"),
     Ours("ours-on", handoff="auto", most_clients=19_000),
     Ours("ours-sync", handoff="auto", most_clients=19_000, worker_class="sync"),
     Ours("ours-gthread", handoff="auto", most_clients=19_000, worker_class="gthread"),
