@@ -113,13 +113,15 @@ SINGLE_EVENT_BROKER = Metric("single_event_broker_cpu", "CPU of the broker for i
 SINGLE_SEND = Metric("single_send_cpu", "CPU of a bare send to one reader", "µs", 1)
 SINGLE_EVENT_RATIO = Metric("single_event_ratio", "Event taken in and written to one reader / bare send", "times")
 SINGLE_MEMORY = Metric("single_publish_memory_cpu", "CPU of a publish in memory, nobody listens", "µs", 1)
-SINGLE_PUBLISH = Metric("single_publish_cpu", "CPU of a publish to Redis, nobody listens", "µs", 1)
+SINGLE_PUBLISH = Metric("single_publish_cpu", "CPU of a publish to the broker, nobody listens", "µs", 1)
 SINGLE_EVALSHA = Metric("single_evalsha_cpu", "CPU of a bare evalsha of the same script", "µs", 1)
 SINGLE_PUBLISH_RATIO = Metric("single_publish_ratio", "publish to Redis / bare evalsha", "times")
 SINGLE_MANY_RATIO = Metric("single_many_ratio", "publish_many of 100, per event / publish", "times", 3)
 SINGLE_POST = Metric("single_post_cpu", "CPU of a POST that does nothing", "µs", 0)
-SINGLE_POST_PUBLISH = Metric("single_post_publish_cpu", "What publishing to one reader adds to it", "µs", 0)
-SINGLE_POST_EVALSHA = Metric("single_post_evalsha_cpu", "What a bare evalsha adds to it", "µs", 0)
+SINGLE_POST_EVENT = Metric("single_post_event_cpu", "CPU of a POST that publishes to one reader", "µs", 0)
+SINGLE_POST_BROKER = Metric("single_post_broker_cpu", "CPU of the broker for it", "µs", 1)
+SINGLE_POST_PUBLISH = Metric("single_post_publish_cpu", "What publishing to one reader adds to a POST", "µs", 0)
+SINGLE_POST_EVALSHA = Metric("single_post_evalsha_cpu", "What a bare evalsha adds to a POST", "µs", 0)
 SINGLE_POST_RATIO = Metric(
     "single_post_ratio", "POST: what publishing to one reader adds / what a bare evalsha does", "times"
 )
@@ -209,6 +211,8 @@ METRICS = [
     SINGLE_PUBLISH_RATIO,
     SINGLE_MANY_RATIO,
     SINGLE_POST,
+    SINGLE_POST_EVENT,
+    SINGLE_POST_BROKER,
     SINGLE_POST_PUBLISH,
     SINGLE_POST_EVALSHA,
     SINGLE_POST_RATIO,

@@ -66,13 +66,23 @@ class Program:
     """A program in a session of its own, so that it ends together with all its children."""
 
     def __init__(
-        self, command: Sequence[str], folder: Path, core: int = SERVER_CORE, env: Mapping[str, str] | None = None
+        self,
+        command: Sequence[str],
+        folder: Path,
+        core: int = SERVER_CORE,
+        env: Mapping[str, str] | None = None,
+        *,
+        cwd: Path = ROOT,
+        user: str | None = None,
+        stop_signal: signal.Signals = signal.SIGKILL,
     ) -> None:
+        self._stop_signal = stop_signal
         self._log = folder / f"{Path(command[0]).name}.log"
         with on_core(core), self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 list(command),
-                cwd=ROOT,
+                cwd=cwd,
+                user=user,
                 env={**os.environ, **(env or {})},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -94,7 +104,7 @@ class Program:
         """At once: nothing is waited for that it still has open."""
         left = [self.pid, *children(self.pid)]
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
+            os.killpg(self.pid, self._stop_signal)
         self._process.wait()
         deadline = time.monotonic() + 10
         while any(map(_runs, left)) and time.monotonic() < deadline:
@@ -124,6 +134,14 @@ def cpu_seconds(pids: Iterable[int]) -> float:
     """
     with _still_there():
         return sum(time.clock_gettime((~pid << 3) | 2) for pid in pids)
+
+
+def family_seconds(pid: int) -> float:
+    """CPU time of a process and its children, also of those that have ended, which counts in steps of 10 ms."""
+    with _still_there():
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        ended = (int(fields[13]) + int(fields[14])) / os.sysconf("SC_CLK_TCK")
+    return ended + cpu_seconds([pid, *children(pid)])
 
 
 def busy_seconds() -> float:

@@ -14,7 +14,8 @@ from .plan import Plan
 from .processes import BenchmarkFailed, busy_seconds, connections, kernel_bytes
 from .steps import connect, events_for, served, settle
 from .subjects import Server, Subject
-from .subjects.gunicorn import OursOnRedis, ServerWithRedis
+from .subjects.gunicorn import OursOnRedis
+from .subjects.redis import ServerWithRedis
 
 WORKERS = 2
 
@@ -31,9 +32,9 @@ def shared(subject: Subject, plan: Plan, results: Results) -> None:
         connect(server, load, clients)
         settle(server)
         events = events_for(plan.cpu, server, load)
-        before, redis_before = server.cpu(), server.redis_cpu()
+        before, redis_before = server.cpu(), server.broker_cpu()
         answer = load.one_by_one(events)
-        spent, redis_spent = server.cpu() - before, server.redis_cpu() - redis_before
+        spent, redis_spent = server.cpu() - before, server.broker_cpu() - redis_before
         fewest = min(connections(pid, server.port) for pid in server.pids)
 
     def add(metric: measure.Metric, value: float) -> None:
@@ -58,10 +59,10 @@ def foreign(subject: Subject, plan: Plan, results: Results) -> None:
             publisher.begin(1, 10, 0, "elsewhere")  # connects
             publisher.end()
             settle(server)
-            before, redis_before = server.cpu(), server.redis_cpu()
+            before, redis_before = server.cpu(), server.broker_cpu()
             publisher.begin(1, plan.foreign_events, 0, "elsewhere")
             answer = publisher.end()
-            spent, redis_spent = server.cpu() - before, server.redis_cpu() - redis_before
+            spent, redis_spent = server.cpu() - before, server.broker_cpu() - redis_before
         before = server.cpu()
         idle = load.idle(answer.seconds)
         idle_spent = (server.cpu() - before) / idle.seconds * answer.seconds
@@ -114,11 +115,11 @@ class _Users:
     def _connect(self) -> None:
         server, clients = self._server, self._plan.users_clients
         memory, redis_memory, kernel_memory = server.pss(), server.redis_bytes(), kernel_bytes()
-        before, redis_before = server.cpu(), server.redis_cpu()
+        before, redis_before = server.cpu(), server.broker_cpu()
         self._load.connect(clients, path="/events/user-*")
         settle(server, look=0.5, share=_RESTS)
         self._add(measure.USERS_CONNECT, (server.cpu() - before) / clients * 1e6)
-        self._add(measure.USERS_CONNECT_REDIS, (server.redis_cpu() - redis_before) / clients * 1e6)
+        self._add(measure.USERS_CONNECT_REDIS, (server.broker_cpu() - redis_before) / clients * 1e6)
         self._add(measure.USERS_MEMORY, (server.pss() - memory) / clients)
         self._add(measure.USERS_MEMORY_REDIS, (server.redis_bytes() - redis_memory) / clients)
         self._add(
@@ -126,19 +127,19 @@ class _Users:
         )  # the other end is here, too
 
     def _idle(self) -> None:
-        before, redis_before = self._server.cpu(), self._server.redis_cpu()
+        before, redis_before = self._server.cpu(), self._server.broker_cpu()
         seconds = self._load.idle(self._plan.users_idle_seconds).seconds
         self._add(measure.USERS_IDLE, (self._server.cpu() - before) / seconds * 100)
-        self._add(measure.USERS_IDLE_REDIS, (self._server.redis_cpu() - redis_before) / seconds * 100)
+        self._add(measure.USERS_IDLE_REDIS, (self._server.broker_cpu() - redis_before) / seconds * 100)
 
     def _window(self, publisher: Publisher) -> None:
         server, load, plan, events = self._server, self._load, self._plan, self._events
         _collections(server)
-        before, redis_before, busy_before = server.cpu(), server.redis_cpu(), busy_seconds()
+        before, redis_before, busy_before = server.cpu(), server.broker_cpu(), busy_seconds()
         publisher.begin(load.next_number, events, plan.users_rate, "user-*", plan.users_clients)
         answer = load.scattered(events)
         published = publisher.end()
-        spent, redis_spent = server.cpu() - before, server.redis_cpu() - redis_before
+        spent, redis_spent = server.cpu() - before, server.broker_cpu() - redis_before
         others = busy_seconds() - busy_before - spent - redis_spent - answer.cpu_seconds - published.cpu_seconds
         pauses = _collections(server)
         self._add(measure.USERS_RATE, events / published.seconds)

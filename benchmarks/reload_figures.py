@@ -7,16 +7,15 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from . import measure
 from .load import Answer, Load, Publisher
 from .measure import Results
 from .plan import Plan
-from .processes import BenchmarkFailed, children, cpu_seconds
+from .processes import BenchmarkFailed, children, family_seconds
 from .steps import served, settle
 from .subjects import Server, Subject
-from .subjects.gunicorn import ServerWithRedis
+from .subjects.redis import ServerWithRedis
 
 #: Seconds for one reload, at most.
 _PATIENCE = 60
@@ -104,10 +103,10 @@ class _Reloads:
 
     def _cost_of_a_reload(self) -> float:
         """CPU seconds of everything that gunicorn runs, from a SIGHUP until the former workers have ended."""
-        before = self._cpu()
+        before = family_seconds(self._master)
         self._reload()
         settle(self._server, look=0.5, share=0.1)
-        return self._cpu() - before
+        return family_seconds(self._master) - before
 
     def _reload(self) -> None:
         former = children(self._master)
@@ -123,12 +122,6 @@ class _Reloads:
             if time.monotonic() > deadline:
                 raise BenchmarkFailed(f"waited {_PATIENCE} s for {what}")
             time.sleep(0.02)
-
-    def _cpu(self) -> float:
-        """CPU seconds of gunicorn and its workers, also of those that have ended, which count in steps of 10 ms."""
-        fields = Path(f"/proc/{self._master}/stat").read_text().rpartition(")")[2].split()
-        ended = (int(fields[13]) + int(fields[14])) / os.sysconf("SC_CLK_TCK")
-        return ended + cpu_seconds([self._master, *children(self._master)])
 
     def _descriptors(self) -> int:
         pids = [self._master, *children(self._master)]

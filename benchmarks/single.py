@@ -10,7 +10,7 @@ import socket
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
 
 from . import measure
 from .load import Load, Publisher
@@ -19,12 +19,15 @@ from .plan import Plan
 from .processes import LOAD_CORE, ROOT, BenchmarkFailed, on_core
 from .steps import served, settle
 from .subjects import Server, Subject
-from .subjects.gunicorn import ServerWithRedis
+from .subjects.gunicorn import OursOnRedis, OursWithChannels
 
 #: So many clients of a storm are on their way at once.
 STORM_AT_ONCE = 500
 
 POST_ROUNDS = 5
+
+#: What is posted.
+EVENT = b"x" * 100
 
 
 def single(subject: Subject, plan: Plan, results: Results) -> None:
@@ -40,19 +43,18 @@ class _Single:
         self._load = load
         self._plan = plan
         self._results = results
+        self._clients = min(plan.single_clients, subject.most_clients)
 
     def run(self) -> None:
         self._connect()
-        if isinstance(self._server, ServerWithRedis):
-            costs = self._costs(self._server)
-            self._take_in(self._server, costs["send"])
-            self._post(["nothing", "publish", "evalsha"])
-        else:
-            self._post(["nothing", "publish"])
+        if isinstance(self._subject, OursWithChannels) and self._server.broker_url:
+            costs = self._costs(self._server.broker_url)
+            self._take_in(costs["send"])
+        self._post(["nothing", "publish/news", *(["evalsha"] if isinstance(self._subject, OursOnRedis) else [])])
 
     def _connect(self) -> None:
-        server, load, clients = self._server, self._load, self._plan.single_clients
-        load.connect(50, path="/events/warm-*")
+        server, load, clients = self._server, self._load, self._clients
+        server.connect_each(load, 50, "warm")
         load.close()
         load.plain(min(500, clients))
         settle(server)
@@ -60,69 +62,84 @@ class _Single:
         load.plain(clients)
         settle(server)
         plain = (server.cpu() - before) / clients * 1e6
-        before, broker_before = server.cpu(), _broker_cpu(server)
-        load.connect(clients, path="/events/user-*")
+        before, broker_before = server.cpu(), server.broker_cpu()
+        server.connect_each(load, clients, "user")
         settle(server, look=0.5)
         new = (server.cpu() - before) / clients * 1e6
         self._add(measure.SINGLE_PLAIN, plain)
         self._add(measure.SINGLE_CONNECT, new)
         self._add(measure.SINGLE_CONNECT_RATIO, new / plain)
-        if isinstance(server, ServerWithRedis):
-            self._add(measure.SINGLE_CONNECT_BROKER, (_broker_cpu(server) - broker_before) / clients * 1e6)
+        if server.helpers:
+            self._add(measure.SINGLE_CONNECT_BROKER, (server.broker_cpu() - broker_before) / clients * 1e6)
 
-    def _costs(self, server: ServerWithRedis) -> dict[str, float]:
+    def _costs(self, url: str) -> dict[str, float]:
         """See ``apps/costs.py``."""
-        command = [sys.executable, "-m", "benchmarks.apps.costs", server.redis_url, str(self._plan.single_calls)]
+        command = [sys.executable, "-m", "benchmarks.apps.costs", url, str(self._plan.single_calls)]
         with on_core(LOAD_CORE):
             done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=dict(os.environ))
         if done.returncode:
             raise BenchmarkFailed(f"the costs of calls: {done.stderr}")
         costs: dict[str, float] = json.loads(done.stdout)
         self._add(measure.SINGLE_MEMORY, costs["memory"])
-        self._add(measure.SINGLE_PUBLISH, costs["redis"])
-        self._add(measure.SINGLE_EVALSHA, costs["evalsha"])
-        self._add(measure.SINGLE_PUBLISH_RATIO, costs["redis"] / costs["evalsha"])
-        self._add(measure.SINGLE_MANY_RATIO, costs["many"] / costs["redis"])
+        self._add(measure.SINGLE_PUBLISH, costs["publish"])
+        if "evalsha" in costs:
+            self._add(measure.SINGLE_EVALSHA, costs["evalsha"])
+            self._add(measure.SINGLE_PUBLISH_RATIO, costs["publish"] / costs["evalsha"])
+        self._add(measure.SINGLE_MANY_RATIO, costs["many"] / costs["publish"])
         self._add(measure.SINGLE_SEND, costs["send"])
         return costs
 
-    def _take_in(self, server: ServerWithRedis, send: float) -> None:
-        plan, load = self._plan, self._load
+    def _take_in(self, send: float) -> None:
+        plan, load, server = self._plan, self._load, self._server
         settle(server)
         with Publisher(server.settings) as publisher:
-            before, broker_before = server.cpu(), server.redis_cpu()
-            publisher.begin(load.next_number, plan.single_events, plan.single_rate, "user-*", plan.single_clients)
+            before, broker_before = server.cpu(), server.broker_cpu()
+            publisher.begin(load.next_number, plan.single_events, plan.single_rate, "user-*", self._clients)
             load.scattered(plan.single_events)
             publisher.end()
         spent = (server.cpu() - before) / plan.single_events * 1e6
         self._add(measure.SINGLE_EVENT, spent)
-        self._add(measure.SINGLE_EVENT_BROKER, (server.redis_cpu() - broker_before) / plan.single_events * 1e6)
+        self._add(measure.SINGLE_EVENT_BROKER, (server.broker_cpu() - broker_before) / plan.single_events * 1e6)
         self._add(measure.SINGLE_EVENT_RATIO, spent / send)
 
     def _post(self, paths: list[str]) -> None:
         """What a request costs that does nothing, that publishes to one reader, and that calls Redis once."""
-        with _reader(self._server.port), contextlib.closing(_connection(self._server.port)) as connection:
-            rounds = [{path: self._cpu_of_posts(connection, path) for path in paths} for _ in range(POST_ROUNDS)]
-        medians = {path: statistics.median(each[path] for each in rounds) for path in paths}
-        added = {path: medians[path] - medians["nothing"] for path in paths}
-        self._add(measure.SINGLE_POST, medians["nothing"])
-        self._add(measure.SINGLE_POST_PUBLISH, added["publish"])
-        if "evalsha" in added:
-            self._add(measure.SINGLE_POST_EVALSHA, added["evalsha"])
-            self._add(measure.SINGLE_POST_RATIO, added["publish"] / added["evalsha"])
+        with self._server.reader("news") as reader, contextlib.closing(_connection(self._server.port)) as connection:
+            rounds = [{path: self._cost_of_posts(connection, path) for path in paths} for _ in range(POST_ROUNDS)]
+            _check(reader, POST_ROUNDS * self._calls)
+        cpu = {path: statistics.median(each[path][0] for each in rounds) for path in paths}
+        published = cpu["publish/news"] - cpu["nothing"]
+        self._add(measure.SINGLE_POST, cpu["nothing"])
+        self._add(measure.SINGLE_POST_EVENT, cpu["publish/news"])
+        self._add(measure.SINGLE_POST_PUBLISH, published)
+        if self._server.helpers:
+            self._add(measure.SINGLE_POST_BROKER, statistics.median(each["publish/news"][1] for each in rounds))
+        if "evalsha" in cpu:
+            called = cpu["evalsha"] - cpu["nothing"]
+            self._add(measure.SINGLE_POST_EVALSHA, called)
+            self._add(measure.SINGLE_POST_RATIO, published / called)
 
-    def _cpu_of_posts(self, connection: http.client.HTTPConnection, path: str) -> float:
-        calls = self._plan.single_calls // POST_ROUNDS
-        settle(self._server)
-        before = self._server.cpu()
-        for _ in range(calls):
-            connection.request("POST", f"/{path}", b"x" * 100)
-            connection.getresponse().read()
-        settle(self._server)
-        return (self._server.cpu() - before) / calls * 1e6
+    @property
+    def _calls(self) -> int:
+        return self._plan.single_calls // POST_ROUNDS
+
+    def _cost_of_posts(self, connection: http.client.HTTPConnection, path: str) -> tuple[float, float]:
+        """Microseconds of CPU for each: of the server, and of what keeps the channels."""
+        server = self._server
+        settle(server)
+        before, broker_before = server.cpu(), server.broker_cpu()
+        for _ in range(self._calls):
+            connection.request("POST", f"/{path}", EVENT)
+            answer = connection.getresponse()
+            answer.read()
+            if answer.status // 100 != 2:
+                raise BenchmarkFailed(f"/{path} was answered with {answer.status}")
+        settle(server)
+        spent, broker_spent = server.cpu() - before, server.broker_cpu() - broker_before
+        return spent / self._calls * 1e6, broker_spent / self._calls * 1e6
 
     def _add(self, metric: Metric, value: float) -> None:
-        self._results.add(metric, self._plan.single_clients, self._subject.name, value)
+        self._results.add(metric, self._clients, self._subject.name, value)
 
 
 def storm(subject: Subject, plan: Plan, results: Results) -> None:
@@ -145,19 +162,16 @@ def storm(subject: Subject, plan: Plan, results: Results) -> None:
     results.add(measure.STORM_PLAIN_SECONDS, clients, subject.name, plain_seconds)
 
 
-def _broker_cpu(server: Server) -> float:
-    return server.redis_cpu() if isinstance(server, ServerWithRedis) else 0.0
-
-
 def _connection(port: int) -> http.client.HTTPConnection:
     return http.client.HTTPConnection("127.0.0.1", port, timeout=30)
 
 
-@contextlib.contextmanager
-def _reader(port: int) -> Iterator[None]:
-    """The one client of the channel to which ``/publish`` publishes. What it gets stays in its socket."""
-    with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
-        client.sendall(b"GET /events/news HTTP/1.1\r\nHost: x\r\n\r\n")
-        client.recv(65536)
-        yield
+def _check(reader: socket.socket, events: int) -> None:
+    """The reader has each event."""
+    got, deadline = b"", time.monotonic() + 30
+    reader.settimeout(1)
+    while got.count(EVENT) < events and time.monotonic() < deadline:
+        with contextlib.suppress(TimeoutError):
+            got += reader.recv(1 << 20)
+    if got.count(EVENT) != events:
+        raise BenchmarkFailed(f"{got.count(EVENT)} of {events} events came to the reader")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from .bare import Bare
-from .gunicorn import FlaskSse, Ours, OursInMemory, OursOnRedis, Recipe
-from .nchan import Nchan
+from .gunicorn import FlaskSse, Ours, OursInMemory, OursOnPostgresql, OursOnRedis, Recipe
+from .nchan import Nchan, NchanOnRedis
 from .plain_sends import PlainSends
 from .server import Server, Subject
+from .socketio import SocketIoOnRedis
 from .sse_starlette import SseStarlette
 
 #: In the order of the tables.
@@ -25,8 +26,11 @@ SUBJECTS: list[Subject] = [
     OursInMemory("ours-memory"),
     OursInMemory("ours-memory-sync", worker_class="sync"),
     OursInMemory("ours-memory-gthread", worker_class="gthread"),
+    OursOnPostgresql("ours-postgresql"),
+    SocketIoOnRedis("socketio-redis"),
     SseStarlette("sse-starlette"),
     Nchan("nchan"),
+    NchanOnRedis("nchan-redis"),
 ]
 
 __all__ = ["SUBJECTS", "Server", "Subject"]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-from ..processes import BenchmarkFailed, Program, children, cpu_seconds
-from .server import Server, Subject, free_port
+from ..load import Load
+from ..processes import BenchmarkFailed, Program, children
+from .postgresql import WithPostgresql
+from .redis import ServerWithRedis, WithRedis
+from .server import Server, Subject
 
 _SETTINGS = Path(__file__).parent.parent / "apps" / "gunicorn_settings.py"
 
@@ -58,8 +61,8 @@ class Recipe(OnGunicorn):
     most_clients = 10_000
 
 
-class OnRedis(OnGunicorn):
-    """A Redis server on the same core as the workers, whose CPU time is told apart.
+class OnRedis(WithRedis, OnGunicorn):
+    """With a Redis server of its own.
 
     :ivar url_setting: the config key that says where it is.
     """
@@ -67,45 +70,9 @@ class OnRedis(OnGunicorn):
     packages = (*OnGunicorn.packages, "redis")
     url_setting: str
 
-    def missing(self) -> str | None:
-        return super().missing() or (None if shutil.which("redis-server") else "not installed: redis-server")
-
-    def server(self) -> ServerWithRedis:
-        return ServerWithRedis()
-
     def launch(self, server: Server) -> None:
-        assert isinstance(server, ServerWithRedis)
-        options = ["--port", str(server.redis_port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
-        command = ["redis-server", *options, "--dir", str(server.folder), "--maxclients", "15000"]
-        server.helpers["redis"] = server.add(Program(command, server.folder)).pid
-        server.settings = {self.url_setting: server.redis_url, **server.settings}
+        server.settings = {self.url_setting: str(server.broker_url), **server.settings}
         super().launch(server)
-
-
-class ServerWithRedis(Server):
-    def __init__(self) -> None:
-        super().__init__()
-        self.redis_port = free_port()
-        self.redis_url = f"redis://127.0.0.1:{self.redis_port}/0"
-
-    def redis_cpu(self) -> float:
-        return cpu_seconds([self.helpers["redis"]])
-
-    def redis_bytes(self) -> int:
-        """What it holds in memory."""
-        import redis
-
-        with redis.Redis(port=self.redis_port) as connection:
-            used: int = connection.info("memory")["used_memory"]
-            return used
-
-    def listeners(self, announced: str) -> int:
-        """How many connections Redis tells what is published under this name."""
-        import redis
-
-        with redis.Redis(port=self.redis_port) as connection:
-            count: int = connection.pubsub_numsub(announced)[0][1]
-            return count
 
 
 class FlaskSse(OnRedis):
@@ -122,12 +89,20 @@ class _FlaskSseServer(ServerWithRedis):
     """gunicorn sends a response head with the first event, and a client subscribes some time after its request."""
 
     heads_come_late = True
+    channel_path = "/events?channel={}"
 
     def await_clients(self, count: int) -> None:
+        self._await(count, lambda: self.listeners("sse"))
+
+    def connect_each(self, load: Load, count: int, name: str, /) -> None:
+        super().connect_each(load, count, name)
+        self._await(count, lambda: self.channels(f"{name}-*"))
+
+    def _await(self, count: int, subscribed: Callable[[], int]) -> None:
         deadline = time.monotonic() + 60
-        while (subscribed := self.listeners("sse")) != count:
+        while (there := subscribed()) != count:
             if time.monotonic() > deadline:
-                raise BenchmarkFailed(f"{subscribed} of {count} clients are subscribed in Redis")
+                raise BenchmarkFailed(f"{there} of {count} clients are subscribed in Redis")
             time.sleep(0.05)
 
 
@@ -162,3 +137,14 @@ class OursInMemory(OursWithChannels):
     """This package with channels, in the memory of one worker."""
 
     app = "channels"
+
+
+class OursOnPostgresql(WithPostgresql, OursWithChannels):
+    """This package with channels, which its workers share over PostgreSQL."""
+
+    app = "channels"
+    packages = (*OnGunicorn.packages, "psycopg")
+
+    def launch(self, server: Server) -> None:
+        server.settings = {"SSE_BROKER_URL": str(server.broker_url), **server.settings}
+        super().launch(server)

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 from ..processes import Program, children
+from .redis import WithRedis
 from .server import Server, Subject
 
 _MODULES = [
@@ -38,9 +39,27 @@ http {{
     keepalive_requests 100000000;
     tcp_nodelay on;
     nchan_shared_memory_size 512m;
+    {redis}
     server {{
         listen 127.0.0.1:{port} backlog=4096;
         location = /ready {{ return 204; }}
+        location = /nothing {{ return 204; }}
+        location = /plain {{
+            default_type text/event-stream;
+            return 200 "data: x\\n\\n";
+        }}
+        location ~ ^/events/(.+)$ {{
+            nchan_subscriber eventsource;
+            nchan_channel_id $1;
+            {through}
+        }}
+        location ~ ^/publish/(.+)$ {{
+            nchan_publisher;
+            nchan_channel_id $1;
+            nchan_message_buffer_length 1000;
+            nchan_message_timeout 5m;
+            {through}
+        }}
         location = /events {{
             nchan_subscriber eventsource;
             nchan_channel_id bench;
@@ -59,6 +78,8 @@ http {{
 
 class Nchan(Subject):
     def missing(self) -> str | None:
+        if missing := super().missing():
+            return missing
         if not shutil.which("nginx"):
             return "not installed: nginx"
         if not any(module.exists() for module in _MODULES):
@@ -69,9 +90,24 @@ class Nchan(Subject):
         module = next(module for module in _MODULES if module.exists())
         user = f"user {getpass.getuser()};" if os.geteuid() == 0 else ""
         config = server.folder / "nginx.conf"
-        config.write_text(_CONFIG.format(module=module, user=user, folder=server.folder, port=server.port))
+        redis, through = self._through(server)
+        words = {"module": module, "user": user, "folder": server.folder, "redis": redis, "through": through}
+        config.write_text(_CONFIG.format(port=server.port, **words))
         server.add(Program(["nginx", "-p", str(server.folder), "-c", str(config)], server.folder))
+
+    def _through(self, _server: Server, /) -> tuple[str, str]:
+        """Where the channels are kept if not here: a block of the configuration, and a line for each location."""
+        return "", ""
 
     def pids(self, server: Server) -> list[int]:
         """The workers: the master only watches."""
         return children(server.programs[-1].pid)
+
+
+class NchanOnRedis(Nchan, WithRedis):
+    """nchan that keeps its channels in Redis, as several of its servers would share them."""
+
+    packages = ("redis",)
+
+    def _through(self, server: Server, /) -> tuple[str, str]:
+        return f"upstream redis {{ nchan_redis_server {server.broker_url}; }}", "nchan_redis_pass redis;"

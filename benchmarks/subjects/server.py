@@ -9,10 +9,11 @@ import socket
 import tempfile
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 
+from ..load import Load
 from ..processes import BenchmarkFailed, Program, cpu_seconds, pss_bytes
 
 _PATIENCE = 30
@@ -31,6 +32,12 @@ class Server:
 
     #: Of the stream. A ``*`` in it is the number of the client.
     path = "/events"
+
+    #: Of the stream of one channel, whose name takes the place of the braces.
+    channel_path = "/events/{}"
+
+    #: Where what keeps the channels answers, unless that is the server itself.
+    broker_url: str | None = None
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="benchmarks-", ignore_cleanup_errors=True)
@@ -59,12 +66,30 @@ class Server:
     def cpu(self) -> float:
         return cpu_seconds(self.pids)
 
+    def broker_cpu(self) -> float:
+        return cpu_seconds(self.helpers.values())
+
     def pss(self) -> int:
         """Of everything that was started for it, so that what processes share counts once."""
         return pss_bytes({*self.pids, *(program.pid for program in self.programs)} - set(self.helpers.values()))
 
     def await_clients(self, count: int) -> None:
         """Until events reach so many; nothing to wait for where a response head says as much."""
+
+    def connect_each(self, load: Load, count: int, name: str, /) -> None:
+        """Open so many streams, each of a channel of its own."""
+        load.connect(count, heads_come_late=self.heads_come_late, path=self.channel_path.format(f"{name}-*"))
+
+    @contextlib.contextmanager
+    def reader(self, channel: str) -> Iterator[socket.socket]:
+        """Read a channel, as its one client. What it gets stays in its socket."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=_PATIENCE) as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
+            head = "HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n\r\n"
+            client.sendall(f"GET {self.channel_path.format(channel)} {head}".encode())
+            if not self.heads_come_late:
+                client.recv(65536)
+            yield client
 
     @property
     def log(self) -> str:
@@ -94,6 +119,7 @@ class Subject(ABC):
         server = self.server()
         try:
             server.settings = settings or {}
+            self.prepare(server)
             self.launch(server)
             await_answer(server)
             server.pids = self.pids(server)
@@ -107,6 +133,9 @@ class Subject(ABC):
 
     def server(self) -> Server:
         return Server()
+
+    def prepare(self, server: Server) -> None:  # noqa: B027 - most need nothing
+        """Start what it needs besides itself."""
 
     @abstractmethod
     def launch(self, server: Server) -> None: ...
