@@ -6,7 +6,6 @@ import contextlib
 import http.client
 import os
 import statistics
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,9 +18,6 @@ from .plan import Plan
 from .processes import BenchmarkFailed
 from .steps import connect, served
 from .subjects import Server, Subject
-
-#: Seconds from the start of the load client's wait until the event is published.
-_LEAD = 0.2
 
 #: Seconds that one broadcast may take: beside the thread a plain send may wait 5 ms for each client.
 _PATIENCE = 600
@@ -76,23 +72,7 @@ def _measure(server: Server, load: Load, plan: Plan, apart: Callable[[], float] 
 
 def _broadcast(server: Server, load: Load) -> float:
     """Microseconds from ``send`` until the last client has read the event."""
-    failures = list[BaseException]()
-
-    def publish() -> None:
-        time.sleep(_LEAD)
-        try:
-            _post(server, f"/broadcast/{load.next_number}")
-        except BaseException as error:
-            failures.append(error)
-
-    publisher = threading.Thread(target=publish)
-    publisher.start()
-    try:
-        return load.scattered(1, channels=1).max_us
-    finally:
-        publisher.join()
-        if failures:
-            raise BenchmarkFailed(f"the event was not published: {failures[0]}") from failures[0]
+    return load.scattered(1, lambda: _post(server, f"/broadcast/{load.next_number}"), channels=1).max_us
 
 
 def _post(server: Server, path: str) -> str:

@@ -8,8 +8,9 @@
  *   plain COUNT AT_ONCE                  read COUNT responses of /plain to their end, each on a connection of its own
  *   one-by-one EVENTS SIZE               publish the next event when every client has the last one
  *   burst PUBLISHERS EACH SIZE           every publisher posts its next event as soon as its last post was answered
- *   scattered COUNT SIZE CHANNELS        read so many events that another process publishes: each has the time in it,
- *                                        and goes to the clients of one channel, that of its number (see channel_for)
+ *   scattered COUNT SIZE CHANNELS        read so many events that another process publishes once {"ready": true} is
+ *                                        answered: each has the time in it, and goes to the clients of one channel,
+ *                                        that of its number (see channel_for)
  *   stuck COUNT                          open streams that read nothing after the head
  *   unstuck                              close those
  *   idle SECONDS                         only read, and take any event for a mistake
@@ -744,6 +745,8 @@ static void scattered(size_t count, size_t size, size_t channels) {
     last_number = next_number + count - 1;
     missing = count * (stream_count / channels);
     mode = SCATTERED;
+    printf("{\"ready\": true}\n"); /* who publishes may begin */
+    fflush(stdout);
     turn_until(&missing, 0, "the events");
     mode = NO_EVENTS;
     next_number = last_number + 1;

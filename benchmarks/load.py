@@ -8,10 +8,11 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from .processes import LOAD_CORE, ROOT, BenchmarkFailed, compiled, on_core
 
@@ -101,13 +102,14 @@ class Load:
     def burst(self, publishers: int, each: int, *, size: int = SIZE) -> Answer:
         return self._checked(f"burst {publishers} {each} {size}", publishers * each, self.clients)
 
-    def scattered(self, events: int, *, size: int = SIZE, channels: int = 0) -> Answer:
-        """Read what the publisher publishes: each event goes to the clients of one channel.
+    def scattered(self, events: int, publish: Callable[[], object], *, size: int = SIZE, channels: int = 0) -> Answer:
+        """Read what is published: each event goes to the clients of one channel.
 
+        :param publish: publishes them, or has it begin; called once they are waited for.
         :param channels: so many; 0: one for each client.
         """
         channels = channels or self.clients
-        return self._checked(f"scattered {events} {size} {channels}", events, self.clients // channels)
+        return self._checked(f"scattered {events} {size} {channels}", events, self.clients // channels, publish)
 
     def stuck(self, count: int) -> Answer:
         return self._run(f"stuck {count}")
@@ -122,28 +124,36 @@ class Load:
         self.clients = 0
         return self._run("close")
 
-    def _checked(self, command: str, events: int, receivers: int) -> Answer:
-        answer = self._run(command)
+    def _checked(
+        self, command: str, events: int, receivers: int, once_ready: Callable[[], object] | None = None
+    ) -> Answer:
+        answer = self._run(command, once_ready)
         self.next_number += events
         if answer.deliveries != events * receivers:
             raise BenchmarkFailed(f"{answer.deliveries} deliveries of {events} events to {receivers} clients each")
         return answer
 
-    def _run(self, command: str) -> Answer:
+    def _run(self, command: str, once_ready: Callable[[], object] | None = None) -> Answer:
         assert self._process.stdin is not None
-        assert self._process.stdout is not None
         try:
             self._process.stdin.write(f"{command}\n")
             self._process.stdin.flush()
         except BrokenPipeError:
             pass  # it has said why
+        if once_ready is not None:
+            self._read(command)
+            once_ready()
+        return Answer(**self._read(command))
+
+    def _read(self, command: str) -> dict[str, Any]:
+        assert self._process.stdout is not None
         if not select.select([self._process.stdout], [], [], _PATIENCE)[0]:
             raise BenchmarkFailed(f"{command}: no answer for {_PATIENCE} s")
         line = self._process.stdout.readline()
-        answer = json.loads(line) if line else {"error": "the load client crashed"}
+        answer: dict[str, Any] = json.loads(line) if line else {"error": "the load client crashed"}
         if "error" in answer:
             raise BenchmarkFailed(f"{command}: {answer['error']}")
-        return Answer(**answer)
+        return answer
 
     def _stop(self) -> None:
         """It resets its connections and ends when its input does; unless it is in the middle of a command."""

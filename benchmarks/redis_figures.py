@@ -136,8 +136,8 @@ class _Users:
         server, load, plan, events = self._server, self._load, self._plan, self._events
         _collections(server)
         before, redis_before, busy_before = server.cpu(), server.broker_cpu(), busy_seconds()
-        publisher.begin(load.next_number, events, plan.users_rate, "user-*", plan.users_clients)
-        answer = load.scattered(events)
+        what = events, plan.users_rate, "user-*", plan.users_clients
+        answer = load.scattered(events, lambda: publisher.begin(load.next_number, *what))
         published = publisher.end()
         spent, redis_spent = server.cpu() - before, server.broker_cpu() - redis_before
         others = busy_seconds() - busy_before - spent - redis_spent - answer.cpu_seconds - published.cpu_seconds

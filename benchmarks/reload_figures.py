@@ -73,8 +73,8 @@ class _Reloads:
     def _events(self, publisher: Publisher, seconds: float) -> Answer:
         plan, load = self._plan, self._load
         events = round(plan.reload_rate * seconds)
-        publisher.begin(load.next_number, events, plan.reload_rate, "room-*", plan.reload_channels)
-        answer = load.scattered(events, channels=plan.reload_channels)
+        what = events, plan.reload_rate, "room-*", plan.reload_channels
+        answer = load.scattered(events, lambda: publisher.begin(load.next_number, *what), channels=plan.reload_channels)
         publisher.end()
         return answer
 

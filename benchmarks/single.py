@@ -94,8 +94,8 @@ class _Single:
         settle(server)
         with Publisher(server.settings) as publisher:
             before, broker_before = server.cpu(), server.broker_cpu()
-            publisher.begin(load.next_number, plan.single_events, plan.single_rate, "user-*", self._clients)
-            load.scattered(plan.single_events)
+            events = plan.single_events, plan.single_rate, "user-*", self._clients
+            load.scattered(plan.single_events, lambda: publisher.begin(load.next_number, *events))
             publisher.end()
         spent = (server.cpu() - before) / plan.single_events * 1e6
         self._add(measure.SINGLE_EVENT, spent)
