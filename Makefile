@@ -65,7 +65,8 @@ bench-quick: $(VENV)/.bench
 # The Debian packages that tests need: where we are root they are installed, elsewhere their tests say what is missing.
 debian:
 	@sh tests/support/environment/debian-packages /usr/include/stdio.h=libc6-dev \
-	    /usr/lib/apache2/modules/mod_wsgi.so=libapache2-mod-wsgi-py3 cc=gcc chromium=chromium chromium-headless-shell=chromium-headless-shell curl=curl faketime=faketime mmdebstrap=mmdebstrap nginx=nginx \
+	    /usr/lib/apache2/modules/mod_wsgi.so=libapache2-mod-wsgi-py3 cc=gcc chromium=chromium \
+	    chromium-headless-shell=chromium-headless-shell curl=curl faketime=faketime mmdebstrap=mmdebstrap nginx=nginx \
 	    node=nodejs npm=npm pgbouncer=pgbouncer postgres=postgresql redis-server=redis-server systemd-analyze=systemd \
 	    systemd-socket-activate=systemd
 
