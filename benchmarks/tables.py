@@ -113,9 +113,10 @@ def workers(figures: Figures) -> str | None:
                 _cell(figures.median("ordinary_p99", subject), "{:.1f}"),
             ]
         )
-    lines = [".. list-table::", "   :header-rows: 1", "   :widths: 16 30 18 12 10 14", ""]
+    lines = [".. list-table::", "   :header-rows: 1", "   :widths: 15 27 17 12 10 19", ""]
     for row in rows:
-        lines += [f"   {'* -' if number == 0 else '  -'} {cell}" for number, cell in enumerate(row)]
+        cells = ["\\-" if cell == "-" else cell for cell in row]  # a hyphen alone would begin a list
+        lines += [f"   {'* -' if number == 0 else '  -'} {cell}" for number, cell in enumerate(cells)]
     return "\n".join(lines)
 
 

@@ -36,7 +36,7 @@ def test_benchmark_table_of_workers_has_row_for_each(tmp_path: Path) -> None:
     table = workers(made(tmp_path, {"delivery_cpu": {"1000": OURS, "10000": OURS}, "connect_cpu": {"1000": OURS}}))
     assert table is not None
     assert [
-        table.count(f"     - {number:.1f}, {number:.1f}\n     - {number:.0f}\n     - -\n") for number in OURS.values()
+        table.count(f"     - {number:.1f}, {number:.1f}\n     - {number:.0f}\n     - \\-\n") for number in OURS.values()
     ] == [1, 1, 1]
 
 
