@@ -17,6 +17,7 @@ from .measure import METRICS, Journal, Metric, Results
 from .plan import Plan
 from .processes import LOAD_CORE, ROOT, SERVER_CORE
 from .subjects import SUBJECTS
+from .subjects.postgresql import postgresql_program
 from .targets import TARGETS
 
 _PACKAGES = (
@@ -26,6 +27,9 @@ _PACKAGES = (
     "gevent",
     "Flask-SSE",
     "redis",
+    "hiredis",
+    "psycopg",
+    "python-socketio",
     "sse-starlette",
     "uvicorn",
     "uvloop",
@@ -53,6 +57,7 @@ def machine() -> dict[str, Any]:
         except PackageNotFoundError:
             facts[package] = None
     facts["nginx"], facts["redis-server"] = _output("nginx", "-v"), _output("redis-server", "--version")
+    facts["postgres"] = _output(str(postgresql_program("postgres") or "postgres"), "--version")
     return facts
 
 

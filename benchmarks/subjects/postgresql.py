@@ -23,7 +23,9 @@ _USERS = ("postgres", "nobody")
 
 class WithPostgresql(Subject):
     def missing(self) -> str | None:
-        return super().missing() or (None if _program("postgres") else "not installed: postgres (Debian: postgresql)")
+        return super().missing() or (
+            None if postgresql_program("postgres") else "not installed: postgres (Debian: postgresql)"
+        )
 
     def server(self) -> ServerWithPostgresql:
         return ServerWithPostgresql()
@@ -47,13 +49,19 @@ class ServerWithPostgresql(Server):
         if user is not None:
             for folder in (self.folder, data):
                 shutil.chown(folder, user)
-        initdb = [str(_program("initdb")), f"--pgdata={data}", "--username=bench", "--auth=trust", "--encoding=UTF8"]
+        initdb = [
+            str(postgresql_program("initdb")),
+            f"--pgdata={data}",
+            "--username=bench",
+            "--auth=trust",
+            "--encoding=UTF8",
+        ]
         made = subprocess.run(
             [*initdb, "--locale=C", "--no-sync"], cwd=data, user=user, capture_output=True, text=True, check=False
         )
         if made.returncode:
             raise BenchmarkFailed(f"initdb: {made.stderr}")
-        command = [str(_program("postgres")), "-D", str(data)]
+        command = [str(postgresql_program("postgres")), "-D", str(data)]
         for setting in (*_SETTINGS, f"port={self._broker_port}"):
             command += ["-c", setting]
         program = Program(command, self.folder, cwd=data, user=user, stop_signal=signal.SIGQUIT)
@@ -65,7 +73,12 @@ class ServerWithPostgresql(Server):
         return family_seconds(self.helpers["postgresql"])
 
     def _await_postgresql(self, program: Program) -> None:
-        ready = [str(_program("pg_isready")), "--host=127.0.0.1", f"--port={self._broker_port}", "--timeout=1"]
+        ready = [
+            str(postgresql_program("pg_isready")),
+            "--host=127.0.0.1",
+            f"--port={self._broker_port}",
+            "--timeout=1",
+        ]
         for _ in range(600):
             if subprocess.run(ready, capture_output=True, check=False).returncode == 0:
                 return
@@ -74,7 +87,7 @@ class ServerWithPostgresql(Server):
         raise BenchmarkFailed(f"PostgreSQL did not start: {program.log}")
 
 
-def _program(name: str) -> Path | None:
+def postgresql_program(name: str) -> Path | None:
     """Debian has its programs in a folder for each version, which is in no PATH: the newest."""
     folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda folder: float(folder.parent.name))
     found = shutil.which(name, path=os.pathsep.join(map(str, reversed(folders)))) or shutil.which(name)
