@@ -101,7 +101,7 @@ def test_visit_in_every_worker_has_one_join_and_one_leave(scheme: str, request: 
         until(lambda: history(http, room) == ["+bob", "+ann", "-ann"], "one visit of each")
 
 
-def test_members_of_a_killed_worker_leave_once_but_those_who_have_come_back(server: RedisServer) -> None:
+def test_members_of_a_killed_worker_leave_once_unless_they_came_back(server: RedisServer) -> None:
     with workers(server.url, "gevent", SSE_RETRY=1000) as http, ExitStack() as stack:
         room = f"room-{new_name()}"
         anonymous = visit(stack, http, room, "")

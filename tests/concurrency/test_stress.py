@@ -67,7 +67,7 @@ print(*found)
         pytest.param("for _ in range(5_000): SCHEDULER.run(handle)", id="callbacks"),
     ],
 )
-def test_scheduler_under_gevent_does_not_wait_for_queued_greenlets_or_callbacks(many: str) -> None:
+def test_scheduler_under_gevent_waits_for_no_queued_greenlet(many: str) -> None:
     """The event loop looks at its descriptors every thousand greenlets; the call may take little longer than that."""
     program = [sys.executable, "-c", GREENLETS.format(many=many)]
     done = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, check=True)

@@ -36,7 +36,7 @@ INSIDERS = {"unit", "concurrency"}
 _NAMES = "access brokers datastar errors gunicorn metrics signals testing types"
 PUBLIC_MODULES = ("", *(f".{name}" for name in _NAMES.split()))
 
-MAX_NAME_CHARACTERS = 80
+MAX_NAME_CHARACTERS = 70
 MAX_MODULE_LINES = 400
 MAX_FOLDER_ENTRIES = 20
 

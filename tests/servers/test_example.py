@@ -80,7 +80,7 @@ def serve_notices(url: str, stack: ExitStack) -> Server:
 
 
 @pytest.mark.xdist_group("postgresql")
-def test_example_with_postgresql_serves_the_notices_whichever_worker_answers(postgresql: PostgresqlServer) -> None:
+def test_example_with_postgresql_serves_notices_from_every_worker(postgresql: PostgresqlServer) -> None:
     with ExitStack() as stack:
         server = serve_notices(postgresql.new_database(), stack)
         for number in range(60):

@@ -39,7 +39,7 @@ def test_other_server_passes_each_event_on_before_the_next_one_is_sent(other: Se
 
 
 @pytest.mark.parametrize("other", each("other", [kind for kind in OTHERS if kind != "a2wsgi"]), indirect=True)
-def test_client_that_leaves_without_a_heartbeat_is_noticed_at_the_next_event(other: Server) -> None:
+def test_client_that_leaves_unnoticed_is_noticed_at_the_next_event(other: Server) -> None:
     """These servers show no client's socket: only a write fails, and the first one after the client left may not."""
     name, app = new_name(), new_app(other)
     with connected(other, f"{app}/numbered/{name}?heartbeat=0") as client:

@@ -34,7 +34,7 @@ def test_worker_of_few_threads_serves_many_streams_and_other_requests(arguments:
     ],
     ids=["sync", "werkzeug", "uwsgi", "asgiref"],
 )
-def test_stream_that_would_block_its_server_is_a_500_and_the_log_has_advice(
+def test_stream_that_would_block_its_server_is_a_500_with_advice(
     kind: str, env: dict[str, str], advice: list[str]
 ) -> None:
     name = new_name()

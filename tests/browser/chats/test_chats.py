@@ -139,9 +139,7 @@ def test_ai_chat_shows_that_its_model_has_failed_and_again_after_a_reload(
     assert reloaded.await_state("error", question, "one")["error"].startswith(error)
 
 
-def test_ai_chat_takes_the_last_event_of_a_stream_that_is_not_bare_for_an_error(
-    conversation: Conversation, chats: ChatProgram
-) -> None:
+def test_ai_chat_takes_the_last_event_for_an_error_if_not_bare(conversation: Conversation, chats: ChatProgram) -> None:
     """Which has no data; greeting and ids are nothing to it."""
     page = ChatPage(chats, conversation)
     conversation.allow(2)

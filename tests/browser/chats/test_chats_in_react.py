@@ -112,7 +112,7 @@ def test_use_chat_stops_the_making_of_an_answer_and_keeps_what_there_is(
     expect_chat(page, "ready", QUESTION, "one two")
 
 
-def test_use_chat_whose_connection_breaks_resumes_when_the_page_is_shown_again(
+def test_use_chat_whose_connection_breaks_resumes_once_shown_again(
     context: BrowserContext, conversation: Conversation
 ) -> None:
     conversation.allow(2)

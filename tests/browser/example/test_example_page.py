@@ -172,7 +172,7 @@ def has_more_samples(page: Page, count: int) -> bool:
     return samples(page) > count
 
 
-def test_example_reload_of_the_server_keeps_connections_and_loses_no_notice(
+def test_example_reload_keeps_connections_and_loses_no_notice(
     pages: list[Page], browser: Browser, example: Server
 ) -> None:
     """Pages that were open before show the same notices as a new one: the newest fifty."""

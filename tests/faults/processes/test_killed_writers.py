@@ -36,9 +36,7 @@ def postgresql() -> Iterator[PostgresqlServer]:
         yield server
 
 
-def test_writers_killed_at_each_step_publish_exactly_the_rows_that_they_committed(
-    postgresql: PostgresqlServer, seed: int
-) -> None:
+def test_writers_killed_at_each_step_publish_exactly_their_commits(postgresql: PostgresqlServer, seed: int) -> None:
     """No row goes without its event, none has two, and each writer's come in the order of its commits."""
     database, chance = postgresql.new_database(), random.Random(seed)
     postgresql.run("CREATE TABLE rows (channel text, text text)", database)

@@ -41,7 +41,7 @@ def test_disconnect_ends_only_the_streams_it_means(identity: str | None, channel
     assert board.clients == 0
 
 
-def test_disconnect_by_channel_ends_public_streams_and_leaves_own_lists_open() -> None:
+def test_disconnect_by_channel_ends_public_streams_and_no_list() -> None:
     board, emitters = Board(None), SseEmitters()
     board.sse.channel("a", public=True)
     board.app.add_url_rule("/mine", view_func=lambda: emitters.add(SseEmitter()))

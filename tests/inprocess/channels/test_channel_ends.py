@@ -163,7 +163,7 @@ def test_channel_end_that_is_not_kept_is_no_gap_for_who_lacks_it_alone(board: Bo
     assert texts(kept) == ["new"]
 
 
-def test_channel_end_that_has_expired_is_no_gap_beside_a_channel_that_goes_on(board: Board) -> None:
+def test_channel_end_that_expired_is_no_gap_beside_an_open_channel(board: Board) -> None:
     board.sse.channel("a", history_seconds=0.05)
     beside = board.sse.position("b")
     with board.open("a", "b"):  # so the channel is not forgotten

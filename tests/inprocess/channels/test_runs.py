@@ -159,7 +159,7 @@ def test_run_that_raises_ends_with_an_event_and_is_logged(
     assert [str(error) for error in errors] == ([] if on_error == "none" else ["no more tokens"])
 
 
-def test_run_with_an_item_that_cannot_be_published_fails_as_one_that_raises(board: Board) -> None:
+def test_run_with_an_item_that_cannot_be_published_fails(board: Board) -> None:
     held = HeldItems()
 
     def items() -> Iterator[Any]:

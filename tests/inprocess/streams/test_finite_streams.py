@@ -273,7 +273,7 @@ def test_end_that_a_client_asks_for_is_how_its_stream_of_channels_ends(board: Bo
             assert b"retry: " in b"".join(pieces)
 
 
-def test_client_told_of_the_end_for_good_is_answered_204_whatever_the_view_says(board: Board) -> None:
+def test_client_told_of_the_end_for_good_is_answered_204(board: Board) -> None:
     emitters = SseEmitters()
     view: Any = lambda: (emitters.add(SseEmitter()), 200, {"X-Own": "1"})  # noqa: E731
     board.app.add_url_rule("/", view_func=view)

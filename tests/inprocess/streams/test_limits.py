@@ -86,7 +86,7 @@ def test_max_clients_is_lower_where_few_files_can_be_opened(
     assert "than RLIMIT_NOFILE=66 (less 64 for other files)" in caplog.text
 
 
-def test_max_clients_per_identity_leaves_room_for_others_and_for_public_channels() -> None:
+def test_max_clients_per_identity_leaves_room_for_others() -> None:
     board = Board(by_header, SSE_MAX_CLIENTS_PER_IDENTITY=1)
     board.sse.channel("news", public=True)
     with board.open("a", user="ann"):

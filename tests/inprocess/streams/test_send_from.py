@@ -69,7 +69,7 @@ def test_send_from_is_ahead_by_few_bytes(board: Board) -> None:
         assert len(decode(begin + b"".join(pieces))) == 11
 
 
-def test_send_from_runs_in_copies_of_the_contexts_of_the_app_and_the_request(board: Board) -> None:
+def test_send_from_runs_in_copies_of_the_app_and_request_contexts(board: Board) -> None:
     gone: list[str] = []
     board.app.teardown_request(lambda _: gone.append("request"))
     board.app.teardown_appcontext(lambda _: gone.append("app"))
@@ -117,7 +117,7 @@ def test_send_from_that_raises_tells_the_client_and_breaks_the_connection(
     assert "Traceback" in caplog.text
 
 
-def test_send_from_of_a_client_that_leaves_closes_the_iterable_on_its_thread(board: Board) -> None:
+def test_send_from_closes_the_iterable_of_a_lost_client_on_its_thread(board: Board) -> None:
     threads: list[threading.Thread] = []
 
     def items() -> Iterator[int]:

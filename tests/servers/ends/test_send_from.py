@@ -44,7 +44,7 @@ def test_send_from_closes_the_iterable_when_the_client_leaves(server: Server) ->
 
 
 @on(*HANDING_OFF)
-def test_send_from_to_a_paused_client_that_leaves_is_closed_and_pulled_no_further(server: Server) -> None:
+def test_send_from_to_a_paused_client_that_leaves_is_closed(server: Server) -> None:
     """Nothing has to be written for that: no heartbeat comes in this time."""
     name, app = new_name(), new_app(server, SSE_HEARTBEAT=10 * PATIENCE)
 

@@ -71,7 +71,7 @@ def test_server_says_who_writes_a_stream_and_why_on_other_servers(other: Server)
     says_who_writes(other)
 
 
-def test_server_says_who_writes_a_stream_whose_response_an_async_view_makes(other: Server) -> None:
+def test_server_says_who_writes_a_stream_of_an_async_view(other: Server) -> None:
     """The coroutine is on another thread than the server's, on which nothing shows the server."""
     app, (name, threads) = new_app(other), NAMES[other.kind]
     with connected(other, f"{app}/awaited-response/{new_name()}?list={app[1:]}") as client:

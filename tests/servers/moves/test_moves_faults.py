@@ -70,7 +70,7 @@ def test_worker_that_does_not_answer_rightly_costs_a_reconnect(
         site.comes_back(last, "second")
 
 
-def test_worker_that_dies_between_two_answers_has_the_streams_of_the_first_alone(make: Callable[..., Site]) -> None:
+def test_worker_that_dies_between_two_answers_has_the_first_streams(make: Callable[..., Site]) -> None:
     """The second offer comes before the first is answered; each stands for itself."""
     site = make("sync")
     with ExitStack() as stack:

@@ -90,7 +90,7 @@ def test_reload_breaks_an_answer_that_does_not_finish_in_time(kind: str) -> None
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_reload_of_code_that_cannot_start_ends_streams_in_order_as_the_server_stops(kind: str, tmp_path: Path) -> None:
+def test_reload_of_code_that_cannot_start_ends_streams_in_order(kind: str, tmp_path: Path) -> None:
     """gunicorn then stops as a whole: streams are lost by that no more than requests are."""
     code, gate = tmp_path / "reloaded.py", tmp_path / "gate"
     code.write_text("from tests.apps.handoff import app\n")

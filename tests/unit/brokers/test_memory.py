@@ -123,7 +123,7 @@ def test_memory_broker_keeps_a_channel_for_as_long_as_a_key_of_it(scheduler: Man
     assert not broker._records
 
 
-def test_memory_broker_publish_from_a_finalizer_during_a_publish_does_not_deadlock() -> None:
+def test_memory_publish_from_a_finalizer_does_not_deadlock() -> None:
     """The garbage collector runs it while an event gets its number."""
     broker = MemoryBroker()
     finalizers = ["finalized"]

@@ -83,7 +83,7 @@ def test_stream_completed_by_list_gets_events_of_all_its_channels(held: HeldBoar
 
 
 @pytest.mark.parametrize("end", ["complete", "remove"])
-def test_stream_that_app_and_channel_end_at_once_takes_nothing_from_after_the_end(board: Board, end: str) -> None:
+def test_stream_that_app_and_channel_end_at_once_takes_nothing_later(board: Board, end: str) -> None:
     """The app takes what is queued for it, as another thread delivers that: the end is among it, and more events."""
     with board.open("a") as stream:
         emitters = board.sse.channel("a").emitters

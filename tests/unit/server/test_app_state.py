@@ -13,7 +13,7 @@ from tests.support.board import Board
 from tests.support.waiting import until
 
 
-def test_signal_broker_changed_reports_the_last_state_last_to_a_slow_receiver() -> None:
+def test_signal_broker_changed_gives_a_slow_receiver_the_last_state() -> None:
     board = Board()
     broker = board.sse._channels().broker
     health = Health("somewhere", lambda: broker.changed())

@@ -56,7 +56,7 @@ def test_probe_is_answered_by_streams_only_without_comments_for_head(scheduler: 
     assert values_of(answer.headers["Sse-Check"])["comments"] == "0"
 
 
-def test_probe_of_a_stream_that_is_over_for_good_is_answered_without_comments() -> None:
+def test_probe_of_a_stream_over_for_good_is_answered_without_comments() -> None:
     """So a check can tell this package's 204 from any other."""
     app = Flask(__name__)
     sse = SSE(app)

@@ -118,7 +118,7 @@ def test_emitter_send_after_its_end_raises_with_the_reason(make: Make) -> None:
     assert emitter.try_send("x") is False
 
 
-def test_callbacks_run_in_the_context_of_their_app_though_a_teardown_raises(
+def test_callbacks_run_in_their_apps_context_though_a_teardown_raises(
     scheduler: ManualScheduler, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = Flask("mine")
@@ -148,7 +148,7 @@ def test_callbacks_run_in_the_context_of_their_app_though_a_teardown_raises(
     assert "no database" in caplog.text
 
 
-def test_emitter_disconnect_discards_pending_events_and_is_one_debug_log_line(
+def test_emitter_disconnect_discards_pending_and_is_one_debug_log_line(
     make: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, "flask_sse_emitters")
@@ -212,7 +212,7 @@ def test_completed_stream_that_awaits_its_broker_ends_at_its_timeout(make: Make,
     assert scheduler.live_timers() == []
 
 
-def test_completed_stream_that_awaits_its_broker_ends_at_disconnect_or_shutdown(make: Make) -> None:
+def test_completed_stream_awaiting_its_broker_ends_at_shutdown(make: Make) -> None:
     emitter = make()
     writer, channel = awaiting(emitter)
     stream_of(emitter).end(CloseReason.DISCONNECTED, ConnectionResetError("the client left"))

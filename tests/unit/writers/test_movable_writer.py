@@ -15,7 +15,7 @@ from tests.support.waiting import PATIENCE, until
 FIRST, SECOND = b"9\r\ndata: 1\n\n\r\n", b"9\r\ndata: 2\n\n\r\n"
 
 
-def test_movable_writer_writes_what_was_left_before_what_its_list_sends_meanwhile(
+def test_movable_writer_writes_what_was_left_before_newer_events(
     pair: tuple[socket.socket, socket.socket],
 ) -> None:
     server, client = pair

@@ -68,7 +68,7 @@ def test_new_client_since_first_begins_with_the_epoch_in_which_it_came() -> None
     assert locate_new(1002.5, [UNKNOWN], [channel], [Arrival(FIRST)]) == Location([4], has_gap=False)
 
 
-def test_client_with_an_unknown_id_begins_after_an_end_that_something_follows() -> None:
+def test_client_with_an_unknown_id_begins_after_an_earlier_end() -> None:
     log = ended(log_of(3))
     channel = KnownChannel(log, newest=4, start=0)
     assert locate_returning([Position("x", 1)], [channel]) == Location([0], has_gap=True)

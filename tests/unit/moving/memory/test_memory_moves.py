@@ -81,7 +81,7 @@ def test_memory_move_gives_the_lease_of_a_run(workers: StillWorkers) -> None:
     assert listener.texts == [INTERRUPTED.payload, b""]
 
 
-def test_memory_move_knows_when_the_last_event_was_published_that_is_not_kept(workers: StillWorkers) -> None:
+def test_memory_move_knows_when_the_last_event_not_kept_was_published(workers: StillWorkers) -> None:
     publish(workers.stops, "a", "1", bounds=Bounds(0, 60.0))
     workers.scheduler.pass_time(10)
     workers.move()
@@ -147,7 +147,7 @@ def test_memory_publish_after_the_move_keeps_keys_ends_and_runs(workers: StillWo
     assert [each.is_end for each in read(stays, "a") or ()] == [True, False, True]
 
 
-def test_memory_publish_of_both_workers_reaches_clients_that_have_not_moved_yet(workers: StillWorkers) -> None:
+def test_memory_publish_of_both_workers_reaches_clients_not_yet_moved(workers: StillWorkers) -> None:
     publish(workers.stops, "a", "1")
     behind = listening(workers.stops, "a")
     workers.move()
@@ -159,7 +159,7 @@ def test_memory_publish_of_both_workers_reaches_clients_that_have_not_moved_yet(
     assert read(workers.stops, "a") == read(workers.stays, "a")
 
 
-def test_memory_events_that_cannot_be_told_leave_clients_behind_rather_than_a_hole(workers: StillWorkers) -> None:
+def test_memory_events_that_cannot_be_told_leave_clients_behind(workers: StillWorkers) -> None:
     """The other side does not take them in time, and older ones are dropped: who moves then is given all of them."""
     publish(workers.stops, "a", "1")
     behind = listening(workers.stops, "a")
@@ -171,7 +171,7 @@ def test_memory_events_that_cannot_be_told_leave_clients_behind_rather_than_a_ho
     assert texts(read(workers.stays, "a")) == ["1", "2", "3", "4"]
 
 
-def test_memory_event_that_is_told_after_the_other_worker_is_gone_is_ignored(workers: StillWorkers) -> None:
+def test_memory_event_told_after_the_other_worker_is_gone_is_ignored(workers: StillWorkers) -> None:
     publish(workers.stops, "a", "1")
     behind = listening(workers.stops, "a")
     workers.move()
@@ -181,7 +181,7 @@ def test_memory_event_that_is_told_after_the_other_worker_is_gone_is_ignored(wor
     assert behind.frames == []
 
 
-def test_memory_publish_goes_on_in_a_new_epoch_where_the_other_worker_is_gone(workers: StillWorkers) -> None:
+def test_memory_publish_begins_an_epoch_once_the_other_worker_is_gone(workers: StillWorkers) -> None:
     """It may have published something with the next id."""
     [first] = publish(workers.stops, "a", "1")
     workers.move()

@@ -155,9 +155,7 @@ def pass_and_take(emitter: SseEmitter, writer: FakeWriter, scheduler: ManualSche
     return emitter.is_open
 
 
-def test_write_timeout_spares_a_client_that_took_all_while_its_process_is_late(
-    make: Make, scheduler: ManualScheduler
-) -> None:
+def test_write_timeout_spares_a_client_while_its_own_process_is_late(make: Make, scheduler: ManualScheduler) -> None:
     emitter = make(timeout=0)
     writer = FakeWriter(emitter)
     emitter.send("x")

@@ -31,7 +31,7 @@ def test_check_prints_all_is_well_and_exits_with_0() -> None:
     assert sent["host"] == f"127.0.0.1:{server.port}"
 
 
-def test_check_of_a_stream_that_is_over_for_good_skips_the_rest_and_exits_with_0() -> None:
+def test_check_of_a_stream_over_for_good_skips_the_rest() -> None:
     final = chunk(b"event: ~end\nid: ~end\ndata:\n\n")
     with TinyServer(ends_after(head(FRESH), chunk(b"id: 1\ndata: x\n\n"), final, END)) as server:
         result = invoked(server.url)
