@@ -8,13 +8,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import httpx
-import mcp
 import pytest
 import requests
 from datastar_py import ServerSentEventGenerator as Datastar
 from datastar_py.consts import ElementPatchMode
 from httpx_sse import ServerSentEvent, connect_sse
-from mcp.client import streamable_http
 from sseclient import SSEClient
 
 from flask_sse_emitters.testing import decode
@@ -27,12 +25,6 @@ KINDS = ("gevent", "gevent_off", "gthread", "gthread_off")
 
 #: What Datastar's page sends with each request.
 MARKED = {"Datastar-Request": "true"}
-
-#: MCP's client, as the tests use it, and what connects it over HTTP; older versions have another name for that.
-Session: Any = mcp.ClientSession
-connect_mcp: Any = getattr(streamable_http, "streamable_http_client", None) or vars(streamable_http).get(
-    "streamablehttp_client"
-)
 
 
 def read_with_httpx_sse(url: str) -> Iterator[ServerSentEvent]:
@@ -145,12 +137,13 @@ def test_mcp_client_gets_progress_and_result_of_a_tool(query: str, server: Serve
 
 
 async def call_tool(url: str) -> tuple[list[float], str]:
+    from tests.servers.clients.mcp_sessions import session_of
+
     progress: list[float] = []
 
     async def note(done: float, total: float | None, message: str | None) -> None:
         progress.append(done)
 
-    async with connect_mcp(url) as (read, write, *_), Session(read, write) as session:
-        await session.initialize()
+    async with session_of(url) as session:
         called = await session.call_tool("count", {}, progress_callback=note)
         return progress, called.content[0].text

@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from importlib.metadata import version
 from typing import Any
 
-import mcp
 import pytest
-from mcp import types
-from mcp.client import streamable_http
-from mcp.shared.message import ClientMessageMetadata
 from packaging.version import Version
 
 from tests.servers.kinds import on
 from tests.support.client import get, new_app, new_name, post
 from tests.support.servers import Server
 from tests.support.waiting import PATIENCE
-
-#: MCP's client, as the tests use it, and what connects it over HTTP; older versions have another name for that.
-Session: Any = mcp.ClientSession
-connect: Any = getattr(streamable_http, "streamable_http_client", None) or vars(streamable_http).get(
-    "streamablehttp_client"
-)
 
 comes_back = pytest.mark.skipif(
     Version(version("mcp")) < Version("1.23"), reason="the client comes back by itself from mcp 1.23 on"
@@ -42,6 +32,7 @@ class Call:
 
     async def run(self, token: str | None = None) -> str:
         """Make the call, or resume it after this token; return its result."""
+        from tests.servers.clients.mcp_sessions import count
 
         async def note(done: float, total: float | None, message: str | None) -> None:
             self.progress.append(done)
@@ -49,14 +40,7 @@ class Call:
         async def note_token(token: str) -> None:
             self.tokens.append(token)
 
-        params = types.CallToolRequestParams(name="count", arguments={"name": self.name})
-        request: Any = types.CallToolRequest(method="tools/call", params=params)
-        metadata = ClientMessageMetadata(resumption_token=token, on_resumption_token_update=note_token)
-        called = await self._session.send_request(
-            request, types.CallToolResult, metadata=metadata, progress_callback=note
-        )
-        text: str = called.content[0].text
-        return text
+        return await count(self._session, self.name, token, note_token, note)
 
 
 @pytest.fixture
@@ -65,11 +49,10 @@ def path(server: Server) -> str:
     return new_app(server, SSE_RETRY=50)
 
 
-@asynccontextmanager
-async def session_of(url: str, **options: Any) -> AsyncIterator[Any]:
-    async with connect(url) as (read, write, *_), Session(read, write, **options) as session:
-        await session.initialize()
-        yield session
+def session_of(url: str, **options: Any) -> AbstractAsyncContextManager[Any]:
+    from tests.servers.clients import mcp_sessions
+
+    return mcp_sessions.session_of(url, **options)
 
 
 async def wait_for(condition: Callable[[], object]) -> None:
