@@ -21,6 +21,9 @@ from tests.support.client import Client, connected, get
 from tests.support.servers import Server
 from tests.support.waiting import PATIENCE, until
 
+#: For a worker that looks for another one, in vain, for as long as gunicorn gives it.
+SHORT_GRACE = "--graceful-timeout=10"
+
 
 class Site:
     """A server of one worker, and the folder in which its workers meet."""

@@ -41,11 +41,11 @@ def make(redis: RedisServer) -> Iterator[Callable[..., Site]]:
 
 
 @pytest.fixture
-def two(make: Callable[..., Site]) -> Callable[[str], Site]:
+def two(make: Callable[..., Site]) -> Callable[..., Site]:
     """Make a server of two workers that have found each other."""
 
-    def two(kind: str) -> Site:
-        site = make(kind, "--workers=2")
+    def two(kind: str, *arguments: str) -> Site:
+        site = make(kind, "--workers=2", *arguments)
         until(lambda: len(names(site)) == 2, "both workers")
         return site
 

@@ -14,7 +14,16 @@ from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
 
-from tests.servers.moves.between_workers import Site, between, ends_broken, meeting, offered, reading, with_client
+from tests.servers.moves.between_workers import (
+    SHORT_GRACE,
+    Site,
+    between,
+    ends_broken,
+    meeting,
+    offered,
+    reading,
+    with_client,
+)
 from tests.support.client import Client, connected, get
 from tests.support.waiting import until
 
@@ -142,8 +151,8 @@ def stopped(process: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_worker_stopped_before_it_greets_costs_a_clean_end(kind: str, two: Callable[[str], Site]) -> None:
-    site = two(kind)
+def test_worker_stopped_before_it_greets_costs_a_clean_end(kind: str, two: Callable[..., Site]) -> None:
+    site = two(kind, SHORT_GRACE)
     with reading(site) as (client, last):
         worker, other = with_client(site)
         with stopped(other):

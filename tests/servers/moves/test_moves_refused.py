@@ -12,13 +12,23 @@ import pytest
 from flask import Flask
 
 from flask_sse_emitters import SSE
-from tests.servers.moves.between_workers import Side, Site, between, fake_worker, meeting, names, offered, reading
+from tests.servers.moves.between_workers import (
+    SHORT_GRACE,
+    Side,
+    Site,
+    between,
+    fake_worker,
+    meeting,
+    names,
+    offered,
+    reading,
+)
 from tests.support.brokers.redis_server import RedisServer
 from tests.support.waiting import until
 
 KINDS = ["gevent", "gthread", "sync"]
 
-pytestmark = pytest.mark.xdist_group("moves-faults")
+pytestmark = pytest.mark.xdist_group("moves-refused")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -112,8 +122,8 @@ def test_worker_that_can_open_no_more_files_refuses_the_stream(two: Callable[[st
 
 
 @pytest.mark.parametrize("term", ["app", "package", "broker", "settings"])
-def test_worker_of_another_kind_refuses_all_streams(term: str, two: Callable[[str], Site]) -> None:
-    site = two("gthread")
+def test_worker_of_another_kind_refuses_all_streams(term: str, two: Callable[..., Site]) -> None:
+    site = two("gthread", SHORT_GRACE)
     with reading(site) as (client, last), meeting(site) as (old, new):
         hello = old.receive()
         hello["terms"][term] = {"timeout": 1} if term == "settings" else "another"
