@@ -11,7 +11,7 @@ export PYTHONDONTWRITEBYTECODE =
 # Four more than there are processors: many tests wait.
 JOBS := $(shell expr $$(nproc) + 4)
 
-.PHONY: help run check test test-lowest lint pytest mutants docs dist debian bench bench-quick soak fuzz clean
+.PHONY: help run check test test-lowest lint style pytest mutants docs dist debian bench bench-quick soak fuzz clean
 
 help:
 	@echo "make run    serve the example on http://127.0.0.1:$(PORT)/ (PORT=... changes it; SSE_BROKER_URL=redis://... or postgresql://...: many workers)"
@@ -28,7 +28,14 @@ run: $(VENV)/.run
 check: lint
 	$(BIN)/pytest -n $(JOBS) tests/unit tests/inprocess
 
-test: debian lint pytest
+# mypy keeps one processor busy: it runs beside the tests, and says what it has found after them.
+test: debian style $(NPM)/.installed
+	@mkdir -p build
+	@$(BIN)/mypy > build/mypy.txt & mypy=$$!; \
+	$(MAKE) --no-print-directory pytest; tests=$$?; \
+	wait $$mypy; types=$$?; \
+	cat build/mypy.txt; \
+	test $$tests$$types = 00
 
 docs: $(VENV)/.test
 	$(BIN)/sphinx-build -W -n -q docs build/docs
@@ -38,13 +45,15 @@ docs: $(VENV)/.test
 dist: debian $(VENV)/.test $(NPM)/.installed
 	$(BIN)/python -m tests.project.dist dist
 
-lint: $(VENV)/.test
+lint: style
+	$(BIN)/mypy
+
+style: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports --no-cache
-	$(BIN)/mypy
 
-pytest: $(VENV)/.test $(NPM)/.installed
+pytest: $(VENV)/.compiled $(NPM)/.installed
 	$(BIN)/pytest -n $(JOBS) --durations 10
 
 # The same tests on the lowest versions that setup.cfg allows, which have wheels for Python 3.11 and 3.12 alone.
@@ -80,6 +89,11 @@ $(VENV)/.run: setup.cfg setup.py pyproject.toml | $(VENV)/bin/python
 $(VENV)/.test: setup.cfg setup.py pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --editable ".[server,redis,jwt,metrics,docs,test]"
 	@touch $@ $(VENV)/.run
+
+# The first collection writes what pytest makes of the tests; without it each of its processes would compile all of them.
+$(VENV)/.compiled: | $(VENV)/.test
+	@$(BIN)/pytest --collect-only --quiet > /dev/null || true  # the run itself says what is wrong
+	@touch $@
 
 $(LOWEST)/.test: setup.cfg pyproject.toml tests/support/environment/lowest.txt | $(LOWEST)/bin/python
 	$(LOWEST)/bin/python -m pip install --quiet --constraint tests/support/environment/lowest.txt \
