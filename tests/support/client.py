@@ -8,7 +8,7 @@ import socket
 import struct
 import uuid
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any
 
 from flask_sse_emitters import Event
@@ -33,14 +33,17 @@ class Client:
         version: int = 11,
         body: str | None = None,
     ) -> None:
-        self._connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)
-        self._connection._http_vsn = version  # type: ignore[attr-defined]
-        self._connection._http_vsn_str = f"HTTP/{version / 10}"  # type: ignore[attr-defined]
-        self._connection.connect()
-        #: A duplicate, because http.client closes its own once a response without keep-alive has been read.
-        self.socket: socket.socket = self._connection.sock.dup()
-        self._connection.request(method, path, body, headers or {})
-        self.response = self._connection.getresponse()
+        with ExitStack() as stack:  # who tries again would else leave sockets open, for a later test to be warned of
+            connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)
+            self._connection = stack.enter_context(closing(connection))
+            connection._http_vsn = version  # type: ignore[attr-defined]
+            connection._http_vsn_str = f"HTTP/{version / 10}"  # type: ignore[attr-defined]
+            connection.connect()
+            #: A duplicate, because http.client closes its own once a response without keep-alive has been read.
+            self.socket: socket.socket = stack.enter_context(connection.sock.dup())
+            connection.request(method, path, body, headers or {})
+            self.response = connection.getresponse()
+            stack.pop_all()
 
     def events(self, n: int) -> list[Event]:
         return read_events(self.response, n)
