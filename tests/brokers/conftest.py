@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from flask_sse_emitters.brokers import GROUP, Broker, make_broker
-from tests.brokers.contract.brokers import BROKERS, Make
+from tests.brokers.contract.brokers import BROKERS, Make, each_of
 from tests.support.board import Board, closing_board
 from tests.support.brokers.postgresql import PostgresqlServer
 from tests.support.brokers.redis_server import RedisServer
@@ -68,7 +68,7 @@ def new_broker(server: RedisServer) -> Iterator[Callable[..., Broker]]:
         yield make
 
 
-@pytest.fixture(scope="module", params=BROKERS, ids=lambda start: start.__name__)
+@pytest.fixture(scope="session", params=each_of(BROKERS))
 def make(request: pytest.FixtureRequest) -> Iterator[Make]:
     with request.param() as make:
         yield make

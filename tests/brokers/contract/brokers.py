@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import pytest
 
 from flask_sse_emitters.brokers import Broker, make_broker
 from tests.apps.own_broker import OwnBroker
@@ -37,5 +40,13 @@ def own() -> Iterator[Make]:
     yield lambda: OwnBroker("own://")
 
 
-#: Each starts what its broker needs, once for all tests, and yields a function that makes the broker.
-BROKERS: list[Callable[[], AbstractContextManager[Make]]] = [memory, redis, postgresql, own]
+#: Starts what a broker needs, once for all tests, and yields a function that makes the broker.
+Start = Callable[[], AbstractContextManager[Make]]
+
+BROKERS: list[Start] = [memory, redis, postgresql, own]
+
+
+def each_of(starts: Iterable[Start]) -> list[Any]:
+    """Return parameters whose tests run in one process for each broker: so its server is started once."""
+    groups = {start: pytest.mark.xdist_group(f"contract of {start.__name__}") for start in starts}
+    return [pytest.param(start, id=start.__name__, marks=group) for start, group in groups.items()]

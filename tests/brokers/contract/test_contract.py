@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Sequence
+from contextlib import closing
 from functools import partial
 
 import pytest
 
 from flask_sse_emitters.brokers import Bounds, Broker, Frame
+from tests.apps.own_broker import OwnBroker
 from tests.support.brokers.broker_calls import (
     KEPT,
     RecordingListener,
@@ -233,3 +235,14 @@ def test_broker_after_fork_publishes_other_ids_and_has_no_listeners(broker: Brok
         until(lambda: len(listener.frames) == 2, "the child's event")
     else:
         assert publish(broker, channel, "c") != [theirs], "each process numbers its own"
+
+
+def test_broker_of_your_own_says_that_it_knows_no_members() -> None:
+    with closing(OwnBroker("own://")) as broker:
+        for call in (
+            lambda: broker.renew_members("", PATIENCE),
+            lambda: broker.tell_members("", []),
+            lambda: broker.members("a"),
+        ):
+            with pytest.raises(NotImplementedError, match=r"OwnBroker knows no members.*members=True"):
+                call()

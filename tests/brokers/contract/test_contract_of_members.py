@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
 
@@ -10,8 +10,7 @@ import pytest
 
 from flask_sse_emitters.brokers import Broker, MemberChange
 from flask_sse_emitters.testing import decode
-from tests.apps.own_broker import OwnBroker
-from tests.brokers.contract.brokers import Make, memory, postgresql, redis
+from tests.brokers.contract.brokers import Make, each_of, memory, postgresql, redis
 from tests.support.brokers.broker_calls import KEPT, RecordingListener, end, in_threads, listening
 from tests.support.client import new_name
 from tests.support.told import told
@@ -21,11 +20,8 @@ from tests.support.waiting import until
 LONG, SHORT = 600.0, 0.05
 
 
-@pytest.fixture(scope="module", params=[memory, redis, postgresql], ids=lambda start: start.__name__)
-def make(request: pytest.FixtureRequest) -> Iterator[Make]:
-    """All that know members."""
-    with request.param() as make:
-        yield make
+#: All that know members.
+pytestmark = pytest.mark.parametrize("make", each_of([memory, redis, postgresql]), indirect=True)
 
 
 def begun(broker: Broker, seconds: float = LONG) -> str:
@@ -175,14 +171,3 @@ def test_broker_members_stay_where_all_processes_were_away(broker: Broker, make:
         assert sorted(broker.members(channel)) == ["a", "b"]
         assert other.renew_members(second, LONG, was_away=True) == second
         assert broker.state(channel).newest == 2
-
-
-def test_broker_of_your_own_says_that_it_knows_no_members() -> None:
-    with closing(OwnBroker("own://")) as broker:
-        for call in (
-            lambda: broker.renew_members("", LONG),
-            lambda: broker.tell_members("", []),
-            lambda: broker.members("a"),
-        ):
-            with pytest.raises(NotImplementedError, match=r"OwnBroker knows no members.*members=True"):
-                call()

@@ -7,10 +7,10 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from tests.support.browser import chromium
 from tests.support.servers import ROOT
@@ -36,13 +36,17 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     return Built(folder, done.returncode, done.stdout + done.stderr)
 
 
-@pytest.fixture
-def page(request: pytest.FixtureRequest) -> Iterator[Page]:
-    """A page of a laptop that has no network."""
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
     with chromium() as browser:
-        context = browser.new_context(
-            viewport={"width": 1280, "height": 800}, color_scheme=getattr(request, "param", "light"), offline=True
-        )
+        yield browser
+
+
+@pytest.fixture
+def page(request: pytest.FixtureRequest, browser: Browser) -> Iterator[Page]:
+    """A page of a laptop that has no network."""
+    scheme: Any = getattr(request, "param", "light")
+    with browser.new_context(viewport={"width": 1280, "height": 800}, color_scheme=scheme, offline=True) as context:
         page = context.new_page()
         page.set_default_timeout(PATIENCE * 1000)
         yield page
