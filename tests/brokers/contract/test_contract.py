@@ -179,9 +179,9 @@ def test_broker_listeners_receive_the_same_events_in_one_order(broker: Broker, l
     running = threading.Event()
 
     def publisher(number: int) -> None:
-        for count in range(500):
+        for count in range(250):
             publish(broker, channel, f"{number} {count}")
-            if number == 0 and count == 100:
+            if number == 0 and count == 50:
                 running.set()
 
     def come() -> None:
