@@ -92,8 +92,8 @@ class ListeningThread(ABC):
 
     def add(self, channel: str, listener: Listener, *, is_first: bool = False) -> None:
         """Add a listener: it is started once all that the server has of the channel is known."""
-        self._topics.add(channel, listener, is_first=is_first)
-        self._wake()
+        if self._topics.add(channel, listener, is_first=is_first):
+            self._wake()
 
     def remove(self, channel: str, listener: Listener) -> None:
         """Remove a listener. Idempotent."""

@@ -172,9 +172,18 @@ class Topics:
         topic = self._topics.get(channel)
         return 0 if topic is None else topic.clients
 
-    def add(self, channel: str, listener: Listener, *, is_first: bool) -> None:
-        """Add a listener, which is started once all that the server has is known."""
+    @property
+    def have_changed(self) -> bool:
+        """Whether :meth:`take_changed` would return any."""
+        return bool(self._changed)
+
+    def add(self, channel: str, listener: Listener, *, is_first: bool) -> bool:
+        """Add a listener, which is started once all that the server has is known.
+
+        :return: whether the thread that listens is to be woken. Else it was, and has not taken what has changed yet.
+        """
         with self._lock:
+            wakes = not self._changed
             topic = self._topics.get(channel)
             if topic is None:
                 topic = self._topics[channel] = Topic(channel)
@@ -182,6 +191,7 @@ class Topics:
             topic.new_listeners = (*topic.new_listeners, listener)
             self._idle.pop(channel, None)
             self._changed[channel] = None
+        return wakes
 
     def remove(self, channel: str, listener: Listener) -> bool:
         """Remove a listener. Idempotent.

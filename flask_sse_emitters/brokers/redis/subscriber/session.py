@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import selectors
 import time
 from collections.abc import Callable, Iterable
@@ -28,6 +29,9 @@ log = logging.getLogger("flask_sse_emitters.brokers.redis_ear")
 
 #: After so many time slices of receiving there is something else to do.
 MAX_SLICES = 8
+
+#: Seconds between two looks at what has changed. Channels that come meanwhile are subscribed to and looked up together.
+CHANGES_EVERY = 0.005
 
 #: Seconds in which all logs are gone through, to drop the events that are too old.
 SWEEP_SECONDS = 60.0
@@ -71,6 +75,7 @@ class Session:
         self._liveness = Liveness(time.monotonic())
         self._has_more = False  # to be received at once
         self._drop_at = 0.0  # when a topic is to be dropped
+        self._change_at = 0.0  # when to look next at the topics that have changed
         self._warned: set[str] = set()  # of what others announce in these channels
         self._unswept: list[Topic] = []
         self._swept_at = time.monotonic()
@@ -103,7 +108,9 @@ class Session:
     def _work(self, now: float) -> None:
         self._check_liveness(now, self._receive())
         self._drop_at = self._topics.drop_idle()
-        self._subscribe(self._topics.take_changed())
+        if now >= self._change_at and self._topics.have_changed:
+            self._change_at = now + CHANGES_EVERY
+            self._subscribe(self._topics.take_changed())
         self._lookups.run()
         self._presence.report(self._client, now)
         self._sweep(now)
@@ -111,7 +118,8 @@ class Session:
     def _seconds_to_wait(self) -> float:
         if self._has_more:
             return 0.0
-        due = min(self._liveness.due, self._lookups.due, self._presence.due, self._drop_at)
+        change_at = self._change_at if self._topics.have_changed else math.inf
+        due = min(self._liveness.due, self._lookups.due, self._presence.due, self._drop_at, change_at)
         return max(0.0, due - time.monotonic())
 
     def _check_liveness(self, now: float, has_received: bool) -> None:

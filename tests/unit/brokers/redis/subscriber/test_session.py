@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import cast
 from unittest.mock import MagicMock
@@ -16,8 +17,14 @@ from flask_sse_emitters.brokers.redis.broker import RedisBroker
 from flask_sse_emitters.brokers.redis.health import READING, Health
 from flask_sse_emitters.brokers.redis.messages import PRESENCE_SECONDS, KeyNames, KnownEvent
 from flask_sse_emitters.brokers.redis.scripts.channels import UNUSED_MS
+from flask_sse_emitters.brokers.redis.subscriber import session as session_module
 from flask_sse_emitters.brokers.redis.subscriber.presence import Presence
-from flask_sse_emitters.brokers.redis.subscriber.session import SWEEP_SECONDS, UNUSED_LOOKUP_SECONDS, Session
+from flask_sse_emitters.brokers.redis.subscriber.session import (
+    CHANGES_EVERY,
+    SWEEP_SECONDS,
+    UNUSED_LOOKUP_SECONDS,
+    Session,
+)
 from flask_sse_emitters.brokers.redis.subscriber.thread import CLUSTER_LOOKUP_SECONDS, LOOKUP_SECONDS
 from tests.support.brokers.broker_calls import RecordingListener
 
@@ -51,6 +58,31 @@ def test_session_looks_channel_up_again_after_some_time(url: str, newest: int, s
 def test_session_looks_channel_up_before_redis_forgets_it() -> None:
     assert UNUSED_LOOKUP_SECONDS + 2 * SWEEP_SECONDS < UNUSED_MS / 1000
     assert 0 < CLUSTER_LOOKUP_SECONDS <= 30
+
+
+def test_channels_that_come_at_once_share_one_wake_up_and_one_subscribe(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(session_module, "time", MagicMock(**{"monotonic.return_value": now}))
+    topics, listener, mock = Topics(Health("redis://x")), cast(Listener, RecordingListener()), MagicMock()
+    raw = MagicMock(**{"raw_descriptor.return_value": -1, "can_read.return_value": False})
+    presence = MagicMock(due=math.inf)
+    session = Session(mock, raw, mock, topics, presence, KeyNames("sse"), mock, LOOKUP_SECONDS, lambda: False)
+    subscribed = raw.send_command
+    assert topics.add("a", listener, is_first=False)
+    session._work(now)
+    assert subscribed.call_args.args == ("SUBSCRIBE", "sse:{a}@0"), "the first does not wait"
+    before = subscribed.call_count
+    assert topics.add("b", listener, is_first=False), "which is when to look again"
+    assert not topics.add("c", listener, is_first=False)
+    session._work(now + CHANGES_EVERY / 2)
+    assert subscribed.call_count == before
+    assert session._seconds_to_wait() == pytest.approx(CHANGES_EVERY)
+    session._work(now + CHANGES_EVERY)
+    assert subscribed.call_args.args == ("SUBSCRIBE", "sse:{b}@0", "sse:{c}@0")
+    assert subscribed.call_count == before + 1
+    assert topics.add("d", listener, is_first=False)
 
 
 @pytest.mark.parametrize("has_clients", [True, False])
