@@ -6,18 +6,34 @@ All of it happens on the thread that writes.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 
+from ..brokers import Broker, Start
+from ..errors import UnsupportedWorker
 from ..runtime.calls import call_and_log
 from ..runtime.scheduler import RULES, SCHEDULER
 from ..streams.stream import Stream
+from ..wire.frame import Frame
 from ..writers.client_socket import open_socket
 from .app import APPS, MovingApp, find_app
 from .meeting.link import Link, LinkLost, close_all
 from .memory import MemoryTaker
 from .packing import Adoption
-from .protocol.messages import VERSION, Answer, Hello, MemoryMessage, Message, Offer, Reason, Refusal, Welcome, encode
+from .protocol.messages import (
+    VERSION,
+    Answer,
+    Hello,
+    MemoryMessage,
+    Message,
+    Offer,
+    Prepare,
+    Prepared,
+    Reason,
+    Refusal,
+    Welcome,
+    encode,
+)
 from .protocol.stream_record import StreamRecord
 
 #: Seconds that the other worker has to close the connection, once it was refused.
@@ -31,7 +47,7 @@ TICK_SECONDS = 0.004
 #: So many messages are taken in one go.
 MESSAGES_AT_ONCE = 4
 
-#: Seconds in which the position of each stream is to be found here: the other worker waits for two.
+#: Seconds in which channels, and the position of each stream, are to be found here: the other worker waits for two.
 FIND_SECONDS = 1.5
 
 
@@ -47,7 +63,10 @@ class Arriving:
         self._memory: MemoryTaker | None = None  # takes its channels, where they go along
         self._offer: Offer | None = None
         self._adoptions: list[Adoption | Reason] = []  # or why it is refused
-        self._by = 0.0
+        self._undecided: list[Adoption] = []  # among these
+        self._preparations: list[Preparation] = []
+        self._to_prepare: int | None = None  # the offer for which the last of them is
+        self._by = 0.0  # when either is to be over
         self._answers: list[bytes] = []  # that are to be sent
         self._refused_by: float | None = None  # when to close, once it has said that it takes no more
         self._tick()
@@ -65,6 +84,8 @@ class Arriving:
             SCHEDULER.call_at(began + TICK_SECONDS, self._tick)
 
     def _work(self) -> None:
+        if self._to_prepare is not None:
+            self._look_if_prepared(self._to_prepare)
         if self._offer is not None:
             self._decide(self._offer)
         try:
@@ -97,6 +118,8 @@ class Arriving:
             close_all(descriptors)  # it was sent before the refusal arrived
         elif isinstance(message, Hello):
             self._greet(message)
+        elif isinstance(message, Prepare) and self._app is not None:
+            self._prepare(self._app, message)
         elif isinstance(message, Offer) and self._app is not None:
             self._begin(self._app, message, descriptors)
         elif isinstance(message, MemoryMessage) and self._memory is not None:
@@ -129,6 +152,19 @@ class Arriving:
         self._refused_by = SCHEDULER.clock() + CLOSE_SECONDS
         self._send()
 
+    def _prepare(self, app: MovingApp, message: Prepare) -> None:
+        self._to_prepare = message.batch
+        self._by = SCHEDULER.clock() + FIND_SECONDS
+        app.begin()
+        self._preparations.append(Preparation(app.channels.broker, message.channels))
+        self._look_if_prepared(message.batch)
+
+    def _look_if_prepared(self, batch: int) -> None:
+        if self._preparations[-1].is_over or SCHEDULER.clock() >= self._by:
+            self._to_prepare = None
+            self._answers.append(encode(Prepared(batch)))
+            self._send()
+
     def _begin(self, app: MovingApp, offer: Offer, descriptors: Sequence[int]) -> None:
         self._offer = offer
         self._by = SCHEDULER.clock() + FIND_SECONDS
@@ -138,15 +174,17 @@ class Arriving:
             self._adoptions = list(map(partial(_adopt, app), offer.streams, descriptors))
         else:  # they could not be opened
             self._adoptions = ["descriptors"] * len(offer.streams)
+        self._undecided = [each for each in self._adoptions if isinstance(each, Adoption)]
         self._decide(offer)
 
     def _decide(self, offer: Offer) -> None:
         is_late = SCHEDULER.clock() >= self._by
-        adoptions = [each for each in self._adoptions if isinstance(each, Adoption)]
-        for adoption in adoptions:
+        for adoption in self._undecided:
             adoption.decide(is_late=is_late)
-        if not all(adoption.is_decided for adoption in adoptions):
+        self._undecided = [adoption for adoption in self._undecided if not adoption.is_decided]
+        if self._undecided:
             return
+        adoptions = [each for each in self._adoptions if isinstance(each, Adoption)]
         refused: dict[int, Reason] = {}
         for index, each in enumerate(self._adoptions):
             reason = each.refused if isinstance(each, Adoption) else each
@@ -169,6 +207,51 @@ class Arriving:
             link.close()
         if self._memory is not None:
             self._memory.close()
+        for preparation in self._preparations:
+            preparation.close()
+
+
+class Preparation:
+    """Has this process listen to channels before their streams come, until it is closed. Never waits.
+
+    Where listening cannot begin, streams find that out themselves.
+    """
+
+    def __init__(self, broker: Broker, channels: Iterable[str]) -> None:
+        self._broker = broker
+        self._listeners = [_Listener(channel) for channel in channels]
+        for listener in self._listeners:
+            try:
+                start = broker.subscribe(listener.channel, listener)
+            except UnsupportedWorker:
+                listener.has_started = True
+            else:
+                listener.has_started = listener.has_started or start is not None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all of these channels are known here."""
+        return all(listener.has_started for listener in self._listeners)
+
+    def close(self) -> None:
+        """Listen only as long as there are clients. Idempotent."""
+        listeners, self._listeners = self._listeners, []
+        for listener in listeners:
+            self._broker.unsubscribe(listener.channel, listener)
+
+
+class _Listener:
+    clients = 0  #: it is none
+
+    def __init__(self, channel: str) -> None:
+        self.channel = channel
+        self.has_started = False
+
+    def started(self, _start: Start) -> None:
+        self.has_started = True
+
+    def arrived(self, _frames: Sequence[Frame]) -> float:
+        return 0.0
 
 
 def _adopt(app: MovingApp, record: StreamRecord, descriptor: int) -> Adoption | Reason:

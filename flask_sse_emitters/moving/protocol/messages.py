@@ -5,6 +5,8 @@ that stops connects, and speaks first. A packet is one message: a JSON object, w
 
     it stops   {"type": "hello", "version": 1, "terms": {"app": "shop", "package": "0.1.0", ...}}
     it stays   {"type": "welcome"}
+    it stops   {"type": "prepare", "batch": 1, "channels": ["orders", ...]}
+    it stays   {"type": "prepared", "batch": 1}
     it stops   {"type": "offer", "batch": 1, "streams": [{"channels": [["orders", "x7Kq2-41"]], ...}, ...]}
     it stays   {"type": "answer", "batch": 1, "refused": {"0": "limit"}}
 
@@ -12,6 +14,9 @@ that stops connects, and speaks first. A packet is one message: a JSON object, w
   ``{"type": "refusal", "reason": "settings", "detail": "timeout is 60.0 there, and 1800.0 here"}`` and closes. The
   ``version`` is read before all else, so that later ones may change the rest.
   A worker that begins to stop itself sends it later: what was offered and not answered for by then it has not received.
+* ``prepare``: the channels of the next offer. The one that stays listens to them, so that the streams need not wait for
+  that once they are frozen, and says ``prepared``; until then the one that stops goes on delivering. It is not sent
+  where the other one has all of these channels.
 * ``offer``: at most 250 streams, see :class:`.StreamRecord`. The packet carries the descriptor of each client's socket
   (``SCM_RIGHTS``), in the same order. The kernel takes 253 at a time. One more offer may follow before the answer to
   this one, so that the other side need not wait for it; each is answered in turn.
@@ -44,7 +49,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, get_args
 
-from .stream_record import StreamRecord, take
+from .stream_record import StreamRecord, take, texts
 from .terms import Terms
 
 VERSION = 1
@@ -98,6 +103,21 @@ class Refusal:
 
 
 @dataclass(frozen=True)
+class Prepare:
+    """Says which channels streams will come from, with the offer of this number."""
+
+    batch: int
+    channels: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Says that this process listens to those channels, or has tried to for long enough."""
+
+    batch: int
+
+
+@dataclass(frozen=True)
 class Offer:
     """Gives streams, whose descriptors come with it in the same order."""
 
@@ -133,7 +153,7 @@ class MemoryMessage:
     more: bool
 
 
-Message: TypeAlias = Hello | Welcome | Refusal | Offer | Answer | MemoryMessage
+Message: TypeAlias = Hello | Welcome | Refusal | Prepare | Prepared | Offer | Answer | MemoryMessage
 
 
 class OfferBuilder:
@@ -171,7 +191,7 @@ class OfferBuilder:
         return self._head + b", ".join(self._records) + b"]}"
 
 
-def encode(message: Hello | Welcome | Refusal | Answer) -> bytes:
+def encode(message: Hello | Welcome | Refusal | Prepare | Prepared | Answer) -> bytes:
     """Encode a message; for offers there is :class:`OfferBuilder`, for channels :mod:`.moving.memory.packets`."""
     if isinstance(message, Hello):
         terms = None if message.terms is None else message.terms.as_json()
@@ -180,6 +200,10 @@ def encode(message: Hello | Welcome | Refusal | Answer) -> bytes:
         return _dump({"type": "welcome"})
     if isinstance(message, Refusal):
         return _dump({"type": "refusal", "reason": message.reason, "detail": message.detail})
+    if isinstance(message, Prepare):
+        return _dump({"type": "prepare", "batch": message.batch, "channels": list(message.channels)})
+    if isinstance(message, Prepared):
+        return _dump({"type": "prepared", "batch": message.batch})
     refused = {str(index): reason for index, reason in message.refused.items()}
     return _dump({"type": "answer", "batch": message.batch, "refused": refused})
 
@@ -201,6 +225,10 @@ def decode(packet: bytes) -> Message:
 def _hello(found: Mapping[str, Any]) -> Hello:
     version = take(found, "version", int)
     return Hello(version, Terms.of_json(take(found, "terms", dict)) if version == VERSION else None)
+
+
+def _prepare(found: Mapping[str, Any]) -> Prepare:
+    return Prepare(take(found, "batch", int), texts(found, "channels"))
 
 
 def _offer(found: Mapping[str, Any]) -> Offer:
@@ -234,6 +262,8 @@ _DECODERS: dict[str, Callable[[Mapping[str, Any]], Message]] = {
     "hello": _hello,
     "welcome": lambda _: Welcome(),
     "refusal": lambda found: Refusal(_reason(take(found, "reason", str)), take(found, "detail", str)),
+    "prepare": _prepare,
+    "prepared": lambda found: Prepared(take(found, "batch", int)),
     "offer": _offer,
     "answer": _answer,
     "memory": _memory,

@@ -39,9 +39,9 @@ class ReaderRecord:
         """
         request = take(found, "request", str, None)
         return cls(
-            identities=_texts(found, "identities"),
-            channels=_texts(found, "channels"),
-            asked=_texts(found, "asked"),
+            identities=texts(found, "identities"),
+            channels=texts(found, "channels"),
+            asked=texts(found, "asked"),
             request=None if request is None else b64decode(request, validate=True),
             by_channel=_by_channel(found),
         )
@@ -105,7 +105,7 @@ class StreamRecord:
         reader = take(found, "reader", dict, None)
         return cls(
             channels=_channels(found),
-            lists=_texts(found, "lists"),
+            lists=texts(found, "lists"),
             is_chunked=take(found, "is_chunked", bool),
             rest=take(found, "rest", str).encode(errors="surrogateescape"),
             born=_number(found, "born"),
@@ -143,7 +143,11 @@ def _number(found: Mapping[str, Any], name: str) -> float:
     return float(value)
 
 
-def _texts(found: Mapping[str, Any], name: str) -> tuple[str, ...]:
+def texts(found: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    """Return a list of str of a JSON object.
+
+    :raises ValueError: where it is none.
+    """
     values = take(found, name, list)
     if not all(isinstance(value, str) for value in values):
         raise ValueError(f"{name!r} must be a list of str")

@@ -123,7 +123,14 @@ def offered(site: Site) -> Iterator[tuple[Side, Any, Any]]:
         old = accept()
         hello = old.receive()
         old.send({"type": "welcome"})
+        old.send(prepared(old.receive()))
         yield old, hello, old.receive()
+
+
+def prepared(prepare: Any) -> Any:
+    """Return the answer to a message that says which channels come."""
+    assert prepare["type"] == "prepare"
+    return {"type": "prepared", "batch": prepare["batch"]}
 
 
 @contextmanager
@@ -156,10 +163,11 @@ def meeting(site: Site) -> Iterator[tuple[Side, Side]]:
 
 @contextmanager
 def between(site: Site) -> Iterator[tuple[Side, Side, Any]]:
-    """As :func:`meeting`, once they have greeted each other; yield the offer as well."""
+    """As :func:`meeting`, once they have greeted each other, and both listen; yield the offer as well."""
     with meeting(site) as (old, new):
-        new.send(old.receive())
-        old.send(new.receive())
+        for _ in ("hello", "prepare"):
+            new.send(old.receive())
+            old.send(new.receive())
         yield old, new, old.receive()
 
 
