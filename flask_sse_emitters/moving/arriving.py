@@ -81,7 +81,11 @@ class Arriving:
         began = SCHEDULER.clock()
         call_and_log(self._work)
         if self._link is not None or self._offer is not None:
-            SCHEDULER.call_at(began + TICK_SECONDS, self._tick)
+            SCHEDULER.call_at(began + TICK_SECONDS, self._tick_soon)
+
+    def _tick_soon(self) -> None:
+        """Look again after all that waits by now: timers come first, and streams that are here are to be written to."""
+        SCHEDULER.call_soon(self._tick)
 
     def _work(self) -> None:
         if self._to_prepare is not None:

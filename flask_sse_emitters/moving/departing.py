@@ -62,7 +62,11 @@ class Departing:
         call_and_log(self._serve_asks if self.is_over else self._work)
         if not self.is_over or any(giving.is_heir for giving in self._givings):
             seconds = TICK_SECONDS if any(not giving.is_over for giving in self._givings) else SEARCH_SECONDS
-            SCHEDULER.call_at(began + seconds, self._tick)
+            SCHEDULER.call_at(began + seconds, self._tick_soon)
+
+    def _tick_soon(self) -> None:
+        """Look again after all that waits by now: timers come first, and streams that are left are to be written to."""
+        SCHEDULER.call_soon(self._tick)
 
     def close(self) -> None:
         """Close all connections, as the process exits. Idempotent."""
