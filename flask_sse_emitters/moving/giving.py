@@ -38,6 +38,9 @@ ANSWER_SECONDS = 2.0
 #: So many offers to one worker await an answer: it finds the next one there when it has answered for the first.
 OFFERS_AT_ONCE = 2
 
+#: So many messages are taken in one go. Each event of a channel in memory that the other worker has by now is one.
+MESSAGES_AT_ONCE = 16
+
 #: So many streams are frozen for one offer: their clients get nothing until it is answered.
 STREAMS_AT_ONCE = 100
 
@@ -101,14 +104,21 @@ class Giving:
         try:
             if self._to_send is not None and self._link.send(*self._to_send):
                 self._to_send = None
-            received = self._link.receive()
-            if received is not None:
-                self._take(received[0])
+            received = self._receive_some()
         except (LinkLost, ValueError) as lost:
             self._lose(str(lost))
             return
-        if received is None and self._awaits_answer and SCHEDULER.clock() > self._answer_by:
+        if not received and self._awaits_answer and SCHEDULER.clock() > self._answer_by:
             self._lose("it has not answered in time")
+
+    def _receive_some(self) -> int:
+        """Take what has come; where that is much, some of it. Return how many messages it was."""
+        for count in range(MESSAGES_AT_ONCE):
+            received = None if self.is_over else self._link.receive()
+            if received is None:
+                return count
+            self._take(received[0])
+        return MESSAGES_AT_ONCE
 
     def go_on(self) -> None:
         """Choose the streams that come next, and offer them once the other worker listens to their channels."""

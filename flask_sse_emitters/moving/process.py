@@ -9,6 +9,7 @@ from collections.abc import Container, Iterable
 from contextlib import suppress
 
 from ..runtime.fork import reset_after_fork
+from ..runtime.scheduler import SCHEDULER
 from .app import APPS, MovingApp
 from .arriving import Arriving
 from .departing import Departing
@@ -36,6 +37,7 @@ class Mover:
     def _reset(self) -> None:
         self._sockets: frozenset[int] = frozenset()
         self._is_shown = False
+        self._shown_at = 0.0
         self._listeners: list[Listener] = []
         self._folders: list[Folder] = []
         self._siblings: Siblings | None = None
@@ -48,6 +50,11 @@ class Mover:
         if self._departing is None:
             return False
         return any(not each.is_over for each in self._departing) or any(not each.is_over for each in self._arriving)
+
+    @property
+    def has_settled(self) -> bool:
+        """Whether workers that stop have had the time to find this one, if it is shown to them."""
+        return not self._listeners or SCHEDULER.clock() > self._shown_at + SHOWN_SECONDS
 
     def expect(self) -> None:
         """Have channels in memory wait for those of a worker that stops, if there is one. Before the first request."""
@@ -64,7 +71,7 @@ class Mover:
         """Show this worker to those that stop, if any app moves its streams, and the system lets it. Idempotent."""
         if self._is_shown or sys.platform != "linux" or not any(app.moves for app in APPS):
             return
-        self._is_shown = True
+        self._is_shown, self._shown_at = True, SCHEDULER.clock()
         for app in APPS:
             if app.memory is not None:
                 app.memory.inheritance.expect_soon(SHOWN_SECONDS)

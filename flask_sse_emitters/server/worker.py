@@ -23,7 +23,7 @@ from ..streams.registry.draining import AFTER_EXIT, BEFORE_EXIT, drain_all, drai
 #: The worker's state is read at this interval.
 POLL_SECONDS = 0.1
 
-#: While it loads the app.
+#: While it loads the app, and as long as workers that stop have not found it.
 BOOT_SECONDS = 0.02
 
 #: Bridges between ASGI servers and WSGI applications, which know nothing of processes, and say that there are several.
@@ -158,7 +158,7 @@ def _poll(worker: Any) -> None:
         if worker.booted:  # it has loaded the app: all rules and lists are there
             MOVER.begin()
             MOVER.look()
-        seconds = POLL_SECONDS if worker.booted else BOOT_SECONDS
+        seconds = POLL_SECONDS if worker.booted and MOVER.has_settled else BOOT_SECONDS
         SCHEDULER.call_at(SCHEDULER.clock() + seconds, lambda: _poll(worker))
     else:
         _leave(worker)
