@@ -116,15 +116,22 @@ def fake_worker(site: Site) -> Iterator[Callable[[], Side]]:
 
 
 @contextmanager
-def offered(site: Site) -> Iterator[tuple[Side, Any, Any]]:
-    """Have the worker stop, and offer its streams to this process; yield its side, its hello, and the offer."""
+def greeted(site: Site) -> Iterator[Side]:
+    """Have the worker stop, and connect to this process; yield its side once it may give its streams."""
     with fake_worker(site) as accept:
         site.stop_worker()
         old = accept()
-        hello = old.receive()
+        assert old.receive()["type"] == "hello"
         old.send({"type": "welcome"})
+        yield old
+
+
+@contextmanager
+def offered(site: Site) -> Iterator[tuple[Side, Any]]:
+    """Have the worker stop, and offer its streams to this process; yield its side, and the offer."""
+    with greeted(site) as old:
         old.send(prepared(old.receive()))
-        yield old, hello, old.receive()
+        yield old, old.receive()
 
 
 def prepared(prepare: Any) -> Any:

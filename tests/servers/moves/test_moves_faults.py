@@ -19,11 +19,14 @@ from tests.servers.moves.between_workers import (
     Site,
     between,
     ends_broken,
+    greeted,
     meeting,
     offered,
+    prepared,
     reading,
     with_client,
 )
+from tests.support.brokers.redis_server import RedisServer
 from tests.support.client import Client, connected, get
 from tests.support.waiting import until
 
@@ -38,6 +41,9 @@ ANSWER_SECONDS = 2.0
 #: So many streams are in one offer.
 STREAMS_AT_ONCE = 100
 
+#: As Redis knows the channels.
+LISTENED = [b"sse:{public/a}@0", b"sse:{public/b}@0"]
+
 #: A chunk with one event.
 CHUNK = b"9\r\ndata: x\n\n\r\n"
 
@@ -46,7 +52,7 @@ CHUNK = b"9\r\ndata: x\n\n\r\n"
 def test_worker_that_takes_a_stream_has_its_connection_to_itself(kind: str, make: Callable[..., Site]) -> None:
     """The record is what a person can read, and the old worker closes its descriptor without ending the connection."""
     site = make(kind)
-    with reading(site) as (client, last), offered(site) as (old, _, offer):
+    with reading(site) as (client, last), offered(site) as (old, offer):
         [record] = offer["streams"]
         assert (record["channels"], record["is_chunked"], record["rest"]) == ([["public/a", last]], True, "")
         old.send({"type": "answer", "batch": offer["batch"], "refused": {}})
@@ -54,6 +60,46 @@ def test_worker_that_takes_a_stream_has_its_connection_to_itself(kind: str, make
         [descriptor] = old.descriptors
         os.write(descriptor, CHUNK)
         assert client.texts(1) == ["x"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_worker_that_stops_delivers_until_the_other_one_listens(kind: str, make: Callable[..., Site]) -> None:
+    site = make(kind)
+    with reading(site) as (client, _), greeted(site) as old:
+        prepare = old.receive()
+        assert (prepare["type"], prepare["channels"]) == ("prepare", ["public/a"])
+        last = site.publish("x")
+        assert client.texts(1) == ["x"]
+        old.send(prepared(prepare))
+        [record] = old.receive()["streams"]
+        assert record["channels"] == [["public/a", last]]
+
+
+@pytest.mark.parametrize("fault", ["silent", "killed"])
+def test_worker_that_never_listens_costs_a_clean_end(fault: str, make: Callable[..., Site]) -> None:
+    """Nothing was frozen for it."""
+    site = make("sync")
+    with reading(site) as (client, last), greeted(site) as old:
+        assert old.receive()["type"] == "prepare"
+        if fault == "killed":
+            old.close()
+        assert b"retry: " in client.rest()
+        site.publish("second")
+        site.comes_back(last, "second")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_worker_that_stays_listens_before_it_has_streams(
+    kind: str, two: Callable[[str], Site], redis: RedisServer
+) -> None:
+    site = two(kind)
+    with reading(site), meeting(site) as (old, new):
+        new.send(old.receive())
+        old.send(new.receive())
+        new.send({"type": "prepare", "batch": 1, "channels": ["public/a", "public/b"]})
+        assert new.receive() == {"type": "prepared", "batch": 1}
+        with redis.client() as client:
+            assert dict(client.pubsub_numsub(*LISTENED)) == {LISTENED[0]: 2, LISTENED[1]: 1}
 
 
 FAULTS = ["killed", "garbage", "of another batch", "of streams that were not offered"]
@@ -65,7 +111,7 @@ def test_worker_that_does_not_answer_rightly_costs_a_reconnect(
     kind: str, fault: str, make: Callable[..., Site]
 ) -> None:
     site = make(kind)
-    with reading(site) as (client, last), offered(site) as (old, _, offer):
+    with reading(site) as (client, last), offered(site) as (old, offer):
         if fault == "killed":
             old.close()
         elif fault == "garbage":
@@ -84,7 +130,7 @@ def test_worker_that_dies_between_two_answers_has_the_first_streams(make: Callab
     site = make("sync")
     with ExitStack() as stack:
         clients = [stack.enter_context(connected(site.server, "/events/public/a")) for _ in range(STREAMS_AT_ONCE + 10)]
-        old, _, offer = stack.enter_context(offered(site))
+        old, offer = stack.enter_context(offered(site))
         second = old.receive()
         assert [len(each["streams"]) for each in (offer, second)] == [STREAMS_AT_ONCE, 10]
         taken, old.descriptors = old.descriptors[:STREAMS_AT_ONCE], old.descriptors[STREAMS_AT_ONCE:]

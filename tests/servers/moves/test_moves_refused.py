@@ -34,7 +34,7 @@ pytestmark = pytest.mark.xdist_group("moves-refused")
 @pytest.mark.parametrize("kind", KINDS)
 def test_worker_that_refuses_leaves_the_stream_to_end_cleanly(kind: str, make: Callable[..., Site]) -> None:
     site = make(kind)
-    with reading(site) as (client, last), offered(site) as (old, _, offer):
+    with reading(site) as (client, last), offered(site) as (old, offer):
         site.publish("meanwhile")
         old.send({"type": "answer", "batch": offer["batch"], "refused": {"0": "limit"}})
         rest = client.rest()
@@ -61,7 +61,7 @@ def test_worker_that_refuses_all_streams_leaves_them_to_end_cleanly(reason: str,
 def test_worker_that_begins_to_stop_itself_costs_no_connection(make: Callable[..., Site]) -> None:
     """What was offered and not answered for by then, it has not received."""
     site = make("sync")
-    with reading(site) as (client, _), offered(site) as (old, _, _):
+    with reading(site) as (client, _), offered(site) as (old, _):
         old.send({"type": "refusal", "reason": "stopping", "detail": "for a test"})
         assert b"retry: " in client.rest()
 

@@ -16,6 +16,8 @@ from flask_sse_emitters.moving.protocol.messages import (
     Hello,
     Offer,
     OfferBuilder,
+    Prepare,
+    Prepared,
     Refusal,
     Welcome,
     decode,
@@ -44,7 +46,14 @@ FULL = {
 
 @pytest.mark.parametrize(
     "message",
-    [Hello(VERSION, TERMS), Welcome(), Refusal("settings", "why"), Answer(3, {0: "limit", 249: "history"})],
+    [
+        Hello(VERSION, TERMS),
+        Welcome(),
+        Refusal("settings", "why"),
+        Prepare(3, ("orders", "뉴스")),
+        Prepared(3),
+        Answer(3, {0: "limit", 249: "history"}),
+    ],
     ids=lambda message: type(message).__name__,
 )
 def test_message_of_each_type_is_decoded_as_it_was(message: Any) -> None:
