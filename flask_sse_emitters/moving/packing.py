@@ -215,9 +215,9 @@ class Adoption:
             each.add(self._emitter)
         writer = MovableWriter(stream, self._client, self._record.is_chunked, Watch(-1, None), ())
         stream.begin(writer)
-        stream.take_over(writer)
+        has_output = stream.take_over(writer)
         self._set_times(stream)
-        writer.go_on(self._record.rest)
+        writer.go_on(self._record.rest, has_output=has_output)
         self.stream = stream
 
     def _set_times(self, stream: Stream) -> None:

@@ -60,8 +60,7 @@ class MovableWriter(SocketWriter):
 
     def thaw(self) -> None:
         """Go on writing: the client stays here."""
-        self._state = SocketState.OPEN
-        self._watch = SOCKET_MONITOR.watch(self._client.fileno(), self)
+        self._open()
         self.wake()
 
     def let_go(self) -> None:
@@ -81,12 +80,21 @@ class MovableWriter(SocketWriter):
         self._state = SocketState.OPEN
         self._close()
 
-    def go_on(self, rest: bytes) -> None:
-        """Write to a client that another process has given: first what it had taken for it."""
+    def go_on(self, rest: bytes, *, has_output: bool = True) -> None:
+        """Write to a client that another process has given: first what it had taken for it.
+
+        :param has_output: whether the stream has something for it. Else lists wake the writer, as it is idle.
+        """
         self._rest = rest
         if rest:
             self._stream.stall()  # until that is written lists keep what they have for it
-        self.thaw()
+        self._open()
+        if rest or has_output:
+            self.wake()
+
+    def _open(self) -> None:
+        self._state = SocketState.OPEN
+        self._watch = SOCKET_MONITOR.watch(self._client.fileno(), self)
 
 
 def _give_away(stream: Stream) -> bool:

@@ -270,5 +270,8 @@ _DECODERS: dict[str, Callable[[Mapping[str, Any]], Message]] = {
 }
 
 
+_ENCODER = json.JSONEncoder(allow_nan=False)
+
+
 def _dump(value: Mapping[str, Any]) -> bytes:
-    return json.dumps(value, allow_nan=False).encode()
+    return _ENCODER.encode(value).encode()
