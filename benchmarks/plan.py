@@ -36,6 +36,8 @@ class Plan:
     reload_seconds: float = 120.0
     reload_every: float = 5.0
     reload_moves: int = 3
+    #: ``SSE_HISTORY``: so few that each channel has as many before memory is measured, and keeps no more from then on.
+    reload_history: int = 30
     users_clients: int = 15_000
     users_rate: float = 2_000.0
     users_windows: int = 3
@@ -70,6 +72,7 @@ QUICK = Plan(
     reload_seconds=4.0,
     reload_every=2.0,
     reload_moves=1,
+    reload_history=200,
     foreign_clients=200,
     foreign_events=1_000,
     users_clients=1_000,

@@ -27,7 +27,8 @@ def reloads(subject: Subject, plan: Plan, results: Results) -> None:
     The load client fails where a connection ends, and where an event is missing, doubled or out of order.
     """
     workers = 2 if subject.name.startswith("ours-redis") else 1
-    with served(subject, {"WORKERS": str(workers)}) as (server, load):
+    settings = {"WORKERS": str(workers), "SSE_HISTORY": str(plan.reload_history)}
+    with served(subject, settings) as (server, load):
         _Reloads(subject, server, load, plan, results, workers).run()
 
 

@@ -15,8 +15,13 @@ from .measure import (
     FOREIGN_LISTENERS,
     IDLE_CPU,
     MEMORY,
+    MOVE_CPU,
     ORDINARY_MAX,
     ORDINARY_P99,
+    RELOAD_DESCRIPTORS,
+    RELOAD_MAX,
+    RELOAD_MEMORY,
+    RELOAD_STEADY,
     SHARED_CPU,
     SINGLE_CONNECT_RATIO,
     SINGLE_EVENT_RATIO,
@@ -115,6 +120,20 @@ def _burst_at_nchans_70_000(results: Results) -> float:
     return 70_000 * _ratio(_of(BURST_RATE, 10_000, "ours-on"), _of(BURST_RATE, 10_000, "nchan"))(results)
 
 
+def _of_reloads(subject: str) -> list[Target]:
+    """What holds over reloads; a connection that ends, or an event that is missing, ends the run."""
+
+    def beyond_steady(results: Results) -> float:
+        return _of(RELOAD_MAX, 10_000, subject)(results) - _of(RELOAD_STEADY, 10_000, subject)(results)
+
+    return [
+        Target(f"Slowest delivery over reloads, beyond that without: {subject}", beyond_steady, 1_000, " ms"),
+        Target(f"CPU of both workers to move one stream: {subject}", _of(MOVE_CPU, 10_000, subject), 120, " µs"),
+        Target(f"PSS over reloads, histories full: {subject}", _of(RELOAD_MEMORY, 10_000, subject), 3, " MB"),
+        Target(f"Descriptors over reloads: {subject}", _of(RELOAD_DESCRIPTORS, 10_000, subject), 5),
+    ]
+
+
 TARGETS = [
     Target("CPU per delivery, 10,000 clients: ours-on / bare", _delivery_ratio(10_000, "ours-on", "bare"), 1.25, "x"),
     Target("CPU per delivery, 10,000 clients: ours-on / nchan", _delivery_ratio(10_000, "ours-on", "nchan"), 0.75, "x"),
@@ -171,4 +190,10 @@ TARGETS = [
     Target("Event for one reader / bare send: ours-redis", _of(SINGLE_EVENT_RATIO, 5_000, "ours-redis"), 4, "x"),
     Target("POST: publish / bare evalsha: ours-redis", _of(SINGLE_POST_RATIO, 5_000, "ours-redis"), 1.3, "x"),
     Target("10,000 back at once / plain views: ours-redis", _of(STORM_RATIO, 10_000, "ours-redis"), 1.5, "x"),
+    *(
+        target
+        for channels in ("ours-redis", "ours-memory")
+        for kind in ("", "-sync", "-gthread")
+        for target in _of_reloads(channels + kind)
+    ),
 ]
