@@ -39,6 +39,8 @@ class Load(TypedDict):
     at: int
     cpu: float  # percent of the whole machine
     clients: int
+    process: int
+    number: int  # of what this process has sent: a chart that misses one has a hole
 
 
 ANSWER = """
@@ -249,6 +251,7 @@ class LoadPublisher:
         self._running = False
         self._changed = threading.Event()
         self._processor = Processor()
+        self._number = 0
 
     def wake(self) -> None:
         """Report at once that a chart has connected."""
@@ -272,7 +275,8 @@ class LoadPublisher:
             sampled = time.monotonic() >= due
             if sampled:
                 cpu, due = self._processor.percent(), max(due + 1, time.monotonic())
-            load = Load(at=now(), cpu=cpu, clients=count_clients())
+            self._number += 1
+            load = Load(at=now(), cpu=cpu, clients=count_clients(), process=os.getpid(), number=self._number)
             if sampled:
                 samples.append(load)
             charts.send(SseEmitter.event().name("load").data(load))

@@ -14,10 +14,13 @@ from tests.support.servers import ROOT, Server
 SPRING = "http://localhost:8080/connect"
 
 
-def example_server(folder: Path, app: str = "example_app:app", **env: str) -> Server:
-    """Return a server of the example as ``make run`` starts it, which keeps its notices in this folder."""
+def example_server(folder: Path, app: str = "example_app:app", kind: str = "gevent", **env: str) -> Server:
+    """Return a server of the example as ``make run`` starts it, which keeps its notices in this folder.
+
+    :param kind: of gunicorn's workers.
+    """
     env = {"NOTICES_FILE": str(folder / "kept" / "notices.json"), **env}
-    return Server("gevent", app, env=env, arguments=["--config", str(ROOT / "gunicorn.conf.py")])
+    return Server(kind, app, env=env, arguments=["--config", str(ROOT / "gunicorn.conf.py")])
 
 
 @contextmanager
