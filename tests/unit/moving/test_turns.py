@@ -84,3 +84,5 @@ def test_preparation_is_over_once_all_channels_are_known() -> None:
         assert not preparation.is_over
         broker.start(channel)
     assert preparation.is_over
+    preparation.close()
+    assert [*broker.listeners.values()] == [[], []], "it listens on only for clients"
