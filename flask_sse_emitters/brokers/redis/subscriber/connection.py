@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import redis
@@ -33,11 +32,12 @@ class PubSubConnection:
         self.subscribed: set[str] = set()  #: channels that Redis was asked to announce
         self._connection = connection
         self._names = names
-        self._received: deque[Any] = deque()
         # Past redis-py, which asks the system for each message whether there is one: under gevent, in 50 µs.
         self._descriptor = -1 if hiredis is None else connection.raw_descriptor()
+        self._next: Callable[[], Any] = self._next_of_redis_py
         if self._descriptor >= 0:
             self._reader = hiredis.Reader(protocolError=redis.InvalidResponse, replyError=redis.ResponseError)
+            self._next = self._reader.gets
         # Redis takes nothing but pings and subscriptions on this connection once it has one.
         self._send("SUBSCRIBE", [names.announcements("") + "here"])
 
@@ -59,25 +59,30 @@ class PubSubConnection:
         """Have Redis send a message."""
         self._send("PING", [])
 
-    def has_message(self) -> bool:
-        """Return whether a message has come. Never waits."""
-        if not self._received and self._descriptor >= 0:
-            self._read()
-        return bool(self._received) or (self._descriptor < 0 and bool(self._connection.can_read(0)))
+    def messages(self) -> Iterator[tuple[bytes, str, Any]]:
+        """Iterate over the messages that have come; the next call goes on where this one was left. Never waits.
 
-    def receive(self) -> tuple[bytes, str, Any]:
-        """Return the next message, after :meth:`has_message`.
+        Where very many have come, these are not all: then there is something to read at once again.
 
-        :return: its kind, in Redis's words; its channel, empty where it concerns none; and its data.
+        :return: of each its kind, in Redis's words; its channel, empty where it concerns none; and its data.
         """
-        message = self._received.popleft() if self._received else self._connection.read_response()
-        if isinstance(message, Exception):
-            raise message
-        kind, name, data = (*message, None)[:3]
-        return kind, self._names.channel(name) if kind in (SUBSCRIBED, ANNOUNCED) else "", data
+        has_read = self._descriptor < 0
+        while True:
+            while (message := self._next()) is not False:
+                if isinstance(message, Exception):
+                    raise message
+                kind, name, data = (*message, None)[:3]
+                yield kind, self._names.channel(name) if kind in (SUBSCRIBED, ANNOUNCED) else "", data
+            if has_read:
+                return
+            self._read()
+            has_read = True
+
+    def _next_of_redis_py(self) -> Any:
+        return self._connection.read_response() if self._connection.can_read(0) else False
 
     def _read(self) -> None:
-        """Take all messages that have come."""
+        """Take bytes that have come."""
         try:
             data = os.read(self._descriptor, READ_BYTES)
         except BlockingIOError:
@@ -85,8 +90,6 @@ class PubSubConnection:
         if not data:
             raise redis.ConnectionError("Redis has closed the connection")
         self._reader.feed(data)
-        while (message := self._reader.gets()) is not False:
-            self._received.append(message)
 
     def _send(self, command: str, names: Sequence[str]) -> None:
         for index in range(0, len(names) or 1, NAMES_PER_COMMAND):

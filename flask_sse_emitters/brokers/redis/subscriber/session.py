@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import math
-import selectors
 import time
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from typing import Any
 
 from ....runtime.gevent_loop import TIME_SLICE_SECONDS
 from ....runtime.scheduler import SCHEDULER
-from ....runtime.waiter import WakeupSocket
+from ....runtime.waiter import WakeupSocket, make_selector
 from ...listening.lookup import Announcement
 from ...listening.thread import yield_on_greenlets
 from ...listening.topics import Topic, Topics
@@ -73,8 +73,8 @@ class Session:
         self._lookups = Lookups(client, topics, self._clock, names, health, yield_on_greenlets)
         self._connection = PubSubConnection(connection, names)
         self._liveness = Liveness(time.monotonic())
-        self._has_more = False  # to be received at once
-        self._drop_at = 0.0  # when a topic is to be dropped
+        self._has_messages = False  # that are not received yet
+        self._work_at = 0.0  # when there is something to do, but for receiving
         self._change_at = 0.0  # when to look next at the topics that have changed
         self._warned: set[str] = set()  # of what others announce in these channels
         self._unswept: list[Topic] = []
@@ -94,44 +94,49 @@ class Session:
         self._presence.reset()
         self._topics.take_changed()
         self._subscribe(self._topics.names())
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._connection, selectors.EVENT_READ)
-            selector.register(self._wakeup, selectors.EVENT_READ)
+        with closing(make_selector()) as selector:
+            selector.register(self._connection.fileno(), self._on_readable)
+            selector.register(self._wakeup.fileno(), self._on_woken)
             while not self._is_stopping() and self._client.is_current(self._raw_connection):
-                ready = selector.select(self._seconds_to_wait())
+                ready = selector.select(0.0 if self._has_messages else max(0.0, self._work_at - time.monotonic()))
                 if self._is_stopping():
                     return
-                if any(key.fileobj is self._wakeup for key, _ in ready):
-                    self._wakeup.drain()
-                self._work(time.monotonic())
+                for call in ready:
+                    call()
+                if self._has_messages:
+                    self._receive()
+                if (now := time.monotonic()) >= self._work_at:
+                    self._work(now)
+
+    def _on_readable(self) -> None:
+        self._has_messages = True
+
+    def _on_woken(self) -> None:
+        self._wakeup.drain()
+        self._work_at = 0.0
 
     def _work(self, now: float) -> None:
-        self._check_liveness(now, self._receive())
-        self._drop_at = self._topics.drop_idle()
+        """Do all that is due, but for receiving: events that just come bring none of it."""
+        if self._liveness.check(now):
+            self._connection.ping()
+            self._liveness.pinged(now)
+        drop_at = self._topics.drop_idle()
         if now >= self._change_at and self._topics.have_changed:
             self._change_at = now + CHANGES_EVERY
             self._subscribe(self._topics.take_changed())
         self._lookups.run()
         self._presence.report(self._client, now)
         self._sweep(now)
-
-    def _seconds_to_wait(self) -> float:
-        if self._has_more:
-            return 0.0
         change_at = self._change_at if self._topics.have_changed else math.inf
-        due = min(self._liveness.due, self._lookups.due, self._presence.due, self._drop_at, change_at)
-        return max(0.0, due - time.monotonic())
+        self._work_at = min(self._liveness.due, self._lookups.due, self._presence.due, drop_at, change_at)
 
-    def _check_liveness(self, now: float, has_received: bool) -> None:
-        if not has_received:
-            if self._liveness.check(now):
-                self._connection.ping()
-                self._liveness.pinged(now)
-            return
+    def _note_received(self, now: float) -> None:
         self._liveness.received(now)
         if self.is_settled:
             self._health.received()
-        elif self._presence.reported is not Reported.NOTHING and not self._lookups.is_pending:
+            return
+        self._work_at = 0.0
+        if self._presence.reported is not Reported.NOTHING and not self._lookups.is_pending:
             self._liveness.phase = Phase.SETTLED
             self._health.connected()
 
@@ -154,36 +159,36 @@ class Session:
         if begin:
             self._connection.subscribe(begin)
 
-    def _receive(self) -> bool:
-        """Receive the messages that have come, for some time slices at most.
-
-        :return: whether there were any.
-        """
-        connection = self._connection
+    def _receive(self) -> None:
+        """Receive the messages that have come, for some time slices at most."""
         topic: Topic | None = None
         events: list[Announcement] = []  # of this topic: deliveries keep the order in which all was published
-        has_received, slices, slice_ends = False, 0, time.monotonic() + TIME_SLICE_SECONDS
-        while slices < MAX_SLICES and connection.has_message():
-            kind, channel, data = connection.receive()
+        began = time.monotonic()
+        has_received, slices, slice_ends = False, 0, began + TIME_SLICE_SECONDS
+        self._has_messages = False
+        for kind, channel, data in self._connection.messages():
             has_received = True
-            if time.monotonic() > slice_ends:
-                self._deliver(topic, events)
-                events = []
-                yield_on_greenlets()
-                slices, slice_ends = slices + 1, time.monotonic() + TIME_SLICE_SECONDS
             sender = self._topics.get(channel)
             if sender is not topic:
                 self._deliver(topic, events)
                 topic, events = sender, []
-            if topic is None:
-                continue
-            if kind == SUBSCRIBED:
+            if topic is not None and kind == SUBSCRIBED:
                 self._lookups.request(topic)
-            elif (event := self._next_event(topic, data, events)) is not None:
+            elif topic is not None and (event := self._next_event(topic, data, events)) is not None:
                 events.append(event)
+            if time.monotonic() > slice_ends:
+                self._deliver(topic, events)
+                events, slices = [], slices + 1
+                if slices == MAX_SLICES:
+                    self._has_messages = True
+                    break
+                yield_on_greenlets()
+                slice_ends = time.monotonic() + TIME_SLICE_SECONDS
         self._deliver(topic, events)
-        self._has_more = slices == MAX_SLICES
-        return has_received
+        if has_received:
+            self._note_received(began)
+        if self._lookups.is_pending:
+            self._work_at = 0.0
 
     def _deliver(self, topic: Topic | None, events: list[Announcement]) -> None:
         if topic is not None and events:

@@ -40,25 +40,31 @@ def test_messages_that_come_in_pieces_are_received_whole(connection: tuple[PubSu
     """And nothing waits for the rest of one: the thread has other things to do."""
     listening, redis_end = connection
     sent = b"".join(MESSAGE % number for number in range(3))
-    assert not listening.has_message()
-    received = []
+    assert list(listening.messages()) == []
+    received: list[tuple[bytes, str, Any]] = []
     for piece in (sent[:70], sent[70:71], sent[71:]):
         redis_end.sendall(piece)
-        while listening.has_message():
-            received.append(listening.receive())
+        received += listening.messages()
+    assert received == [(ANNOUNCED, "a", b"%d" % number) for number in range(3)]
+
+
+def test_messages_that_are_left_come_next_time(connection: tuple[PubSubConnection, socket.socket]) -> None:
+    listening, redis_end = connection
+    redis_end.sendall(b"".join(MESSAGE % number for number in range(3)))
+    received = [next(listening.messages()), next(listening.messages())]
+    received += listening.messages()
     assert received == [(ANNOUNCED, "a", b"%d" % number) for number in range(3)]
 
 
 def test_refusal_by_redis_is_raised(connection: tuple[PubSubConnection, socket.socket]) -> None:
     listening, redis_end = connection
     redis_end.sendall(b"-NOPERM No permissions to access a channel\r\n")
-    assert listening.has_message()
     with pytest.raises(redis.ResponseError, match="No permissions"):
-        listening.receive()
+        next(listening.messages())
 
 
 def test_end_of_the_connection_is_raised(connection: tuple[PubSubConnection, socket.socket]) -> None:
     listening, redis_end = connection
     redis_end.close()
     with pytest.raises(redis.ConnectionError):
-        listening.has_message()
+        next(listening.messages())

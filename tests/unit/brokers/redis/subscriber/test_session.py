@@ -18,6 +18,7 @@ from flask_sse_emitters.brokers.redis.health import READING, Health
 from flask_sse_emitters.brokers.redis.messages import PRESENCE_SECONDS, KeyNames, KnownEvent
 from flask_sse_emitters.brokers.redis.scripts.channels import UNUSED_MS
 from flask_sse_emitters.brokers.redis.subscriber import session as session_module
+from flask_sse_emitters.brokers.redis.subscriber.liveness import Phase
 from flask_sse_emitters.brokers.redis.subscriber.presence import Presence
 from flask_sse_emitters.brokers.redis.subscriber.session import (
     CHANGES_EVERY,
@@ -27,6 +28,12 @@ from flask_sse_emitters.brokers.redis.subscriber.session import (
 )
 from flask_sse_emitters.brokers.redis.subscriber.thread import CLUSTER_LOOKUP_SECONDS, LOOKUP_SECONDS
 from tests.support.brokers.broker_calls import RecordingListener
+
+
+def make_session(topics: Topics, lookup_seconds: float = LOOKUP_SECONDS) -> Session:
+    mock = MagicMock(**{"raw_descriptor.return_value": -1, "can_read.return_value": False})
+    health = Health("redis://x")
+    return Session(mock, mock, mock, topics, mock, KeyNames("sse"), health, lookup_seconds, lambda: False)
 
 
 @pytest.mark.parametrize(
@@ -46,13 +53,26 @@ def test_session_looks_channel_up_again_after_some_time(url: str, newest: int, s
     topic = topics.all()[0]
     topic.is_behind, topic.looked_up_at = False, time.monotonic()
     topic.known = KnownEvent("one", newest, 1, is_sure=True)
-    broker = RedisBroker(url)
-    mock, seconds_between = MagicMock(**{"raw_descriptor.return_value": -1}), broker._subscriber._lookup_seconds
-    session = Session(mock, mock, mock, topics, mock, KeyNames("sse"), health, seconds_between, lambda: False)
+    session = make_session(topics, RedisBroker(url)._subscriber._lookup_seconds)
     session._sweep(topic.looked_up_at + seconds - 1)
     assert not session._lookups.is_pending
     session._sweep(topic.looked_up_at + seconds + SWEEP_SECONDS)
     assert session._lookups.is_pending
+
+
+def test_channel_is_looked_up_at_once_when_redis_has_confirmed_it() -> None:
+    """Between events the session sleeps until something is due, which may be seconds later."""
+    topics = Topics(Health("redis://x"))
+    topics.add("a", cast(Listener, RecordingListener()), is_first=False)
+    session = make_session(topics)
+    session._liveness.phase = Phase.SETTLED
+    session._work_at = due = time.monotonic() + 3.0
+    session._receive()
+    assert session._work_at == due
+    messages = iter([[b"message", b"sse:{b}@0", b""], [b"subscribe", b"sse:{a}@0", 1], False])
+    session._connection._next = lambda: next(messages)
+    session._receive()
+    assert session._work_at <= time.monotonic()
 
 
 def test_session_looks_channel_up_before_redis_forgets_it() -> None:
@@ -78,7 +98,7 @@ def test_channels_that_come_at_once_share_one_wake_up_and_one_subscribe(
     assert not topics.add("c", listener, is_first=False)
     session._work(now + CHANGES_EVERY / 2)
     assert subscribed.call_count == before
-    assert session._seconds_to_wait() == pytest.approx(CHANGES_EVERY)
+    assert session._work_at == pytest.approx(now + CHANGES_EVERY)
     session._work(now + CHANGES_EVERY)
     assert subscribed.call_args.args == ("SUBSCRIBE", "sse:{b}@0", "sse:{c}@0")
     assert subscribed.call_count == before + 1
