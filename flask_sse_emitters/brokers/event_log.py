@@ -238,7 +238,7 @@ class Log:
     def _stamp(self, frame: Frame, now: float) -> Frame:
         if self.is_complete:
             self.begin_anew()
-        return with_id(frame, Position(self.epoch, self._newest + 1), now)
+        return with_id(frame, (self.epoch, self._newest + 1), now)
 
     def _keep(self, stamped: Frame, bounds: Bounds, now: float) -> Frame:
         if bounds != self._bounds:  # an equal one would be an object more that outlives its event
@@ -287,13 +287,14 @@ class Log:
             self._empty = 0
 
 
-def with_id(frame: Frame, position: Position, at: float) -> Frame:
+def with_id(frame: Frame, position: tuple[str, int], at: float) -> Frame:
     """Return the frame of an event with the line of its id before it.
 
     :param at: when it was published, by the clock of its log.
     """
-    line = b"id: %b-%d\n" % (position.epoch.encode(), position.offset)
-    return Frame(line + frame.payload, frame.name, position.offset, len(line), at)
+    epoch, offset = position
+    line = b"id: %b-%d\n" % (epoch.encode(), offset)
+    return Frame(line + frame.payload, frame.name, offset, len(line), at)
 
 
 def former_of(log: Log) -> Sequence[Position]:

@@ -23,7 +23,7 @@ from ..streams.registry.limits import Limit
 from ..streams.registry.open_streams import StreamRegistry
 from ..streams.stream import Stream
 from ..types import Duration
-from ..wire.frame import CHANNEL_END, END
+from ..wire.frame import CHANNEL_END, END, Frame
 from .members.roster import Roster
 from .members.subscription import MembersSubscription
 from .names import check_key
@@ -116,13 +116,13 @@ class Channels:
     ) -> str:
         """Publish an event, and return its id: see :meth:`.SSE.publish`. May wait for the broker, within limits."""
         frame = encode_for_channel(data, event, retry, self.settings)
-        publication = Publication(name, frame, self.bounds(name), check_key(key))
+        bounds, key = self.bounds(name), check_key(key)
         if last:
-            return id_of_first(self.send(with_end(publication)))
+            return id_of_first(self.send(with_end(Publication(name, frame, bounds, key))))
         self.check_open()
         began = time.perf_counter()
         try:  # as send() does, in half the time
-            event_id, is_new = self.broker.publish(name, frame, publication.bounds, publication.key)
+            event_id, is_new = self.broker.publish(name, frame, bounds, key)
         except BrokerUnavailable:
             self.publish_counts.note_attempt(0, time.perf_counter() - began, has_failed=True)
             _give_way(self._subscriptions.get(name))
@@ -130,7 +130,7 @@ class Channels:
         seconds = time.perf_counter() - began
         self.publish_counts.note_attempt(int(is_new), seconds, has_failed=False)
         if is_new and signals.event_published.receivers:
-            _tell(self._app, publication, event_id, seconds)
+            _tell(self._app, name, frame, event_id, seconds)
         _give_way(self._subscriptions.get(name))
         return event_id
 
@@ -168,7 +168,7 @@ class Channels:
             self.publish_counts.note_attempt(len(new), seconds, has_failed=has_failed)
         if signals.event_published.receivers:
             for publication, event_id in new:
-                _tell(self._app, publication, event_id, seconds)
+                _tell(self._app, publication.channel, publication.frame, event_id, seconds)
         for name in {publication.channel for publication in publications}:
             _give_way(self._subscriptions.get(name))
         return results
@@ -302,8 +302,7 @@ class Channels:
             return self._limits.setdefault(name, new)
 
 
-def _tell(app: Any, publication: Publication, event_id: str, seconds: float) -> None:
-    name, frame, *_ = publication
+def _tell(app: Any, name: str, frame: Frame, event_id: str, seconds: float) -> None:
     about = {"channel": name, "id": event_id, "event": frame.name, "size": len(frame.payload)}
     signals.send(signals.event_published, app, seconds=seconds, **about)
 

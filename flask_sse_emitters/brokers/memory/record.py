@@ -184,7 +184,7 @@ class Record:
             if self._run is None or self._run.name != run:
                 return RunLost(self.name)
             self._run = self._run._replace(until=now + self._run.seconds)
-        if frame.is_end and self.log.is_complete:
+        if self.log.is_complete and frame.is_end:
             return Published(str(self.log.position(self.log.newest)), is_new=False)
         if bounds is not None and bounds != self._bounds:
             self._bounds, self.may_be_due_sooner = bounds, True

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 
 _deadline: ContextVar[float | None] = ContextVar("flask_sse_emitters.deadline", default=None)
 
 
-@contextmanager
-def within(seconds: float) -> Iterator[None]:
-    """Bound the time that everything in this block takes together; also where several connections do it."""
-    token = _deadline.set(time.monotonic() + seconds)
-    try:
-        yield
-    finally:
-        _deadline.reset(token)
+class within:  # noqa: N801 - it reads as a part of the statement
+    """Bound the time that everything in a ``with`` block takes together; also where several connections do it."""
+
+    __slots__ = ("_before", "_seconds")
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._before: Token[float | None]
+
+    def __enter__(self) -> None:
+        self._before = _deadline.set(time.monotonic() + self._seconds)
+
+    def __exit__(self, *_error: object) -> None:
+        _deadline.reset(self._before)
 
 
 def seconds_left() -> float | None:

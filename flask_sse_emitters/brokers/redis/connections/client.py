@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
@@ -44,6 +44,7 @@ class Client:
         #: None in a cluster, where redis-py knows which node to ask.
         self._connections = None if self.is_cluster else KeptConnections(self._redis.connection_pool)
         self._slots = FairSemaphore(MAX_CONNECTIONS)
+        self._slot = _Slot(self._slots, self._close_once_closed)
         self._format_key = format_key
         self._is_checked = False  # the version of what lies there
         self._is_closed = False
@@ -53,7 +54,7 @@ class Client:
 
         :raises redis.RedisError: where it fails, or Redis cannot be reached.
         """
-        with self._slot():
+        with self._slot:
             self._check_format()
             return self._run(script, keys, arguments)
 
@@ -62,7 +63,7 @@ class Client:
 
         :raises redis.RedisError: where Redis cannot be reached; in a cluster, none of the nodes that were asked.
         """
-        with self._slot():
+        with self._slot:
             self._check_format()
             return self._run_each(script, calls) if self._connections is None else self._run_together(script, calls)
 
@@ -74,7 +75,7 @@ class Client:
         if self.is_cluster:  # one of its nodes would answer for all
             return False
         try:
-            with self._slot():
+            with self._slot:
                 settings = self._redis.config_get("append*")
         except redis.ResponseError:  # it is forbidden, or unknown
             return False
@@ -111,6 +112,10 @@ class Client:
         self._is_closed = True
         self._close_idle()
 
+    def _close_once_closed(self) -> None:
+        if self._is_closed:
+            self._close_idle()
+
     def _close_idle(self) -> None:
         if self._connections is not None:
             self._connections.close_idle()
@@ -118,18 +123,6 @@ class Client:
         for node in self._redis.get_nodes():
             if node.redis_connection is not None:  # one that was never asked anything
                 node.redis_connection.connection_pool.disconnect(inuse_connections=False)
-
-    @contextmanager
-    def _slot(self) -> Iterator[None]:
-        self._slots.acquire(seconds_left() or READ_SECONDS)
-        try:
-            yield
-        except RedisClusterException as error:
-            raise as_connection_error(error) from error
-        finally:
-            self._slots.release()
-            if self._is_closed:
-                self._close_idle()
 
     def _check_format(self) -> None:
         """Check, once for each connection to listen on, that this process understands what lies there.
@@ -193,6 +186,25 @@ class Client:
             for index, answer in zip(unknown, self._connections.ask(again), strict=True):
                 answers[index] = answer
         return answers
+
+
+class _Slot:
+    """Holds one of the slots in a ``with`` block, until the deadline at most."""
+
+    __slots__ = ("_on_release", "_slots")
+
+    def __init__(self, slots: FairSemaphore, on_release: Callable[[], object]) -> None:
+        self._slots = slots
+        self._on_release = on_release
+
+    def __enter__(self) -> None:
+        self._slots.acquire(seconds_left() or READ_SECONDS)
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        self._slots.release()
+        self._on_release()
+        if isinstance(error, RedisClusterException):
+            raise as_connection_error(error) from error
 
 
 class Clients:

@@ -33,6 +33,9 @@ from .url import Address
 #: Seconds that one read may take, and one attempt to connect, where there is no deadline.
 READ_SECONDS, CONNECT_SECONDS = 5.0, 1.0
 
+#: A timeout is not set anew for a difference of so many seconds: the system would be called for each step.
+EXACT_SECONDS = 0.01
+
 #: The system's own: that of gevent would let others run.
 new_poll = unpatched("select", "poll")
 
@@ -152,7 +155,9 @@ class DeadlineConnection(_Connection):  # type: ignore[misc]
             raise redis.ConnectionError("this connection is that of the parent process")
         left = seconds_left()
         if self._sock and (left is not None or self._is_limited):
-            self._sock.settimeout(self.socket_timeout if left is None else min(self.socket_timeout, left))
+            seconds = self.socket_timeout if left is None else min(self.socket_timeout, left)
+            if abs((self._sock.gettimeout() or 0.0) - seconds) > EXACT_SECONDS:
+                self._sock.settimeout(seconds)
             self._is_limited = left is not None
 
 

@@ -7,6 +7,11 @@ from typing import Any
 
 import redis
 
+try:
+    import hiredis
+except ImportError:  # redis-py packs then
+    hiredis = None  # type: ignore[assignment]
+
 
 class KeptConnections:
     """Takes connections from a pool of redis-py, and keeps them. Any thread may call, and waits for Redis.
@@ -20,15 +25,14 @@ class KeptConnections:
         self._pool = pool
         self._idle: list[Any] = []  # the one that was used last is at the end; each call on it is one step
 
-    def ask(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+    def ask(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         """Send commands in one go, and return the answer of each, or its :class:`redis.ResponseError`.
 
         :raises redis.RedisError: where Redis cannot be reached.
         """
         connection = self._take()
         try:
-            packed = connection.pack_command(*commands[0]) if len(commands) == 1 else connection.pack_commands(commands)
-            connection.send_packed_command(packed)
+            connection.send_packed_command(_pack(connection, commands))
             return [_read(connection) for _ in commands]
         except BaseException:  # an answer may still come, which is none of the next command
             connection.disconnect()
@@ -51,6 +55,12 @@ class KeptConnections:
             return connection
         self._pool.release(connection)
         return self._pool.get_connection()  # which connects it anew, perhaps to another master
+
+
+def _pack(connection: Any, commands: Sequence[tuple[Any, ...]]) -> Any:
+    if hiredis is None:
+        return connection.pack_commands(commands)
+    return [b"".join([hiredis.pack_command(command) for command in commands])]
 
 
 def _read(connection: Any) -> Any:
