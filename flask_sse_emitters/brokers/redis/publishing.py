@@ -82,10 +82,15 @@ class Publishing:
             return [self._unavailable(channel, self._names.keys(channel), answer)] * len(group)
         self._health.worked(PUBLISHING)
         self._health.channel_worked(PUBLISHING, channel)
+        newest = next((result for result in reversed(answer) if result[1]), None)
+        if newest is not None:
+            event_id, _, ms, *_ = newest
+            epoch, _, offset = event_id.decode().rpartition("-")
+            self._subscriber.note_known(channel, KnownEvent(epoch, int(offset), int(ms), is_sure=True))
         return [self._read_result(each, *result) for each, result in zip(group, answer, strict=True)]
 
     def _read_result(
-        self, publication: Publication, event_id: bytes, is_new: int, ms: bytes, is_reset: int, other: bytes
+        self, publication: Publication, event_id: bytes, is_new: int, _ms: bytes, is_reset: int, other: bytes
     ) -> Published | Exception:
         channel, bounds = publication.channel, publication.bounds
         if not event_id:
@@ -95,11 +100,7 @@ class Publishing:
             log.warning("%s held something else than this package puts there: it was deleted and begun again", at)
         if other and bounds is not None and (before := read_bounds(other)) is not None:
             self._warn_of_bounds(channel, bounds, before)
-        text = event_id.decode()
-        if is_new:
-            epoch, _, offset = text.rpartition("-")
-            self._subscriber.note_known(channel, KnownEvent(epoch, int(offset), int(ms), is_sure=True))
-        return Published(text, bool(is_new))
+        return Published(event_id.decode(), bool(is_new))
 
     def _warn_of_bounds(self, channel: str, bounds: Bounds, before: Bounds) -> None:
         if not self._has_warned:
