@@ -29,7 +29,7 @@ def an_app(**given: Any) -> MovingApp:
     return cast(MovingApp, SimpleNamespace(terms=lambda: Terms.of("shop", "1.0", Settings()), **given))
 
 
-def test_worker_that_stays_takes_more_streams_after_those_here_are_written_to(
+def test_worker_that_stays_writes_before_it_takes_more_streams(
     links: tuple[Link, Link], scheduler: ManualScheduler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(arriving, "SCHEDULER", scheduler)
@@ -46,7 +46,7 @@ def test_worker_that_stays_takes_more_streams_after_those_here_are_written_to(
     assert isinstance(received[0], Refusal)
 
 
-def test_worker_that_stops_gives_more_streams_after_those_here_are_written_to(
+def test_worker_that_stops_writes_before_it_gives_more_streams(
     scheduler: ManualScheduler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(departing, "SCHEDULER", scheduler)
