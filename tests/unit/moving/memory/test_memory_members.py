@@ -114,16 +114,19 @@ def test_memory_members_stay_over_two_moves_and_lapse_after_the_last(scheduler: 
 
 
 def test_memory_members_lapse_where_the_next_worker_is_gone(scheduler: ManualScheduler) -> None:
+    """Also those whose time was over while nothing could be told."""
     first, second = StillWorkers(scheduler), StillWorkers(scheduler)
     second.giver._broker = first.stays
     tell(first.stops, ["ann", "bob"])
     first.move()
-    tell(first.stays, ["ann"])
     listener = listening(first.stays, "a")
+    pass_time(second, LEASE - 1)
+    tell(first.stays, ["ann"])
     second.move()
-    pass_time(second, LATE)
+    pass_time(second, LATE + 1)
     second.cut()
-    pass_time(second, LEASE)
+    assert heard(listener) == []
+    pass_time(second, LATE)
     assert heard(listener) == ["-bob"]
     assert first.stays.members("a") == ["ann"]
 
