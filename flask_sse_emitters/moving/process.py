@@ -42,6 +42,7 @@ class Mover:
         self._folders: list[Folder] = []
         self._siblings: Siblings | None = None
         self._arriving: list[Arriving] = []
+        self._failure = ""  # of the last look, which is logged once
         self._departing: list[Departing] | None = None  # once the worker stops
 
     @property
@@ -89,12 +90,16 @@ class Mover:
     def look(self) -> None:
         """Take connections of workers that stop. Called a few times a second."""
         self._arriving = [arriving for arriving in self._arriving if not arriving.is_over]
+        failure = ""
         for listener in self._listeners:
             try:
                 while (link := listener.accept()) is not None:
                     self._arriving.append(Arriving(link))
             except OSError as error:  # LinkLost, too
-                log.warning("a worker that stops cannot give its streams: %s", error)
+                failure = str(error)
+        if failure and failure != self._failure:
+            log.warning("a worker that stops cannot give its streams: %s", failure)
+        self._failure = failure
 
     def leave(self, workers: int, until: float) -> None:
         """Give all streams away, as far as they can move. Idempotent; goes on in the background.

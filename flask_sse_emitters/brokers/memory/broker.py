@@ -45,7 +45,7 @@ class MemoryBroker(MembersInMemory):
 
     def publish(self, channel: str, frame: Frame, bounds: Bounds | None, key: str | None = None) -> Published:
         """Publish an event: see :meth:`.Broker.publish`."""
-        [published] = self._publish(channel, (Publication(channel, frame, bounds, key),))
+        [published] = self.publish_many((Publication(channel, frame, bounds, key),))
         if isinstance(published, Exception):
             raise published
         return published

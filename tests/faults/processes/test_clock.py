@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import redis
+import hiredis
 
 from tests.faults.processes.process_servers import await_heartbeats, config, serving
 from tests.support.board import Board, read, texts
@@ -91,9 +91,7 @@ def scripts(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     Their text is changed as it is sent. (libfaketime does not bear Redis.)
     """
     changed: dict[str, str] = {}
-    send: Any = redis.Connection.send_command
-    pack: Any = redis.Connection.pack_commands
-    pack_one: Any = redis.Connection.pack_command
+    pack: Any = hiredis.pack_command
     later = "{redis.call('TIME')[1] + (redis.call('GET', 'offset') or 0), redis.call('TIME')[2]}"
 
     def change(part: Any) -> Any:
@@ -103,18 +101,7 @@ def scripts(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
         changed[_digest(part)] = _digest(text)
         return text
 
-    def send_command(connection: redis.Connection, *parts: Any, **options: Any) -> None:
-        send(connection, *map(change, parts), **options)
-
-    def pack_command(connection: redis.Connection, *parts: Any) -> Any:
-        return pack_one(connection, *map(change, parts))
-
-    def pack_commands(connection: redis.Connection, commands: Any) -> Any:
-        return pack(connection, [tuple(map(change, parts)) for parts in commands])
-
-    monkeypatch.setattr(redis.Connection, "send_command", send_command)
-    monkeypatch.setattr(redis.Connection, "pack_command", pack_command)
-    monkeypatch.setattr(redis.Connection, "pack_commands", pack_commands)
+    monkeypatch.setattr(hiredis, "pack_command", lambda parts: pack(tuple(map(change, parts))))
     return changed
 
 
