@@ -15,8 +15,9 @@ MEMORY_LIMIT = 0.5
 #: Descriptors and greenlets by which a worker may grow in an hour, beyond those of its clients: 1 of 4,500 connections.
 COUNT_LIMIT = 20.0
 
-#: How much more than before may remain when all have left, because sampling needs some.
-SURPLUS = {"clients": 0, "descriptors": 2, "greenlets": 2, "threads": 2, "objects": 50}
+#: How much more than before may remain when all have left, because sampling needs some. A worker keeps up to eight
+#: connections to Redis: as many as it has needed at once.
+SURPLUS = {"clients": 0, "descriptors": 8, "greenlets": 2, "threads": 2, "objects": 50}
 
 #: The ways in which clients leave.
 WAYS = ("close", "reset", "half-close")
