@@ -7,8 +7,8 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
-import pytest
 import hiredis
+import pytest
 
 from tests.faults.processes.process_servers import await_heartbeats, config, serving
 from tests.support.board import Board, read, texts
