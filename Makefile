@@ -31,7 +31,7 @@ check: lint
 # mypy keeps one processor busy: it runs beside the tests, and says what it has found after them.
 test: debian style $(NPM)/.installed
 	@mkdir -p build
-	@$(BIN)/mypy > build/mypy.txt & mypy=$$!; \
+	@$(BIN)/mypy > build/mypy.txt & mypy=$$!; trap "kill $$mypy" INT TERM; \
 	$(MAKE) --no-print-directory pytest; tests=$$?; \
 	wait $$mypy; types=$$?; \
 	cat build/mypy.txt; \

@@ -54,6 +54,20 @@ def test_publish_reaches_the_clients_of_every_worker(server: RedisServer) -> Non
         assert [client.texts(len(expected)) for client in clients] == [expected] * len(clients)
 
 
+def test_history_in_redis_outlives_all_workers(server: RedisServer) -> None:
+    channel, env = new_name(), config(server)
+    with Server("sync", "tests.apps.channels:app", env=env) as http, connected(http, f"/events/{channel}") as client:
+        for text in ("first", "second", "third"):
+            requests.post(f"{http.url}/publish/{channel}", json=text, timeout=PATIENCE).raise_for_status()
+        [first, *_] = client.events(3)
+    headers = {"Last-Event-ID": str(first.id)}
+    with (
+        Server("sync", "tests.apps.channels:app", env=env) as http,
+        connected(http, f"/events/{channel}", headers=headers) as client,
+    ):
+        assert client.texts(2) == ["second", "third"]
+
+
 @contextmanager
 def celery_worker(redis: RedisServer) -> Iterator[Celery]:
     """Run a real worker, which forks; its queue is another database of the same Redis."""

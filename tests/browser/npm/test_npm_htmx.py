@@ -1,4 +1,4 @@
-"""htmx 2 with ``createEventSource`` of the npm package, in Chromium; its ends are in ``test_finite_clients``."""
+"""htmx 2 with ``createEventSource`` of the npm package, in Chromium; its ends are in ``test_clients_at_ends``."""
 
 from __future__ import annotations
 

@@ -148,7 +148,7 @@ def files_of(tmp_path: Path, process: int) -> list[str]:
     [("gevent", ["--preload"], "redis"), ("gthread", [], "redis"), ("gthread", [], "postgresql")],
     ids=["gevent", "gthread", "postgresql"],
 )
-def test_metrics_of_two_workers_add_up_and_outlive_them(
+def test_metrics_of_a_stopped_and_a_killed_worker_stay_in_the_sums(
     kind: str, preload: Sequence[str], broker: SharedBroker, tmp_path: Path
 ) -> None:
     with serving(kind, tmp_path, *preload, interval=0.1, broker=broker) as server, ExitStack() as stack:
@@ -169,7 +169,7 @@ def test_metrics_of_two_workers_add_up_and_outlive_them(
             assert b"retry: " in client.rest()
         scrapes.come_to(clients=3, shutdown=3, streams_opened=opened)
         os.kill(killed, signal.SIGKILL)
-        scrapes.come_to(clients=0, shutdown=3, streams_opened=opened, deliveries=36)
+        scrapes.come_to(clients=0, shutdown=3, disconnected=opened - 6, streams_opened=opened, deliveries=36)
         await_both(server, held)
         with connected(server, "/events?channel=a"):
             scrapes.come_to(clients=1, streams_opened=opened + 1)

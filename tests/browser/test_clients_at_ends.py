@@ -123,7 +123,7 @@ def scripts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", CLIENTS)
-def test_client_does_what_the_docs_say_after_each_end(
+def test_client_library_does_what_the_docs_say_after_each_end(
     name: str, site: Server, scripts: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     """Greeting, ids, gap, clean end, cut, an end for good, 204 and 503."""
