@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import quote
 
+import psutil
 import pytest
 
 from flask_sse_emitters import Event
@@ -136,9 +137,11 @@ def test_reload_on_memory_keeps_a_channel_without_clients(server: Server) -> Non
     """Its events, its ids, and where it has ended."""
     name = new_name()
     first, second = (str(post(server, f"/publish/{name}?text={text}")["id"]) for text in ("first", "second"))
-    before = pid(server)
+    before = get(server, "/stats")["pid"]
     server.signal(signal.SIGHUP)
     until(lambda: pid(server) not in (before, None), "a new worker")
+    # Until it exits the former one is given clients, too, and may end their streams, with which they come back.
+    until(lambda: not psutil.pid_exists(before), "the former worker to exit")
     with connected(server, f"/events/{name}", headers={"Last-Event-ID": first}) as client:
         assert [event.id for event in client.events(1)] == [second]
         assert post(server, f"/publish/{name}?text=third")["id"] == f"{Id(first).epoch}-3"
