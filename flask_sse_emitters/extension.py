@@ -16,6 +16,7 @@ from .channels.names import check_name, private_name
 from .channels.options import OptionTable, check_options
 from .channels.registry import Channels
 from .commits.methods import CommitMethods
+from .config.app_json import dumps_of
 from .config.context import EXTENSION, register_state
 from .config.hints import config_hints
 from .config.settings import UNSET, Settings, read_config
@@ -69,9 +70,7 @@ class SSE(AccessMethods, CommitMethods):  # with more methods than other classes
         if EXTENSION in app.extensions:
             raise RuntimeError("this app has an SSE already: import that one instead of calling init_app() again")
         given = dict(app.config)  # without the defaults, which read_config() adds
-        settings = Settings(
-            **read_config(app.config), dumps=lambda data: app.json.dumps(data), app_context=app.app_context
-        )
+        settings = Settings(**read_config(app.config), dumps=dumps_of(app), app_context=app.app_context)
         app.extensions[EXTENSION] = state = State(app, settings, self._options, self._rules, config_hints(given))
         self._states.append(state)
         register_state(state)

@@ -82,6 +82,7 @@ class Channels:
         #: Called before the process subscribes to a channel.
         self.before_subscribing: Callable[[], object] = lambda: None
         self.settings = settings
+        self._bounds = Bounds(settings.history, settings.history_seconds)  # of channels without options
         self._options = options
         self._streams = streams
         self._is_closed = False
@@ -289,9 +290,13 @@ class Channels:
 
     def bounds(self, name: str) -> Bounds:
         """Return how much is kept of a channel."""
-        settings, options = self.settings, self._options.of(name)
-        history = settings.history if options.history is None else options.history
-        return Bounds(history, settings.history_seconds if options.history_seconds is None else options.history_seconds)
+        options, (history, seconds) = self._options.of(name), self._bounds
+        if options.history is None and options.history_seconds is None:
+            return self._bounds
+        return Bounds(
+            history if options.history is None else options.history,
+            seconds if options.history_seconds is None else options.history_seconds,
+        )
 
     def _limit(self, name: str) -> Limit | None:
         maximum = self._options.of(name).max_clients
