@@ -111,6 +111,9 @@ SINGLE_CONNECT_RATIO = Metric("single_connect_ratio", "New client of a channel o
 SINGLE_EVENT = Metric("single_event_cpu", "CPU of an event taken in, and written to its one reader", "µs", 1)
 SINGLE_EVENT_BROKER = Metric("single_event_broker_cpu", "CPU of the broker for it", "µs", 1)
 SINGLE_SEND = Metric("single_send_cpu", "CPU of a bare send to one reader", "µs", 1)
+SINGLE_RELAY = Metric(
+    "single_relay_cpu", "CPU of a bare program that sleeps, receives an event and sends it on", "µs", 1
+)
 SINGLE_EVENT_RATIO = Metric("single_event_ratio", "Event taken in and written to one reader / bare send", "times")
 SINGLE_MEMORY = Metric("single_publish_memory_cpu", "CPU of a publish in memory, nobody listens", "µs", 1)
 SINGLE_PUBLISH = Metric("single_publish_cpu", "CPU of a publish to the broker, nobody listens", "µs", 1)
@@ -204,6 +207,7 @@ METRICS = [
     SINGLE_EVENT,
     SINGLE_EVENT_BROKER,
     SINGLE_SEND,
+    SINGLE_RELAY,
     SINGLE_EVENT_RATIO,
     SINGLE_MEMORY,
     SINGLE_PUBLISH,

@@ -87,6 +87,7 @@ class _Single:
             self._add(measure.SINGLE_PUBLISH_RATIO, costs["publish"] / costs["evalsha"])
         self._add(measure.SINGLE_MANY_RATIO, costs["many"] / costs["publish"])
         self._add(measure.SINGLE_SEND, costs["send"])
+        self._add(measure.SINGLE_RELAY, costs["relay"])
         return costs
 
     def _take_in(self, send: float) -> None:

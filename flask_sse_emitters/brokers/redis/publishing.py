@@ -82,11 +82,11 @@ class Publishing:
             return [self._unavailable(channel, self._names.keys(channel), answer)] * len(group)
         self._health.worked(PUBLISHING)
         self._health.channel_worked(PUBLISHING, channel)
-        newest = next((result for result in reversed(answer) if result[1]), None)
-        if newest is not None:
-            event_id, _, ms, *_ = newest
-            epoch, _, offset = event_id.decode().rpartition("-")
-            self._subscriber.note_known(channel, KnownEvent(epoch, int(offset), int(ms), is_sure=True))
+        for event_id, is_new, ms, *_ in reversed(answer):
+            if is_new:
+                epoch, _, offset = event_id.decode().rpartition("-")
+                self._subscriber.note_known(channel, KnownEvent(epoch, int(offset), int(ms), is_sure=True))
+                break
         return [self._read_result(each, *result) for each, result in zip(group, answer, strict=True)]
 
     def _read_result(
