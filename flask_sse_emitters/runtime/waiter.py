@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import selectors
+import signal
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Protocol
 
 from .gevent_loop import GreenletSelector, GreenletWaiter, is_green, unpatched
@@ -68,6 +69,18 @@ class WakeupSocket:
     def fileno(self) -> int:
         """Return the descriptor to wait for: it can be read once woken, until drained."""
         return int(self._inner.fileno())
+
+    @contextmanager
+    def woken_by_signals(self) -> Iterator[None]:
+        """Have signals wake the thread as well, while it is the main one: it may be about to sleep as one comes."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = signal.set_wakeup_fd(self._outer.fileno(), warn_on_full_buffer=False)
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(before)
 
     def wake(self) -> None:
         """Wake the thread. Never blocks; does nothing once closed."""

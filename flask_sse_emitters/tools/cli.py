@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import click
@@ -308,9 +309,5 @@ def _print_stream(channels: Channels, names: tuple[str, ...], last_event_id: str
     with _warnings_to(logging.NullHandler()):
         channels.broker.clients_elsewhere(names[0])  # to raise an error at once: a subscriber would keep trying
     with _warnings_to(_stderr_handler()), ChannelReader(channels, names, last_event_id, out, deadline) as reader:
-        for block in reader.read_blocks():
-            if is_terminal:
-                block = escape_block(block, encoding)
-            while block:
-                block = block[out.write(block) :]
+        reader.print_blocks(partial(escape_block, encoding=encoding) if is_terminal else bytes)
     click.echo(f"{names[0]} has ended" if len(names) == 1 else "all of these channels have ended", err=True)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import select
 import selectors
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 from ..channels.registry import Channels
@@ -17,7 +18,7 @@ from ..wire.frame import FINAL_BLOCK
 
 
 class ChannelReader:
-    """Reads channels without end. Only the thread that made it may call.
+    """Reads channels, and prints what comes. Only the thread that made it may call.
 
     :param last_event_id: the id after which to begin; None begins with what is new.
     :param out: where the output goes; if it is a pipe, reading ends once the pipe has no reader.
@@ -35,6 +36,7 @@ class ChannelReader:
         self._wakeup = WakeupSocket()
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._wakeup.fileno(), selectors.EVENT_READ)
+        self._out = out
         self._pipe = _pipe_of(out)
         if self._pipe is not None:
             self._selector.register(self._pipe, selectors.EVENT_READ)  # it becomes readable only where it is broken
@@ -46,15 +48,21 @@ class ChannelReader:
         self._selector.close()
         self._wakeup.close()
 
-    def read_blocks(self) -> Iterator[bytes]:
-        """Yield the blocks of the stream as they arrive, and wait for more.
+    def print_blocks(self, shown: Callable[[bytes], bytes]) -> None:
+        """Write the blocks of the stream as they arrive, and wait for more.
 
         They end when the channels do. Where the stream ends before that, because too much is pending or Redis has lost
-        events, a new one continues after the last block.
+        events, a new one continues after the last block. A signal whose handler raises ends this at any time.
 
+        :param shown: returns what is written of a block.
         :raises BrokerUnavailable: where the broker does not answer before the deadline.
         :raises BrokenPipeError: where the output has no reader any more.
         """
+        with self._wakeup.woken_by_signals():
+            for block in self._read_blocks():
+                self._write(shown(block))
+
+    def _read_blocks(self) -> Iterator[bytes]:
         while not self._is_over:
             emitter = self._channels.subscribe(self._names, 0, self._last_event_id, heartbeat=0, overflow="close")
             if stream_of(emitter).outgoing.is_needless:
@@ -79,6 +87,21 @@ class ChannelReader:
                 yield block + b"\n\n"
                 if block.startswith(b"id: "):
                     self._last_event_id = block[len(b"id: ") :].partition(b"\n")[0].decode()
+
+    def _write(self, rest: bytes) -> None:
+        while rest:
+            most = len(rest)
+            if self._pipe is not None:
+                self._wait_for_room(self._pipe)
+                most = select.PIPE_BUF
+            rest = rest[self._out.write(rest[:most]) :]
+
+    def _wait_for_room(self, pipe: int) -> None:
+        """Wait until the pipe takes PIPE_BUF bytes at once: no signal would end a write that it came just before."""
+        self._selector.modify(pipe, selectors.EVENT_WRITE)
+        while not any(key.fd == pipe for key, _ in self._selector.select()):
+            self._wakeup.drain()  # the stream itself knows what is new
+        self._selector.modify(pipe, selectors.EVENT_READ)
 
     def _wait(self) -> None:
         ready = self._selector.select(self._seconds_left())

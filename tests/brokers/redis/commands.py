@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import select
@@ -24,6 +25,9 @@ from tests.support.brokers.redis_server import RedisServer
 from tests.support.cli import cli_runner
 from tests.support.servers import ROOT
 from tests.support.waiting import PATIENCE, until
+
+#: The number of the system call that gives a signal to one thread of a process; Python has no function for it.
+TGKILL = {"x86_64": 234, "aarch64": 131}[os.uname().machine]
 
 FLASK = [sys.executable, "-m", "flask", "--app", "tests.apps.cli", "sse"]
 
@@ -100,8 +104,17 @@ class Listening:
     def await_texts(self, texts: Sequence[str]) -> None:
         until(lambda: [event.data for event in self.events] == list(texts), f"{texts!r}")
 
-    def interrupt(self) -> int:
-        self._process.send_signal(signal.SIGINT)
+    def interrupt(self, *, amid_a_call: bool = True) -> int:
+        """Press Ctrl-C, and return the exit code.
+
+        :param amid_a_call: the signal interrupts the system call in which the process waits. False: it does not, as if
+            it had come just before that call.
+        """
+        pid = self._process.pid
+        thread = pid if amid_a_call else max(int(each.name) for each in Path(f"/proc/{pid}/task").iterdir())
+        assert (thread == pid) is amid_a_call, "another thread is given it"
+        signalled = ctypes.CDLL(None, use_errno=True).syscall(TGKILL, pid, thread, signal.SIGINT)
+        assert signalled == 0, os.strerror(ctypes.get_errno())
         return self.exit_code()
 
     def exit_code(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,6 +40,7 @@ def mutants() -> list[Mutant]:
     return [Mutant(**each) for each in listed]
 
 
+@cache
 def modules_of_tests() -> dict[str, list[str]]:
     """Return the modules of each test, by its name without a parameter."""
     found: dict[str, list[str]] = {}

@@ -92,7 +92,7 @@ class MembersAsked:
         until(lambda: self.answers[-1:] == [[*members]] or not self._thread.is_alive(), f"{members}")
 
     def _run(self) -> None:
-        while not self._stops.is_set():
+        while not self._stops.wait(0.02):
             try:
                 found = get(self._server, self._path)["members"]
             except (OSError, http.client.HTTPException):
