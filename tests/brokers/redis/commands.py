@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -111,11 +111,19 @@ class Listening:
             it had come just before that call.
         """
         pid = self._process.pid
-        thread = pid if amid_a_call else max(int(each.name) for each in Path(f"/proc/{pid}/task").iterdir())
-        assert (thread == pid) is amid_a_call, "another thread is given it"
+        thread = pid if amid_a_call else self._oldest_other_thread()
         signalled = ctypes.CDLL(None, use_errno=True).syscall(TGKILL, pid, thread, signal.SIGINT)
         assert signalled == 0, os.strerror(ctypes.get_errno())
         return self.exit_code()
+
+    def _oldest_other_thread(self) -> int:
+        """Return a thread that is not the main one, and lives as long as the process; others come and go."""
+        started: dict[int, int] = {}
+        for thread in Path(f"/proc/{self._process.pid}/task").iterdir():
+            with suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+                started[int(thread.name)] = int((thread / "stat").read_text().rpartition(")")[2].split()[19])
+        del started[self._process.pid]
+        return min(started, key=started.__getitem__)
 
     def exit_code(self) -> int:
         return self._process.wait(PATIENCE)
