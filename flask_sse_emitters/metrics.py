@@ -21,7 +21,7 @@ from .extension import SSE
 from .runtime.calls import call_and_log
 from .runtime.fork import reset_after_fork
 from .runtime.gevent_loop import wait_while
-from .runtime.locks import native_lock
+from .runtime.locks import fork_lock, native_lock
 from .runtime.scheduler import FIGURES, SCHEDULER
 from .server.app_state import State
 from .signals import broker_changed, emitter_opened, event_published
@@ -58,6 +58,10 @@ BUCKETS = (50e-6, 1e-4, 25e-5, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1,
 _FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 
 _Key = tuple[str, str]  # the name of a metric, and its label
+
+
+#: Held while the files are written: a child forked meanwhile would wait for prometheus_client's lock forever.
+_no_forks = fork_lock()
 
 
 class SseMetrics:
@@ -214,9 +218,10 @@ class _Writer:
             return False
         stats = self._state.stats()
         new = self._take_new(stats)
-        for key, count in new.items():
-            files.add(key, count)
-        files.set_gauges(stats)
+        with _no_forks:
+            for key, count in new.items():
+                files.add(key, count)
+            files.set_gauges(stats)
         return bool(new or stats["clients"])
 
     def _write_first(self, _app: Flask, **_more: object) -> None:
@@ -251,7 +256,9 @@ class _Writer:
                     self._is_full_logged = True
                     log.warning("no metrics are kept, but streams go on: %s; this is logged once", error)
                 return None
-            new = _Files(self.prefix, self._state.stats())
+            stats = self._state.stats()
+            with _no_forks:
+                new = _Files(self.prefix, stats)
             with self._lock:
                 self._files = self._files or new
         return self._files

@@ -9,6 +9,7 @@ away while it holds one.
 
 from __future__ import annotations
 
+import os
 from itertools import count
 from typing import Protocol
 
@@ -33,6 +34,22 @@ def native_lock() -> Lock:
     ends a stream, say, may need the very lock that is held here.
     """
     lock: Lock = unpatched("_thread", "RLock")()
+    return lock
+
+
+def fork_lock() -> Lock:
+    """Make a native lock that a thread holds while it forks, so that no other thread does. To be made once, at import.
+
+    It is held while another package holds a lock of its own, which nothing would release in a child forked meanwhile.
+    So, unlike others, it is held while foreign code runs: a fork waits for that, and nothing else does.
+    """
+    lock = native_lock()
+
+    def release() -> None:
+        lock.__exit__(None, None, None)
+
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(before=lock.__enter__, after_in_parent=release, after_in_child=release)
     return lock
 
 

@@ -112,6 +112,35 @@ assert abs(float(values()["sse_publish_seconds_sum"]) - sse.stats()["publish"]["
     )
 
 
+def test_metric_files_are_not_being_written_while_a_process_forks(tmp_path: Path) -> None:
+    """prometheus_client has one lock for all of them, which nothing would release in the child."""
+    run(
+        """
+from prometheus_client.mmap_dict import MmapedDict
+write, is_amid = MmapedDict.write_value, threading.Event()
+
+def write_slowly(*arguments):
+    is_amid.set()
+    threading.Event().wait(0.02)
+    write(*arguments)
+
+MmapedDict.write_value = write_slowly
+sse.publish("a", 1)
+is_amid.wait()
+MmapedDict.write_value = write
+child = os.fork()
+if not child:
+    sse.publish("a", 2)
+    atexit._run_exitfuncs()
+    os._exit(0)
+_, status = os.waitpid(child, 0)
+assert status == 0, status
+until(lambda: values().get("sse_events_published_total") == "2.0")
+""",
+        tmp_path,
+    )
+
+
 def test_metric_files_have_separate_names_for_two_apps(tmp_path: Path) -> None:
     run(
         """
