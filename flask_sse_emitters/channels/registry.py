@@ -290,12 +290,12 @@ class Channels:
 
     def bounds(self, name: str) -> Bounds:
         """Return how much is kept of a channel."""
-        options, (history, seconds) = self._options.of(name), self._bounds
+        options, usual = self._options.of(name), self._bounds
         if options.history is None and options.history_seconds is None:
-            return self._bounds
+            return usual
         return Bounds(
-            history if options.history is None else options.history,
-            seconds if options.history_seconds is None else options.history_seconds,
+            usual.events if options.history is None else options.history,
+            usual.seconds if options.history_seconds is None else options.history_seconds,
         )
 
     def _limit(self, name: str) -> Limit | None:

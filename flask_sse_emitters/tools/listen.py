@@ -97,7 +97,7 @@ class ChannelReader:
             rest = rest[self._out.write(rest[:most]) :]
 
     def _wait_for_room(self, pipe: int) -> None:
-        """Wait until the pipe takes PIPE_BUF bytes at once: no signal would end a write that it came just before."""
+        """Wait until the pipe takes PIPE_BUF bytes at once: a signal just before a write would not end it."""
         self._selector.modify(pipe, selectors.EVENT_WRITE)
         while not any(key.fd == pipe for key, _ in self._selector.select()):
             self._wakeup.drain()  # the stream itself knows what is new

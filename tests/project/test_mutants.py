@@ -12,8 +12,6 @@ from tests.support.servers import ROOT
 
 MUTANTS = mutants()
 
-pytestmark = pytest.mark.xdist_group("mutants")  # each process would read all tests
-
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: str(mutant.about))
 def test_mutants_each_can_be_applied_and_names_a_test_that_exists_once(mutant: Mutant, tmp_path: Path) -> None:
