@@ -82,7 +82,9 @@ class Crowd:
             self.visitors.append(Visitor(time.monotonic()))
             self._connect(self.visitors[-1])
             if index % 50 == 0:
-                self.read(max(0.0, began + within * index / number - time.monotonic()))
+                self.read(0)
+                while (early := began + within * index / number - time.monotonic()) > 0:
+                    self.read(early)
 
     def read(self, seconds: float) -> None:
         """Read what has come, or comes first within this time."""

@@ -14,6 +14,7 @@ from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import QueuePool
 
 from flask_sse_emitters import CloseReason, Event, SseEmitter, SseError
+from flask_sse_emitters.signals import emitter_closed
 from flask_sse_emitters.testing import decode
 from tests.inprocess.streams.bodies import body_of, read
 from tests.support.board import Board, journal_of, texts
@@ -70,19 +71,27 @@ def test_send_from_is_ahead_by_few_bytes(board: Board) -> None:
 
 
 def test_send_from_runs_in_copies_of_the_app_and_request_contexts(board: Board) -> None:
-    gone: list[str] = []
-    board.app.teardown_request(lambda _: gone.append("request"))
-    board.app.teardown_appcontext(lambda _: gone.append("app"))
+    gone: list[tuple[threading.Thread, str]] = []
+    board.app.teardown_request(lambda _: gone.append((threading.current_thread(), "request")))
+    board.app.teardown_appcontext(lambda _: gone.append((threading.current_thread(), "app")))
+    pulling: list[threading.Thread] = []
 
     def items() -> Iterator[object]:
         g.own = "mine"
-        yield [request.args["q"], current_app.name, threading.current_thread() is threading.main_thread()]
+        pulling.append(threading.current_thread())
+        yield [request.args["q"], current_app.name]
         yield g.own
 
     board.app.add_url_rule("/", view_func=lambda: SseEmitter().send_from(items()))
-    body = board.get("/?q=asked").data
-    assert texts(decode(body))[:2] == ['["asked", "tests.support.board", false]', "mine"]
-    until(lambda: sorted(gone) == ["app", "app", "request", "request"], "the teardown of both, and of their copies")
+    # On a thread of its own a receiver has the app's context, too.
+    with emitter_closed.connected_to(lambda *_, **__: None, board.app):
+        body = board.get("/?q=asked").data
+        assert texts(decode(body))[:2] == ['["asked", "tests.support.board"]', "mine"]
+        until(lambda: len(gone) == 5, "the teardown of both, of their copies, and of the receiver's context")
+    here = threading.current_thread()
+    assert pulling != [here]
+    for thread in (here, *pulling):
+        assert [what for where, what in gone if where is thread] == ["request", "app"]
 
 
 def test_send_from_outside_a_request_has_the_context_of_the_app(board: Board) -> None:
