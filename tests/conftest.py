@@ -18,16 +18,21 @@ def seed(record_property: Callable[[str, object], None]) -> int:
     return chosen
 
 
-#: The folders whose tests take longest come first: so no process is left alone with a long one at the end.
-LONGEST_FIRST = ("faults", "brokers", "browser", "servers", "security", "project")
+#: Folders whose tests come first, because one takes long, and last, because one is done in a moment: so no process is
+#: left alone with a long one at the end. Tests of the others wait or compute, and come mixed, as they were shuffled.
+FIRST, LAST = "faults", "unit"
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the tests in order by folder; within each they stay as they were shuffled."""
     here = Path(__file__).parent
-    places = {folder: place for place, folder in enumerate(LONGEST_FIRST)}
-    items.sort(key=lambda item: places.get(item.path.relative_to(here).parts[0], len(places)))
+
+    def place(item: pytest.Item) -> int:
+        folder = item.path.relative_to(here).parts[0]
+        return (folder != FIRST) + (folder == LAST)
+
+    items.sort(key=place)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
