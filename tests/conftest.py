@@ -1,13 +1,34 @@
-"""Shared by all tests: the seeds of those that choose at random, printed at the end of a run."""
+"""Shared by all tests: their folder of temporary files, their order, and the seeds of those that choose at random."""
 
 from __future__ import annotations
 
 import os
 import random
+import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from zlib import crc32
 
 import pytest
+
+FOLDER = pytest.StashKey[str]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make a folder for the temporary files of all processes of this run: what is killed leaves some behind."""
+    if hasattr(config, "workerinput"):  # a process of this run, which has the variables already
+        return
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())  # pytest keeps those of failures by itself
+    config.stash[FOLDER] = os.environ["TMPDIR"] = tempfile.mkdtemp(prefix="sse-tests-")
+    os.chmod(config.stash[FOLDER], 0o1777)  # PostgreSQL does not run as root
+    os.environ.pop("XDG_RUNTIME_DIR", None)
+    tempfile.tempdir = None
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if folder := config.stash.get(FOLDER, ""):
+        shutil.rmtree(folder, ignore_errors=True)  # what was killed last may still be ending
 
 
 @pytest.fixture
@@ -19,18 +40,24 @@ def seed(record_property: Callable[[str, object], None]) -> int:
 
 
 #: Folders whose tests come first, because one takes long, and last, because one is done in a moment: so no process is
-#: left alone with a long one at the end. Tests of the others wait or compute, and come mixed, as they were shuffled.
+#: left alone with a long one at the end.
 FIRST, LAST = "faults", "unit"
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the tests in order by folder; within each they stay as they were shuffled."""
-    here = Path(__file__).parent
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Put the tests in order: groups, each as it was shuffled, then the others, by folder.
 
-    def place(item: pytest.Item) -> int:
+    Where a module's tests wait, or compute, they would keep all processes at it at once: so they are mixed with others.
+    """
+    here = Path(__file__).parent
+    seed = config.getoption("randomly_seed", 0)
+
+    def place(item: pytest.Item) -> tuple[int, int]:
+        if item.get_closest_marker("xdist_group"):
+            return -1, 0
         folder = item.path.relative_to(here).parts[0]
-        return (folder != FIRST) + (folder == LAST)
+        return (folder != FIRST) + (folder == LAST), crc32(f"{seed} {item.nodeid}".encode())
 
     items.sort(key=place)
 
