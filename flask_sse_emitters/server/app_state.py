@@ -256,7 +256,7 @@ class _BrokerSignals:
 
     def broker_changed(self) -> None:
         """Send the broker's state in the background. From any thread; never blocks."""
-        if not signals.broker_changed.receivers:
+        if not signals.broker_changed.has_receivers_for(self._app):
             return
         with self._lock:
             self._changes += 1

@@ -311,7 +311,7 @@ class StreamRegistry:
 
 def _signal_later(registry: StreamRegistry, signal: Any, **about: Any) -> None:
     """Send a signal in the background, with the app's context pushed: receivers may block."""
-    if signal.receivers and registry.app is not None:
+    if registry.app is not None and signal.has_receivers_for(registry.app):
         registry.scheduler.run(partial(_signal, registry, signal, about))
 
 

@@ -57,6 +57,16 @@ def test_stream_that_moves_is_told_of_to_receivers_in_both_processes(scheduler: 
     assert told == [("in", emitter), ("out", emitter)]
 
 
+def test_signal_that_only_another_app_listens_to_is_not_prepared(scheduler: ManualScheduler) -> None:
+    """Else each stream of this one would be kept for a while once it has ended, and a context pushed for nobody."""
+    app, other = Flask("this one"), Flask("another one")
+    streams = StreamRegistry(DEFAULTS, scheduler, app)
+    for listening, jobs in [(other, 0), (app, 1)]:
+        with emitter_moved.connected_to(lambda *_, **__: None, listening):
+            streams.adopt(emitter_at(scheduler, 0), None)
+        assert len(scheduler.jobs) == jobs
+
+
 def test_counting_many_streams_yields_to_other_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     turns: list[int] = []
     monkeypatch.setattr(streams_module, "yield_if_due", lambda: turns.append(1))
