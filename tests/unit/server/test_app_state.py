@@ -5,12 +5,15 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+import pytest
 from flask import Flask
 
 from flask_sse_emitters import signals
 from flask_sse_emitters.brokers.redis.health import Health
+from flask_sse_emitters.server import app_state
 from tests.support.board import Board
 from tests.support.waiting import until
+from tests.unit.doubles.clock import ManualScheduler
 
 
 def test_signal_broker_changed_gives_a_slow_receiver_the_last_state() -> None:
@@ -36,3 +39,12 @@ def test_signal_broker_changed_gives_a_slow_receiver_the_last_state() -> None:
         until(lambda: sent[-1:] == ["ok"], "the last")
         health.failed("publishing", OSError("gone again"))
         until(lambda: sent == ["degraded", "ok", "degraded"], "the next")
+
+
+def test_signal_broker_changed_is_prepared_for_its_own_app_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    board, scheduler = Board(), ManualScheduler()
+    monkeypatch.setattr(app_state, "SCHEDULER", scheduler)
+    for listening, jobs in [(Flask("another one"), 0), (board.app, 1)]:
+        with signals.broker_changed.connected_to(lambda *_, **__: None, listening):
+            board.sse._channels().broker.changed()
+        assert len(scheduler.jobs) == jobs
